@@ -10,7 +10,7 @@ from pathlib import Path
 from mvemo.manifests.labels import UNLABELLED, LabelKind, Task, is_flag
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.rows import Row, RowParser, inside_root
-from mvemo.manifests.tables import RESERVED, Table
+from mvemo.manifests.tables import RESERVED, Table, are_numbers
 
 # Possible separators of tags in one cell; the first that occurs is used.
 _MARKS = (";", "|", ",")
@@ -28,7 +28,7 @@ def value_columns(table: Table) -> dict[str, str]:
     >>> value_columns(Table(rows=rows))
     {'valence': 'Valence_mean'}
     """
-    numeric = [name for name in table.header if _are_numbers(table.cells(name))]
+    numeric = [name for name in table.header if are_numbers(table.cells(name))]
     if stated := {n.removeprefix(_PREFIX): n for n in numeric if n.startswith(_PREFIX)}:
         return stated
     plain = {n.casefold().removeprefix("mean_").removesuffix("_mean"): n for n in numeric}
@@ -92,14 +92,7 @@ def label_hint(table: Table) -> str:
 
 def are_ratings(cells: Sequence[str]) -> bool:
     """Return True if all labels are numbers and at least one is not whole."""
-    return _are_numbers(cells) and not all(float(cell).is_integer() for cell in cells if cell)
-
-
-def _are_numbers(cells: Sequence[str]) -> bool:
-    try:
-        return bool([float(cell) for cell in cells if cell])
-    except ValueError:
-        return False
+    return are_numbers(cells) and not all(float(cell).is_integer() for cell in cells if cell)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tables in CSV or Parquet files: settings above the table, columns and rows."""
+"""Tables in CSV or Parquet files (settings, columns, rows), and matching of their clip names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mvemo.manifests.cells import plain_text
@@ -225,3 +225,49 @@ def write_table(path: Path, text: str) -> None:
         bad = error.object[error.start : error.end]
         raise BadManifest(f"{path}: cannot be written as UTF-8 because of {bad!r}") from None
     write_bytes(path, content, error=BadManifest)
+
+
+# Differences between another program's clip names and ours.
+_FORMS: Mapping[str, Callable[[str], str]] = {
+    "": str,
+    "without ending": lambda name: str(PurePosixPath(name).with_suffix("")) if name else "",
+    "without folder": lambda name: PurePosixPath(name).name,
+    "without folder and ending": lambda name: PurePosixPath(name).stem,
+}
+
+
+def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
+    """Return the clip id for each text (unmatched texts unchanged), and the kind of match.
+
+    `names` maps the id or path of each clip to its id. Texts may lack the folder or ending.
+
+    Examples
+    --------
+    >>> match_ids(["Sad/1.mp4", "Sad/2.mp4"], {"1": "1", "2": "2"})
+    (('1', '2'), 'without folder and ending')
+    """
+    best: tuple[int, tuple[str, ...], str] = (0, tuple(ids), "")
+    for how, form in _FORMS.items():
+        clips: dict[str, set[str]] = {}
+        for name, clip in names.items():
+            clips.setdefault(form(_plain(name)), set()).add(clip)
+        found = [clips.get(form(_plain(text)), set()) for text in ids]
+        n = sum(len(clip) == 1 for clip in found)
+        # A few may match by chance, such as 7 and Sad/7.mp4.
+        if n > best[0] and (not how or 2 * n > len(ids)):
+            matched = (min(c) if len(c) == 1 else t for c, t in zip(found, ids, strict=True))
+            best = (n, tuple(matched), how)
+    return best[1], best[2]
+
+
+def _plain(name: str) -> str:
+    """Return a name with forward slashes and in NFC, as on Linux."""
+    return plain_text(name).replace("\\", "/")
+
+
+def are_numbers(cells: Sequence[str]) -> bool:
+    """Return True if all cells that are not empty are numbers, and at least one is."""
+    try:
+        return bool([float(cell) for cell in cells if cell])
+    except ValueError:
+        return False

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.manifests.matching import match_ids
-from mvemo.manifests.tables import read_table
+from mvemo.manifests.tables import are_numbers, match_ids, read_table
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> Ar
     read = read_table(path, error=BadCache, missing=MissingCache, columns=columns.renamed)
     lines, head = read.rows, read.header
     numbered = id_column is not None and id_column not in head and id_column.isdecimal()
-    body = lines if numbered or _numbers(head) else lines[1:]
+    body = lines if numbered or are_numbers(head) else lines[1:]
     names = [str(i + 1) for i in range(len(head))] if body is lines else head
     if id_column is not None and id_column not in names:
         raise BadCache(f"{path}: no column {id_column!r}; there are {', '.join(names)}")
@@ -185,11 +184,4 @@ def _value_columns(
 
 
 def _is_number(cell: str) -> bool:
-    return not cell or _numbers([cell])
-
-
-def _numbers(cells: Sequence[str]) -> bool:
-    try:
-        return bool([float(cell) for cell in cells if cell])
-    except ValueError:
-        return False
+    return not cell or are_numbers([cell])

@@ -31,7 +31,7 @@ from mvemo.cache.imports.arrays import split_source
 from mvemo.cache.imports.tables import ArrayRows, TableColumns
 from mvemo.manifests import Manifest, read_manifest
 from mvemo.manifests.files import dump_json
-from mvemo.manifests.matching import match_ids
+from mvemo.manifests.tables import match_ids
 from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
 from mvemo.pipeline.commands.options import (
     FOLDER,

@@ -27,7 +27,7 @@ from mvemo.cache import (
     verify_cache,
 )
 from mvemo.cache.imports.tables import TableColumns
-from mvemo.manifests.matching import match_ids
+from mvemo.manifests.tables import match_ids
 
 SKIP = ImportSettings(skip_unknown=True)
 REPLACE = ImportSettings(replace=True)
