@@ -14,14 +14,17 @@ from contextlib import suppress
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mvemo.manifests.cells import format_names, parse_names, parse_number
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.files import shown
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.tables import RESERVED
-from mvemo.manifests.types import F64, Bools, Ints
+
+F64 = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 Task = Literal["multiclass", "multilabel", "regression", "unlabelled"]
 Label = tuple[str, ...] | tuple[float, ...]

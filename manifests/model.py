@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from mvemo.manifests.labels import Label, Task, label_kind
-from mvemo.manifests.types import F64, Ints
+from mvemo.manifests.labels import F64, Ints, Label, Task, label_kind
 
 
 @dataclass(frozen=True, slots=True)

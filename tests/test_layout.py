@@ -32,7 +32,7 @@ SOURCES = sorted(p for name in MAY_IMPORT for p in (ROOT / name).rglob("*.py"))
 # imports rooms of lower floors only. A new room is put on the lowest floor that it can be on.
 FLOORS = {
     "manifests": (
-        "errors files lazy text_table types",
+        "errors files lazy text_table",
         "arrays csv_files",
         "problems",
         "cells",

@@ -11,8 +11,8 @@ import joblib
 import numpy as np
 from filelock import FileLock
 
+from mvemo.manifests.demo.media import render, synthesise, video_codec, write_clip
 from mvemo.manifests.demo.recipes import CLASSES, picture_of, sound_of
-from mvemo.manifests.demo.writing import video_codec
 from mvemo.manifests.errors import BadManifest, ManifestError
 from mvemo.manifests.files import parse_json, write_json
 from mvemo.manifests.model import Clip, Manifest
@@ -195,10 +195,6 @@ def _make(
 def _make_clip(
     path: Path, label: int, song: int, piece: int, seconds: float, seed: int, codec: str
 ) -> None:
-    from mvemo.manifests.demo.pictures import render
-    from mvemo.manifests.demo.sound import synthesise
-    from mvemo.manifests.demo.writing import write_clip
-
     # All clips of a group draw the same key, instrument and palette from these two.
     music, palette = (np.random.default_rng([seed, label, song, sense]) for sense in (1, 2))
     rng = np.random.default_rng([seed, label, song, 0, piece])

@@ -32,7 +32,7 @@ from mvemo.manifests.layouts.sources import with_inferred_groups
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.rows import Row, finish_rows
-from mvemo.manifests.splits.names import part_of
+from mvemo.manifests.splits.holdout import part_of
 
 Layout = Literal["auto", "class-folders", "ravdess", "cal500", "cal500exp"]
 LAYOUTS: tuple[Layout, ...] = ("auto", "class-folders", "ravdess", "cal500", "cal500exp")

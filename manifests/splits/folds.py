@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.labels import TASKS, UNLABELLED, Task, label_kind
-from mvemo.manifests.types import F64, Bools, Ints
+from mvemo.manifests.labels import F64, TASKS, UNLABELLED, Bools, Ints, Task, label_kind
 
 _PASSES = 4
 # Swaps are tried for all pairs of groups, so only if there are few groups; with many groups,

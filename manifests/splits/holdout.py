@@ -14,14 +14,32 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.labels import Task, label_kind
+from mvemo.manifests.labels import Ints, Task, label_kind
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.splits.folds import assign_groups, group_counts, inner_split, keep_in_training
-from mvemo.manifests.splits.names import PARTS, TEST, TRAIN, VALIDATION, part_of
-from mvemo.manifests.types import Ints
 
 # J22 section 3.
 FRACTIONS = (0.7, 0.2, 0.1)
+TRAIN, VALIDATION, TEST = 0, 1, 2
+# Names in messages, in the order of the numbers.
+PARTS = ("train", "validation", "test")
+# Names that data sets use.
+_WORDS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), VALIDATION),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), TEST),
+}
+
+
+def part_of(word: str) -> int | None:
+    """Return the part that a word names, in any case; None for any other word.
+
+    Examples
+    --------
+    >>> part_of("Training"), part_of("dev"), part_of("TEST"), part_of("fold1")
+    (0, 1, 2, None)
+    """
+    return _WORDS.get(word.strip().lower())
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,10 +268,7 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
 
 
 def read_split(manifest: Manifest) -> Ints | None:
-    """Return the prescribed split as int64 (clips,), or None if there is none.
-
-    The numbers are 0 training, 1 validation, 2 test; `mvemo.manifests.splits.names` has the names.
-    """
+    """Return the part of each clip in the prescribed split, int64 (clips,), or None."""
     names = [clip.split for clip in manifest.clips]
     if not any(names):
         return None

@@ -15,7 +15,7 @@ from mvemo.extract.training.jobs import Curve
 from mvemo.extract.training.splits import TrainingClips
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.links import Link, apply_link
-from mvemo.manifests.splits.names import TRAIN
+from mvemo.manifests.splits.holdout import TRAIN
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
