@@ -11,8 +11,8 @@ import numpy as np
 from mvemo.cache.errors import BadCache
 from mvemo.cache.pieces import Piece
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import row_checksum, values_checksum
 from mvemo.cache.storage.index import Index, feature_label, values_array
+from mvemo.cache.storage.layout import row_checksum, values_checksum
 from mvemo.cache.storage.scanning import Scan
 from mvemo.cache.types import F32, Bools, Ints
 

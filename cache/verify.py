@@ -14,11 +14,16 @@ import numpy as np
 from mvemo.cache.errors import BadCache
 from mvemo.cache.pieces import pieces_of
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import row_checksum
-from mvemo.cache.storage.extras import read_curves, read_failures, read_merged, read_provenance
 from mvemo.cache.storage.files import FilePool, cache_files
 from mvemo.cache.storage.index import Index, StoredFeature, feature_label, read_feature
-from mvemo.cache.storage.layout import read_table
+from mvemo.cache.storage.layout import (
+    read_curves,
+    read_failures,
+    read_merged,
+    read_provenance,
+    read_table,
+    row_checksum,
+)
 from mvemo.cache.storage.opening import DAMAGE, open_file, reason
 from mvemo.cache.storage.plain import PlainArray, PlainGroup, part
 from mvemo.cache.storage.scanning import Scan

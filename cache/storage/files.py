@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 
 from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.extras import read_curves, read_failures, read_provenance
 from mvemo.cache.storage.index import feature_label, read_spec
-from mvemo.cache.storage.layout import read_table
+from mvemo.cache.storage.layout import read_curves, read_failures, read_provenance, read_table
 from mvemo.cache.storage.opening import DAMAGE, open_file, parts_folder, reason
 from mvemo.cache.storage.plain import attribute, part
 from mvemo.cache.table import ClipTable

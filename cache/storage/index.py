@@ -14,8 +14,15 @@ import xxhash
 from numpy.typing import NDArray
 
 from mvemo.cache.spec import HALF_ABSOLUTE, HALF_RELATIVE, FeatureSpec, Kind, check_modality
-from mvemo.cache.storage.encoding import CHECKSUM, text_checksum
-from mvemo.cache.storage.layout import MISFIT, read_strings, read_text, write_strings, write_text
+from mvemo.cache.storage.layout import (
+    CHECKSUM,
+    MISFIT,
+    read_strings,
+    read_text,
+    text_checksum,
+    write_strings,
+    write_text,
+)
 from mvemo.cache.storage.plain import (
     PlainArray,
     array_of,

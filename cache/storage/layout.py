@@ -1,4 +1,4 @@
-"""Layout of the HDF5 file (schema 1), and reading and writing of its clip table.
+"""Layout of the HDF5 file (schema 1), its checksums, and all of its content except features.
 
 ::
 
@@ -33,15 +33,18 @@ from version 1.10 on can read the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import starmap
 from typing import Any
 
 import h5py
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
-from mvemo.cache.storage.encoding import text_checksum, to_json
 from mvemo.cache.storage.plain import (
     array_of,
     attribute,
@@ -51,15 +54,57 @@ from mvemo.cache.storage.plain import (
     write_attribute,
 )
 from mvemo.cache.table import ClipTable
-from mvemo.cache.types import Ints
+from mvemo.cache.types import F32, Curves, Failures, Ints, Reason
+from mvemo.manifests.files import parse_json, to_json_values
 from mvemo.manifests.labels import label_kind
 
+# Bytes of a checksum of a row (BLAKE2b).
+CHECKSUM = 16
 MISFIT = "it does not fit its checksum"
 # Texts of a clip table that are only written if they are not empty.
 _OPTIONAL = ("scale", "predicted_by")
 
 
 # --- checksums
+
+
+def row_checksum(clip_id: str, key: bytes, row: F32) -> bytes:
+    """Return the BLAKE2b-128 of a row's clip, key and values, which also detects moved rows."""
+    state = hashlib.blake2b(clip_id.encode() + b"\0" + key + b"\0", digest_size=CHECKSUM)
+    state.update(np.ascontiguousarray(row, dtype="<f4").data)
+    return state.digest()
+
+
+def values_checksum(*blocks: F32) -> xxhash.xxh3_128:
+    """Return the XXH3-128 of all values of a feature, as they lie in the file.
+
+    It is thirty times as fast as the checksums of rows, which are only needed to find the damaged
+    row. Neither protects against a forger, who can write both.
+    """
+    state = xxhash.xxh3_128()
+    for block in blocks:
+        state.update(np.ascontiguousarray(block).data.cast("B") if block.size else b"")
+    return state
+
+
+def text_checksum(*parts: str | bytes) -> str:
+    """Return the BLAKE2b-128 of texts (or UTF-8 bytes) as hexadecimal."""
+    state = hashlib.blake2b(digest_size=CHECKSUM)
+    for text in parts:
+        data = text if isinstance(text, bytes) else text.encode()
+        state.update(len(data).to_bytes(8, "little") + data)
+    return state.hexdigest()
+
+
+def to_json(value: Any) -> str:
+    """Return canonical JSON of `to_json_values(value)`."""
+    return json.dumps(
+        to_json_values(value),
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=True,
+        allow_nan=False,
+    )
 
 
 def table_checksum(table: ClipTable) -> str:
@@ -181,3 +226,115 @@ def read_table(file: Any) -> ClipTable:
     if table_checksum(table) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)
     return table
+
+
+# --- failures, curves and provenance
+
+
+def write_extras(
+    file: Any,
+    failures: Failures,
+    curves: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    merged: Sequence[str] = (),
+) -> None:
+    """Write failures, curves, provenance, and the names of merged shards."""
+    write_strings(file, "merged", merged)
+    group = file.create_group("failures")
+    items = sorted(failures.items(), key=lambda item: item[0])
+    columns = {
+        "clips": [clip for (clip, _), _ in items],
+        "stages": [stage for (_, stage), _ in items],
+        "reasons": [reason.text if reason else "" for _, reason in items],
+        "times": [reason.time if reason else "" for _, reason in items],
+        "versions": [reason.version if reason else "" for _, reason in items],
+    }
+    for name, values in columns.items():
+        write_strings(group, name, values)
+    cleared = np.array([reason is None for _, reason in items], dtype=np.bool_)
+    group.create_dataset("cleared", data=cleared)
+    write_attribute(group, "checksum", failures_checksum(failures))
+    origins = _origins_checksum(columns["times"], columns["versions"])
+    write_attribute(group, "origin_checksum", origins)
+    write_text(file, "curves", to_json(curves))
+    write_text(file, "provenance", to_json(provenance))
+
+
+def failures_checksum(failures: Failures) -> str:
+    """Return the checksum of failures, independent of their order."""
+    return text_checksum(
+        to_json(
+            sorted(
+                [*clip_stage, why is None, None if why is None else why.text]
+                for clip_stage, why in failures.items()
+            )
+        )
+    )
+
+
+def _origins_checksum(times: Sequence[str], versions: Sequence[str]) -> str:
+    return text_checksum("\0".join(times), "\0".join(versions))
+
+
+def read_failures(file: Any) -> Failures:
+    """Read ``/failures``; raise ValueError if they do not match their checksum."""
+    group = part(file, "failures")
+    clips = read_strings(group, "clips")
+    times = versions = ("",) * len(clips)
+    if has_attribute(group, "origin_checksum"):
+        times, versions = read_strings(group, "times"), read_strings(group, "versions")
+        if _origins_checksum(times, versions) != attribute(group, "origin_checksum", str):
+            raise ValueError(MISFIT)
+    rows = zip(
+        clips,
+        read_strings(group, "stages"),
+        starmap(Reason, zip(read_strings(group, "reasons"), times, versions, strict=True)),
+        array_of(group, "cleared", np.bool_, (len(clips),)).read().tolist(),
+        strict=True,
+    )
+    failures: Failures = {
+        (clip, stage): None if is_cleared else reason for clip, stage, reason, is_cleared in rows
+    }
+    if failures_checksum(failures) != attribute(group, "checksum", str):
+        raise ValueError(MISFIT)
+    return failures
+
+
+def read_curves(file: Any) -> Curves:
+    """Read ``/curves``; raise ValueError if they are not named series of numbers."""
+    stored = parse_json(read_text(file, "curves"))
+    for series in _values_of(stored, "curves"):
+        for values in _values_of(series, "a curve"):
+            if not isinstance(values, list) or not all(
+                v is None or (isinstance(v, (int, float)) and not isinstance(v, bool))
+                for v in values
+            ):
+                raise ValueError("a curve has values that are no numbers")
+    return {
+        name: {
+            key: [float("nan") if v is None else float(v) for v in series]
+            for key, series in curve.items()
+        }
+        for name, curve in stored.items()
+    }
+
+
+def read_provenance(file: Any) -> dict[str, Any]:
+    """Read ``/provenance``; raise ValueError unless it and its history are records."""
+    stored = parse_json(read_text(file, "provenance"))
+    _values_of(stored, "provenance")
+    history = stored.get("history", [])
+    if not isinstance(history, list) or not all(isinstance(item, dict) for item in history):
+        raise ValueError("its history is no list of records")
+    return dict(stored)
+
+
+def read_merged(file: Any) -> tuple[str, ...]:
+    """Read the names of the shards that were merged into the file."""
+    return read_strings(file, "merged")
+
+
+def _values_of(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is a {type(value).__name__}, needed is a record")
+    return list(value.values())

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import xxhash
 
-from mvemo.cache.storage.encoding import values_checksum
+from mvemo.cache.storage.layout import values_checksum
 from mvemo.cache.storage.plain import PlainArray
 from mvemo.cache.types import F32, Bools
 

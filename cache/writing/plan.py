@@ -15,10 +15,8 @@ import h5py
 import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import row_checksum, values_checksum
-from mvemo.cache.storage.extras import write_extras
 from mvemo.cache.storage.index import feature_label, write_index
-from mvemo.cache.storage.layout import write_table
+from mvemo.cache.storage.layout import row_checksum, values_checksum, write_extras, write_table
 from mvemo.cache.storage.opening import DAMAGE, write_header
 from mvemo.cache.storage.plain import write_attribute
 from mvemo.cache.table import ClipTable

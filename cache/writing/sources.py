@@ -11,11 +11,17 @@ import numpy as np
 
 from mvemo.cache.errors import BadCache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import CHECKSUM, row_checksum
-from mvemo.cache.storage.extras import read_curves, read_failures, read_merged, read_provenance
 from mvemo.cache.storage.files import FilePool
 from mvemo.cache.storage.index import Index, read_index
-from mvemo.cache.storage.layout import read_table
+from mvemo.cache.storage.layout import (
+    CHECKSUM,
+    read_curves,
+    read_failures,
+    read_merged,
+    read_provenance,
+    read_table,
+    row_checksum,
+)
 from mvemo.cache.storage.opening import DAMAGE, reason
 from mvemo.cache.storage.plain import attribute, part
 from mvemo.cache.table import ClipTable
