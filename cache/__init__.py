@@ -20,7 +20,7 @@ from mvemo.cache.spec import (
     digest_of,
     in_half_precision,
 )
-from mvemo.cache.storage.opening import SCHEMA
+from mvemo.cache.storage.files import SCHEMA
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
 from mvemo.cache.unfinished import UnfinishedRun, unfinished_run
 from mvemo.cache.untrusted import verify_untrusted

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mvemo.cache.errors import BadCache
-from mvemo.cache.storage.files import FilePool, cache_files
-from mvemo.cache.storage.opening import parts_folder
+from mvemo.cache.storage.files import FilePool, cache_files, parts_folder
 from mvemo.cache.writing.lock import WriterLock
 from mvemo.cache.writing.plan import CorruptRows
 from mvemo.cache.writing.rules import union_plan

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.storage.files import FilePool
-from mvemo.cache.storage.opening import parts_folder
+from mvemo.cache.storage.files import FilePool, parts_folder
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import Curves
 from mvemo.cache.union import plan_rows

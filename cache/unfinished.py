@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.cache.errors import BadCache
-from mvemo.cache.storage.files import FilePool
-from mvemo.cache.storage.opening import parts_folder
+from mvemo.cache.storage.files import FilePool, parts_folder
 from mvemo.cache.writing.shards import shard_paths
 from mvemo.cache.writing.sources import FileSource
 

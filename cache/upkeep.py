@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.storage.files import FilePool, cache_files, refuse_folder
+from mvemo.cache.storage.files import FilePool, cache_files, parts_folder, refuse_folder
 from mvemo.cache.storage.layout import subset
-from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import Curves
 from mvemo.cache.union import PlannedFeature, in_order, plan_rows

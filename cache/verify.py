@@ -14,7 +14,7 @@ import numpy as np
 from mvemo.cache.errors import BadCache
 from mvemo.cache.pieces import pieces_of
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.files import FilePool, cache_files
+from mvemo.cache.storage.files import DAMAGE, FilePool, cache_files, open_file, reason
 from mvemo.cache.storage.index import Index, StoredFeature, feature_label, read_feature
 from mvemo.cache.storage.layout import (
     read_curves,
@@ -24,7 +24,6 @@ from mvemo.cache.storage.layout import (
     read_table,
     row_checksum,
 )
-from mvemo.cache.storage.opening import DAMAGE, open_file, reason
 from mvemo.cache.storage.plain import PlainArray, PlainGroup, part
 from mvemo.cache.storage.scanning import Scan
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable

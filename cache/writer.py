@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache.errors import CacheError
-from mvemo.cache.storage.files import FilePool
+from mvemo.cache.storage.files import FilePool, parts_folder
 from mvemo.cache.storage.index import Index
-from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
 from mvemo.cache.union import PlannedFeature, plan_rows
 from mvemo.cache.writing.lock import WriterLock

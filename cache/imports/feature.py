@@ -16,7 +16,7 @@ from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.imports.tables import ArrayRows, read_ids
 from mvemo.cache.reader import open_cache
 from mvemo.cache.spec import FeatureSpec, content_digest, digest_of
-from mvemo.cache.storage.opening import parts_folder
+from mvemo.cache.storage.files import parts_folder
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, F64, Bools, Ints
 from mvemo.cache.writer import CacheWriter

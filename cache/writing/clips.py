@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 
 from mvemo.cache.errors import CacheError
-from mvemo.cache.storage.opening import LIBVER
+from mvemo.cache.storage.files import LIBVER
 from mvemo.cache.table import ClipTable
 from mvemo.cache.writing.checks import check_table
 from mvemo.cache.writing.plan import Plan, write_plan

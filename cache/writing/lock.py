@@ -12,8 +12,7 @@ from pathlib import Path
 import filelock
 
 from mvemo.cache.errors import CacheBusy, CacheError, MissingCache
-from mvemo.cache.storage.files import refuse_folder
-from mvemo.cache.storage.opening import parts_folder
+from mvemo.cache.storage.files import parts_folder, refuse_folder
 from mvemo.manifests.files import parse_json
 
 # Environment variable, set to 1 for file systems without locks.

@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.storage.files import DAMAGE, write_header
 from mvemo.cache.storage.index import feature_label, write_index
 from mvemo.cache.storage.layout import row_checksum, values_checksum, write_extras, write_table
-from mvemo.cache.storage.opening import DAMAGE, write_header
 from mvemo.cache.storage.plain import write_attribute
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, Curves, Failures, Ints

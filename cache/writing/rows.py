@@ -11,9 +11,9 @@ from typing import Any
 
 from mvemo.cache.errors import BadCache
 from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.storage.files import parts_folder
 from mvemo.cache.storage.index import feature_label
 from mvemo.cache.storage.layout import subset
-from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, Failures, Reason
 from mvemo.cache.union import plan_rows

@@ -11,7 +11,7 @@ import numpy as np
 
 from mvemo.cache.errors import BadCache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.files import FilePool
+from mvemo.cache.storage.files import DAMAGE, FilePool, reason
 from mvemo.cache.storage.index import Index, read_index
 from mvemo.cache.storage.layout import (
     CHECKSUM,
@@ -22,7 +22,6 @@ from mvemo.cache.storage.layout import (
     read_table,
     row_checksum,
 )
-from mvemo.cache.storage.opening import DAMAGE, reason
 from mvemo.cache.storage.plain import attribute, part
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, Bools, Curves, Failures, Ints

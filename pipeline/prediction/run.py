@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache.storage.opening import code_version
+from mvemo.cache.storage.files import code_version
 from mvemo.extract.media.checks import IN_WORDS, reasons_text
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.files import load_model
