@@ -4,9 +4,8 @@ from mvemo.cache.difference import diff_caches
 from mvemo.cache.errors import BadCache, CacheBusy, CacheError, DamagedCache, MissingCache
 from mvemo.cache.export import export_cache
 from mvemo.cache.failures import Failure, FailureKind, failures_by_reason
-from mvemo.cache.imports.arrays import read_array
+from mvemo.cache.imports.arrays import ArrayRows, read_array, read_ids
 from mvemo.cache.imports.feature import Imported, ImportSettings, import_feature, join_arrays
-from mvemo.cache.imports.tables import ArrayRows, read_ids
 from mvemo.cache.merge import merge_caches
 from mvemo.cache.reader import Cache, open_cache
 from mvemo.cache.repair import repair_cache

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.imports.tables import ArrayRows, read_ids
+from mvemo.cache.imports.arrays import ArrayRows, read_ids
 from mvemo.cache.reader import open_cache
 from mvemo.cache.spec import FeatureSpec, content_digest, digest_of
 from mvemo.cache.storage.files import parts_folder
