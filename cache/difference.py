@@ -10,6 +10,7 @@ import numpy as np
 from mvemo.cache.reader import Cache, open_cache
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.index import feature_label
+from mvemo.manifests.text_table import listed
 
 # Maximum number of names in a list; the rest are counted.
 SHOWN = 3
@@ -62,7 +63,7 @@ def diff_caches(first: Path | str, second: Path | str) -> list[str]:
         )
         if differing:
             named = [f"{clip!r} ({stage})" for clip, stage in differing]
-            lines.append(f"failures differ: {_some(named)}")
+            lines.append(f"failures differ: {listed(named, SHOWN)}")
     return lines
 
 
@@ -75,7 +76,9 @@ def _table_lines(a: Cache, b: Cache) -> list[str]:
     ids_a, ids_b = set(a.table.clip_ids), set(b.table.clip_ids)
     for clips, where in ((ids_a - ids_b, "first"), (ids_b - ids_a, "second")):
         if clips:
-            lines.append(f"in the {where} alone: clips {_some(map(repr, sorted(clips)))}")
+            lines.append(
+                f"in the {where} alone: clips {listed([*map(repr, sorted(clips))], SHOWN)}"
+            )
     row = {clip: i for i, clip in enumerate(b.table.clip_ids)}
     both = [(i, row[clip]) for i, clip in enumerate(a.table.clip_ids) if clip in row]
     for what in ("labels", "groups", "folds", "splits"):
@@ -85,7 +88,7 @@ def _table_lines(a: Cache, b: Cache) -> list[str]:
             continue
         differing = [a.table.clip_ids[i] for i, j in both if not _equal(one[i], other[j])]
         if differing:
-            lines.append(f"{what} differ: clips {_some(map(repr, differing))}")
+            lines.append(f"{what} differ: clips {listed([*map(repr, differing)], SHOWN)}")
     return lines
 
 
@@ -100,7 +103,9 @@ def _feature_lines(a: Cache, b: Cache, one: FeatureSpec, other: FeatureSpec) -> 
         ("second", [a.table.clip_ids[i] for i, j in both if present_b[j] and not present_a[i]]),
     ):
         if clips:
-            lines.append(f"{label}: only the {where} has clips {_some(map(repr, clips))}")
+            lines.append(
+                f"{label}: only the {where} has clips {listed([*map(repr, clips)], SHOWN)}"
+            )
     if (one.kind, one.dim) != (other.kind, other.dim):
         return lines
     common = [(i, j) for i, j in both if present_a[i] and present_b[j]]
@@ -122,7 +127,7 @@ def _feature_lines(a: Cache, b: Cache, one: FeatureSpec, other: FeatureSpec) -> 
     if differing:
         lines.append(
             f"{label}: values of {len(differing)} of {len(common)} clips differ, by {most:.3g} at "
-            f"most: {_some(map(repr, differing))}"
+            f"most: {listed([*map(repr, differing)], SHOWN)}"
         )
     return lines
 
@@ -144,9 +149,3 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, str):
         return bool(one == other)
     return bool(np.array_equal(one, other, equal_nan=np.asarray(one).dtype.kind == "f"))
-
-
-def _some(names: Any) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-    return ", ".join(listed[:SHOWN]) + more

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import compress
 from pathlib import Path
@@ -103,11 +103,7 @@ def _folder_problems(path: Path) -> list[str]:
         return [str(error)]
     finally:
         pool.close()
-    trained = _Training(union.table)
-    problems = table_problems(union.table)
-    for spec in union.specs.values():
-        problems += [f"{feature_label(spec)}: {p}" for p in trained.problems(spec)]
-    return problems
+    return table_problems(union.table) + _trained_problems(union.specs.values(), union.table)
 
 
 def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
@@ -132,9 +128,7 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
             specs += found
             problems += bad
         if not shard:
-            trained = _Training(table)
-            for spec in specs:
-                problems += [f"{feature_label(spec)}: {p}" for p in trained.problems(spec)]
+            problems += _trained_problems(specs, table)
         for i, a in enumerate(specs):
             for b in specs[:i]:
                 if a.name == b.name and not same_family(a, b):
@@ -270,21 +264,17 @@ def _row_problems(row: F32, i: int, index: Index, table: ClipTable) -> list[str]
     return []
 
 
-class _Training:
-    """Check of nets' training clips against their protocols, cached."""
-
-    def __init__(self, table: ClipTable) -> None:
-        self._table = table
-        # Nets of one fold often saw the same clips.
-        self._known: dict[tuple[str, int | None, tuple[str, ...]], list[str]] = {}
-
-    def problems(self, spec: FeatureSpec) -> list[str]:
-        """Return the problems of a feature's training clips."""
+def _trained_problems(specs: Iterable[FeatureSpec], table: ClipTable) -> list[str]:
+    """Return the problems of all features' training clips."""
+    problems = []
+    # Nets of one fold often saw the same clips.
+    known: dict[tuple[str, int | None, tuple[str, ...]], list[str]] = {}
+    for spec in specs:
         case = spec.protocol, spec.fold, spec.trained_on
-        found = self._known.get(case)
-        if found is None:
-            found = self._known[case] = _training_problems(spec, self._table)
-        return found
+        if case not in known:
+            known[case] = _training_problems(spec, table)
+        problems += [f"{feature_label(spec)}: {problem}" for problem in known[case]]
+    return problems
 
 
 def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:

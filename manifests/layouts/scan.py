@@ -33,6 +33,7 @@ from mvemo.manifests.model import Manifest
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.rows import Row, finish_rows
 from mvemo.manifests.splits.holdout import part_of
+from mvemo.manifests.text_table import listed
 
 Layout = Literal["auto", "class-folders", "ravdess", "cal500", "cal500exp"]
 LAYOUTS: tuple[Layout, ...] = ("auto", "class-folders", "ravdess", "cal500", "cal500exp")
@@ -85,9 +86,7 @@ def left_out_notes(left_out: Sequence[tuple[str, str]], most: int = 10) -> list[
         by_reason.setdefault(reason, []).append(path)
     notes = []
     for reason, paths in by_reason.items():
-        more = f" and {len(paths) - most} more" if len(paths) > most else ""
-        listed = ", ".join(map(repr, paths[:most]))
-        notes.append(f"{len(paths)} left out, {reason}: {listed}{more}")
+        notes.append(f"{len(paths)} left out, {reason}: {listed([*map(repr, paths)], most)}")
     return notes
 
 
