@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache
 from mvemo.cache.failures import Failure
-from mvemo.cache.pieces import Piece, pieces_of
-from mvemo.cache.rows import (
+from mvemo.cache.pieces import (
     KnownVectors,
+    Piece,
     known_vectors,
+    pieces_of,
     read_sequence,
     read_vectors,
     vector_blocks,

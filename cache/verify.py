@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache.errors import BadCache
-from mvemo.cache.pieces import pieces_of
+from mvemo.cache.pieces import Scan, pieces_of
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.files import DAMAGE, FilePool, cache_files, open_file, reason
 from mvemo.cache.storage.index import Index, StoredFeature, feature_label, read_feature
@@ -25,7 +25,6 @@ from mvemo.cache.storage.layout import (
     row_checksum,
 )
 from mvemo.cache.storage.plain import PlainArray, PlainGroup, part
-from mvemo.cache.storage.scanning import Scan
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
 from mvemo.cache.types import F32, Ints
 from mvemo.cache.union import same_family

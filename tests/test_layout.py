@@ -51,7 +51,6 @@ FLOORS = {
         "storage",
         "union",
         "pieces writing",
-        "rows",
         "reader",
         "difference export merge unfinished upkeep verify writer",
         "repair untrusted",
