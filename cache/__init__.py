@@ -6,9 +6,9 @@ from mvemo.cache.export import export_cache
 from mvemo.cache.failures import Failure, FailureKind, failures_by_reason
 from mvemo.cache.imports.arrays import ArrayRows, read_array, read_ids
 from mvemo.cache.imports.feature import Imported, ImportSettings, import_feature, join_arrays
-from mvemo.cache.merge import merge_caches
 from mvemo.cache.reader import Cache, open_cache
-from mvemo.cache.repair import repair_cache
+from mvemo.cache.repair import UnfinishedRun, repair_cache, unfinished_run
+from mvemo.cache.rewrite import Removed, merge_caches, remove_features, select_features
 from mvemo.cache.spec import (
     MODALITIES,
     FeatureSpec,
@@ -21,12 +21,8 @@ from mvemo.cache.spec import (
 )
 from mvemo.cache.storage.files import SCHEMA
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
-from mvemo.cache.unfinished import UnfinishedRun, unfinished_run
-from mvemo.cache.untrusted import verify_untrusted
-from mvemo.cache.upkeep import Removed, remove_features, select_features
-from mvemo.cache.verify import verify_cache
-from mvemo.cache.writer import CacheWriter
-from mvemo.cache.writing.clips import write_clips
+from mvemo.cache.verify import verify_cache, verify_untrusted
+from mvemo.cache.writer import CacheWriter, write_clips
 from mvemo.cache.writing.rows import PartWriter, RowWriter, StoredRows
 
 __all__ = [

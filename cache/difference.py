@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,7 @@ def _table_lines(a: Cache, b: Cache) -> list[str]:
     ids_a, ids_b = set(a.table.clip_ids), set(b.table.clip_ids)
     for clips, where in ((ids_a - ids_b, "first"), (ids_b - ids_a, "second")):
         if clips:
-            lines.append(
-                f"in the {where} alone: clips {listed([*map(repr, sorted(clips))], SHOWN)}"
-            )
+            lines.append(f"in the {where} alone: clips {_names_of(sorted(clips))}")
     row = {clip: i for i, clip in enumerate(b.table.clip_ids)}
     both = [(i, row[clip]) for i, clip in enumerate(a.table.clip_ids) if clip in row]
     for what in ("labels", "groups", "folds", "splits"):
@@ -88,7 +87,7 @@ def _table_lines(a: Cache, b: Cache) -> list[str]:
             continue
         differing = [a.table.clip_ids[i] for i, j in both if not _equal(one[i], other[j])]
         if differing:
-            lines.append(f"{what} differ: clips {listed([*map(repr, differing)], SHOWN)}")
+            lines.append(f"{what} differ: clips {_names_of(differing)}")
     return lines
 
 
@@ -103,9 +102,7 @@ def _feature_lines(a: Cache, b: Cache, one: FeatureSpec, other: FeatureSpec) -> 
         ("second", [a.table.clip_ids[i] for i, j in both if present_b[j] and not present_a[i]]),
     ):
         if clips:
-            lines.append(
-                f"{label}: only the {where} has clips {listed([*map(repr, clips)], SHOWN)}"
-            )
+            lines.append(f"{label}: only the {where} has clips {_names_of(clips)}")
     if (one.kind, one.dim) != (other.kind, other.dim):
         return lines
     common = [(i, j) for i, j in both if present_a[i] and present_b[j]]
@@ -127,7 +124,7 @@ def _feature_lines(a: Cache, b: Cache, one: FeatureSpec, other: FeatureSpec) -> 
     if differing:
         lines.append(
             f"{label}: values of {len(differing)} of {len(common)} clips differ, by {most:.3g} at "
-            f"most: {listed([*map(repr, differing)], SHOWN)}"
+            f"most: {_names_of(differing)}"
         )
     return lines
 
@@ -149,3 +146,7 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, str):
         return bool(one == other)
     return bool(np.array_equal(one, other, equal_nan=np.asarray(one).dtype.kind == "f"))
+
+
+def _names_of(clips: Iterable[str]) -> str:
+    return listed([*map(repr, clips)], SHOWN)

@@ -1,10 +1,13 @@
-"""Repair of damaged caches, and recovery of the shards of an unfinished run."""
+"""Repair of damaged caches, and detection and recovery of an unfinished run."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.storage.files import FilePool, parts_folder
@@ -79,7 +82,7 @@ def repair_cache(path: Path | str) -> list[str]:
             dropped = write_dropping(path, plan, parts / "merged.tmp")
             done += [f"{sentence}: dropped" for sentence in dropped]
             pool.close()
-            done += _mended(found, verify_cache(path), done)
+            done += _repair_report(found, verify_cache(path), done)
         remove_shards(parts)
     finally:
         pool.close()
@@ -87,7 +90,7 @@ def repair_cache(path: Path | str) -> list[str]:
     return done
 
 
-def _mended(found: Sequence[str], left: Sequence[str], done: Sequence[str]) -> list[str]:
+def _repair_report(found: Sequence[str], left: Sequence[str], done: Sequence[str]) -> list[str]:
     """Summarise what the rewrite repaired (if no other sentence does) and what was lost."""
     mended = [] if done else [f"mended: {problem}" for problem in found if problem not in left]
     return mended + [f"not mended, extract it again: {problem}" for problem in left]
@@ -137,3 +140,41 @@ def _table(main: FileSource | None, parts: Path, pool: FilePool) -> ClipTable:
     if main is None:
         raise BadCache(f"{opening}: the clip table of the unfinished run is missing: extract again")
     return main.table
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """Rows that wait next to a cache for the next writer.
+
+    Parameters
+    ----------
+    name
+        Name of the clips' manifest.
+    clip_ids
+        Ids of the clips that have rows.
+    """
+
+    name: str
+    clip_ids: frozenset[str]
+
+
+def unfinished_run(path: Path) -> UnfinishedRun | None:
+    """Return the rows that an unfinished run left next to the cache `path`, or None.
+
+    Shards that cannot be read are ignored, because their rows are lost in any case.
+    """
+    name = ""
+    clips: set[str] = set()
+    pool = FilePool()
+    try:
+        for shard in shard_paths(parts_folder(path)):
+            try:
+                source = FileSource(shard, pool)
+            except BadCache:
+                continue
+            name = source.table.name
+            for index in source.indexes.values():
+                clips.update(source.table.clip_ids[i] for i in np.flatnonzero(index.present))
+    finally:
+        pool.close()
+    return UnfinishedRun(name, frozenset(clips)) if clips else None

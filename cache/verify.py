@@ -1,17 +1,20 @@
-"""Verification of caches: damage and contradictions."""
+"""Verification of caches: damage and contradictions, in this process or in a limited one."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mvemo.cache.errors import BadCache
+from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.pieces import Scan, pieces_of
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.files import DAMAGE, FilePool, cache_files, open_file, reason
@@ -31,8 +34,11 @@ from mvemo.cache.union import same_family
 from mvemo.cache.writing.checks import check_table
 from mvemo.cache.writing.plan import BLOCK
 from mvemo.cache.writing.rules import tested_rows
+from mvemo.manifests.files import parse_json
 from mvemo.manifests.labels import label_kind
 
+# Memory of the subprocess for files of unknown origin in GiB, in addition to the file's size.
+MEMORY_GIB = 4
 # Number of problems of one kind that are listed; the rest are counted.
 SHOWN = 5
 # Threads that read values; more are not faster, because memory is the limit.
@@ -102,7 +108,7 @@ def _folder_problems(path: Path) -> list[str]:
         return [str(error)]
     finally:
         pool.close()
-    return table_problems(union.table) + _trained_problems(union.specs.values(), union.table)
+    return _table_problems(union.table) + _trained_problems(union.specs.values(), union.table)
 
 
 def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
@@ -114,7 +120,7 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
     with file:
         try:
             table = read_table(file)
-            problems = [] if shard else table_problems(table)
+            problems = [] if shard else _table_problems(table)
             features = part(file, "features")
             names = list(features)
         except DAMAGE as error:
@@ -157,7 +163,7 @@ def _features_problems(
     return [feature.index.spec for feature in stored], problems
 
 
-def table_problems(table: ClipTable) -> list[str]:
+def _table_problems(table: ClipTable) -> list[str]:
     """Return the problems of a clip table."""
     try:
         check_table(table, "the clip table")
@@ -329,3 +335,62 @@ def _shortened(problems: list[str], what: str) -> list[str]:
     if len(problems) <= SHOWN:
         return problems
     return [*problems[:SHOWN], f"and {len(problems) - SHOWN} more {what}"]
+
+
+_CHECK = """
+import json, os, sys
+try:
+    import resource
+    limit = int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+except (ImportError, ValueError, OSError):
+    pass
+from mvemo.cache import verify_cache
+print(json.dumps(verify_cache(sys.argv[1])))
+"""
+
+
+def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
+    """Verify a cache of unknown origin as `verify_cache` does, in a limited subprocess.
+
+    HDF5 may run endlessly or crash on a forged file before any check of ours is reached. Then
+    only the subprocess is lost, which has limits of time and memory.
+
+    Parameters
+    ----------
+    path
+        Path of the cache.
+    seconds
+        Time limit in seconds, above 0.
+
+    Returns
+    -------
+    Problems, one sentence each; a crash or a timeout of the check is one of them.
+
+    Raises
+    ------
+    MissingCache
+        The file does not exist.
+    BadCache
+        The time limit is not above 0.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingCache(f"{path}: there is no such file")
+    if seconds <= 0:
+        raise BadCache(f"a time limit of {seconds:g} seconds: it must be above 0")
+    size = sum(file.stat().st_size for file in cache_files(path))
+    memory = size + (MEMORY_GIB << 30)
+    command = [sys.executable, "-c", _CHECK, str(path), str(memory)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return [f"not checked to its end within {seconds:g} s: do not open it"]
+    if done.returncode == 0:
+        with suppress(ValueError):
+            return [str(problem) for problem in parse_json(done.stdout)]
+    if done.returncode < 0:
+        return [f"the check crashed (signal {-done.returncode}): do not open it"]
+    last = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["without a word"]
+    return [f"the check failed: {last[-1][:200]}"]

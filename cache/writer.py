@@ -15,15 +15,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import h5py
 import numpy as np
 
 from mvemo.cache.errors import CacheError
-from mvemo.cache.storage.files import FilePool, parts_folder
+from mvemo.cache.storage.files import LIBVER, FilePool, parts_folder
 from mvemo.cache.storage.index import Index
 from mvemo.cache.table import ClipTable
 from mvemo.cache.union import PlannedFeature, plan_rows
+from mvemo.cache.writing.checks import check_table
 from mvemo.cache.writing.lock import WriterLock
-from mvemo.cache.writing.plan import Plan
+from mvemo.cache.writing.plan import Plan, write_plan
 from mvemo.cache.writing.rows import KEPT, RowWriter, StoredRows
 from mvemo.cache.writing.rules import (
     joined_history,
@@ -41,7 +43,7 @@ from mvemo.cache.writing.shards import (
     write_file,
 )
 from mvemo.cache.writing.sources import FileSource, Source
-from mvemo.manifests.files import cause, to_json_values
+from mvemo.manifests.files import cause, replacing, to_json_values
 
 
 class CacheWriter(RowWriter):
@@ -297,3 +299,23 @@ def _keys_of(source: Source, index: Index, clips: Container[str]) -> dict[str, b
     ids = source.table.clip_ids
     found = ((ids[i], bytes(index.keys[i])) for i in np.flatnonzero(index.present).tolist())
     return {clip: key for clip, key in found if clip in clips}
+
+
+def write_clips(path: Path, table: ClipTable, provenance: Mapping[str, Any]) -> None:
+    """Write a cache without features, which fixes all clips and their order for its shards.
+
+    Nothing is locked: processes that write the same clips at the same time write equal files.
+
+    Raises
+    ------
+    BadCache
+        The table is inconsistent.
+    CacheError
+        The file cannot be written.
+    """
+    check_table(table, str(path))
+    with (
+        replacing(path, error=CacheError) as temp,
+        h5py.File(temp, "w", libver=LIBVER, locking=False) as file,
+    ):
+        write_plan(file, Plan(table, [], {}, {}, {}, dict(to_json_values(provenance))))

@@ -52,8 +52,8 @@ FLOORS = {
         "union",
         "pieces writing",
         "reader",
-        "difference export merge unfinished upkeep verify writer",
-        "repair untrusted",
+        "difference export rewrite verify writer",
+        "repair",
         "imports",
     ),
     "extract": (
