@@ -16,10 +16,9 @@ from mvemo.cache.types import Curves
 from mvemo.cache.union import plan_rows
 from mvemo.cache.verify import verify_cache
 from mvemo.cache.writing.lock import WriterLock
-from mvemo.cache.writing.plan import Plan
+from mvemo.cache.writing.plan import FileSource, Plan
 from mvemo.cache.writing.rules import joined_history, newest_failures, resolve
 from mvemo.cache.writing.shards import read_shards, remove_shards, shard_paths, write_dropping
-from mvemo.cache.writing.sources import FileSource
 
 
 def repair_cache(path: Path | str) -> list[str]:

@@ -13,10 +13,9 @@ from mvemo.cache.table import ClipTable
 from mvemo.cache.types import Curves
 from mvemo.cache.union import PlannedFeature, in_order, plan_rows
 from mvemo.cache.writing.lock import WriterLock
-from mvemo.cache.writing.plan import CorruptRows, Plan
+from mvemo.cache.writing.plan import CorruptRows, FileSource, Plan
 from mvemo.cache.writing.rules import curve_names, union_plan
 from mvemo.cache.writing.shards import shard_paths, write_file
-from mvemo.cache.writing.sources import FileSource
 
 
 def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:

@@ -25,7 +25,7 @@ from mvemo.cache.table import ClipTable
 from mvemo.cache.union import PlannedFeature, plan_rows
 from mvemo.cache.writing.checks import check_table
 from mvemo.cache.writing.lock import WriterLock
-from mvemo.cache.writing.plan import Plan, write_plan
+from mvemo.cache.writing.plan import FileSource, Plan, Source, write_plan
 from mvemo.cache.writing.rows import KEPT, RowWriter, StoredRows
 from mvemo.cache.writing.rules import (
     joined_history,
@@ -42,7 +42,6 @@ from mvemo.cache.writing.shards import (
     write_dropping,
     write_file,
 )
-from mvemo.cache.writing.sources import FileSource, Source
 from mvemo.manifests.files import cause, replacing, to_json_values
 
 

@@ -18,10 +18,9 @@ from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, Failures, Reason
 from mvemo.cache.union import plan_rows
 from mvemo.cache.writing.checks import check_spec, check_table, check_texts, checked_values
-from mvemo.cache.writing.plan import Plan
+from mvemo.cache.writing.plan import MemorySource, Plan
 from mvemo.cache.writing.rules import corrupt_stage, reason_now
 from mvemo.cache.writing.shards import new_shard_path, write_file
-from mvemo.cache.writing.sources import MemorySource
 from mvemo.manifests.files import to_json_values
 
 # End of the message for a full disk.

@@ -27,8 +27,7 @@ from mvemo.cache.union import (
     union_provenance,
     union_table,
 )
-from mvemo.cache.writing.plan import Plan
-from mvemo.cache.writing.sources import FileSource, Source
+from mvemo.cache.writing.plan import FileSource, Plan, Source
 
 # Number of earlier runs whose provenance is kept under "history".
 HISTORY = 20

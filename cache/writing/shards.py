@@ -15,9 +15,8 @@ import h5py
 from mvemo.cache.errors import BadCache, CacheError
 from mvemo.cache.storage.files import LIBVER, FilePool
 from mvemo.cache.storage.index import feature_label
-from mvemo.cache.writing.plan import CorruptRows, Plan, write_plan
+from mvemo.cache.writing.plan import CorruptRows, FileSource, Plan, write_plan
 from mvemo.cache.writing.rules import corrupt_stage, reason_now
-from mvemo.cache.writing.sources import FileSource
 from mvemo.manifests.files import replacing
 
 try:
