@@ -15,7 +15,7 @@ from mvemo.cache.table import ClipTable
 from mvemo.cache.types import Curves
 from mvemo.cache.union import plan_rows
 from mvemo.cache.verify import verify_cache
-from mvemo.cache.writing.lock import WriterLock
+from mvemo.cache.writing.lock import locked_files
 from mvemo.cache.writing.plan import FileSource, Plan
 from mvemo.cache.writing.rules import joined_history, newest_failures, resolve
 from mvemo.cache.writing.shards import read_shards, remove_shards, shard_paths, write_dropping
@@ -63,9 +63,7 @@ def repair_cache(path: Path | str) -> list[str]:
     parts = parts_folder(path)
     if not path.exists() and not parts.is_dir():
         raise MissingCache(f"{path}: no such file")
-    lock = WriterLock(path)
-    pool = FilePool()
-    try:
+    with locked_files(path) as pool:
         main, done = _readable_part(path, parts, pool)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -83,9 +81,6 @@ def repair_cache(path: Path | str) -> list[str]:
             pool.close()
             done += _repair_report(found, verify_cache(path), done)
         remove_shards(parts)
-    finally:
-        pool.close()
-        lock.release()
     return done
 
 

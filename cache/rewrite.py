@@ -12,7 +12,7 @@ from mvemo.cache.storage.layout import subset
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import Curves
 from mvemo.cache.union import PlannedFeature, in_order, plan_rows
-from mvemo.cache.writing.lock import WriterLock
+from mvemo.cache.writing.lock import locked_files
 from mvemo.cache.writing.plan import CorruptRows, FileSource, Plan
 from mvemo.cache.writing.rules import curve_names, union_plan
 from mvemo.cache.writing.shards import shard_paths, write_file
@@ -62,9 +62,7 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     out = Path(out)
     if not paths:
         raise BadCache(f"{out}: no caches to merge were given")
-    lock = WriterLock(out)
-    pool = FilePool()
-    try:
+    with locked_files(out) as pool:
         if shard_paths(parts_folder(out)):
             raise BadCache(
                 f"{out}: an unfinished run's rows lie in {parts_folder(out).name}: finish or "
@@ -80,9 +78,6 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
             raise BadCache(
                 f"{out}: {error.corrupt[0]}{more}: run 'mvemo cache repair {where}'"
             ) from None
-    finally:
-        pool.close()
-        lock.release()
 
 
 @dataclass(frozen=True)
@@ -171,9 +166,7 @@ def select_features(
     path, out = Path(path), Path(out)
     if not path.exists():
         raise MissingCache(f"{path}: there is no such file")
-    lock = WriterLock(out)
-    pool = FilePool()
-    try:
+    with locked_files(out) as pool:
         for file in {path, out}:
             if shard_paths(parts_folder(file)):
                 raise BadCache(
@@ -191,9 +184,6 @@ def select_features(
         except CorruptRows as error:
             raise BadCache(f"{error.corrupt[0]}: run 'mvemo cache repair {path}'") from None
         return replace(removed, freed=before - out.stat().st_size)
-    finally:
-        pool.close()
-        lock.release()
 
 
 def remove_features(path: Path | str, features: Collection[str]) -> Removed:

@@ -57,12 +57,12 @@ def holds_mark(mark: str, cells: Sequence[str]) -> bool:
     return any(mark in cell and not cell.startswith("[") for cell in cells)
 
 
-def hold_tags(cells: Sequence[str]) -> bool:
+def _hold_tags(cells: Sequence[str]) -> bool:
     """Return True if cells join names, and most of these names also occur in other cells.
 
     Examples
     --------
-    >>> hold_tags(["happy, energetic", "calm", "calm, happy"]), hold_tags(["sad, blue", "calm"])
+    >>> _hold_tags(["happy, energetic", "calm", "calm, happy"]), _hold_tags(["sad, blue", "calm"])
     (True, False)
     """
     different = set(cells)
@@ -75,11 +75,11 @@ def hold_tags(cells: Sequence[str]) -> bool:
 def recognised_task(table: Table) -> Task:
     """Return the task of a table that does not state one; multilabel only if cells join tags."""
     if "label" in table.header:
-        return "multilabel" if not table.kind and hold_tags(table.cells("label")) else "multiclass"
+        return "multilabel" if not table.kind and _hold_tags(table.cells("label")) else "multiclass"
     return UNLABELLED if set(table.header) <= {"", *RESERVED} else "multiclass"
 
 
-def label_hint(table: Table) -> str:
+def _label_hint(table: Table) -> str:
     """Return a hint on how to read a table without a column ``label``."""
     otherwise = "another column is named with --column label=NAME"
     values, tags = list(value_columns(table).values()), list(tag_columns(table).values())
@@ -144,7 +144,7 @@ def _place_columns(table: Table, columns: Columns, problems: Problems) -> dict[s
                 "media, --no-media --column clip_id=NAME"
             )
         if "label" in missing:
-            hint += f"; {label_hint(table)}"
+            hint += f"; {_label_hint(table)}"
         listed = ", ".join(map(repr, missing))
         problems.add(line, f"the header has no column {listed}; it has {names}{hint}")
     return place if all(key in place for key in required) else None

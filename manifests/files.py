@@ -69,10 +69,10 @@ def replacing(
     try:
         yield temp
         if durable:
-            sync(temp)
+            _sync(temp)
         os.replace(temp, path)
         if durable:
-            sync_folder(path.parent)
+            _sync_folder(path.parent)
     except (OSError, RuntimeError) as problem:
         # HDF5 and torch raise RuntimeError on a full disk.
         if error is None or (isinstance(error, type) and isinstance(problem, error)):
@@ -184,13 +184,13 @@ def write_json(
     write_text(path, dump_json(value, where), error=error, durable=durable)
 
 
-def sync(path: Path) -> None:
+def _sync(path: Path) -> None:
     """Flush the content of a file to disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Flush the names in a folder to disk, where the system allows it."""
     if os.name == "nt":
         return

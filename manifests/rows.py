@@ -55,7 +55,7 @@ class Row:
         )
 
 
-def parse_row(
+def _parse_row(
     fields: Mapping[str, str],
     line: int,
     kind: LabelKind,
@@ -94,7 +94,7 @@ def parse_row(
 
 @dataclass
 class RowParser:
-    """Fast `parse_row` for all rows of a table: shared cells are parsed once.
+    """Fast `_parse_row` for all rows of a table: shared cells are parsed once.
 
     This halves the time of a large file. With `exact_paths`, blanks around a path are part of it.
     """
@@ -135,7 +135,7 @@ class RowParser:
         exact = {"path": path, "clip_id": clip_id}
         fields |= {key: cell for key, cell in exact.items() if key in place}
         n_problems = len(self.problems.found)
-        row = parse_row(fields, line, self.kind, self.classes, self.problems)
+        row = _parse_row(fields, line, self.kind, self.classes, self.problems)
         if len(self.problems.found) == n_problems and len(self._known) < _MOST_KNOWN:
             # A copy, because `finish_rows` changes the row.
             self._known[shared] = replace(row)

@@ -104,7 +104,7 @@ class Table:
         return self.renamed({"path": "file"}) if old else self
 
 
-def load_table(path: Path) -> Table:
+def _load_table(path: Path) -> Table:
     """Read a Parquet file, or a CSV file with optional comment lines above its header.
 
     A CSV file is UTF-8, with or without a byte-order mark. Spreadsheets may have quoted its comment
@@ -151,7 +151,7 @@ def read_table(
     ((1, ['clip_id', 'score']), (2, ['a', '1']), (4, ['b', '2']))
     """
     try:
-        table = load_table(path).renamed(columns or {})
+        table = _load_table(path).renamed(columns or {})
         if not table.rows:
             raise BadText(0, "the table has no rows")
         return table
@@ -172,7 +172,7 @@ def collect_table(
         return Table()
     table = Table()
     try:
-        table = load_table(path)
+        table = _load_table(path)
         return table.renamed(columns or {}).with_path()
     except FileNotFoundError:
         raise MissingManifest(f"{path}: no such file") from None

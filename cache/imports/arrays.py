@@ -117,7 +117,7 @@ def read_ids(path: Path | str, *, id_column: str | None = None) -> tuple[str, ..
     return tuple(ids)
 
 
-def read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> ArrayRows:
+def _read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> ArrayRows:
     """Read the rows of a table for `read_array`."""
     read = read_table(path, error=BadCache, missing=MissingCache, columns=columns.renamed)
     lines, head = read.rows, read.header
@@ -260,7 +260,7 @@ def read_array(
     if suffix in TABLES:
         if dataset is not None:
             raise BadCache(f"{path}: a table has no data sets, and so no {dataset!r}")
-        return read_numbers(path, id_column, columns)
+        return _read_numbers(path, id_column, columns)
     try:
         if suffix == ".npy":
             if dataset is not None:

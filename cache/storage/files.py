@@ -89,7 +89,7 @@ def open_file(path: Path) -> Any:
             f"{path}: a {what} HDF5 file: copy it again, or extract again with --force"
         ) from None
     try:
-        check_header(file, path)
+        _check_header(file, path)
     except BaseException:
         file.close()
         raise
@@ -114,7 +114,7 @@ def _open_hdf5(path: Path) -> Any:
             return h5py.File(path, "r", locking=True)
 
 
-def check_header(file: Any, path: Path) -> None:
+def _check_header(file: Any, path: Path) -> None:
     """Raise BadCache for a file that is not a cache of a known schema."""
     try:
         kind = attribute(file, "format", str) if has_attribute(file, "format") else ""

@@ -142,7 +142,7 @@ def read_feature(
     group: Any, clip_ids: Sequence[str], spec: FeatureSpec | None = None
 ) -> StoredFeature:
     """Read everything about a feature except its values; see `read_index`."""
-    index, values = _read_index(group, clip_ids, spec)
+    index, values = read_index(group, clip_ids, spec)
     stated = has_attribute(group, "values_checksum")
     return StoredFeature(index, values, attribute(group, "values_checksum", str) if stated else "")
 
@@ -182,17 +182,13 @@ def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
     write_attribute(group, "quick_checksum", index.quick_checksum(checksum))
 
 
-def read_index(group: Any, clip_ids: Sequence[str], spec: FeatureSpec | None = None) -> Index:
-    """Read a feature's index; raise ValueError if it does not match its checksum.
-
-    Type and shape of the values are checked without reading them. A given `spec` is not read again.
-    """
-    return _read_index(group, clip_ids, spec)[0]
-
-
-def _read_index(
-    group: Any, clip_ids: Sequence[str], spec: FeatureSpec | None
+def read_index(
+    group: Any, clip_ids: Sequence[str], spec: FeatureSpec | None = None
 ) -> tuple[Index, PlainArray]:
+    """Read a feature's index, and its values' type and shape; raise ValueError if damaged.
+
+    The values are not read. A given `spec` is not read again.
+    """
     spec = spec or read_spec(group, clip_ids)
     n = len(clip_ids)
     present = array_of(group, "present", np.bool_, (n,)).read()

@@ -50,7 +50,6 @@ from mvemo.cache.storage.plain import (
     attribute,
     has_attribute,
     part,
-    texts_of,
     write_attribute,
 )
 from mvemo.cache.table import ClipTable
@@ -143,7 +142,7 @@ def write_strings(group: Any, name: str, values: Iterable[str]) -> None:
 
 def read_strings(group: Any, name: str) -> tuple[str, ...]:
     """Read the strings of `write_strings`."""
-    texts = texts_of(group, name)
+    texts = array_of(group, name).texts()
     if texts.ndim != 1:
         raise ValueError(f"{name} is of shape {texts.shape}, needed is a list")
     return tuple(texts.tolist())
@@ -253,14 +252,14 @@ def write_extras(
         write_strings(group, name, values)
     cleared = np.array([reason is None for _, reason in items], dtype=np.bool_)
     group.create_dataset("cleared", data=cleared)
-    write_attribute(group, "checksum", failures_checksum(failures))
+    write_attribute(group, "checksum", _failures_checksum(failures))
     origins = _origins_checksum(columns["times"], columns["versions"])
     write_attribute(group, "origin_checksum", origins)
     write_text(file, "curves", to_json(curves))
     write_text(file, "provenance", to_json(provenance))
 
 
-def failures_checksum(failures: Failures) -> str:
+def _failures_checksum(failures: Failures) -> str:
     """Return the checksum of failures, independent of their order."""
     return text_checksum(
         to_json(
@@ -295,7 +294,7 @@ def read_failures(file: Any) -> Failures:
     failures: Failures = {
         (clip, stage): None if is_cleared else reason for clip, stage, reason, is_cleared in rows
     }
-    if failures_checksum(failures) != attribute(group, "checksum", str):
+    if _failures_checksum(failures) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)
     return failures
 

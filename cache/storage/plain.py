@@ -237,11 +237,6 @@ def _check_layout(item: Any, name: str) -> None:
         raise ValueError(f"{name} is compressed or in chunks, which no cache is")
 
 
-def texts_of(group: Any, name: str, shape: tuple[int, ...] | None = None) -> NDArray[np.object_]:
-    """Return the UTF-8 texts of a cache's data set, which together are not longer than the file."""
-    return array_of(group, name, shape=shape).texts()
-
-
 def _texts(item: Any, name: str, count: int, facts: FileFacts) -> list[str]:
     """Return the texts of a data set that lies in one piece, together not longer than the file."""
     if facts.sizes != (8, 8):

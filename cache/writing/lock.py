@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 import filelock
 
 from mvemo.cache.errors import CacheBusy, CacheError, MissingCache
-from mvemo.cache.storage.files import parts_folder, refuse_folder
+from mvemo.cache.storage.files import FilePool, parts_folder, refuse_folder
 from mvemo.manifests.files import parse_json
 
 # Environment variable, set to 1 for file systems without locks.
@@ -76,3 +77,15 @@ class WriterLock:
             self._holder.unlink(missing_ok=True)
             self._holder.parent.rmdir()
         self._lock.release()
+
+
+@contextmanager
+def locked_files(path: Path) -> Iterator[FilePool]:
+    """Lock a cache for writing, and give a pool for the files that are read meanwhile."""
+    lock = WriterLock(path)
+    pool = FilePool()
+    try:
+        yield pool
+    finally:
+        pool.close()
+        lock.release()

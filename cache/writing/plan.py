@@ -85,7 +85,7 @@ class FileSource:
         for group in file["features"]:
             try:
                 item = part(file["features"], group)
-                index = read_index(item, self.table.clip_ids)
+                index, _ = read_index(item, self.table.clip_ids)
                 check_spec(index.spec, str(path))
                 ordered.append((attribute(item, "order", int), index))
             except DAMAGE as error:

@@ -141,11 +141,11 @@ def joined_history(facts: Mapping[str, Any], earlier: Sequence[Source]) -> dict[
     """Return provenance with that of earlier runs as history; `earlier` is oldest first."""
     joined = dict(facts)
     for source in reversed(earlier):
-        joined = with_history(joined, source.provenance)
+        joined = _with_history(joined, source.provenance)
     return joined
 
 
-def with_history(facts: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+def _with_history(facts: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """Return provenance with that of an earlier run under ``history``, newest first."""
     earlier = [{k: v for k, v in before.items() if k != "history"}]
     earlier += before.get("history", [])

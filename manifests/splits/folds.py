@@ -86,8 +86,8 @@ def make_folds(
     if len(counts) < k:
         raise BadManifest(f"{len(counts)} group(s) cannot fill {k} folds; use k <= {len(counts)}")
     fixed = np.full(len(counts), -1, dtype=np.int64)
-    for i, group in enumerate(np.unique(np.asarray(groups)).tolist() if earlier else ()):
-        fixed[i] = (earlier or {}).get(group, -1)
+    if earlier:
+        fixed[:] = [earlier.get(group, -1) for group in np.unique(np.asarray(groups)).tolist()]
     if fixed.max() >= k:
         raise BadManifest(f"an earlier fold is {fixed.max()}; there are folds 0 to {k - 1}")
     return assign_groups(counts, np.full(k, 1.0 / k), seed, fixed)[member]

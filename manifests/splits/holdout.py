@@ -177,7 +177,7 @@ def holdout_of(
     >>> np.bincount(holdout_of(songs).assignment)
     array([14,  4,  2])
     """
-    assignment = read_split(manifest)
+    assignment = _read_split(manifest)
     if assignment is None:
         assignment = holdout_split(manifest.labels, manifest.groups, fractions, seed, manifest.task)
         return Holdout(assignment, seed, _class_notes(manifest, assignment))
@@ -248,7 +248,7 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
     >>> notes
     ('the manifest prescribes no test clips: its 2 validation clips are the tested ones',)
     """
-    assignment = read_split(manifest)
+    assignment = _read_split(manifest)
     if assignment is None:
         return None, ()
     instead = "the clips are cross-validated instead"
@@ -267,7 +267,7 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
     return Holdout(assignment, -1, notes), notes
 
 
-def read_split(manifest: Manifest) -> Ints | None:
+def _read_split(manifest: Manifest) -> Ints | None:
     """Return the part of each clip in the prescribed split, int64 (clips,), or None."""
     names = [clip.split for clip in manifest.clips]
     if not any(names):
