@@ -112,7 +112,7 @@ def _folder_problems(path: Path) -> list[str]:
 
 
 def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
-    """Return the problems of a file; for a shard, with some of the clips, only damage."""
+    """Return the problems of a file; of a shard, which may lack clips, only damage."""
     try:
         file = open_file(path)
     except BadCache as error:

@@ -102,7 +102,7 @@ class NpzFile(Mapping[str, NDArray[Any]]):
 
 
 def check_inflated(archive: zipfile.ZipFile, most: int) -> None:
-    """Refuse an archive with encrypted members, or members of more than `most` bytes."""
+    """Refuse an archive with encrypted members, or of more than `most` bytes inflated."""
     infos = archive.infolist()
     if len(infos) > _MEMBERS:
         raise ValueError(f"{len(infos)} members, at most {_MEMBERS} are read")

@@ -26,8 +26,8 @@ def check_media(
     if len(rows) > 1 and all(inside_root(row.path, root) is None for row in rows):
         return  # already reported, too
     named = [row for row in rows if row.path]
-    look = _Looking(root, links, empty)
-    faults = {path: look.fault(path) for path in dict.fromkeys(row.path for row in named)}
+    checker = _PathChecker(root, links, empty)
+    faults = {path: checker.fault(path) for path in dict.fromkeys(row.path for row in named)}
     if len(faults) > 1 and all(fault in (_MISSING, _FOLDER) for fault in faults.values()):
         problems.add(
             0,
@@ -41,7 +41,7 @@ def check_media(
             problems.add(row.line, f"{fault}: {str(root / row.path)!r}")
 
 
-class _Looking:
+class _PathChecker:
     """Checker of paths below a root; it resolves each folder only once."""
 
     def __init__(self, root: Path, links: bool, empty: bool) -> None:

@@ -57,7 +57,7 @@ from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, Table, collect_ta
 
 
 @dataclass(frozen=True)
-class _Given:
+class _Overrides:
     """Arguments of `read_manifest` that replace statements of the file."""
 
     root: str | Path | None = None
@@ -139,7 +139,7 @@ def read_manifest(
     """
     path = Path(path)
     problems = Problems(path)
-    given = _Given(root, columns or {}, task, name, separator, skip_unlabelled, media, scale)
+    given = _Overrides(root, columns or {}, task, name, separator, skip_unlabelled, media, scale)
     with _no_collection():
         manifest, rows = _parse(path, problems, given)
         # Broken rows are reported below; the other rows are a valid manifest.
@@ -195,7 +195,7 @@ def check_manifest(
     path = Path(path)
     problems = Problems(path)
     with _no_collection():
-        manifest, rows = _parse(path, problems, _Given(root, media=media))
+        manifest, rows = _parse(path, problems, _Overrides(root, media=media))
     if media:
         check_media(manifest.root, rows, problems, links=root is not None, empty=True)
     labels: dict[Label, tuple[int, int]] = {}
@@ -221,7 +221,7 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, list[Row]]:
+def _parse(path: Path, problems: Problems, given: _Overrides) -> tuple[Manifest, list[Row]]:
     """Return the manifest without clips, and the rows of its clips."""
     table = collect_table(path, problems, given.columns)
     if problems.found:
@@ -299,7 +299,7 @@ def _check_scale(
                 problems.add(row.line, f"{name} {value:g} is outside the scale {scale}")
 
 
-def _media_root(path: Path, table: Table, given: _Given, problems: Problems) -> Path:
+def _media_root(path: Path, table: Table, given: _Overrides, problems: Problems) -> Path:
     """Return the media folder: given, stated, common to absolute paths, or the file's own."""
     root = Path(given.root) if given.root is not None else path.parent / table.setting("root", ".")
     cells = table.cells("path")
@@ -332,7 +332,7 @@ def _without_unlabelled(table: Table, names: Sequence[str]) -> Table:
     return replace(table, rows=(*table.rows[:1], *rows))
 
 
-def _task(table: Table, given: _Given, problems: Problems) -> Task:
+def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
     """Return the task that the caller or the file states, or that is recognised."""
     if given.task is not None or given.separator is not None:
         return given.task or "multilabel"
@@ -357,7 +357,7 @@ def _stated_task(table: Table, problems: Problems) -> Task:
 
 
 def _stated_classes(
-    table: Table, kind: LabelKind, spread: bool, given: _Given, problems: Problems
+    table: Table, kind: LabelKind, spread: bool, given: _Overrides, problems: Problems
 ) -> tuple[Table, list[str] | None]:
     """Return the classes, tags or targets that the caller or the file names, or None.
 

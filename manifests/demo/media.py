@@ -22,7 +22,7 @@ SR = 22_050  # Hz
 WIDTH, HEIGHT, FPS = 160, 120, 15
 CODECS = ("libx264", "mpeg4")
 # Suffix of a file that is being written.
-PARTIAL = ".partial"
+_PARTIAL = ".partial"
 _BLOCK = 1024  # samples of an AAC frame
 # Four-chord progressions, in semitones above the root.
 _MAJOR = ((0, 4, 7), (9, 12, 16), (5, 9, 12), (7, 11, 14))
@@ -198,7 +198,7 @@ def write_clip(
     """
     import av
 
-    temp = path.with_name(f".{path.name}{PARTIAL}")
+    temp = path.with_name(f".{path.name}{_PARTIAL}")
     with (
         replacing(path, temp) as partial,
         av.open(str(partial), "w", format="mp4") as container,
