@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache
+from mvemo.cache.failures import Failures
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.index import Index, feature_label
 from mvemo.cache.storage.layout import CHECKSUM, to_json
 from mvemo.cache.table import ClipTable
-from mvemo.cache.types import Bools, Bytes, Curves, Failures, Ints
+from mvemo.cache.types import Bools, Bytes, Curves, Ints
 
 
 class Part(Protocol):

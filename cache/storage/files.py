@@ -14,14 +14,16 @@ from typing import Any, TypeVar
 import h5py
 
 from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
+from mvemo.cache.failures import Failures
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.index import feature_label, read_spec
 from mvemo.cache.storage.layout import read_curves, read_failures, read_provenance, read_table
 from mvemo.cache.storage.plain import attribute, has_attribute, part, write_attribute
 from mvemo.cache.table import ClipTable
-from mvemo.cache.types import Curves, Failures
+from mvemo.cache.types import Curves
 from mvemo.manifests.files import shown
 
+T = TypeVar("T")
 FORMAT = "mvemo features"
 SCHEMA = 1
 # File format of HDF5 1.10, which checksums its metadata, unlike the default.
@@ -157,9 +159,6 @@ def write_header(file: Any) -> None:
     write_attribute(file, "format", FORMAT)
     file.attrs["schema"] = SCHEMA
     write_attribute(file, "mvemo", code_version())
-
-
-T = TypeVar("T")
 
 
 def cache_files(path: Path) -> tuple[Path, ...]:

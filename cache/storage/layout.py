@@ -45,6 +45,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from mvemo.cache.failures import Failures, Reason
 from mvemo.cache.storage.plain import (
     array_of,
     attribute,
@@ -53,7 +54,7 @@ from mvemo.cache.storage.plain import (
     write_attribute,
 )
 from mvemo.cache.table import ClipTable
-from mvemo.cache.types import F32, Curves, Failures, Ints, Reason
+from mvemo.cache.types import F32, Curves, Ints
 from mvemo.manifests.files import parse_json, to_json_values
 from mvemo.manifests.labels import label_kind
 

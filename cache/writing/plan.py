@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from mvemo.cache.errors import BadCache
+from mvemo.cache.failures import Failures
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.files import DAMAGE, FilePool, reason, write_header
 from mvemo.cache.storage.index import Index, feature_label, read_index, write_index
@@ -33,7 +34,7 @@ from mvemo.cache.storage.layout import (
 )
 from mvemo.cache.storage.plain import attribute, part, write_attribute
 from mvemo.cache.table import ClipTable
-from mvemo.cache.types import F32, Bools, Curves, Failures, Ints
+from mvemo.cache.types import F32, Bools, Curves, Ints
 from mvemo.cache.union import PlannedFeature, Rows
 from mvemo.cache.writing.checks import check_spec
 

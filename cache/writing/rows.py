@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.cache.errors import BadCache
+from mvemo.cache.failures import Failures, Reason
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.files import parts_folder
 from mvemo.cache.storage.index import feature_label
 from mvemo.cache.storage.layout import subset
 from mvemo.cache.table import ClipTable
-from mvemo.cache.types import F32, Failures, Reason
+from mvemo.cache.types import F32
 from mvemo.cache.union import plan_rows
 from mvemo.cache.writing.checks import check_spec, check_table, check_texts, checked_values
 from mvemo.cache.writing.plan import MemorySource, Plan

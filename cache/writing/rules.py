@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache.errors import BadCache
+from mvemo.cache.failures import Failures, Reason
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.files import code_version
 from mvemo.cache.storage.index import feature_label
 from mvemo.cache.storage.layout import to_json
 from mvemo.cache.table import TEST, ClipTable
-from mvemo.cache.types import Curves, Failures, Reason
+from mvemo.cache.types import Curves
 from mvemo.cache.union import (
     Clash,
     PlannedFeature,
