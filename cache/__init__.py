@@ -1,15 +1,14 @@
-"""The HDF5 feature cache: all that travels between the two machines."""
+"""HDF5 feature cache, the only data that travels from stage one to stage two."""
 
 from mvemo.cache.difference import diff_caches
 from mvemo.cache.errors import BadCache, CacheBusy, CacheError, DamagedCache, MissingCache
 from mvemo.cache.export import export_cache
 from mvemo.cache.failures import Failure, FailureKind, failures_by_reason
-from mvemo.cache.imports.arrays import read_array
+from mvemo.cache.imports.arrays import ArrayRows, read_array, read_ids
 from mvemo.cache.imports.feature import Imported, ImportSettings, import_feature, join_arrays
-from mvemo.cache.imports.tables import ArrayRows, read_ids
-from mvemo.cache.merge import merge_caches
 from mvemo.cache.reader import Cache, open_cache
-from mvemo.cache.repair import repair_cache
+from mvemo.cache.repair import UnfinishedRun, repair_cache, unfinished_run
+from mvemo.cache.rewrite import Removed, merge_caches, remove_features, select_features
 from mvemo.cache.spec import (
     MODALITIES,
     FeatureSpec,
@@ -20,14 +19,10 @@ from mvemo.cache.spec import (
     digest_of,
     in_half_precision,
 )
-from mvemo.cache.storage.opening import SCHEMA
+from mvemo.cache.storage.files import SCHEMA
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
-from mvemo.cache.unfinished import UnfinishedRun, unfinished_run
-from mvemo.cache.untrusted import verify_untrusted
-from mvemo.cache.upkeep import Removed, remove_features, select_features
-from mvemo.cache.verify import verify_cache
-from mvemo.cache.writer import CacheWriter
-from mvemo.cache.writing.clips import write_clips
+from mvemo.cache.verify import verify_cache, verify_untrusted
+from mvemo.cache.writer import CacheWriter, write_clips
 from mvemo.cache.writing.rows import PartWriter, RowWriter, StoredRows
 
 __all__ = [

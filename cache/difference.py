@@ -1,7 +1,8 @@
-"""What two caches have in common, and in what they differ."""
+"""Comparison of two caches."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,25 @@ import numpy as np
 from mvemo.cache.reader import Cache, open_cache
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.index import feature_label
+from mvemo.manifests.text_table import listed
 
-# Of what is listed by name, the rest counted.
+# Maximum number of names in a list; the rest are counted.
 SHOWN = 3
 
 
 def diff_caches(first: Path | str, second: Path | str) -> list[str]:
-    """Differences of two caches, a sentence each; empty where they hold the same.
+    """Return the differences of two caches, one sentence each; empty if they hold the same.
 
-    Clips, labels, groups and folds; features by name and fold, what they were made with,
-    which clips have them, and by how much their values differ; failures. Provenance and
-    curves do not count, as in `Cache.digest`.
+    Compared are clips, labels, groups, folds and failures; features by name and fold, how they were
+    made, which clips have them, and by how much their values differ. Provenance and curves are
+    ignored, as in `Cache.digest`.
 
     Raises
     ------
-    MissingCache, BadCache
-        A cache is not there, or damaged.
+    MissingCache
+        A cache does not exist.
+    BadCache
+        A cache is damaged.
 
     Examples
     --------
@@ -60,7 +64,7 @@ def diff_caches(first: Path | str, second: Path | str) -> list[str]:
         )
         if differing:
             named = [f"{clip!r} ({stage})" for clip, stage in differing]
-            lines.append(f"failures differ: {_some(named)}")
+            lines.append(f"failures differ: {listed(named, SHOWN)}")
     return lines
 
 
@@ -73,7 +77,7 @@ def _table_lines(a: Cache, b: Cache) -> list[str]:
     ids_a, ids_b = set(a.table.clip_ids), set(b.table.clip_ids)
     for clips, where in ((ids_a - ids_b, "first"), (ids_b - ids_a, "second")):
         if clips:
-            lines.append(f"in the {where} alone: clips {_some(map(repr, sorted(clips)))}")
+            lines.append(f"in the {where} alone: clips {_names_of(sorted(clips))}")
     row = {clip: i for i, clip in enumerate(b.table.clip_ids)}
     both = [(i, row[clip]) for i, clip in enumerate(a.table.clip_ids) if clip in row]
     for what in ("labels", "groups", "folds", "splits"):
@@ -83,7 +87,7 @@ def _table_lines(a: Cache, b: Cache) -> list[str]:
             continue
         differing = [a.table.clip_ids[i] for i, j in both if not _equal(one[i], other[j])]
         if differing:
-            lines.append(f"{what} differ: clips {_some(map(repr, differing))}")
+            lines.append(f"{what} differ: clips {_names_of(differing)}")
     return lines
 
 
@@ -98,7 +102,7 @@ def _feature_lines(a: Cache, b: Cache, one: FeatureSpec, other: FeatureSpec) -> 
         ("second", [a.table.clip_ids[i] for i, j in both if present_b[j] and not present_a[i]]),
     ):
         if clips:
-            lines.append(f"{label}: only the {where} has clips {_some(map(repr, clips))}")
+            lines.append(f"{label}: only the {where} has clips {_names_of(clips)}")
     if (one.kind, one.dim) != (other.kind, other.dim):
         return lines
     common = [(i, j) for i, j in both if present_a[i] and present_b[j]]
@@ -120,7 +124,7 @@ def _feature_lines(a: Cache, b: Cache, one: FeatureSpec, other: FeatureSpec) -> 
     if differing:
         lines.append(
             f"{label}: values of {len(differing)} of {len(common)} clips differ, by {most:.3g} at "
-            f"most: {_some(map(repr, differing))}"
+            f"most: {_names_of(differing)}"
         )
     return lines
 
@@ -144,7 +148,5 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(np.array_equal(one, other, equal_nan=np.asarray(one).dtype.kind == "f"))
 
 
-def _some(names: Any) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-    return ", ".join(listed[:SHOWN]) + more
+def _names_of(clips: Iterable[str]) -> str:
+    return listed([*map(repr, clips)], SHOWN)

@@ -1,32 +1,32 @@
-"""The error of this package, and its concrete kinds."""
+"""Errors of caches."""
 
 from __future__ import annotations
 
 
 class CacheError(Exception):
-    """Base of every error that a cache file causes."""
+    """Base class of errors about a cache file."""
 
 
 class BadCache(CacheError, ValueError):
-    """A cache file, or what is to be written to one, is wrong.
+    """Error in a cache file, or in data to be written to one.
 
-    The message names the file, the value and the remedy.
+    The message names the file, the value and the fix.
     """
 
 
 class DamagedCache(BadCache):
-    """A feature cache that is cut off or overwritten, so that nothing of it can be read."""
+    """Error for a truncated or overwritten cache of which nothing can be read."""
 
 
 class MissingCache(CacheError, FileNotFoundError):
-    """The cache file does not exist."""
+    """Error for a cache file that does not exist."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else "missing"
 
 
 class CacheBusy(CacheError, BlockingIOError):
-    """Another writer holds the cache; the message says who."""
+    """Error for a cache that another writer holds; the message names it."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else "busy"

@@ -1,4 +1,4 @@
-"""Features for other programs: ``.npz`` and ``.csv``, with clip ids."""
+"""Export of features to ``.npz`` and ``.csv``, with clip ids."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
     Parameters
     ----------
     path
-        The cache.
+        Path of the cache.
     name
-        The feature.
+        Name of the feature.
     out
-        ``.npz`` (no pickles): ``clip_ids``, ``groups``, ``labels``, ``classes``, ``folds``,
-        ``present``, ``values`` float32 (clips, dim) with NaN rows where missing, ``spec`` as
-        JSON, ``splits`` where there are any; for a sequence ``values`` (all frames, dim)
-        and ``offsets`` (clips + 1,).
-        ``.csv``: a line a clip (a frame of a sequence, with its number), empty cells where
-        missing; nine digits, which give every float32 back. Replaced if it exists.
+        Path of the output file, which is replaced if it exists. ``.npz`` (no pickles) has
+        ``clip_ids``, ``groups``, ``labels``, ``classes``, ``folds``, ``present``, ``values``
+        float32 (clips, dim) with NaN for missing rows, ``spec`` as JSON, and ``splits`` if
+        there are any. For a sequence, ``values`` is (all frames, dim) and ``offsets`` is
+        (clips + 1,). ``.csv`` has one line per clip (or per frame of a sequence, with its
+        number) and empty cells for missing values; nine digits preserve every float32.
     fold
-        Which net's, under ``crossfit``.
+        Fold of the net, under ``crossfit``.
 
     Raises
     ------
     BadCache
-        No such feature or fold, or another ending of `out`.
+        The feature or fold does not exist, or `out` has another suffix.
     CacheError
         `out` cannot be written.
 
     See Also
     --------
-    import_feature : The way back.
+    import_feature : Import a feature into a cache.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Failures of clips, and what they sum up to by their reason."""
+"""Failures of clips, and their summary by reason."""
 
 from __future__ import annotations
 
@@ -6,24 +6,39 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# What failures of one kind differ in.
+# Numbers, in which failures of one kind may differ.
 _NUMBERS = re.compile(r"\d+(\.\d+)?")
 
 
 @dataclass(frozen=True, order=True)
+class Reason:
+    """Reason of a failure."""
+
+    text: str  # cause, in one line
+    time: str = ""  # ISO 8601 in UTC; empty in files of mvemo 0.1
+    version: str = ""  # version of mvemo; empty in files of mvemo 0.1
+
+
+# (clip id, stage) to the reason; None if an earlier failure was cleared.
+Failures = dict[tuple[str, str], Reason | None]
+
+
+@dataclass(frozen=True, order=True)
 class Failure:
-    """One thing that went wrong with one clip.
+    """Failure of one clip.
 
     Parameters
     ----------
     clip_id
-        The clip.
+        Id of the clip.
     stage
-        What failed, ``decode:audio``.
+        Step that failed, such as ``decode:audio``.
     reason
-        Why, in one line.
-    time, version
-        When, as ISO 8601 in UTC, and of mvemo; empty in files of mvemo 0.1.
+        Cause, in one line.
+    time
+        Time as ISO 8601 in UTC; empty in files of mvemo 0.1.
+    version
+        Version of mvemo; empty in files of mvemo 0.1.
     """
 
     clip_id: str
@@ -35,16 +50,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class FailureKind:
-    """Failures of one stage for one reason.
+    """Failures of one stage with one reason.
 
     Parameters
     ----------
     stage
-        What failed, ``decode:audio``.
+        Step that failed, such as ``decode:audio``.
     reason
-        That of the first clip; those of the others differ in numbers at most.
+        Reason of the first clip; the reasons of the others may differ in numbers.
     clip_ids
-        Of the clips, in the order given.
+        Ids of the clips, in the given order.
     """
 
     stage: str
@@ -52,19 +67,19 @@ class FailureKind:
     clip_ids: tuple[str, ...]
 
     def text(self, most: int = 3) -> str:
-        """In a line, with the first clips."""
+        """Return one line with the first `most` clips."""
         more = ", …" if len(self.clip_ids) > most else ""
         clips = ", ".join(self.clip_ids[:most])
         return f"{len(self.clip_ids)} x {self.stage}: {self.reason} ({clips}{more})"
 
 
 def failures_by_reason(failures: Iterable[tuple[str, str, str]]) -> list[FailureKind]:
-    """Failures by stage and reason, the commonest first.
+    """Group failures by stage and reason, the most frequent first.
 
     Parameters
     ----------
     failures
-        (clip id, stage, reason) of each.
+        (clip id, stage, reason) of each failure.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Reading a cache: readers never write, and see the cache as it was last closed."""
+"""Reader of caches; it never writes, and sees a cache as it was last closed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache
 from mvemo.cache.failures import Failure
-from mvemo.cache.pieces import Piece, pieces_of
-from mvemo.cache.rows import (
+from mvemo.cache.pieces import (
     KnownVectors,
+    Piece,
     known_vectors,
+    pieces_of,
     read_sequence,
     read_vectors,
     vector_blocks,
@@ -31,30 +32,29 @@ from mvemo.cache.types import F32, Bools, Curves, Ints
 from mvemo.cache.union import union_curves, union_failures, union_provenance
 from mvemo.manifests.text_table import html_table, listed
 
-# Bytes of values that `Cache.blocks` gives at a time.
+# Approximate bytes of a block of `Cache.blocks`.
 BLOCK = 16 << 20
 
 
 class Cache:
-    """An open cache: a context manager, made by `open_cache`.
+    """Open cache; a context manager, returned by `open_cache`.
 
-    Values are read when they are needed. Threads may share a cache; each process opens one
-    of its own.
+    Values are read when they are needed. Threads may share a cache; each process opens its own.
 
     Parameters
     ----------
     path
-        The file, or a folder of shards: files of clips of one manifest, made with the same
-        settings. They are read as the one file that merging them would give.
+        File, or folder of shards. Shards are files with clips of one manifest and the same
+        settings; they are read like the file that merging them would give.
 
     Attributes
     ----------
     table
-        The clips, in the order of all rows.
+        Clips, in the order of all rows.
 
     See Also
     --------
-    open_cache : Opens one, with an example.
+    open_cache : Open a cache; has an example.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,11 +70,11 @@ class Cache:
     # --- contents
 
     def __repr__(self) -> str:
-        """One line, whatever it holds."""
+        """Return one line, for any content."""
         return f"<Cache {self.path.name}: {self._caption()}: {listed(self.names())}>"
 
     def _repr_html_(self) -> str:
-        """For notebooks: its features."""
+        """Return a table of the features for notebooks."""
         rows = []
         for name in self.names():
             first, *others = self.variants(name)
@@ -91,31 +91,31 @@ class Cache:
 
     @property
     def schema(self) -> int:
-        """Of its file, or the newest of its shards."""
+        """Schema version of the file, or the newest of the shards."""
         return max(piece.file.schema for piece in self._union.pieces)
 
     @property
     def n_bytes(self) -> int:
-        """Size of its file, or of all shards."""
+        """Size of the file or of all shards, in bytes."""
         return sum(piece.file.path.stat().st_size for piece in self._union.pieces)
 
     @cached_property
     def specs(self) -> tuple[FeatureSpec, ...]:
-        """Of all features, by name and fold, `trained_on` filled in."""
+        """Specs of all features by name and fold, with `trained_on`."""
         specs = self._union.specs.values()
         return tuple(sorted(specs, key=lambda s: (s.name, -1 if s.fold is None else s.fold)))
 
     def names(self) -> tuple[str, ...]:
-        """Names of all features, sorted."""
+        """Return the names of all features, sorted."""
         return tuple(sorted({spec.name for spec in self.specs}))
 
     def variants(self, name: str) -> tuple[FeatureSpec, ...]:
-        """Specs of a name: one, or one for each fold under ``crossfit``.
+        """Return the specs of a feature: one, or one per fold under ``crossfit``.
 
         Raises
         ------
         BadCache
-            There is no such feature.
+            The feature does not exist.
         """
         variants = tuple(spec for spec in self.specs if spec.name == name)
         if not variants:
@@ -125,7 +125,7 @@ class Cache:
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
-        """By clip id and stage."""
+        """Failures by clip id and stage."""
         return tuple(
             sorted(
                 Failure(clip, stage, why.text, why.time, why.version)
@@ -136,19 +136,19 @@ class Cache:
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """What the writer stated; that of earlier runs under ``history``."""
+        """Provenance that the writer stated; earlier runs are under ``history``."""
         return union_provenance(self._union.files)
 
     @cached_property
     def curves(self) -> Curves:
-        """``net@fold0`` to series by name; NaN where a value was not finite."""
+        """Training curves: ``net@fold0`` to series by name; NaN for values that were not finite."""
         return union_curves(self._union.files)
 
     def digest(self) -> str:
-        """SHA-256 of the clips and of all features' specs, keys and row checksums.
+        """Return the SHA-256 of the clips and of all features' specs, keys and row checksums.
 
-        Two caches of one digest hold the same values; failures, curves and provenance do
-        not count. Whether the values fit their checksums is checked by `verify_cache`.
+        Two caches with one digest hold the same values. Failures, curves and provenance do not
+        count. `verify_cache` checks that the values match their checksums.
         """
         state = hashlib.sha256(table_checksum(self.table).encode())
         for spec in self.specs:
@@ -158,7 +158,7 @@ class Cache:
     # --- values
 
     def spec(self, name: str, fold: int | None = None) -> FeatureSpec:
-        """The spec that `vectors` and `sequence` use for these arguments."""
+        """Return the spec that `vectors` and `sequence` use for these arguments."""
         specs = self._union.specs
         spec = specs.get((name, fold)) or specs.get((name, None))
         if spec is None:
@@ -170,32 +170,33 @@ class Cache:
     def vectors(
         self, name: str, fold: int | None = None, *, columns: slice | None = None
     ) -> tuple[F32, Bools]:
-        """All vectors of a feature.
+        """Return all vectors of a feature.
 
         Parameters
         ----------
         name
-            The feature.
+            Name of the feature.
         fold
-            Which net's, under ``crossfit``. A feature of one variant for all folds is
-            given whatever the fold.
+            Fold of the net, under ``crossfit``. It is ignored for a feature with one variant
+            for all folds.
         columns
-            Those to keep; None for all. Memory is for these alone, though all are read to be
-            compared with their checksums.
+            Columns to return; None for all. Memory is used only for these columns, but all
+            are read and compared with their checksum.
 
         Returns
         -------
-        float32 (clips, columns), NaN rows where missing; bool (clips,), True where present.
+        float32 (clips, columns), with NaN for missing rows; bool (clips,), True for present
+        rows.
 
         Raises
         ------
         BadCache
-            No such feature or fold, a sequence, or values that are damaged: all are
-            compared with their checksum.
+            The feature or fold does not exist, the feature is a sequence, or the values do
+            not match their checksum.
 
         See Also
         --------
-        blocks : The same by rows, in bounded memory.
+        blocks : Yield the same values by rows, in bounded memory.
         """
         spec = self._vector(name, fold)
         pieces = self._union.pieces
@@ -213,24 +214,25 @@ class Cache:
     def blocks(
         self, name: str, fold: int | None = None, *, n_bytes: int = BLOCK
     ) -> Iterator[tuple[Ints, F32]]:
-        """The vectors of a feature in blocks of rows: as many as fit into memory, or more.
+        """Yield the vectors of a feature in blocks of rows, for features larger than memory.
 
         Parameters
         ----------
         name, fold
-            As of `vectors`.
+            Same as for `vectors`.
         n_bytes
-            Of a block's values, about; one row at least.
+            Approximate bytes of a block's values; a block has at least one row.
 
         Yields
         ------
-        int64 (rows,): rows of the table that have the feature, each once; float32 (rows, dim).
+        int64 (rows,), rows of the table that have the feature, each once; float32 (rows, dim),
+        their values.
 
         Raises
         ------
         BadCache
-            As `vectors`; values that are damaged after a file's last block, since only the
-            whole has a checksum.
+            Same as for `vectors`. Damage may be reported only after a file's last block,
+            because the checksum covers all values of the file.
         """
         spec = self._vector(name, fold)
         given = np.zeros(len(self.table), np.bool_)
@@ -245,7 +247,7 @@ class Cache:
                     yield (rows, block) if new.all() else (rows[new], block[new])
 
     def present(self, name: str, fold: int | None = None) -> Bools:
-        """bool (clips,): which clips have the feature."""
+        """Return bool (clips,), True for clips that have the feature."""
         return self._union.present(self.spec(name, fold))
 
     def keys(self, name: str, fold: int | None = None) -> NDArray[np.bytes_]:
@@ -253,14 +255,14 @@ class Cache:
         return self._union.plan(self.spec(name, fold)).keys
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
-        """Ids of the clips whose row of a feature is up to date.
+        """Return the ids of the clips whose row of a feature is up to date.
 
         Parameters
         ----------
         spec
-            The feature.
+            Spec of the feature.
         keys
-            Clip id to `FeatureSpec.key` of its media as they are now.
+            `FeatureSpec.key` of each clip's current media, by clip id.
         """
         known = self._union.specs.get((spec.name, spec.fold))
         if known is None or known.digest != spec.digest:
@@ -272,16 +274,17 @@ class Cache:
         return frozenset(found)
 
     def sequence(self, name: str, clip_id: str, fold: int | None = None) -> F32 | None:
-        """One clip's sequence.
+        """Return the sequence of one clip.
 
         Returns
         -------
-        float32 (frames, dim); None where missing.
+        float32 (frames, dim), or None if missing.
 
         Raises
         ------
         BadCache
-            No such feature, fold or clip, a vector, or values that are damaged.
+            The feature, fold or clip does not exist, the feature is a vector, or the values
+            are damaged.
         """
         spec = self.spec(name, fold)
         if spec.kind != "sequence":
@@ -319,7 +322,7 @@ class Cache:
         return {}
 
     def _starts(self, piece: Piece, spec: FeatureSpec) -> tuple[Index, Ints]:
-        """A sequence's index in a file, and the first row of each clip; read once."""
+        """Return a sequence's index in a file, and the first frame of each clip; cached."""
         at = piece.file.path, spec.digest
         known = self._indexes.get(at)
         if known is None:
@@ -329,7 +332,7 @@ class Cache:
         return known
 
     def close(self) -> None:
-        """Close the file; arrays already read stay."""
+        """Close the file; arrays that were read stay valid."""
         self._pool.close()
 
     def __enter__(self) -> Cache:
@@ -350,20 +353,20 @@ def open_cache(path: Path | str) -> Cache:
     Parameters
     ----------
     path
-        A file, or a folder of shards (`Cache`).
+        Path of a file, or of a folder of shards (`Cache`).
 
     Raises
     ------
     MissingCache
-        There is no such file, or the folder has no shards.
+        The file does not exist, or the folder has no shards.
     BadCache
-        It is no feature cache, is damaged, or is of a newer schema than this code's; shards
-        are of other manifests or settings, or hold the same row with other values.
+        The file is not a feature cache, is damaged, or has a newer schema; or shards differ in
+        their manifests or settings, or in the values of a row.
 
     See Also
     --------
-    CacheWriter : Writes a cache.
-    verify_cache : Checks every value.
+    CacheWriter : Write a cache.
+    verify_cache : Check every value.
 
     Examples
     --------

@@ -1,47 +1,48 @@
-"""Make a sound cache of a damaged one, and of the shards of an unfinished run."""
+"""Repair of damaged caches, and detection and recovery of an unfinished run."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.storage.files import FilePool
-from mvemo.cache.storage.opening import parts_folder
+from mvemo.cache.storage.files import FilePool, parts_folder
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import Curves
 from mvemo.cache.union import plan_rows
 from mvemo.cache.verify import verify_cache
-from mvemo.cache.writing.lock import WriterLock
-from mvemo.cache.writing.plan import Plan
+from mvemo.cache.writing.lock import locked_files
+from mvemo.cache.writing.plan import FileSource, Plan
 from mvemo.cache.writing.rules import joined_history, newest_failures, resolve
 from mvemo.cache.writing.shards import read_shards, remove_shards, shard_paths, write_dropping
-from mvemo.cache.writing.sources import FileSource
 
 
 def repair_cache(path: Path | str) -> list[str]:
-    """Drop what is corrupt, add the shards of an unfinished run, and write the file again.
+    """Drop corrupt rows, add the shards of an unfinished run, and rewrite the file.
 
-    A dropped row is missing afterwards, with a failure of stage ``cache:<feature>`` that
+    A dropped row is missing afterwards. It has a failure of stage ``cache:<feature>``, which
     the next extraction clears.
 
     Returns
     -------
-    What was done, a sentence each; empty where the cache was sound and is untouched.
+    Sentences on what was done; empty if the cache was sound and is unchanged.
 
     Raises
     ------
     MissingCache
         There is neither a cache nor a shard.
     BadCache
-        Not even the clip table can be read.
+        The clip table cannot be read.
     CacheBusy
-        A writer is at work.
+        A writer holds the cache.
 
     See Also
     --------
-    verify_cache : Finds what is corrupt.
+    verify_cache : Find corrupt rows.
 
     Examples
     --------
@@ -62,9 +63,7 @@ def repair_cache(path: Path | str) -> list[str]:
     parts = parts_folder(path)
     if not path.exists() and not parts.is_dir():
         raise MissingCache(f"{path}: no such file")
-    lock = WriterLock(path)
-    pool = FilePool()
-    try:
+    with locked_files(path) as pool:
         main, done = _readable_part(path, parts, pool)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -80,22 +79,19 @@ def repair_cache(path: Path | str) -> list[str]:
             dropped = write_dropping(path, plan, parts / "merged.tmp")
             done += [f"{sentence}: dropped" for sentence in dropped]
             pool.close()
-            done += _mended(found, verify_cache(path), done)
+            done += _repair_report(found, verify_cache(path), done)
         remove_shards(parts)
-    finally:
-        pool.close()
-        lock.release()
     return done
 
 
-def _mended(found: Sequence[str], left: Sequence[str], done: Sequence[str]) -> list[str]:
-    """What writing the file again mended that no other sentence tells, and what it could not."""
+def _repair_report(found: Sequence[str], left: Sequence[str], done: Sequence[str]) -> list[str]:
+    """Summarise what the rewrite repaired (if no other sentence does) and what was lost."""
     mended = [] if done else [f"mended: {problem}" for problem in found if problem not in left]
     return mended + [f"not mended, extract it again: {problem}" for problem in left]
 
 
 def _readable_part(path: Path, parts: Path, pool: FilePool) -> tuple[FileSource | None, list[str]]:
-    """The cache as far as it can be read, None where it cannot; and what was left out."""
+    """Return the readable part of the cache (or None), and sentences on what was left out."""
     if not path.exists():
         return None, []
     try:
@@ -108,7 +104,7 @@ def _readable_part(path: Path, parts: Path, pool: FilePool) -> tuple[FileSource 
 
 
 def _plan(table: ClipTable, main: FileSource | None, shards: Sequence[FileSource]) -> Plan:
-    """The file of all that cache and shards have, the newest of each row."""
+    """Plan a file with the newest version of each row in the cache and its shards."""
     sources = [*([] if main is None else [main]), *shards]
     clips = frozenset(table.clip_ids)
     curves: Curves = {}
@@ -131,10 +127,48 @@ def _plan(table: ClipTable, main: FileSource | None, shards: Sequence[FileSource
 
 
 def _table(main: FileSource | None, parts: Path, pool: FilePool) -> ClipTable:
-    """The clips of the unfinished run, or of the cache."""
+    """Return the clips of the unfinished run, or of the cache."""
     opening = parts / "table.h5"
     if opening.exists():
         return FileSource(opening, pool).table
     if main is None:
         raise BadCache(f"{opening}: the clip table of the unfinished run is missing: extract again")
     return main.table
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """Rows that wait next to a cache for the next writer.
+
+    Parameters
+    ----------
+    name
+        Name of the clips' manifest.
+    clip_ids
+        Ids of the clips that have rows.
+    """
+
+    name: str
+    clip_ids: frozenset[str]
+
+
+def unfinished_run(path: Path) -> UnfinishedRun | None:
+    """Return the rows that an unfinished run left next to the cache `path`, or None.
+
+    Shards that cannot be read are ignored, because their rows are lost in any case.
+    """
+    name = ""
+    clips: set[str] = set()
+    pool = FilePool()
+    try:
+        for shard in shard_paths(parts_folder(path)):
+            try:
+                source = FileSource(shard, pool)
+            except BadCache:
+                continue
+            name = source.table.name
+            for index in source.indexes.values():
+                clips.update(source.table.clip_ids[i] for i in np.flatnonzero(index.present))
+    finally:
+        pool.close()
+    return UnfinishedRun(name, frozenset(clips)) if clips else None

@@ -1,4 +1,4 @@
-"""What a cached feature is made from, and the keys that follow from it."""
+"""Specification of a cached feature, and the keys computed from it."""
 
 from __future__ import annotations
 
@@ -13,54 +13,53 @@ from typing import Any, Literal
 
 from mvemo.manifests.files import shown
 
-# Those that our own extraction makes; features of others may be of any.
+# Modalities of our own extraction; imported features may have others.
 MODALITIES = ("audio", "video")
-# A short word, which titles and keys of reports are made of.
+# A short word, which is used in titles and keys of reports.
 _MODALITY = re.compile(r"[a-z][a-z0-9_-]{0,19}")
-# Words that stand for none or all of the modalities.
 _RESERVED = ("none", "all", "both")
 Kind = Literal["vector", "sequence", "outputs"]
 # "none": nothing was trained (a descriptor, a mel spectrogram).
 Protocol = Literal["none", "frozen", "crossfit", "shared", "holdout", "imported"]
-# Those whose nets were trained on the clips themselves.
+# Protocols whose nets were trained on clips of the manifest.
 TRAINED: tuple[Protocol, ...] = ("crossfit", "shared", "holdout")
 
 # Parameter of sequences that are stored as float16.
 STORAGE = "storage"
-# Of float16: largest number, relative error by rounding, and absolute error of numbers too small
-# for that (IEEE 754-2008, table 3.5: 11 bits of precision, least exponent -14).
+# float16: largest number, relative rounding error, and absolute rounding error of subnormal
+# numbers (IEEE 754-2008, table 3.5: 11 bits of precision, minimum exponent -14).
 HALF_LARGEST, HALF_RELATIVE, HALF_ABSOLUTE = 65504.0, 2.0**-11, 2.0**-25
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Everything that determines a feature's values, given the clip.
+    """Specification of everything that determines a feature's values for a given clip.
 
     Parameters
     ----------
     name
-        What stage two asks for: ``music1d``, ``i3d``, ``mfcc``.
+        Name that stage two uses: ``music1d``, ``i3d``, ``mfcc``.
     modality
-        ``audio``, ``video`` or another short word, as ``lyrics`` (`check_modality`).
+        ``audio``, ``video`` or another short word, such as ``lyrics`` (`check_modality`).
     kind
-        ``vector``: float32 (dim,) a clip. ``sequence``: float32 (frames, dim) a clip,
-        frames differing from clip to clip. ``outputs``: a vector, too, of what a net itself
-        predicts: a logit for each class or tag, or a value for each target.
+        ``vector``: float32 (dim,) per clip. ``sequence``: float32 (frames, dim) per clip, with a
+        varying number of frames. ``outputs``: a vector of a net's own predictions, with a logit
+        for each class or tag or a value for each target.
     dim
         Length of a vector or of a sequence's frame.
     extractor, version
-        Name and version of the code; the version rises whenever values change.
+        Name and version of the code; the version increases whenever values change.
     params
-        Every parameter, JSON values only.
+        All parameters, as JSON values.
     weights
-        SHA-256 over the weight bytes of the net; empty where there is none.
+        SHA-256 of the net's weights; empty without a net.
     protocol
-        How the weights came about.
+        Training protocol of the net.
     fold
-        The fold whose clips the net never saw (``crossfit``), else None.
+        Fold whose clips the net never saw (``crossfit``), otherwise None.
     trained_on
-        Ids of the clips that any fitting of the net saw, early stopping included.
-        Not part of the digest, which has the weights.
+        Ids of the clips that were used in training, early stopping included. They are not part
+        of the digest, which covers the weights.
 
     Examples
     --------
@@ -83,13 +82,13 @@ class FeatureSpec:
 
     @property
     def dtype(self) -> str:
-        """Of the stored values, ``<f4`` or ``<f2``; readers give float32 of both."""
+        """Type of the stored values, ``<f4`` or ``<f2``; readers return float32 for both."""
         half = self.kind == "sequence" and self.params.get(STORAGE) == "float16"
         return "<f2" if half else "<f4"
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all but `trained_on`, as canonical JSON."""
+        """SHA-256 of all fields except `trained_on`, as canonical JSON."""
         return digest_of(
             {
                 "name": self.name,
@@ -107,36 +106,38 @@ class FeatureSpec:
 
     @cached_property
     def family(self) -> str:
-        """`digest` of all but fold and weights: that of nets of several folds is one."""
+        """Digest without fold and weights, which the nets of all folds share."""
         return replace(self, fold=None, weights="").digest
 
     def key(self, content: str, start: float = 0.0, duration: float | None = None) -> str:
-        """Key of this feature of one clip.
+        """Return the key of this feature for one clip.
 
         Parameters
         ----------
         content
             `content_digest` of the clip's media file.
-        start, duration
-            The clip's stretch of it, in seconds; None for all that follows.
+        start
+            Start of the clip in the file, in seconds.
+        duration
+            Duration of the clip in seconds; None for the rest of the file.
         """
         return row_key(self.digest, content, start, duration)
 
 
 def row_key(digest: str, content: str, start: float, duration: float | None) -> str:
     """Return `FeatureSpec.key` of the feature with this digest."""
-    # A whole number of seconds is the same stretch as a float and as an int.
+    # An int and a float of equal value must give the same key.
     length = None if duration is None else float(duration)
     return digest_of([content, float(start), length, digest])
 
 
 def check_modality(name: str) -> None:
-    """Raise ValueError for what is no name of a modality.
+    """Raise ValueError if a name is not allowed for a modality.
 
     Parameters
     ----------
     name
-        A small letter, then small letters, digits, ``-`` and ``_``: 20 characters at most.
+        Name of at most 20 characters: a small letter, then small letters, digits, ``-`` and ``_``.
 
     Examples
     --------
@@ -154,7 +155,7 @@ def check_modality(name: str) -> None:
 
 
 def in_half_precision(spec: FeatureSpec) -> FeatureSpec:
-    """A sequence stored as float16: another feature, with keys of its own.
+    """Return the spec of a sequence stored as float16, which has its own keys.
 
     Examples
     --------
@@ -166,7 +167,7 @@ def in_half_precision(spec: FeatureSpec) -> FeatureSpec:
 
 
 def digest_of(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON: keys sorted, no spaces, no NaN."""
+    """Return the SHA-256 of a value's canonical JSON: sorted keys, no spaces, no NaN."""
     text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
@@ -174,7 +175,7 @@ def digest_of(value: Any) -> str:
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, read in blocks."""
+    """Return the SHA-256 of a file, read in blocks."""
     with path.open("rb") as file:
         state = hashlib.sha256()
         while block := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""The cached copy of a manifest: what stage two needs to know of the clips."""
+"""Copy of a manifest in the cache, with the facts that stage two needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mvemo.manifests.text_table import listed
 
-# What `ClipTable.splits` holds.
+# Values of `ClipTable.splits`.
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
@@ -20,34 +20,33 @@ class ClipTable:
     Parameters
     ----------
     name
-        The manifest's name.
+        Name of the manifest.
     task
-        ``multiclass``, ``multilabel``, ``regression``, or ``unlabelled``.
+        ``multiclass``, ``multilabel``, ``regression`` or ``unlabelled``.
     classes
         Class names, tags or targets, in fixed order.
     clip_ids, groups
-        One string a clip.
+        Id and group of each clip.
     labels
-        int64 (clips,), int64 (clips, classes) or float64 (clips, classes), by task.
+        Labels by task: int64 (clips,), int64 (clips, classes) or float64 (clips, classes).
     folds
-        int64 (clips,), 0-based; -1 for every clip where there are no folds.
-    k, fold_seed
-        Number of folds and the seed they were made with; 0 and 0 where there are none, 0 and
-        the split's seed where there are splits.
+        Fold of each clip, int64 (clips,), from 0; all -1 without folds.
+    k
+        Number of folds; 0 without folds.
+    fold_seed
+        Random seed of the folds or splits; 0 without either.
     digest
-        The manifest's digest.
+        Digest of the manifest.
     synthetic
         True for generated data.
-    scale
-        Lowest and highest value of the scale of valence and arousal, as ``1..9``; empty if it
-        is not stated.
-    predicted_by
-        The model whose predictions the labels are; empty for labels by people.
     splits
-        int64 (clips,): 0 training, 1 validation, 2 test, under the ``holdout`` protocol;
-        None where the clips are not split so. Clips with splits have no folds.
+        Part of each clip, int64 (clips,): 0 training, 1 validation, 2 test, under the
+        ``holdout`` protocol; otherwise None. Clips with splits have no folds.
+    scale
+        Lowest and highest value of the valence and arousal scale, as ``1..9``; empty if not
+        stated.
     predicted_by
-        The model whose predictions the labels are; empty if they are a truth.
+        Model whose predictions the labels are; empty for labels by people.
     """
 
     name: str
@@ -66,7 +65,7 @@ class ClipTable:
     predicted_by: str = ""
 
     def __repr__(self) -> str:
-        """One line, whatever the number of clips."""
+        """Return one line, for any number of clips."""
         folds = f"{self.k} folds" if self.k else "no folds" if self.splits is None else "one split"
         return (
             f"<ClipTable {self.name!r}: {len(self)} clips in {len(set(self.groups))} groups, "

@@ -1,6 +1,6 @@
-"""What caches of one manifest hold together: their clips, rows, failures and curves.
+"""Union of caches of one manifest: their clips, rows, failures and curves.
 
-Merging writes it to a file, reading a folder of shards does without; both see the same.
+Merging writes the union to a file; reading a folder of shards uses it directly.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache
+from mvemo.cache.failures import Failures
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import CHECKSUM, to_json
 from mvemo.cache.storage.index import Index, feature_label
+from mvemo.cache.storage.layout import CHECKSUM, to_json
 from mvemo.cache.table import ClipTable
-from mvemo.cache.types import Bools, Bytes, Curves, Failures, Ints
+from mvemo.cache.types import Bools, Bytes, Curves, Ints
 
 
 class Part(Protocol):
-    """One of the caches."""
+    """Cache that is part of a union."""
 
     @property
     def path(self) -> Path: ...
@@ -41,11 +42,11 @@ class Part(Protocol):
 
 
 class Rows(Protocol):
-    """Which rows one of them has; those of `indexes` follow `table`."""
+    """Rows of features in one source; the rows of `indexes` follow `table`."""
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name in messages."""
         ...
 
     @property
@@ -53,7 +54,7 @@ class Rows(Protocol):
 
     @property
     def indexes(self) -> Mapping[str, Index]:
-        """Spec digest to index, oldest first."""
+        """Index by spec digest, oldest first."""
         ...
 
 
@@ -61,13 +62,13 @@ class Rows(Protocol):
 
 
 def union_table(parts: Sequence[Part]) -> ClipTable:
-    """One clip table of all clips, in the order of the part that has them all, or by id."""
+    """Return a table of all clips, in the order of the part that has them all, or by id."""
     first = parts[0]
     for part in parts[1:]:
         _refuse_other_manifest(part, first)
     tables = [part.table for part in parts]
     number: dict[str, int] = {}
-    # Of the rows of all tables one after the other: which clip, and where it is met first.
+    # For the concatenated rows of all tables: clip number, and first row of each clip.
     clip = np.array([number.setdefault(c, len(number)) for t in tables for c in t.clip_ids], int)
     _, met = np.unique(clip, return_index=True)
     groups = np.array([group for t in tables for group in t.groups], object)
@@ -125,7 +126,7 @@ def _refuse_other_manifest(part: Part, first: Part) -> None:
 
 
 def _equal(a: NDArray[Any], b: NDArray[Any]) -> Bools:
-    """Whether rows of labels are the same, NaN included."""
+    """Return True for each row of labels that is equal in both arrays, NaN included."""
     same = a == b
     if a.dtype.kind == "f":
         same |= np.isnan(a) & np.isnan(b)
@@ -144,7 +145,7 @@ def _refuse_row(row: int, other: Ints, parts: Sequence[Part]) -> None:
 
 
 def rows_in(table: ClipTable, parts: Sequence[ClipTable]) -> list[Ints]:
-    """For each of the tables int64 (its clips,): their rows in `table`, -1 where in none."""
+    """Return for each table int64 (clips,), the rows of its clips in `table`, or -1."""
     position = {clip: i for i, clip in enumerate(table.clip_ids)}
     return [np.array([position.get(c, -1) for c in part.clip_ids], np.int64) for part in parts]
 
@@ -154,11 +155,11 @@ def rows_in(table: ClipTable, parts: Sequence[ClipTable]) -> list[Ints]:
 
 @dataclass
 class PlannedFeature:
-    """Which source gives each row of one feature; `Index` explains the other fields."""
+    """Source of each row of one feature; `Index` explains the other fields."""
 
-    spec: FeatureSpec  # `trained_on` is the union of its sources'
-    origin: Ints  # (clips,): number of the source, -1 where no source has the row
-    row: Ints  # (clips,): the row in that source
+    spec: FeatureSpec  # `trained_on` is the union over all sources
+    origin: Ints  # (clips,), number of the source, or -1 if no source has the row
+    row: Ints  # (clips,), row in that source
     keys: NDArray[np.bytes_]
     checksums: Bytes
     frames: Ints
@@ -166,7 +167,7 @@ class PlannedFeature:
 
     @property
     def index(self) -> Index:
-        """Of the feature as a whole."""
+        """Index of the whole feature."""
         present = self.origin >= 0
         return Index(self.spec, present, self.keys, self.checksums, self.frames, self.n_trained_on)
 
@@ -179,7 +180,7 @@ class PlannedFeature:
 
 
 class Clash(Exception):
-    """Two sources disagree; the arguments are a sentence for each place."""
+    """Error for sources that disagree; each argument is a sentence."""
 
     def __str__(self) -> str:
         more = f", and {len(self.args) - 1} more such rows" if len(self.args) > 1 else ""
@@ -193,9 +194,9 @@ def plan_rows(
     places: Sequence[Ints] | None = None,
     strict: bool = False,
 ) -> dict[str, PlannedFeature]:
-    """Align the rows of all sources, oldest first, to a table; a later row replaces an earlier.
+    """Align the rows of all sources, oldest first, to a table; later rows replace earlier ones.
 
-    `strict`: rows of the same feature and clip must be the same bytes under the same key.
+    With `strict`, Clash is raised if a row has other bytes or another key in two sources.
     """
     places = places or rows_in(table, [source.table for source in sources])
     n = len(table)
@@ -206,7 +207,7 @@ def plan_rows(
         for digest, index in source.indexes.items():
             rows = np.flatnonzero(index.present & (places[number] >= 0))
             to = places[number][rows]
-            # Popped and set again, so that the most recent feature comes last.
+            # Removed and added again, so that the most recent feature comes last.
             plan = planned.pop(digest, None)
             if plan is None:
                 plan = PlannedFeature(
@@ -263,17 +264,17 @@ def _clashes(
 
 
 def in_order(features: Mapping[str, PlannedFeature]) -> dict[str, PlannedFeature]:
-    """Features by name and fold, whatever order they came in."""
+    """Sort features by name and fold."""
     return dict(sorted(features.items(), key=lambda f: (f[1].spec.name, f[1].spec.fold or 0, f[0])))
 
 
 def same_family(a: FeatureSpec, b: FeatureSpec) -> bool:
-    """Whether a cache may hold two specs of one name: crossfit nets of two folds."""
+    """Return True if a cache may hold both specs of one name: crossfit nets of two folds."""
     return a.fold is not None and b.fold is not None and a.fold != b.fold and a.family == b.family
 
 
 def refuse_rivals(features: Iterable[tuple[str, Iterable[FeatureSpec]]], where: str) -> None:
-    """Raise BadCache for two specs of one name that are neither the same nor nets of two folds."""
+    """Raise BadCache for two specs of one name that are not equal or nets of two folds."""
     by_name: dict[str, dict[str, tuple[FeatureSpec, str]]] = {}
     for name, specs in features:
         for spec in specs:
@@ -298,7 +299,7 @@ def _short(spec: FeatureSpec) -> str:
 
 
 def union_failures(parts: Sequence[Part]) -> Failures:
-    """All failures; of one clip and stage with other reasons the first by alphabet."""
+    """Return all failures; if reasons differ, the first in alphabetical order."""
     union: Failures = {}
     for part in parts:
         for clip_stage, reason in part.failures.items():
@@ -309,7 +310,7 @@ def union_failures(parts: Sequence[Part]) -> Failures:
 
 
 def union_curves(parts: Sequence[Part]) -> Curves:
-    """All curves."""
+    """Return all curves; raise BadCache if two of one name differ."""
     union: Curves = {}
     for part in parts:
         for name, curve in part.curves.items():
@@ -323,7 +324,7 @@ def union_curves(parts: Sequence[Part]) -> Curves:
 
 
 def union_provenance(parts: Sequence[Part]) -> dict[str, Any]:
-    """That of the parts where they agree; else all under ``merged``, in a fixed order."""
+    """Return the provenance of the parts if they agree, otherwise all under ``merged``."""
     each = {to_json(part.provenance): part.provenance for part in parts}
     if len(each) == 1:
         return dict(parts[0].provenance)

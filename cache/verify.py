@@ -1,64 +1,73 @@
-"""Whether a cache holds what was written to it, without damage or contradiction."""
+"""Verification of caches: damage and contradictions, in this process or in a limited one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mvemo.cache.errors import BadCache
-from mvemo.cache.pieces import pieces_of
+from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.pieces import Scan, pieces_of
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import row_checksum
-from mvemo.cache.storage.extras import read_curves, read_failures, read_merged, read_provenance
-from mvemo.cache.storage.files import FilePool, cache_files
+from mvemo.cache.storage.files import DAMAGE, FilePool, cache_files, open_file, reason
 from mvemo.cache.storage.index import Index, StoredFeature, feature_label, read_feature
-from mvemo.cache.storage.layout import read_table
-from mvemo.cache.storage.opening import DAMAGE, open_file, reason
+from mvemo.cache.storage.layout import (
+    read_curves,
+    read_failures,
+    read_merged,
+    read_provenance,
+    read_table,
+    row_checksum,
+)
 from mvemo.cache.storage.plain import PlainArray, PlainGroup, part
-from mvemo.cache.storage.scanning import Scan
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
 from mvemo.cache.types import F32, Ints
 from mvemo.cache.union import same_family
 from mvemo.cache.writing.checks import check_table
 from mvemo.cache.writing.plan import BLOCK
 from mvemo.cache.writing.rules import tested_rows
+from mvemo.manifests.files import parse_json
 from mvemo.manifests.labels import label_kind
 
-# Problems of one kind that are listed; the rest are counted.
+# Memory of the subprocess for files of unknown origin in GiB, in addition to the file's size.
+MEMORY_GIB = 4
+# Number of problems of one kind that are listed; the rest are counted.
 SHOWN = 5
-# That read values at the same time, at most: more are no faster than the memory.
+# Threads that read values; more are not faster, because memory is the limit.
 THREADS = 4
-# Of the features that are opened before their values are read.
+# Rows of the features that are opened before their values are read.
 ROWS = 1 << 20
 
 
 def verify_cache(path: Path | str) -> list[str]:
     """Check a cache, or a folder of shards, completely; every value is read.
 
-    Checksums of the clip table, indexes, rows, failures, curves and provenance; shapes,
-    types and offsets; missing rows NaN and present rows finite; labels in range; groups
-    within one fold; no net of a fold trained on that fold's clips or their groups.
+    The checks are: checksums of the clip table, indexes, rows, failures, curves and provenance;
+    shapes, types and offsets; NaN in missing rows and finite values in present rows; labels in
+    range; each group in one fold; no net trained on clips, or groups of clips, of its own fold.
 
     Returns
     -------
-    The problems, a sentence each; empty for a sound cache.
+    Problems, one sentence each; empty for a sound cache.
 
     Raises
     ------
     MissingCache
-        There is no such file.
+        The file does not exist.
     CacheError
-        It may not be read; whether it is sound is not known.
+        The file cannot be read, so the result is unknown.
 
     See Also
     --------
-    repair_cache : Drops what is corrupt.
+    repair_cache : Drop corrupt rows.
 
     Examples
     --------
@@ -84,7 +93,7 @@ def verify_cache(path: Path | str) -> list[str]:
 
 
 def _folder_problems(path: Path) -> list[str]:
-    """What is wrong with each shard in itself, or else with all of them as one cache."""
+    """Return the problems of each shard, or if there are none, those of the union."""
     problems = [
         f"{file.name}: {problem.removeprefix(f'{file}: ')}"
         for file in cache_files(path)
@@ -99,15 +108,11 @@ def _folder_problems(path: Path) -> list[str]:
         return [str(error)]
     finally:
         pool.close()
-    trained = _Training(union.table)
-    problems = table_problems(union.table)
-    for spec in union.specs.values():
-        problems += [f"{feature_label(spec)}: {p}" for p in trained.problems(spec)]
-    return problems
+    return _table_problems(union.table) + _trained_problems(union.specs.values(), union.table)
 
 
 def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
-    """What is wrong with a file; of a shard, whose clips are a part, with its bytes alone."""
+    """Return the problems of a file; of a shard, which may lack clips, only damage."""
     try:
         file = open_file(path)
     except BadCache as error:
@@ -115,22 +120,20 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
     with file:
         try:
             table = read_table(file)
-            problems = [] if shard else table_problems(table)
+            problems = [] if shard else _table_problems(table)
             features = part(file, "features")
             names = list(features)
         except DAMAGE as error:
             return [f"the clip table cannot be read ({reason(error)})"]
         specs: list[FeatureSpec] = []
-        # Few enough that their indexes, of 100 bytes a row, take little memory.
+        # An index takes about 100 bytes per row, so the number of open indexes is limited.
         at_once = max(THREADS, ROWS // max(1, len(table)))
         for start in range(0, len(names), at_once):
             found, bad = _features_problems(features, names[start : start + at_once], table)
             specs += found
             problems += bad
         if not shard:
-            trained = _Training(table)
-            for spec in specs:
-                problems += [f"{feature_label(spec)}: {p}" for p in trained.problems(spec)]
+            problems += _trained_problems(specs, table)
         for i, a in enumerate(specs):
             for b in specs[:i]:
                 if a.name == b.name and not same_family(a, b):
@@ -142,10 +145,10 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
 def _features_problems(
     features: PlainGroup, names: Sequence[str], table: ClipTable
 ) -> tuple[list[FeatureSpec], list[str]]:
-    """Specs of the features that can be read, and what is wrong with any.
+    """Return the specs of readable features, and the problems of all features.
 
-    All are opened before values are read in threads: with the work of both mixed, threads wait
-    for each other and take half as long again.
+    All features are opened before values are read in threads. If both are mixed, threads wait for
+    each other and take 1.5 times as long.
     """
     stored: list[StoredFeature] = []
     problems: list[str] = []
@@ -160,8 +163,8 @@ def _features_problems(
     return [feature.index.spec for feature in stored], problems
 
 
-def table_problems(table: ClipTable) -> list[str]:
-    """What is wrong with a clip table in itself."""
+def _table_problems(table: ClipTable) -> list[str]:
+    """Return the problems of a clip table."""
     try:
         check_table(table, "the clip table")
     except BadCache as error:
@@ -187,7 +190,7 @@ def _split_problems(table: ClipTable, splits: Ints) -> list[str]:
     known = (TRAIN, VALIDATION, TEST)
     outside = sorted(set(splits.tolist()).difference(known))
     problems = [f"splits {outside} are none of {known}"] if outside else []
-    # Features that nothing was trained for need no validation clips.
+    # Features that need no training have no validation clips.
     if not (splits == TEST).any():
         problems.append(f"no clip is in split {TEST}")
     if not np.isin(splits, (TRAIN, VALIDATION)).any():
@@ -196,7 +199,7 @@ def _split_problems(table: ClipTable, splits: Ints) -> list[str]:
 
 
 def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
-    """Groups with clips in more than one fold or split."""
+    """Report groups with clips in more than one fold or split."""
     last = dict(zip(table.groups, parts.tolist(), strict=True))
     if [last[group] for group in table.groups] == parts.tolist():
         return []
@@ -211,7 +214,7 @@ def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
 
 
 def _values_problems(feature: StoredFeature, table: ClipTable) -> list[str]:
-    """What is wrong with a feature's values: told row by row where they are not as written."""
+    """Return the problems of a feature's values, by row if they are damaged."""
     label = feature_label(feature.index.spec)
     rows = _vector_problems if feature.index.spec.kind != "sequence" else _sequence_problems
     try:
@@ -226,7 +229,7 @@ def _values_problems(feature: StoredFeature, table: ClipTable) -> list[str]:
 
 
 def _is_whole(feature: StoredFeature) -> bool:
-    """Whether the values are as written, finite where present and NaN where missing."""
+    """Return True if the values are undamaged, finite if present and NaN if missing."""
     vector = feature.index.spec.kind != "sequence"
     scan = Scan(feature.values)
     for rows, block, finite in scan.blocks():
@@ -266,31 +269,21 @@ def _row_problems(row: F32, i: int, index: Index, table: ClipTable) -> list[str]
     return []
 
 
-class _Training:
-    """Nets' training clips against what their protocols promise.
-
-    Parameters
-    ----------
-    table
-        The clips.
-    """
-
-    def __init__(self, table: ClipTable) -> None:
-        self._table = table
-        # Nets of one fold saw the same clips.
-        self._known: dict[tuple[str, int | None, tuple[str, ...]], list[str]] = {}
-
-    def problems(self, spec: FeatureSpec) -> list[str]:
-        """What is wrong with a feature's training clips."""
+def _trained_problems(specs: Iterable[FeatureSpec], table: ClipTable) -> list[str]:
+    """Return the problems of all features' training clips."""
+    problems = []
+    # Nets of one fold often saw the same clips.
+    known: dict[tuple[str, int | None, tuple[str, ...]], list[str]] = {}
+    for spec in specs:
         case = spec.protocol, spec.fold, spec.trained_on
-        found = self._known.get(case)
-        if found is None:
-            found = self._known[case] = _training_problems(spec, self._table)
-        return found
+        if case not in known:
+            known[case] = _training_problems(spec, table)
+        problems += [f"{feature_label(spec)}: {problem}" for problem in known[case]]
+    return problems
 
 
 def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:
-    """A net's training clips against what its protocol promises."""
+    """Compare a net's training clips with the promise of its protocol."""
     seen = frozenset(spec.trained_on)
     if spec.protocol in ("none", "frozen"):
         n = len(seen.intersection(table.clip_ids))
@@ -342,3 +335,62 @@ def _shortened(problems: list[str], what: str) -> list[str]:
     if len(problems) <= SHOWN:
         return problems
     return [*problems[:SHOWN], f"and {len(problems) - SHOWN} more {what}"]
+
+
+_CHECK = """
+import json, os, sys
+try:
+    import resource
+    limit = int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+except (ImportError, ValueError, OSError):
+    pass
+from mvemo.cache import verify_cache
+print(json.dumps(verify_cache(sys.argv[1])))
+"""
+
+
+def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
+    """Verify a cache of unknown origin as `verify_cache` does, in a limited subprocess.
+
+    HDF5 may run endlessly or crash on a forged file before any check of ours is reached. Then
+    only the subprocess is lost, which has limits of time and memory.
+
+    Parameters
+    ----------
+    path
+        Path of the cache.
+    seconds
+        Time limit in seconds, above 0.
+
+    Returns
+    -------
+    Problems, one sentence each; a crash or a timeout of the check is one of them.
+
+    Raises
+    ------
+    MissingCache
+        The file does not exist.
+    BadCache
+        The time limit is not above 0.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingCache(f"{path}: there is no such file")
+    if seconds <= 0:
+        raise BadCache(f"a time limit of {seconds:g} seconds: it must be above 0")
+    size = sum(file.stat().st_size for file in cache_files(path))
+    memory = size + (MEMORY_GIB << 30)
+    command = [sys.executable, "-c", _CHECK, str(path), str(memory)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return [f"not checked to its end within {seconds:g} s: do not open it"]
+    if done.returncode == 0:
+        with suppress(ValueError):
+            return [str(problem) for problem in parse_json(done.stdout)]
+    if done.returncode < 0:
+        return [f"the check crashed (signal {-done.returncode}): do not open it"]
+    last = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["without a word"]
+    return [f"the check failed: {last[-1][:200]}"]

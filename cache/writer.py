@@ -1,9 +1,9 @@
-"""The one writer: rows go to shards, and at the end into the one file.
+"""Writer of a cache: rows go to shards, which are merged into the cache at the end.
 
-A run's rows are buffered, committed to shards in ``<cache>.parts/``, and merged into the
-cache by `CacheWriter.close`. Every file appears by renaming a complete, flushed one. So at
-whatever moment a run is killed, the cache is as the last `close` left it, every shard is
-whole, and only what was not committed is lost; the next writer merges the shards.
+The rows of a run are buffered, committed to shards in ``<cache>.parts/``, and merged into the
+cache by `CacheWriter.close`. Every file appears by renaming a complete, flushed file. So
+whenever a run is killed, the cache is as the last `close` left it and every shard is complete.
+Only rows that were not committed are lost. The next writer merges the shards.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import h5py
 import numpy as np
 
 from mvemo.cache.errors import CacheError
-from mvemo.cache.storage.files import FilePool
+from mvemo.cache.storage.files import LIBVER, FilePool, parts_folder
 from mvemo.cache.storage.index import Index
-from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
 from mvemo.cache.union import PlannedFeature, plan_rows
+from mvemo.cache.writing.checks import check_table
 from mvemo.cache.writing.lock import WriterLock
-from mvemo.cache.writing.plan import Plan
+from mvemo.cache.writing.plan import FileSource, Plan, Source, write_plan
 from mvemo.cache.writing.rows import KEPT, RowWriter, StoredRows
 from mvemo.cache.writing.rules import (
     joined_history,
@@ -41,49 +42,47 @@ from mvemo.cache.writing.shards import (
     write_dropping,
     write_file,
 )
-from mvemo.cache.writing.sources import FileSource, Source
-from mvemo.manifests.files import cause, to_json_values
+from mvemo.manifests.files import cause, replacing, to_json_values
 
 
 class CacheWriter(RowWriter):
-    """Writes one cache; a context manager.
+    """Writer of one cache; a context manager.
 
     Leaving the ``with`` block merges everything into the cache. Leaving it by an exception
-    (Ctrl-C, too) commits what was put and leaves the cache as it was: the next writer, or
+    (Ctrl-C included) commits the rows so far and does not change the cache; the next writer, or
     ``mvemo cache repair``, merges the shards.
 
-    When the table differs from the cache's, rows follow their clip ids; rows of clips that
-    are no longer in it are dropped. Of each feature name and fold the spec that `current` or
-    `put` last had stays, and those that are not compatible with it (other parameters or
-    another protocol) are dropped. So are the nets of earlier folds that saw clips which are
-    now in their fold.
+    If the table differs from the cache's, rows follow their clip ids, and rows of clips that are
+    no longer in the table are dropped. For each feature name and fold, the spec that was last
+    passed to `current` or `put` stays. Specs that are not compatible with it (other parameters
+    or another protocol) are dropped, and so are nets that saw clips which are now in their fold.
 
     Parameters
     ----------
     path
-        The cache; its folder must exist.
+        Path of the cache; its folder must exist.
     table
         All clips of the run.
     provenance
-        JSON values: command, versions, settings, seeds. That of earlier runs is kept under
-        ``history``.
+        JSON values: command, versions, settings, seeds. The provenance of earlier runs is kept
+        under ``history``.
     commit_rows, commit_bytes, commit_seconds
-        A `put` commits when this many rows or bytes are buffered, or the last commit is
-        this long ago. Bounds the memory, and what a kill can cost.
+        Number of buffered rows or bytes, or seconds since the last commit, after which `put`
+        commits. They limit the memory, and the loss if the process is killed.
 
     Raises
     ------
     CacheBusy
         Another writer holds the cache.
     BadCache
-        The table is inconsistent, or the cache is damaged or of a newer schema.
+        The table is inconsistent, or the cache is damaged or has a newer schema.
     CacheError
         The folder cannot be written.
 
     See Also
     --------
-    open_cache : Reads a cache.
-    import_feature : Writes an array as a feature.
+    open_cache : Read a cache.
+    import_feature : Write an array as a feature.
 
     Examples
     --------
@@ -132,10 +131,10 @@ class CacheWriter(RowWriter):
                 raise CacheError(f"{self.path}: cannot be written: {cause(error)}") from None
             raise
 
-    # --- what others write
+    # --- rows of other processes
 
     def stored_rows(self, clip_ids: Iterable[str]) -> StoredRows:
-        """What is stored of some clips, for a `PartWriter` of them."""
+        """Return the stored rows of some clips, for a `PartWriter` of them."""
         wanted = frozenset(clip_ids)
         keys: dict[str, dict[str, bytes]] = {}
         for source in self._sources():
@@ -155,8 +154,10 @@ class CacheWriter(RowWriter):
 
         Raises
         ------
-        MissingCache, BadCache
-            One is not there, or is damaged.
+        MissingCache
+            A shard does not exist.
+        BadCache
+            A shard is damaged.
         """
         self._check_open()
         for name in shards:
@@ -170,10 +171,10 @@ class CacheWriter(RowWriter):
                     known.update(_keys_of(source, index, self._clips))
 
     def withdraw(self, name: str) -> None:
-        """Leave out of the cache what this run has put or requested under a feature's name.
+        """Remove the rows of this run under a feature's name from the result.
 
-        For nets of which not all could be trained: with nets of some folds alone, the feature
-        could not be evaluated. What earlier runs finished under the name stays.
+        It is used if nets of some folds could not be trained, because the feature could then not be
+        evaluated. Features that earlier runs finished under the name are kept.
         """
         self._check_open()
         digests = {digest for digest, spec in self._requested.items() if spec.name == name}
@@ -189,7 +190,7 @@ class CacheWriter(RowWriter):
         Raises
         ------
         CacheError
-            It cannot be written: cache and shards are as they were, the lock is released.
+            The cache cannot be written. Cache and shards are unchanged; the lock is released.
         """
         if self._closed:
             return
@@ -206,7 +207,7 @@ class CacheWriter(RowWriter):
             self._end()
 
     def _merge(self) -> None:
-        """Write the cache from all sources; from memory, where all that there is was put now."""
+        """Write the cache from all sources, or from memory if nothing else exists."""
         sources: list[Source] = self._sources()
         if self._memory:
             sources = [self._frozen_memory()]
@@ -242,7 +243,7 @@ class CacheWriter(RowWriter):
             self.close()
         elif not self._closed:
             try:
-                # The exception under way matters more than one of the commit.
+                # The current exception matters more than one of the commit.
                 with suppress(CacheError):
                     self.commit()
             finally:
@@ -256,7 +257,7 @@ class CacheWriter(RowWriter):
         self._lock.release()
 
     def _write_opening(self) -> None:
-        # The whole table, for a repair that finds nothing but shards.
+        # The whole table, for a repair that finds only shards.
         plan = Plan(self.table, [], {}, {}, {}, dict(to_json_values(self.provenance)))
         path = self._parts / "table.h5"
         write_file(path, plan, path.with_suffix(".tmp"))
@@ -272,11 +273,11 @@ class CacheWriter(RowWriter):
         self._shards.append(FileSource(path, self._pool))
 
     def _sources(self) -> list[Source]:
-        """The cache, if it exists, and its shards, oldest first."""
+        """Return the cache, if it exists, and its shards, oldest first."""
         return [*([] if self._main is None else [self._main]), *self._shards]
 
     def _features(self, sources: Sequence[Source]) -> dict[str, PlannedFeature]:
-        """The features that stay, by the rules in the docstring of the class."""
+        """Return the features that stay, by the rules in the class docstring."""
         planned = plan_rows(self.table, sources)
         row = {clip: i for i, clip in enumerate(self.table.clip_ids)}
         for digest in list(planned):
@@ -293,7 +294,27 @@ class CacheWriter(RowWriter):
 
 
 def _keys_of(source: Source, index: Index, clips: Container[str]) -> dict[str, bytes]:
-    """Clip id to key of the rows that a source has of some clips."""
+    """Map the ids of clips to the keys of their rows in a source."""
     ids = source.table.clip_ids
     found = ((ids[i], bytes(index.keys[i])) for i in np.flatnonzero(index.present).tolist())
     return {clip: key for clip, key in found if clip in clips}
+
+
+def write_clips(path: Path, table: ClipTable, provenance: Mapping[str, Any]) -> None:
+    """Write a cache without features, which fixes all clips and their order for its shards.
+
+    Nothing is locked: processes that write the same clips at the same time write equal files.
+
+    Raises
+    ------
+    BadCache
+        The table is inconsistent.
+    CacheError
+        The file cannot be written.
+    """
+    check_table(table, str(path))
+    with (
+        replacing(path, error=CacheError) as temp,
+        h5py.File(temp, "w", libver=LIBVER, locking=False) as file,
+    ):
+        write_plan(file, Plan(table, [], {}, {}, {}, dict(to_json_values(provenance))))

@@ -19,8 +19,7 @@ from mvemo.fuse.tasks.prediction_columns import (
 )
 from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.labels import Label, Task, label_kind
-from mvemo.manifests.matching import match_ids
-from mvemo.manifests.tables import Table, read_table
+from mvemo.manifests.tables import Table, match_ids, read_table
 
 # Fold of clips that were not tested, as in the ``predictions.csv`` of mvemo.
 NOT_TESTED = "-1"

@@ -1,4 +1,4 @@
-"""Labelled clips, their groups and folds; the demo data set."""
+"""Manifests (labelled clips with groups and folds), and the demo data set."""
 
 from mvemo.manifests.errors import BadManifest, ManifestError, MissingManifest
 from mvemo.manifests.labels import TASKS, Task

@@ -1,8 +1,9 @@
-"""NumPy's ``.npy`` and ``.npz`` files of any origin: sizes are checked before a number is read.
+"""Reader of NumPy's ``.npy`` and ``.npz`` files from unknown sources.
 
-An array is read only where its header announces no more numbers than the file holds, and a
-compressed member only up to `MOST_INFLATED` times the file (and always up to `ALWAYS`), so
-that no file can ask for more memory than its size suggests. Nothing is unpickled.
+Sizes are checked before any number is read: an array is read only if its header declares no
+more bytes than the file holds, and compressed members may inflate to at most `MOST_INFLATED`
+times the size of the file (`ALWAYS` bytes are always allowed). So a file cannot ask for more
+memory than its size suggests. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -21,14 +22,13 @@ from numpy.typing import NDArray
 
 from mvemo.manifests.files import shown
 
-# Compressed arrays may be this many times the size of their file, ...
+# Compressed arrays may inflate to this many times the size of their file.
 MOST_INFLATED = 20
-# ... and always this many bytes: a small file of equal numbers is no attack.
+# This many bytes are always allowed: a small file of equal numbers is not an attack.
 ALWAYS = 64 << 20
-# Longest header of an array, as NumPy bounds it, and members of an archive.
-_HEADER = 10_000
-_MEMBERS = 100_000
-# What readers of damaged files raise, beside ValueError.
+_HEADER = 10_000  # characters of an array's header, the limit that NumPy uses
+_MEMBERS = 100_000  # members of an archive
+# Exceptions of readers of damaged files, in addition to ValueError.
 DAMAGED = (
     OSError,
     EOFError,
@@ -48,12 +48,12 @@ DAMAGED = (
 
 
 def most_bytes(size: int) -> int:
-    """Bytes that a file of a size may become in memory."""
+    """Return how many bytes a file of this size may take in memory."""
     return max(ALWAYS, MOST_INFLATED * size)
 
 
 def read_npy(path: Path) -> NDArray[Any]:
-    """The array of an ``.npy`` file.
+    """Return the array of an ``.npy`` file; raise a one-line ValueError if it is not one.
 
     Examples
     --------
@@ -68,12 +68,9 @@ def read_npy(path: Path) -> NDArray[Any]:
 
 
 class NpzFile(Mapping[str, NDArray[Any]]):
-    """The arrays of an open ``.npz``, each read when it is asked for.
+    """Arrays of an open ``.npz`` by name, each read when it is accessed.
 
-    Parameters
-    ----------
-    path
-        The file.
+    A file that is damaged or would be too large (`most_bytes`) raises a one-line ValueError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,7 +85,7 @@ class NpzFile(Mapping[str, NDArray[Any]]):
     def __getitem__(self, name: str) -> NDArray[Any]:
         info = self._members[name]
         with _as_value_error(name), self._zip.open(info) as file:
-            # The archive gives no more than the announced size, whatever it inflates to.
+            # The archive never returns more than the declared size.
             return _read(file, info.file_size)
 
     def __iter__(self) -> Iterator[str]:
@@ -105,7 +102,7 @@ class NpzFile(Mapping[str, NDArray[Any]]):
 
 
 def check_inflated(archive: zipfile.ZipFile, most: int) -> None:
-    """Refuse an archive whose members announce more than `most` bytes, or that hides them."""
+    """Refuse an archive with encrypted members, or of more than `most` bytes inflated."""
     infos = archive.infolist()
     if len(infos) > _MEMBERS:
         raise ValueError(f"{len(infos)} members, at most {_MEMBERS} are read")
@@ -134,7 +131,7 @@ def _members(archive: zipfile.ZipFile, most: int) -> dict[str, zipfile.ZipInfo]:
 
 
 def _read(file: Any, size: int) -> NDArray[Any]:
-    """An array of at most `size` bytes, header included."""
+    """Return an array of at most `size` bytes, header included."""
     version = np.lib.format.read_magic(file)
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,

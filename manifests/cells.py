@@ -1,4 +1,4 @@
-"""Cells of tables: lists of names, numbers, stretches of files, and text in one form."""
+"""Parsing of table cells: lists of names, numbers, start and duration, Unicode text."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from mvemo.manifests.files import parse_json, shown
 from mvemo.manifests.problems import Problems
 
-# Eleven days: no file of sound or video is as long.
+# Eleven days: longer than any audio or video file.
 MAX_SECONDS = 1e6
-# Characters without a width that no name needs: space, word joiner, byte-order mark.
+# Characters of no width: zero-width space, word joiner, byte-order mark.
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
 
 
 def plain_text(cell: str) -> str:
-    """Return a name in the one form of Unicode (NFC) in which equal names are compared.
+    """Return a name in Unicode's form NFC, without invisible characters, for comparison.
 
     Examples
     --------
@@ -29,7 +29,7 @@ def plain_text(cell: str) -> str:
 
 
 def parse_names(cell: str, separator: str) -> list[str]:
-    """Names from a cell: separated, or a JSON list where names hold the separator."""
+    """Return the names in a cell, which is a separated list or a JSON list."""
     if cell.startswith("["):
         try:
             names = parse_json(cell)
@@ -42,14 +42,14 @@ def parse_names(cell: str, separator: str) -> list[str]:
 
 
 def format_names(names: Sequence[str], separator: str) -> str:
-    """The inverse of `parse_names`, as plain as the names allow."""
+    """Return the cell that `parse_names` reads back, as JSON only if a name needs it."""
     if any(separator in name for name in names) or (names and names[0].startswith("[")):
         return json.dumps(list(names), ensure_ascii=False)
     return (separator if separator == ";" else separator + " ").join(names)
 
 
 def parse_number(cell: str, name: str, line: int, problems: Problems) -> float | None:
-    """A finite number from a cell of a column; None, and a problem of the line, for any other."""
+    """Return the finite number in a cell; otherwise add a problem of the line, return None."""
     try:
         value = float(cell)
     except ValueError:
@@ -63,9 +63,9 @@ def parse_number(cell: str, name: str, line: int, problems: Problems) -> float |
 def parse_stretch(
     fields: Mapping[str, str], line: int, problems: Problems
 ) -> tuple[float, float | None]:
-    """``start`` and ``duration`` of a row in seconds: 0 and None where there are none.
+    """Return ``start`` and ``duration`` of a row in seconds; if empty, 0 and None.
 
-    One that no file can have is a problem of the line.
+    A value that no file can have is added as a problem of the line.
     """
     start, duration = 0.0, None
     if fields.get("start"):

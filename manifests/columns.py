@@ -1,21 +1,103 @@
-"""Columns of a manifest: which it needs and has, and the rows below them."""
+"""Columns of a table: recognition of label columns by names and cells, and parsing of the rows."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvemo.manifests.label_columns import label_hint
-from mvemo.manifests.labels import UNLABELLED, LabelKind
+from mvemo.manifests.labels import UNLABELLED, LabelKind, Task, is_flag
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.rows import Row, RowParser, inside_root
-from mvemo.manifests.tables import RESERVED, Table
+from mvemo.manifests.tables import RESERVED, Table, are_numbers
+
+# Possible separators of tags in one cell; the first that occurs is used.
+_MARKS = (";", "|", ",")
+# Targets that are recognised without the prefix ``label_`` if valence or arousal is present.
+_DIMENSIONS = ("valence", "arousal", "energy", "tension", "dominance")
+_PREFIX = "label_"
+
+
+def value_columns(table: Table) -> dict[str, str]:
+    """Map targets to columns of numbers: ``label_NAME``, otherwise valence, arousal and others.
+
+    Examples
+    --------
+    >>> rows = ((1, ["path", "Valence_mean", "tempo"]), (2, ["a.mp3", "0.5", "90"]))
+    >>> value_columns(Table(rows=rows))
+    {'valence': 'Valence_mean'}
+    """
+    numeric = [name for name in table.header if are_numbers(table.cells(name))]
+    if stated := {n.removeprefix(_PREFIX): n for n in numeric if n.startswith(_PREFIX)}:
+        return stated
+    plain = {n.casefold().removeprefix("mean_").removesuffix("_mean"): n for n in numeric}
+    found = {target: plain[target] for target in _DIMENSIONS if target in plain}
+    return found if {*_DIMENSIONS[:2]} & found.keys() else {}
+
+
+def tag_columns(table: Table) -> dict[str, str]:
+    """Map tags to columns of 0 and 1: ``label_NAME``, otherwise all that are not reserved."""
+    names = [
+        name
+        for name in table.header
+        if name not in RESERVED and table.cells(name) and all(map(is_flag, table.cells(name)))
+    ]
+    stated = {name.removeprefix(_PREFIX): name for name in names if name.startswith(_PREFIX)}
+    return stated or {name: name for name in names}
+
+
+def tag_separator(cells: Sequence[str]) -> str:
+    """Return the separator of the tags in the cells of a column."""
+    return next((mark for mark in _MARKS if holds_mark(mark, cells)), _MARKS[0])
+
+
+def holds_mark(mark: str, cells: Sequence[str]) -> bool:
+    """Return True if a cell that is not a JSON list contains the separator."""
+    return any(mark in cell and not cell.startswith("[") for cell in cells)
+
+
+def _hold_tags(cells: Sequence[str]) -> bool:
+    """Return True if cells join names, and most of these names also occur in other cells.
+
+    Examples
+    --------
+    >>> _hold_tags(["happy, energetic", "calm", "calm, happy"]), _hold_tags(["sad, blue", "calm"])
+    (True, False)
+    """
+    different = set(cells)
+    mark = tag_separator(cells)
+    counts = Counter(part.strip() for cell in different for part in cell.split(mark))
+    joined = {part.strip() for cell in different if mark in cell for part in cell.split(mark)}
+    return 2 * sum(counts[part] > 1 for part in joined) > len(joined)
+
+
+def recognised_task(table: Table) -> Task:
+    """Return the task of a table that does not state one; multilabel only if cells join tags."""
+    if "label" in table.header:
+        return "multilabel" if not table.kind and _hold_tags(table.cells("label")) else "multiclass"
+    return UNLABELLED if set(table.header) <= {"", *RESERVED} else "multiclass"
+
+
+def _label_hint(table: Table) -> str:
+    """Return a hint on how to read a table without a column ``label``."""
+    otherwise = "another column is named with --column label=NAME"
+    values, tags = list(value_columns(table).values()), list(tag_columns(table).values())
+    if not set(values) <= set(tags):
+        return f"{', '.join(values)}: ratings are read with --task regression; {otherwise}"
+    if tags:
+        return f"{', '.join(tags)}: 0 and 1 are read with --task multilabel; {otherwise}"
+    return "name it with --column label=NAME, or read clips without labels with --task unlabelled"
+
+
+def are_ratings(cells: Sequence[str]) -> bool:
+    """Return True if all labels are numbers and at least one is not whole."""
+    return are_numbers(cells) and not all(float(cell).is_integer() for cell in cells if cell)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What is needed to read the columns of a table."""
+    """Settings for reading the columns of a table."""
 
     kind: LabelKind
     spread: bool
@@ -26,18 +108,18 @@ class Columns:
 
     @property
     def known(self) -> list[str]:
-        """All columns that are read."""
+        """Names of all columns that are read."""
         return [*RESERVED[1:], *(self.classes or ())] if self.spread else [*RESERVED]
 
     def required(self, names: Sequence[str]) -> list[str]:
-        """Columns that a table with these columns needs; without media an id is enough."""
+        """Return the columns that the table must have; without media, an id is enough."""
         first = "path" if self.media or "clip_id" not in names else "clip_id"
         labels = () if self.kind.task == UNLABELLED else ("label",)
         return [first, *((self.classes or ()) if self.spread else labels)]
 
 
 def _place_columns(table: Table, columns: Columns, problems: Problems) -> dict[str, int] | None:
-    """Column to its number in the table; None where a required one is missing."""
+    """Return the index of each column in the table, or None if a required one is missing."""
     line, names = table.rows[0][0], table.header
     unknown = [key for key in columns.mapped if key not in columns.known]
     if unknown:
@@ -62,23 +144,23 @@ def _place_columns(table: Table, columns: Columns, problems: Problems) -> dict[s
                 "media, --no-media --column clip_id=NAME"
             )
         if "label" in missing:
-            hint += f"; {label_hint(table)}"
+            hint += f"; {_label_hint(table)}"
         listed = ", ".join(map(repr, missing))
         problems.add(line, f"the header has no column {listed}; it has {names}{hint}")
     return place if all(key in place for key in required) else None
 
 
 def parse_rows(table: Table, columns: Columns, problems: Problems) -> list[Row]:
-    """The rows of a table; what is wrong with them is added to `problems`."""
+    """Parse the rows of a table; errors are added to `problems`."""
     place = _place_columns(table, columns, problems)
     if place is None:
         return []
     header = table.header
     n_columns = len(header)
-    # Of foreign tables nobody knows what other columns are.
+    # The meaning of other columns is known only in our own files.
     used = set(place.values()) if table.kind else set(range(n_columns))
     extra = [(i, name) for i, name in enumerate(header) if i not in used]
-    # A path in a file of ours is meant to the letter; others put blanks after commas.
+    # Blanks around a path count in our own files; other programs put blanks after commas.
     parser = RowParser(place, bool(table.kind), columns.kind, columns.classes, problems)
     rows: list[Row] = []
     outside: list[Row] = []
@@ -99,7 +181,7 @@ def parse_rows(table: Table, columns: Columns, problems: Problems) -> list[Row]:
 
 
 def _report_outside(outside: Sequence[Row], n_rows: int, root: Path, problems: Problems) -> None:
-    """Paths that leave the media root: each, or the root as wrong where all of them do."""
+    """Report paths outside the media root, or the root itself if all paths are outside."""
     cure = "give the folder of the media files with --root"
     if len(outside) == n_rows > 1:
         first = outside[0]

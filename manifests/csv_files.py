@@ -1,4 +1,4 @@
-"""The lines of CSV files: read with their numbers, and written safe for spreadsheets."""
+"""CSV files, read with line numbers and written safely for spreadsheets."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 CsvRow = tuple[int, list[str]]
-# Excel's line above a table, which states what separates its cells.
+# Excel's line above a table that states the separator of its cells.
 _STATED = re.compile(r"\s*\"?sep=(.)\"?\s*$", re.IGNORECASE)
-# What a spreadsheet takes for a formula when a cell begins with it.
+# The beginning of a cell that a spreadsheet would run as a formula.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 class CsvWriter:
-    """Writes rows of a CSV that is safe to open in a spreadsheet.
+    """Writer of CSV rows that are safe to open in a spreadsheet.
 
-    Text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line's end could be run as a
-    formula: it is written behind an apostrophe, which `iter_csv` takes off again. Numbers
-    stay as they are.
+    A spreadsheet could run text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line end
+    as a formula. Such text is written after an apostrophe, which `iter_csv` removes. Numbers are
+    not changed.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def _harmless(cell: str) -> str:
 
 
 class BadText(ValueError):
-    """A file is no text, or not a table; line 0 stands for the file as a whole."""
+    """Error for a file that is not text or not a table; line 0 means the whole file."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -65,7 +65,7 @@ class BadText(ValueError):
 
 
 def read_text(path: Path) -> str:
-    """Text of a UTF-8 file with or without a byte-order mark; line ends as they are."""
+    """Return the text of a UTF-8 file, with or without a byte-order mark; keep its line ends."""
     content = path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
@@ -81,13 +81,12 @@ def read_text(path: Path) -> str:
 
 
 def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
-    """Yield line number and cells of each row that is not blank; `lines` have their ends.
+    """Yield line number and cells of each row that is not blank.
 
-    Cells are separated by commas; or by semicolons or tabs, as some spreadsheets write, where
-    the first row has no comma but in quotes; or as a first line ``sep=;`` of Excel says.
+    Cells are separated by commas, or by semicolons or tabs if the first row has no comma outside
+    of quotes. A first line ``sep=;``, as Excel writes it, states the separator.
     """
     lines = iter(lines)
-    # Blank lines have no cells to be separated.
     before = list(_to_first_row(lines))
     stated = _STATED.match(before[-1]) if before else None
     if stated:
@@ -108,7 +107,7 @@ def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
 
 
 def _to_first_row(lines: Iterator[str]) -> Iterator[str]:
-    """The lines up to the first that is not blank."""
+    """Yield the lines up to the first that is not blank."""
     for line in lines:
         yield line
         if line.strip():
@@ -116,7 +115,7 @@ def _to_first_row(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _separator(header: str) -> str:
-    """What separates the cells of a table with this header; what is quoted separates none."""
+    """Return the separator of the cells in a header, ignoring quoted text."""
     header = re.sub('"[^"]*"', "", header)
     if "," in header:
         return ","

@@ -1,18 +1,18 @@
-"""The error of this package, and its concrete kinds."""
+"""Errors of manifests."""
 
 from __future__ import annotations
 
 
 class ManifestError(Exception):
-    """Base of every error that a manifest, a folder of clips or a fold file causes."""
+    """Base class of errors about a manifest, a folder of clips or a fold file."""
 
 
 class BadManifest(ManifestError, ValueError):
-    """Something in a manifest is wrong; the message names the file, the value and the remedy."""
+    """Error in the content of a manifest; the message names the file, the value and the fix."""
 
 
 class MissingManifest(ManifestError, FileNotFoundError):
-    """A manifest, a folder or a fold file does not exist."""
+    """Error for a manifest, a folder or a fold file that does not exist."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else "missing"

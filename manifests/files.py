@@ -1,7 +1,7 @@
-"""Files that appear whole or not at all, strict JSON, and values as errors quote them.
+"""Atomic file writing, strict JSON, and quoting of values in errors.
 
-The lowest module of the house: every package writes and reads its files with these, and
-names its own error, so that the message says whose file could not be written.
+This is the lowest module: every package reads and writes its files with these functions, and
+passes its own error class for failures.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-# Of temporary files, so that only this machine's are taken for left over.
+# Part of the names of temporary files, so that only this machine's are cleaned up.
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
-# Makes the exception of a message; the class of an error is one.
+# An exception class, or a function from a message to an exception.
 MakeError = Callable[[str], Exception]
 
 
@@ -39,9 +39,20 @@ def replacing(
     kept: str = "",
     durable: bool = True,
 ) -> Iterator[Path]:
-    """Write a temporary file, then make it `path` in one step.
+    """Give a temporary path to write to, and rename it to `path` at the end.
 
-    Whatever ends the process, `path` is the old file or the whole new one.
+    Whenever the process ends, `path` is the old file or the complete new one.
+
+    Parameters
+    ----------
+    temp
+        Temporary path on the same file system; default: a hidden file next to `path`.
+    error
+        Exception to raise if the file cannot be written; default: the OSError.
+    kept
+        End of the error message: what is unchanged after the failure.
+    durable
+        Flush to disk, so that the file also survives a power failure.
 
     Examples
     --------
@@ -58,10 +69,10 @@ def replacing(
     try:
         yield temp
         if durable:
-            sync(temp)
+            _sync(temp)
         os.replace(temp, path)
         if durable:
-            sync_folder(path.parent)
+            _sync_folder(path.parent)
     except (OSError, RuntimeError) as problem:
         # HDF5 and torch raise RuntimeError on a full disk.
         if error is None or (isinstance(error, type) and isinstance(problem, error)):
@@ -76,9 +87,10 @@ def replacing(
 def replacing_together(
     folder: Path, *, error: MakeError, remove: Iterable[str] = ()
 ) -> Iterator[Path]:
-    """Write files into an empty folder, then move them all to `folder`.
+    """Give an empty folder to write to, then move all its files to `folder`.
 
-    Where one of them cannot be written, `folder` keeps the files that it had, all of them.
+    If a file cannot be written, `folder` keeps all its old files. Old files named in `remove` are
+    deleted unless they were written again.
     """
     new_folder = not folder.is_dir()
     temp = _temporary(folder / "new")
@@ -108,8 +120,8 @@ def replacing_together(
 
 
 def _temporary(path: Path) -> Path:
-    """The hidden name beside `path` of this process on this machine."""
-    # File systems hold 255 bytes of a name; with a long one its digest stands in.
+    """Return the hidden temporary name next to `path` for this process on this machine."""
+    # File names have at most 255 bytes: a long one is replaced by its digest.
     name = path.name
     if len(os.fsencode(name)) > 180:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
@@ -117,7 +129,7 @@ def _temporary(path: Path) -> Path:
 
 
 def _remove_orphans(path: Path) -> None:
-    """Remove what processes of this machine that were killed left of earlier writings."""
+    """Remove temporary files that killed processes of this machine left behind."""
     front = _temporary(path).name.rpartition("-")[0]
     with suppress(OSError):
         names = [e.name for e in os.scandir(path.parent) if e.name.startswith(f"{front}-")]
@@ -129,7 +141,7 @@ def _remove_orphans(path: Path) -> None:
 
 
 def _alive(process: int) -> bool:
-    """Whether a process of this machine runs; True where that is not known."""
+    """Return True if a process of this machine runs, or if that is not known."""
     if os.name == "nt":
         return True
     try:
@@ -144,7 +156,7 @@ def _alive(process: int) -> bool:
 def write_bytes(
     path: Path, content: bytes, *, error: MakeError | None = None, durable: bool = True
 ) -> None:
-    """Write a file in one step; see `replacing`."""
+    """Write a file atomically; see `replacing`."""
     with replacing(path, error=error, durable=durable) as temp:
         temp.write_bytes(content)
 
@@ -152,10 +164,10 @@ def write_bytes(
 def write_text(
     path: Path, text: str, *, error: MakeError | None = None, durable: bool = True
 ) -> None:
-    """Write UTF-8 text in one step; see `replacing`.
+    """Write UTF-8 text atomically; see `replacing`.
 
-    A file name that was no valid text has lone surrogates, which UTF-8 has not: they are
-    written as backslash escapes, which in JSON mean the same character.
+    Lone surrogates (from file names that are not valid text) are not allowed in UTF-8. They are
+    written as backslash escapes, which mean the same character in JSON.
     """
     write_bytes(path, text.encode("utf-8", "backslashreplace"), error=error, durable=durable)
 
@@ -168,23 +180,23 @@ def write_json(
     error: MakeError | None = None,
     durable: bool = True,
 ) -> None:
-    """Write `dump_json(value, where)` in one step; see `replacing`."""
+    """Write `dump_json(value, where)` atomically; see `replacing`."""
     write_text(path, dump_json(value, where), error=error, durable=durable)
 
 
-def sync(path: Path) -> None:
-    """Have the file's bytes on the disk."""
+def _sync(path: Path) -> None:
+    """Flush the content of a file to disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the folder's names on the disk, where the system allows it."""
+def _sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to disk, where the system allows it."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        # Some network file systems refuse; the file itself is safe already.
+        # Some network file systems refuse this; the file itself is already safe.
         with suppress(OSError):
             os.fsync(handle)
     finally:
@@ -192,10 +204,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def cause(problem: BaseException) -> str:
-    """Why a file could not be written, in a few words.
+    """Return in a few words why a file could not be written.
 
-    HDF5 hides the system's reason in its own text, and NumPy names a short write by its
-    counts alone.
+    HDF5 puts the system's reason inside its own text; NumPy and torch do not state it.
     """
     if isinstance(problem, OSError) and problem.strerror:
         return problem.strerror
@@ -204,7 +215,7 @@ def cause(problem: BaseException) -> str:
         code = int(number.group(1))
         return "no space left on the disk" if code == errno.ENOSPC else os.strerror(code)
     if "PytorchStreamWriter" in text or "inline_container" in text or "unexpected pos" in text:
-        # torch's words for a write that the disk did not take, without its reason.
+        # torch's messages for a failed write.
         return "no space left on the disk?"
     if isinstance(problem, OSError):
         return f"no space left on the disk? ({problem})"
@@ -212,7 +223,7 @@ def cause(problem: BaseException) -> str:
 
 
 def shown(text: str, most: int = 80) -> str:
-    """A value as an error quotes it: in quotes, control characters escaped, not too long.
+    """Return a value as errors quote it: escaped, in quotes, at most `most` characters.
 
     Examples
     --------
@@ -228,7 +239,7 @@ def shown(text: str, most: int = 80) -> str:
 
 
 def dump_json(value: Any, where: str | None = None) -> str:
-    """Strict JSON text of `to_json_values(value, where)`, indented, with a line's end.
+    """Return strict, indented JSON text of `to_json_values(value, where)`.
 
     Examples
     --------
@@ -245,9 +256,11 @@ def dump_json(value: Any, where: str | None = None) -> str:
 
 
 def to_json_values(value: Any, where: str | None = None) -> Any:
-    """Values that JSON has, of NumPy's arrays and scalars, paths, sets and mappings.
+    """Convert NumPy arrays and scalars, paths, sets and mappings to JSON values.
 
-    A number that is not finite becomes null; mappings keep their order, sets are sorted.
+    A number that is not finite becomes null. Mappings keep their order; sets are sorted. With
+    `where` (the name of the value, for the message), other types raise TypeError; without it they
+    become text, so that an unusual value in the provenance does not end a long run.
 
     Examples
     --------
@@ -272,7 +285,7 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text of any origin.
+    """Return the value of a JSON text from any source; raise a one-line ValueError.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""What labels are, by task: in a manifest's cells, in arrays, in folds and in a summary.
+"""Kinds of labels, by task: in manifest cells, arrays, folds and summaries.
 
-Manifests and caches ask the kind of a task's labels, and never which task it is. What an
-evaluation asks of a task is in `mvemo.fuse.tasks`.
+Manifests and caches use the kind of a task's labels and never test for the task itself. The
+parts of evaluation that depend on the task are in `mvemo.fuse.tasks`.
 """
 
 from __future__ import annotations
@@ -14,44 +14,47 @@ from contextlib import suppress
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mvemo.manifests.cells import format_names, parse_names, parse_number
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.files import shown
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.tables import RESERVED
-from mvemo.manifests.types import F64, Bools, Ints
+
+F64 = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 Task = Literal["multiclass", "multilabel", "regression", "unlabelled"]
 Label = tuple[str, ...] | tuple[float, ...]
 
-# How a table's cells say whether a clip has a tag.
+# Cells of a tag's column.
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True}
-# Values are stratified by this many quantile bins of the first targets.
+# Numeric labels are stratified by quantile bins of the first targets.
 _BINS = 5
 _TARGETS = 2
-# Targets that span a plane, by their names in lower case.
+# Targets of the valence-arousal plane, in lower case.
 PLANE = ("valence", "arousal")
 
 
 class LabelKind(ABC):
-    """The labels of one task.
+    """Labels of one task.
 
-    An array of labels has one row for each clip and one column for each tag or target; of
-    classes it has only the clips' indices.
+    An array of labels has one row per clip and one column per tag or target. For classes it has
+    only the class index of each clip.
     """
 
     task: ClassVar[Task]
-    numeric: ClassVar[bool] = False  # a column of numbers for each target
-    exclusive: ClassVar[bool] = False  # a clip has exactly one label
-    named_by_columns: ClassVar[bool] = False  # without ``label``, a column of 0 and 1 for each tag
+    numeric: ClassVar[bool] = False  # each target is a column of numbers
+    exclusive: ClassVar[bool] = False  # each clip has exactly one label
+    named_by_columns: ClassVar[bool] = False  # without ``label``, each tag is a column of 0 and 1
     dtype: ClassVar[type[np.int64] | type[np.float64]] = np.int64
-    # Of an array of labels; folds take the values of one target without a second axis.
+    # Allowed ndim of a label array; the values of one target may have one axis.
     n_axes: ClassVar[tuple[int, ...]] = (2,)
 
     def columns(self, classes: Sequence[str]) -> list[str]:
-        """The columns of a manifest that hold labels, where it is written."""
+        """Return the label columns of a written manifest."""
         return list(classes) if self.numeric else ["label"]
 
     @abstractmethod
@@ -62,50 +65,49 @@ class LabelKind(ABC):
         line: int,
         problems: Problems,
     ) -> Label:
-        """The label in a row's cells by column; problems are added, with the row's line.
+        """Return the label in a row's cells (by column); errors are added to `problems`.
 
-        Names must be among the classes; None takes any.
+        Names must be among `classes`; None allows any name.
         """
 
     def format(self, label: Label, classes: Sequence[str]) -> list[str]:
-        """The cells of a label, one for each of `columns`."""
+        """Return the cells of a label, one for each of `columns`."""
         return [str(part) for part in label]
 
     def doubts(self, labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int, str]]:
-        """What is hardly meant so: line and message of each.
+        """Return line and message of each label that is probably a mistake.
 
-        Given are the labels of all rows, each with the line of its first row and the number of
-        them, in the order of these lines.
+        `labels` maps each distinct label to its first line and its number of rows, in line order.
         """
         return _case_doubts(labels)
 
     @abstractmethod
     def array(self, labels: Sequence[Label], classes: Sequence[str]) -> Ints | F64:
-        """The labels of clips as one array."""
+        """Return the labels of clips as one array."""
 
     def shape(self, n_clips: int, n_classes: int) -> tuple[int, ...]:
-        """Of an array of labels."""
+        """Return the shape of an array of labels."""
         return (n_clips,) if self.exclusive else (n_clips, n_classes)
 
     @abstractmethod
     def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
-        """bool (clips,): True where an array holds what is no label."""
+        """Return bool (clips,), True for rows of an array that are not a valid label."""
 
     def members(self, labels: ArrayLike, classes: Sequence[str]) -> dict[str, Bools]:
-        """Class or tag -> bool (clips,), True where a clip has it; empty for numbers."""
+        """Map each class or tag to bool (clips,), True if a clip has it; empty for numbers."""
         return {}
 
     @abstractmethod
     def strata(self, labels: ArrayLike) -> F64:
-        """(clips, strata): 1 where a clip is in a stratum that folds share evenly."""
+        """Return float64 (clips, strata), 1 if a clip is in a stratum that folds share evenly."""
 
     def counts(self, labels: Ints | F64, classes: Sequence[str]) -> list[str]:
-        """For each class how many clips have it, for a target its range; as text."""
+        """Return as text the number of clips of each class, or the range of each target."""
         return [str(int(member.sum())) for member in self.members(labels, classes).values()]
 
 
 class ClassLabels(LabelKind):
-    """One class for each clip."""
+    """Labels with one class per clip."""
 
     task = "multiclass"
     exclusive = True
@@ -142,10 +144,11 @@ class ClassLabels(LabelKind):
 
 
 class TagLabels(LabelKind):
-    """Any number of tags for each clip: a column of 0 and 1 for each tag, or a list of names.
+    """Labels with any number of tags per clip.
 
-    The list is in the one column ``label``, separated by ``;`` or the given separator. It is
-    also what is written, with ``;``, where a tag has the name of another column.
+    A table has a column of 0 and 1 for each tag, or one column ``label`` with a list of names
+    separated by ``;`` (or the given separator). Manifests are written with such a list if a tag has
+    the name of another column.
     """
 
     task = "multilabel"
@@ -204,7 +207,7 @@ class TagLabels(LabelKind):
 
 
 class ValueLabels(LabelKind):
-    """One number for each target."""
+    """Labels with one number per target."""
 
     task = "regression"
     numeric = True
@@ -252,7 +255,7 @@ UNLABELLED: Task = "unlabelled"
 
 
 class NoLabels(LabelKind):
-    """No labels: what features are extracted of, and nothing is trained or scored with."""
+    """Absence of labels: features can be extracted, but nothing is trained or scored."""
 
     task = UNLABELLED
 
@@ -279,7 +282,7 @@ class NoLabels(LabelKind):
 
 
 def _case_doubts(labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int, str]]:
-    """Names that differ in case alone, with the line of the rarer one."""
+    """Report names that differ only in case, with the line of the rarer one."""
     first: dict[str, int] = {}
     counts: Counter[str] = Counter()
     for label, (line, count) in labels.items():
@@ -304,7 +307,7 @@ def _case_doubts(labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int, str
 
 
 def _separator_doubts(labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int, str]]:
-    """Tags whose parts, at another mark than ``;``, are tags or parts elsewhere."""
+    """Report tags whose parts, split at ``|`` or ``,``, also occur in other tags."""
     tags: dict[str, int] = {}
     for label, (line, _) in labels.items():
         for name in map(str, label):
@@ -341,12 +344,12 @@ def parse_scale(text: str) -> tuple[float, float]:
 
 
 def is_flag(cell: str) -> bool:
-    """Whether a cell says that a clip has a tag, or has it not: 1 or 0."""
+    """Return True if a cell is 0 or 1."""
     return cell.strip() in _FLAGS
 
 
 def _flag(cell: str, tag: str, line: int, problems: Problems) -> bool:
-    """The meaning of a tag's cell; a problem of the line where it has none."""
+    """Return the value of a tag's cell; add a problem of the line if it has none."""
     if not is_flag(cell):
         problems.add(line, f"tag {tag!r} is {cell!r}; write 1 where the clip has it, else 0")
     return _FLAGS.get(cell.strip(), False)
@@ -355,7 +358,7 @@ def _flag(cell: str, tag: str, line: int, problems: Problems) -> bool:
 def _known(
     names: Sequence[str], classes: Sequence[str] | None, line: int, problems: Problems
 ) -> tuple[str, ...]:
-    """The names that are among the classes; the others are problems."""
+    """Return the names that are among the classes; report the others."""
     if classes is None:
         return tuple(names)
     unknown = [name for name in names if name not in classes]
@@ -378,7 +381,7 @@ TASKS: tuple[Task, ...] = ("multiclass", "multilabel", "regression")
 
 
 def label_kind(task: str) -> LabelKind:
-    """The kind of a task's labels.
+    """Return the kind of a task's labels; raise ValueError for an unknown task.
 
     Examples
     --------

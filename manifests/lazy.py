@@ -1,7 +1,7 @@
-"""Names that a package imports when they are used, so that importing it costs nothing.
+"""Lazy imports of a package's names.
 
-torch takes seconds to import, and stage one's settings and the names of its nets are wanted
-where none is installed.
+torch takes seconds to import. The settings of stage one and the names of its nets must also be
+available where torch is not installed.
 """
 
 from __future__ import annotations
@@ -13,14 +13,9 @@ from typing import Any
 
 
 def import_on_use(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's ``__getattr__`` (PEP 562).
+    """Return a module's ``__getattr__`` (PEP 562) that imports names on first use.
 
-    Parameters
-    ----------
-    package
-        The module's ``__name__``.
-    places
-        Name to the submodule that has it, relative to the package.
+    `places` maps each name to the submodule that defines it, relative to `package`.
 
     Examples
     --------
@@ -33,7 +28,7 @@ def import_on_use(package: str, places: Mapping[str, str]) -> Callable[[str], An
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(f"{package}.{places[name]}"), name)
-        # The next use finds it without asking.
+        # The next access does not call this function.
         setattr(sys.modules[package], name, value)
         return value
 

@@ -1,4 +1,4 @@
-"""The files that a manifest names: whether they are there, and below its root."""
+"""Check that the media files of a manifest exist below its root."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _MISSING, _FOLDER = "no such file", "is a folder"
 def check_media(
     root: Path, rows: Sequence[Row], problems: Problems, *, links: bool, empty: bool = False
 ) -> None:
-    """Add a problem for each row whose media file is not there, or no file.
+    """Add a problem for each row whose media file is missing or not a file.
 
-    Rows without a path, and paths outside of the root, have been reported. `links`: they may
-    lead out of the root, which the caller named. `empty`: a file without a byte is a problem.
+    Rows without a path and paths outside of the root are already reported. With `links`, links may
+    lead out of the root; with `empty`, an empty file is a problem.
     """
     if not root.is_dir():
-        return  # Reported already, once for all files.
+        return  # already reported, once for all files
     if len(rows) > 1 and all(inside_root(row.path, root) is None for row in rows):
-        return  # So was this.
+        return  # already reported, too
     named = [row for row in rows if row.path]
-    look = _Looking(root, links, empty)
-    faults = {path: look.fault(path) for path in dict.fromkeys(row.path for row in named)}
+    checker = _PathChecker(root, links, empty)
+    faults = {path: checker.fault(path) for path in dict.fromkeys(row.path for row in named)}
     if len(faults) > 1 and all(fault in (_MISSING, _FOLDER) for fault in faults.values()):
         problems.add(
             0,
@@ -41,8 +41,8 @@ def check_media(
             problems.add(row.line, f"{fault}: {str(root / row.path)!r}")
 
 
-class _Looking:
-    """Looks at files below a root; a folder's real place is looked up once."""
+class _PathChecker:
+    """Checker of paths below a root; it resolves each folder only once."""
 
     def __init__(self, root: Path, links: bool, empty: bool) -> None:
         self._root = os.path.join(root, "")
@@ -51,7 +51,7 @@ class _Looking:
         self._inside: dict[str, bool] = {}
 
     def fault(self, path: str) -> str:
-        """What is wrong with a path; empty where it is a file."""
+        """Return the problem with a path, or an empty text if it is a file."""
         place = self._root + path
         try:
             facts = os.lstat(place)

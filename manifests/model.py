@@ -1,4 +1,4 @@
-"""What a manifest is: clips, their labels and groups, the task and its classes."""
+"""Clips with labels and groups, and the manifest that lists them."""
 
 from __future__ import annotations
 
@@ -8,36 +8,35 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from mvemo.manifests.labels import Label, Task, label_kind
-from mvemo.manifests.types import F64, Ints
+from mvemo.manifests.labels import F64, Ints, Label, Task, label_kind
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One labelled stretch of one media file.
+    """One labelled media file, or a part of one.
 
     Parameters
     ----------
     clip_id
-        Unique in its manifest.
+        Id, unique in its manifest.
     path
-        Of the media file, relative to the manifest's root, with forward slashes.
+        Path of the media file, relative to the manifest's root, with forward slashes.
     label
-        multiclass: one class name. multilabel: the tags that apply, any number.
-        regression: one value for each target, in the manifest's order.
+        Multiclass: one class name. Multilabel: any number of tags. Regression: one value for
+        each target, in the manifest's order.
     group
-        Song, source video, artist or actor: what must not straddle folds.
+        Song, source video, artist or actor; clips of a group stay in one fold.
     start
-        Seconds into the file, from 0.
+        Start in the file, in seconds from 0.
     duration
-        Seconds, above 0; None for all that follows `start`.
+        Duration in seconds, above 0; None for the rest of the file.
     fold
-        0-based, where the manifest prescribes folds.
+        Prescribed fold, from 0; None if the manifest does not prescribe folds.
     split
-        Name of a prescribed split (``train``, ``val``, ``test``), where given.
+        Name of a prescribed split (``train``, ``val``, ``test``), or None.
     extra
-        (column, cell) of what else a data set says of a clip, as RAVDESS's intensity: kept
-        in manifest files, and used by nothing else.
+        (column, cell) of other facts of a data set, such as RAVDESS's intensity. They are kept
+        in manifest files and not used otherwise.
     """
 
     clip_id: str
@@ -53,29 +52,29 @@ class Clip:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Labelled clips in fixed order, with all that reading their labels needs.
+    """Labelled clips in fixed order, and everything needed to read their labels.
 
     Parameters
     ----------
     name
-        For reports; the file's or folder's name by default.
+        Name for reports; by default that of the file or folder.
     task
         One of `mvemo.manifests.TASKS`.
     classes
         Class names, tags or regression targets, in fixed order.
     clips
-        In the order of every array that is aligned to this manifest.
+        Clips, in the order of every array that is aligned to this manifest.
     root
         Folder that the clips' paths are relative to.
     synthetic
         True for generated data; every report is marked with it.
     scale
-        Lowest and highest value of the scale of valence and arousal, as ``1..9``; empty if it
-        is not stated.
+        Lowest and highest value of the valence and arousal scale, as ``1..9``; empty if not
+        stated.
     predicted_by
-        The model whose predictions the labels are; empty for labels by people.
+        Model whose predictions the labels are; empty for labels by people.
     notes
-        How a user's own table was read, as sentences.
+        Sentences on how a user's own table was read.
     """
 
     name: str
@@ -92,7 +91,7 @@ class Manifest:
         return len(self.clips)
 
     def __repr__(self) -> str:
-        """One line, whatever the number of clips.
+        """Return one line, for any number of clips.
 
         Examples
         --------
@@ -127,7 +126,7 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of task, classes, scale and every clip's facts, in order; not of the root."""
+        """SHA-256 of task, classes, scale and all facts of the clips in order; not of the root."""
         facts = [
             self.task,
             list(self.classes),
@@ -135,12 +134,12 @@ class Manifest:
                 [c.clip_id, c.path, list(c.label), c.group, c.start, c.duration, c.fold, c.split]
                 for c in self.clips
             ],
-            # Manifests without a scale keep the digest that they had.
+            # Manifests without a scale keep the digest from before scales existed.
             *([self.scale] if self.scale else []),
         ]
         text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def media_path(self, clip: Clip) -> Path:
-        """Where the clip's media file lies."""
+        """Return the path of the clip's media file."""
         return self.root / clip.path

@@ -1,4 +1,4 @@
-"""What is wrong in a file: all of it collected, so that all of it is told at once."""
+"""Problems of a file, collected and reported together."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from pathlib import Path
 
 from mvemo.manifests.errors import BadManifest
 
-# Problems of one kind that are told one by one; of more, the first and their number.
+# If more problems of one kind occur, only the first and their number are reported.
 MOST_ALIKE = 10
-# The same of problems with equal messages.
+# The same limit for problems with equal messages.
 MOST_EQUAL = 3
-# Numbers and quoted values: what problems of one kind differ in.
+# Numbers and quoted values, in which problems of one kind differ.
 _VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|-?\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong in a file.
+    """One problem of a file.
 
     Parameters
     ----------
     path
-        The file.
+        Path of the file.
     line
-        Counted from 1; 0 where the problem is the file's as a whole.
+        Line number from 1; 0 for the file as a whole.
     message
-        What is wrong, with the bad value and what would be right.
+        Description of the problem, with the bad value and the expected one.
     count
-        How many lines have a problem of this kind; `line`, where it is not 0, is the first.
+        Number of lines with a problem of this kind; `line` is the first of them, or 0.
 
     Examples
     --------
@@ -49,28 +49,28 @@ class Problem:
 
     @property
     def kind(self) -> str:
-        """The message without the values in it."""
+        """Message without its values."""
         return _VALUES.sub("…", self.message)
 
 
 @dataclass
 class Problems:
-    """Collects the problems of one file, in the order in which they are found."""
+    """Collector of the problems of one file, in the order in which they are found."""
 
     path: Path
     found: list[Problem] = field(default_factory=list)
 
     @property
     def count(self) -> int:
-        """How many lines have a problem, or several."""
+        """Number of lines with a problem."""
         return sum(problem.count for problem in self.found)
 
     def add(self, line: int, message: str, count: int = 1) -> None:
-        """Note a problem, or one of so many lines; line 0 for the file as a whole."""
+        """Add a problem of `count` lines; line 0 stands for the file as a whole."""
         self.found.append(Problem(self.path, line, message, count))
 
     def in_order(self) -> list[Problem]:
-        """By line, those of the whole file first; many of one kind as one."""
+        """Return the problems by line; many of one kind are joined to one."""
         by_kind: dict[str, list[Problem]] = {}
         for problem in sorted(self.found, key=lambda problem: problem.line):
             by_kind.setdefault(problem.kind, []).append(problem)
@@ -82,7 +82,7 @@ class Problems:
         return sorted(listed, key=lambda problem: problem.line)
 
     def raise_any(self) -> None:
-        """Raise BadManifest with all problems, where there is one."""
+        """Raise BadManifest with all problems, if there are any."""
         if len(self.found) == 1:
             raise BadManifest(str(self.found[0]))
         if self.found:

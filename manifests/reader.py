@@ -1,6 +1,6 @@
-"""Manifests as CSV files: read, and checked with every problem named at once.
+"""Reading and checking of manifests; every problem is reported at once.
 
-The file is plain CSV in UTF-8. Lines above the table may state what a table cannot::
+A manifest is a CSV file in UTF-8. Lines above the table may state what a table cannot::
 
     # mvemo manifest 1
     # name: my videos
@@ -9,11 +9,11 @@ The file is plain CSV in UTF-8. Lines above the table may state what a table can
     # root: .
     path,label,group
 
-``classes`` may also be a JSON list, for names that hold commas; for regression, and for
+``classes`` may also be a JSON list, for names that contain commas. For regression, and for
 tags without a column ``label``, it names the columns of the targets or tags. ``root`` is
-relative to the file's own folder. ``scale`` is that of valence and arousal, as ``1..9``;
-``predicted`` names the model that made the labels, where no people did. A CSV without any
-such line, with columns ``path`` and ``label``, is a multiclass manifest with its classes in
+relative to the file's own folder. ``scale`` is the scale of valence and arousal, as ``1..9``.
+``predicted`` names the model that made the labels, if no people did. A CSV without any such
+line, with columns ``path`` and ``label``, is a multiclass manifest with its classes in
 alphabetical order.
 """
 
@@ -27,10 +27,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mvemo.manifests.cells import parse_names, plain_text
-from mvemo.manifests.columns import Columns, parse_rows
-from mvemo.manifests.label_columns import (
+from mvemo.manifests.columns import (
+    Columns,
     are_ratings,
     holds_mark,
+    parse_rows,
     recognised_task,
     tag_columns,
     tag_separator,
@@ -56,8 +57,8 @@ from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, Table, collect_ta
 
 
 @dataclass(frozen=True)
-class _Given:
-    """What the caller of `read_manifest` gives in place of what the file states."""
+class _Overrides:
+    """Arguments of `read_manifest` that replace statements of the file."""
 
     root: str | Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -83,49 +84,49 @@ def read_manifest(
 ) -> Manifest:
     """Read a manifest, or a user's own CSV or Parquet file.
 
-    Columns: ``path`` (or ``file``), and ``label``; for multilabel tags in it, or a column of 0
-    and 1 for each tag; for regression a column for each target. Optional:
-    ``clip_id`` (default: the path without its suffix, with ``@start`` for segments of one
-    file), ``group`` (default: the clip's id; for segments of one file, that file), ``start``
-    and ``duration`` in seconds, ``fold`` (from 0), ``split``. Other columns are kept in
-    `Clip.extra` where the file is one of ours, else ignored. Without media, and in a manifest
-    that was written without, ``clip_id`` is enough. A table of nothing but these columns
-    without ``label`` is ``unlabelled``.
+    Columns: ``path`` (or ``file``) and ``label``. For multilabel, tags are in ``label`` or in a
+    column of 0 and 1 for each tag; for regression each target has a column. Optional columns:
+    ``clip_id`` (default: the path without its suffix, with ``@start`` for segments of one file),
+    ``group`` (default: the clip's id, or the file for segments of one file), ``start`` and
+    ``duration`` in seconds, ``fold`` (from 0) and ``split``. Other columns are kept in
+    `Clip.extra` if the file is a manifest of mvemo, otherwise ignored. Without media, or in a
+    manifest written without them, ``clip_id`` is enough. A table with only these columns and no
+    ``label`` is ``unlabelled``.
 
     Parameters
     ----------
     path
-        The CSV file.
+        Path of the CSV or Parquet file.
     root
-        Folder of the media files; default: what the file states, else its own folder, or that
-        of all files where their paths are absolute.
+        Folder of the media files; default: the folder that the file states, otherwise its own
+        folder, or the common folder of absolute paths.
     columns
-        The file's own name of a column, where it differs: ``{"path": "file"}``. For
-        regression and multilabel, names that are none of the above are the targets or tags;
-        without any, columns ``label_NAME``, or ``valence`` and ``arousal``, or of 0 and 1.
+        Column names of the file, by our names, where they differ: ``{"path": "file"}``. For
+        regression and multilabel, other names are targets or tags; without any, these are the
+        columns ``label_NAME``, or ``valence`` and ``arousal``, or columns of 0 and 1.
     task, name, separator, scale
-        In place of what the file states; the separator of tags is ``;`` in a manifest, and
-        recognised in other tables.
+        Values that replace what the file states. The separator of tags is ``;`` in a manifest;
+        in other tables it is recognised.
     skip_unlabelled
-        Leave out rows without a label.
+        If True, leave out rows without a label.
     media
-        Whether a media file that does not exist is a problem.
+        If True, a missing media file is a problem.
 
     Returns
     -------
-    The manifest, its clips in the order of the rows.
+    The manifest, with its clips in the order of the rows.
 
     Raises
     ------
     MissingManifest
-        No such file.
+        The file does not exist.
     BadManifest
-        With all problems of the file, a line each.
+        The file has problems; the message lists all of them, one per line.
 
     See Also
     --------
-    check_manifest : The problems as a list.
-    write_manifest : The way back.
+    check_manifest : Return the problems as a list.
+    write_manifest : Write a manifest.
 
     Examples
     --------
@@ -138,10 +139,10 @@ def read_manifest(
     """
     path = Path(path)
     problems = Problems(path)
-    given = _Given(root, columns or {}, task, name, separator, skip_unlabelled, media, scale)
+    given = _Overrides(root, columns or {}, task, name, separator, skip_unlabelled, media, scale)
     with _no_collection():
         manifest, rows = _parse(path, problems, given)
-        # Broken rows have been reported; without them the rest is still a whole manifest.
+        # Broken rows are reported below; the other rows are a valid manifest.
         manifest = replace(manifest, clips=tuple(row.clip() for row in rows))
     if media:
         check_media(manifest.root, rows, problems, links=root is not None)
@@ -156,31 +157,30 @@ def check_manifest(
     media: bool = True,
     infer_groups: bool = False,
 ) -> list[Problem]:
-    """All problems of a manifest, in order of their lines; empty for a good one.
+    """Return all problems of a manifest by line; an empty list if there are none.
 
-    Also what can be read and is hardly meant: names that differ in case alone, tags that hold
-    the separator of others, empty files.
+    Valid entries that are probably mistakes are reported, too: names that differ only in case,
+    tags that contain the separator of other tags, and empty files.
 
     Parameters
     ----------
     path, root, media
-        As for `read_manifest`.
+        Same as for `read_manifest`.
     infer_groups
-        Whether pieces of one source, by their names (`source_of`), that are in different
-        groups are a problem.
+        If True, different groups for pieces of one source (`source_of`) are a problem.
 
     Returns
     -------
-    Many lines with a problem of one kind are one `Problem`, with their count.
+    The problems; many lines with a problem of one kind are one `Problem`, with their count.
 
     Raises
     ------
     MissingManifest
-        No such file.
+        The file does not exist.
 
     See Also
     --------
-    read_manifest : Raises the problems.
+    read_manifest : Raise the problems as an error.
 
     Examples
     --------
@@ -195,7 +195,7 @@ def check_manifest(
     path = Path(path)
     problems = Problems(path)
     with _no_collection():
-        manifest, rows = _parse(path, problems, _Given(root, media=media))
+        manifest, rows = _parse(path, problems, _Overrides(root, media=media))
     if media:
         check_media(manifest.root, rows, problems, links=root is not None, empty=True)
     labels: dict[Label, tuple[int, int]] = {}
@@ -211,7 +211,7 @@ def check_manifest(
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without the search for cycles, which rows have none of: a third of a large file's time."""
+    """Pause the search for reference cycles; it would take a third of a large file's time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -221,8 +221,8 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, list[Row]]:
-    """What the file states, without clips, and the rows of these with their lines."""
+def _parse(path: Path, problems: Problems, given: _Overrides) -> tuple[Manifest, list[Row]]:
+    """Return the manifest without clips, and the rows of its clips."""
     table = collect_table(path, problems, given.columns)
     if problems.found:
         return Manifest(path.stem, "multiclass", (), (), path.parent), []
@@ -261,7 +261,7 @@ def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, lis
         problems.add(0, "no clips: the table has a header at most")
     if classes is None:
         classes = sorted({str(name) for row in rows for name in row.label})
-        # Of rows that cannot be read the classes are not known.
+        # If some rows cannot be read, their classes are unknown.
         whole = len(rows) == len(table.rows) - 1
         if rows and whole and kind.exclusive and len(classes) < 2:
             problems.add(0, f"only one class, {classes}; a {task} task needs two at least")
@@ -299,12 +299,12 @@ def _check_scale(
                 problems.add(row.line, f"{name} {value:g} is outside the scale {scale}")
 
 
-def _media_root(path: Path, table: Table, given: _Given, problems: Problems) -> Path:
-    """Return the folder of the media: given, stated, of absolute paths, or the file's own."""
+def _media_root(path: Path, table: Table, given: _Overrides, problems: Problems) -> Path:
+    """Return the media folder: given, stated, common to absolute paths, or the file's own."""
     root = Path(given.root) if given.root is not None else path.parent / table.setting("root", ".")
     cells = table.cells("path")
     if given.root is None and not table.setting("root", "") and all(map(os.path.isabs, cells)):
-        # Of files on two disks it is the whole file system, which must be asked for.
+        # A root that is the whole file system must be given explicitly.
         drives = {os.path.splitdrive(cell)[0] for cell in cells}
         folder = os.path.commonpath([*map(os.path.dirname, cells)]) if len(drives) == 1 else ""
         there = os.path.isdir(folder) or not given.media
@@ -332,7 +332,7 @@ def _without_unlabelled(table: Table, names: Sequence[str]) -> Table:
     return replace(table, rows=(*table.rows[:1], *rows))
 
 
-def _task(table: Table, given: _Given, problems: Problems) -> Task:
+def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
     """Return the task that the caller or the file states, or that is recognised."""
     if given.task is not None or given.separator is not None:
         return given.task or "multilabel"
@@ -357,11 +357,11 @@ def _stated_task(table: Table, problems: Problems) -> Task:
 
 
 def _stated_classes(
-    table: Table, kind: LabelKind, spread: bool, given: _Given, problems: Problems
+    table: Table, kind: LabelKind, spread: bool, given: _Overrides, problems: Problems
 ) -> tuple[Table, list[str] | None]:
-    """Return classes, tags or targets as caller or file name them, None if the rows do.
+    """Return the classes, tags or targets that the caller or the file names, or None.
 
-    `spread`: there is a column for each, which the table that is returned has by its name.
+    With `spread`, each has a column, which has this name in the table that is returned.
     """
     classes: list[str] | None = None
     line = table.line("classes")
@@ -414,7 +414,7 @@ def _order_names(rows: Sequence[Row], classes: Sequence[str]) -> None:
 
 
 def _check_sources(rows: Sequence[Row], problems: Problems) -> None:
-    """Pieces of one source, by their names, that are in different groups."""
+    """Report pieces of one source, recognised by their names, that are in different groups."""
     first: dict[str, Row] = {}
     for row in rows:
         other = first.setdefault(source_of(row.path), row)

@@ -1,4 +1,4 @@
-"""One row of a manifest's table: its cells parsed, then what rows must be to each other."""
+"""Rows of a manifest's table: parsing of each row, and checks across rows."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mvemo.manifests.labels import LabelKind
 from mvemo.manifests.model import Clip
 from mvemo.manifests.problems import Problems
 
-# A path that tidying leaves as it is; what else is tidy takes the longer way.
-# Cells that rows share (label, start, duration, fold, split) are parsed once; at most so many.
+# Cells that rows share (label, start, duration, fold, split) are parsed once, up to this number.
 _MOST_KNOWN = 10_000
 _OF_ROW = ("path", "clip_id", "group")
+# Paths that need no normalisation; other paths take the slower way.
 _TIDY = re.compile(r"(?:[^./\\][^/\\]*/)*[^./\\][^/\\]*")
 
 
 @dataclass(slots=True)
 class Row:
-    """A clip while it is read; empty text stands for what is not known yet."""
+    """Row of a manifest while it is read; empty text stands for unknown values."""
 
     line: int
     path: str
@@ -41,7 +41,7 @@ class Row:
     bad_fold: bool = False
 
     def clip(self) -> Clip:
-        """The clip that the row has become."""
+        """Return the finished row as a clip."""
         return Clip(
             self.clip_id,
             self.path,
@@ -55,16 +55,16 @@ class Row:
         )
 
 
-def parse_row(
+def _parse_row(
     fields: Mapping[str, str],
     line: int,
     kind: LabelKind,
     classes: Sequence[str] | None,
     problems: Problems,
 ) -> Row:
-    """Parse the cells of one row, by column; a valid value takes the place of a bad one.
+    """Parse the cells of one row, by column; a valid value replaces a bad one.
 
-    Labels must be among the classes; None takes any.
+    Labels must be among `classes`; None allows any label.
     """
     path = fields.get("path", "")
     needed = "path" if "path" in fields else "clip_id"
@@ -94,9 +94,9 @@ def parse_row(
 
 @dataclass
 class RowParser:
-    """`parse_row` for the rows of a table: cells of an earlier row are not parsed again.
+    """Fast `_parse_row` for all rows of a table: shared cells are parsed once.
 
-    This halves the time of a large file. `exact_paths`: blanks around a path are part of it.
+    This halves the time of a large file. With `exact_paths`, blanks around a path are part of it.
     """
 
     place: Mapping[str, int]
@@ -110,7 +110,7 @@ class RowParser:
         self._shared = [i for key, i in self.place.items() if key not in _OF_ROW]
 
     def parse(self, cells: Sequence[str], line: int) -> Row:
-        """The row of a line's cells."""
+        """Return the row of a line's cells."""
         stripped = [*map(str.strip, cells)]
         place = self.place
         path = (cells if self.exact_paths else stripped)[place["path"]] if "path" in place else ""
@@ -135,9 +135,9 @@ class RowParser:
         exact = {"path": path, "clip_id": clip_id}
         fields |= {key: cell for key, cell in exact.items() if key in place}
         n_problems = len(self.problems.found)
-        row = parse_row(fields, line, self.kind, self.classes, self.problems)
+        row = _parse_row(fields, line, self.kind, self.classes, self.problems)
         if len(self.problems.found) == n_problems and len(self._known) < _MOST_KNOWN:
-            # Rows are changed where they are finished.
+            # A copy, because `finish_rows` changes the row.
             self._known[shared] = replace(row)
         return row
 
@@ -145,8 +145,8 @@ class RowParser:
 def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
     """Fill in missing ids and groups, and check rows against each other."""
     per_path = Counter(map(attrgetter("path"), rows))
-    # Two files that differ only in their suffix keep it in their ids. The id of a row
-    # depends on the set of files, never on the order of the rows.
+    # If two files differ only in their suffix, their ids include it. The id of a row depends
+    # on the set of files, not on the order of the rows.
     stems: dict[str, set[str]] = {}
     for path in per_path:
         stems.setdefault(posixpath.splitext(path)[0], set()).add(path)
@@ -172,10 +172,9 @@ def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
 
 
 def _check_ids(rows: Sequence[Row], problems: Problems) -> None:
-    """Report each row whose id is that of an earlier one."""
+    """Report each row that has the id of an earlier row."""
     first: dict[str, Row] = {}
-    # Of ids that occur again.
-    paths: dict[str, set[str]] = {}
+    paths: dict[str, set[str]] = {}  # repeated id -> paths of its rows
     for row in rows:
         other = first.setdefault(plain_text(row.clip_id), row)
         if other is row:
@@ -196,7 +195,7 @@ def _agree(
     message: str,
     problems: Problems,
 ) -> None:
-    """Report each row whose value differs from that of the first row of the same key."""
+    """Report each row whose value differs from that of the first row with the same key."""
     first: dict[str, Row] = {}
     for row in rows:
         other = first.setdefault(key(row), row)
@@ -224,13 +223,13 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
 
 
 def _seconds(start: float) -> str:
-    """Shortest decimal that reads back as the same number, without a trailing .0."""
+    """Return the shortest decimal that reads back as the same number, without ``.0``."""
     text = repr(start)
     return text[:-2] if text.endswith(".0") else text
 
 
 def inside_root(cell: str, root: Path) -> str | None:
-    """The path relative to the root, tidied, with forward slashes; None if not below it."""
+    """Return the normalised path relative to the root, or None if it is not below it."""
     if _TIDY.fullmatch(cell):
         return cell
     if os.path.isabs(cell):

@@ -1,4 +1,4 @@
-"""Class schemes: which words of a data set's labels make up a paper's classes."""
+"""Class schemes, which map the words of a data set's labels to a paper's classes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Scheme:
     Parameters
     ----------
     name
-        As the command line takes it.
+        Name on the command line.
     classes
-        In the order of the paper.
+        Class names, in the order of the paper.
     words
-        Word in lower case, parts separated by one blank -> class.
+        Map from a word (lower case, parts separated by one blank) to its class.
     doubtful
-        Word, as in `words` -> what a user must know where it is mapped.
+        Map from a word, as in `words`, to a note for users about its class.
     """
 
     name: str
@@ -34,11 +34,11 @@ class Scheme:
     doubtful: Mapping[str, str] = field(default_factory=dict)
 
     def doubt(self, label: str) -> str:
-        """What must be known of a label's class; empty where it is plain."""
+        """Return the note about a label's class, or an empty text."""
         return self.doubtful.get(_normalise(label), "")
 
     def class_of(self, label: str) -> str | None:
-        """The class of a label, or None; case, ``_``, ``-`` and brackets do not matter."""
+        """Return the class of a label, or None; case, ``_``, ``-`` and brackets are ignored."""
         return self.words.get(_normalise(label))
 
 
@@ -59,12 +59,12 @@ def _scheme(
     return Scheme(name, tuple(members), words, doubtful or {})
 
 
-# PL20 Table 1. The first line of each class has the table's words; the second, spellings
-# that published copies of the data set and other sets use for the same words.
+# PL20 Table 1. The first line of each class has the words of the table. The second line has
+# spellings of the same words in published copies of the data set and in other data sets.
 #
-# The table prints Hate twice, under Sad and under Tension. It is Tension here: section 2
-# describes Tension by violent, arousing, negative scenes, which is also what Anger and
-# Rage beside it mean, and Sad by loss, grief, disappointment and a slow tempo.
+# The table lists Hate under Sad and under Tension. Here it is Tension: section 2 describes
+# Tension by violent, arousing, negative scenes, which fits Anger and Rage in the same row, and
+# Sad by loss, grief, disappointment and a slow tempo.
 #
 # "Little (Sad, Fearful, Exciting, Relax)" is Neutral: a weak form of another class.
 _LITTLE = (
@@ -98,13 +98,13 @@ PL20 = _scheme(
     {"hate": "PL20's Table 1 has it under Sad as well as under Tension; here it is Tension"},
 )
 
-# J22's four classes; RAVDESS's angry, happy, calm and sad are the same four.
+# The four classes of J22, which match angry, happy, calm and sad of RAVDESS.
 J22 = _scheme(
     "j22",
     {
         "anger": ("angry",),
         "happy": ("happiness",),
-        # Table 4 calls it quiet.
+        # Table 4 of J22 calls it quiet.
         "relaxation": ("calm", "quiet", "relax", "relaxed", "relaxing"),
         "sad": ("sadness",),
     },
@@ -114,12 +114,12 @@ SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (PL20, J22)}
 
 
 def find_scheme(name: str) -> Scheme:
-    """The scheme of this name.
+    """Return the scheme of this name.
 
     Raises
     ------
     BadManifest
-        No such scheme; the message lists the schemes.
+        The scheme is unknown; the message lists all schemes.
 
     Examples
     --------
@@ -139,24 +139,27 @@ def apply_scheme(
     Parameters
     ----------
     manifest
-        Multiclass or multilabel.
+        Multiclass or multilabel manifest.
+    scheme
+        Scheme to apply.
     drop_unmapped
-        Leave out clips (multilabel: tags) whose label the scheme does not know,
-        instead of raising.
+        If True, leave out clips (multilabel: tags) whose label is not in the scheme,
+        instead of raising an error.
 
     Returns
     -------
-    The manifest, with those of the scheme's classes that occur, in its order; and notes
-    on what was dropped and which classes are absent.
+    The manifest with the scheme's classes that occur, in the scheme's order; and notes on
+    dropped labels and absent classes.
 
     Raises
     ------
     BadManifest
-        Labels that the scheme does not know, all named; nothing left; or regression.
+        Labels are not in the scheme (the message lists them), no clip is left, or the task
+        is regression.
 
     See Also
     --------
-    find_scheme : By its name.
+    find_scheme : Find a scheme by its name.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Clips divided into segments of one length, and the song of a segment (J22 3.2).
+"""Segmentation of clips into segments of equal length (J22 3.2).
 
-A segment keeps its clip's label, group, fold and split, so that segments of one song never
-straddle folds, and is called ``CLIP@START`` with its start in the file in seconds.
+A segment keeps its clip's label, group, fold and split, so the segments of a song stay in one
+fold. Its id is ``CLIP@START``, with the start in the file in seconds.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from mvemo.manifests.model import Clip, Manifest
 
 Tail = Literal["half", "join", "drop"]
 TAILS: tuple[Tail, ...] = ("half", "join", "drop")
-# Digits after the point of a start: a microsecond, below any frame of sound.
+# Decimals of a start in seconds: microseconds, shorter than one audio sample.
 _DIGITS = 6
-# Lengths that differ by less are the same: a codec's last frame, rounded.
+# Lengths that differ by less (in seconds) are equal: codecs round the last frame.
 _SLACK = 1e-3
 
 
@@ -36,36 +36,36 @@ def segment_manifest(
     Parameters
     ----------
     manifest
-        The clips, which may be stretches of files already.
+        Clips, which may be parts of files already.
     seconds
-        Length of a segment; J22 compares 3, 5, 10 and 16.
+        Length of a segment in seconds; J22 compares 3, 5, 10 and 16.
     durations
-        Clip id to the seconds from the clip's start to its file's end; the clip's duration,
-        where it has one, is the most that is used. Needed for clips without a duration;
-        None where the length cannot be read: such a clip stays whole, as one segment.
+        For each clip id, the seconds from the clip's start to the end of its file; a shorter
+        duration of the clip takes precedence. Required for clips without a duration. None
+        means that the length cannot be read: the clip becomes one segment.
     overlap
-        Seconds that a segment shares with the next, from 0 to below `seconds`.
+        Overlap of adjacent segments in seconds, from 0 to below `seconds`.
     tail
-        What becomes of the rest of a clip after its last whole segment. ``half``: a rest
-        of half a segment or more becomes a segment, a shorter one is left out.
-        ``join``: a shorter one lengthens the last segment instead. ``drop``: every rest is
-        left out, and all segments are equally long (J22 Table 1 counts so).
+        Rule for the rest of a clip after its last whole segment. ``half``: a rest of half a
+        segment or more becomes a segment, a shorter one is left out. ``join``: a shorter rest
+        lengthens the last segment instead. ``drop``: every rest is left out, so all segments
+        are equally long (as in J22 Table 1).
     first
-        Use only so many seconds of each clip (J22: the first 30), None for all.
+        Number of seconds of each clip to use (30 in J22), None for all.
 
     Returns
     -------
-    The segments, in the order of clips and starts. A clip shorter than a segment gives one,
-    whole; no clip is ever lost.
+    The segments, by clip and start. A clip shorter than a segment gives one segment; no clip
+    is lost.
 
     Raises
     ------
     BadManifest
-        A length out of range, a clip without a known length, or two segments of one id.
+        A length is out of range, the length of a clip is unknown, or two segments have one id.
 
     See Also
     --------
-    song_of : The way back.
+    song_of : Return the clip of a segment.
 
     Examples
     --------
@@ -100,10 +100,10 @@ def segment_manifest(
 
 
 def song_of(clip_id: str) -> str:
-    """The clip that a segment is part of: its id without ``@START``.
+    """Return the clip id that a segment id begins with.
 
-    An id that does not end in ``@`` and a number is itself a song. Pieces of one file that
-    a manifest names after their starts alike (``song@30``) are segments of that song, too.
+    An id that does not end in ``@`` and a number is returned unchanged. Parts of a file that a
+    manifest itself names by their starts (``song@30``) count as segments, too.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def song_of(clip_id: str) -> str:
 
 
 def _length(manifest: Manifest, clip: Clip, durations: Mapping[str, float | None]) -> float | None:
-    """Seconds of a clip; None where they are not known."""
+    """Return the length of a clip in seconds, or None if it is not known."""
     if clip.clip_id not in durations:
         if clip.duration is None:
             raise BadManifest(f"{manifest.name}: the length of clip {clip.clip_id!r} is not known")
@@ -144,12 +144,12 @@ def _segments(
     tail: Tail,
     first: float | None,
 ) -> Iterator[Clip]:
-    # A clip of unknown length cannot be decoded: kept whole, it fails once.
+    # A clip of unknown length cannot be decoded; as one segment it fails only once.
     used = length
     if first is not None and used is not None and used > first + _SLACK:
         used = first
     if used is None or used < seconds + _SLACK:
-        # The whole clip, unless only its first seconds are used.
+        # The clip keeps its duration unless only its first seconds are used.
         duration = clip.duration if used == length else used
         yield _piece(clip, clip.start, duration)
         return
@@ -163,7 +163,7 @@ def _segments(
         longer = rest if joined and i == count - 1 else 0.0
         yield _piece(clip, clip.start + i * step, seconds + longer)
     if keeps_rest:
-        # What no whole segment covers; overlapping segments overlap it alike.
+        # The rest starts one step after the last segment, with the same overlap.
         start = last + step
         yield _piece(clip, start, clip.start + used - start)
 

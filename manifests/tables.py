@@ -1,4 +1,4 @@
-"""Tables, CSV or Parquet, as every command reads them: settings above the table, columns, rows."""
+"""Tables in CSV or Parquet files (settings, columns, rows), and matching of their clip names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mvemo.manifests.cells import plain_text
@@ -19,14 +19,13 @@ from mvemo.manifests.errors import BadManifest, MissingManifest
 from mvemo.manifests.files import MakeError, write_bytes
 from mvemo.manifests.problems import Problems
 
-# Of a manifest's file.
 MANIFEST_VERSION = "1"
-# Columns of a manifest that are no target's or tag's.
+# Columns of a manifest that cannot be targets or tags.
 RESERVED = ("label", "path", "clip_id", "group", "start", "duration", "fold", "split")
-# Endings of files that are tables.
+# Suffixes of table files.
 PARQUET = (".parquet", ".pq")
 TABLES = (".csv", ".tsv", *PARQUET)
-# Columns that, together, only `mvemo predict` writes.
+# Columns that only tables of `mvemo predict` have together.
 _OF_PREDICT = frozenset({"model", "notes", "error"})
 _SETTING = re.compile(r"#\s*([A-Za-z]+)\s*:\s*(.*)$")
 _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
@@ -34,21 +33,20 @@ _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
 
 @dataclass(frozen=True)
 class Table:
-    """The parts of a table's file."""
+    """Content of a table's file."""
 
-    kind: str = ""  # of the line ``# mvemo KIND VERSION``; empty where the file has none
-    version: str = ""  # of the line ``# mvemo KIND VERSION``; empty where the file has none
-    # The ``# key: value`` lines: key in lower case -> (line, value).
+    kind: str = ""  # KIND of the line ``# mvemo KIND VERSION``, or empty
+    version: str = ""  # VERSION of that line, or empty
+    # Lines ``# key: value``: key in lower case -> (line, value).
     settings: Mapping[str, tuple[int, str]] = field(default_factory=dict)
-    # The table with its header row first: (line, cells). Blank lines are left out.
-    rows: tuple[CsvRow, ...] = ()
+    rows: tuple[CsvRow, ...] = ()  # (line, cells), header first, without blank lines
 
     def setting(self, key: str, default: str) -> str:
-        """A setting's value; the default where it is missing or empty."""
+        """Return the value of a setting, or the default if it is missing or empty."""
         return self.settings.get(key, (0, ""))[1] or default
 
     def line(self, key: str) -> int:
-        """A setting's line; 0 where it is missing."""
+        """Return the line of a setting, or 0 if it is missing."""
         return self.settings.get(key, (0, ""))[0]
 
     @property
@@ -57,7 +55,7 @@ class Table:
         return [plain_text(cell.strip()) for cell in self.rows[0][1]] if self.rows else []
 
     def cells(self, name: str) -> list[str]:
-        """Cells of a column, of the rows that have one; empty without the column."""
+        """Return the cells of a column, in the rows that have one; empty without the column."""
         if name not in self.header:
             return []
         i = self.header.index(name)
@@ -65,15 +63,15 @@ class Table:
 
     @property
     def predicted_by(self) -> str:
-        """Models whose predictions the table is, if `mvemo predict` wrote it; else empty."""
+        """Models that predicted the labels, or empty if `mvemo predict` did not write the table."""
         names = self.header
         if self.kind or not set(names) >= _OF_PREDICT or "" in names[names.index("model") :][1:2]:
-            return ""  # Where another column was named as the label, the predicted one has no name.
+            return ""  # if another column is the label, the predicted one has lost its name
         models = self.cells("model")
         return ", ".join(sorted({name.rpartition("/")[0] or name for name in models if name}))
 
     def renamed(self, columns: Mapping[str, str]) -> Table:
-        """Return the table with columns called by our names; `columns` is ours to theirs.
+        """Return the table with renamed columns; `columns` maps our names to the file's.
 
         Examples
         --------
@@ -86,7 +84,7 @@ class Table:
             if theirs.count(name) != 1:
                 n = theirs.count(name) or "no"
                 raise BadText(1, f"{n} column {name!r} for {ours}; there are {theirs}")
-        # A column of one of our names which is not meant has none now.
+        # A column that has one of the names by accident loses its name.
         named = [
             [ours for ours, name in columns.items() if name == column]
             or ["" if column in columns else column]
@@ -96,21 +94,21 @@ class Table:
         names = [many[0] for many in named] + [ours for _, ours in copies]
         rows = self.rows[1:]
         if copies:
-            # A row that is too short stays so.
+            # Rows that are too short are left to later checks.
             rows = tuple((n, [*row, *(row[i] for i, _ in copies if row[i:])]) for n, row in rows)
         return replace(self, rows=((self.rows[0][0], names), *rows)) if columns else self
 
     def with_path(self) -> Table:
-        """Return the table with its column ``file``, if it has no ``path``, called so."""
+        """Return the table with the column ``file`` named ``path``, if it has no ``path``."""
         old = "path" not in self.header and "file" in self.header
         return self.renamed({"path": "file"}) if old else self
 
 
-def load_table(path: Path) -> Table:
-    """Read a CSV file with optional comment lines above its header, or a Parquet file.
+def _load_table(path: Path) -> Table:
+    """Read a Parquet file, or a CSV file with optional comment lines above its header.
 
-    A CSV is UTF-8, with or without a byte-order mark; comment lines may have been through a
-    spreadsheet, which quotes them or fills them up with commas.
+    A CSV file is UTF-8, with or without a byte-order mark. Spreadsheets may have quoted its comment
+    lines or padded them with commas.
     """
     if path.suffix.lower() in PARQUET:
         return Table(rows=tuple(_parquet_rows(path)))
@@ -125,7 +123,7 @@ def load_table(path: Path) -> Table:
             lines = itertools.chain([text_line], lines)
             break
         n_comments += 1
-        # A spreadsheet gives every line as many cells as the table has.
+        # A spreadsheet pads every line to the width of the table.
         filled |= text_line.rstrip().endswith(",") and n_comments == 1
         comment = comment.rstrip(", ") if filled else comment
         if first := _VERSION.match(comment):
@@ -142,7 +140,7 @@ def read_table(
     missing: MakeError | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Table:
-    """Read a table, its columns renamed by `Table.renamed`, for a caller with errors of its own.
+    """Read a table, rename its columns (`Table.renamed`), and raise the caller's errors.
 
     Examples
     --------
@@ -153,7 +151,7 @@ def read_table(
     ((1, ['clip_id', 'score']), (2, ['a', '1']), (4, ['b', '2']))
     """
     try:
-        table = load_table(path).renamed(columns or {})
+        table = _load_table(path).renamed(columns or {})
         if not table.rows:
             raise BadText(0, "the table has no rows")
         return table
@@ -168,13 +166,13 @@ def read_table(
 def collect_table(
     path: Path, problems: Problems, columns: Mapping[str, str] | None = None
 ) -> Table:
-    """Read a table whose columns may have other names; what is wrong is added to `problems`."""
+    """Read a table and rename its columns; errors are added to `problems`."""
     if path.is_dir():
         problems.add(0, "this is a folder; `mvemo manifest scan` makes a manifest of it")
         return Table()
     table = Table()
     try:
-        table = load_table(path)
+        table = _load_table(path)
         return table.renamed(columns or {}).with_path()
     except FileNotFoundError:
         raise MissingManifest(f"{path}: no such file") from None
@@ -186,7 +184,7 @@ def collect_table(
 
 
 def _comment(line: str) -> str | None:
-    """The text of a comment line or blank line above the table; None for any other."""
+    """Return the text of a comment line or blank line above the table, otherwise None."""
     text = line.strip()
     if text.startswith('"#'):
         try:
@@ -197,7 +195,7 @@ def _comment(line: str) -> str | None:
 
 
 def _parquet_rows(path: Path) -> Iterator[CsvRow]:
-    """Rows of a Parquet file as those of a CSV, the header as line 1."""
+    """Yield the rows of a Parquet file like those of a CSV, with the header as line 1."""
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
@@ -213,17 +211,63 @@ def _parquet_rows(path: Path) -> Iterator[CsvRow]:
 
 
 def _cell_of(value: Any) -> str:
-    """A Parquet file's value as a CSV has it: flags are 0 and 1, a list is JSON."""
+    """Return a Parquet value as a CSV cell: booleans as 0 and 1, lists as JSON."""
     if isinstance(value, list):
         return json.dumps(value, ensure_ascii=False)
     return "" if value is None else str(int(value) if isinstance(value, bool) else value)
 
 
 def write_table(path: Path, text: str) -> None:
-    """Write a manifest or fold file in one step: whole, or not at all."""
+    """Write the text of a manifest or fold file atomically."""
     try:
         content = text.encode()
     except UnicodeEncodeError as error:
         bad = error.object[error.start : error.end]
         raise BadManifest(f"{path}: cannot be written as UTF-8 because of {bad!r}") from None
     write_bytes(path, content, error=BadManifest)
+
+
+# Differences between another program's clip names and ours.
+_FORMS: Mapping[str, Callable[[str], str]] = {
+    "": str,
+    "without ending": lambda name: str(PurePosixPath(name).with_suffix("")) if name else "",
+    "without folder": lambda name: PurePosixPath(name).name,
+    "without folder and ending": lambda name: PurePosixPath(name).stem,
+}
+
+
+def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
+    """Return the clip id for each text (unmatched texts unchanged), and the kind of match.
+
+    `names` maps the id or path of each clip to its id. Texts may lack the folder or ending.
+
+    Examples
+    --------
+    >>> match_ids(["Sad/1.mp4", "Sad/2.mp4"], {"1": "1", "2": "2"})
+    (('1', '2'), 'without folder and ending')
+    """
+    best: tuple[int, tuple[str, ...], str] = (0, tuple(ids), "")
+    for how, form in _FORMS.items():
+        clips: dict[str, set[str]] = {}
+        for name, clip in names.items():
+            clips.setdefault(form(_plain(name)), set()).add(clip)
+        found = [clips.get(form(_plain(text)), set()) for text in ids]
+        n = sum(len(clip) == 1 for clip in found)
+        # A few may match by chance, such as 7 and Sad/7.mp4.
+        if n > best[0] and (not how or 2 * n > len(ids)):
+            matched = (min(c) if len(c) == 1 else t for c, t in zip(found, ids, strict=True))
+            best = (n, tuple(matched), how)
+    return best[1], best[2]
+
+
+def _plain(name: str) -> str:
+    """Return a name with forward slashes and in NFC, as on Linux."""
+    return plain_text(name).replace("\\", "/")
+
+
+def are_numbers(cells: Sequence[str]) -> bool:
+    """Return True if all cells that are not empty are numbers, and at least one is."""
+    try:
+        return bool([float(cell) for cell in cells if cell])
+    except ValueError:
+        return False

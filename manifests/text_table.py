@@ -1,4 +1,4 @@
-"""Tables as text for the terminal, and as HTML for notebooks."""
+"""Tables and lists as text for the terminal, and as HTML for notebooks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from html import escape
 
 
 def align_columns(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
-    """A line for each row, the header too, with two blanks between columns of one width.
+    """Return one line per row (header included), with aligned columns two blanks apart.
 
-    `left` has the numbers of the columns that are aligned to the left.
+    `left` holds the indices of the left-aligned columns; others are right-aligned.
 
     Examples
     --------
@@ -31,7 +31,7 @@ def align_columns(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -
 
 
 def _places(text: str) -> int:
-    """How many columns of a terminal a text takes.
+    """Return the width of a text in terminal columns.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def _places(text: str) -> int:
 
 
 def shown_name(name: str, most: int = 72) -> str:
-    r"""A file's name on one line of a terminal: no control characters, its end if it is long.
+    r"""Return a file name on one line: control characters escaped, a long name's end only.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def shown_name(name: str, most: int = 72) -> str:
 
 
 def html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as a notebook shows it; every text is escaped.
+    """Return a table as HTML for notebooks, with all text escaped.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]])
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """The first of some names, and how many more there are.
+    """Return the first names as text, with the number of the others.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Manifests written as CSV files that `read_manifest` gives back."""
+"""Writing of manifests as CSV files for `read_manifest`."""
 
 from __future__ import annotations
 
@@ -16,28 +16,26 @@ from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, write_table
 
 
 def write_manifest(manifest: Manifest, path: str | Path) -> None:
-    """Write a manifest so that `read_manifest` gives it back, digest included.
+    """Write a manifest so that `read_manifest` returns an equal one, with the same digest.
 
-    Paths stay as they are, relative to the manifest's root; the root is written
-    relative to the file's folder, so that both may be moved together. The file is
-    replaced in one step.
+    Paths stay relative to the manifest's root. The root is written relative to the file's
+    folder, so that both can be moved together. The file is replaced atomically.
 
     Parameters
     ----------
     manifest
-        To write.
+        Manifest to write.
     path
-        The CSV file.
+        Path of the CSV file.
 
     Raises
     ------
     BadManifest
-        A name, id or path cannot be written so that it is read back; or the file
-        cannot be written.
+        A name, id or path cannot be represented in the file, or the file cannot be written.
 
     See Also
     --------
-    read_manifest : The way back.
+    read_manifest : Read a manifest.
 
     Examples
     --------
@@ -106,7 +104,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
 
 
 def _optional_columns(manifest: Manifest) -> list[str]:
-    """Those of the columns that may be left out which some clip needs."""
+    """Return the optional columns that some clip needs."""
     clips = manifest.clips
     columns: list[str] = []
     if any(clip.start or clip.duration is not None for clip in clips):
@@ -119,7 +117,7 @@ def _optional_columns(manifest: Manifest) -> list[str]:
 
 
 def _extra_columns(manifest: Manifest) -> list[str]:
-    """Names of `Clip.extra`, but for those that other columns have."""
+    """Return the names in `Clip.extra`, except those of other columns."""
     names = dict.fromkeys(name for clip in manifest.clips for name, _ in clip.extra)
     return [name for name in names if name not in (*RESERVED, *manifest.classes)]
 

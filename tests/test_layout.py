@@ -19,7 +19,6 @@ MAY_IMPORT = {
         "manifests.csv_files",
         "manifests.files",
         "manifests.labels",
-        "manifests.matching",
         "manifests.tables",
         "manifests.text_table",
     },
@@ -33,13 +32,13 @@ SOURCES = sorted(p for name in MAY_IMPORT for p in (ROOT / name).rglob("*.py"))
 # imports rooms of lower floors only. A new room is put on the lowest floor that it can be on.
 FLOORS = {
     "manifests": (
-        "errors files lazy text_table types",
+        "errors files lazy text_table",
         "arrays csv_files",
         "problems",
         "cells",
-        "matching tables",
+        "tables",
         "labels",
-        "label_columns model",
+        "model",
         "schemes segments",
         "rows splits",
         "columns",
@@ -52,10 +51,9 @@ FLOORS = {
         "storage",
         "union",
         "pieces writing",
-        "rows",
         "reader",
-        "difference export merge unfinished upkeep verify writer",
-        "repair untrusted",
+        "difference export rewrite verify writer",
+        "repair",
         "imports",
     ),
     "extract": (

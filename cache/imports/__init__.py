@@ -1,1 +1,1 @@
-"""Features of other programs: arrays read from their files, and put into a cache."""
+"""Import of features that other programs made."""

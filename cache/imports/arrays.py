@@ -1,11 +1,13 @@
-"""Arrays that other programs made: rows of numbers, and the clip ids of the rows.
+"""Reader of arrays that other programs made: rows of numbers, and the clip ids of the rows.
 
-``.npy``, ``.npz``, HDF5 data sets, CSV and Parquet are read; nothing is unpickled.
+The formats are ``.npy``, ``.npz``, HDF5, CSV and Parquet. Nothing is unpickled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,186 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.imports.tables import ALL_COLUMNS, ArrayRows, TableColumns, read_numbers
 from mvemo.cache.storage.plain import PlainDataSets
 from mvemo.manifests.arrays import DAMAGED, NpzFile, read_npy
-from mvemo.manifests.tables import TABLES
+from mvemo.manifests.tables import TABLES, are_numbers, match_ids, read_table
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
-# Where the ids of an .npz or HDF5 file's rows are looked for when no name is given.
+# Default names of the data set with the clip ids of an .npz or HDF5 file.
 ID_NAMES = ("clip_id", "clip_ids")
+
+
+@dataclass(frozen=True)
+class ArrayRows:
+    """Rows of one file.
+
+    Parameters
+    ----------
+    path
+        Path of the file.
+    dataset
+        Name of the data set, if the file may hold several.
+    values
+        Numbers, float64 (rows, dim); NaN for missing ones.
+    clip_ids
+        Clip id of each row, or None if the file has no ids.
+    id_name
+        Column of a table that holds the ids.
+    columns
+        Columns of a table that hold the numbers.
+    """
+
+    path: Path
+    dataset: str | None
+    values: NDArray[np.float64]
+    clip_ids: tuple[str, ...] | None
+    id_name: str | None = None
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """Selection of the columns of a table that are read as ids and as numbers."""
+
+    # Clip id by id and by path; a column that holds these names is the column of ids.
+    names: Mapping[str, str] = field(default_factory=dict)
+    take: tuple[str, ...] = ()  # patterns of the columns of numbers to read, such as ``f*``
+    skip: tuple[str, ...] = ()  # patterns of the columns to leave out
+    renamed: Mapping[str, str] = field(default_factory=dict)  # new name -> name in the file
+
+
+ALL_COLUMNS = TableColumns()
+
+
+def read_ids(path: Path | str, *, id_column: str | None = None) -> tuple[str, ...]:
+    """Return the clip ids of a CSV, in the order of its rows.
+
+    Parameters
+    ----------
+    path
+        Path of the CSV. It needs no header if `id_column` is a number or the file has only
+        one column.
+    id_column
+        Name of the column, or its number from 1 in a file without a header. Default:
+        ``clip_id``.
+
+    Raises
+    ------
+    MissingCache
+        The file does not exist.
+    BadCache
+        The column does not exist, or an id is empty.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "rows.csv"
+    >>> _ = path.write_text("clip_id\\na\\nb\\n")
+    >>> read_ids(path)
+    ('a', 'b')
+    """
+    path = Path(path)
+    table = read_table(path, error=BadCache, missing=MissingCache)
+    lines, head = table.rows, table.header
+    name = id_column or "clip_id"
+    if name in head:
+        column, body = head.index(name), lines[1:]
+    elif name.isdecimal() and int(name) >= 1:
+        column, body = int(name) - 1, lines
+    elif id_column is None and len(head) == 1:
+        column, body = 0, lines
+    else:
+        raise BadCache(
+            f"{path}: no column {name!r}; there are {', '.join(head)}; of a file without a "
+            "header, give the column's number, from 1"
+        )
+    ids = []
+    for number, cells in body:
+        if column >= len(cells) or not cells[column].strip():
+            raise BadCache(f"{path}:{number}: no clip id in column {name}")
+        ids.append(cells[column].strip())
+    return tuple(ids)
+
+
+def _read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> ArrayRows:
+    """Read the rows of a table for `read_array`."""
+    read = read_table(path, error=BadCache, missing=MissingCache, columns=columns.renamed)
+    lines, head = read.rows, read.header
+    numbered = id_column is not None and id_column not in head and id_column.isdecimal()
+    body = lines if numbered or are_numbers(head) else lines[1:]
+    names = [str(i + 1) for i in range(len(head))] if body is lines else head
+    if id_column is not None and id_column not in names:
+        raise BadCache(f"{path}: no column {id_column!r}; there are {', '.join(names)}")
+    for number, cells in body:
+        if len(cells) != len(head):
+            raise BadCache(f"{path}:{number}: {len(cells)} cells, the first line has {len(head)}")
+    table = {name: [row[i].strip() for _, row in body] for i, name in enumerate(names)}
+    id_name = id_column or ("clip_id" if "clip_id" in table else _column_of_ids(table, columns))
+    for (number, _), clip in zip(body, table.get(id_name or "", ()), strict=False):
+        if not clip:
+            raise BadCache(f"{path}:{number}: no clip id in column {id_name}")
+    chosen = _value_columns(path, table, id_name, columns)
+    values = np.empty((len(body), len(chosen)))
+    for j, name in enumerate(chosen):
+        for i, cell in enumerate(table[name]):
+            if not _is_number(cell):
+                hint = "" if id_name else "; give --id-column if it is a clip id"
+                raise BadCache(f"{path}:{body[i][0]}: {cell!r} is no number{hint}")
+            values[i, j] = float(cell) if cell else np.nan
+    if not values.size:
+        raise BadCache(f"{path}: it holds no numbers")
+    ids = None if id_name is None else tuple(table[id_name])
+    return ArrayRows(path, None, values, ids, id_name, chosen)
+
+
+def _column_of_ids(table: Mapping[str, Sequence[str]], columns: TableColumns) -> str | None:
+    """Return the first column in which most cells name a clip, or None."""
+    known = frozenset(columns.names.values())
+    for i, (name, cells) in enumerate(table.items()):
+        if known and (i == 0 or not _is_number(cells[0] if cells else "")):
+            matched, _ = match_ids(cells, columns.names)
+            if 2 * sum(clip in known for clip in matched) > len(cells):
+                return name
+    return None
+
+
+def _value_columns(
+    path: Path, table: Mapping[str, Sequence[str]], id_name: str | None, columns: TableColumns
+) -> tuple[str, ...]:
+    """Return the columns of numbers: those requested, or all if none looks like ids or labels."""
+    for pattern in (*columns.take, *columns.skip):
+        if not any(fnmatchcase(name, pattern) for name in table):
+            raise BadCache(f"{path}: no column fits {pattern!r}; there are {', '.join(table)}")
+    chosen = [
+        name
+        for name in table
+        if name != id_name
+        and (not columns.take or any(fnmatchcase(name, p) for p in columns.take))
+        and not any(fnmatchcase(name, p) for p in columns.skip)
+    ]
+    if columns.take:
+        return tuple(chosen)
+    cure = "name the columns of numbers with --columns, or leave others out with --skip-columns"
+    for name in chosen:
+        cells = [cell for cell in table[name] if cell]
+        if cells and 2 * sum(map(_is_number, cells)) < len(cells):
+            raise BadCache(
+                f"{path}: column {name!r} holds text, as {cells[0]!r}: {cure}, or give "
+                f"--id-column {name} if it names the clips"
+            )
+        # If ids are known, a column of whole numbers is accepted unless its name looks like an id.
+        like_id = id_name is None or name.casefold().rpartition("_")[2] in ("", "id", "index", "no")
+        different = len(cells) > 2 and len(set(cells)) == len(cells)
+        if like_id and different and all(cell.isdecimal() for cell in cells):
+            raise BadCache(
+                f"{path}: column {name!r} holds whole numbers that are all different, as ids do: "
+                f"{cure}, or give --id-column {name} if it names the clips"
+            )
+    return tuple(chosen)
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or are_numbers([cell])
 
 
 def read_array(
@@ -37,32 +211,37 @@ def read_array(
     Parameters
     ----------
     source
-        ``.npy``; ``.npz``; HDF5 (``.h5``, ``.hdf5``); or a table (CSV, Parquet). ``file.h5:name``
-        names the data set, too. A table has a header, and a row of numbers for each clip,
-        empty cells where missing; without an id column it may have numbers only, and no header.
+        Path of an ``.npy``, ``.npz``, HDF5 (``.h5``, ``.hdf5``) or table file (CSV, Parquet).
+        ``file.h5:name`` also names the data set. A table has a header, and a row of numbers
+        per clip with empty cells for missing values; without an id column, it may consist of
+        numbers only, without a header.
     dataset
-        Of an ``.npz`` or HDF5 file. Default: ``values``, or the only one of numbers.
+        Data set of an ``.npz`` or HDF5 file. Default: ``values``, or the only numeric one.
     id_column
-        What holds the clip ids: the table's column, or the data set beside the numbers.
-        Default: ``clip_id`` (in ``.npz`` and HDF5 also ``clip_ids``), where it exists; in
-        HDF5 first in the group of the numbers.
+        Column of the table, or data set, that holds the clip ids. Default: ``clip_id`` (in
+        ``.npz`` and HDF5 also ``clip_ids``) if it exists; in HDF5, the group of the numbers
+        is searched first.
     guess
-        Whether a text that may be the ids, under another name, is refused instead of passed
-        over.
+        If True, refuse a file with texts under another name that may be the clip ids;
+        otherwise ignore such texts.
     columns
-        Of a table. A column of text, or of whole numbers that are all different, is read as
-        numbers only if it is asked for by name.
+        Columns of a table. A column of text, or of whole numbers that are all different, is
+        read as numbers only if it is requested by name.
+
+    Returns
+    -------
+    The rows, with their clip ids if the file has any.
 
     Raises
     ------
     MissingCache
-        There is no such file.
+        The file does not exist.
     BadCache
-        It cannot be read, holds no such data set, or other things than rows of numbers.
+        The file cannot be read, lacks the data set, or does not hold rows of numbers.
 
     See Also
     --------
-    import_feature : Puts the values into a cache.
+    import_feature : Write the values into a cache.
 
     Examples
     --------
@@ -81,7 +260,7 @@ def read_array(
     if suffix in TABLES:
         if dataset is not None:
             raise BadCache(f"{path}: a table has no data sets, and so no {dataset!r}")
-        return read_numbers(path, id_column, columns)
+        return _read_numbers(path, id_column, columns)
     try:
         if suffix == ".npy":
             if dataset is not None:
@@ -106,10 +285,10 @@ def read_array(
 
 
 def split_source(source: str | Path) -> tuple[Path, str | None]:
-    """``file.h5:name`` as the file and the data set's name; None where none is named."""
+    """Split ``file.h5:name`` into the file and the name of the data set, or None."""
     text = str(source)
     front, mark, name = text.rpartition(":")
-    # A colon may also be a part of the file's name, or of a drive's.
+    # A colon may also be part of the file's name or of a drive.
     if mark and name and Path(front).suffix.lower() in (*HDF5, ".npz") and not Path(text).exists():
         return Path(front), name
     return Path(text), None
@@ -123,7 +302,7 @@ def _from_mapping(
     ids: str | None,
     guess: bool,
 ) -> ArrayRows:
-    """From an ``.npz`` or HDF5 file, both of which map names to arrays."""
+    """Read the rows of an ``.npz`` or HDF5 file, which map names to arrays."""
     listing = ", ".join(names) or "none"
     if dataset is None:
         id_names = (ids,) if ids else ID_NAMES
@@ -140,7 +319,7 @@ def _from_mapping(
     values = _matrix(np.asarray(arrays[dataset][()]), f"{path}:{dataset}")
     if ids is not None and ids not in names:
         raise BadCache(f"{path}: no data set {ids!r} of clip ids; there are {listing}")
-    # Ids beside the numbers, in their group, come before those of the whole file.
+    # Ids in the group of the numbers take precedence over ids of the whole file.
     group = dataset.rpartition("/")[0]
     likely = [f"{group}/{name}" for name in ID_NAMES if group] + list(ID_NAMES)
     id_name = ids or next((name for name in likely if name in names), None)
@@ -160,13 +339,13 @@ def _from_mapping(
 def _refuse_unread_ids(
     path: Path, arrays: Mapping[str, Any], names: Sequence[str], dataset: str, rows: int
 ) -> None:
-    """Refuse to go by the order of rows where texts beside them may be their clip ids."""
+    """Refuse to rely on the order of rows if a data set of texts may be their clip ids."""
     group = dataset.rpartition("/")[0]
     for name in sorted(names, key=lambda n: n.rpartition("/")[0] != group):
         listed = arrays[name]
         if name == dataset or listed.shape != (rows,) or listed.dtype.kind not in "OSUT":
             continue
-        # As many different texts as rows: not classes, but names of something.
+        # All texts differ, so they are names and not classes.
         if len(set(np.asarray(listed[()]).tolist())) == rows > 1:
             raise BadCache(
                 f"{path}: data set {name!r} may be the clip ids of the rows: give --id-column "
@@ -175,7 +354,7 @@ def _refuse_unread_ids(
 
 
 def _matrix(array: NDArray[Any], where: str) -> NDArray[np.float64]:
-    """float64 (rows, dim) of an array of numbers; one number a row may be (rows,)."""
+    """Return an array of numbers as float64 (rows, dim); (rows,) becomes (rows, 1)."""
     if array.dtype.kind not in "fiub":
         raise BadCache(f"{where}: {array.dtype} was found, numbers are needed")
     if array.ndim == 1:

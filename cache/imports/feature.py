@@ -1,4 +1,4 @@
-"""Features that another program made, put into a cache beside our own."""
+"""Import of an array into a cache as a feature."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.imports.tables import ArrayRows, read_ids
+from mvemo.cache.imports.arrays import ArrayRows, read_ids
 from mvemo.cache.reader import open_cache
 from mvemo.cache.spec import FeatureSpec, content_digest, digest_of
-from mvemo.cache.storage.opening import parts_folder
+from mvemo.cache.storage.files import parts_folder
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, F64, Bools, Ints
 from mvemo.cache.writer import CacheWriter
@@ -29,20 +29,20 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did.
+    """Result of an import.
 
     Parameters
     ----------
     spec
-        Of the feature.
+        Spec of the feature.
     clips
-        How many clips the cache has.
+        Number of clips in the cache.
     present
-        How many of them have the feature now.
+        Number of clips that have the feature now.
     incomplete
-        Rows with some numbers missing, and so missing as a whole.
+        Number of rows with some numbers missing, which count as missing.
     skipped
-        Rows of clips that are not in the table, left out.
+        Number of rows that were left out because their clips are not in the table.
     """
 
     spec: FeatureSpec
@@ -55,27 +55,27 @@ class Imported:
 def join_arrays(
     arrays: Sequence[ArrayRows], rows: Sequence[Path] = (), *, id_column: str | None = None
 ) -> tuple[F64, tuple[str, ...] | None]:
-    """Several files of one feature as one array, with its clip ids.
+    """Join several files of one feature into one array, with its clip ids.
 
     Parameters
     ----------
     arrays
-        As `read_array` returns them, in the order of the rows.
+        Results of `read_array`, in the order of the rows.
     rows
-        CSVs with the clip ids of the rows: one for each array, or any number whose rows
-        together are as many as the arrays'. They replace ids in the files of the arrays.
+        CSV files with the clip ids of the rows: one per array, or any number with as many
+        rows as the arrays together. They replace ids in the files of the arrays.
     id_column
-        Of `rows`, as in `read_ids`.
+        Column of `rows`, as in `read_ids`.
 
     Returns
     -------
-    float64 (rows, dim); one id a row, or None where no file names any.
+    float64 (rows, dim); the clip id of each row, or None if no file has ids.
 
     Raises
     ------
     BadCache
-        Files of different widths, some with ids and some without, or another number of
-        ids than of rows.
+        The files differ in width, only some of them have ids, or the numbers of ids and rows
+        differ.
 
     Examples
     --------
@@ -122,20 +122,18 @@ def join_arrays(
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """How `import_feature` treats what it meets.
+    """Options of `import_feature`.
 
     Parameters
     ----------
     sources
-        The files that the values are from: names and SHA-256 go into the feature's
-        parameters.
+        Files of the values; their names and SHA-256 become parameters of the feature.
     skip_unknown
-        Leave out rows of clips that are not in the table.
+        If True, leave out rows of clips that are not in the table.
     replace
-        Whether an earlier feature of the same name, or its net of each fold, may be
-        replaced.
+        If True, an earlier feature of the same name may be replaced, with its nets of all folds.
     provenance
-        JSON values; that of earlier runs stays in the cache's history.
+        JSON values; the provenance of earlier runs stays in the cache's history.
     """
 
     sources: Sequence[Path | str] = ()
@@ -154,45 +152,48 @@ def import_feature(
     table: ClipTable | None = None,
     settings: ImportSettings | None = None,
 ) -> Imported:
-    """Put an array into a cache as a vector feature; everything else in it stays.
+    """Write an array into a cache as a vector feature; everything else in it is kept.
 
-    The cache is made where there is none. Its clips, labels and folds stay as they are.
+    The cache is created if it does not exist. Its clips, labels and folds are kept.
 
     Parameters
     ----------
     path
-        The cache.
-    name, modality
-        Of the feature; ``audio``, ``video`` or another short word, as ``lyrics``.
+        Path of the cache.
+    name
+        Name of the feature.
+    modality
+        ``audio``, ``video`` or another short word, such as ``lyrics``.
     values
-        Numbers (rows, dim). A row with a NaN is missing, as is a clip without a row.
+        Numbers, (rows, dim). A row with a NaN counts as missing, like a clip without a row.
     clip_ids
-        One a row, each once. None: row i is clip i of `table`, or of the cache.
+        Clip id of each row, without repetition. None: row i is clip i of `table`, or of the
+        cache.
     table
-        The clips. Not needed where the cache exists; if given, it must have the same
-        clips, groups and labels, in any order.
+        Clips of a new cache. For an existing cache it is optional; its clips, groups and
+        labels must be those of the cache, in any order.
     settings
-        The default is `ImportSettings()`.
+        Options; default: `ImportSettings()`.
 
     Returns
     -------
-    How many clips have the feature, and which rows were left out.
+    The number of clips that have the feature, and the numbers of omitted rows.
 
     Raises
     ------
     MissingCache
         There is neither a cache nor a table.
     BadCache
-        Ids that are unknown or repeated, a wrong number of rows, infinite or no
-        numbers, no row at all, other clips than the cache's, or a name that is taken.
+        Ids are unknown or repeated, the number of rows is wrong, values are infinite or not
+        numbers, no row is complete, the clips differ from the cache's, or the name is taken.
     CacheBusy
         Another writer holds the cache.
 
     See Also
     --------
-    read_array : Reads the values of a file.
-    join_arrays : Joins those of several files.
-    export_cache : The way back.
+    read_array : Read the values from a file.
+    join_arrays : Join the values of several files.
+    export_cache : Export a feature from a cache.
 
     Examples
     --------
@@ -217,7 +218,7 @@ def import_feature(
     stored, taken = _existing(path, name)
     if stored is not None and table is not None:
         _refuse_other_clips(path, stored, table)
-    # Clips that had no labels may have them now.
+    # Clips of an unlabelled cache may get labels from the table.
     target = table if stored is not None and stored.task == UNLABELLED else stored
     target = target or stored or table
     if target is None:
@@ -236,7 +237,7 @@ def import_feature(
                 {"name": Path(file).name, "sha256": content_digest(Path(file))}
                 for file in settings.sources
             ],
-            # Other values, or the same ones for other clips, are another feature.
+            # Other values, or other clips for the same values, are another feature.
             "aligned": _digest(rows),
         },
         protocol="imported",
@@ -254,8 +255,8 @@ def import_feature(
 class _Rows:
     """Rows of known clips, as they are stored."""
 
-    values: F32  # (rows, dim), NaN where missing
-    present: Bools  # (rows,): all numbers of the row are given
+    values: F32  # (rows, dim), NaN if missing
+    present: Bools  # (rows,), True if no number of the row is missing
     clip_ids: tuple[str, ...]
     incomplete: int
     skipped: int
@@ -268,7 +269,7 @@ def _aligned_rows(
     where: str,
     settings: ImportSettings,
 ) -> _Rows:
-    """The rows of clips that are `known`, by their ids or by their order."""
+    """Return the rows of `known` clips, aligned by their ids or by their order."""
     numbers = _numbers(values, where)
     if clip_ids is None and len(numbers) != len(known):
         raise BadCache(
@@ -287,13 +288,13 @@ def _aligned_rows(
 
 
 def _existing(path: Path, name: str) -> tuple[ClipTable | None, frozenset[str]]:
-    """The cache's clips, None without a cache, and the digests of a feature of that name."""
+    """Return the cache's clips (or None), and the digests of its features of that name."""
     if path.exists():
         with open_cache(path) as cache:
             taken = {spec.digest for spec in cache.specs if spec.name == name}
             return cache.table, frozenset(taken)
     if shard_paths(parts_folder(path)):
-        # Its folds would be lost, and with them the clips that each net may be tested on.
+        # Its folds would be lost, and so the clips that each net may be tested on.
         raise BadCache(
             f"{path}: an extraction left it unfinished: let it end, or run "
             f"'mvemo cache repair {path}', then import"
@@ -302,7 +303,7 @@ def _existing(path: Path, name: str) -> tuple[ClipTable | None, frozenset[str]]:
 
 
 def _refuse_other_clips(path: Path, stored: ClipTable, table: ClipTable) -> None:
-    """Refuse a table of other clips, labels or groups than those of the cache."""
+    """Refuse a table whose clips, labels or groups differ from those of the cache."""
     if set(stored.clip_ids) != set(table.clip_ids):
         new = [clip for clip in table.clip_ids if clip not in set(stored.clip_ids)]
         missing = [clip for clip in stored.clip_ids if clip not in set(table.clip_ids)]
@@ -343,7 +344,7 @@ def _numbers(values: NDArray[Any], where: str) -> F64:
 def _known_rows(
     ids: Sequence[str], n_rows: int, known: frozenset[str], where: str, skip_unknown: bool
 ) -> tuple[Ints, int]:
-    """Numbers of the rows of known clips, and how many rows are of others."""
+    """Return the indices of the rows of known clips, and the number of other rows."""
     if len(ids) != n_rows:
         raise BadCache(f"{where}: {len(ids)} clip ids for {n_rows} rows")
     unknown = [clip for clip in ids if clip not in known]
@@ -368,7 +369,7 @@ def _known_rows(
 
 
 def _as_stored(numbers: F64, present: Bools, ids: Sequence[str], where: str) -> F32:
-    """The values as float32; rows that are not `present` are NaN."""
+    """Return the values as float32, with NaN in rows that are not `present`."""
     with np.errstate(over="ignore"):
         rows = numbers.astype(np.float32)
     infinite = np.flatnonzero(np.isinf(rows).any(axis=1))
@@ -382,7 +383,7 @@ def _as_stored(numbers: F64, present: Bools, ids: Sequence[str], where: str) -> 
 
 
 def _digest(rows: _Rows) -> str:
-    """SHA-256 of clip ids and values, whatever order the rows came in."""
+    """Return the SHA-256 of clip ids and values, independent of the order of rows."""
     state = hashlib.sha256()
     for i in sorted(np.flatnonzero(rows.present).tolist(), key=lambda i: rows.clip_ids[i]):
         state.update(rows.clip_ids[i].encode("utf-8", "surrogatepass") + b"\0")

@@ -1,1 +1,1 @@
-"""What lies where in the HDF5 file: its parts, their checksums, and how it is opened."""
+"""HDF5 file format of the cache: layout, checksums, and safe reading."""

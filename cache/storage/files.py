@@ -1,29 +1,168 @@
-"""Open files of features, and which files a path means."""
+"""Files of a cache: opening with checks of the header, and reading of their parts on demand."""
 
 from __future__ import annotations
 
+import stat
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
+from importlib import metadata
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
 
-from mvemo.cache.errors import BadCache, MissingCache
+import h5py
+
+from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
+from mvemo.cache.failures import Failures
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.extras import read_curves, read_failures, read_provenance
 from mvemo.cache.storage.index import feature_label, read_spec
-from mvemo.cache.storage.layout import read_table
-from mvemo.cache.storage.opening import DAMAGE, open_file, parts_folder, reason
-from mvemo.cache.storage.plain import attribute, part
+from mvemo.cache.storage.layout import read_curves, read_failures, read_provenance, read_table
+from mvemo.cache.storage.plain import attribute, has_attribute, part, write_attribute
 from mvemo.cache.table import ClipTable
-from mvemo.cache.types import Curves, Failures
+from mvemo.cache.types import Curves
+from mvemo.manifests.files import shown
 
 T = TypeVar("T")
+FORMAT = "mvemo features"
+SCHEMA = 1
+# File format of HDF5 1.10, which checksums its metadata, unlike the default.
+LIBVER = ("v110", "v110")
+
+# Exceptions of h5py and of our readers on a damaged file. RuntimeError includes RecursionError.
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+)
+
+
+def reason(error: BaseException) -> str:
+    """Return in one line why a part of a file cannot be read."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split())[:300] or type(error).__name__
+
+
+def parts_folder(path: Path) -> Path:
+    """Return the folder of the shards of an unfinished run."""
+    return path.with_name(path.name + ".parts")
+
+
+def open_file(path: Path) -> Any:
+    """Open a cache file for reading.
+
+    It raises MissingCache for a missing file, BadCache for a file that is not a complete cache of a
+    known schema, and CacheError for a file that cannot be read.
+    """
+    try:
+        # A pipe would block.
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise BadCache(f"{path}: no plain file, where a feature cache is needed")
+        with path.open("rb") as raw:
+            start = raw.read(8)
+    except FileNotFoundError:
+        parts = parts_folder(path)
+        hint = (
+            f"; an unfinished run left rows in {parts.name}: run the same command again, or "
+            f"'mvemo cache repair {path}'"
+            if any(parts.glob("[0-9]*-*.h5"))
+            else ""
+        )
+        raise MissingCache(f"{path}: there is no such file{hint}") from None
+    except IsADirectoryError:
+        raise BadCache(f"{path}: a folder, where a feature cache (HDF5 file) is needed") from None
+    except OSError as error:
+        raise CacheError(f"{path}: {error.strerror}") from None
+    if start != b"\x89HDF\r\n\x1a\n":
+        what = "an empty file" if not start else f"no HDF5 file (it starts with {start!r})"
+        raise BadCache(f"{path}: {what}, where a feature cache is needed")
+    try:
+        file = _open_hdf5(path)
+    except DAMAGE as error:
+        text = str(error)
+        what = "truncated" if "truncated" in text else f"damaged ({text})"
+        raise DamagedCache(
+            f"{path}: a {what} HDF5 file: copy it again, or extract again with --force"
+        ) from None
+    try:
+        _check_header(file, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _open_hdf5(path: Path) -> Any:
+    """Open with h5py's default locking flags, so that a notebook can open the same file.
+
+    HDF5 refuses to open a file twice in one program with different flags. Nobody ever writes to a
+    finished cache, so locks do not matter: if the default flags fail because of locks, others are
+    tried.
+    """
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if "lock" not in str(error):
+            raise
+        try:
+            return h5py.File(path, "r", locking=False)
+        except OSError:
+            return h5py.File(path, "r", locking=True)
+
+
+def _check_header(file: Any, path: Path) -> None:
+    """Raise BadCache for a file that is not a cache of a known schema."""
+    try:
+        kind = attribute(file, "format", str) if has_attribute(file, "format") else ""
+    except DAMAGE as error:
+        raise BadCache(f"{path}: a damaged HDF5 file ({reason(error)}): copy it again") from None
+    if kind != FORMAT:
+        raise BadCache(f"{path}: an HDF5 file, but no feature cache of mvemo")
+    try:
+        schema = attribute(file, "schema", int)
+        made_by = shown(attribute(file, "mvemo", str)).strip("'")
+    except DAMAGE as error:
+        raise BadCache(f"{path}: its header is damaged ({reason(error)}): copy it again") from None
+    if schema < 1:
+        raise BadCache(f"{path}: schema {schema!r} is none of mvemo's: copy or extract it again")
+    for name in ("clips", "features", "failures"):
+        try:
+            part(file, name)
+        except DAMAGE as error:
+            raise BadCache(
+                f"{path}: no whole cache ({reason(error)}): copy it again, or extract again"
+            ) from None
+    if schema > SCHEMA:
+        raise BadCache(
+            f"{path}: schema {schema}, but mvemo {code_version()} reads up to schema {SCHEMA}: "
+            f"install mvemo {made_by} or later"
+        )
+
+
+@cache
+def code_version() -> str:
+    """Return the version of the installed mvemo."""
+    try:
+        return metadata.version("mvemo")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def write_header(file: Any) -> None:
+    """Mark a file as a cache of the current schema."""
+    write_attribute(file, "format", FORMAT)
+    file.attrs["schema"] = SCHEMA
+    write_attribute(file, "mvemo", code_version())
 
 
 def cache_files(path: Path) -> tuple[Path, ...]:
-    """The file itself, or the shards of a folder: its ``*.h5`` files, by name."""
+    """Return the file itself, or the shards of a folder: its ``*.h5`` files, by name."""
     if not path.is_dir():
         return (path,)
     files = tuple(sorted(p for p in path.glob("*.h5") if p.is_file() and p.name[0] != "."))
@@ -41,7 +180,7 @@ def cache_files(path: Path) -> tuple[Path, ...]:
 
 
 def refuse_folder(path: Path) -> None:
-    """Refuse a folder of shards where one file is to be changed."""
+    """Raise BadCache for a folder of shards, which cannot be changed."""
     if path.is_dir():
         raise BadCache(
             f"{path}: a folder, where a feature cache is to be written; shards in a folder are "
@@ -50,9 +189,9 @@ def refuse_folder(path: Path) -> None:
 
 
 class FilePool:
-    """Open files, the least recently used closed first: shards may be many.
+    """Open files; if there are many, the least recently used are closed.
 
-    A file that is opened again must be the one that was closed.
+    A file that is opened again must be unchanged.
     """
 
     def __init__(self, limit: int = 64) -> None:
@@ -63,7 +202,7 @@ class FilePool:
         self._closed = False
 
     def get(self, path: Path) -> Any:
-        """The open file of a path."""
+        """Return the open file of a path."""
         with self.lock:
             if self._closed:
                 raise BadCache(f"{path}: this cache is closed: open it again")
@@ -84,7 +223,7 @@ class FilePool:
             raise BadCache(f"{path}: was replaced while it was read: open the cache again")
 
     def close(self) -> None:
-        """Close them all, for good."""
+        """Close all files; the pool cannot be used again."""
         with self.lock:
             self._closed = True
             while self._files:
@@ -92,21 +231,14 @@ class FilePool:
 
 
 class CacheFile:
-    """A file of a cache: its clips and specs in memory, all else read when it is needed.
-
-    Parameters
-    ----------
-    path
-        The file.
-    pool
-        Keeps it open.
+    """File of a cache, with its clips and specs in memory; everything else is read on demand.
 
     Attributes
     ----------
     table
-        Its clips; of a shard often not all of the cache's.
+        Clips of the file; a shard often has only some of the cache's.
     groups
-        (feature, fold) to the spec, `trained_on` filled in, and the name of its HDF5 group.
+        (feature, fold) to its spec, with `trained_on`, and the name of its HDF5 group.
     """
 
     def __init__(self, path: Path, pool: FilePool) -> None:
@@ -123,35 +255,35 @@ class CacheFile:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name in messages."""
         return str(self.path)
 
     @property
     def failures(self) -> Failures:
-        """Read anew."""
+        """Failures, read on each access."""
         return self.read("failures", read_failures)
 
     @property
     def curves(self) -> Curves:
-        """Read anew."""
+        """Training curves, read on each access."""
         return self.read("curves", read_curves)
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """What the writer stated."""
+        """Provenance that the writer stated."""
         return self.read("provenance", read_provenance)
 
     def index_checksum(self, name: str, fold: int | None) -> str:
-        """Checksum of a feature's index as the file states it."""
+        """Return the stated checksum of a feature's index."""
         group = self.groups[name, fold][1]
         return self.read_feature(group, lambda item: str(attribute(item, "checksum", str)))
 
     def read_feature(self, group: str, read: Callable[[Any], T]) -> T:
-        """Read from the HDF5 group of a feature."""
+        """Call `read` with the HDF5 group of a feature."""
         return self.read(f"feature {group}", lambda file: read(part(file["features"], group)))
 
     def read(self, what: str, read: Callable[[Any], T]) -> T:
-        """Read from the open file."""
+        """Call `read` with the open file; raise BadCache if it is damaged."""
         with self._pool.lock:
             file = self._pool.get(self.path)
             try:

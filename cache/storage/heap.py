@@ -1,8 +1,8 @@
-"""Texts of HDF5 files, read from where they lie without HDF5.
+"""Reader of texts in HDF5 files that does not use HDF5.
 
-A data set of texts has a reference for each: its length, and the place and number of an object in
-a global heap, collections of such objects. HDF5 does not end where a damaged collection has an
-object that is no bytes long, and nothing can interrupt it; so collections are walked here.
+A data set of texts holds a reference for each text: its length, and the address of a global heap
+collection with the number of an object in it. HDF5 loops endlessly, and cannot be interrupted, on
+a damaged collection with an object of size 0. Therefore collections are parsed here.
 
 The formats are those of the HDF5 File Format Specification, sections III.E (Global Heap) and VIII
 (References to variable-length data).
@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-# Of one text: its length, and where it lies in the file.
+# Reference to a text: its length, address of its collection, number of its object.
 REFERENCE = np.dtype([("length", "<u4"), ("place", "<u8"), ("number", "<u4")])
 _COLLECTION = struct.Struct("<4sB3xQ")
 _OBJECT = struct.Struct("<H6xQ")
@@ -26,7 +26,11 @@ ReadAt = Callable[[int, int], bytes]
 
 
 def read_texts(references: NDArray[np.void], name: str, most: int, read_at: ReadAt) -> list[str]:
-    """The UTF-8 texts that references refer to, in their order."""
+    """Return the UTF-8 texts that references point to, in their order.
+
+    `most` limits the total bytes, because many references may point to one long text. `read_at`
+    returns the bytes at an address, fewer at the end of the file. Damage raises ValueError.
+    """
     total = int(references["length"].sum(dtype=np.int64))
     if total > most:
         raise ValueError(f"{name} announces texts of {total:,} bytes, more than the file has")
@@ -61,20 +65,20 @@ def _read_collection(place: int, name: str, most: int, read_at: ReadAt) -> bytes
     raise ValueError(f"the texts of {name} are damaged")
 
 
-# Data sets share collections: a cache has some, and hundreds of texts.
+# Data sets share collections, so parsed ones are cached.
 @lru_cache(maxsize=8)
 def _objects_of(content: bytes) -> Mapping[int, tuple[int, int]]:
-    """Number of each object of a collection to the start and end of its data.
+    """Map the number of each object in a collection to the start and end of its data.
 
-    None at all where the collection is damaged.
+    A damaged collection gives an empty mapping.
     """
     objects: dict[int, tuple[int, int]] = {}
     start, end = _COLLECTION.size + _OBJECT.size, len(content)
-    # Less than an object's head is left free at the end.
+    # At the end, less free space than an object's header may remain.
     while start <= end:
         number, size = _OBJECT.unpack_from(content, start - _OBJECT.size)
         if not number:
-            # Free space, whose size has its head in it, is the last.
+            # Object 0 is the free space at the end; its size includes the header.
             return objects if start - _OBJECT.size + size == end else {}
         objects[number] = start, start + size
         start += (size + 7 & ~7) + _OBJECT.size

@@ -1,4 +1,4 @@
-"""Features in a cache file: their records, and where the rows of their values lie."""
+"""Features in a cache file: specs, indexes, and access to their values."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ import xxhash
 from numpy.typing import NDArray
 
 from mvemo.cache.spec import HALF_ABSOLUTE, HALF_RELATIVE, FeatureSpec, Kind, check_modality
-from mvemo.cache.storage.encoding import CHECKSUM, text_checksum
-from mvemo.cache.storage.layout import MISFIT, read_strings, read_text, write_strings, write_text
+from mvemo.cache.storage.layout import (
+    CHECKSUM,
+    MISFIT,
+    read_strings,
+    read_text,
+    text_checksum,
+    write_strings,
+    write_text,
+)
 from mvemo.cache.storage.plain import (
     PlainArray,
     array_of,
@@ -28,25 +35,25 @@ from mvemo.manifests.files import parse_json, shown
 
 
 def feature_label(spec: FeatureSpec) -> str:
-    """``music1d`` or ``music1d@fold0``: a feature's variant in words."""
+    """Return the name of a feature's variant: ``music1d`` or ``music1d@fold0``."""
     return spec.name if spec.fold is None else f"{spec.name}@fold{spec.fold}"
 
 
 @dataclass(frozen=True)
 class Index:
-    """All of a stored feature but its values."""
+    """Everything about a stored feature except its values."""
 
     spec: FeatureSpec  # with `trained_on`
-    present: Bools  # bool (clips,)
-    keys: NDArray[np.bytes_]  # bytes (clips,), empty where missing
-    checksums: Bytes  # uint8 (clips, 16)
-    frames: Ints  # int64 (clips,): frames of a sequence, 1 for a vector, 0 where missing
-    # How many training clips all shards of a run together name, of which this one names its
-    # own alone; 0 where it names all.
+    present: Bools  # (clips,)
+    keys: NDArray[np.bytes_]  # (clips,), empty if missing
+    checksums: Bytes  # (clips, 16)
+    frames: Ints  # (clips,), frames of a sequence, 1 for a vector, 0 if missing
+    # Number of training clips that all shards of a run name together, if this shard names only
+    # its own; 0 if it names all.
     n_trained_on: int = 0
 
     def checksum(self) -> str:
-        """Checksum over the index, of the spec and the nets' training clips too."""
+        """Return the checksum of the index, including spec and training clips."""
         return text_checksum(
             self.spec.digest,
             "\0".join(sorted(self.spec.trained_on)),
@@ -57,11 +64,10 @@ class Index:
         )
 
     def quick_checksum(self, checksum: str) -> str:
-        """XXH3-128 over the index and its `checksum`, a tenth of the time to compute.
+        """Return the XXH3-128 of the index and its `checksum`, in a tenth of the time.
 
-        Readers compare it alone, as `values_checksum`. `checksum` stays what a cache's digest
-        is made of; that of an index with other training clips or another order of them is
-        another.
+        Readers compare only this one, as with `values_checksum`; a cache's digest is made of
+        `checksum`. Unlike `checksum`, it depends on the order of the training clips.
         """
         keys = np.ascontiguousarray(self.keys)
         texts = (checksum, self.spec.digest, str(keys.dtype), *self.spec.trained_on)
@@ -73,12 +79,12 @@ class Index:
 
 
 def _joined(keys: NDArray[np.bytes_]) -> bytes:
-    """Keys with zeros between them, as UTF-8."""
+    """Return the keys joined by zero bytes, as UTF-8."""
     width = keys.dtype.itemsize
     square = np.zeros((len(keys), width + 1), np.uint8)
     square[:, :width] = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, width)
     if width and square[:, width - 1].all():
-        # All of one length: the usual case.
+        # All keys have one length, which is the usual case.
         data = square.tobytes()[:-1]
     else:
         data = b"\0".join(keys.tolist())
@@ -86,7 +92,7 @@ def _joined(keys: NDArray[np.bytes_]) -> bytes:
 
 
 def spec_to_json(spec: FeatureSpec) -> str:
-    """A spec without `trained_on`, as canonical JSON."""
+    """Return a spec without `trained_on` as canonical JSON."""
     facts = {k: getattr(spec, k) for k in spec.__dataclass_fields__ if k != "trained_on"}
     return json.dumps(
         {**facts, "params": dict(spec.params)}, sort_keys=True, ensure_ascii=True, allow_nan=False
@@ -94,7 +100,7 @@ def spec_to_json(spec: FeatureSpec) -> str:
 
 
 def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
-    """Read a feature's spec, `trained_on` included (clips in table order, then others)."""
+    """Read a feature's spec, with `trained_on` (clips in table order, then others)."""
     mask = array_of(group, "trained_on", np.bool_, (len(clip_ids),)).read()
     seen = tuple(compress(clip_ids, mask.tolist()))
     facts = parse_json(read_text(group, "spec"))
@@ -103,7 +109,7 @@ def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
 
 
 def _check_facts(facts: Any) -> None:
-    """Refuse a stored spec with other fields or types than `FeatureSpec` has."""
+    """Raise ValueError for a stored spec with fields or types that `FeatureSpec` lacks."""
     kinds: dict[str, Any] = {
         **dict.fromkeys(("name", "modality", "kind", "extractor", "weights", "protocol"), str),
         **dict.fromkeys(("dim", "version"), int),
@@ -122,9 +128,9 @@ def _check_facts(facts: Any) -> None:
 
 @dataclass(frozen=True)
 class StoredFeature:
-    """A feature as a file has it: its index, its values, and the checksum that these state.
+    """Feature in a file: its index, its values (not read yet) and their checksum.
 
-    The values are not read yet; their checksum is empty in files of mvemo 0.1.
+    The checksum is empty in files of mvemo 0.1.
     """
 
     index: Index
@@ -135,20 +141,20 @@ class StoredFeature:
 def read_feature(
     group: Any, clip_ids: Sequence[str], spec: FeatureSpec | None = None
 ) -> StoredFeature:
-    """Read all of a feature but its values; arguments and errors as of `read_index`."""
-    index, values = _read_index(group, clip_ids, spec)
+    """Read everything about a feature except its values; see `read_index`."""
+    index, values = read_index(group, clip_ids, spec)
     stated = has_attribute(group, "values_checksum")
     return StoredFeature(index, values, attribute(group, "values_checksum", str) if stated else "")
 
 
 def values_array(group: Any, spec: FeatureSpec, frames: Ints | Bools) -> PlainArray:
-    """The values of a feature, not read yet; ValueError where type or shape are others."""
+    """Return the values of a feature, not read yet; raise ValueError for other types or shapes."""
     rows = int(frames.sum()) if spec.kind == "sequence" else len(frames)
     return array_of(group, "values", spec.dtype, (rows, spec.dim))
 
 
 def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
-    """Write all of a feature but `values`."""
+    """Write everything about a feature except `values`."""
     spec = index.spec
     write_attribute(group, "digest", spec.digest)
     if spec.dtype == "<f2":
@@ -170,24 +176,19 @@ def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
     write_strings(group, "trained_on_others", others)
     checksum = index.checksum()
     write_attribute(group, "checksum", checksum)
-    # In the order in which they are read.
+    # The order in which `read_spec` returns them.
     trained_on = (*compress(clip_ids, mask.tolist()), *others)
     index = replace(index, spec=replace(spec, trained_on=trained_on))
     write_attribute(group, "quick_checksum", index.quick_checksum(checksum))
 
 
-def read_index(group: Any, clip_ids: Sequence[str], spec: FeatureSpec | None = None) -> Index:
-    """Read what `write_index` wrote; ValueError where it does not fit its checksum.
-
-    Type and shape of the values are checked, too, without reading them. A `spec` that has
-    been read already is not read again.
-    """
-    return _read_index(group, clip_ids, spec)[0]
-
-
-def _read_index(
-    group: Any, clip_ids: Sequence[str], spec: FeatureSpec | None
+def read_index(
+    group: Any, clip_ids: Sequence[str], spec: FeatureSpec | None = None
 ) -> tuple[Index, PlainArray]:
+    """Read a feature's index, and its values' type and shape; raise ValueError if damaged.
+
+    The values are not read. A given `spec` is not read again.
+    """
     spec = spec or read_spec(group, clip_ids)
     n = len(clip_ids)
     present = array_of(group, "present", np.bool_, (n,)).read()
@@ -216,7 +217,7 @@ def _read_index(
     if ((index.keys != b"") != present).any():
         raise ValueError("clips with a key are not those marked present")
     checksum = attribute(group, "checksum", str)
-    # Files of mvemo 0.1 have no other.
+    # Files of mvemo 0.1 have only `checksum`.
     if has_attribute(group, "quick_checksum"):
         fits = index.quick_checksum(checksum) == attribute(group, "quick_checksum", str)
     else:

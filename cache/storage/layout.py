@@ -1,71 +1,116 @@
-"""Schema 1 of the one portable HDF5 file: what lies where, and how it is read back.
+"""Layout of the HDF5 file (schema 1), its checksums, and all of its content except features.
 
 ::
 
     /                      attrs: format, schema, mvemo
     /clips                 attrs: name, task, k, fold_seed, digest, synthetic, checksum;
-                           scale, predicted_by (where stated)
+                           scale, predicted_by (if stated)
         classes, ids, groups        UTF-8 strings
         labels, folds               aligned to ids
-        splits                      the same; under the holdout protocol alone
+        splits                      aligned to ids; only under the holdout protocol
     /features/<name>[@foldN]        attrs: digest (of the spec), checksum (of the index), order;
                                     values_checksum, quick_checksum (of index and checksum;
-                                    both since mvemo 0.2); n_trained_on (in shards of an
-                                    unfinished run alone)
+                                    both since mvemo 0.2); n_trained_on (only in shards of an
+                                    unfinished run)
         spec                        JSON, without trained_on
         present      bool (clips,)
-        keys         bytes (clips,), empty where missing
-        checksums    uint8 (clips, 16), zero where missing
-        values       vector: float32 (clips, dim), NaN rows where missing
+        keys         bytes (clips,), empty if missing
+        checksums    uint8 (clips, 16), zero if missing
+        values       vector: float32 (clips, dim), NaN rows if missing
                      sequence: float32 (all frames, dim), clips one after the other; or
                      float16, with attributes largest_relative_error and largest_absolute_error
-        offsets      sequence alone: int64 (clips + 1,), rows of `values`
+        offsets      only for sequences: int64 (clips + 1,), rows of `values`
         trained_on   bool (clips,); trained_on_others: ids that are not in `clips`
-    /failures              clips, stages, reasons; cleared (in shards alone True);
+    /failures              clips, stages, reasons; cleared (True only in shards);
                            times, versions (of mvemo; since mvemo 0.2)
     /curves, /provenance   JSON
-    /merged                names of the shards that went into this file
+    /merged                names of the shards that were merged into this file
 
-Everything that HDF5 itself does not checksum has a checksum of ours, so that `verify`
-finds any flipped bit that matters. There are no pickles and no compression filters: any
-HDF5 library from 1.10 on reads the file.
+Everything that HDF5 does not checksum has a checksum of ours, so that `verify` finds every
+flipped bit that matters. There are no pickles and no compression filters: every HDF5 library
+from version 1.10 on can read the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import starmap
 from typing import Any
 
 import h5py
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
-from mvemo.cache.storage.encoding import text_checksum, to_json
+from mvemo.cache.failures import Failures, Reason
 from mvemo.cache.storage.plain import (
     array_of,
     attribute,
     has_attribute,
     part,
-    texts_of,
     write_attribute,
 )
 from mvemo.cache.table import ClipTable
-from mvemo.cache.types import Ints
+from mvemo.cache.types import F32, Curves, Ints
+from mvemo.manifests.files import parse_json, to_json_values
 from mvemo.manifests.labels import label_kind
 
+# Bytes of a checksum of a row (BLAKE2b).
+CHECKSUM = 16
 MISFIT = "it does not fit its checksum"
-# Texts of a clip table that are written where they are not empty.
+# Texts of a clip table that are only written if they are not empty.
 _OPTIONAL = ("scale", "predicted_by")
 
 
 # --- checksums
 
 
+def row_checksum(clip_id: str, key: bytes, row: F32) -> bytes:
+    """Return the BLAKE2b-128 of a row's clip, key and values, which also detects moved rows."""
+    state = hashlib.blake2b(clip_id.encode() + b"\0" + key + b"\0", digest_size=CHECKSUM)
+    state.update(np.ascontiguousarray(row, dtype="<f4").data)
+    return state.digest()
+
+
+def values_checksum(*blocks: F32) -> xxhash.xxh3_128:
+    """Return the XXH3-128 of all values of a feature, as they lie in the file.
+
+    It is thirty times as fast as the checksums of rows, which are only needed to find the damaged
+    row. Neither protects against a forger, who can write both.
+    """
+    state = xxhash.xxh3_128()
+    for block in blocks:
+        state.update(np.ascontiguousarray(block).data.cast("B") if block.size else b"")
+    return state
+
+
+def text_checksum(*parts: str | bytes) -> str:
+    """Return the BLAKE2b-128 of texts (or UTF-8 bytes) as hexadecimal."""
+    state = hashlib.blake2b(digest_size=CHECKSUM)
+    for text in parts:
+        data = text if isinstance(text, bytes) else text.encode()
+        state.update(len(data).to_bytes(8, "little") + data)
+    return state.hexdigest()
+
+
+def to_json(value: Any) -> str:
+    """Return canonical JSON of `to_json_values(value)`."""
+    return json.dumps(
+        to_json_values(value),
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=True,
+        allow_nan=False,
+    )
+
+
 def table_checksum(table: ClipTable) -> str:
-    """Checksum of everything in a clip table."""
+    """Return the checksum of everything in a clip table."""
     single = [table.name, table.task, table.k, table.fold_seed, table.digest, table.synthetic]
-    # Absent parts add nothing, so that tables without them keep the checksum they had.
+    # Absent parts add nothing, so that older tables keep their checksum.
     optional = [] if table.splits is None else [_integers(table.splits)]
     optional += [f"{name} {text}" for name in _OPTIONAL if (text := getattr(table, name))]
     return text_checksum(
@@ -79,7 +124,7 @@ def table_checksum(table: ClipTable) -> str:
 
 
 def _stored_labels(table: ClipTable) -> NDArray[Any]:
-    """The labels as a file holds them."""
+    """Return the labels as they are stored in a file."""
     dtype = np.dtype(label_kind(table.task).dtype).newbyteorder("<")
     return np.ascontiguousarray(table.labels, dtype=dtype)
 
@@ -92,26 +137,26 @@ def _integers(values: Ints) -> str:
 
 
 def write_strings(group: Any, name: str, values: Iterable[str]) -> None:
-    """A data set of UTF-8 strings."""
+    """Write a data set of UTF-8 strings."""
     group.create_dataset(name, data=list(values), dtype=h5py.string_dtype("utf-8"))
 
 
 def read_strings(group: Any, name: str) -> tuple[str, ...]:
-    """The strings of `write_strings`."""
-    texts = texts_of(group, name)
+    """Read the strings of `write_strings`."""
+    texts = array_of(group, name).texts()
     if texts.ndim != 1:
         raise ValueError(f"{name} is of shape {texts.shape}, needed is a list")
     return tuple(texts.tolist())
 
 
 def write_text(group: Any, name: str, text: str) -> None:
-    """One string with its checksum; a data set, since attributes have a size limit."""
+    """Write one string with its checksum, as a data set because attributes are limited in size."""
     item = group.create_dataset(name, data=text, dtype=h5py.string_dtype("utf-8"))
     write_attribute(item, "checksum", text_checksum(text))
 
 
 def read_text(group: Any, name: str) -> str:
-    """The string of `write_text`; ValueError where it does not fit its checksum."""
+    """Read the string of `write_text`; raise ValueError if it does not match its checksum."""
     array = array_of(group, name, shape=())
     text = str(array.texts())
     if text_checksum(text) != attribute(array.item, "checksum", str):
@@ -123,7 +168,7 @@ def read_text(group: Any, name: str) -> str:
 
 
 def subset(table: ClipTable, rows: Sequence[int]) -> ClipTable:
-    """The table of some clips, in the order given."""
+    """Return the table of some clips, in the given order."""
     return replace(
         table,
         clip_ids=tuple(table.clip_ids[i] for i in rows),
@@ -157,7 +202,7 @@ def write_table(file: Any, table: ClipTable) -> None:
 
 
 def read_table(file: Any) -> ClipTable:
-    """Read ``/clips``; ValueError where it does not fit its checksum or has no task of ours."""
+    """Read ``/clips``; raise ValueError for a wrong checksum or an unknown task."""
     group = part(file, "clips")
     task = attribute(group, "task", str)
     ids = read_strings(group, "ids")
@@ -181,3 +226,115 @@ def read_table(file: Any) -> ClipTable:
     if table_checksum(table) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)
     return table
+
+
+# --- failures, curves and provenance
+
+
+def write_extras(
+    file: Any,
+    failures: Failures,
+    curves: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    merged: Sequence[str] = (),
+) -> None:
+    """Write failures, curves, provenance, and the names of merged shards."""
+    write_strings(file, "merged", merged)
+    group = file.create_group("failures")
+    items = sorted(failures.items(), key=lambda item: item[0])
+    columns = {
+        "clips": [clip for (clip, _), _ in items],
+        "stages": [stage for (_, stage), _ in items],
+        "reasons": [reason.text if reason else "" for _, reason in items],
+        "times": [reason.time if reason else "" for _, reason in items],
+        "versions": [reason.version if reason else "" for _, reason in items],
+    }
+    for name, values in columns.items():
+        write_strings(group, name, values)
+    cleared = np.array([reason is None for _, reason in items], dtype=np.bool_)
+    group.create_dataset("cleared", data=cleared)
+    write_attribute(group, "checksum", _failures_checksum(failures))
+    origins = _origins_checksum(columns["times"], columns["versions"])
+    write_attribute(group, "origin_checksum", origins)
+    write_text(file, "curves", to_json(curves))
+    write_text(file, "provenance", to_json(provenance))
+
+
+def _failures_checksum(failures: Failures) -> str:
+    """Return the checksum of failures, independent of their order."""
+    return text_checksum(
+        to_json(
+            sorted(
+                [*clip_stage, why is None, None if why is None else why.text]
+                for clip_stage, why in failures.items()
+            )
+        )
+    )
+
+
+def _origins_checksum(times: Sequence[str], versions: Sequence[str]) -> str:
+    return text_checksum("\0".join(times), "\0".join(versions))
+
+
+def read_failures(file: Any) -> Failures:
+    """Read ``/failures``; raise ValueError if they do not match their checksum."""
+    group = part(file, "failures")
+    clips = read_strings(group, "clips")
+    times = versions = ("",) * len(clips)
+    if has_attribute(group, "origin_checksum"):
+        times, versions = read_strings(group, "times"), read_strings(group, "versions")
+        if _origins_checksum(times, versions) != attribute(group, "origin_checksum", str):
+            raise ValueError(MISFIT)
+    rows = zip(
+        clips,
+        read_strings(group, "stages"),
+        starmap(Reason, zip(read_strings(group, "reasons"), times, versions, strict=True)),
+        array_of(group, "cleared", np.bool_, (len(clips),)).read().tolist(),
+        strict=True,
+    )
+    failures: Failures = {
+        (clip, stage): None if is_cleared else reason for clip, stage, reason, is_cleared in rows
+    }
+    if _failures_checksum(failures) != attribute(group, "checksum", str):
+        raise ValueError(MISFIT)
+    return failures
+
+
+def read_curves(file: Any) -> Curves:
+    """Read ``/curves``; raise ValueError if they are not named series of numbers."""
+    stored = parse_json(read_text(file, "curves"))
+    for series in _values_of(stored, "curves"):
+        for values in _values_of(series, "a curve"):
+            if not isinstance(values, list) or not all(
+                v is None or (isinstance(v, (int, float)) and not isinstance(v, bool))
+                for v in values
+            ):
+                raise ValueError("a curve has values that are no numbers")
+    return {
+        name: {
+            key: [float("nan") if v is None else float(v) for v in series]
+            for key, series in curve.items()
+        }
+        for name, curve in stored.items()
+    }
+
+
+def read_provenance(file: Any) -> dict[str, Any]:
+    """Read ``/provenance``; raise ValueError unless it and its history are records."""
+    stored = parse_json(read_text(file, "provenance"))
+    _values_of(stored, "provenance")
+    history = stored.get("history", [])
+    if not isinstance(history, list) or not all(isinstance(item, dict) for item in history):
+        raise ValueError("its history is no list of records")
+    return dict(stored)
+
+
+def read_merged(file: Any) -> tuple[str, ...]:
+    """Read the names of the shards that were merged into the file."""
+    return read_strings(file, "merged")
+
+
+def _values_of(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is a {type(value).__name__}, needed is a record")
+    return list(value.values())

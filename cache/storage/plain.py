@@ -1,9 +1,9 @@
-"""Parts of HDF5 files of any origin, read only where they lie in the file itself.
+"""Safe reading of HDF5 files of any origin.
 
-HDF5 can keep a name's data elsewhere: behind soft and external links, in other files as
-external or virtual storage. None of that is followed. Every size is checked before
-anything is read: an array of a cache has as many bytes in the file as in memory (caches
-are not compressed), and texts together are no longer than the file.
+HDF5 can store data elsewhere: behind soft and external links, or in other files as external or
+virtual storage. None of these is followed. Every size is checked before anything is read: an
+array of a cache has as many bytes in the file as in memory (caches are not compressed), and all
+texts together are not longer than the file.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _TEXT: np.dtype[Any] = h5py.string_dtype("utf-8")
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What reading any array of a file needs to know of it; asked once for a whole group."""
+    """Facts of a file that are needed to read its arrays; queried once per group."""
 
-    n_bytes: int  # of the file
-    handle: int  # HDF5's own handle of it
-    sizes: tuple[int, int]  # bytes of an address and of a length in it
-    base: int  # where it begins, behind a block of another program: addresses are from there
+    n_bytes: int  # size of the file
+    handle: int  # file descriptor that HDF5 uses
+    sizes: tuple[int, int]  # bytes of an address and of a length
+    base: int  # offset that all addresses are relative to (size of the user block)
 
     @classmethod
     def of(cls, place: Any) -> FileFacts:
-        """Of the file that HDF5's handle of a group or data set is in."""
+        """Return the facts of the file that contains a group or data set."""
         file = h5py.h5i.get_file_id(place)
         created = file.get_create_plist()
         return cls(
@@ -48,7 +48,7 @@ class FileFacts:
 
 
 class PlainGroup(h5py.Group):  # type: ignore[misc]
-    """A group, with what reading its arrays needs; made by `part`."""
+    """Group with the facts that are needed to read its arrays; returned by `part`."""
 
     def __init__(self, place: Any) -> None:
         super().__init__(place)
@@ -56,7 +56,7 @@ class PlainGroup(h5py.Group):  # type: ignore[misc]
 
 
 def part(group: Any, name: str) -> PlainGroup:
-    """The group of a name, if it is an ordinary member."""
+    """Return the group of a name; raise KeyError or ValueError unless it is an ordinary member."""
     item = _member(group, name)
     if not isinstance(item, h5py.h5g.GroupID):
         raise ValueError(f"{name} is no group")
@@ -64,7 +64,7 @@ def part(group: Any, name: str) -> PlainGroup:
 
 
 def _member(group: Any, name: str) -> Any:
-    """HDF5's handle of an ordinary member: past h5py's objects, as a cache has hundreds."""
+    """Return HDF5's handle of an ordinary member; h5py's objects would be slower."""
     place, key = group.id, name.encode()
     try:
         link = place.links.get_info(key)
@@ -78,9 +78,9 @@ def _member(group: Any, name: str) -> Any:
 
 
 def write_attribute(group: Any, name: str, text: str) -> None:
-    """An attribute of text, of fixed length: it lies in the group's own header, with a checksum.
+    """Write a text attribute of fixed length, which lies in the group's own header with a checksum.
 
-    Texts of variable length lie in a heap, and HDF5 runs for ever where that is damaged.
+    Texts of variable length lie in a heap, and HDF5 loops endlessly if that is damaged.
     """
     content = text.encode()
     dtype = h5py.string_dtype("utf-8", max(1, len(content)))
@@ -88,10 +88,10 @@ def write_attribute(group: Any, name: str, text: str) -> None:
 
 
 def attribute(group: Any, name: str, kind: type[Any]) -> Any:
-    """A single value of an attribute, as ``str``, ``int`` or ``bool``."""
+    """Return an attribute as ``str``, ``int`` or ``bool``, or raise KeyError or ValueError."""
     if not has_attribute(group, name):
         raise KeyError(f"attribute {name} is missing")
-    # Past h5py's own reading of attributes, which takes four times as long: a cache has hundreds.
+    # The low-level API: h5py's attributes take four times as long, and a cache has hundreds.
     stored = h5py.h5a.open(_place(group), name.encode())
     if stored.shape != ():
         raise ValueError(f"attribute {name} is no single value")
@@ -112,35 +112,35 @@ def attribute(group: Any, name: str, kind: type[Any]) -> Any:
 
 
 def has_attribute(group: Any, name: str) -> bool:
-    """Whether a group or data set has an attribute, without reading it."""
+    """Return True if a group or data set has an attribute."""
     return bool(h5py.h5a.exists(_place(group), name.encode()))
 
 
 def _place(group: Any) -> Any:
-    """HDF5's handle of a group or data set, which may be given as such."""
+    """Return HDF5's handle of a group or data set, or the handle itself."""
     return group.id if isinstance(group, h5py.HLObject) else group
 
 
 @dataclass(frozen=True)
 class PlainArray:
-    """An array of a cache, in one piece of its file and not read yet; made by `array_of`.
+    """Array of a cache that lies in one piece in its file and is not read yet; see `array_of`.
 
-    Values are read where they lie, past HDF5: several threads may read at once, and nothing
-    is copied twice.
+    Values are read directly from the file and not through HDF5, so several threads may read at the
+    same time, and nothing is copied twice.
     """
 
     item: Any  # HDF5's handle
-    name: str  # for messages
-    shape: tuple[int, ...]  # of all of it
-    dtype: np.dtype[Any]  # of all of it
-    offset: int | None  # of its first byte in the file; None where only HDF5 can read it
+    name: str  # name in messages
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int | None  # offset of the first byte in the file; None if only HDF5 can read it
     _facts: FileFacts
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows `start` to `stop`, or all of an array of any shape."""
+        """Return rows `start` to `stop`, or the whole array."""
         if not self.shape:
             values = np.empty((), self.dtype)
         else:
@@ -169,7 +169,7 @@ class PlainArray:
             left, place = left[count:], place + count
 
     def texts(self) -> NDArray[np.object_]:
-        """All UTF-8 texts, together no longer than the file."""
+        """Return all UTF-8 texts; raise ValueError if they are longer than the file."""
         if self.dtype.kind != "O" or h5py.check_string_dtype(self.dtype) is None:
             raise ValueError(f"{self.name} is {self.dtype}, needed are texts")
         if not math.prod(self.shape):
@@ -182,7 +182,11 @@ class PlainArray:
 def array_of(
     group: Any, name: str, dtype: Any = None, shape: tuple[int, ...] | None = None
 ) -> PlainArray:
-    """An array of a cache, not read yet; its values take their own bytes of the file."""
+    """Return an array of a cache, not read yet.
+
+    KeyError or ValueError is raised if it is missing, of another type or shape, compressed, or not
+    stored in the file itself.
+    """
     item = _member(group, name)
     if not isinstance(item, h5py.h5d.DatasetID):
         raise ValueError(f"{name} is no data set")
@@ -210,7 +214,7 @@ def array_of(
 
 
 def _dtype_of(kept: Any, expected: Any) -> np.dtype[Any]:
-    """The numpy type of a stored one: to compare takes a fifth of the time to translate."""
+    """Return the numpy type of a stored type; comparing takes a fifth of the time to translate."""
     dtype: np.dtype[Any] | None = None if expected is None else np.dtype(expected)
     if dtype is None or not kept.equal(_hdf5_type(dtype)):
         is_text = isinstance(kept, h5py.h5t.TypeStringID) and kept.is_variable_str()
@@ -224,7 +228,7 @@ def _hdf5_type(dtype: np.dtype[Any]) -> Any:
 
 
 def _check_layout(item: Any, name: str) -> None:
-    """Refuse an array that is in no one piece of its file, unless it is empty or very small."""
+    """Refuse an array that is not in one piece of its file, unless it is empty or very small."""
     created = item.get_create_plist()
     layout = created.get_layout()
     if layout == h5py.h5d.VIRTUAL or created.get_external_count():
@@ -233,13 +237,8 @@ def _check_layout(item: Any, name: str) -> None:
         raise ValueError(f"{name} is compressed or in chunks, which no cache is")
 
 
-def texts_of(group: Any, name: str, shape: tuple[int, ...] | None = None) -> NDArray[np.object_]:
-    """UTF-8 texts of a cache's data set, together no longer than the file."""
-    return array_of(group, name, shape=shape).texts()
-
-
 def _texts(item: Any, name: str, count: int, facts: FileFacts) -> list[str]:
-    """Texts of a data set in one piece of its file, together no longer than it."""
+    """Return the texts of a data set that lies in one piece, together not longer than the file."""
     if facts.sizes != (8, 8):
         raise ValueError(f"{name} is in a file of small addresses, which is not read")
     with open(os.fsdecode(h5py.h5f.get_name(item)), "rb", buffering=0) as raw:
@@ -260,14 +259,9 @@ def _texts(item: Any, name: str, count: int, facts: FileFacts) -> list[str]:
 
 
 class PlainDataSets(Mapping[str, Any]):
-    """All data sets of another program's HDF5 file by path, which may be compressed.
+    """All data sets of another program's HDF5 file by path; they may be compressed.
 
-    Parameters
-    ----------
-    file
-        The open file.
-    size
-        Of the file, in bytes; see `mvemo.manifests.arrays.most_bytes`.
+    `size` is that of the file in bytes; `mvemo.manifests.arrays.most_bytes` limits the memory.
     """
 
     def __init__(self, file: Any, size: int) -> None:
@@ -299,7 +293,7 @@ class PlainDataSets(Mapping[str, Any]):
                     f"{stored:,} of it"
                 )
             if text and item.id.get_offset() is not None:
-                # HDF5 reads them again, but may never end where they are damaged.
+                # Checked before HDF5 reads them, because it may loop endlessly on damaged texts.
                 _texts(item.id, name, item.size, replace(FileFacts.of(item.id), n_bytes=self._most))
         return item
 

@@ -1,1 +1,1 @@
-"""How a cache file comes about: sources of rows, a plan of the file, shards and the lock."""
+"""Writing of cache files: sources of rows, plans of files, shards and the lock."""

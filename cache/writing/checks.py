@@ -1,4 +1,4 @@
-"""What may go into a cache: tables, specs and values, each refused in one line."""
+"""Checks of tables, specs and values before they are written to a cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mvemo.manifests.labels import label_kind
 
 
 def check_table(table: ClipTable, where: str) -> None:
-    """Refuse a table that a file cannot hold."""
+    """Raise BadCache for a table that a file cannot hold."""
     n = len(table)
     try:
         shape = label_kind(table.task).shape(n, len(table.classes))
@@ -43,7 +43,7 @@ def check_table(table: ClipTable, where: str) -> None:
 
 
 def check_texts(texts: Sequence[str], where: str) -> None:
-    """Refuse strings that HDF5 cannot hold: with NUL, or of no valid Unicode."""
+    """Raise BadCache for strings that HDF5 cannot hold: with NUL, or not valid Unicode."""
     if _is_storable("".join(texts)):
         return
     bad = next(text for text in texts if not _is_storable(text))
@@ -58,7 +58,7 @@ def _is_storable(text: str) -> bool:
 
 
 def check_spec(spec: FeatureSpec, where: str) -> None:
-    """Refuse a spec that a file cannot hold, or that contradicts itself."""
+    """Raise BadCache for a spec that a file cannot hold, or that contradicts itself."""
     label = f"{where}: feature {spec.name!r}"
     if not spec.name or "/" in spec.name or spec.name in (".", "..") or not spec.name.isprintable():
         raise BadCache(f"{label}: a name needs printable characters, and no slash")
@@ -79,7 +79,7 @@ def check_spec(spec: FeatureSpec, where: str) -> None:
 
 
 def checked_values(spec: FeatureSpec, array: F32, where: str) -> F32:
-    """A copy of a row's values; refuses those that do not fit the spec."""
+    """Return a copy of a row's values; raise BadCache if they do not match the spec."""
     if not isinstance(array, np.ndarray) or array.dtype != np.float32:
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise BadCache(f"{where}: {kind} was given, a float32 array is needed")
@@ -98,6 +98,6 @@ def checked_values(spec: FeatureSpec, array: F32, where: str) -> F32:
             raise BadCache(
                 f"{where}: {largest:.6g} is beyond float16's {HALF_LARGEST:g}: store it as float32"
             )
-        # As it will be read, so that its checksum is of that.
+        # The checksum must be that of the rounded values, as they will be read.
         array = array.astype("<f2")
     return np.array(array, dtype="<f4", order="C")

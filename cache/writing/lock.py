@@ -1,35 +1,35 @@
-"""One writer at a time, and who it is."""
+"""Lock of a cache, which allows one writer at a time."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 import filelock
 
 from mvemo.cache.errors import CacheBusy, CacheError, MissingCache
-from mvemo.cache.storage.files import refuse_folder
-from mvemo.cache.storage.opening import parts_folder
+from mvemo.cache.storage.files import FilePool, parts_folder, refuse_folder
 from mvemo.manifests.files import parse_json
 
-# Set to 1 where the file system has no locks.
+# Environment variable, set to 1 for file systems without locks.
 NO_LOCK = "MVEMO_NO_LOCK"
 
 
 class WriterLock:
-    """The right to write one cache, from construction to `release`.
+    """Exclusive right to write one cache, from construction to `release`.
 
-    The operating system holds the lock (on ``<cache>.lock``, which stays behind, empty),
-    so it ends with its process, however that ends. Who holds it is written beside the
-    shards, since the content of a lock file is not readable everywhere.
+    The operating system holds the lock (on ``<cache>.lock``, an empty file that stays), so it ends
+    with the process in any case. The holder is written to a file next to the shards, because the
+    content of a lock file cannot be read on every system.
 
-    With the environment variable ``MVEMO_NO_LOCK=1`` nothing is locked, for file systems
-    without locks. What is lost: two writers at once are no longer refused, and the one that
-    ends last drops the other's rows. Readers are safe either way.
+    With the environment variable ``MVEMO_NO_LOCK=1`` nothing is locked, for file systems without
+    locks. Then two writers at the same time are not refused, and the one that finishes last drops
+    the other's rows. Readers are safe in any case.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,8 +72,20 @@ class WriterLock:
             return "a process that has just started or is about to end"
 
     def release(self) -> None:
-        """Let the next writer in; the shards' folder goes when nothing is left in it."""
+        """Release the lock, and remove the shards' folder if it is empty."""
         with suppress(OSError):
             self._holder.unlink(missing_ok=True)
             self._holder.parent.rmdir()
         self._lock.release()
+
+
+@contextmanager
+def locked_files(path: Path) -> Iterator[FilePool]:
+    """Lock a cache for writing, and give a pool for the files that are read meanwhile."""
+    lock = WriterLock(path)
+    pool = FilePool()
+    try:
+        yield pool
+    finally:
+        pool.close()
+        lock.release()

@@ -1,4 +1,4 @@
-"""Rows on their way to a cache: buffered, and committed to shards in ``<cache>.parts/``."""
+"""Writers that buffer rows and commit them to shards in ``<cache>.parts/``."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.cache.errors import BadCache
+from mvemo.cache.failures import Failures, Reason
 from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.storage.files import parts_folder
 from mvemo.cache.storage.index import feature_label
 from mvemo.cache.storage.layout import subset
-from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
-from mvemo.cache.types import F32, Failures, Reason
+from mvemo.cache.types import F32
 from mvemo.cache.union import plan_rows
 from mvemo.cache.writing.checks import check_spec, check_table, check_texts, checked_values
-from mvemo.cache.writing.plan import Plan
+from mvemo.cache.writing.plan import MemorySource, Plan
 from mvemo.cache.writing.rules import corrupt_stage, reason_now
 from mvemo.cache.writing.shards import new_shard_path, write_file
-from mvemo.cache.writing.sources import MemorySource
 from mvemo.manifests.files import to_json_values
 
-# The end of the message of a full disk.
+# End of the message for a full disk.
 KEPT = "; all that was committed before is kept: make room and run the same command again"
 
 
 @dataclass(frozen=True)
 class StoredRows:
-    """What a cache has of some clips, for whoever writes more of them.
+    """Stored rows of some clips, for a process that writes more of them.
 
     Parameters
     ----------
     keys
-        Spec digest to the key of each clip's row.
+        Key of each clip's row, by spec digest and clip id.
     failures
-        Of the clips.
+        Failures of the clips.
     number
-        That shards written from now on may have: above all that are there.
+        Number for new shards, above those of all existing shards.
     """
 
     keys: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
@@ -48,12 +48,14 @@ class StoredRows:
 
 
 class RowWriter(ABC):
-    """What `CacheWriter` and `PartWriter` have in common.
+    """Base class of `CacheWriter` and `PartWriter`.
 
     Parameters
     ----------
-    path, table, provenance, commit_rows, commit_bytes, commit_seconds
-        As of `CacheWriter`.
+    path, table, provenance
+        Same as for `CacheWriter`.
+    limits
+        `commit_rows`, `commit_bytes` and `commit_seconds` of `CacheWriter`.
     """
 
     def __init__(
@@ -74,9 +76,9 @@ class RowWriter(ABC):
         self._failures: Failures = {}
         self._rows: dict[str, dict[str, bytes]] = {}
         self._stale: dict[str, set[str]] = {}
-        # The features that this run requests, the most recent last.
+        # Features that this run requests, the most recent last.
         self._requested: dict[str, FeatureSpec] = {}
-        # Training clips of the nets, by spec digest, whose clips a shard has named.
+        # Training clips by spec digest, for the nets whose clips a shard has named.
         self._named: dict[str, frozenset[str]] = {}
         self._closed = False
         self._committed = time.monotonic()
@@ -85,25 +87,25 @@ class RowWriter(ABC):
 
     @abstractmethod
     def _stored(self, digest: str) -> dict[str, bytes]:
-        """Clip id to key of a feature's rows that were there before."""
+        """Map clip ids to the keys of a feature's rows that existed before."""
 
     @abstractmethod
     def _note_shard(self, path: Path) -> None:
-        """A shard was committed."""
+        """Record a committed shard."""
 
-    # --- what is stored
+    # --- stored rows
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
-        """Ids of the clips whose stored row is up to date; all others have to be extracted.
+        """Return the ids of the clips whose stored row is up to date.
 
         Parameters
         ----------
         spec
-            The feature.
+            Spec of the feature.
         keys
-            Clip id to `FeatureSpec.key` of its media as they are now. A stored row of one of
-            these clips under another key is of media since replaced: `close` drops it,
-            unless it was put again.
+            `FeatureSpec.key` of each clip's current media, by clip id. A stored row of these
+            clips with another key belongs to replaced media; `close` drops it unless it was
+            put again.
         """
         known = self._known(spec)
         stale = {c for c, key in keys.items() if c in known and known[c] != key.encode()}
@@ -116,28 +118,29 @@ class RowWriter(ABC):
         known = ((c, s, why) for (c, s), why in self._failures.items() if c in self._clips)
         return tuple(sorted((c, s, why.text) for c, s, why in known if why is not None))
 
-    # --- what is new
+    # --- new rows
 
     def put(self, spec: FeatureSpec, clip_id: str, key: str, array: F32) -> None:
-        """Buffer one clip's values; durable after the next commit.
+        """Buffer one clip's values; they are durable after the next commit.
 
         Parameters
         ----------
         spec
-            The feature.
+            Spec of the feature.
         clip_id
-            A clip of the table.
+            Id of a clip of the table.
         key
             `FeatureSpec.key` of the clip's media.
         array
-            float32 (dim,) of a vector, (frames, dim) of a sequence, frames above 0. Copied.
+            Values, float32: (dim,) for a vector, (frames, dim) with frames above 0 for a
+            sequence. They are copied.
 
         Raises
         ------
         BadCache
-            Unknown clip, wrong type or shape, NaN or infinity.
+            The clip is unknown, the type or shape is wrong, or values are not finite.
         CacheError
-            A commit that was due failed; the rows stay buffered.
+            A commit failed; the rows stay buffered.
         """
         self._check_open()
         where = f"{self.path}: {feature_label(spec)} of clip {clip_id!r}"
@@ -160,33 +163,33 @@ class RowWriter(ABC):
             self.commit()
 
     def fail(self, clip_id: str, stage: str, reason: str) -> None:
-        """Keep a failure, in place of an earlier one of the same clip and stage.
+        """Record a failure, which replaces an earlier one of the same clip and stage.
 
-        It keeps this moment and mvemo's version; those of an earlier failure for the same
-        reason under the same version stay.
+        The current time and mvemo's version are recorded, too. An earlier failure with the
+        same reason and version keeps its time.
 
         Parameters
         ----------
         clip_id
-            A clip of the table.
+            Id of a clip of the table.
         stage
-            What failed, ``decode:audio`` or ``embed:c3d``.
+            Step that failed, such as ``decode:audio`` or ``embed:c3d``.
         reason
-            Why, in one line.
+            Cause, in one line.
         """
         self._check_open()
         if clip_id not in self._clips:
             raise BadCache(f"{self.path}: failure of clip {clip_id!r}: the table has no such clip")
         text = " ".join(reason.replace("\0", " ").split()) or "no reason given"
         check_texts([stage], str(self.path))
-        # A reason may quote bytes of a broken file's name or tags.
+        # A reason may quote invalid bytes of a file's name or tags.
         new = reason_now(text.encode("utf-8", "replace").decode())
         earlier = self._failures.get((clip_id, stage))
         if earlier is None or replace(earlier, time=new.time) != new:
             self._set_failure(clip_id, stage, new)
 
     def clear_failures(self, clip_id: str, stage: str | None = None) -> None:
-        """Forget a clip's failures: that of one stage, or all; to be called on success."""
+        """Remove a clip's failures of one stage, or of all stages, after a success."""
         self._check_open()
         stages = [s for c, s in self._failures if c == clip_id] if stage is None else [stage]
         for known in stages:
@@ -194,15 +197,15 @@ class RowWriter(ABC):
                 self._set_failure(clip_id, known, None)
 
     def curve(self, name: str, values: Mapping[str, Sequence[float]]) -> None:
-        """Keep a training curve, ``music1d@fold0``, in place of an earlier one of its name.
+        """Store a training curve, which replaces an earlier one of its name.
 
         Parameters
         ----------
         name
-            Feature name, ``@`` and which net.
+            Name of the feature, ``@`` and the net, such as ``music1d@fold0``.
         values
-            Series of equal length: ``epoch``, ``train_loss``, ``val_loss``, ``val_accuracy``;
-            and others, as by iteration.
+            Series of equal length (``epoch``, ``train_loss``, ``val_loss``,
+            ``val_accuracy``), and others, such as series by iteration.
         """
         self._check_open()
         self._memory.curves[name] = {k: [float(v) for v in s] for k, s in values.items()}
@@ -210,12 +213,12 @@ class RowWriter(ABC):
     # --- to the disk
 
     def commit(self) -> None:
-        """Make everything put so far durable, as one shard.
+        """Write all buffered rows to one shard, which makes them durable.
 
         Raises
         ------
         CacheError
-            It cannot be written; nothing is lost, the rows stay buffered.
+            The shard cannot be written; the rows stay buffered.
         """
         self._check_open()
         if self._memory:
@@ -239,7 +242,7 @@ class RowWriter(ABC):
         self._committed = time.monotonic()
 
     def _frozen_memory(self) -> MemorySource:
-        """What was put since the last commit, as a source of a plan."""
+        """Return the rows since the last commit as a source of a plan."""
         clips = self._memory.clips()
         rows = sorted(self._row[clip] for clip in clips)
         self._memory.freeze(subset(self.table, rows), self._named)
@@ -250,7 +253,7 @@ class RowWriter(ABC):
             raise BadCache(f"{self.path}: this writer is closed: open another")
 
     def _known(self, spec: FeatureSpec) -> dict[str, bytes]:
-        """Clip id to key of a feature's rows; notes that this run requests the feature."""
+        """Map clip ids to keys of a feature's rows, and record that the feature is requested."""
         digest = spec.digest
         if not self._requested or next(reversed(self._requested)) != digest:
             if digest not in self._requested:
@@ -267,27 +270,27 @@ class RowWriter(ABC):
 
 
 class PartWriter(RowWriter):
-    """Commits rows of a cache that another process holds, and will take them up.
+    """Writer of shards for a cache that another process holds.
 
-    It locks nothing and touches no file but its own shards, so any number of them may write
-    at once; `CacheWriter.take_up` adds what they committed, and so does the next writer if
-    that process is killed. Writing a row twice does no harm.
+    It locks nothing and only writes its own shards, so any number of such writers may work at
+    the same time. `CacheWriter.take_up` adds their shards; if that process is killed, the next
+    writer adds them. Writing a row twice does no harm.
 
     Parameters
     ----------
     path
-        The cache.
+        Path of the cache.
     table
-        The clips of which rows are put; a part of the cache's.
+        Clips whose rows are written; some of the cache's.
     stored
-        What the cache has of them.
+        Rows of these clips that the cache already has.
 
     Attributes
     ----------
     requested
-        Each feature that was asked for, with the keys that its rows should have.
+        Each requested feature, with the keys that its rows should have.
     shards
-        Names of the shards that were committed.
+        Names of the committed shards.
 
     Examples
     --------
@@ -321,7 +324,7 @@ class PartWriter(RowWriter):
         self._parts.mkdir(exist_ok=True)
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
-        """As of `CacheWriter`; what is asked for is kept in `requested`."""
+        """Return the same as `CacheWriter.current`, and record the request in `requested`."""
         self.requested.append((spec, dict(keys)))
         return super().current(spec, keys)
 

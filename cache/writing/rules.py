@@ -1,4 +1,4 @@
-"""Which features, failures and facts of several runs a cache may hold together."""
+"""Rules for the features, failures and facts of several runs in one cache."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache.errors import BadCache
+from mvemo.cache.failures import Failures, Reason
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import to_json
+from mvemo.cache.storage.files import code_version
 from mvemo.cache.storage.index import feature_label
-from mvemo.cache.storage.opening import code_version
+from mvemo.cache.storage.layout import to_json
 from mvemo.cache.table import TEST, ClipTable
-from mvemo.cache.types import Curves, Failures, Reason
+from mvemo.cache.types import Curves
 from mvemo.cache.union import (
     Clash,
     PlannedFeature,
@@ -27,17 +28,20 @@ from mvemo.cache.union import (
     union_provenance,
     union_table,
 )
-from mvemo.cache.writing.plan import Plan
-from mvemo.cache.writing.sources import FileSource, Source
+from mvemo.cache.writing.plan import FileSource, Plan, Source
 
-# Earlier runs whose provenance is kept under "history".
+# Number of earlier runs whose provenance is kept under "history".
 HISTORY = 20
 
 
 def resolve(
     features: Mapping[str, PlannedFeature], requested: Mapping[str, FeatureSpec]
 ) -> dict[str, PlannedFeature]:
-    """Keep the most recent spec of each name and fold, and those compatible with it."""
+    """Keep the most recent spec of each name and fold, and those compatible with it.
+
+    Both arguments are by spec digest, the most recent last. `requested` specs take precedence, and
+    displace others even if they have no rows: old values cannot replace values that failed.
+    """
     specs = {d: f.spec for d, f in features.items() if d not in requested} | dict(requested)
     kept: dict[str, FeatureSpec] = {}
     for digest in reversed(specs):
@@ -48,14 +52,14 @@ def resolve(
 
 
 def curve_names(spec: FeatureSpec) -> set[str]:
-    """Names of the training curves of a feature's net."""
+    """Return the names of the training curves of a feature's net."""
     if spec.fold is not None:
         return {feature_label(spec)}
     return {spec.name, f"{spec.name}@all", f"{spec.name}@holdout"}
 
 
 def remaining_curves(sources: Sequence[Source], features: Mapping[str, PlannedFeature]) -> Curves:
-    """All curves but those of nets whose features another protocol's replaced."""
+    """Return all curves except those of nets whose features were replaced."""
     live: set[str] = set()
     dropped: set[str] = set()
     for feature in features.values():
@@ -71,7 +75,7 @@ def remaining_curves(sources: Sequence[Source], features: Mapping[str, PlannedFe
 
 
 def union_plan(sources: Sequence[FileSource], where: str) -> Plan:
-    """The plan of one file of all that caches of one manifest hold."""
+    """Plan one file with the content of several caches; raise BadCache if they do not match."""
     table = union_table(sources)
     try:
         features = in_order(plan_rows(table, sources, strict=True))
@@ -90,15 +94,15 @@ def union_plan(sources: Sequence[FileSource], where: str) -> Plan:
 
 
 def corrupt_stage(spec: FeatureSpec) -> str:
-    """Stage of the failure that records a corrupt row; a new `put` clears it."""
+    """Return the stage of the failure that records a corrupt row; a new `put` clears it."""
     return f"cache:{feature_label(spec)}"
 
 
 def tested_rows(spec: FeatureSpec, table: ClipTable) -> list[int] | None:
-    """Rows of the clips that a net's protocol promises it never saw; None without a promise.
+    """Return the rows of the clips that a net must never have seen; None without such a promise.
 
-    ``crossfit``: those of its fold. ``holdout``: those of the test split; none where the
-    table has no splits.
+    For ``crossfit`` these are the clips of its fold, for ``holdout`` those of the test split (empty
+    if the table has no splits).
     """
     if spec.protocol == "crossfit":
         return np.flatnonzero(table.folds == spec.fold).tolist()
@@ -108,9 +112,9 @@ def tested_rows(spec: FeatureSpec, table: ClipTable) -> list[int] | None:
 
 
 def saw_its_fold(spec: FeatureSpec, table: ClipTable) -> bool:
-    """Whether a net saw clips, or groups of clips, that the table tests it on.
+    """Return True if a net saw clips, or groups of clips, that the table tests it on.
 
-    Also True where the table has no such clips.
+    It is also True if the table has no such clips.
     """
     inside = tested_rows(spec, table)
     if inside is None:
@@ -121,13 +125,13 @@ def saw_its_fold(spec: FeatureSpec, table: ClipTable) -> bool:
 
 
 def reason_now(text: str) -> Reason:
-    """A reason of this moment and this version of mvemo."""
+    """Return a reason with the current time and version of mvemo."""
     moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return Reason(text, moment, code_version())
 
 
 def newest_failures(sources: Sequence[Source]) -> Failures:
-    """Failures of sources, oldest first, each clip and stage as the newest has it."""
+    """Return the newest failure of each clip and stage; sources are oldest first."""
     newest: Failures = {}
     for source in sources:
         newest.update(source.failures)
@@ -135,15 +139,15 @@ def newest_failures(sources: Sequence[Source]) -> Failures:
 
 
 def joined_history(facts: Mapping[str, Any], earlier: Sequence[Source]) -> dict[str, Any]:
-    """Provenance of a run with that of earlier ones, the newest of them last in `earlier`."""
+    """Return provenance with that of earlier runs as history; `earlier` is oldest first."""
     joined = dict(facts)
     for source in reversed(earlier):
-        joined = with_history(joined, source.provenance)
+        joined = _with_history(joined, source.provenance)
     return joined
 
 
-def with_history(facts: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Provenance of a run with that of an earlier one under ``history``, newest first."""
+def _with_history(facts: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return provenance with that of an earlier run under ``history``, newest first."""
     earlier = [{k: v for k, v in before.items() if k != "history"}]
     earlier += before.get("history", [])
     current = {k: v for k, v in facts.items() if k != "history"}

@@ -1,4 +1,4 @@
-"""Shards of an unfinished run, and files written whole."""
+"""Shards of an unfinished run, and atomic writing of cache files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from pathlib import Path
 import h5py
 
 from mvemo.cache.errors import BadCache, CacheError
-from mvemo.cache.storage.files import FilePool
+from mvemo.cache.storage.files import LIBVER, FilePool
 from mvemo.cache.storage.index import feature_label
-from mvemo.cache.storage.opening import LIBVER
-from mvemo.cache.writing.plan import CorruptRows, Plan, write_plan
+from mvemo.cache.writing.plan import CorruptRows, FileSource, Plan, write_plan
 from mvemo.cache.writing.rules import corrupt_stage, reason_now
-from mvemo.cache.writing.sources import FileSource
 from mvemo.manifests.files import replacing
 
 try:
@@ -28,26 +26,26 @@ except ImportError:  # Windows has no such limits.
 
 
 def new_shard_path(parts: Path, number: int) -> Path:
-    """Path of the next shard; its random part differs from that of an earlier one."""
+    """Return the path of the next shard, with a random part that makes it unique."""
     return parts / f"{number:08d}-{uuid.uuid4().hex[:12]}.h5"
 
 
 def shard_number(path: Path) -> int:
-    """Number of a shard, by its name."""
+    """Return the number in a shard's name."""
     return int(path.name[:8])
 
 
 def shard_paths(parts: Path) -> list[Path]:
-    """Paths of all committed shards, oldest first."""
+    """Return the paths of all committed shards, oldest first."""
     return sorted(parts.glob("[0-9]*-*.h5"))
 
 
 def read_shards(parts: Path, pool: FilePool, main: FileSource | None) -> list[FileSource]:
-    """The committed shards, oldest first; one that is damaged is left out with a warning.
+    """Return the committed shards, oldest first; damaged ones are left out with a warning.
 
-    Shards that the cache, `main`, names as merged were left by a kill during their removal:
-    they are removed now. Of a net whose training clips a lost shard named all rows are left
-    out, too.
+    Shards that the cache, `main`, lists as merged were left by a process killed while it removed
+    them; they are removed now. If a lost shard named training clips of a net, all rows of the net
+    are left out, too.
     """
     shards: list[FileSource] = []
     merged = () if main is None else main.merged
@@ -83,9 +81,9 @@ def _leave_out_unknown(sources: list[FileSource]) -> None:
 
 
 def remove_shards(parts: Path) -> None:
-    """Remove what `close` has merged, and what killed processes began to write.
+    """Remove merged shards, and temporary files of killed processes.
 
-    What cannot be removed is merged again, harmlessly.
+    If some cannot be removed, they are merged again later, which does no harm.
     """
     with suppress(OSError):
         for path in [*shard_paths(parts), *parts.glob("*.tmp"), parts / "table.h5"]:
@@ -93,7 +91,7 @@ def remove_shards(parts: Path) -> None:
 
 
 def write_file(path: Path, plan: Plan, temp: Path, kept: str = "") -> None:
-    """Write a plan to a file that appears whole."""
+    """Write a plan to a file atomically."""
     with replacing(path, temp, error=CacheError, kept=kept):
         require_room(temp, plan.n_bytes)
         with h5py.File(temp, "w", libver=LIBVER, locking=False) as file:
@@ -101,10 +99,9 @@ def write_file(path: Path, plan: Plan, temp: Path, kept: str = "") -> None:
 
 
 def require_room(path: Path, n_bytes: int) -> None:
-    """Raise OSError where a file of this size cannot be written.
+    """Raise OSError if a file of this size cannot be written.
 
-    HDF5 does not survive a disk that fills up under it: the library ends the process when
-    what it could not write is still unwritten at exit.
+    HDF5 cannot handle a full disk: it ends the process at exit if data is still unwritten.
     """
     if shutil.disk_usage(path.parent).free < n_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -115,7 +112,7 @@ def require_room(path: Path, n_bytes: int) -> None:
 
 
 def write_dropping(path: Path, plan: Plan, temp: Path, kept: str = "") -> list[str]:
-    """Write a plan without the rows that turn out corrupt, each kept as a failure."""
+    """Write a plan without its corrupt rows, recorded as failures; return a sentence for each."""
     dropped: list[str] = []
     while True:
         try:

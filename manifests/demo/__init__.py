@@ -1,4 +1,4 @@
-"""A small labelled set of real media files, made by procedure."""
+"""Demo data set: a small labelled set of generated media files."""
 
 from mvemo.manifests.demo.make import make_demo
 

@@ -1,4 +1,4 @@
-"""The demo data set: made once, reused, and completed where a run was interrupted."""
+"""Creation of the demo data set, which is reused, and completed after an interruption."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ import joblib
 import numpy as np
 from filelock import FileLock
 
+from mvemo.manifests.demo.media import render, synthesise, video_codec, write_clip
 from mvemo.manifests.demo.recipes import CLASSES, picture_of, sound_of
-from mvemo.manifests.demo.writing import video_codec
 from mvemo.manifests.errors import BadManifest, ManifestError
 from mvemo.manifests.files import parse_json, write_json
 from mvemo.manifests.model import Clip, Manifest
 from mvemo.manifests.reader import read_manifest
 from mvemo.manifests.writer import write_manifest
 
-# Rises whenever the same settings would give other files.
+# Increased whenever the same settings would give other files.
 VERSION = 2
-# Share of the clips that are written at a variable frame rate.
-VARIABLE = 0.25
-# Below this many seconds of media, starting workers costs more than it saves.
+VARIABLE = 0.25  # share of the clips with a variable frame rate
+# Below this many seconds of media, starting workers costs more time than it saves.
 _SHORT = 40.0
 _WORKERS = 8
 
@@ -43,25 +42,25 @@ def make_demo(
     """Make the demo set, or reuse one that was made with the same settings.
 
     Files are ``folder/media/CLASS/NAME-k-of-n.mp4`` (H.264 and AAC, PL20's six classes),
-    ``folder/manifest.csv``, written last, and ``folder/demo.json`` with the settings.
-    Clips of one group share key, instrument and palette, as pieces of one music video
-    do. Sound alone and pictures alone each leave two pairs of classes unsettled, and
-    both together none: see `mvemo.manifests.demo.recipes`.
+    ``folder/demo.json`` with the settings, and ``folder/manifest.csv``, which is written last.
+    Clips of one group share key, instrument and palette, like pieces of one music video. Sound
+    or pictures only cannot separate two pairs of classes; both together separate all classes
+    (see `mvemo.manifests.demo.recipes`).
 
     Parameters
     ----------
     folder
-        Made where needed. A demo set of other settings in it is replaced; one that was
-        interrupted is completed.
+        Folder of the set; created if needed. A demo set with other settings in it is replaced,
+        an interrupted one is completed.
     clips_per_class, clips_per_group
-        From 1. A class's last group is smaller where they do not divide.
+        Number of clips, from 1. A class's last group may be smaller.
     seconds
-        Length of a clip, 0.5 to 120.
+        Length of a clip in seconds, 0.5 to 120.
     seed
-        From 0. The same settings give the same files, byte for byte, with the same
-        versions of numpy and of the encoders.
+        Random seed, from 0. The same settings give the same files, byte for byte, with the
+        same versions of numpy and of the encoders.
     progress
-        Called with the number of finished clips and the number of all.
+        Function that is called with the number of finished clips and of all clips.
 
     Returns
     -------
@@ -70,7 +69,7 @@ def make_demo(
     Raises
     ------
     BadManifest
-        A number that makes no set, or a folder with a manifest that is not the demo's.
+        A number is out of range, or the folder has a manifest that is not the demo's.
     ManifestError
         The folder cannot be written, or PyAV or its encoders are missing.
     """
@@ -103,7 +102,7 @@ def make_demo(
         return manifest
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Two runs started at once: the second waits, and finds the set made.
+        # If two runs start at once, the second waits and then finds the finished set.
         with FileLock(folder / ".demo.lock"):
             if not _finished(manifest, settings):
                 _make(manifest, settings, progress)
@@ -125,7 +124,7 @@ def _clips(per_class: int, per_group: int) -> list[Clip]:
 
 
 def _finished(manifest: Manifest, settings: Settings) -> bool:
-    """Whether settings, manifest and every file, at its length, are those of the set."""
+    """Return True if settings, manifest and all files (by size) are those of the set."""
     saved = _saved(manifest.root)
     table = manifest.root / "manifest.csv"
     if saved.get("settings") != settings or not table.is_file():
@@ -140,7 +139,7 @@ def _finished(manifest: Manifest, settings: Settings) -> bool:
 
 
 def _intact(manifest: Manifest, clip: Clip, saved: dict[str, Any]) -> bool:
-    """Whether the clip's file exists, at the length that it was written with, if known."""
+    """Return True if the clip's file exists with the recorded size, if one is recorded."""
     path = manifest.media_path(clip)
     sizes = saved.get("bytes", {})
     return path.is_file() and path.stat().st_size == sizes.get(clip.path, path.stat().st_size)
@@ -157,7 +156,7 @@ def _make(
         raise BadManifest(
             f"{table}: this is not the demo set's; give the demo set a folder of its own"
         )
-    # From here on, until it is written anew, the set does not look finished.
+    # Without a manifest the set does not look finished until it is written again.
     table.unlink(missing_ok=True)
     same = saved.get("settings") == settings
     expected = {clip.path for clip in clips} if same else set()
@@ -165,7 +164,7 @@ def _make(
         place = folder / "media" / label
         place.mkdir(parents=True, exist_ok=True)
         for path in place.iterdir():
-            # Left by a killed run or by other settings; files of other names belong to the user.
+            # A file of a killed run or of other settings; other names belong to the user.
             if _NAME.fullmatch(path.name) and f"media/{label}/{path.name}" not in expected:
                 path.unlink()
     _save(folder, {"settings": settings, "bytes": saved.get("bytes", {}) if same else {}})
@@ -196,11 +195,7 @@ def _make(
 def _make_clip(
     path: Path, label: int, song: int, piece: int, seconds: float, seed: int, codec: str
 ) -> None:
-    from mvemo.manifests.demo.pictures import render
-    from mvemo.manifests.demo.sound import synthesise
-    from mvemo.manifests.demo.writing import write_clip
-
-    # All clips of a group draw from these two alike: their key, instrument and palette.
+    # All clips of a group draw the same key, instrument and palette from these two.
     music, palette = (np.random.default_rng([seed, label, song, sense]) for sense in (1, 2))
     rng = np.random.default_rng([seed, label, song, 0, piece])
     sound = synthesise(sound_of(CLASSES[label], music, rng), seconds, rng)
@@ -213,12 +208,12 @@ def _make_clip(
 
 
 def _saved(folder: Path) -> dict[str, Any]:
-    """Settings and file sizes of the last run in this folder; empty where there was none."""
+    """Return settings and file sizes of the last run in this folder, empty without one."""
     try:
         saved = parse_json((folder / "demo.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    # An older version kept the settings alone.
+    # An older version saved only the settings.
     return saved if isinstance(saved, dict) and isinstance(saved.get("bytes", {}), dict) else {}
 
 

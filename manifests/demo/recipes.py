@@ -1,4 +1,4 @@
-"""What each emotion class sounds and looks like, after PL20 section 2.
+"""Recipes for the sound and the pictures of each emotion class, after PL20 section 2.
 
 PL20's words: Exciting has fast tempo, major tonality, complementing harmonics, high body
 movement and colourful places. Fear has fast tempo, high loudness, irregular rhythm, and
@@ -7,10 +7,10 @@ harmonies and natural scenes. Sad has slow tempo, minor tonality and the look of
 despair. Tension has high loudness, fast tempo, clashing harmonies and violent, highly
 arousing scenes. Neutral mixes influences of the others.
 
-Neither sense suffices to classify. Sound hardly separates Fear from Tension
-(loud, clashing, off the beat) nor Sad from Relaxation (slow and soft, but for the mode).
+Neither modality suffices to classify. Sound hardly separates Fear from Tension (loud,
+clashing, off the beat), or Sad from Relaxation (slow and soft; only the mode differs).
 Pictures hardly separate Exciting from Tension (fast, colourful, many cuts); Fear is as dark
-and drained of colour as Sad, and has cuts. No two classes are alike in both.
+and colourless as Sad, but has cuts. Every two classes differ in sound or in pictures.
 """
 
 from __future__ import annotations
@@ -29,43 +29,29 @@ _MIXED = "Neutral"
 
 @dataclass(frozen=True)
 class Sound:
-    """One clip's music."""
+    """Recipe of a clip's music."""
 
     tempo: float  # beats a minute
-    minor: float  # probability, 0 to 1, that the mode is minor rather than major
-    level: float  # RMS in dB of full scale
+    minor: float  # probability of a minor mode, 0 to 1
+    level: float  # RMS level in dBFS
     regularity: float  # 1 for beats on time, 0 for onsets anywhere
-    dissonance: float  # share of chords with minor seconds, from 0 to 1
-    brightness: float  # share of high harmonics, from 0 to 1
-    drums: float  # level of the beats against the chords, from 0 to 1
+    dissonance: float  # share of chords with minor seconds, 0 to 1
+    brightness: float  # share of high harmonics, 0 to 1
+    drums: float  # level of the beats relative to the chords, 0 to 1
     root: float  # MIDI number of the key note
-    even: float = 0.6  # level of even harmonics against odd ones, from 0 to 1: the instrument
+    even: float = 0.6  # level of even harmonics relative to odd ones, 0 to 1 (the instrument)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One clip's pictures.
+    """Recipe of a clip's pictures."""
 
-    Parameters
-    ----------
-    motion
-        Speed of what moves, in picture widths a second.
-    light
-        Mean brightness, from 0 to 1.
-    hue, colour
-        Hue in turns, and saturation, from 0 to 1.
-    cuts
-        Cuts a second.
-    slope
-        Direction in which the background grows lighter, in turns.
-    """
-
-    motion: float
-    light: float
-    hue: float
-    colour: float
-    cuts: float
-    slope: float = 0.25
+    motion: float  # speed of the discs, in picture widths per second
+    light: float  # mean brightness, 0 to 1
+    hue: float  # hue in turns, 0 to 1
+    colour: float  # saturation, 0 to 1
+    cuts: float  # cuts per second
+    slope: float = 0.25  # direction in which the background grows lighter, in turns
 
 
 SOUNDS = {
@@ -84,14 +70,17 @@ PICTURES = {
     "Sad": Picture(0.13, 0.2, 0.61, 0.2, 0.2),
     "Tension": Picture(1.1, 0.56, 0.04, 0.77, 2.0),
 }
-# Share of clips whose sound, or whose pictures, are drawn from any class at all.
+# Share of clips whose sound or pictures have the recipe of a random class.
 STRAYS = 0.05
 
 _Recipe = TypeVar("_Recipe", Sound, Picture)
 
 
 def sound_of(label: str, group: np.random.Generator, clip: np.random.Generator) -> Sound:
-    """A clip's music: key and instrument are its group's, the rest varies from clip to clip."""
+    """Draw a clip's music: the group fixes key and instrument, the rest varies by clip.
+
+    `group` is a generator in the same state for every clip of a group; `clip` is the clip's own.
+    """
     recipe = _drawn(SOUNDS, label, clip)
     return replace(
         recipe,
@@ -108,7 +97,7 @@ def sound_of(label: str, group: np.random.Generator, clip: np.random.Generator) 
 
 
 def picture_of(label: str, group: np.random.Generator, clip: np.random.Generator) -> Picture:
-    """A clip's pictures: the palette is its group's, the rest varies from clip to clip.
+    """Draw a clip's pictures: the group fixes the palette, the rest varies by clip.
 
     Parameters are those of `sound_of`.
     """
@@ -126,7 +115,7 @@ def picture_of(label: str, group: np.random.Generator, clip: np.random.Generator
 
 
 def _drawn(recipes: dict[str, _Recipe], label: str, clip: np.random.Generator) -> _Recipe:
-    """The class's recipe, or now and then another's; Neutral with a share of another's."""
+    """Return the class's recipe (rarely another one); Neutral is mixed with another class."""
     other = recipes[CLASSES[int(clip.integers(len(CLASSES)))]]
     share = clip.uniform(0.0, 0.25)
     if clip.random() < STRAYS:
@@ -134,7 +123,7 @@ def _drawn(recipes: dict[str, _Recipe], label: str, clip: np.random.Generator) -
     recipe = recipes[label]
     if label != _MIXED:
         return recipe
-    # Hues do not mix along a line, and a key between two keys is no nearer to either.
+    # Hue and key are not mixed: a value between two others is not similar to both.
     fields = [f.name for f in dataclasses.fields(recipe) if f.name not in ("hue", "root")]
     mixed = {
         name: (1 - share) * getattr(recipe, name) + share * getattr(other, name) for name in fields

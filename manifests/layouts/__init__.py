@@ -1,1 +1,1 @@
-"""Known layouts of data sets, read into manifests."""
+"""Layouts of published data sets, read into manifests."""

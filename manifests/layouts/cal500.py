@@ -1,13 +1,13 @@
 """CAL500 (Turnbull et al. 2007) and its segments, CAL500exp (Wang et al. 2014): tags of songs.
 
-CAL500 is three text files side by side: ``songNames.txt`` and ``vocab.txt`` have a name a
-line, ``hardAnnotations.txt`` a row of 0 and 1 for each song, separated by commas, with a
-column for each word. CAL500exp is a folder ``SegLabelHard`` with a CSV for each song, whose
-columns are ``Start_Time`` and ``End_Time`` in seconds, then a tag each. The sound of both is
-a file for each song, named as the song.
+CAL500 consists of three text files in one folder. ``songNames.txt`` and ``vocab.txt`` have one
+name per line. ``hardAnnotations.txt`` has one row per song and one column per word, with 0 and 1
+separated by commas. CAL500exp is a folder ``SegLabelHard`` with one CSV per song, whose columns
+are ``Start_Time`` and ``End_Time`` in seconds and one column per tag. Both have one sound file
+per song, with the name of the song.
 
-Forms and names are those that public programs read (JAMS's converter of CAL500 among them);
-the data sets themselves were not at hand when this was written.
+The formats are those that public programs read, such as the CAL500 converter of JAMS. The data
+sets themselves were not available when this module was written.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SONGS, WORDS, ANNOTATIONS = "songNames.txt", "vocab.txt", "hardAnnotations.txt"
 SEGMENT_COLUMNS = ("Start_Time", "End_Time")
 SOFT_FOLDER = "SegLabelSoft"
 EMOTION = "Emotion-"
-# Songs, words and emotions as published; segments and tags of CAL500exp.
+# Published numbers of songs (or segments) and of words (or tags).
 PUBLISHED = {"cal500": (502, 174), "cal500exp": (3223, 67)}
 N_EMOTIONS = 18
 
@@ -38,15 +38,15 @@ N_EMOTIONS = 18
 class TaggedClips:
     """Songs, or segments of songs, with their tags."""
 
-    rows: list[Row]  # one for each song that has a sound file, or for each of its segments
-    tags: tuple[str, ...]  # those that were asked for, in the order of the vocabulary
-    # (name, reason) of songs without a sound file, and of sound without a song.
+    rows: list[Row]  # songs that have a sound file, or their segments
+    tags: tuple[str, ...]  # requested tags, in the order of the vocabulary
+    # (name, reason) of songs without a sound file, and of sound files without a song.
     left_out: list[tuple[str, str]] = field(default_factory=list)
-    remarks: tuple[str, ...] = ()  # what differs from the data set as it was published
+    remarks: tuple[str, ...] = ()  # differences from the published data set
 
 
 def find_annotations(folder: Path) -> tuple[Path | None, tuple[Path, ...]]:
-    """CAL500's ``hardAnnotations.txt`` anywhere below a folder, and CAL500exp's CSV files."""
+    """Return CAL500's ``hardAnnotations.txt`` below a folder, and CAL500exp's CSV files."""
     found = sorted(folder.rglob(ANNOTATIONS))
     if len(found) > 1:
         raise BadManifest(f"{folder}: has {found[0]} and {found[1]}: give the folder of one")
@@ -55,7 +55,7 @@ def find_annotations(folder: Path) -> tuple[Path | None, tuple[Path, ...]]:
 
 
 def _is_segment_table(path: Path) -> bool:
-    """Whether a CSV has CAL500exp's columns of times; soft labels, beside them, are left."""
+    """Return True for a CSV with CAL500exp's time columns, outside the soft-label folder."""
     if SOFT_FOLDER.casefold() in (part.casefold() for part in path.parts):
         return False
     try:
@@ -71,7 +71,11 @@ def _is_segment_table(path: Path) -> bool:
 def read_songs(
     folder: Path, annotations: Path | None, media: Sequence[str], tags: str
 ) -> TaggedClips:
-    """CAL500: a clip for each song."""
+    """Read CAL500: one clip per song.
+
+    `media` are paths of sound files relative to `folder`; `tags` is ``emotion``, ``all`` or names
+    separated by commas.
+    """
     if annotations is None:
         raise BadManifest(
             f"{folder}: has no {ANNOTATIONS}: CAL500 has it, {SONGS} and {WORDS} in one folder"
@@ -103,9 +107,9 @@ def read_songs(
 def read_segments(
     folder: Path, tables: Sequence[Path], media: Sequence[str], tags: str
 ) -> TaggedClips:
-    """CAL500exp: a clip for each segment of a song; its song is its group.
+    """Read CAL500exp: one clip per segment, grouped by song.
 
-    Parameters and errors as of `read_songs`; `tables` are the songs' CSV files.
+    `tables` are the songs' CSV files; the other parameters are those of `read_songs`.
     """
     if not tables:
         raise BadManifest(
@@ -136,7 +140,7 @@ def read_segments(
 
 
 def _words_of(rows: Sequence[CsvRow]) -> list[str]:
-    """The tags of a song's table, by its header."""
+    """Return the tags in the header of a song's table."""
     return [name.strip() for name in rows[0][1][2:]]
 
 
@@ -148,7 +152,7 @@ def _segments(
     chosen: dict[str, int],
     problems: Problems,
 ) -> Iterator[Row]:
-    """The rows of one song's table."""
+    """Yield the rows of one song's table."""
     for line, cells in lines:
         if len(cells) != len(words) + 2:
             problems.add(line, f"{len(cells)} cells; the header has {len(words) + 2}")
@@ -162,7 +166,7 @@ def _segments(
             continue
         start, stop = times
         label = _label(cells[2:], chosen, line, problems)
-        # Microseconds: what is left of a difference of decimals is no length.
+        # Rounded to microseconds, because a difference of decimals has rounding errors.
         duration = round(stop - start, 6)
         name = f"{song}@{round(start, 6):g}"
         yield Row(line, path, label, clip_id=name, group=song, start=start, duration=duration)
@@ -171,7 +175,7 @@ def _segments(
 def _require_same_words(
     found: Sequence[str], words: Sequence[str], first: Path, problems: Problems
 ) -> None:
-    """A problem where a song's table has other tags, or another order, than the first one."""
+    """Add a problem if a song's tags or their order differ from those of the first song."""
     if list(found) == list(words):
         return
     unknown = [name for name in found if name not in words]
@@ -185,7 +189,7 @@ def _require_same_words(
 
 
 def _chosen_tags(words: Sequence[str], tags: str, path: Path) -> dict[str, int]:
-    """Name of each tag that is asked for, as a reader knows it, to its column."""
+    """Map each requested tag, in readable form, to its column."""
     repeated = [word for i, word in enumerate(words) if word in words[:i]]
     if repeated:
         raise BadManifest(f"{path}: word {repeated[0]!r} is there twice")
@@ -217,14 +221,14 @@ def _chosen_tags(words: Sequence[str], tags: str, path: Path) -> dict[str, int]:
 
 
 def _plain(word: str) -> str:
-    """A word as it is read: ``Angry_/_Agressive`` is ``Angry / Agressive``."""
+    """Return a word in readable form: ``Angry_/_Agressive`` becomes ``Angry / Agressive``."""
     return " ".join(word.replace("_", " ").split())
 
 
 def _label(
     cells: Sequence[str], chosen: dict[str, int], line: int, problems: Problems
 ) -> tuple[str, ...]:
-    """The chosen tags whose cell is 1."""
+    """Return the chosen tags whose cell is 1."""
     label = []
     for name, i in chosen.items():
         value = _number(cells[i])
@@ -238,9 +242,9 @@ def _label(
 def _files_of(
     songs: Sequence[str], media: Sequence[str], folder: Path
 ) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Song to its sound file, by name; and the songs and files that have no partner.
+    """Map songs to sound files by name, and list the songs and files without a partner.
 
-    Names are compared without case and marks where no file has exactly the song's.
+    If no file has exactly the song's name, case and punctuation are ignored.
     """
     repeated = [song for i, song in enumerate(songs) if song in songs[:i]]
     if repeated:
@@ -272,7 +276,7 @@ def _letters(name: str) -> str:
 def _remarks(
     layout: str, n_rows: int, n_words: int, tags: Sequence[str], asked: str
 ) -> tuple[str, ...]:
-    """Sentences on counts that are not the published ones."""
+    """Return sentences on counts that differ from the published ones."""
     rows, words = PUBLISHED[layout]
     what = "songs" if layout == "cal500" else "segments"
     remarks = []
@@ -294,7 +298,7 @@ def _number(cell: str) -> float:
 
 
 def _names(path: Path) -> list[str]:
-    """The lines of a list of names."""
+    """Return the names in a file with one name per line."""
     names = [line.strip() for line in _text(path).splitlines() if line.strip()]
     if not names:
         raise BadManifest(f"{path}: is empty; a name a line is needed")
@@ -302,7 +306,7 @@ def _names(path: Path) -> list[str]:
 
 
 def _cells(path: Path) -> list[CsvRow]:
-    """The rows of a CSV with their lines, the header first; blank lines are left out."""
+    """Return the rows of a CSV with their line numbers, header first, without blank lines."""
     try:
         return list(iter_csv(io.StringIO(_text(path), newline=""), first=1))
     except BadText as error:

@@ -1,4 +1,4 @@
-"""The file names of RAVDESS (Livingstone & Russo 2018): seven two-digit fields."""
+"""File names of RAVDESS (Livingstone & Russo 2018), which consist of seven two-digit fields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MODALITIES = ("audio-video", "video", "audio")
 CHANNELS = ("speech", "song")
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 INTENSITIES = ("normal", "strong")
-# Of several copies of a take, the one that is kept where none is asked for.
+# Order of preference among the copies of a take.
 PREFERRED = ("audio-video", "audio", "video")
 
 _NAME = re.compile(r"-".join([r"(\d\d)"] * 7))
@@ -18,7 +18,7 @@ _NAME = re.compile(r"-".join([r"(\d\d)"] * 7))
 
 @dataclass(frozen=True)
 class RavdessName:
-    """The fields of a RAVDESS file name, ``03-02-05-02-01-01-12`` for example."""
+    """Fields of a RAVDESS file name, such as ``03-02-05-02-01-01-12``."""
 
     modality: str  # one of `MODALITIES`
     channel: str  # vocal channel, one of `CHANNELS`
@@ -26,16 +26,16 @@ class RavdessName:
     intensity: str  # one of `INTENSITIES`
     statement: int  # 1 or 2
     repetition: int  # 1 or 2
-    actor: int  # 1 to 24; odd numbers are men
+    actor: int  # 1 to 24; odd numbers are male actors
 
     @property
     def group(self) -> str:
-        """The actor: a voice must not straddle folds, nor copies of one take."""
+        """Actor, so that neither a voice nor copies of a take are in two folds."""
         return f"actor-{self.actor:02d}"
 
     @property
     def take(self) -> tuple[object, ...]:
-        """What its copies with sound, pictures or both have in common."""
+        """Fields that the copies of a take (sound, pictures or both) share."""
         return (
             *(self.channel, self.emotion, self.intensity),
             *(self.statement, self.repetition, self.actor),
@@ -43,7 +43,7 @@ class RavdessName:
 
     @property
     def extra(self) -> tuple[tuple[str, str], ...]:
-        """What a manifest keeps beside the label: modality, vocal channel and intensity."""
+        """Facts for `Clip.extra`: modality, vocal channel and intensity."""
         return (
             ("modality", self.modality),
             ("channel", self.channel),
@@ -52,7 +52,7 @@ class RavdessName:
 
 
 def parse_ravdess(stem: str) -> RavdessName | None:
-    """Read a file name without suffix; None where it is not one of RAVDESS."""
+    """Parse a file name without suffix; return None if RAVDESS does not use it."""
     match = _NAME.fullmatch(stem)
     if match is None:
         return None
@@ -82,7 +82,11 @@ def parse_ravdess(stem: str) -> RavdessName | None:
 def one_copy_each(
     names: Sequence[tuple[str, RavdessName]], modality: str | None
 ) -> tuple[list[tuple[str, RavdessName]], list[tuple[str, str]]]:
-    """One file of every take: RAVDESS has most with sound and pictures, and with either alone."""
+    """Return one file of each take, and (path, reason) of the other files.
+
+    Most takes exist as sound with pictures, sound and pictures. `names` are (path, parsed name)
+    pairs. `modality` selects one of `MODALITIES`, None the first of `PREFERRED` that exists.
+    """
     kept: dict[tuple[object, ...], str] = {}
     for path, name in sorted(names, key=lambda item: PREFERRED.index(item[1].modality)):
         if modality in (None, name.modality):

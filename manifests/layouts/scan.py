@@ -1,4 +1,4 @@
-"""Make a manifest of a folder of clips, by the layouts that data sets come in."""
+"""Manifests made from folders of clips, by the layouts of published data sets."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from mvemo.manifests.layouts.sources import with_inferred_groups
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.rows import Row, finish_rows
-from mvemo.manifests.splits.names import part_of
+from mvemo.manifests.splits.holdout import part_of
+from mvemo.manifests.text_table import listed
 
 Layout = Literal["auto", "class-folders", "ravdess", "cal500", "cal500exp"]
 LAYOUTS: tuple[Layout, ...] = ("auto", "class-folders", "ravdess", "cal500", "cal500exp")
 
 _NO_CLASS = "not in a folder of a class"
-# Why a link is left out, and what takes it.
 LINK = "a link out of the folder (--follow-links takes them)"
 
-# What a manifest calls the parts of a split.
+# Names of the parts of a split in a manifest.
 SPLITS = ("train", "val", "test")
 # fmt: off
 VIDEO_SUFFIXES = frozenset([
@@ -57,17 +57,17 @@ AUDIO_SUFFIXES = frozenset([
 
 @dataclass(frozen=True)
 class Scan:
-    """A folder's manifest and what it leaves out.
+    """Manifest of a folder, and the files that it leaves out.
 
     Parameters
     ----------
     manifest
-        One clip for each media file, sorted by path.
+        Manifest with one clip per media file, sorted by path.
     left_out
-        (path relative to the folder, reason) of each file that is no clip. Hidden
-        files and files of mvemo are not listed.
+        (path relative to the folder, reason) of each file that is not a clip. Hidden files and
+        files of mvemo are not listed.
     remarks
-        Sentences on what differs from a data set as it was published.
+        Sentences on differences from the published data set.
     """
 
     manifest: Manifest
@@ -75,32 +75,30 @@ class Scan:
     remarks: tuple[str, ...] = ()
 
     def notes(self, most: int = 10) -> tuple[str, ...]:
-        """The remarks, and a line for each reason with the first `most` of its files."""
+        """Return the remarks, and a line per reason with the first `most` of its files."""
         return (*self.remarks, *left_out_notes(self.left_out, most))
 
 
 def left_out_notes(left_out: Sequence[tuple[str, str]], most: int = 10) -> list[str]:
-    """Return a line for each reason of `Scan.left_out`, with the first `most` of its files."""
+    """Return a line per reason of `Scan.left_out`, with the first `most` of its files."""
     by_reason: dict[str, list[str]] = {}
     for path, reason in left_out:
         by_reason.setdefault(reason, []).append(path)
     notes = []
     for reason, paths in by_reason.items():
-        more = f" and {len(paths) - most} more" if len(paths) > most else ""
-        listed = ", ".join(map(repr, paths[:most]))
-        notes.append(f"{len(paths)} left out, {reason}: {listed}{more}")
+        notes.append(f"{len(paths)} left out, {reason}: {listed([*map(repr, paths)], most)}")
     return notes
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which clips and tags of a data set are wanted; None for its layout's default.
+    """Selection of clips and tags of a data set; None is the default of its layout.
 
     Parameters
     ----------
     channel, modality, intensity
-        RAVDESS: only clips of this vocal channel, modality or intensity. Without a modality
-        one copy of each take is kept: with sound and pictures where there is one.
+        RAVDESS: vocal channel, modality and intensity of the clips. Without a modality one copy
+        of each take is kept, with sound and pictures if it exists.
     tags
         CAL500: ``emotion`` (the default), ``all``, or names separated by commas.
     """
@@ -111,7 +109,7 @@ class Selection:
     tags: str | None = None
 
     def check(self, layout: str, folder: Path) -> None:
-        """Raise `BadManifest` for a value that is unknown, or that the layout has not."""
+        """Raise `BadManifest` for an unknown value, or one that the layout does not support."""
         for name, value, allowed in (
             ("vocal channel", self.channel, CHANNELS),
             ("modality", self.modality, MODALITIES),
@@ -139,44 +137,46 @@ def scan_clips(
 ) -> Scan:
     """Find the clips of a folder and their labels.
 
-    Layouts: ``class-folders`` has one folder per class with media files anywhere below
-    it; where all folders are named like splits (Train, Validation, ...), the
-    classes are one level further down and the split is kept. ``ravdess`` reads emotion
-    and actor from file names in any folders; the actor is the group, and of copies of one
-    take with sound, pictures or both one is kept. ``cal500`` and ``cal500exp`` are songs and
-    segments of songs with tags (`mvemo.manifests.layouts.cal500`); the song is the group.
-    ``auto`` is ``ravdess`` if all media files are named so, ``cal500`` or ``cal500exp``
-    where the folder has their annotations, else ``class-folders``; a folder without folders
-    of classes gives a manifest without labels.
+    Layouts: ``class-folders`` has one folder per class, with media files anywhere below it.
+    If all folders are named like splits (Train, Validation, ...), the classes are one level
+    further down and the split is kept. ``ravdess`` reads emotion and actor from file names in
+    any folders; the actor is the group, and one copy of each take is kept. ``cal500`` and
+    ``cal500exp`` are songs and segments of songs with tags
+    (`mvemo.manifests.layouts.cal500`); the song is the group. ``auto`` is ``ravdess`` if all
+    media files have RAVDESS names, ``cal500`` or ``cal500exp`` if the folder has their
+    annotations, otherwise ``class-folders``. A folder without class folders gives a manifest
+    without labels.
 
     Parameters
     ----------
     folder
         Root of the manifest.
     infer_groups
-        Group clips by the source in their names (`source_of`); otherwise each clip
-        is a group. RAVDESS always groups by actor, CAL500 by song.
+        If True, group clips by the source in their names (`source_of`); otherwise each clip
+        is a group. RAVDESS is always grouped by actor, CAL500 by song.
     name
-        Of the manifest; default: the folder's name.
+        Name of the manifest; default: the folder's name.
+    layout
+        One of `LAYOUTS`.
     select
-        Which of a data set's clips and tags; None for its layout's defaults.
+        Selection of the data set's clips and tags; None for the layout's defaults.
     follow_links
-        Also take clips that a link leads to outside of the folder; otherwise they are left
-        out, and listed so.
+        If True, links may lead to clips outside of the folder; otherwise these clips are left
+        out and listed.
     labels
-        False for all media files without labels, whatever folders they are in.
+        If False, take all media files without labels, in any folders.
 
     Raises
     ------
     MissingManifest
-        No such folder.
+        The folder does not exist.
     BadManifest
-        No clips, fewer than two classes, an unknown layout, or a selection that the
-        layout has not.
+        There are no clips or fewer than two classes, the layout is unknown, or it does not
+        support the selection.
 
     See Also
     --------
-    read_manifest : Of a CSV file.
+    read_manifest : Read a manifest from a CSV file.
 
     Examples
     --------
@@ -242,7 +242,7 @@ def scan_clips(
 def _manifest_of(
     rows: Sequence[Row], folder: Path, name: str, task: Task, classes: Sequence[str]
 ) -> Manifest:
-    """The manifest of rows, which are checked against each other."""
+    """Return the manifest of rows, after checking them against each other."""
     problems = Problems(folder)
     finish_rows(rows, problems)
     problems.raise_any()
@@ -250,7 +250,7 @@ def _manifest_of(
 
 
 def _layout_of(folder: Path, paths: Sequence[str]) -> Layout:
-    """The layout of a folder, by what lies in it."""
+    """Return the layout of a folder, by its content."""
     if all(parse_ravdess(_stem(path)) for path in paths):
         return "ravdess"
     annotations, tables = find_annotations(folder)
@@ -265,7 +265,7 @@ def _layout_of(folder: Path, paths: Sequence[str]) -> Layout:
 
 
 def _tagged(folder: Path, layout: str, paths: Sequence[str], tags: str, name: str) -> Scan:
-    """CAL500's songs, or the segments of CAL500exp."""
+    """Scan the songs of CAL500 or the segments of CAL500exp."""
     annotations, tables = find_annotations(folder)
     found: TaggedClips = (
         read_songs(folder, annotations, paths, tags)
@@ -296,7 +296,7 @@ def find_media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool
         left_out.append((path, f"a folder that cannot be read ({error.strerror})"))
 
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
-        # A link to a folder above would lead round for ever.
+        # A link to a parent folder would cause an endless loop.
         real = os.path.realpath(parent)
         if real in seen:
             folders.clear()
@@ -321,12 +321,12 @@ def find_media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool
 
 
 def _why_left_out(place: str, path: str, root: str) -> str | None:
-    """Why a file is no clip, empty where nobody asks; None for a clip."""
+    """Return why a file is left out, empty for files of mvemo, or None for a clip."""
     if not path.isprintable():
         return "its name has bytes or marks that no CSV can hold; rename"
     try:
         if not stat.S_ISREG(os.stat(place).st_mode):
-            # Opening a pipe would wait for ever.
+            # Opening a pipe would block.
             return "a pipe, socket or device, no file"
     except OSError as error:
         return f"cannot be looked at ({error.strerror})"

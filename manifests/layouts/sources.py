@@ -1,4 +1,4 @@
-"""Which source video or song a clip is a piece of, by its file name."""
+"""Source video or song of a clip, inferred from file names."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.model import Manifest
 
 _WORDS = re.compile(r"[^\W_]+")
-# Letters of a word in which one wrong letter is a typing error.
+# Minimum length of a word in which one differing letter counts as a typing error.
 _LONG_WORD = 5
-# `Exciting_MV_3GPP(57)-3-of-8`: the names that tools for dividing long videos write.
+# Names such as `Exciting_MV_3GPP(57)-3-of-8`, written by tools that divide long videos.
 _PIECE = re.compile(r"(?P<source>.*?\S)[-_ ]+(?P<k>\d+)[-_ ]of[-_ ](?P<n>\d+)", re.IGNORECASE)
 
 
 def infer_group(stem: str) -> str:
-    """The source named by a file name of the form ``X-k-of-n``: X; else the name itself.
+    """Return X for a file name of the form ``X-k-of-n``, otherwise the name itself.
 
     Parameters
     ----------
@@ -38,18 +38,17 @@ def infer_group(stem: str) -> str:
 
 
 def source_of(path: str) -> str:
-    """The source of a media file, by its name.
+    """Return the source of a media file, inferred from its name.
 
-    A name is taken to mean the same source in every folder: pieces of one video are
-    found under several classes and on both sides of a published split. A bare number
-    means nothing outside its folder, so the folder's name is put before it
-    (``Sad/23``); splits with equal class names then share it, which can only make a
-    group larger, never let one straddle folds.
+    A name means the same source in every folder, because pieces of one video occur under several
+    classes and in both parts of published splits. A bare number has a meaning only in its folder,
+    so the folder's name is put before it (``Sad/23``). Splits with equal class names then share
+    such a source, which can only make a group larger.
 
     Parameters
     ----------
     path
-        With forward slashes and suffix.
+        Path with forward slashes and suffix.
 
     Examples
     --------
@@ -63,21 +62,21 @@ def source_of(path: str) -> str:
 
 
 def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
-    """The manifest with every group replaced by the source that the file name names.
+    """Return the manifest with groups that are inferred from file names.
 
     Parameters
     ----------
     manifest
-        Of any clips.
+        Manifest of any clips.
     pattern
-        Regular expression with one group in parentheses, the source, searched in the path
-        without its suffix; clips whose path has no match keep their group. Empty:
-        `source_of`.
+        Regular expression with one group in parentheses, which matches the source. It is searched
+        in the path without its suffix; clips without a match keep their group. If empty,
+        `source_of` is used.
 
     Raises
     ------
     BadManifest
-        The pattern is none, has no group, or no path matches it.
+        The pattern is invalid, has no group, or matches no path.
     """
     find = _finder(pattern) if pattern else source_of
     groups = [plain_text(find(clip.path or clip.clip_id)) for clip in manifest.clips]
@@ -93,9 +92,10 @@ def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
 
 
 def similar_groups(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return pairs of groups that are probably one: they differ by case, spaces or one letter.
+    """Return pairs of groups that differ only by case, spaces or one letter.
 
-    Digits, short words and clips that are groups of their own are no typing errors.
+    Such names are probably typing errors. Differences in digits and in short words, and clips that
+    are groups of their own, do not count.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def similar_groups(manifest: Manifest) -> list[tuple[str, str]]:
     [('The Portait of a Lady', 'The Portrait of a Lady')]
     """
     groups = sorted({clip.group for clip in manifest.clips if clip.group != clip.clip_id})
-    # What a name may have been, to the names: without spaces, and with one letter left open.
+    # Names by key: the name without spaces, and with one letter replaced by a gap.
     alike: dict[str, list[str]] = {}
     pairs = set()
     for group in groups:
@@ -120,7 +120,7 @@ def similar_groups(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def _with_a_letter_open(words: Sequence[str]) -> Iterator[str]:
-    """Yield the joined words with one letter of a long word replaced or added by a gap."""
+    """Yield the joined words with one letter of a long word replaced by a gap, or a gap added."""
     for i, word in enumerate(words):
         if len(word) < _LONG_WORD or not word.isalpha():
             continue
@@ -131,7 +131,7 @@ def _with_a_letter_open(words: Sequence[str]) -> Iterator[str]:
 
 
 def _finder(pattern: str) -> Callable[[str], str]:
-    """The function of a path that gives the text in a pattern's group; empty without one."""
+    """Return a function from a path to the text in the pattern's group, or to an empty text."""
     try:
         expression = re.compile(pattern)
     except re.error as error:

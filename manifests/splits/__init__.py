@@ -1,1 +1,1 @@
-"""Folds and splits of clips: stratified, groups whole, and written down."""
+"""Stratified, group-disjoint folds and splits of clips, and their files."""

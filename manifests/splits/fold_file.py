@@ -1,4 +1,4 @@
-"""Folds of clips as an object, and as a file that fixes them."""
+"""Folds of a manifest's clips, and the file that stores them."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ VERSION = "1"
 
 
 class GroupedClips(Protocol):
-    """What folds are checked against: a `Manifest`, or the clip table of a cache."""
+    """Clip ids and groups that folds are checked against: a `Manifest`, or a cache's table."""
 
     @property
     def clip_ids(self) -> tuple[str, ...]:
-        """One a clip, each once."""
+        """Id of each clip, unique."""
         ...
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """One a clip."""
+        """Group of each clip."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """Which fold each clip is in.
+    """Assignment of clips to folds.
 
     Parameters
     ----------
     assignment
-        int64 (clips,), from 0 to k - 1.
+        Fold of each clip, int64 (clips,), from 0 to k - 1.
     k
         Number of folds.
     seed
-        That they were made with; -1 for folds that the manifest prescribes.
+        Random seed of the folds; -1 for folds that the manifest prescribes.
     clip_ids
-        In the order of `assignment`.
+        Clip ids, in the order of `assignment`.
     manifest_digest
-        Of the manifest that they were made for, where known.
+        Digest of the manifest that the folds were made for, or empty.
     notes
-        What the user should know of them, a line each.
+        Notes for the user, one line each.
     """
 
     assignment: NDArray[np.int64]
@@ -64,44 +64,44 @@ class Folds:
     notes: tuple[str, ...] = ()
 
     def test(self, fold: int) -> NDArray[np.bool_]:
-        """bool (clips,): True for the clips of this fold."""
+        """Return bool (clips,), True for the clips of this fold."""
         if not 0 <= fold < self.k:
             raise BadManifest(f"fold {fold}; there are folds 0 to {self.k - 1}")
         mask: NDArray[np.bool_] = self.assignment == fold
         return mask
 
     def train(self, fold: int) -> NDArray[np.bool_]:
-        """bool (clips,): True for the clips of all other folds."""
+        """Return bool (clips,), True for the clips of all other folds."""
         return ~self.test(fold)
 
 
 def folds_of(
     manifest: Manifest, k: int = 6, seed: int = 0, *, earlier: Folds | None = None
 ) -> Folds:
-    """The folds that the manifest prescribes, else stratified group-disjoint ones.
+    """Return the folds that the manifest prescribes, or new stratified group-disjoint folds.
 
-    Prescribed folds override `k`; a note is given where they differ.
+    Prescribed folds override `k`, with a note if their number differs.
 
     Parameters
     ----------
     manifest
-        The clips.
+        Manifest of the clips.
     k, seed
-        As for `make_folds`.
+        Same as for `make_folds`.
     earlier
-        Folds of earlier clips, some of which are the manifest's: a group whose clips were
-        all in one fold keeps it, so that clips that come or go move no other. Folds of
-        another `k` or seed are not kept, for they were asked to be others.
+        Folds of an earlier set of clips. A group whose clips were all in one fold keeps that
+        fold, so that added or removed clips do not move others. Folds with another `k` or
+        seed are not kept.
 
     Raises
     ------
     BadManifest
-        Fewer groups than folds, or prescribed folds that are not whole.
+        There are fewer groups than folds, or prescribed folds are incomplete.
 
     See Also
     --------
-    make_folds : Of labels and groups, without a manifest.
-    write_folds : Fixes them in a file.
+    make_folds : Make folds from labels and groups, without a manifest.
+    write_folds : Store folds in a file.
 
     Examples
     --------
@@ -147,7 +147,7 @@ def folds_of(
 
 
 def _kept_folds(manifest: Manifest, earlier: Folds | None, k: int, seed: int) -> dict[str, int]:
-    """Group to its earlier fold, of the groups that were in one alone."""
+    """Map each group to its earlier fold, for groups that were in only one."""
     if earlier is None or (earlier.k, earlier.seed) != (k, seed):
         return {}
     fold_of = dict(zip(earlier.clip_ids, earlier.assignment.tolist(), strict=True))
@@ -159,7 +159,14 @@ def _kept_folds(manifest: Manifest, earlier: Folds | None, k: int, seed: int) ->
 
 
 def write_folds(folds: Folds, path: str | Path) -> None:
-    """Write folds as CSV: clip_id and fold, with k, seed and digest above.
+    """Write folds as CSV: clip_id and fold, with k, seed and digest above the table.
+
+    Parameters
+    ----------
+    folds
+        Folds to write.
+    path
+        Path of the CSV file.
 
     Raises
     ------
@@ -168,7 +175,7 @@ def write_folds(folds: Folds, path: str | Path) -> None:
 
     See Also
     --------
-    read_folds : The way back, and an example.
+    read_folds : Read folds; has an example.
     """
     buffer = io.StringIO()
     buffer.write(f"# mvemo folds {VERSION}\n# k: {folds.k}\n# seed: {folds.seed}\n")
@@ -186,27 +193,26 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
     Parameters
     ----------
     path
-        The file.
+        Path of the file.
     clips
-        A manifest, or the table of a cache: the folds are matched by clip id and put in
-        its order; they must cover its clips exactly and keep its groups whole. The digest
-        of a manifest may differ from the file's: labels may be corrected and the folds
-        kept.
+        Manifest or table of a cache. The folds are matched to its clip ids and put in its
+        order; they must cover exactly its clips and keep its groups whole. The manifest's
+        digest may differ from the file's, so that folds can be kept when labels are corrected.
 
     Returns
     -------
-    The folds; their seed is -1 where the file states none.
+    The folds; their seed is -1 if the file does not state one.
 
     Raises
     ------
     MissingManifest
-        No such file.
+        The file does not exist.
     BadManifest
-        With all problems of the file.
+        The file has problems; the message lists all of them.
 
     See Also
     --------
-    write_folds : The way back.
+    write_folds : Write folds.
 
     Examples
     --------
@@ -246,7 +252,7 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
 
 
 def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
-    """Clip id to fold, in the order of the rows."""
+    """Map clip ids to folds, in the order of the rows."""
     header = table.header
     if "clip_id" not in header or "fold" not in header:
         raise BadManifest(
@@ -269,7 +275,7 @@ def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
 
 
 def _whole_number(table: Table, key: str, problems: Problems) -> int:
-    """A setting's value; -1 where it is missing."""
+    """Return the value of a setting, or -1 if it is missing."""
     text = table.setting(key, "-1")
     try:
         return int(text)
@@ -279,7 +285,7 @@ def _whole_number(table: Table, key: str, problems: Problems) -> int:
 
 
 def _check_clips(where: str, fold_of: dict[str, int], clip_ids: Sequence[str]) -> None:
-    """Refuse folds of other clips."""
+    """Check that folds and clips have the same ids."""
     missing = [clip_id for clip_id in clip_ids if clip_id not in fold_of]
     unknown = sorted(set(fold_of).difference(clip_ids))
     if missing or unknown:
@@ -291,7 +297,7 @@ def _check_clips(where: str, fold_of: dict[str, int], clip_ids: Sequence[str]) -
 
 
 def _check_groups(where: str, groups: Sequence[str], assignment: NDArray[np.int64]) -> None:
-    """Refuse folds that divide a group."""
+    """Check that each group is in one fold."""
     first: dict[str, int] = {}
     divided: dict[str, tuple[int, int]] = {}
     for group, fold in zip(groups, assignment.tolist(), strict=True):

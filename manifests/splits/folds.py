@@ -1,7 +1,7 @@
 """Stratified, group-disjoint, seeded folds and inner splits.
 
-Own code rather than scikit-learn's StratifiedGroupKFold, whose releases for Python 3.10
-do not stratify when shuffled, and which knows neither tags nor numbers as labels.
+scikit-learn's StratifiedGroupKFold does not stratify when it shuffles in the releases for
+Python 3.10, and supports neither tags nor numbers as labels.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.labels import TASKS, UNLABELLED, Task, label_kind
-from mvemo.manifests.types import F64, Bools, Ints
+from mvemo.manifests.labels import F64, TASKS, UNLABELLED, Bools, Ints, Task, label_kind
 
 _PASSES = 4
-# Exchanges of two groups are tried in pairs, so only where groups are few; where they
-# are many, the greedy choice and single moves leave next to nothing to gain.
+# Swaps are tried for all pairs of groups, so only if there are few groups; with many groups,
+# the greedy choice and single moves leave almost nothing to gain.
 _MOST_GROUPS_TO_SWAP = 800
 
 
@@ -30,46 +29,47 @@ def make_folds(
     *,
     earlier: Mapping[str, int] | None = None,
 ) -> Ints:
-    """Put every clip in one of k folds: groups whole, classes in even shares.
+    """Assign clips to k folds with whole groups and even shares of each class.
 
-    Groups are taken in order of falling weight (rare classes and large groups first,
-    ties in random order) and each goes to the fold where the sum over classes of the
-    squared deviations from the even share grows least; then single groups are moved
-    and pairs exchanged while that sum falls. A group's fold depends on the set of
-    clips and the seed, not on the order of the clips.
+    Groups are processed by decreasing weight (rare classes and large groups first, ties in
+    random order). Each group goes to the fold where the sum over classes of the squared
+    deviations from the even share grows least. Then single groups are moved and pairs swapped
+    while this sum decreases. The fold of a group depends on the set of clips and the seed, not
+    on the order of the clips.
 
     Parameters
     ----------
     labels
-        multiclass: (clips,) class indices or names. multilabel: (clips, tags) of 0 and
-        1. regression: (clips,) or (clips, targets), stratified on fifths of the
-        first two targets.
+        Multiclass: (clips,) class indices or names. Multilabel: (clips, tags) of 0 and 1.
+        Regression: (clips,) or (clips, targets), stratified by fifths of the first two
+        targets.
     groups
-        (clips,) names.
+        Group names, (clips,).
     k
         Number of folds, 2 or more.
     seed
-        Any integer from 0.
+        Random seed, from 0.
+    task
+        Task of the labels.
     earlier
-        Folds, 0 to k - 1, that groups of these names keep; only the others are divided, so
-        as to even out the shares of all. A fold that all its groups have left is given
-        another group.
+        Fold, 0 to k - 1, that each of these groups keeps. Only the other groups are assigned,
+        so that the shares of all become even. A fold without groups gets another group.
 
     Returns
     -------
-    int64 (clips,), from 0 to k - 1. Every fold has a group at least.
+    Fold of each clip, int64 (clips,), from 0 to k - 1. Every fold has at least one group.
 
     Raises
     ------
     BadManifest
-        Fewer groups than folds, k below 2, an earlier fold that is none of the k, or arrays
-        that do not fit together.
+        There are fewer groups than folds, k is below 2, an earlier fold is out of range, or
+        the shapes of the arrays do not match.
 
     See Also
     --------
-    folds_of : Of a manifest, with the folds that it prescribes.
-    inner_split : One part to hold out, inside the training folds.
-    holdout_split : Training, validation and test clips.
+    folds_of : Return the folds of a manifest, prescribed or new.
+    inner_split : Hold out one part of the training folds.
+    holdout_split : Split into training, validation and test clips.
 
     Examples
     --------
@@ -86,8 +86,8 @@ def make_folds(
     if len(counts) < k:
         raise BadManifest(f"{len(counts)} group(s) cannot fill {k} folds; use k <= {len(counts)}")
     fixed = np.full(len(counts), -1, dtype=np.int64)
-    for i, group in enumerate(np.unique(np.asarray(groups)).tolist() if earlier else ()):
-        fixed[i] = (earlier or {}).get(group, -1)
+    if earlier:
+        fixed[:] = [earlier.get(group, -1) for group in np.unique(np.asarray(groups)).tolist()]
     if fixed.max() >= k:
         raise BadManifest(f"an earlier fold is {fixed.max()}; there are folds 0 to {k - 1}")
     return assign_groups(counts, np.full(k, 1.0 / k), seed, fixed)[member]
@@ -100,31 +100,31 @@ def inner_split(
     seed: int,
     task: Task,
 ) -> Bools:
-    """Hold out about a fraction of the clips: groups whole, classes in even shares.
+    """Hold out about a fraction of the clips, with whole groups and even shares of each class.
 
-    For early stopping and for temperatures, inside training folds. A class whose clips
-    are all in one group stays on the training side where that is possible.
+    It is used inside training folds, for early stopping and for temperatures. A class whose
+    clips are all in one group stays in training if possible.
 
     Parameters
     ----------
-    labels, groups, task
-        As for `make_folds`, of the clips that may be trained on.
+    labels, groups, seed, task
+        Same as for `make_folds`, for the clips that may be trained on.
     fraction
-        Of each class to hold out, between 0 and 1. At least one group is held out and
+        Fraction of each class to hold out, between 0 and 1. At least one group is held out and
         at least one is not.
 
     Returns
     -------
-    bool (clips,): True where held out.
+    bool (clips,), True for clips that are held out.
 
     Raises
     ------
     BadManifest
-        Fewer than two groups, or a fraction out of range.
+        There are fewer than two groups, or the fraction is out of range.
 
     See Also
     --------
-    make_folds : Folds by the same search.
+    make_folds : Make folds by the same search.
 
     Examples
     --------
@@ -151,10 +151,10 @@ def fold_notes(
     task: Task,
     classes: Sequence[str],
 ) -> tuple[str, ...]:
-    """Warnings about cross-validating these data, a line each.
+    """Return warnings about cross-validating these data, one line each.
 
-    A class or tag with fewer groups than folds is missing from some folds; with one
-    group only, it is never in training and test at once.
+    A class or tag with fewer groups than folds is missing from some folds. With only one group, it
+    is never in training and test at the same time.
     """
     names = np.asarray(groups)
     notes = []
@@ -172,7 +172,11 @@ def fold_notes(
 def group_counts(
     labels: ArrayLike, groups: Sequence[str] | NDArray[np.str_], task: Task
 ) -> tuple[F64, Ints]:
-    """Clips of each group in each stratum, and the group of each clip."""
+    """Count the clips of each group in each stratum, and return the group of each clip.
+
+    The counts are (groups, strata + 1), groups sorted by name, with all clips in the last column;
+    the group indices are int64 (clips,).
+    """
     values = np.asarray(labels)
     names = np.asarray(groups)
     if task not in (*TASKS, UNLABELLED):
@@ -194,11 +198,11 @@ def group_counts(
 
 
 def assign_groups(counts: F64, shares: F64, seed: int, fixed: Ints | None = None) -> Ints:
-    """Part of each group, so that parts hold their shares of every stratum.
+    """Return the part of each group, so that parts hold their shares of every stratum.
 
-    With c_ps the clips of stratum s in part p, N_s all clips of it and t_p the share,
-    minimizes sum_p sum_s (c_ps / N_s - t_p)^2 / t_p. `counts` is (groups, strata), `shares`
-    (parts,) of sum 1; `fixed` (groups,) has the part that a group keeps, -1 for the others.
+    With c_ps the clips of stratum s in part p, N_s all clips of the stratum and t_p the share of
+    the part, it minimises sum_p sum_s (c_ps / N_s - t_p)^2 / t_p. `counts` is (groups, strata);
+    `shares` is (parts,) with sum 1; `fixed` is (groups,), the part that a group keeps, or -1.
     """
     rng = np.random.default_rng(seed)
     n_groups = len(counts)
@@ -206,7 +210,7 @@ def assign_groups(counts: F64, shares: F64, seed: int, fixed: Ints | None = None
     used = totals > 0
     group_shares = counts[:, used] / totals[used]  # each group's share of every stratum
     weight = np.square(group_shares).sum(axis=1)
-    # Rounded, so that equal groups tie in spite of the last bit, and the seed decides.
+    # Rounded, so that equal groups tie in spite of rounding errors, and the seed decides.
     rank = np.round(weight / weight.max(), 9)
     order = np.lexsort((rng.permutation(n_groups), -rank))
     excess = -shares[:, None] * np.ones(group_shares.shape[1])  # c_ps / N_s - t_p
@@ -231,15 +235,15 @@ def assign_groups(counts: F64, shares: F64, seed: int, fixed: Ints | None = None
 
 
 def _shuffled(free: Bools, rng: np.random.Generator) -> Ints:
-    """The groups that may move, in random order."""
+    """Return the groups that may move, in random order."""
     order: Ints = rng.permutation(len(free))
     return order[free[order]]
 
 
 def _fill_empty(group_shares: F64, part: Ints, excess: F64, free: Bools) -> None:
-    """Give every part a group: the lightest free one of the part that has most groups.
+    """Give every empty part the lightest free group of the part with the most groups.
 
-    Where that part has no free group, one that was fixed goes.
+    If that part has no free group, a fixed one is moved.
     """
     for empty in range(len(excess)):
         sizes = np.bincount(part, minlength=len(excess))
@@ -261,7 +265,7 @@ def _move(
     excess: F64,
     order: Ints,
 ) -> bool:
-    """Move single groups of `order` where that lowers the sum; True if any was moved."""
+    """Move single groups of `order` where this decreases the sum; return True if any moved."""
     sizes = np.bincount(part, minlength=len(excess))
     gained = False
     for g in order:
@@ -289,7 +293,7 @@ def _swap(
     excess: F64,
     order: Ints,
 ) -> bool:
-    """Exchange pairs of groups of `order` where that lowers the sum; True if any was."""
+    """Swap groups of `order` with others if this decreases the sum; return True if any did."""
     gained = False
     others = np.setdiff1d(np.arange(len(part)), order)
     for g in order:
@@ -312,8 +316,8 @@ def _swap(
 def keep_in_training(counts: F64, side: Ints) -> None:
     """Move groups to training (side 0) for strata that would be missing there.
 
-    `side` is changed in place. No side is left without a group: where the only group of
-    another side has all of a stratum, it stays.
+    `side` is changed in place. A side keeps its last group, even if that group has all clips of a
+    stratum.
     """
     for stratum in range(counts.shape[1]):
         has = counts[:, stratum] > 0

@@ -1,7 +1,7 @@
-"""One split into training, validation and test clips: groups whole, classes in even shares.
+"""Split of clips into training, validation and test, with whole groups and even class shares.
 
-J22 section 3 divides its songs at random by 7:2:1. Here the songs (groups) stay whole, so
-that segments of one song are never in two parts, and every class has its share of each.
+J22 section 3 divides its songs at random by 7:2:1. Here songs (groups) stay whole, so that the
+segments of a song are in one part, and every part has its share of each class.
 """
 
 from __future__ import annotations
@@ -14,28 +14,46 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.labels import Task, label_kind
+from mvemo.manifests.labels import Ints, Task, label_kind
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.splits.folds import assign_groups, group_counts, inner_split, keep_in_training
-from mvemo.manifests.splits.names import PARTS, TEST, TRAIN, VALIDATION, part_of
-from mvemo.manifests.types import Ints
 
 # J22 section 3.
 FRACTIONS = (0.7, 0.2, 0.1)
+TRAIN, VALIDATION, TEST = 0, 1, 2
+# Names in messages, in the order of the numbers.
+PARTS = ("train", "validation", "test")
+# Names that data sets use.
+_WORDS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), VALIDATION),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), TEST),
+}
+
+
+def part_of(word: str) -> int | None:
+    """Return the part that a word names, in any case; None for any other word.
+
+    Examples
+    --------
+    >>> part_of("Training"), part_of("dev"), part_of("TEST"), part_of("fold1")
+    (0, 1, 2, None)
+    """
+    return _WORDS.get(word.strip().lower())
 
 
 @dataclass(frozen=True, eq=False)
 class Holdout:
-    """Which part of one split each clip is in.
+    """Assignment of clips to training, validation and test.
 
     Parameters
     ----------
     assignment
-        int64 (clips,): 0 training, 1 validation, 2 test.
+        Part of each clip, int64 (clips,): 0 training, 1 validation, 2 test.
     seed
-        That it was made with; -1 where the manifest prescribes it.
+        Random seed of the split; -1 if the manifest prescribes it.
     notes
-        What the user should know of it, a line each.
+        Notes for the user, one line each.
     """
 
     assignment: Ints
@@ -50,35 +68,34 @@ def holdout_split(
     seed: int,
     task: Task,
 ) -> Ints:
-    """Split clips in three: groups whole, classes in even shares.
+    """Split clips into three parts, with whole groups and even shares of each class.
 
-    The same search as for folds, towards unequal shares. A class whose clips are all in
-    one group goes to training where that is possible.
+    It uses the same search as for folds, with unequal shares. A class whose clips are all in
+    one group goes to training if possible.
 
     Parameters
     ----------
-    labels, groups, task
-        As for `make_folds`.
+    labels, groups, seed, task
+        Same as for `make_folds`.
     fractions
-        Of training, validation and test; any three positive numbers, as ``(7, 2, 1)``,
-        whose ratios count.
-    seed
-        Any integer from 0.
+        Shares of training, validation and test: three positive numbers, such as
+        ``(7, 2, 1)``, of which only the ratios matter.
 
     Returns
     -------
-    int64 (clips,): 0 training, 1 validation, 2 test. Each has a group at least.
+    Part of each clip, int64 (clips,): 0 training, 1 validation, 2 test. Each part has at least
+    one group.
 
     Raises
     ------
     BadManifest
-        Fewer than three groups, fractions that are not three positive numbers, or arrays
-        that do not fit together.
+        There are fewer than three groups, the fractions are not three positive numbers, or
+        the shapes of the arrays do not match.
 
     See Also
     --------
-    holdout_of : Of a manifest, with the split that it prescribes.
-    make_folds : Folds by the same search.
+    holdout_of : Return the split of a manifest, prescribed or new.
+    make_folds : Make folds by the same search.
 
     Examples
     --------
@@ -103,12 +120,12 @@ def holdout_split(
 
 
 def parse_fractions(text: str) -> tuple[float, float, float]:
-    """``7:2:1`` as fractions of sum 1.
+    """Parse a ratio such as ``7:2:1`` into three fractions of sum 1.
 
     Raises
     ------
     BadManifest
-        It is no such text.
+        The text is not three positive numbers separated by colons.
 
     Examples
     --------
@@ -128,28 +145,28 @@ def parse_fractions(text: str) -> tuple[float, float, float]:
 def holdout_of(
     manifest: Manifest, fractions: Sequence[float] = FRACTIONS, seed: int = 0
 ) -> Holdout:
-    """The split that the manifest prescribes, else a stratified group-disjoint one.
+    """Return the split that the manifest prescribes, or a new stratified group-disjoint split.
 
-    Nets are trained on it, so it has all three parts: validation clips that the manifest
-    does not prescribe are taken from its training clips, in the ratio of the fractions.
-    Where it prescribes no test clips, its validation clips are the tested ones.
+    Nets are trained on this split, so it has all three parts. If the manifest prescribes no
+    validation clips, they are taken from its training clips, in the ratio of the fractions. If
+    it prescribes no test clips, its validation clips are tested.
 
     Parameters
     ----------
     manifest
-        The clips.
+        Manifest of the clips.
     fractions, seed
-        As for `holdout_split`.
+        Same as for `holdout_split`.
 
     Raises
     ------
     BadManifest
-        Too few groups, or a prescribed split that is not whole: clips without one, unknown
-        names, groups in two parts, no training clips, or nothing but training clips.
+        There are too few groups, or the prescribed split is not valid: clips without a split,
+        unknown names, groups in two parts, no training clips, or only training clips.
 
     See Also
     --------
-    prescribed_split : For features that nothing is trained for.
+    prescribed_split : Return the split for features that need no training.
 
     Examples
     --------
@@ -160,7 +177,7 @@ def holdout_of(
     >>> np.bincount(holdout_of(songs).assignment)
     array([14,  4,  2])
     """
-    assignment = read_split(manifest)
+    assignment = _read_split(manifest)
     if assignment is None:
         assignment = holdout_split(manifest.labels, manifest.groups, fractions, seed, manifest.task)
         return Holdout(assignment, seed, _class_notes(manifest, assignment))
@@ -190,27 +207,31 @@ def holdout_of(
 
 
 def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...]]:
-    """The split that the manifest prescribes, for features that nothing is trained for.
+    """Return the split that the manifest prescribes, for features that need no training.
 
-    Frozen and imported features are then scored on its test clips by heads that are
-    trained on all others, validation clips included. Where it has no test clips, its
-    validation clips are the tested ones. Folds that the manifest prescribes, too, come
-    first.
+    Frozen and imported features are scored on the test clips, by heads that are trained on all
+    other clips (validation clips included). If there are no test clips, the validation clips
+    are tested. Folds that the manifest prescribes take precedence.
+
+    Parameters
+    ----------
+    manifest
+        Manifest of the clips.
 
     Returns
     -------
-    The split, and what the user should know of it, a line each. None where the manifest
-    has none, or where it cannot be honoured and the clips are cross-validated instead:
-    it has folds, too, groups are in two parts, or all clips are in one part.
+    The split, and notes for the user, one line each. The split is None if the manifest has
+    none, or if the clips are cross-validated instead: the manifest prescribes folds, groups
+    are in two parts, or all clips are in one part.
 
     Raises
     ------
     BadManifest
-        Clips without a split though others have one, or names that are not known.
+        Some clips have no split, or a name is unknown.
 
     See Also
     --------
-    holdout_of : For nets that are trained on the split.
+    holdout_of : Return the split for nets that are trained on it.
 
     Examples
     --------
@@ -227,7 +248,7 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
     >>> notes
     ('the manifest prescribes no test clips: its 2 validation clips are the tested ones',)
     """
-    assignment = read_split(manifest)
+    assignment = _read_split(manifest)
     if assignment is None:
         return None, ()
     instead = "the clips are cross-validated instead"
@@ -240,17 +261,14 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
         return None, (f"the manifest's split is not used, for {problem}: {instead}",)
     assignment, notes = _with_test_part(assignment)
     if not (assignment == TRAIN).any():
-        # Nothing is chosen by validation clips here: heads are trained on them alike.
+        # Validation clips choose nothing here, so heads are trained on them, too.
         notes = (*notes, "the manifest prescribes no training clips: heads have the validation's")
     notes = (*notes, *_class_notes(manifest, assignment))
     return Holdout(assignment, -1, notes), notes
 
 
-def read_split(manifest: Manifest) -> Ints | None:
-    """int64 (clips,): 0 training, 1 validation, 2 test; None where the manifest has no split.
-
-    `mvemo.manifests.splits.names` has the names.
-    """
+def _read_split(manifest: Manifest) -> Ints | None:
+    """Return the part of each clip in the prescribed split, int64 (clips,), or None."""
     names = [clip.split for clip in manifest.clips]
     if not any(names):
         return None
@@ -270,7 +288,7 @@ def read_split(manifest: Manifest) -> Ints | None:
 
 
 def _straddling(manifest: Manifest, assignment: Ints) -> str:
-    """Which groups are in two parts, as part of a sentence; empty where none is."""
+    """Return a clause that names the groups in two parts, or an empty text."""
     parts: dict[str, set[int]] = {}
     for group, part in zip(manifest.groups, assignment.tolist(), strict=True):
         parts.setdefault(group, set()).add(part)
@@ -285,7 +303,7 @@ def _straddling(manifest: Manifest, assignment: Ints) -> str:
 def _with_test_part(
     assignment: Ints,
 ) -> tuple[Ints, tuple[str, ...]]:
-    """The validation clips as test clips, where there are no test clips; and a note of it."""
+    """If there are no test clips, turn the validation clips into test clips, with a note."""
     validation = assignment == VALIDATION
     if (assignment == TEST).any() or not validation.any():
         return assignment, ()
@@ -297,7 +315,7 @@ def _with_test_part(
 
 
 def _class_notes(manifest: Manifest, assignment: Ints) -> tuple[str, ...]:
-    """Classes and tags without clips in a part that has any clips."""
+    """Return a note for each class or tag that is missing from a part."""
     members = label_kind(manifest.task).members(manifest.labels, manifest.classes)
     parts = [part for part in (TRAIN, VALIDATION, TEST) if (assignment == part).any()]
     notes = []

@@ -27,11 +27,10 @@ from mvemo.cache import (
     verify_cache,
     verify_untrusted,
 )
-from mvemo.cache.imports.arrays import split_source
-from mvemo.cache.imports.tables import ArrayRows, TableColumns
+from mvemo.cache.imports.arrays import ArrayRows, TableColumns, split_source
 from mvemo.manifests import Manifest, read_manifest
 from mvemo.manifests.files import dump_json
-from mvemo.manifests.matching import match_ids
+from mvemo.manifests.tables import match_ids
 from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
 from mvemo.pipeline.commands.options import (
     FOLDER,

@@ -18,9 +18,7 @@ from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import pick_device, place
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.manifests import Clip, Manifest
-from mvemo.manifests.demo.pictures import FPS
-from mvemo.manifests.demo.sound import SR
-from mvemo.manifests.demo.writing import video_codec, write_clip
+from mvemo.manifests.demo.media import FPS, SR, video_codec, write_clip
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import duration_text

@@ -24,7 +24,7 @@ from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.links import Link, apply_link
-from mvemo.manifests.splits.names import TRAIN
+from mvemo.manifests.splits.holdout import TRAIN
 from mvemo.pipeline.console.progress import Progress, epoch_text
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings

@@ -20,7 +20,7 @@ from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.fuse.songs import decide_songs
 from mvemo.manifests import Manifest, holdout_of, parse_fractions, song_of
-from mvemo.manifests.splits.names import PARTS, TEST, VALIDATION
+from mvemo.manifests.splits.holdout import PARTS, TEST, VALIDATION
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.convnets import confusion_table

@@ -23,7 +23,7 @@ from mvemo.cache import (
     verify_cache,
 )
 from mvemo.cache.storage.layout import write_text
-from mvemo.cache.storage.plain import attribute, texts_of, write_attribute
+from mvemo.cache.storage.plain import array_of, attribute, write_attribute
 
 CLIPS = table()
 
@@ -325,4 +325,6 @@ def test_texts_are_those_that_hdf5_reads(tmp_path: Path, userblock: int) -> None
         # One behind it, so that the heaps are not the file's end.
         file["values"] = np.zeros(100)
     with h5py.File(path) as file:
-        assert texts_of(file, "texts").tolist() == texts == file["texts"].asstr()[()].tolist()
+        assert (
+            array_of(file, "texts").texts().tolist() == texts == file["texts"].asstr()[()].tolist()
+        )

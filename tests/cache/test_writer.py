@@ -27,7 +27,7 @@ from mvemo.cache import (
     repair_cache,
     verify_cache,
 )
-from mvemo.cache.types import Reason
+from mvemo.cache.failures import Reason
 
 CLIPS = table()
 

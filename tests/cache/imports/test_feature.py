@@ -26,8 +26,8 @@ from mvemo.cache import (
     read_ids,
     verify_cache,
 )
-from mvemo.cache.imports.tables import TableColumns
-from mvemo.manifests.matching import match_ids
+from mvemo.cache.imports.arrays import TableColumns
+from mvemo.manifests.tables import match_ids
 
 SKIP = ImportSettings(skip_unknown=True)
 REPLACE = ImportSettings(replace=True)

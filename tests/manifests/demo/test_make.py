@@ -14,8 +14,7 @@ import pytest
 
 from mvemo.manifests import BadManifest, Manifest, check_manifest, read_manifest
 from mvemo.manifests.demo import make_demo
-from mvemo.manifests.demo.pictures import FPS, HEIGHT, WIDTH
-from mvemo.manifests.demo.sound import SR
+from mvemo.manifests.demo.media import FPS, HEIGHT, SR, WIDTH
 
 av = pytest.importorskip("av")
 

@@ -10,9 +10,8 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mvemo.manifests.demo.pictures import render
+from mvemo.manifests.demo.media import SR, render, synthesise
 from mvemo.manifests.demo.recipes import CLASSES, picture_of, sound_of
-from mvemo.manifests.demo.sound import SR, synthesise
 
 GROUPS, PIECES = 10, 2
 Floats = NDArray[np.float64]

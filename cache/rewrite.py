@@ -1,4 +1,4 @@
-"""A cache written again with a part of what it holds: slim copies, removals, garbage."""
+"""Rewriting of caches: merging, slim copies, and removal of features or clips."""
 
 from __future__ import annotations
 
@@ -7,35 +7,95 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.storage.files import FilePool, cache_files, refuse_folder
+from mvemo.cache.storage.files import FilePool, cache_files, parts_folder, refuse_folder
 from mvemo.cache.storage.layout import subset
-from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import Curves
 from mvemo.cache.union import PlannedFeature, in_order, plan_rows
-from mvemo.cache.writing.lock import WriterLock
-from mvemo.cache.writing.plan import CorruptRows, Plan
+from mvemo.cache.writing.lock import locked_files
+from mvemo.cache.writing.plan import CorruptRows, FileSource, Plan
 from mvemo.cache.writing.rules import curve_names, union_plan
 from mvemo.cache.writing.shards import shard_paths, write_file
-from mvemo.cache.writing.sources import FileSource
+
+
+def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
+    """Merge caches of the same manifest; the order of `paths` does not matter.
+
+    Every row is checked while it is copied. Clips are in the order of the cache that has all of
+    them, otherwise sorted by id. If the reasons for a failure differ, the first in alphabetical
+    order is kept.
+
+    Parameters
+    ----------
+    paths
+        Finished caches, or folders of shards. Each may hold all clips with some of the rows,
+        or some of the clips.
+    out
+        Path of the merged cache, which is replaced if it exists.
+
+    Raises
+    ------
+    BadCache
+        The manifests differ, a row is corrupt, or a row has different values in two caches.
+        The message names the first such row and their number.
+    CacheBusy
+        A writer holds `out`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from mvemo.cache import ClipTable, import_feature, open_cache
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> clips = ClipTable(
+    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
+    ...     fold_seed=0, digest="",
+    ... )
+    >>> for name in ("mean", "deviation"):
+    ...     _ = import_feature(folder / f"{name}.h5", name, "audio", np.eye(2), table=clips)
+    >>> merge_caches([folder / "mean.h5", folder / "deviation.h5"], folder / "both.h5")
+    >>> with open_cache(folder / "both.h5") as cache:
+    ...     cache.names()
+    ('deviation', 'mean')
+    """
+    out = Path(out)
+    if not paths:
+        raise BadCache(f"{out}: no caches to merge were given")
+    with locked_files(out) as pool:
+        if shard_paths(parts_folder(out)):
+            raise BadCache(
+                f"{out}: an unfinished run's rows lie in {parts_folder(out).name}: finish or "
+                "repair it first, or merge to another file"
+            )
+        sources = [FileSource(file, pool) for path in paths for file in cache_files(Path(path))]
+        plan = union_plan(sources, str(out))
+        try:
+            write_file(out, plan, parts_folder(out) / "merged.tmp")
+        except CorruptRows as error:
+            more = f", and {len(error.corrupt) - 1} more rows" if len(error.corrupt) > 1 else ""
+            where = error.corrupt[0].source
+            raise BadCache(
+                f"{out}: {error.corrupt[0]}{more}: run 'mvemo cache repair {where}'"
+            ) from None
 
 
 @dataclass(frozen=True)
 class Removed:
-    """What a cache has no longer.
+    """Content that was removed from a cache.
 
     Parameters
     ----------
     features
-        Names of features.
+        Names of removed features.
     clips
-        Ids of clips.
+        Ids of removed clips.
     curves
-        Names of training curves of nets that the cache has no features of.
+        Names of removed training curves, of nets without features in the cache.
     failures
-        How many failures of those features and clips.
+        Number of removed failures.
     freed
-        Bytes by which the file is smaller.
+        Bytes by which the file became smaller.
     """
 
     features: tuple[str, ...] = ()
@@ -56,34 +116,34 @@ def select_features(
     clips: Collection[str] | None = None,
     dry_run: bool = False,
 ) -> Removed:
-    """Write a cache of some features, and of some clips, of another.
+    """Copy some features, and optionally some clips, of a cache to another file.
 
-    Every row is checked on its way; labels, folds and provenance stay. Failures of the
-    features left out, and curves of nets that have no feature, are left out, too.
+    Every row is checked while it is copied; labels, folds and provenance are kept. Failures of
+    omitted features, and curves of nets without a feature, are omitted, too.
 
     Parameters
     ----------
     path
-        The cache, or a folder of shards.
+        Path of the cache, or of a folder of shards.
     features
-        Names of those to keep.
+        Names of the features to keep.
     out
-        The file to write; `path` itself to remove all others. Replaced if it exists.
+        Path of the new file, which is replaced if it exists. With `path` itself, all other
+        features are removed.
     clips
-        Ids of those to keep; None for all. Their manifest is another then, so its digest
-        is forgotten.
+        Ids of the clips to keep; None for all. A selection is no longer the whole manifest, so
+        the manifest's digest is removed.
     dry_run
-        Write nothing, only tell.
+        If True, return the result without writing.
 
     Returns
     -------
-    What `out` has not.
+    The content of the cache that `out` does not have.
 
     Raises
     ------
     BadCache
-        There is no such feature or no such clip, the cache is damaged, or a run is
-        unfinished.
+        A feature or clip does not exist, the cache is damaged, or a run is unfinished.
     CacheBusy
         A writer holds `out`.
 
@@ -106,9 +166,7 @@ def select_features(
     path, out = Path(path), Path(out)
     if not path.exists():
         raise MissingCache(f"{path}: there is no such file")
-    lock = WriterLock(out)
-    pool = FilePool()
-    try:
+    with locked_files(out) as pool:
         for file in {path, out}:
             if shard_paths(parts_folder(file)):
                 raise BadCache(
@@ -117,7 +175,7 @@ def select_features(
                 )
         files = cache_files(path)
         sources = [FileSource(file, pool) for file in files]
-        plan, removed = _plan(path, sources, frozenset(features), clips)
+        plan, removed = _selection_plan(path, sources, frozenset(features), clips)
         if dry_run or (not removed and out == path):
             return removed
         before = sum(file.stat().st_size for file in files)
@@ -126,9 +184,6 @@ def select_features(
         except CorruptRows as error:
             raise BadCache(f"{error.corrupt[0]}: run 'mvemo cache repair {path}'") from None
         return replace(removed, freed=before - out.stat().st_size)
-    finally:
-        pool.close()
-        lock.release()
 
 
 def remove_features(path: Path | str, features: Collection[str]) -> Removed:
@@ -137,7 +192,7 @@ def remove_features(path: Path | str, features: Collection[str]) -> Removed:
     Raises
     ------
     BadCache
-        There is no such feature.
+        A feature does not exist.
     """
     path = Path(path)
     refuse_folder(path)
@@ -152,7 +207,7 @@ def remove_features(path: Path | str, features: Collection[str]) -> Removed:
     return select_features(path, names.difference(features), path)
 
 
-def _plan(
+def _selection_plan(
     path: Path,
     sources: Sequence[FileSource],
     features: frozenset[str],

@@ -1,0 +1,229 @@
+"""Media of the demo data set: synthetic music, moving pictures, and their MP4 files."""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.manifests.demo.recipes import Picture, Sound
+from mvemo.manifests.errors import ManifestError
+from mvemo.manifests.files import replacing
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+SR = 22_050  # Hz
+WIDTH, HEIGHT, FPS = 160, 120, 15
+CODECS = ("libx264", "mpeg4")
+# Suffix of a file that is being written.
+_PARTIAL = ".partial"
+_BLOCK = 1024  # samples of an AAC frame
+# Four-chord progressions, in semitones above the root.
+_MAJOR = ((0, 4, 7), (9, 12, 16), (5, 9, 12), (7, 11, 14))
+_MINOR = ((0, 3, 7), (8, 12, 15), (5, 8, 12), (7, 10, 14))
+# Tempo in beats per minute below which chords have a slow attack.
+_SLOW = 85
+# Coordinates in picture widths, from the upper left corner.
+_Y, _X = (np.mgrid[0:HEIGHT, 0:WIDTH] / WIDTH).astype(np.float32)
+_GRAIN = 3.0  # standard deviation, on the scale 0 to 255
+
+
+def synthesise(recipe: Sound, seconds: float, rng: np.random.Generator) -> F32:
+    """Return stereo music, float32 (2, samples) at `SR`, within [-1, 1]."""
+    n = round(seconds * SR)
+    onsets = _onsets(recipe, seconds, rng)
+    both = np.zeros((2, n))
+    progression = _MINOR if recipe.minor >= 0.5 else _MAJOR
+    for i, onset in enumerate(onsets):
+        end = onsets[i + 1] if i + 1 < len(onsets) else seconds
+        notes = [recipe.root + step for step in progression[(i // 4) % 4]]
+        if rng.random() < recipe.dissonance:
+            # A cluster: two notes, each with its minor second.
+            notes = [note + shift for note in notes[:2] for shift in (0, 1)]
+        first = round(onset * SR)
+        chord = _chord(notes, end - onset + 0.05, recipe, rng)[: n - first]
+        pan = 0.5 + 0.2 * rng.uniform(-1, 1)
+        both[:, first : first + len(chord)] += np.outer([1 - pan, pan], chord)
+        if recipe.drums > 0.02:
+            hit = 1.5 * recipe.drums * _drum(rng)[: n - first]
+            both[:, first : first + len(hit)] += hit
+    both += 0.01 * _rms(both) * rng.normal(size=both.shape)
+    both *= 10 ** (recipe.level / 20) / _rms(both)
+    # Soft clipping keeps peaks within full scale.
+    return np.tanh(both).astype(np.float32)
+
+
+def _rms(sound: F64) -> float:
+    return float(np.sqrt(np.mean(sound**2) + 1e-12))
+
+
+def _onsets(recipe: Sound, seconds: float, rng: np.random.Generator) -> list[float]:
+    """Return the times of the beats in seconds, shifted if the rhythm is irregular."""
+    on_time = np.arange(0.0, seconds - 0.1, 60.0 / recipe.tempo)
+    loose = np.sort(rng.uniform(0.0, seconds - 0.1, len(on_time)))
+    times = recipe.regularity * on_time + (1 - recipe.regularity) * loose
+    times[0] = 0.0
+    return [float(t) for t in times]
+
+
+def _chord(notes: list[float], seconds: float, recipe: Sound, rng: np.random.Generator) -> F64:
+    t = np.arange(max(round(seconds * SR), 2)) / SR
+    attack, decay = (0.25, 1.6) if recipe.tempo < _SLOW else (0.01, 0.5)
+    envelope = np.minimum(t / attack, 1.0) * np.exp(-t / decay)
+    total = np.zeros_like(t)
+    for note in notes:
+        f = 440.0 * 2 ** ((note - 69) / 12) * (1 + 0.001 * rng.normal())
+        for h in range(1, 2 + round(9 * recipe.brightness)):
+            weight = (recipe.even if h % 2 == 0 else 1.0) / h
+            if f * h < 0.45 * SR:
+                total += weight * np.sin(2 * np.pi * (f * h * t + rng.random()))
+    result: F64 = total * envelope / len(notes)
+    return result
+
+
+def _drum(rng: np.random.Generator) -> F64:
+    """Return a falling tone with a burst of noise."""
+    t = np.arange(round(0.12 * SR)) / SR
+    body = np.sin(2 * np.pi * (60 * t + 1.2 * (1 - np.exp(-t / 0.03))))
+    result: F64 = body * np.exp(-t / 0.06) + 0.6 * rng.normal(size=len(t)) * np.exp(-t / 0.025)
+    return result
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """Background and moving discs between two cuts."""
+
+    ground: F32  # (height, width, 3), 0 to 255
+    discs: F32  # (discs, 4): x, y, radius, direction in radians
+    colours: F32  # (discs, 3), 0 to 255
+
+
+def render(recipe: Picture, seconds: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return uint8 (frames, HEIGHT, WIDTH, 3), RGB frames at `FPS`."""
+    n = max(round(seconds * FPS), 2)
+    frames = np.empty((n, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    # Drawn once and shifted at random: it looks like new grain at a tenth of the cost.
+    grain = _GRAIN * rng.standard_normal((2 * HEIGHT, 2 * WIDTH, 1), dtype=np.float32)
+    scene = _scene(recipe, rng)
+    for i in range(n):
+        if i and rng.random() < recipe.cuts / FPS:
+            scene = _scene(recipe, rng)
+        picture = _draw(scene, recipe.motion * i / FPS)
+        top, left = rng.integers(HEIGHT), rng.integers(WIDTH)
+        picture += grain[top : top + HEIGHT, left : left + WIDTH]
+        frames[i] = np.clip(picture, 0, 255, out=picture)
+    return frames
+
+
+def _scene(recipe: Picture, rng: np.random.Generator) -> _Scene:
+    """Draw a scene: the background has the recipe's mean lightness, the discs are brighter."""
+    hues = recipe.hue + np.array([0.0, 0.08, -0.08]) + 0.03 * rng.normal(size=3)
+    light = recipe.light * np.array([0.75, 1.15, 1.4]) + 0.04 * rng.normal(size=3)
+    dark, bright, disc = (
+        255 * np.array(colorsys.hsv_to_rgb(h % 1.0, recipe.colour, v), dtype=np.float32)
+        for h, v in zip(hues, np.clip(light, 0.02, 1.0), strict=True)
+    )
+    angle = 2 * np.pi * (recipe.slope + 0.03 * rng.normal())
+    slope = np.float32(np.cos(angle)) * _X + np.float32(np.sin(angle)) * _Y
+    slope = ((slope - slope.min()) / (slope.max() - slope.min()))[..., None]
+    count = int(rng.integers(3, 6))
+    discs = np.stack(
+        [
+            rng.uniform(0, 1, count),
+            rng.uniform(0, HEIGHT / WIDTH, count),
+            rng.uniform(0.06, 0.16, count),
+            rng.uniform(0, 2 * np.pi, count),
+        ],
+        axis=1,
+    )
+    shades = np.clip(disc * rng.uniform(0.75, 1.1, (count, 1)), 0, 255)
+    ground = dark + slope * (bright - dark)
+    return _Scene(ground, discs.astype(np.float32), shades.astype(np.float32))
+
+
+def _draw(scene: _Scene, way: float) -> F32:
+    """Draw the scene after its discs have moved by `way` picture widths.
+
+    Discs that leave the picture come back on the other side.
+    """
+    picture = scene.ground.copy()
+    for (x, y, radius, angle), colour in zip(scene.discs, scene.colours, strict=True):
+        x = (x + way * np.cos(angle)) % 1.0
+        y = (y + way * np.sin(angle)) % (HEIGHT / WIDTH)
+        rows, columns = _span(y, radius, HEIGHT), _span(x, radius, WIDTH)
+        inside = (_X[rows, columns] - x) ** 2 + (_Y[rows, columns] - y) ** 2 < radius**2
+        picture[rows, columns][inside] = colour
+    return picture
+
+
+def _span(centre: float, radius: float, size: int) -> slice:
+    first = int((centre - radius) * WIDTH)
+    return slice(max(first, 0), min(first + int(2 * radius * WIDTH) + 3, size))
+
+
+def video_codec() -> str:
+    """Return the first of `CODECS` that this build of PyAV can encode with."""
+    try:
+        import av
+    except ImportError:
+        raise ManifestError(
+            "the demo set's files are written with PyAV: pip install '.[extract]' in mvemo's folder"
+        ) from None
+    for name in CODECS:
+        try:
+            av.codec.Codec(name, "w")
+        except ValueError:
+            continue
+        return name
+    raise ManifestError(f"PyAV {av.__version__} has none of the encoders {', '.join(CODECS)}")
+
+
+def write_clip(
+    path: Path,
+    frames: NDArray[np.uint8],
+    kept: NDArray[np.bool_],
+    sound: NDArray[np.float32],
+    codec: str,
+) -> None:
+    """Write one clip atomically.
+
+    `frames` is uint8 (n, height, width, 3), RGB at `FPS`; only frames with `kept` True are written,
+    which makes the frame rate variable. `sound` is float32 (2, samples) at `SR`.
+    """
+    import av
+
+    temp = path.with_name(f".{path.name}{_PARTIAL}")
+    with (
+        replacing(path, temp) as partial,
+        av.open(str(partial), "w", format="mp4") as container,
+    ):
+        video: Any = container.add_stream(codec, rate=FPS)
+        video.height, video.width = frames.shape[1:3]
+        video.pix_fmt = "yuv420p"
+        video.codec_context.time_base = Fraction(1, FPS)
+        # With one thread, the same settings give the same bytes.
+        video.codec_context.thread_count = 1
+        if codec == "libx264":
+            # With the macroblock tree, x264 of PyAV 18 gives different bytes in each run.
+            video.options = {"preset": "veryfast", "crf": "24", "x264-params": "mbtree=0"}
+        audio: Any = container.add_stream("aac", rate=SR, layout="stereo")
+        audio.bit_rate = 96_000
+        audio.options = {"aac_coder": "fast"}
+        for i in np.flatnonzero(kept):
+            picture = av.VideoFrame.from_ndarray(frames[i], format="rgb24")
+            picture.pts, picture.time_base = int(i), Fraction(1, FPS)
+            container.mux(video.encode(picture))
+        container.mux(video.encode())
+        for first in range(0, sound.shape[1], _BLOCK):
+            piece = np.ascontiguousarray(sound[:, first : first + _BLOCK])
+            samples = av.AudioFrame.from_ndarray(piece, format="fltp", layout="stereo")
+            samples.sample_rate = SR
+            samples.pts, samples.time_base = first, Fraction(1, SR)
+            container.mux(audio.encode(samples))
+        container.mux(audio.encode())

@@ -1,0 +1,102 @@
+"""Synthetic media: the properties of a recipe can be measured in samples and pixels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mvemo.manifests.demo.media import FPS, HEIGHT, SR, WIDTH, render, synthesise
+from mvemo.manifests.demo.recipes import PICTURES, SOUNDS
+
+
+def played(**changes: float) -> np.ndarray:
+    recipe = replace(SOUNDS["Neutral"], **changes)
+    return synthesise(recipe, 3.0, np.random.default_rng(4))
+
+
+def test_shape_range_and_level() -> None:
+    sound = played(level=-21.0)
+    assert sound.shape == (2, 3 * SR)
+    assert sound.dtype == np.float32
+    assert np.abs(sound).max() <= 1
+    level = 10 * np.log10(np.mean(sound.astype(np.float64) ** 2))
+    # Soft clipping takes a little off the peaks.
+    assert level == pytest.approx(-21.0, abs=0.5)
+
+
+def test_brightness_raises_the_spectral_centroid() -> None:
+    def centroid(brightness: float) -> float:
+        power = np.abs(np.fft.rfft(played(brightness=brightness, drums=0.0)[0])) ** 2
+        return float(np.fft.rfftfreq(3 * SR, 1 / SR) @ power / power.sum())
+
+    assert centroid(0.0) < centroid(0.5) < centroid(1.0)
+
+
+def test_a_regular_rhythm_repeats_at_the_tempo() -> None:
+    def periodicity(regularity: float) -> float:
+        sound = played(tempo=120, regularity=regularity, drums=1.0, brightness=0.0)[0]
+        energy = (sound[: 290 * 220].reshape(-1, 220) ** 2).sum(1)  # at 100.2 Hz
+        energy = energy - energy.mean()
+        lag = round(0.5 * SR / 220)
+        return float(energy[lag:] @ energy[:-lag] / (energy @ energy))
+
+    assert periodicity(1.0) > 0.5 > periodicity(0.0) + 0.2
+
+
+def test_mode_decides_the_third() -> None:
+    def strength(minor: float, semitones: int) -> float:
+        sound = played(minor=minor, drums=0.0, brightness=0.0, tempo=60)[0][: 4 * SR // 5]
+        f = 440 * 2 ** ((57 + semitones - 69) / 12)
+        wave = np.exp(-2j * np.pi * f * np.arange(len(sound)) / SR) * np.hanning(len(sound))
+        return float(abs(wave @ sound))
+
+    assert strength(0.0, 4) > 3 * strength(0.0, 3)
+    assert strength(1.0, 3) > 3 * strength(1.0, 4)
+
+
+def drawn(seed: int = 3, **changes: float) -> np.ndarray:
+    return render(replace(PICTURES["Neutral"], **changes), 2.0, np.random.default_rng(seed))
+
+
+def changes_between(frames: np.ndarray) -> np.ndarray:
+    return np.abs(np.diff(frames.astype(float), axis=0)).mean((1, 2, 3))
+
+
+def test_shape() -> None:
+    frames = drawn()
+    assert frames.shape == (2 * FPS, HEIGHT, WIDTH, 3)
+    assert frames.dtype == np.uint8
+
+
+@pytest.mark.parametrize("light", [0.2, 0.5, 0.7])
+def test_mean_lightness_is_the_recipes(light: float) -> None:
+    values = [drawn(seed, light=light).max(-1).mean() / 255 for seed in range(4)]
+    assert np.mean(values) == pytest.approx(light, abs=0.08)
+
+
+def test_colour_and_hue() -> None:
+    def means(**changes: float) -> np.ndarray:
+        return drawn(**changes).mean((0, 1, 2))
+
+    grey, red, green = means(colour=0.0), means(colour=0.9, hue=0.0), means(colour=0.9, hue=1 / 3)
+    assert np.ptp(grey) < 3
+    assert red.argmax() == 0
+    assert np.ptp(red) > 30
+    assert green.argmax() == 1
+    assert np.ptp(green) > 30
+
+
+def test_motion_changes_pixels() -> None:
+    still, slow, fast = (
+        np.median(changes_between(drawn(cuts=0.0, motion=speed))) for speed in (0.0, 0.3, 1.2)
+    )
+    assert still < slow < fast
+
+
+def test_cuts_are_jumps() -> None:
+    def jumps(cuts: float) -> int:
+        change = changes_between(drawn(motion=0.0, cuts=cuts))
+        return int((change > 2 * np.median(change)).sum())
+
+    assert jumps(0.0) == 0
+    assert jumps(3.0) >= 2
