@@ -4,6 +4,7 @@ They are imported when they are used, so that ``import mvemo`` costs nothing. Th
 `mvemo.manifests`, `mvemo.extract`, `mvemo.cache` and `mvemo.fuse`.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ __all__ = ["clip_table", "evaluate", "extract_features", "load_manifest", "predi
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("cache", "extract", "fuse", "manifests"):
+        return import_module(f"mvemo.{name}")
     if name not in __all__:
         functions = ", ".join(__all__)
         raise AttributeError(

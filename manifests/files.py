@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,7 +42,8 @@ def replacing(
 ) -> Iterator[Path]:
     """Give a temporary path to write to, and rename it to `path` at the end.
 
-    Whenever the process ends, `path` is the old file or the complete new one.
+    Whenever the process ends, `path` is the old file or the complete new one. A device or a pipe,
+    as ``/dev/stdout``, is not replaced: the complete file is written to it.
 
     Parameters
     ----------
@@ -63,11 +65,18 @@ def replacing(
     >>> path.read_text()
     'whole'
     """
-    if temp is None:
+    to_stream = _is_stream(path)
+    if to_stream:
+        temp = _temporary(Path(tempfile.gettempdir(), path.name))
+    elif temp is None:
         temp = _temporary(path)
         _remove_orphans(path)
     try:
         yield temp
+        if to_stream:
+            with temp.open("rb") as file, path.open("ab") as stream:
+                shutil.copyfileobj(file, stream)
+            return
         if durable:
             _sync(temp)
         os.replace(temp, path)
@@ -81,6 +90,13 @@ def replacing(
     finally:
         with suppress(OSError):
             temp.unlink(missing_ok=True)
+
+
+def _is_stream(path: Path) -> bool:
+    """Return True for a device, a pipe, or a link to one's output, as ``/dev/stdout``."""
+    if path.is_symlink() and path.absolute().parent == Path("/dev"):
+        return True
+    return path.exists() and not (path.is_file() or path.is_dir())
 
 
 @contextmanager

@@ -99,9 +99,14 @@ class Table:
         return replace(self, rows=((self.rows[0][0], names), *rows)) if columns else self
 
     def with_path(self) -> Table:
-        """Return the table with the column ``file`` named ``path``, if it has no ``path``."""
+        """Return the table with the column ``file`` named ``path``, if it has no ``path``.
+
+        In a table of ``predict --cache``, the duration of the whole file loses its name.
+        """
         old = "path" not in self.header and "file" in self.header
-        return self.renamed({"path": "file"}) if old else self
+        table = self.renamed({"path": "file"}) if old else self
+        of_files = set(table.header) >= _OF_PREDICT | {"content", "duration"}
+        return table.renamed({"": "duration"}) if of_files and not table.kind else table
 
 
 def _load_table(path: Path) -> Table:

@@ -261,3 +261,21 @@ def test_formulas_are_harmless_and_read_back(tmp_path: Path) -> None:
 def test_torch_on_a_full_disk_has_our_words() -> None:
     problem = RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0")
     assert cause(problem) == "no space left on the disk?"
+
+
+def test_a_device_and_a_pipe_are_written_to_not_replaced(tmp_path):
+    program = (
+        "from pathlib import Path; from mvemo.manifests.files import write_text\n"
+        "write_text(Path('/dev/stdout'), 'a\\n'); write_text(Path('/dev/stdout'), 'b\\n')\n"
+    )
+    python = [sys.executable, "-c", program]
+    assert subprocess.run(python, **QUIET).stdout == "a\nb\n"
+    with (tmp_path / "out").open("w") as out:
+        subprocess.run(python, stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "a\nb\n"
+    assert Path("/dev/stdout").is_symlink()
+    write_text(Path("/dev/null"), "c")
+    assert Path("/dev/null").is_char_device()
+    if Path("/dev/full").is_char_device():
+        with pytest.raises(OwnError, match="/dev/full: cannot be written: No space left"):
+            write_text(Path("/dev/full"), "d", error=OwnError)

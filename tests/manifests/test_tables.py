@@ -74,3 +74,14 @@ def test_a_real_file(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and no table")
     with pytest.raises(BadManifest, match="not Parquet"):
         read_manifest(tmp_path / "t.parquet", media=False)
+
+
+def test_the_duration_in_a_table_of_predict_with_a_cache_is_no_stretch(tmp_path: Path) -> None:
+    path = tmp_path / "songs.csv"
+    header = "path,model,label,confidence,notes,error,content,duration,version,date,seconds"
+    rows = [f"{x}.wav,m/late,{x},0.9,,,0,1.0,0.1.0,now,0.2" for x in ("calm", "sad")]
+    path.write_text("\n".join([header, *rows]))
+    manifest = read_manifest(path, media=False)
+    assert manifest.clip_ids == ("calm", "sad")
+    assert [clip.duration for clip in manifest.clips] == [None, None]
+    assert manifest.predicted_by == "m"

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,11 @@ def test_the_page_s_first_block_runs(tmp_path, monkeypatch):
 def test_a_bad_setting_is_an_error_of_one_line(tmp_path):
     with pytest.raises(BadOption, match=r"extract\.fold: unknown setting"):
         mvemo.extract(tmp_path / "clips.csv", settings=["extract.fold=4"])
+
+
+def test_packages_are_there_after_import_mvemo_alone():
+    for name in ("extract", "cache", "fuse", "manifests"):
+        subprocess.run([sys.executable, "-c", f"import mvemo; print(mvemo.{name})"], check=True)
 
 
 def test_a_clip_table_has_the_folds_that_are_asked_for(tmp_path):
