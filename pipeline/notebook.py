@@ -170,8 +170,11 @@ def predict(
     -------
     Record for each clip, as in docs/outputs.md; a clip that cannot be read has ``error``.
     """
+    from mvemo.pipeline.errors import BadOption
     from mvemo.pipeline.prediction.predictions import records
 
+    if modality not in ("audio", "video", "both"):
+        raise BadOption(f"modality {modality!r}: expected 'audio', 'video' or 'both'")
     several = [paths] if isinstance(paths, (str, Path)) else paths
     entries = [os.fspath(path) for path in several]
     name = None if model is None else os.fspath(model)

@@ -114,7 +114,12 @@ def run_fuse(
             },
         )
         preferred = None if results.choice is None else results.choice.model
-        model = None if final is None else build_model(cache, results, settings.features, preferred)
+        model, why_none = None, None
+        if final is not None:
+            try:
+                model = build_model(cache, results, settings.features, preferred)
+            except FuseError as error:
+                why_none = error
     lines = [format_table(results), "", f"report: {out / 'report.html'}"]
     if save_heads:
         lines.append(f"heads: {out / 'heads.npz'}")
@@ -126,7 +131,11 @@ def run_fuse(
             folder = replacing_together(final.folder, error=FuseError)
             lines += _write_model(model, final, features.parent, stack.enter_context(folder))
     write_paper(results_tables(results), *paper)
-    tell_stale_model(out, None if final is None else final.folder)
+    tell_stale_model(out, None if final is None or model is None else final.folder)
+    if why_none is not None:
+        # The report is written all the same.
+        click.echo("\n".join(lines))
+        raise why_none
     return "\n".join(lines)
 
 

@@ -184,7 +184,14 @@ def _value_columns(
                 f"--id-column {name} if it names the clips"
             )
         # If ids are known, a column of whole numbers is accepted unless its name looks like an id.
-        like_id = id_name is None or name.casefold().rpartition("_")[2] in ("", "id", "index", "no")
+        like_id = id_name is None or name.casefold().rpartition("_")[2] in (
+            "",
+            "id",
+            "index",
+            "no",
+            "nr",
+            "number",
+        )
         different = len(cells) > 2 and len(set(cells)) == len(cells)
         if like_id and different and all(cell.isdecimal() for cell in cells):
             raise BadCache(

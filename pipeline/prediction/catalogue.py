@@ -17,7 +17,7 @@ from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.inputs import digest_media
-from mvemo.pipeline.console.messages import note_resumable, tell
+from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.batches import (
@@ -125,8 +125,20 @@ class Catalogue:
         if unfinished_run(self._path) is not None:
             # Merge the committed rows of a killed run into the file, to read them from it.
             CacheWriter(self._path, table, provenance=facts).close()
+        self._tell_other_features()
         self._writer = CacheWriter(self._path, table, provenance=facts)
         note_resumable()
+
+    def _tell_other_features(self) -> None:
+        if not self._path.exists():
+            return
+        with open_cache(self._path) as cache:
+            records = [spec for spec in cache.specs if spec.name == self._record.name]
+        if any(spec.digest != self._record.digest for spec in records):
+            tell_note(
+                f"{self._path}: its features are of another model or --modality and are replaced: "
+                "give each a catalogue of its own"
+            )
 
     def _put(self, clip_id: str, embedded: EmbeddedClip) -> None:
         assert self._writer is not None

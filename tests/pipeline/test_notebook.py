@@ -72,3 +72,8 @@ def test_a_name_that_is_not_there_names_those_that_are():
     with pytest.raises(AttributeError, match=r"no attribute 'foo'.*predict"):
         mvemo.foo  # noqa: B018
     assert set(mvemo.__all__) <= set(dir(mvemo))
+
+
+def test_a_modality_is_one_of_three() -> None:
+    with pytest.raises(BadOption, match="modality 'smell': expected 'audio', 'video' or 'both'"):
+        mvemo.predict(["song.mp3"], modality="smell")

@@ -266,6 +266,9 @@ def test_a_catalogue_reads_only_what_is_new(
     assert {Path(json.loads(line)["path"]).name for line in third.out.splitlines()} == {
         *("b.wav", "d.wav", "e.wav", "same.wav", "text.mp3", "z.wav")
     }
+    assert "another model" not in third.err
+    run(*nightly, "--modality", "video")
+    assert "its features are of another model or --modality" in capsys.readouterr().err
 
 
 def killed_after_two(commit: Callable[[CacheWriter], None]) -> Callable[[CacheWriter], None]:

@@ -144,6 +144,12 @@ def test_folds_of_a_file(
     assert metrics["folds"] == 3
     assert run("mvemo-cv", *arguments, "--repeats", "2") == 2
     assert "--repeats 2 needs other folds" in capsys.readouterr().err
+    # No model can be made of them, and the report is written all the same.
+    assert run("mvemo", "fuse", tmp_path / "i.h5", "--final", "--out", tmp_path / "final") == 2
+    shown = capsys.readouterr()
+    assert "every model needs imported features (theirs)" in shown.err
+    assert "report: " in shown.out
+    assert (tmp_path / "final" / "report.html").is_file()
 
 
 @pytest.mark.parametrize("command", ["cv", "report"])
