@@ -101,8 +101,8 @@ def recommend(results: Results) -> str:
     return (
         f"Use {choice.model}. Expect {_indefinite(task.primary_title)} of "
         f"{_score(results, results.primary_mean(choice.nested))}{interval}: that is of clips "
-        "predicted by models that were chosen without them. The best row of a table is too good "
-        "by its luck."
+        "predicted by models that were chosen without them. The best score in a table is "
+        "optimistically biased (selection)."
     )
 
 
