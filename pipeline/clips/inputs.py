@@ -77,7 +77,7 @@ def same_file_notes(manifest: Manifest, content: Mapping[str, str]) -> list[str]
         for clip in manifest.clips:
             # Segments of one song may have different labels.
             start = clip.start if what == "labels" else 0.0
-            other = first.setdefault((content[clip.clip_id] or clip.path, start), clip)
+            other = first.setdefault((content.get(clip.clip_id) or clip.path, start), clip)
             if other.path != clip.path and text_of(other) != text_of(clip):
                 pairs.append(f"{other.path} ({text_of(other)}) and {clip.path} ({text_of(clip)})")
         if pairs:

@@ -125,9 +125,7 @@ def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Extr
         failures = writer.failures
     if spread is not None and frozen:
         # Only workers have digested the files, but rows of the same bytes have the same key.
-        with open_cache(out) as cache:
-            keys = map(bytes.decode, cache.keys(extracted.features[0]))
-            _tell_same_files(plan, dict(zip(cache.table.clip_ids, keys, strict=True)))
+        _tell_same_files(plan, _row_keys(out, extracted.features))
     if extracted.diverged:
         raise _divergence(extracted.diverged, extracted.features, extracted.nets, out)
     return ExtractSummary(
@@ -246,6 +244,14 @@ def _extract(
 def _tell_same_files(plan: ExtractPlan, content: Mapping[str, str]) -> None:
     for note in same_file_notes(plan.manifest, content):
         tell_note(note)
+
+
+def _row_keys(path: Path, features: Sequence[str]) -> dict[str, str]:
+    """Return the keys of each clip's rows, joined; a clip without a row has fewer."""
+    with open_cache(path) as cache:
+        specs = [spec for spec in cache.specs if spec.name in features]
+        keys = zip(*(cache.keys(spec.name, spec.fold) for spec in specs), strict=True)
+        return {c: b"".join(k).decode() for c, k in zip(cache.table.clip_ids, keys, strict=False)}
 
 
 def _spread_clips(

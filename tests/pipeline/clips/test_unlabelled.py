@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from media_samples import grey, write_media
 from stage_samples import rewrite, run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
@@ -63,3 +64,22 @@ def test_the_same_bytes_in_two_labels_or_groups_are_named() -> None:
     other = replace(manifest, clips=(clips[0], clip("b", "sad", "b")))
     (note,) = same_file_notes(other, dict.fromkeys(other.clip_ids, "same"))
     assert "with two groups: a.mp3 (a) and b.mp3 (b): on both sides of a fold" in note
+
+
+def test_equal_files_without_sound_are_named_by_workers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_media(
+        tmp_path / "a.mp4", frames=[grey(i) for i in range(8)], times_ms=range(0, 800, 100)
+    )
+    shutil.copy(first, tmp_path / "b.mp4")
+    clips = tuple(Clip(name, f"{name}.mp4", (name,), name) for name in "ab")
+    path = rewrite(Manifest("m", "multiclass", ("a", "b"), clips, tmp_path), tmp_path / "m.csv")
+    net = build_net("c3d", 2, width=0.05, size=32, n_frames=4, scale="unit")
+    np.savez(tmp_path / "c3d.npz", **{n: v.numpy() for n, v in net.state_dict().items()})
+    options = ["--protocol", "frozen", "--weights", f"c3d={tmp_path}/c3d.npz", "--nets", "c3d"]
+    code = run("mvemo", "extract", path, "--work", tmp_path / "work", *tiny_settings(), *options,
+               "--set", 'extract.descriptors="mel"', "--jobs", "2")  # fmt: skip
+    err = capsys.readouterr().err
+    assert code == 0, err
+    assert "the same bytes under two names with two labels: a.mp4 (a) and b.mp4 (b)" in err
