@@ -31,6 +31,8 @@ from mvemo.pipeline.prediction.inputs import NewClip
 from mvemo.pipeline.provenance import provenance
 
 NAME = "catalogue"
+# Name of the feature with the facts of each clip.
+RECORD = "clip"
 # Stage of the failure of a clip that cannot be predicted; other stages name modalities.
 PREDICT = "predict"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -49,7 +51,7 @@ class Catalogue:
         self._writer: CacheWriter | None = None
         # Check that the file can be locked and written before the media are digested.
         WriterLock(path).release()
-        self._earlier = _ids_in(path)
+        self._earlier, self._records = _contents(path)
         windows = {"windows": [reader.window, LONG, MOST_WINDOWS]}
         specs = [s for name in reader.features for s in reader.maker.model.variants(name)]
         # For new clips, the nets of several folds are not one cross-fitted feature.
@@ -68,7 +70,7 @@ class Catalogue:
         # Written last for each clip: length and reading time in seconds, day, second of the day.
         made_of = [spec.digest for spec in self._specs.values()]
         self._record = FeatureSpec(
-            "clip", "record", "vector", 4, "mvemo predict", 1, params={"features": made_of}
+            RECORD, "record", "vector", 4, "mvemo predict", 1, params={"features": made_of}
         )
 
     def read(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
@@ -125,20 +127,13 @@ class Catalogue:
         if unfinished_run(self._path) is not None:
             # Merge the committed rows of a killed run into the file, to read them from it.
             CacheWriter(self._path, table, provenance=facts).close()
-        self._tell_other_features()
-        self._writer = CacheWriter(self._path, table, provenance=facts)
-        note_resumable()
-
-    def _tell_other_features(self) -> None:
-        if not self._path.exists():
-            return
-        with open_cache(self._path) as cache:
-            records = [spec for spec in cache.specs if spec.name == self._record.name]
-        if any(spec.digest != self._record.digest for spec in records):
+        if self._records - {self._record.digest}:
             tell_note(
                 f"{self._path}: its features are of another model or --modality and are replaced: "
                 "give each a catalogue of its own"
             )
+        self._writer = CacheWriter(self._path, table, provenance=facts)
+        note_resumable()
 
     def _put(self, clip_id: str, embedded: EmbeddedClip) -> None:
         assert self._writer is not None
@@ -200,17 +195,18 @@ class Catalogue:
             self._writer.__exit__(kind, error, trace)
 
 
-def _ids_in(path: Path) -> frozenset[str]:
-    """Return the ids of the clips that a catalogue has."""
+def _contents(path: Path) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the ids of a catalogue's clips, and the digests of the specs of its records."""
     if not path.exists():
-        return frozenset()
+        return frozenset(), frozenset()
     with open_cache(path) as cache:
         if cache.table.name != NAME:
             raise BadOption(
                 f"{path}: expected a catalogue of 'mvemo predict', got features of "
                 f"{cache.table.name!r}: give --cache another file"
             )
-        return frozenset(cache.table.clip_ids)
+        records = frozenset(spec.digest for spec in cache.specs if spec.name == RECORD)
+        return frozenset(cache.table.clip_ids), records
 
 
 def _digest(clips: Mapping[int, NewClip]) -> dict[int, str]:
