@@ -33,7 +33,7 @@ work := $(call quoted,$(value WORK))
 out := $(call quoted,$(value OUT))
 
 unexport MANIFEST WORK OUT FEATURES FOLDS PROFILE
-.PHONY: extract fuse test soak goldens mutation lint types settings bench install dev wheel clean
+.PHONY: extract fuse test soak goldens mutation lint types settings docs bench install dev wheel clean
 
 # Clips that fail are listed and do not stop `make extract fuse`; ARGS=--strict lets them.
 extract: $(VENV)/.extract
@@ -76,6 +76,11 @@ types: $(VENV)/.dev build/types/mvemo/__init__.py
 settings: $(VENV)/.dev
 	$(BIN)/python docs/make_settings.py
 
+# The site of docs/, with search and the reference of the Python API, in build/site.
+docs: $(VENV)/.docs build/types/mvemo/__init__.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
 # One table, at small sizes; BENCH='--full' for full ones, BENCH='cache heads' for some.
 BENCH ?=
 bench: $(VENV)/.dev
@@ -104,6 +109,10 @@ $(VENV)/.extract: setup.cfg pyproject.toml | $(BIN)/python
 $(VENV)/.dev: setup.cfg pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[extract,dev]'
 	@touch $@ $(VENV)/.extract $(VENV)/.base
+
+$(VENV)/.docs: setup.cfg | $(BIN)/python
+	$(PIP) -e '.[docs]'
+	@touch $@ $(VENV)/.base
 
 # mypy and pyright do not follow setuptools' import hook; these links stand in.
 build/types/mvemo/__init__.py:
