@@ -23,7 +23,6 @@ from mvemo.pipeline.prediction.predictions import predictions_csv as predictions
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "outputs.md"
 TASKS = ("multiclass", "multilabel", "regression")
-CHANGED = "Names that changed since version 0.1.0"
 # Keys that stand for any name; their entries are documented alike.
 ANY = {"MODEL", "FEATURE", "OUTPUT", "SCORE"}
 
@@ -139,28 +138,6 @@ def test_every_key_is_documented(run: Any) -> None:
     values = {**metrics, "baseline": {"name": metrics["baseline"]["name"]}}
     paths = set(written(values, metrics["primary_metric"]))
     assert sorted(paths - known) == []
-
-
-def test_names_of_version_0_1_0_are_gone_and_the_new_ones_are_there(run: Any) -> None:
-    metrics, _ = run
-    primary = metrics["primary_metric"]
-    rows = sections()[CHANGED]
-    old = [name for row in rows for name in names(row[0])]
-    assert len(old) > 20
-    assert [name for name in old if has(metrics, steps(name), primary)] == []
-
-
-def test_every_new_name_is_of_some_task() -> None:
-    known: set[str] = set()
-    for path in (path for task in TASKS for path in documented(task)):
-        for primary in ("accuracy", "roc_auc_macro", "r2_macro"):
-            for of_model in ("models.MODEL", "baseline"):
-                name = path.replace("PRIMARY", primary).replace("models.MODEL", of_model)
-                known |= {name, *(name[: dot.start()] for dot in re.finditer(r"\.", name))}
-    new = [name for row in sections()[CHANGED] for name in names(row[1])]
-    # A score by its own name, where the page has one row for all.
-    scores = re.compile(r"\.(per_fold|intervals)\.\w+$")
-    assert [n for n in new if not known & {n, scores.sub(r".\1.SCORE", n)}] == []
 
 
 def test_columns_of_predictions(run: Any) -> None:
