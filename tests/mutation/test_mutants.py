@@ -37,10 +37,12 @@ def test_every_comparison_constant_and_line_of_a_function_is_a_mutant():
         assert [i for i, (a, b) in enumerate(changed, 1) if a != b] == [mutant.line]
 
 
-def test_draws_are_spread_over_the_rooms_and_repeated_by_their_seed():
-    root = Path(__file__).resolve().parents[2]
-    drawn = draw_mutants(root, 15, seed=3)
+def test_draws_are_spread_over_the_rooms_and_repeated_by_their_seed(tmp_path: Path) -> None:
+    for room in ROOMS:
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "f.py").write_text(SOURCE)
+    drawn = draw_mutants(tmp_path, 15, seed=3)
     assert [m.path.split("/")[0] for m in drawn] == [room for room in ROOMS for _ in range(3)]
     assert {m.kind for m in drawn} == {"compare", "constant", "drop"}
-    assert drawn == draw_mutants(root, 15, seed=3)
-    assert drawn != draw_mutants(root, 15, seed=4)
+    assert drawn == draw_mutants(tmp_path, 15, seed=3)
+    assert drawn != draw_mutants(tmp_path, 15, seed=4)
