@@ -15,8 +15,8 @@ from mvemo.extract.workers.pool import run_calls, start_workers
 from mvemo.extract.workers.process import Call, ClipLimits
 
 _DECODE = "mvemo.extract.media.reading:decode_clip"
-_STREAM = "mvemo.extract.media.streaming:stream_clip"
-PROBE = "mvemo.extract.media.probe:probe_seconds"
+_STREAM = "mvemo.extract.media.reading:stream_clip"
+PROBE = "mvemo.extract.media.reading:probe_seconds"
 
 
 def start_readers(count: int = 1) -> None:
@@ -52,7 +52,7 @@ def read_each(
 def stream_isolated(
     path: Path, request: StreamRequest, limits: ClipLimits | None = None
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield what `mvemo.extract.media.streaming.stream_clip` emits in a worker process.
+    """Yield what `mvemo.extract.media.reading.stream_clip` emits in a worker process.
 
     The problems that it returns come last. The number of waiting events is bounded, and so is
     the memory of both processes. The time limit does not count the caller's own time.
@@ -88,7 +88,7 @@ def decode_isolated(path: Path, **asked: Any) -> Decoded:
 
 
 def probe_isolated(path: Path) -> float:
-    """Call `mvemo.extract.media.probe.probe_seconds` in a worker process.
+    """Call `mvemo.extract.media.reading.probe_seconds` in a worker process.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""Requests for the decoding of a clip, and its result."""
+"""Requests for the decoding of a clip, and its result with the problems of the media file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,9 +11,63 @@ from numpy.typing import NDArray
 
 from mvemo.extract.arrays import F64
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.media.checks import Problem
 from mvemo.extract.views import ViewSettings, window_starts
 from mvemo.manifests.cells import MAX_SECONDS
+
+# A clip is cut off if less than this share of it can be decoded.
+MIN_DECODED_SHARE = 0.8
+IN_WORDS = {"audio": "sound", "video": "pictures"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Reason, in one line, why a clip has no usable sound or no usable pictures.
+
+    Parameters
+    ----------
+    missing
+        True if an intact file lacks the modality (no such stream, or silence); False if the
+        modality should be there and cannot be read.
+    passing
+        True if the problem may not occur at another time (no memory, or no file).
+    """
+
+    reason: str
+    missing: bool = False
+    passing: bool = False
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+NO_VIDEO = Problem("no video stream", missing=True)
+NO_AUDIO = Problem("no audio stream", missing=True)
+CUT_OFF = Problem("cut off: the file ends before its end is marked")
+
+
+def reasons_text(problems: Mapping[str, object]) -> str:
+    """Return the problems of a clip's sound and pictures in one line."""
+    return "; ".join(f"{IN_WORDS[m]}: {problems[m]}" for m in IN_WORDS if m in problems)
+
+
+def check_length(seconds: float, expected: float) -> Problem | None:
+    """Return a problem if far less than `expected` seconds decode; 0 turns the check off."""
+    if expected <= 0 or seconds >= MIN_DECODED_SHARE * expected:
+        return None
+    if seconds <= 0:
+        return Problem(f"nothing decodes, expected {expected:.1f} s")
+    return Problem(f"cut off: {seconds:.1f} of {expected:.1f} s decode")
+
+
+def starts_after_end(start: float, stream: str, seconds: float) -> Problem:
+    """Return the problem of a clip that begins after the end of its sound or pictures."""
+    return Problem(f"the clip starts at {start:g} s, but the {stream} at {seconds:.1f} s")
+
+
+def error_line(error: Exception) -> str:
+    """Return the message of a library's error in one line."""
+    text = str(getattr(error, "strerror", None) or error).strip().rstrip(".")
+    return " ".join(text.split()) or type(error).__name__
 
 
 @dataclass(frozen=True)

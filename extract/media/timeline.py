@@ -1,36 +1,29 @@
-"""Placement of decoded frames and sound on a clip's time line."""
+"""Decoded frames and sound of a container, placed on a clip's time line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from mvemo.extract.arrays import F32, F64
-from mvemo.extract.media.checks import Problem
-from mvemo.extract.media.waveforms import OnBlock, Waveforms
+from mvemo.extract.arrays import F32, F64, U8
+from mvemo.extract.media.audio import OnBlock, Waveforms
+from mvemo.extract.media.request import ClipRequest, FrameSampling, Problem
 
 # Gap or overlap of sound, in seconds, that is corrected; a smaller one is rounding.
 MIN_GAP = 0.05
-# Types and full scales of the decoders' sample formats.
-_SAMPLE_TYPES: dict[str, type[np.generic]] = {
-    "u8": np.uint8,
-    "s16": np.int16,
-    "s32": np.int32,
-    "s64": np.int64,
-    "flt": np.float32,
-    "dbl": np.float64,
-}
-_FULL_SCALES = {
-    "u8": 2.0**7,
-    "s16": 2.0**15,
-    "s32": 2.0**31,
-    "s64": 2.0**63,
-    "flt": 1.0,
-    "dbl": 1.0,
+# Type and full scale of the decoders' sample formats.
+_SAMPLE_FORMATS: dict[str, tuple[type[np.generic], float]] = {
+    "u8": (np.uint8, 2.0**7),
+    "s16": (np.int16, 2.0**15),
+    "s32": (np.int32, 2.0**31),
+    "s64": (np.int64, 2.0**63),
+    "flt": (np.float32, 1.0),
+    "dbl": (np.float64, 1.0),
 }
 
 
@@ -123,11 +116,91 @@ class FramePicker:
         return max(min(self._frame_end, self._end) - self._start, 0.0)
 
 
+class SquareScaler:
+    """Scaler of frames to square pictures: turned upright, cropped to the middle, resized."""
+
+    def __init__(self) -> None:
+        # Shared by all frames: a new one would set up its tables and threads each time.
+        self._reformatter = VideoReformatter()
+        self._options: dict[str, int] = {"threads": 1}
+
+    def squares(self, frame: Any, sizes: Sequence[int]) -> dict[int, U8]:
+        """Return a PyAV frame's picture at each size, uint8 (size, size, 3), RGB."""
+        picture = self._rgb(frame)
+        side = min(picture.shape[:2])
+        top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
+        # A rotation does not move the middle of the picture.
+        square = picture[top : top + side, left : left + side]
+        quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
+        mirrored = _is_mirrored(frame)
+        squares: dict[int, U8] = {}
+        for size in sizes:
+            interpolation = cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR
+            resized = cv2.resize(square, (size, size), interpolation=interpolation)
+            upright = np.rot90(resized[::-1] if mirrored else resized, quarter_turns)
+            squares[size] = np.asarray(upright, dtype=np.uint8)
+        return squares
+
+    def _rgb(self, frame: Any) -> U8:
+        """Convert a frame by its stated colour matrix and range, uint8 (height, width, 3)."""
+        try:
+            converted = self._reformatter.reformat(frame, format="rgb24", **self._options)
+        except TypeError:
+            # Older versions of PyAV have no such option, and always use one thread.
+            self._options = {}
+            converted = self._reformatter.reformat(frame, format="rgb24")
+        return np.asarray(converted.to_ndarray(), dtype=np.uint8)
+
+
+def _is_mirrored(frame: Any) -> bool:
+    """Return True if a frame's display matrix mirrors it, in addition to any rotation."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(np.float64)
+    return bool(a * d < b * c)
+
+
+class FrameScaler:
+    """Square pictures of the decoded frames of a clip from `start` to `end`, in seconds.
+
+    Attributes
+    ----------
+    times
+        Times of the frames of all samplings, float64 (n,), ascending.
+    pictures
+        Pictures by sampling, uint8 (windows * n_frames, size, size, 3), RGB; zeros until
+        frames are added.
+    """
+
+    def __init__(self, samplings: Sequence[FrameSampling], start: float, end: float) -> None:
+        times = [sampling.times(start, end) for sampling in samplings]
+        self.pictures: dict[FrameSampling, U8] = {
+            sampling: np.zeros((len(of_one), sampling.size, sampling.size, 3), dtype=np.uint8)
+            for sampling, of_one in zip(samplings, times, strict=True)
+        }
+        joined = np.concatenate([*times, np.zeros(0)])
+        order = np.argsort(joined, kind="stable")
+        self.times: F64 = joined[order]
+        # For each time: the index of its sampling, and its row in that sampling's pictures.
+        self._sampling = np.repeat(np.arange(len(times)), [len(t) for t in times])[order]
+        self._row = np.concatenate([*(np.arange(len(t)) for t in times), np.zeros(0, int)])[order]
+        self._scaler = SquareScaler()
+
+    def add(self, frame: Any, rows: slice) -> None:
+        """Put a PyAV frame into `pictures`, for the given rows of `times`."""
+        asking, positions = self._sampling[rows], self._row[rows]
+        wanted = [(i, s) for i, s in enumerate(self.pictures) if (asking == i).any()]
+        squares = self._scaler.squares(frame, sorted({sampling.size for _, sampling in wanted}))
+        for i, sampling in wanted:
+            self.pictures[sampling][positions[asking == i]] = squares[sampling.size]
+
+
 class SoundCollector:
     """Mono waveforms of a clip, joined from decoded frames of sound.
 
-    `channel` is the channel that is read, None for the mean of all. `on_block` and `spool` are
-    those of `Waveforms`.
+    `channel` is the channel that is read, None for the mean of all; `on_block` is that of
+    `Waveforms`.
 
     Attributes
     ----------
@@ -138,16 +211,9 @@ class SoundCollector:
     """
 
     def __init__(
-        self,
-        start: float,
-        duration: float | None,
-        sample_rates: Sequence[int],
-        on_block: OnBlock | None = None,
-        spool: Path | None = None,
-        channel: int | None = None,
+        self, request: ClipRequest, on_block: OnBlock | None = None, channel: int | None = None
     ) -> None:
-        self._start, self._duration, self._channel = start, duration, channel
-        self._sample_rates, self._on_block, self._spool = sample_rates, on_block, spool
+        self._request, self._on_block, self._channel = request, on_block, channel
         self._sound: Waveforms | None = None
         self._n_decoded = 0
         self._n_before = 0
@@ -186,21 +252,19 @@ class SoundCollector:
     def _add_frame(self, when: float, frame: Any, blocks: list[F32]) -> None:
         """Append a frame's sound to `blocks`, which are not yet in the waveforms."""
         if self._sound is None:
-            self._sound = Waveforms(
-                frame.sample_rate, self._sample_rates, self._on_block, self._spool
-            )
+            self._sound = Waveforms(frame.sample_rate, self._request, self._on_block)
         sound, sr = self._sound, self._sound.sr
         if frame.sample_rate != sr:
             self.error = f"the sampling rate changes from {sr} to {frame.sample_rate} Hz"
             return
         self.end = when + frame.samples / sr
         length = sound.n_samples + sum(map(len, blocks))
-        first = round((when - self._start) * sr)
+        first = round((when - self._request.start) * sr)
         if abs(first - length) <= MIN_GAP * sr and length:
             first = length
         n_left = frame.samples
-        if self._duration is not None:
-            n_left = min(n_left, round(self._duration * sr) - first)
+        if self._request.duration is not None:
+            n_left = min(n_left, round(self._request.duration * sr) - first)
         n_left -= max(length - first, 0)
         if n_left <= 0:
             return
@@ -217,7 +281,7 @@ class SoundCollector:
             self._n_before += first if not self._n_decoded else 0
         skip = max(length - first, 0)
         if sound.is_silent:
-            sound.hear(_planes(frame), _FULL_SCALES[frame.format.name.removesuffix("p")])
+            sound.hear(_planes(frame), _SAMPLE_FORMATS[frame.format.name.removesuffix("p")][1])
         blocks.append(to_mono(frame, self._channel)[skip : skip + n_left])
         self._n_decoded += n_left
 
@@ -249,12 +313,12 @@ def to_mono(frame: Any, channel: int | None = None) -> F32:
         total += plane
     if name == "u8":
         total -= 128.0 * n_channels
-    total *= 1.0 / (_FULL_SCALES[name] * n_channels)
+    total *= 1.0 / (_SAMPLE_FORMATS[name][1] * n_channels)
     return total.astype(np.float32, copy=False)
 
 
 def _planes(frame: Any) -> list[NDArray[Any]]:
-    dtype = _SAMPLE_TYPES[frame.format.name.removesuffix("p")]
+    dtype = _SAMPLE_FORMATS[frame.format.name.removesuffix("p")][0]
     # Decoders pad the planes at their end.
     if frame.format.is_planar:
         return [np.frombuffer(p, dtype, frame.samples) for p in frame.planes]

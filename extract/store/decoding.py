@@ -15,9 +15,8 @@ from mvemo.extract.errors import (
     MissingFile,
     OutOfMemory,
 )
-from mvemo.extract.media.checks import Problem
 from mvemo.extract.media.reading import decode_clip
-from mvemo.extract.media.request import Decoded
+from mvemo.extract.media.request import Decoded, Problem
 from mvemo.extract.store.arrays import write_array
 from mvemo.extract.store.folders import (
     NOTE,

@@ -16,8 +16,7 @@ import numpy as np
 
 from mvemo.extract.arrays import F32, U8
 from mvemo.extract.errors import MediaUnavailable
-from mvemo.extract.media.checks import Problem
-from mvemo.extract.media.request import FrameSampling
+from mvemo.extract.media.request import FrameSampling, Problem
 from mvemo.extract.store.arrays import map_array
 from mvemo.manifests.files import parse_json, write_json
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.extract.arrays import F32, Mask
-from mvemo.extract.media.checks import Problem
+from mvemo.extract.media.request import Problem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, input_of
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore, decode_many

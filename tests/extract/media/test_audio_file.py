@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from media_samples import decode, sine
 
-from mvemo.extract.media.probe import probe_seconds
+from mvemo.extract.media.reading import probe_seconds
 
 SR = 48000
 

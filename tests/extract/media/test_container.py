@@ -16,9 +16,9 @@ from av.stream import Disposition
 from media_samples import decode, sine, write_media
 
 from mvemo.extract.arrays import F32
-from mvemo.extract.media.container import BackgroundQueue
+from mvemo.extract.media.container import MAX_WAITING, background_calls
+from mvemo.extract.media.reading import stream_clip
 from mvemo.extract.media.request import StreamRequest
-from mvemo.extract.media.streaming import stream_clip
 
 SR = 16000
 
@@ -99,17 +99,17 @@ def test_channels_that_cancel_each_other(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("threaded", [True, False])
 def test_calls_are_done_in_order(threaded: bool) -> None:
     done: list[int] = []
-    with BackgroundQueue(threaded=threaded) as background:
-        for i in range(3 * BackgroundQueue.MAX_WAITING):
-            background.submit(done.append, i)
-    assert done == list(range(3 * BackgroundQueue.MAX_WAITING))
+    with background_calls(threaded=threaded) as submit:
+        for i in range(3 * MAX_WAITING):
+            submit(done.append, i)
+    assert done == list(range(3 * MAX_WAITING))
 
 
 @pytest.mark.parametrize("threaded", [True, False])
 def test_a_second_thread_does_them_where_there_is_one(threaded: bool) -> None:
     threads: list[int] = []
-    with BackgroundQueue(threaded=threaded) as background:
-        background.submit(lambda: threads.append(threading.get_ident()))
+    with background_calls(threaded=threaded) as submit:
+        submit(lambda: threads.append(threading.get_ident()))
     assert (threads[0] != threading.get_ident()) is threaded
 
 
@@ -117,15 +117,15 @@ def test_a_second_thread_does_them_where_there_is_one(threaded: bool) -> None:
 def test_the_error_of_a_call_is_raised(threaded: bool) -> None:
     with (
         pytest.raises(ZeroDivisionError),
-        BackgroundQueue(threaded=threaded) as background,
+        background_calls(threaded=threaded) as submit,
     ):
-        background.submit(divmod, 1, 0)
+        submit(divmod, 1, 0)
 
 
 def test_an_error_of_the_decoder_is_not_hidden_by_that_of_a_call() -> None:
     def decode() -> None:
-        with BackgroundQueue() as background:
-            background.submit(divmod, 1, 0)
+        with background_calls() as submit:
+            submit(divmod, 1, 0)
             raise KeyError("decoder")
 
     with pytest.raises(KeyError, match="decoder"):

@@ -12,12 +12,10 @@ import soundfile
 from media_samples import decode, grey, sine, write_media
 
 from mvemo.extract.errors import BadMedia, MediaUnavailable
-from mvemo.extract.media import audio_file, packets
-from mvemo.extract.media.checks import NO_VIDEO
+from mvemo.extract.media import audio, packets
 from mvemo.extract.media.formats import is_cut_off
-from mvemo.extract.media.probe import probe_seconds
-from mvemo.extract.media.reading import decode_clip
-from mvemo.extract.media.request import ClipRequest
+from mvemo.extract.media.reading import decode_clip, probe_seconds
+from mvemo.extract.media.request import NO_VIDEO, ClipRequest
 
 TIMES = [40 * i for i in range(25)]
 
@@ -47,7 +45,7 @@ PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nwhole.ts\n"
         ("list.mpd", '<?xml version="1.0"?>\n<MPD></MPD>', "names other files"),
         ("list.sdp", "v=0\nm=audio 4000 RTP/AVP 0\n", "names other files"),
         ("text.mp4", "no film at all\n" * 9, "Invalid data"),
-        ("subtitles.mkv", "1\n00:00:00,000 --> 00:00:01,000\nHello\n", "is of no format"),
+        ("subtitles.mkv", "1\n00:00:00,000 --> 00:00:01,000\nHello\n", "is not in a supported format"),
     ],
 )
 def test_files_that_name_others_are_refused(
@@ -201,8 +199,8 @@ def test_sound_with_gaps_is_not_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("samples", "reason"),
     [
-        (12000 * sine(1, 16000)[0], "samples are up to 6000, where full scale is 1"),
-        (9.0 * sine(1, 16000)[0], "samples are up to 4.5, where full scale is 1"),
+        (12000 * sine(1, 16000)[0], "samples reach 6000, expected a full scale of 1"),
+        (9.0 * sine(1, 16000)[0], "samples reach 4.5, expected a full scale of 1"),
         (np.full(16000, 0.3), "silent: all samples are 0.3"),
         (np.where(np.arange(999) == 5, np.inf, 0.1), "1 samples are not finite"),
     ],
@@ -230,9 +228,9 @@ def wav(path: Path, sr: int, n_samples: int = 800) -> Path:
 
 def test_rates_that_leave_nothing_or_too_much(tmp_path: Path) -> None:
     reason = problems(wav(tmp_path / "a.wav", 2**31 - 1))["audio"]
-    assert reason == "800 samples at 2147483647 Hz give none at 16000 Hz"
+    assert reason == "too short: 800 samples at 2147483647 Hz give 0 samples at 16000 Hz"
     reason = problems(wav(tmp_path / "b.wav", 1, 40000))["audio"]
-    assert reason.startswith("more than 0 samples at 1 Hz: at [16000] Hz they take over 1.5 GiB")
+    assert reason.startswith("too long: more than 0 samples at 1 Hz take over 1.5 GiB at [16000] Hz")
 
 
 @pytest.mark.parametrize("asked", [{"start": 1e16}, {"duration": 1e308}, {"start": float("nan")}])
@@ -275,7 +273,7 @@ FAULTS = {
     "flac_lie.flac": "cut off: 2.0 of 4294967.3 s",
     "gap100h.mkv": "the time stamps of the sound jump from 1.0 to 360000 s",
     "gap1e7.mkv": "the time stamps of the sound jump from 1.0 to 10000000 s",
-    "wav_srhuge.wav": "give none at 16000 Hz",
+    "wav_srhuge.wav": "give 0 samples at 16000 Hz",
     "playlist.mp4": "names other files",
     "live.m3u8": "names other files",
 }
@@ -306,6 +304,6 @@ def test_many_channels_are_read_a_block_at_a_time(
         return read(file, frames, **options)
 
     monkeypatch.setattr(soundfile.SoundFile, "read", noted)
-    monkeypatch.setattr(audio_file, "_BLOCK", 8 * 1000)
+    monkeypatch.setattr(audio, "_BLOCK", 8 * 1000)
     np.testing.assert_array_equal(decode_clip(path).waveforms[16000], whole)
     assert max(sizes) == 8 * 1000

@@ -15,7 +15,7 @@ import soundfile
 from media_samples import decode, grey, index_of, sine, write_media
 
 from mvemo.extract.media.packets import Packets, thread_decoders
-from mvemo.extract.media.probe import probe_seconds
+from mvemo.extract.media.reading import probe_seconds
 
 
 def stream(kind: str, width: int = 0, height: int = 0) -> SimpleNamespace:

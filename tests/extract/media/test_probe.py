@@ -10,9 +10,8 @@ import soundfile
 from media_samples import decode, grey, sine, write_media
 
 from mvemo.extract.errors import BadMedia, MissingFile
-from mvemo.extract.media.probe import probe_seconds
+from mvemo.extract.media.reading import probe_seconds, stream_clip
 from mvemo.extract.media.request import StreamRequest
-from mvemo.extract.media.streaming import stream_clip
 
 # A codec's last packet is padded, at most by one frame of 1,024 samples.
 PACKET = 1024 / 16000

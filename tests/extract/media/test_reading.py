@@ -15,7 +15,7 @@ from media_samples import decode, grey, index_of, sine, write_media
 from numpy.typing import NDArray
 
 from mvemo.extract.errors import BadMedia, BadSetting, MissingFile
-from mvemo.extract.media.checks import NO_AUDIO, NO_VIDEO, Problem
+from mvemo.extract.media.request import NO_AUDIO, NO_VIDEO, Problem
 
 # Shown from these milliseconds on; the last one for as long as the container says.
 TIMES = [0, 40, 80, 500, 540, 900, 1400, 1410, 1420, 2000, 2500, 2600, 2700, 2800, 3000, 3500]

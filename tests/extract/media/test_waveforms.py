@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from mvemo.extract import arrays, decode_clip
-from mvemo.extract.media import waveforms
+from mvemo.extract.media import audio
 from mvemo.extract.store import arrays as store_arrays
 from mvemo.extract.store.arrays import map_array, write_array
 
@@ -27,7 +27,7 @@ def test_spooled_sound_is_the_same_to_the_bit(
 ) -> None:
     rates = (44100, 16000)
     plain = decode_clip(sound, sample_rates=rates, pictures=())
-    monkeypatch.setattr(waveforms, "_IN_MEMORY", 1000)
+    monkeypatch.setattr(audio, "_IN_MEMORY", 1000)
     spool = tmp_path / "deep" / "spool"
     spooled = decode_clip(sound, sample_rates=rates, pictures=(), spool=spool)
     for rate in rates:
@@ -42,10 +42,10 @@ def test_the_disk_holds_more_than_the_memory(
     sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Four seconds at 16 kHz are 256,000 bytes.
-    monkeypatch.setattr(waveforms, "MAX_BYTES", 200_000)
-    monkeypatch.setattr(waveforms, "MAX_SPOOLED_BYTES", 300_000)
+    monkeypatch.setattr(audio, "MAX_BYTES", 200_000)
+    monkeypatch.setattr(audio, "MAX_SPOOLED_BYTES", 300_000)
     kept = decode_clip(sound, sample_rates=(16000,), pictures=())
-    assert "cut it, by 'mvemo manifest segment'" in str(kept.problems["audio"])
+    assert "cut the file with 'mvemo manifest segment'" in str(kept.problems["audio"])
     spooled = decode_clip(sound, sample_rates=(16000,), pictures=(), spool=tmp_path)
     assert spooled.problems == {}
     assert len(spooled.waveforms[16000]) == 64000

@@ -18,9 +18,8 @@ from media_samples import grey, sine, write_media
 from mvemo.cache import content_digest
 from mvemo.extract.arrays import file_mapping
 from mvemo.extract.errors import BadMedia, ExtractError
-from mvemo.extract.media.checks import NO_VIDEO, Problem
 from mvemo.extract.media.reading import decode_clip
-from mvemo.extract.media.request import FrameSampling
+from mvemo.extract.media.request import NO_VIDEO, FrameSampling, Problem
 from mvemo.extract.store import arrays
 from mvemo.extract.store import decoded as store_module
 from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many

@@ -16,7 +16,7 @@ import soundfile
 from media_samples import sine
 
 from mvemo.extract.errors import MediaUnavailable
-from mvemo.extract.media.checks import Problem
+from mvemo.extract.media.request import Problem
 from mvemo.extract.store import decoded as store_module
 from mvemo.extract.store import decoding, folders
 from mvemo.extract.store.arrays import map_array, write_array

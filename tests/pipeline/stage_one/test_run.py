@@ -17,7 +17,7 @@ import torch
 from stage_samples import TINY, rewrite, run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
-from mvemo.extract.media.checks import Problem
+from mvemo.extract.media.request import Problem
 from mvemo.extract.nets import build_net
 from mvemo.extract.store.folders import Stamp
 from mvemo.extract.training import fine_tuning
