@@ -58,7 +58,6 @@ FLOORS = {
     ),
     "extract": (
         "arrays errors",
-        "quick_imports",
         "workers",
         "views",
         "media mel settings",

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mvemo.extract.quick_imports import imports_uncollected
+from mvemo.extract.workers.process import imports_uncollected
 
 
 @pytest.fixture

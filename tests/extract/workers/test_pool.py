@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-import queue
+import platform
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
-from mvemo.extract.workers import handle, pool
+from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import Outcome, run_calls, start_workers, stop_workers
-from mvemo.extract.workers.process import Call, ClipLimits
+from mvemo.extract.workers.process import Call, ClipLimits, peak_memory
 
 PID = Call("os:getpid", ())
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
@@ -90,7 +90,7 @@ def test_a_call_that_worked_until_it_was_stopped_would_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seconds = iter((5.0, 5.15))
-    monkeypatch.setattr(handle, "processor_seconds", lambda pid: next(seconds, 0.0))
+    monkeypatch.setattr(pool, "processor_seconds", lambda pid: next(seconds, 0.0))
     (dead,) = answers(Call("time:sleep", (1000,), seconds=0.2))
     with pytest.raises(WorkerDied, match=r"took longer than 0\.2 s") as caught:
         dead.result()
@@ -113,9 +113,9 @@ def test_the_memory_of_a_worker_is_not_that_of_the_process_that_started_it() -> 
     stop_workers()
     ballast = bytearray(os.urandom(1 << 20) * 300)
     answers(PID)
-    assert 0 < pool.worker_memory() < len(ballast) < handle.peak_memory(os.getpid())
+    assert 0 < pool.worker_memory() < len(ballast) < peak_memory(os.getpid())
     stop_workers()
-    assert pool.worker_memory() == handle.peak_memory(-1) == 0
+    assert pool.worker_memory() == peak_memory(-1) == 0
 
 
 def test_workers_started_ahead_take_the_next_calls() -> None:
@@ -209,6 +209,32 @@ def test_an_error_that_cannot_be_sent_is_told_by_its_words() -> None:
     (found,) = answers(call)
     assert isinstance(found.error, AttributeError)
     assert not isinstance(found.error, BadMedia)
+
+
+def asks_for_large_pages() -> bool:
+    """Return True if the C library here does if it is told to."""
+    name, version = platform.libc_ver()
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    of_glibc = name == "glibc" and [int(part) for part in version.split(".")] >= [2, 35]
+    return of_glibc and setting.exists() and "[madvise]" in setting.read_text(encoding="ascii")
+
+
+@pytest.mark.parametrize("tunables", [None, "glibc.malloc.check=0"])
+def test_memory_of_a_worker_asks_for_large_pages_unless_the_user_sets_malloc(
+    monkeypatch: pytest.MonkeyPatch, tunables: str | None
+) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if tunables is not None:
+        monkeypatch.setenv("GLIBC_TUNABLES", tunables)
+    stop_workers()
+    maps = "[bytearray(1 << 24), open('/proc/self/smaps', encoding='ascii').read()][1]"
+    found = answers(Call("os:getenv", ("GLIBC_TUNABLES",)), Call("builtins:eval", (maps,)))
+    stop_workers()
+    assert found[0].result() == (tunables or "glibc.malloc.hugetlb=1")
+    if asks_for_large_pages():
+        # As `man 5 proc` names the flag of pages that madvise asked for.
+        flags = [line for line in found[1].result().splitlines() if "VmFlags" in line]
+        assert any(" hg" in line for line in flags) is (tunables is None)
 
 
 PARTS = """
@@ -328,23 +354,56 @@ def _wait_until_gone(pid: int) -> None:
 
 
 @posix
-def test_an_interrupt_while_an_answer_is_taken_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupted(queue.Queue[Any]):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_an_answer_is_taken_ends_all(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    class Interrupted(pool.Inbox):
         """Where a signal comes at the worst moment: the answer is taken, and nobody has it."""
 
-        signals: ClassVar = [signal.SIGINT]
+        def get(self, timeout: float) -> Any:
+            super().get(timeout)
+            signal.raise_signal(number)
 
-        def _get(self) -> Any:
-            answer = super()._get()
-            while self.signals:
-                signal.raise_signal(self.signals.pop())
-            return answer
+    class Ended(Exception):
+        """What the handler of SIGTERM raises here."""
 
-    monkeypatch.setattr(pool, "queue", SimpleNamespace(Queue=Interrupted, Empty=queue.Empty))
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    def end(*_: object) -> None:
+        raise Ended
+
+    stop_workers()
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: end}
+    before = {each: signal.signal(each, handler) for each, handler in handlers.items()}
     try:
-        with pytest.raises(KeyboardInterrupt):
-            list(run_calls([PID, Call("time:sleep", (60,))], workers=2))
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with monkeypatch.context() as patch:
+            patch.setattr(pool, "Inbox", Interrupted)
+            with pytest.raises((KeyboardInterrupt, Ended)):
+                list(run_calls([PID, Call("time:sleep", (60,))], workers=2))
+        assert {each: signal.getsignal(each) for each in handlers} == handlers
+        assert not pool._idle
+        assert answers(PID)[0].error is None
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@pytest.mark.parametrize("swallowed", [True, False])
+def test_an_interrupt_ends_the_calls_also_if_python_swallows_it(swallowed: bool) -> None:
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    outcomes = run_calls([PID, PID])
+    next(outcomes)
+    try:
+        if swallowed:
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                next(outcomes)
+        else:
+            # A handler that is set meanwhile stays, and gets its signals itself.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.raise_signal(signal.SIGINT)
+            assert next(outcomes).error is None
+            outcomes.close()
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, previous)
