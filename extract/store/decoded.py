@@ -155,16 +155,18 @@ def decode_many(
     n_new = sum(map(len, waiting.values()))
     while folders := [folder for folder, left in waiting.items() if left]:
         needed = [store.request.without_stored(folder) for folder in folders]
+        firsts = [waiting[folder][0] for folder in folders]
+        threads = max(cores() // min(settings.workers or cores(), len(folders)), 1)
         calls = [
-            _call(waiting[folder][0], folder, request, settings, len(folders))
-            for folder, request in zip(folders, needed, strict=True)
+            Call(_DECODE, (job, folder, request, threads), *settings.limits.of_file(job.path))
+            for job, folder, request in zip(firsts, folders, needed, strict=True)
         ]
         for outcome in run_calls(calls, workers=settings.workers):
             folder, request = folders[outcome.index], needed[outcome.index]
             problems = _problems_of(outcome, folder, request, settings.limits)
             # A missing or changed file does not affect other files with the same content.
             passing = any(problem.passing for problem in problems.values())
-            path = waiting[folder][0].path if passing else None
+            path = firsts[outcome.index].path if passing else None
             report(folder, _asked(read_problems(folder) | problems, store.request), path)
     return len(jobs) - n_new
 
@@ -173,35 +175,29 @@ def _asked(problems: Mapping[str, Problem], request: DecodeRequest) -> dict[str,
     return {kind: problems[kind] for kind in (*request.modalities, NOTE) if kind in problems}
 
 
-def _call(
-    job: DecodeJob, folder: Path, request: DecodeRequest, settings: DecodeSettings, n_calls: int
-) -> Call:
-    n_workers = min(settings.workers or cores(), n_calls)
-    arguments = (job, folder, request, max(cores() // n_workers, 1))
-    return Call(_DECODE, arguments, *settings.limits.of_file(job.path))
-
-
 def _problems_of(
     outcome: Outcome, folder: Path, request: DecodeRequest, limits: ClipLimits
 ) -> dict[str, Problem]:
     """Return the problems of a decoded clip, also of one that crashed its worker."""
-    try:
-        problems: dict[str, Problem] = outcome.result()
-    except WorkerDied as death:
-        problem = Problem(death.reason, passing=death.passing)
-        problems = dict.fromkeys(request.modalities, problem)
-        if not death.passing:
-            with suppress(OSError):
-                write_problems(folder, {**read_problems(folder), **problems})
-    except OutOfMemory:
+    error = outcome.error
+    if error is None:
+        problems: dict[str, Problem] = outcome.value
+        return problems
+    if isinstance(error, WorkerDied):
+        problem = Problem(error.reason, passing=error.passing)
+    elif isinstance(error, OutOfMemory):
         reason = f"decoding it takes more than {limits.memory:g} GiB of memory"
-        problems = dict.fromkeys(request.modalities, Problem(reason, passing=True))
-    except (ExtractError, ImportError):
+        problem = Problem(reason, passing=True)
+    elif isinstance(error, (ExtractError, ImportError)) or not isinstance(error, Exception):
         # The store cannot be written, or a library is missing.
-        raise
-    except Exception as error:
+        raise error
+    else:
         reason = f"cannot be decoded: {type(error).__name__}: {error_line(error)}"
-        problems = dict.fromkeys(request.modalities, Problem(reason, passing=True))
+        problem = Problem(reason, passing=True)
+    problems = dict.fromkeys(request.modalities, problem)
+    if not problem.passing:
+        with suppress(ExtractError):
+            write_problems(folder, {**read_problems(folder), **problems})
     return problems
 
 

@@ -10,8 +10,8 @@ import soundfile
 
 from mvemo.extract import arrays, decode_clip
 from mvemo.extract.media import audio
-from mvemo.extract.store import arrays as store_arrays
-from mvemo.extract.store.arrays import map_array, write_array
+from mvemo.extract.store import folders
+from mvemo.extract.store.folders import map_array, write_array
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_short_sound_is_kept_in_memory(sound: Path, tmp_path: Path) -> None:
 def test_mapped_arrays_are_written_in_parts_and_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_arrays, "_PART_BYTES", 1 << 12)
+    monkeypatch.setattr(folders, "_PART_BYTES", 1 << 12)
     monkeypatch.setattr(arrays, "LARGE", 0)
     values = np.random.default_rng(0).normal(size=(5000, 3)).astype(np.float32)
     np.save(tmp_path / "plain.npy", values)

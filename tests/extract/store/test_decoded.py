@@ -20,8 +20,8 @@ from mvemo.extract.arrays import file_mapping
 from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import NO_VIDEO, FrameSampling, Problem
-from mvemo.extract.store import arrays
 from mvemo.extract.store import decoded as store_module
+from mvemo.extract.store import folders
 from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
 from mvemo.extract.store.decoding import decode_job
 from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest, stamp_of
@@ -203,7 +203,7 @@ def test_a_full_disk(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(arrays, "_parts", full)
+        patch.setattr(folders, "_parts", full)
         with pytest.raises(ExtractError, match="No space left on device") as caught:
             # What a worker does, in this process.
             decode_job(job(clip), tmp_path / "store" / "clip", REQUEST, 1)
