@@ -10,15 +10,7 @@ import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
 from mvemo.extract.arrays import F32
-from mvemo.extract.descriptors.frames import Frames, audible_frames, blocks
-from mvemo.extract.descriptors.pitch import fundamental
-from mvemo.extract.descriptors.prediction import (
-    formants,
-    prediction_coefficients,
-    residual,
-    residual_phase,
-)
-from mvemo.extract.descriptors.settings import DescriptorSettings
+from mvemo.extract.descriptors.framing import DescriptorSettings, Frames, audible_frames, blocks
 from mvemo.extract.descriptors.spectral import (
     FilterBanks,
     cepstrum,
@@ -28,6 +20,13 @@ from mvemo.extract.descriptors.spectral import (
     mel_level,
     power_spectrum,
     spectral_contrast,
+)
+from mvemo.extract.descriptors.voice import (
+    formants,
+    fundamental,
+    prediction_coefficients,
+    residual,
+    residual_phase,
 )
 from mvemo.extract.errors import BadSetting
 
@@ -252,12 +251,11 @@ def describe(
     9
     """
     names = tuple(dict.fromkeys(names))
-    for name in names:
-        _check_name(name)
     # Keep subclasses: a memory-mapped file is released part by part.
     y = np.asanyarray(y, dtype=np.float32)
     by_framing: dict[DescriptorSettings, list[str]] = {}
     for name in names:
+        _check_name(name)
         by_framing.setdefault(settings.framed(name), []).append(name)
     values: dict[str, F32] = {}
     for framed, alike in by_framing.items():
@@ -270,14 +268,11 @@ def _describe_framed(
 ) -> dict[str, F32]:
     """Compute descriptors that share their framing."""
     numbers = audible_frames(y, settings)
+    centres = (numbers * settings.hop_length + settings.n_fft / 2) / settings.sr
     computed = [name for name in names if name in _DESCRIPTORS]
-    out: dict[str, F32] = {}
-    for name in names:
-        dim = _DESCRIPTORS[name].dim(settings) if name in computed else 1
-        out[name] = np.empty((len(numbers), dim), np.float32)
-        if name not in computed:
-            centre = (numbers * settings.hop_length + settings.n_fft / 2) / settings.sr
-            out[name][:, 0] = centre
+    out: dict[str, F32] = {name: centres.astype(np.float32)[:, None] for name in names}
+    for name in computed:
+        out[name] = np.empty((len(numbers), _DESCRIPTORS[name].dim(settings)), np.float32)
     first = 0
     for frames in blocks(y, settings, numbers) if computed else ():
         block = _Block(frames, settings, banks)

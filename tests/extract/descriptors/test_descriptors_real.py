@@ -10,7 +10,7 @@ import scipy.signal
 import soundfile
 
 from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings, describe
-from mvemo.extract.descriptors.prediction import NOISE
+from mvemo.extract.descriptors.voice import NOISE
 
 
 @pytest.fixture(scope="module", params=["soundtracks", "ravdess_song"])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mvemo.extract.descriptors import DescriptorSettings, describe
-from mvemo.extract.descriptors.pitch import normalised_difference
+from mvemo.extract.descriptors.voice import normalised_difference
 
 SETTINGS = DescriptorSettings()
 

@@ -6,8 +6,9 @@ import scipy.linalg
 import scipy.signal
 
 from mvemo.extract.descriptors import DescriptorSettings, describe
-from mvemo.extract.descriptors.frames import frames_of
-from mvemo.extract.descriptors.prediction import (
+from mvemo.extract.descriptors.framing import frames_of
+from mvemo.extract.descriptors.spectral import power_spectrum
+from mvemo.extract.descriptors.voice import (
     NOISE,
     autocorrelation,
     autocorrelation_of,
@@ -17,7 +18,6 @@ from mvemo.extract.descriptors.prediction import (
     residual,
     residual_phase,
 )
-from mvemo.extract.descriptors.spectral import power_spectrum
 
 SR = 44_100
 FORMANTS = np.array([700.0, 1220.0, 2600.0, 3500.0])
