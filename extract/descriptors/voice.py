@@ -36,8 +36,9 @@ def fundamental(values: F32, settings: DescriptorSettings) -> F32:
     """Return the fundamental frequency and the voicing of each frame, float32 (frames, 2).
 
     By YIN (de Cheveigné & Kawahara 2002). The frequency is in Hz, 0 if unvoiced; voicing is 1
-    minus the normalised difference at the period, in [0, 1]. The window of the difference function is half a frame: all lags use the
-    same number of samples, as in the paper's eq. 6, while librosa's `yin` uses ever fewer.
+    minus the normalised difference at the period, in [0, 1]. The window of the difference
+    function is half a frame: all lags use the same number of samples, as in the paper's eq. 6,
+    while librosa's `yin` uses ever fewer.
     """
     low, high = settings.lags
     # The mean does not change the difference function, but it would add rounding errors.

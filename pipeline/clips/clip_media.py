@@ -8,27 +8,58 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.extract.arrays import F32, Mask
-from mvemo.extract.media.request import Problem
-from mvemo.extract.nets import AudioInput, Net, SequenceInput, input_of
+from mvemo.extract.media.request import FrameSampling, Problem
+from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput, input_of
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore, decode_many
 from mvemo.extract.store.described import DescribedStore, describe_many
-from mvemo.extract.store.folders import NOTE
+from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.views import ViewSettings
 from mvemo.manifests import Manifest
-from mvemo.pipeline.clips.inputs import (
-    MediaDigests,
-    batches_of,
-    decode_jobs,
-    decode_request,
-    digest_media,
-    media_files,
-)
+from mvemo.pipeline.clips.media_files import MediaDigests, digest_media, media_files
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption, ClipFailed
 from mvemo.pipeline.settings import Settings
+
+
+def decode_request(plans: Sequence[NetSettings], sample_rates: Sequence[int]) -> DecodeRequest:
+    """Return one request for all nets and views; `sample_rates` (Hz) are those of descriptors."""
+    rates, pictures = set(sample_rates), set()
+    for plan in plans:
+        net_input = input_of(plan)
+        if isinstance(net_input, AudioInput):
+            rates.add(net_input.sr)
+        elif isinstance(net_input, VideoInput):
+            pictures.add(frame_sampling(net_input, plan.view))
+    return DecodeRequest(
+        sample_rates=tuple(sorted(rates)),
+        pictures=tuple(sorted(pictures, key=lambda sampling: sampling.name)),
+    )
+
+
+def frame_sampling(net_input: VideoInput, view: ViewSettings) -> FrameSampling:
+    """Return the sampling of the frames of all views of a net."""
+    return FrameSampling(
+        net_input.n_frames, net_input.size, views=view.views, layout=view.layout, rate=view.rate
+    )
+
+
+def decode_jobs(manifest: Manifest, digests: MediaDigests) -> list[DecodeJob]:
+    """Return a decode job for each clip whose file can be read."""
+    return [
+        DecodeJob(
+            clip_id=clip.clip_id,
+            path=manifest.media_path(clip),
+            content=digests.content[clip.clip_id],
+            start=clip.start,
+            duration=clip.duration,
+            stamp=digests.stamps[clip.clip_id],
+        )
+        for clip in manifest.clips
+        if clip.clip_id in digests.stamps
+    ]
 
 
 class ClipMedia:
@@ -142,7 +173,16 @@ class ClipMedia:
 
         A net of pictures needs the view of its plan, because that decided which frames exist.
         """
-        return batches_of(net, view or ViewSettings(), self.clip_of, self._store, self._sequences)
+        view, net_input, clip_of = view or ViewSettings(), net.input, self.clip_of
+        if isinstance(net_input, SequenceInput):
+            names, sequences = net_input.features, self._sequences
+            return RawBatches(lambda row: sequences.joined(clip_of[row], names), net_input, view)
+        store = self._store
+        if isinstance(net_input, AudioInput):
+            sr = net_input.sr
+            return RawBatches(lambda row: store.waveform(clip_of[row], sr), net_input, view)
+        sampling = frame_sampling(net_input, view)
+        return RawBatches(lambda row: store.frames(clip_of[row], sampling), net_input, view)
 
     def sequence(self, clip_id: str, name: str) -> F32:
         """Return a descriptor of a clip, float32 (frames, dim)."""

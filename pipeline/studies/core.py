@@ -29,7 +29,7 @@ from mvemo.fuse.report import published_j22
 from mvemo.fuse.report.published import comparable
 from mvemo.manifests import Folds, Manifest, folds_of, song_of
 from mvemo.pipeline.clips.clip_media import ClipMedia
-from mvemo.pipeline.clips.lengths import longer_clips_note
+from mvemo.pipeline.clips.media_files import longer_clips_note
 from mvemo.pipeline.console.messages import note_resumable, tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import ExtractSettings, Settings

@@ -11,7 +11,7 @@ from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets import SharedSettings
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.views import ViewSettings
-from mvemo.pipeline.clips.lengths import longer_clips_note, window_seconds
+from mvemo.pipeline.clips.media_files import longer_clips_note, window_seconds
 
 SHARED = SharedSettings(n_frames=32, descriptors=DescriptorSettings(sr=8000, hop_length=800))
 

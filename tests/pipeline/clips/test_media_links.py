@@ -14,7 +14,7 @@ from stage_samples import run
 
 from mvemo.cache import open_cache
 from mvemo.manifests import Clip, Manifest, write_manifest
-from mvemo.pipeline.clips.media_links import links_of_cache, links_of_manifest
+from mvemo.pipeline.clips.clip_tables import links_of_cache, links_of_manifest
 
 NAMES = ("a b.mp3", "javascript:alert(1).mp3", "<b>'\"&amp;.mp3", "100%#?.mp3", "音.mp3")
 

@@ -14,7 +14,7 @@ from stage_samples import rewrite, run, tiny_demo, tiny_settings
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.nets import build_net
 from mvemo.manifests import Clip, Manifest
-from mvemo.pipeline.clips.inputs import same_file_notes
+from mvemo.pipeline.clips.media_files import same_file_notes
 
 
 def test_features_need_no_labels_and_keep_when_they_come(
