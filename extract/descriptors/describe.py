@@ -115,18 +115,7 @@ DESCRIPTORS = (*_DESCRIPTORS, *TIMES)
 
 
 def dim_of(name: str, settings: DescriptorSettings) -> int:
-    """Return the number of columns of a descriptor.
-
-    Raises
-    ------
-    BadSetting
-        If the name is not one of `DESCRIPTORS`.
-
-    Examples
-    --------
-    >>> dim_of("mel", DescriptorSettings()), dim_of("formants", DescriptorSettings())
-    (64, 8)
-    """
+    """Return the number of columns of a descriptor; raise BadSetting for an unknown name."""
     _check_name(name)
     return 1 if name in TIMES else _DESCRIPTORS[name].dim(settings.framed(name))
 

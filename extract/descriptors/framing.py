@@ -173,14 +173,7 @@ class DescriptorSettings:
         return min(int(FORMANT_RANGE * self.n_fft / self.sr), self.n_fft // 2)
 
     def framed(self, name: str) -> DescriptorSettings:
-        """Return the settings with the `n_fft` and `hop_length` of a descriptor.
-
-        Examples
-        --------
-        >>> settings = DescriptorSettings()
-        >>> settings.framed("spectrogram").n_fft, settings.framed("mfcc").n_fft
-        (1024, 2048)
-        """
+        """Return the settings with the `n_fft` and `hop_length` of a descriptor."""
         if name not in SPECTROGRAM:
             return self
         values = asdict(self)

@@ -31,14 +31,7 @@ class FilterBanks:
 
 @lru_cache(maxsize=16)
 def filter_banks(settings: DescriptorSettings) -> FilterBanks:
-    """Return the filter banks of some settings, computed once per process.
-
-    Examples
-    --------
-    >>> banks = filter_banks(DescriptorSettings(sr=16000, n_fft=512, hop_length=256, n_mels=40))
-    >>> banks.mel.shape, banks.chroma.shape
-    ((257, 40), (257, 12))
-    """
+    """Return the filter banks of some settings, computed once per process."""
     mel = mel_filter_bank(
         MelSettings(
             sr=settings.sr,

@@ -293,10 +293,7 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
 
 
 def stated_length_ratio(info: str) -> float:
-    """Return stated length / real length of a file, from libsndfile's log `info`.
-
-    Programs that write to a pipe state the largest possible length: the ratio is then 1.
-    """
+    """Return stated length / real length of a file by libsndfile's log, 1 if a pipe was written."""
     match = re.search(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", info, re.MULTILINE)
     if match is None:
         return 1.0

@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 
+from mvemo.extract.arrays import F32
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.formats import check_format, is_cut_off
 from mvemo.extract.media.packets import (
@@ -98,7 +99,7 @@ def open_clip(path: Path, request: ClipRequest, choice: Sound, stack: ExitStack)
 
 
 def decode_packets(
-    clip: OpenClip, picker: FramePicker, sound: SoundCollector, submit: Callable[..., object]
+    clip: OpenClip, picker: FramePicker, sound: SoundCollector, submit: Callable[..., None]
 ) -> None:
     """Decode a clip's streams; `submit` calls ``sound.add`` now or later, in order."""
     needed = None
@@ -254,8 +255,7 @@ def decode_container(path: Path, request: ClipRequest, choice: Sound | None = No
         scaler = FrameScaler(request.pictures, request.start, clip.end)
         sound = SoundCollector(request, channel=clip.choice.channel)
         with background_calls(threaded=request.threads != 1) as submit:
-            scale = partial(submit, scaler.add)
-            picker = FramePicker(request.start, clip.end, scaler.times, scale)
+            picker = FramePicker(request.start, clip.end, scaler.times, partial(submit, scaler.add))
             decode_packets(clip, picker, sound, submit)
         problems = find_problems(clip, picker, sound)
         kinds = clip.kinds
@@ -264,7 +264,8 @@ def decode_container(path: Path, request: ClipRequest, choice: Sound | None = No
     if silent and others and choice is None and (found := choose_sound(path, request)) != Sound():
         return decode_container(path, request, found)
     frames = scaler.pictures if "video" in kinds and "video" not in problems else {}
-    waveforms, problem = {}, None
+    waveforms: dict[int, F32] = {}
+    problem = None
     if "audio" in kinds and "audio" not in problems:
         waveforms, problem = sound.finish()
     if problem is not None:
@@ -274,7 +275,7 @@ def decode_container(path: Path, request: ClipRequest, choice: Sound | None = No
 
 
 @contextmanager
-def background_calls(*, threaded: bool = True) -> Iterator[Callable[..., object]]:
+def background_calls(*, threaded: bool = True) -> Iterator[Callable[..., None]]:
     """Yield a function that calls another after all earlier calls, on a second thread.
 
     Decoders release the interpreter's lock: a frame is scaled while the next one is decoded.
@@ -284,11 +285,11 @@ def background_calls(*, threaded: bool = True) -> Iterator[Callable[..., object]
     if not threaded:
         yield lambda function, *arguments: function(*arguments)
         return
-    waiting: deque[Future[object]] = deque()
+    waiting: deque[Future[None]] = deque()
     # The pool starts its thread at the first call.
     with ThreadPoolExecutor(max_workers=1) as pool:
 
-        def submit(function: Callable[..., object], *arguments: Any) -> None:
+        def submit(function: Callable[..., None], *arguments: Any) -> None:
             waiting.append(pool.submit(function, *arguments))
             if len(waiting) > MAX_WAITING:
                 waiting.popleft().result()

@@ -20,10 +20,7 @@ PROBE = "mvemo.extract.media.reading:probe_seconds"
 
 
 def start_readers(count: int = 1) -> None:
-    """Start worker processes before the first file, and return at once.
-
-    They import the media libraries while this process imports others, such as torch.
-    """
+    """Start worker processes, which import the media libraries while this one continues."""
     start_workers(count, _DECODE.partition(":")[0])
 
 
@@ -37,7 +34,7 @@ def read_each(
     """Call a function for each file in worker processes; yield (row, result or error).
 
     `function` is ``module:name``; `files` has the path and the keywords of each call; 0
-    workers means one per core. Results come in the order in which the calls finish.
+    workers means one per core. Results come as the calls finish.
     """
     limits = limits or ClipLimits()
     calls = [
@@ -52,10 +49,9 @@ def read_each(
 def stream_isolated(
     path: Path, request: StreamRequest, limits: ClipLimits | None = None
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield what `mvemo.extract.media.reading.stream_clip` emits in a worker process.
+    """Yield the events of `mvemo.extract.media.reading.stream_clip`, run in a worker process.
 
-    The problems that it returns come last. The number of waiting events is bounded, and so is
-    the memory of both processes. The time limit does not count the caller's own time.
+    Its problems come last. The time limit does not count the caller's own time.
     """
     limits = limits or ClipLimits()
     call = Call(_STREAM, (path, request), *limits.of_file(path), parts=True)
@@ -88,15 +84,7 @@ def decode_isolated(path: Path, **asked: Any) -> Decoded:
 
 
 def probe_isolated(path: Path) -> float:
-    """Call `mvemo.extract.media.reading.probe_seconds` in a worker process.
-
-    Examples
-    --------
-    >>> import numpy as np, soundfile
-    >>> soundfile.write("hiss.flac", np.random.default_rng(0).uniform(-1, 1, 12000), 8000)
-    >>> probe_isolated(Path("hiss.flac"))
-    1.5
-    """
+    """Call `mvemo.extract.media.reading.probe_seconds` in a worker process."""
     seconds: float = _read_one(PROBE, path, {})
     return seconds
 

@@ -150,12 +150,10 @@ class Packets:
 
 
 def thread_decoders(streams: Sequence[Any], threads: int) -> None:
-    """Set the number of threads of the streams' decoders; 0 for one per core.
-
-    Two threads decode small pictures no faster than one, and use a third more CPU time.
-    """
+    """Set the number of threads of the streams' decoders; 0 for one per core."""
     for stream in streams:
         codec = stream.codec_context
+        # Two threads decode small pictures no faster than one, and use a third more CPU time.
         small = stream.type == "video" and codec.width * codec.height < _THREADED_PIXELS
         codec.thread_type = "AUTO"
         codec.thread_count = 1 if threads == 2 and small else threads
@@ -167,10 +165,7 @@ def is_indexed(container: Any) -> bool:
 
 
 def _seek(container: Any, when: float) -> bool:
-    """Seek to a key frame well before a clip's start, or to the file's beginning.
-
-    Return False if seeking fails: the position is then undefined, and the file must be reopened.
-    """
+    """Seek to a key frame well before a clip's start; False if it fails: reopen the file then."""
     target = max(when - _RUN_UP, min((container.start_time or 0) / av.time_base, 0.0))
     try:
         container.seek(int(target * av.time_base), backward=True)
@@ -189,11 +184,11 @@ def rewind(
 ) -> Any:
     """Return the container at a position before the clip, reopened if necessary.
 
-    QuickTime has an index for each stream. Matroska has one for all: if the pictures begin
-    late, a seek skips the sound before them, so it is safe only if a key frame is known to lie
-    before the clip. `start` (of the clip) and `origin` (of the file) are in seconds; `stack`
-    closes a reopened container.
+    `start` (of the clip) and `origin` (of the file) are in seconds; `stack` closes a reopened
+    container.
     """
+    # QuickTime has an index for each stream. Matroska has one for all: if the pictures begin late,
+    # a seek skips the sound before them, unless a key frame is known to lie before the clip.
     far = start > 2 * _RUN_UP and times is not None and times.first <= start - _RUN_UP
     safe = "mov" in container.format.name or ("matroska" in container.format.name and far)
     if safe and _seek(container, start + origin):
@@ -277,12 +272,10 @@ def decoded_frames(
 
 
 class _Decoder:
-    """Decoder of one stream's packets.
-
-    PyAV computes a stream's properties each time they are read, so they are read once.
-    """
+    """Decoder of one stream's packets."""
 
     def __init__(self, stream: Any, origin: float) -> None:
+        # PyAV computes a stream's properties each time they are read.
         self.kind: str = stream.type
         self.codec: Any = stream.codec_context
         self.unit = float(stream.time_base)

@@ -118,13 +118,11 @@ class FrameSampling:
         return name if self.views == 1 else f"{name}-{self.views}parts"
 
     def times(self, start: float, end: float) -> F64:
-        """Return the frames' times in seconds, float64 (windows * n_frames,), by window.
-
-        If the clip is shorter than a window, the frames are spread over the whole clip.
-        """
+        """Return the frames' times in seconds, float64 (windows * n_frames,), by window."""
         length = max(end - start, 0.0)
         window = self.n_frames / self.rate if self.rate else 0.0
         if not self.rate or length <= window:
+            # The frames are spread over the whole clip.
             n_frames = self.n_frames * (1 if self.rate else self.views)
             return start + (np.arange(n_frames, dtype=np.float64) + 0.5) * (length / n_frames)
         begins = window_starts(length, window, ViewSettings(self.views, self.layout))

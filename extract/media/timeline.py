@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,16 +31,8 @@ _SAMPLE_FORMATS: dict[str, tuple[type[np.generic], float]] = {
 class FrameTimes:
     """Presentation times of the frames in a stretch of a file, from its packets.
 
-    `stamps` has the packets' presentation times in units of `time_base`, in any order, not
-    empty; `last_duration` is the duration of the last frame in the same unit, 0 if not stated.
-
-    Attributes
-    ----------
-    first, end
-        Start of the first frame and end of the last one, in seconds from the file's first
-        presentation time.
-    single
-        True if there is only one frame, which is shown as long as the sound lasts.
+    `stamps` are the packets' times in units of `time_base`, in any order, not empty;
+    `last_duration` is the duration of the last frame in the same unit, 0 if not stated.
     """
 
     def __init__(
@@ -52,8 +45,10 @@ class FrameTimes:
         else:
             steps = np.diff(self._seconds)
             last = float(np.median(steps)) if len(steps) else 0.0
+        # Seconds from the file's first presentation time.
         self.first: float = float(self._seconds[0])
         self.end: float = float(self._seconds[-1]) + last
+        # One frame is shown as long as the sound lasts.
         self.single = len(self._stamps) == 1
 
     def stamps_at(self, times: F64) -> set[int]:
@@ -162,52 +157,32 @@ def _is_mirrored(frame: Any) -> bool:
 
 
 class FrameScaler:
-    """Square pictures of the decoded frames of a clip from `start` to `end`, in seconds.
-
-    Attributes
-    ----------
-    times
-        Times of the frames of all samplings, float64 (n,), ascending.
-    pictures
-        Pictures by sampling, uint8 (windows * n_frames, size, size, 3), RGB; zeros until
-        frames are added.
-    """
+    """Square pictures of the decoded frames of a clip from `start` to `end`, in seconds."""
 
     def __init__(self, samplings: Sequence[FrameSampling], start: float, end: float) -> None:
-        times = [sampling.times(start, end) for sampling in samplings]
+        targets = [(t, s, row) for s in samplings for row, t in enumerate(s.times(start, end))]
+        # For each time: its sampling, and its row in that sampling's pictures.
+        self._targets = sorted(targets, key=lambda target: target[0])
+        self.times: F64 = np.array([time for time, _, _ in self._targets])
+        counts = Counter(sampling for _, sampling, _ in targets)
+        # uint8 (windows * n_frames, size, size, 3), RGB; zeros until frames are added.
         self.pictures: dict[FrameSampling, U8] = {
-            sampling: np.zeros((len(of_one), sampling.size, sampling.size, 3), dtype=np.uint8)
-            for sampling, of_one in zip(samplings, times, strict=True)
+            s: np.zeros((counts[s], s.size, s.size, 3), dtype=np.uint8) for s in samplings
         }
-        joined = np.concatenate([*times, np.zeros(0)])
-        order = np.argsort(joined, kind="stable")
-        self.times: F64 = joined[order]
-        # For each time: the index of its sampling, and its row in that sampling's pictures.
-        self._sampling = np.repeat(np.arange(len(times)), [len(t) for t in times])[order]
-        self._row = np.concatenate([*(np.arange(len(t)) for t in times), np.zeros(0, int)])[order]
         self._scaler = SquareScaler()
 
     def add(self, frame: Any, rows: slice) -> None:
         """Put a PyAV frame into `pictures`, for the given rows of `times`."""
-        asking, positions = self._sampling[rows], self._row[rows]
-        wanted = [(i, s) for i, s in enumerate(self.pictures) if (asking == i).any()]
-        squares = self._scaler.squares(frame, sorted({sampling.size for _, sampling in wanted}))
-        for i, sampling in wanted:
-            self.pictures[sampling][positions[asking == i]] = squares[sampling.size]
+        targets = self._targets[rows]
+        squares = self._scaler.squares(frame, sorted({sampling.size for _, sampling, _ in targets}))
+        for _, sampling, row in targets:
+            self.pictures[sampling][row] = squares[sampling.size]
 
 
 class SoundCollector:
     """Mono waveforms of a clip, joined from decoded frames of sound.
 
-    `channel` is the channel that is read, None for the mean of all; `on_block` is that of
-    `Waveforms`.
-
-    Attributes
-    ----------
-    end
-        End of the last decoded sound in or before the clip, in seconds.
-    error
-        Reason why the sound cannot be used; empty if it can.
+    `channel` is the channel that is read, None for the mean of all.
     """
 
     def __init__(
@@ -217,8 +192,8 @@ class SoundCollector:
         self._sound: Waveforms | None = None
         self._n_decoded = 0
         self._n_before = 0
-        self.end = 0.0
-        self.error = ""
+        self.end = 0.0  # end of the last decoded sound in or before the clip, in seconds
+        self.error = ""  # reason why the sound cannot be used
 
     @property
     def seconds(self) -> float:

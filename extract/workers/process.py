@@ -60,14 +60,7 @@ class Call:
 
 @dataclass(frozen=True)
 class ClipLimits:
-    """Limits of a worker process for one clip.
-
-    Examples
-    --------
-    >>> limits = ClipLimits(seconds=60.0)
-    >>> limits.seconds_of(0), limits.seconds_of(60_000_000)
-    (60.0, 180.0)
-    """
+    """Limits of a worker process for one clip."""
 
     seconds: float = 60.0  # for a small file, and again for each 30 MB; 0 for no limit
     memory: float = 4.0  # GiB in addition to those of an idle worker; 0 for no limit

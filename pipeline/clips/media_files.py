@@ -189,20 +189,7 @@ def _file_lengths(
 
 
 def window_seconds(plan: NetSettings, shared: SharedSettings) -> float | None:
-    """Return the length of a net's windows in seconds, or None if its frames span the clip.
-
-    Examples
-    --------
-    >>> from mvemo.extract.descriptors import DescriptorSettings
-    >>> from mvemo.extract.views import ViewSettings
-    >>> shared = SharedSettings(n_frames=32, descriptors=DescriptorSettings())
-    >>> window_seconds(NetSettings("music1d", options={"seconds": 10.0}), shared)
-    10.0
-    >>> window_seconds(NetSettings("i3d"), shared) is None
-    True
-    >>> window_seconds(NetSettings("i3d", view=ViewSettings(views=4, rate=12.5)), shared)
-    2.56
-    """
+    """Return the length of a net's windows in seconds, or None if its frames span the clip."""
     net_input = input_of(plan)
     if isinstance(net_input, AudioInput):
         return net_input.seconds
