@@ -18,6 +18,7 @@ import av.error
 import cv2
 import soundfile
 
+from mvemo.extract.arrays import F32
 from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable, MissingFile
 from mvemo.extract.media.audio import AUDIO_SUFFIXES, decode_audio_file, open_parts
 from mvemo.extract.media.container import (
@@ -138,22 +139,13 @@ def decode_clip(
     """
     path = Path(path)
     request = ClipRequest(start, duration, tuple(sample_rates), tuple(pictures), threads, spool)
-    check_file(path)
     with media_errors(path):
-        return _decode(path, request)
-
-
-def _decode(path: Path, request: ClipRequest) -> Decoded:
-    if path.suffix.lower() in AUDIO_SUFFIXES:
-        try:
-            return decode_audio_file(path, request)
-        except BadMedia:
-            raise
-        except (soundfile.LibsndfileError, ValueError):
-            # The name is wrong, the codec is unknown to libsndfile, or the header's length is
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            # The name may be wrong, the codec unknown to libsndfile, or the header's length
             # missing or wrong: the container reader may succeed.
-            pass
-    return decode_container(path, request)
+            with suppress(soundfile.LibsndfileError, ValueError):
+                return decode_audio_file(path, request)
+        return decode_container(path, request)
 
 
 def probe_seconds(path: str | Path) -> float:
@@ -187,19 +179,16 @@ def probe_seconds(path: str | Path) -> float:
     1.5
     """
     path = Path(path)
-    check_file(path)
-    if path.suffix.lower() in AUDIO_SUFFIXES:
-        try:
-            seconds = 0.0
-            for file in open_parts(path):
-                # The header may state more frames than there are.
-                file.seek(max(file.frames - 1, 0))
-                seconds += file.frames / file.samplerate
-            if seconds > 0:
-                return seconds
-        except (soundfile.LibsndfileError, ValueError):
-            pass
     with media_errors(path):
+        seconds = 0.0
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            with suppress(soundfile.LibsndfileError, ValueError):
+                for file in open_parts(path):
+                    # The header may state more frames than there are.
+                    file.seek(max(file.frames - 1, 0))
+                    seconds += file.frames / file.samplerate
+                if seconds > 0:
+                    return seconds
         seconds = _by_packets(path)
     if not seconds > 0:
         raise BadMedia(f"{path}: {reasons_text(decode_clip(path).problems)}")
@@ -227,9 +216,9 @@ def _by_packets(path: Path) -> float:
 def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, Problem]:
     """Decode a clip in one pass; memory does not grow with its length.
 
-    The pictures are those that `decode_clip` chooses; times beyond
-    the last frame show the last frame. Sound is resampled as it is decoded; resamplers look
-    ahead, so the last samples come at the end. `emit` is called with these events:
+    The pictures are those that `decode_clip` chooses; times beyond the last frame show the last
+    frame. Sound is resampled as it is decoded; resamplers look ahead, so the last samples come
+    at the end. `emit` is called with these events:
 
     - ``("problem", modality, problem)``: a modality without a stream, before decoding;
     - ``("note", text)``: the track or channel that is read;
@@ -240,59 +229,64 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
     The return value has the problems of `decode_clip`, including those that are found only at
     the end (the clip is cut off).
     """
-    check_file(path)
+    asked, choice = request.of_clip(), Sound()
     sent: Counter[int] = Counter()
 
-    def send(event: tuple[Any, ...]) -> None:
-        emit(event)
-        if event[0] == "sound":
-            sent[event[1]] += len(event[2])
-
-    def send_rest(event: tuple[Any, ...]) -> None:
-        if event[0] == "sound":
-            _, sr, y = event
-            event = ("sound", sr, y[sent[sr] :])
-            sent[sr] -= len(y) - len(event[2])
-        emit(event)
+    def emit_sound(sr: int, y: F32) -> None:
+        emit(("sound", sr, y))
+        sent[sr] += len(y)
 
     with media_errors(path):
-        choice = Sound()
         if request.sample_rates:
             # Emitted sound cannot be taken back, so choose first. Errors are raised when reading.
             with suppress(Exception):
-                choice = choose_sound(path, request.of_clip())
+                choice = choose_sound(path, asked)
         if path.suffix.lower() in AUDIO_SUFFIXES and choice.channel is None:
-            try:
-                return _stream_audio_file(path, request, send)
-            except (soundfile.LibsndfileError, ValueError):
-                # The name is wrong, or libsndfile does not know the codec or the length.
-                pass
-        return _stream_container(path, request, send_rest, choice)
-
-
-def _stream_audio_file(path: Path, request: StreamRequest, emit: Emit) -> dict[str, Problem]:
-    with soundfile.SoundFile(path) as file:
-        if not file.frames:
-            raise ValueError("no length is stated")
-        if len(request.times):
-            emit(("problem", "video", NO_VIDEO))
-    decoded = decode_audio_file(path, request.of_clip(), lambda sr, y: emit(("sound", sr, y)))
-    return decoded.problems
+            # As in `decode_clip`, the container reader may succeed.
+            with suppress(soundfile.LibsndfileError, ValueError):
+                with soundfile.SoundFile(path) as file:
+                    if not file.frames:
+                        raise ValueError("no length is stated")
+                if asked.pictures:
+                    emit(("problem", "video", NO_VIDEO))
+                return decode_audio_file(path, asked, emit_sound).problems
+        return _stream_container(path, request, asked, choice, emit, sent)
 
 
 def _stream_container(
-    path: Path, request: StreamRequest, emit: Emit, choice: Sound
+    path: Path,
+    request: StreamRequest,
+    asked: ClipRequest,
+    choice: Sound,
+    emit: Emit,
+    sent: Counter[int],
 ) -> dict[str, Problem]:
+    """Stream a clip of a container, without the samples at each rate that were `sent` before."""
+    scaler = SquareScaler()
+
+    def emit_sound(sr: int, y: F32) -> None:
+        known = min(sent[sr], len(y))
+        sent[sr] -= known
+        emit(("sound", sr, y[known:]))
+
+    def emit_pictures(frame: Any, rows: slice) -> None:
+        wanted = range(rows.start, rows.stop)
+        sizes = frozenset[int]().union(*(request.sizes[row] for row in wanted))
+        pictures = scaler.squares(frame, sorted(sizes))
+        for row in wanted:
+            emit(("picture", row, {size: pictures[size] for size in request.sizes[row]}))
+
     with ExitStack() as stack:
-        clip = open_clip(path, request.of_clip(), choice, stack)
+        clip = open_clip(path, asked, choice, stack)
         if clip.note:
             emit(("note", clip.note))
         for modality, problem in clip.problems.items():
             emit(("problem", modality, problem))
         if not clip.streams:
             return clip.problems
-        picker = _picture_picker(request, clip.end, emit)
-        sound = SoundCollector(clip.request, lambda sr, y: emit(("sound", sr, y)), choice.channel)
+        times = request.start + request.times
+        picker = FramePicker(request.start, clip.end, times, emit_pictures)
+        sound = SoundCollector(asked, emit_sound, choice.channel)
         decode_packets(clip, picker, sound, lambda function, frames: function(frames))
         problems = find_problems(clip, picker, sound)
         if "audio" in clip.kinds and "audio" not in problems:
@@ -302,22 +296,9 @@ def _stream_container(
     return problems
 
 
-def _picture_picker(request: StreamRequest, end: float, emit: Emit) -> FramePicker:
-    """Return a picker that emits the pictures at the times of a request."""
-    scaler = SquareScaler()
-
-    def emit_pictures(frame: Any, rows: slice) -> None:
-        wanted = range(rows.start, rows.stop)
-        sizes = frozenset[int]().union(*(request.sizes[row] for row in wanted))
-        pictures = scaler.squares(frame, sorted(sizes))
-        for row in wanted:
-            emit(("picture", row, {size: pictures[size] for size in request.sizes[row]}))
-
-    return FramePicker(request.start, end, request.start + request.times, emit_pictures)
-
-
-def check_file(path: Path) -> None:
-    """Check that the path is a file that can be opened and is not empty."""
+@contextmanager
+def media_errors(path: Path) -> Iterator[None]:
+    """Check that a file can be opened, and convert the errors of reading it to our own."""
     if path.is_dir():
         raise BadMedia(f"{path}: is a folder, not a media file")
     try:
@@ -329,11 +310,6 @@ def check_file(path: Path) -> None:
         raise MissingFile(f"{path}: cannot be opened: {error.strerror}") from None
     if empty:
         raise BadMedia(f"{path}: is empty (0 bytes)")
-
-
-@contextmanager
-def media_errors(path: Path) -> Iterator[None]:
-    """Convert the media libraries' errors to errors of this package."""
     try:
         yield
     except ExtractError:
