@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.extract.arrays import F32, F64, I64, U8, U32, Mask
+from mvemo.extract.array_types import F32, F64, I64, U8, U32, Mask
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.media.isolated import read_each
 from mvemo.extract.media.reading import decode_clip

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.arrays import F64
+from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadSetting
 
 LAYOUTS = ("start", "spread", "dense")

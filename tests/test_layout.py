@@ -57,7 +57,7 @@ FLOORS = {
         "imports",
     ),
     "extract": (
-        "arrays errors",
+        "array_types errors",
         "workers",
         "views",
         "media mel settings",

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
-from mvemo.extract.arrays import F32
+from mvemo.extract.array_types import F32
 from mvemo.extract.descriptors.framing import DescriptorSettings, Frames, audible_frames, blocks
 from mvemo.extract.descriptors.spectral import (
     FilterBanks,

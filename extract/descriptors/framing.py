@@ -11,7 +11,7 @@ import numpy as np
 import scipy
 from numpy.lib.stride_tricks import sliding_window_view
 
-from mvemo.extract.arrays import F32, F64, I64, release
+from mvemo.extract.array_types import F32, F64, I64, release
 from mvemo.extract.errors import BadMedia, BadSetting
 
 # Names of settings in the first caches: new names would change the key of each descriptor.

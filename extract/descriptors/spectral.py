@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import scipy  # imports scipy.fft at its first use: loading nets does not need it
 
-from mvemo.extract.arrays import F32, F64
+from mvemo.extract.array_types import F32, F64
 from mvemo.extract.descriptors.framing import DescriptorSettings, frequencies_of, window_of
 from mvemo.extract.mel import MelSettings, mel_filter_bank
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import scipy  # not scipy.fft, see `spectral`
 
-from mvemo.extract.arrays import F32, F64, I64
+from mvemo.extract.array_types import F32, F64, I64
 from mvemo.extract.descriptors.framing import DescriptorSettings, Frames, window_of
 
 # The period is the first dip of the normalised difference below this (the paper's step 4).

@@ -14,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 
-from mvemo.extract.arrays import F32
+from mvemo.extract.array_types import F32
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.formats import check_format, is_cut_off
 from mvemo.extract.media.packets import (

@@ -18,7 +18,7 @@ import av.error
 import cv2
 import soundfile
 
-from mvemo.extract.arrays import F32
+from mvemo.extract.array_types import F32
 from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable, MissingFile
 from mvemo.extract.media.audio import AUDIO_SUFFIXES, decode_audio_file, open_parts
 from mvemo.extract.media.container import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.extract.arrays import F64
+from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.views import ViewSettings, window_starts
 from mvemo.manifests.cells import MAX_SECONDS

@@ -11,7 +11,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from mvemo.extract.arrays import F32, F64, U8
+from mvemo.extract.array_types import F32, F64, U8
 from mvemo.extract.media.audio import OnBlock, Waveforms
 from mvemo.extract.media.request import ClipRequest, FrameSampling, Problem
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mvemo.cache.spec import digest_of
-from mvemo.extract.arrays import F32, U8
+from mvemo.extract.array_types import F32, U8
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
 from mvemo.extract.media.request import FrameSampling, Problem, error_line
 from mvemo.extract.store.folders import (

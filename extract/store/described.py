@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
-from mvemo.extract.arrays import F32
+from mvemo.extract.array_types import F32
 from mvemo.extract.descriptors import DescriptorSettings, describe, descriptor_spec
 from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
 from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied

@@ -24,7 +24,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mvemo.extract.arrays import F32, U8, release
+from mvemo.extract.array_types import F32, U8, release
 from mvemo.extract.errors import ExtractError, MediaUnavailable
 from mvemo.extract.media.request import FrameSampling, Problem
 from mvemo.manifests.files import dump_json, parse_json, replacing

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.extract.arrays import F32, Mask
+from mvemo.extract.array_types import F32, Mask
 from mvemo.extract.media.request import FrameSampling, Problem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput, input_of
 from mvemo.extract.settings import NetSettings

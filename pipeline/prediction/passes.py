@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.arrays import F32, F64, U8
+from mvemo.extract.array_types import F32, F64, U8
 from mvemo.extract.media.isolated import stream_isolated
 from mvemo.extract.media.request import Problem, StreamRequest
 from mvemo.fuse.final.model import FeatureKey

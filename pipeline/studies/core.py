@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.extract.arrays import F64, Mask
+from mvemo.extract.array_types import F64, Mask
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets import (
     SharedSettings,

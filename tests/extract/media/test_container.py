@@ -15,7 +15,7 @@ import soundfile
 from av.stream import Disposition
 from media_samples import decode, sine, write_media
 
-from mvemo.extract.arrays import F32
+from mvemo.extract.array_types import F32
 from mvemo.extract.media.container import MAX_WAITING, background_calls
 from mvemo.extract.media.reading import stream_clip
 from mvemo.extract.media.request import StreamRequest

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mvemo.extract import arrays, decode_clip
+from mvemo.extract import array_types, decode_clip
 from mvemo.extract.media import audio
 from mvemo.extract.store import folders
 from mvemo.extract.store.folders import map_array, write_array
@@ -61,7 +61,7 @@ def test_mapped_arrays_are_written_in_parts_and_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folders, "_PART_BYTES", 1 << 12)
-    monkeypatch.setattr(arrays, "LARGE", 0)
+    monkeypatch.setattr(array_types, "LARGE", 0)
     values = np.random.default_rng(0).normal(size=(5000, 3)).astype(np.float32)
     np.save(tmp_path / "plain.npy", values)
     mapped = np.load(tmp_path / "plain.npy", mmap_mode="r")
@@ -72,7 +72,7 @@ def test_mapped_arrays_are_written_in_parts_and_let_go(
     assert (tmp_path / "a.npy").read_bytes().startswith((tmp_path / "plain.npy").read_bytes())
     found = map_array(tmp_path / "a.npy", np.float32, (None, 3))
     assert found is not None
-    arrays.release(found)
+    array_types.release(found)
     np.testing.assert_array_equal(found, values)
     damaged = bytearray((tmp_path / "b.npy").read_bytes())
     damaged[-5000] ^= 1

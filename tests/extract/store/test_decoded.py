@@ -16,7 +16,7 @@ import soundfile
 from media_samples import grey, sine, write_media
 
 from mvemo.cache import content_digest
-from mvemo.extract.arrays import file_mapping
+from mvemo.extract.array_types import file_mapping
 from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import NO_VIDEO, FrameSampling, Problem
