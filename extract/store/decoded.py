@@ -12,9 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from mvemo.cache.spec import digest_of
-from mvemo.extract.array_types import F32, U8
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
 from mvemo.extract.media.request import FrameSampling, Problem, error_line
 from mvemo.extract.store.folders import (
@@ -22,10 +24,9 @@ from mvemo.extract.store.folders import (
     NOTE,
     DecodeJob,
     DecodeRequest,
-    map_frames,
-    map_waveform,
+    array_path,
+    map_decoded,
     read_problems,
-    waveform_path,
     write_problems,
 )
 from mvemo.extract.workers.pool import Outcome, cores, run_calls
@@ -64,23 +65,18 @@ class DecodedStore:
         self.request = request
         self._folders: dict[str, Path] = {}
 
-    def waveform(self, clip_id: str, sample_rate: int) -> F32:
-        """Return a decoded clip's waveform, float32 (samples,), memory-mapped."""
-        array = map_waveform(self.folder_of(clip_id), sample_rate)
-        if array is None:
-            raise BadMedia(
-                f"clip {clip_id!r}: its waveform at {sample_rate} Hz is not in the working "
-                f"cache {self.folder}"
-            )
-        return array
+    def array(self, clip_id: str, wanted: int | FrameSampling) -> NDArray[Any]:
+        """Return a decoded clip's waveform or frames, memory-mapped.
 
-    def frames(self, clip_id: str, sampling: FrameSampling) -> U8:
-        """Return a decoded clip's frames, uint8 (windows * n_frames, size, size, 3), mapped."""
-        array = map_frames(self.folder_of(clip_id), sampling)
+        A waveform, by its sampling rate in Hz, is float32 (samples,); frames are uint8
+        (windows * n_frames, size, size, 3).
+        """
+        array = map_decoded(self.folder_of(clip_id), wanted)
         if array is None:
+            kind = "frames" if isinstance(wanted, FrameSampling) else "waveform"
+            name = array_path(Path(), wanted).stem
             raise BadMedia(
-                f"clip {clip_id!r}: its frames {sampling.name} are not in the working cache "
-                f"{self.folder}"
+                f"clip {clip_id!r}: its {kind} {name} is not in the working cache {self.folder}"
             )
         return array
 
@@ -90,10 +86,6 @@ class DecodedStore:
         if folder is None:
             raise BadMedia(f"clip {clip_id!r} is not in the working cache {self.folder}")
         return folder
-
-    def waveform_path(self, clip_id: str, sample_rate: int) -> Path:
-        """Return the file of `waveform`."""
-        return waveform_path(self.folder_of(clip_id), sample_rate)
 
     def assign_folder(self, job: DecodeJob) -> Path:
         """Return the folder of a clip's arrays, named by the content and stretch of its file."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
+from numpy.typing import NDArray
 
 from mvemo.extract.errors import (
     ExtractError,
@@ -13,16 +15,15 @@ from mvemo.extract.errors import (
     OutOfMemory,
 )
 from mvemo.extract.media.reading import decode_clip
-from mvemo.extract.media.request import Decoded, Problem
+from mvemo.extract.media.request import Decoded, FrameSampling, Problem
 from mvemo.extract.store.folders import (
     NOTE,
     DecodeJob,
     DecodeRequest,
+    array_path,
     check_unchanged,
-    frames_path,
     read_problems,
     stamp_of,
-    waveform_path,
     write_array,
     write_problems,
 )
@@ -41,10 +42,9 @@ def decode_job(
     found = dict(decoded.problems)
     if decoded.note:
         found[NOTE] = Problem(decoded.note, missing=True)
-    for rate, waveform in decoded.waveforms.items():
-        write_array(waveform_path(folder, rate), waveform)
-    for sampling, frames in decoded.frames.items():
-        write_array(frames_path(folder, sampling), frames)
+    arrays: dict[int | FrameSampling, NDArray[Any]] = {**decoded.waveforms, **decoded.frames}
+    for wanted, array in arrays.items():
+        write_array(array_path(folder, wanted), array)
     known = read_problems(folder)
     others = {kind: p for kind, p in known.items() if kind not in request.modalities}
     lasting = {kind: p for kind, p in found.items() if not p.passing}

@@ -13,7 +13,7 @@ from mvemo.extract.descriptors import DescriptorSettings, describe, descriptor_s
 from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
 from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
 from mvemo.extract.store.decoded import DecodedStore
-from mvemo.extract.store.folders import map_array, write_array
+from mvemo.extract.store.folders import array_path, map_array, write_array
 from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call, ClipLimits
 
@@ -98,7 +98,7 @@ def describe_many(
     banks = filter_banks(settings)
     calls = []
     for clip_id, paths in missing.items():
-        path = store.decoded.waveform_path(clip_id, settings.sr)
+        path = array_path(store.decoded.folder_of(clip_id), settings.sr)
         calls.append(Call(_DESCRIBE, (path, settings, banks, paths), *limits.of_file(path)))
     for outcome in run_calls(calls, workers=workers):
         died = isinstance(outcome.error, (WorkerDied, OutOfMemory))

@@ -24,7 +24,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mvemo.extract.array_types import F32, U8, release
+from mvemo.extract.array_types import release
 from mvemo.extract.errors import ExtractError, MediaUnavailable
 from mvemo.extract.media.request import FrameSampling, Problem
 from mvemo.manifests.files import dump_json, parse_json, replacing
@@ -63,8 +63,8 @@ class DecodeRequest:
     def without_stored(self, folder: Path) -> DecodeRequest:
         """Return the part of the request for which the folder has no intact array."""
         return DecodeRequest(
-            tuple(sr for sr in self.sample_rates if map_waveform(folder, sr) is None),
-            tuple(s for s in self.pictures if map_frames(folder, s) is None),
+            tuple(sr for sr in self.sample_rates if map_decoded(folder, sr) is None),
+            tuple(s for s in self.pictures if map_decoded(folder, s) is None),
         )
 
 
@@ -80,27 +80,18 @@ class DecodeJob:
     stamp: Stamp | None = None  # of the digested file; None to skip the check for changes
 
 
-def waveform_path(folder: Path, sample_rate: int) -> Path:
-    """Return the file of a waveform."""
-    return folder / f"{sample_rate}.npy"
+def array_path(folder: Path, wanted: int | FrameSampling) -> Path:
+    """Return the file of a waveform, by its sampling rate in Hz, or of a clip's frames."""
+    return folder / f"{wanted.name if isinstance(wanted, FrameSampling) else wanted}.npy"
 
 
-def frames_path(folder: Path, sampling: FrameSampling) -> Path:
-    """Return the file of a clip's frames."""
-    return folder / f"{sampling.name}.npy"
-
-
-def map_waveform(folder: Path, sample_rate: int) -> F32 | None:
-    """Return a waveform, float32 (samples,), memory-mapped; None if missing or damaged."""
-    return map_array(waveform_path(folder, sample_rate), np.float32, (None,))
-
-
-def map_frames(folder: Path, sampling: FrameSampling) -> U8 | None:
-    """Return frames, uint8 (windows * n_frames, size, size, 3), mapped; None if not intact."""
-    size = sampling.size
-    array = map_array(frames_path(folder, sampling), np.uint8, (None, size, size, 3))
-    whole = array is not None and len(array) and len(array) % sampling.n_frames == 0
-    return array if whole else None
+def map_decoded(folder: Path, wanted: int | FrameSampling) -> NDArray[Any] | None:
+    """Return a waveform or frames, memory-mapped; None if missing or damaged."""
+    path = array_path(folder, wanted)
+    if not isinstance(wanted, FrameSampling):
+        return map_array(path, np.float32, (None,))
+    array = map_array(path, np.uint8, (None, wanted.size, wanted.size, 3))
+    return None if array is None or len(array) % wanted.n_frames else array
 
 
 @dataclass(frozen=True)

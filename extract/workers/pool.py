@@ -222,8 +222,8 @@ class Inbox:
         self._room.put(False)
 
 
-# Workers without a call. Their number is small: each change is one step, which no thread or signal
-# can interrupt.
+# Workers without a call. Each change of the list is one step, which no other thread or signal
+# interrupts.
 _idle: list[Worker] = []
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_idle.clear)

@@ -26,24 +26,21 @@ from mvemo.pipeline.settings import Settings
 
 def decode_request(plans: Sequence[NetSettings], sample_rates: Sequence[int]) -> DecodeRequest:
     """Return one request for all nets and views; `sample_rates` (Hz) are those of descriptors."""
-    rates, pictures = set(sample_rates), set()
-    for plan in plans:
-        net_input = input_of(plan)
-        if isinstance(net_input, AudioInput):
-            rates.add(net_input.sr)
-        elif isinstance(net_input, VideoInput):
-            pictures.add(frame_sampling(net_input, plan.view))
+    inputs = [(input_of(plan), plan.view) for plan in plans]
+    wanted = {_decoded_input(i, view) for i, view in inputs if not isinstance(i, SequenceInput)}
+    pictures = {each for each in wanted if isinstance(each, FrameSampling)}
+    rates = {each for each in wanted if not isinstance(each, FrameSampling)}
     return DecodeRequest(
-        sample_rates=tuple(sorted(rates)),
+        sample_rates=tuple(sorted({*sample_rates, *rates})),
         pictures=tuple(sorted(pictures, key=lambda sampling: sampling.name)),
     )
 
 
-def frame_sampling(net_input: VideoInput, view: ViewSettings) -> FrameSampling:
-    """Return the sampling of the frames of all views of a net."""
-    return FrameSampling(
-        net_input.n_frames, net_input.size, views=view.views, layout=view.layout, rate=view.rate
-    )
+def _decoded_input(net_input: AudioInput | VideoInput, view: ViewSettings) -> int | FrameSampling:
+    """Return the sampling rate, or the frames of all views, that a net reads."""
+    if isinstance(net_input, AudioInput):
+        return net_input.sr
+    return FrameSampling(net_input.n_frames, net_input.size, view.views, view.layout, view.rate)
 
 
 def decode_jobs(manifest: Manifest, digests: MediaDigests) -> list[DecodeJob]:
@@ -161,7 +158,7 @@ class ClipMedia:
         """Return the length of each clip's sound in seconds; clips without sound are left out."""
         sr = max(self._store.request.sample_rates, default=0)
         return {
-            clip_id: len(self._store.waveform(clip_id, sr)) / sr
+            clip_id: len(self._store.array(clip_id, sr)) / sr
             for clip_id, row in self._rows.items()
             if sr and self._usable["audio"][row]
         }
@@ -177,12 +174,8 @@ class ClipMedia:
         if isinstance(net_input, SequenceInput):
             names, sequences = net_input.features, self._sequences
             return RawBatches(lambda row: sequences.joined(clip_of[row], names), net_input, view)
-        store = self._store
-        if isinstance(net_input, AudioInput):
-            sr = net_input.sr
-            return RawBatches(lambda row: store.waveform(clip_of[row], sr), net_input, view)
-        sampling = frame_sampling(net_input, view)
-        return RawBatches(lambda row: store.frames(clip_of[row], sampling), net_input, view)
+        store, wanted = self._store, _decoded_input(net_input, view)
+        return RawBatches(lambda row: store.array(clip_of[row], wanted), net_input, view)
 
     def sequence(self, clip_id: str, name: str) -> F32:
         """Return a descriptor of a clip, float32 (frames, dim)."""

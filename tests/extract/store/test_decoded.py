@@ -75,14 +75,14 @@ def test_arrays_are_those_of_the_clip(tmp_path: Path, clip: Path) -> None:
     assert found == {"one": {}, "cut": {}}
     for clip_id, stretch in (("one", {}), ("cut", {"start": 0.1, "duration": 0.2})):
         decoded = decode_clip(clip, pictures=(SMALL,), **stretch)  # type: ignore[arg-type]
-        wave, frames = store.waveform(clip_id, 16000), store.frames(clip_id, SMALL)
+        wave, frames = store.array(clip_id, 16000), store.array(clip_id, SMALL)
         assert file_mapping(wave) is not None
         assert np.array_equal(wave, decoded.waveforms[16000])
         assert np.array_equal(frames, decoded.frames[SMALL])
     with pytest.raises(BadMedia, match="not in the working cache"):
-        store.frames("one", LARGER)
+        store.array("one", LARGER)
     with pytest.raises(BadMedia, match="'two'"):
-        store.waveform("two", 16000)
+        store.array("two", 16000)
 
 
 def test_nothing_is_decoded_twice(tmp_path: Path, clip: Path, calls: list[DecodeRequest]) -> None:
@@ -91,7 +91,7 @@ def test_nothing_is_decoded_twice(tmp_path: Path, clip: Path, calls: list[Decode
     store, found = decode(tmp_path / "store", job(clip), job(same, "two"))
     assert found == {"one": {}, "two": {}}
     assert len(calls) == 1
-    assert np.array_equal(store.frames("one", SMALL), store.frames("two", SMALL))
+    assert np.array_equal(store.array("one", SMALL), store.array("two", SMALL))
     decode(tmp_path / "store", job(clip))
     decode(tmp_path / "store", job(clip), request=DecodeRequest((16000,), ()))
     assert len(calls) == 1
@@ -113,7 +113,7 @@ def test_a_changed_file_is_decoded_again(
     write_media(clip, frames=[grey(20)] * 5, times_ms=[0, 40, 80, 120, 160], sound=sine(0.2, 16000))
     store, _ = decode(tmp_path / "store", job(clip))
     assert len(calls) == 2
-    assert store.frames("one", SMALL).min() > 120
+    assert store.array("one", SMALL).min() > 120
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "junk", "other"])
@@ -121,7 +121,7 @@ def test_damaged_arrays_are_decoded_again(
     tmp_path: Path, clip: Path, calls: list[DecodeRequest], damage: str
 ) -> None:
     store, _ = decode(tmp_path / "store", job(clip))
-    whole = np.array(store.frames("one", SMALL))
+    whole = np.array(store.array("one", SMALL))
     (path,) = (tmp_path / "store").rglob("4x16.npy")
     data = path.read_bytes()
     path.unlink()
@@ -132,7 +132,7 @@ def test_damaged_arrays_are_decoded_again(
     store, found = decode(tmp_path / "store", job(clip))
     assert found == {"one": {}}
     assert (calls[1].sample_rates, calls[1].pictures) == ((), (SMALL,))
-    assert np.array_equal(store.frames("one", SMALL), whole)
+    assert np.array_equal(store.array("one", SMALL), whole)
 
 
 def test_problems_are_stored_and_other_clips_are_decoded(
@@ -149,7 +149,7 @@ def test_problems_are_stored_and_other_clips_are_decoded(
         assert found["sound"] == {"video": NO_VIDEO}
         assert set(found["text"]) == {"audio", "video"}
         assert "cannot be read as media" in found["text"]["audio"].reason
-        assert len(store.waveform("sound", 16000)) == 6400
+        assert len(store.array("sound", 16000)) == 6400
         assert len(calls) == 3
     # Who does not ask for pictures has no problem with them.
     _, found = decode(tmp_path / "store", jobs[1], request=DecodeRequest((16000,)))
@@ -193,8 +193,8 @@ def test_workers_write_the_same(tmp_path: Path, clip: Path) -> None:
     assert found == found_too
     assert set(found) == {j.clip_id for j in jobs}
     for j in jobs[:4]:
-        assert np.array_equal(one.frames(j.clip_id, SMALL), two.frames(j.clip_id, SMALL))
-        assert np.array_equal(one.waveform(j.clip_id, 16000), two.waveform(j.clip_id, 16000))
+        assert np.array_equal(one.array(j.clip_id, SMALL), two.array(j.clip_id, SMALL))
+        assert np.array_equal(one.array(j.clip_id, 16000), two.array(j.clip_id, 16000))
     assert not [p for p in tmp_path.rglob(".*") if p.is_file()]
 
 
@@ -271,7 +271,7 @@ def test_a_file_that_changes_costs_no_other_of_the_same_bytes(
     store, found = decode(tmp_path / "store", *jobs)
     unchanged = "ab"[1 - changed]
     assert found[unchanged] == {}
-    assert len(store.waveform(unchanged, 16000))
+    assert len(store.array(unchanged, 16000))
 
 
 def test_notes_are_told_again(tmp_path: Path) -> None:

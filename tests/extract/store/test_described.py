@@ -14,7 +14,7 @@ from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.store import described
 from mvemo.extract.store.decoded import DecodedStore
 from mvemo.extract.store.described import DescribedStore, describe_many
-from mvemo.extract.store.folders import DecodeJob, DecodeRequest
+from mvemo.extract.store.folders import DecodeJob, DecodeRequest, array_path
 from mvemo.extract.workers.pool import Outcome
 from mvemo.extract.workers.process import Call, resolve
 
@@ -36,7 +36,7 @@ def test_a_setting_that_one_descriptor_depends_on_computes_no_other(
     monkeypatch.setattr(described, "run_calls", here)
     decoded = DecodedStore(tmp_path, DecodeRequest((8000,)))
     decoded.assign_folder(DecodeJob("clip", tmp_path / "clip.wav", "content"))
-    path = decoded.waveform_path("clip", 8000)
+    path = array_path(decoded.folder_of("clip"), 8000)
     path.parent.mkdir(parents=True)
     np.save(path, sine(0.3, 8000)[0])
     names = ["mfcc_rp", "chroma"]
