@@ -9,7 +9,7 @@ from mvemo.extract.errors import BadSetting
 from mvemo.extract.mel import MelSettings, mel_filter_bank
 
 
-def to_mel(hz: np.ndarray, htk: bool) -> np.ndarray:
+def to_mel(hz, htk):
     """HTK: 2595 log10(1 + f / 700). Slaney: 200/3 Hz a mel to 1 kHz, then 27 for a factor 6.4."""
     hz = np.asarray(hz, dtype=np.float64)
     if htk:
@@ -18,7 +18,7 @@ def to_mel(hz: np.ndarray, htk: bool) -> np.ndarray:
     return np.where(hz < 1000, hz * 3 / 200, high)
 
 
-def plain_bank(settings: MelSettings) -> np.ndarray:
+def plain_bank(settings):
     """Triangles between edges that are evenly spaced in mel; edges found by interpolation."""
     grid = np.linspace(0, settings.sr / 2, 2_000_001)
     low, high = to_mel(settings.fmin, settings.htk), to_mel(settings.fmax, settings.htk)

@@ -1,7 +1,5 @@
 """Garbage is looked for again after the imports, also where one fails."""
 
-from __future__ import annotations
-
 import gc
 import sys
 
@@ -11,21 +9,19 @@ from mvemo.extract.workers.process import imports_uncollected
 
 
 @pytest.fixture
-def freezes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+def freezes(monkeypatch):
     """Whether garbage was looked for each time that what is there was left out of it."""
-    calls: list[bool] = []
+    calls = []
     monkeypatch.setattr(gc, "freeze", lambda: calls.append(gc.isenabled()))
     return calls
 
 
-def test_garbage_is_not_looked_for_within_alone(
-    monkeypatch: pytest.MonkeyPatch, freezes: list[bool]
-) -> None:
+def test_garbage_is_not_looked_for_within_alone(monkeypatch, freezes):
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "torch")
     enabled = []
 
-    def fail() -> None:
+    def fail():
         with imports_uncollected():
             enabled.append(gc.isenabled())
             raise ModuleNotFoundError
@@ -37,9 +33,7 @@ def test_garbage_is_not_looked_for_within_alone(
     assert freezes == [False]
 
 
-def test_nothing_is_done_where_torch_is_there(
-    monkeypatch: pytest.MonkeyPatch, freezes: list[bool]
-) -> None:
+def test_nothing_is_done_where_torch_is_there(monkeypatch, freezes):
     monkeypatch.setitem(sys.modules, "torch", sys)
     with imports_uncollected():
         assert gc.isenabled()

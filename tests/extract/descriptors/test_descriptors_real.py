@@ -1,7 +1,5 @@
 """Descriptors of recorded music and singing against whole chains of librosa and scipy."""
 
-from pathlib import Path
-
 import librosa
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from mvemo.extract.descriptors.voice import NOISE
 
 
 @pytest.fixture(scope="module", params=["soundtracks", "ravdess_song"])
-def recording(request, shared_data: Path) -> tuple[np.ndarray, DescriptorSettings]:
+def recording(request, shared_data):
     """Three seconds from inside a clip, and settings for its sampling rate."""
     file = sorted((shared_data / request.param / "audio").glob("*.ogg"))[0]
     y, sr = soundfile.read(file, dtype="float32", always_2d=True)
@@ -22,7 +20,7 @@ def recording(request, shared_data: Path) -> tuple[np.ndarray, DescriptorSetting
     return np.ascontiguousarray(y[sr : 4 * sr].mean(axis=1)), settings
 
 
-def full_frames(found: dict[str, np.ndarray], count: int, s: DescriptorSettings) -> np.ndarray:
+def full_frames(found, count, s):
     """Numbers of the frames that were kept and are among the first `count`."""
     number = np.rint((found["times"][:, 0] * s.sr - s.n_fft / 2) / s.hop_length).astype(int)
     return number[number < count]

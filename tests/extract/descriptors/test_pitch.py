@@ -14,7 +14,7 @@ def f0(y, settings=SETTINGS):
     return describe(y.astype(np.float32), settings, ["f0"])["f0"]
 
 
-def tone(hz, sr=44_100, seconds=0.3, harmonics=1):
+def tone(hz, sr=44100, seconds=0.3, harmonics=1):
     t = np.arange(int(seconds * sr)) / sr
     return sum(0.3 / k * np.sin(2 * np.pi * k * hz * t) for k in range(1, harmonics + 1))
 

@@ -24,7 +24,7 @@ FORMANTS = np.array([700.0, 1220.0, 2600.0, 3500.0])
 BANDWIDTHS = np.array([80.0, 90.0, 120.0, 150.0])
 
 
-def all_pole(hz=FORMANTS, width=BANDWIDTHS, sr=SR) -> np.ndarray:
+def all_pole(hz=FORMANTS, width=BANDWIDTHS, sr=SR):
     """Coefficients a_i of the resonator h(t) = e(t) + sum a_i h(t - i)."""
     poles = np.exp((-np.pi * width + 2j * np.pi * hz) / sr)
     return -np.poly(np.concatenate([poles, poles.conj()])).real[1:]
@@ -34,20 +34,20 @@ def all_pole(hz=FORMANTS, width=BANDWIDTHS, sr=SR) -> np.ndarray:
 WIDE = (np.array([1500.0, 5000.0, 11_000.0, 17_000.0]), np.array([300.0, 500.0, 600.0, 700.0]))
 
 
-def pulses(period: int, samples: int) -> np.ndarray:
+def pulses(period, samples):
     e = np.zeros(samples)
     e[10::period] = 0.01
     return e
 
 
-def voice(period: int, samples: int, a: np.ndarray | None = None) -> np.ndarray:
+def voice(period, samples, a=None):
     """A pulse train through a resonator, float32."""
     a = all_pole() if a is None else a
     filtered = scipy.signal.lfilter([1.0], np.r_[1.0, -a], pulses(period, samples))
     return (0.5 * filtered / np.abs(filtered).max()).astype(np.float32)
 
 
-def music(seed=0) -> np.ndarray:
+def music(seed=0):
     rng = np.random.default_rng(seed)
     noise = scipy.signal.lfilter([1.0], [1.0, -0.9], rng.standard_normal(6 * 2048))
     return (0.1 * noise + 0.5 * voice(401, 6 * 2048)).astype(np.float32)

@@ -1,14 +1,9 @@
 """The working cache: nothing is decoded twice, nothing broken is read, nothing is lost."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,8 +20,7 @@ from mvemo.extract.store import folders
 from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
 from mvemo.extract.store.decoding import decode_job
 from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest, stamp_of
-from mvemo.extract.workers.pool import Outcome, run_calls
-from mvemo.extract.workers.process import Call
+from mvemo.extract.workers.pool import run_calls
 
 SMALL = FrameSampling(n_frames=4, size=16)
 LARGER, MORE = FrameSampling(n_frames=4, size=20), FrameSampling(n_frames=8, size=16)
@@ -34,7 +28,7 @@ REQUEST = DecodeRequest(sample_rates=(16000,), pictures=(SMALL,))
 
 
 @pytest.fixture
-def clip(tmp_path: Path) -> Path:
+def clip(tmp_path):
     return write_media(
         tmp_path / "a [1].mp4",
         frames=[grey(i) for i in range(10)],
@@ -44,11 +38,11 @@ def clip(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[DecodeRequest]:
+def calls(monkeypatch):
     """What workers are asked to decode."""
-    requests: list[DecodeRequest] = []
+    requests = []
 
-    def counted(calls: Sequence[Call], *, workers: int) -> Iterator[Outcome]:
+    def counted(calls, *, workers):
         requests.extend(call.arguments[2] for call in calls)
         return run_calls(calls, workers=workers)
 
@@ -56,25 +50,23 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[DecodeRequest]:
     return requests
 
 
-def job(path: Path, clip_id: str = "one", **stretch: Any) -> DecodeJob:
+def job(path, clip_id="one", **stretch):
     content = content_digest(path) if path.exists() else "0" * 64
     return DecodeJob(clip_id, path, content, **stretch)
 
 
-def decode(
-    folder: Path, *jobs: DecodeJob, request: DecodeRequest = REQUEST, workers: int = 1
-) -> tuple[DecodedStore, dict[str, dict[str, Problem]]]:
+def decode(folder, *jobs, request=REQUEST, workers=1):
     store = DecodedStore(folder, request)
-    found: dict[str, dict[str, Problem]] = {}
+    found = {}
     decode_many(store, jobs, DecodeSettings(workers), on_clip=found.__setitem__)
     return store, found
 
 
-def test_arrays_are_those_of_the_clip(tmp_path: Path, clip: Path) -> None:
+def test_arrays_are_those_of_the_clip(tmp_path, clip):
     store, found = decode(tmp_path / "store", job(clip), job(clip, "cut", start=0.1, duration=0.2))
     assert found == {"one": {}, "cut": {}}
     for clip_id, stretch in (("one", {}), ("cut", {"start": 0.1, "duration": 0.2})):
-        decoded = decode_clip(clip, pictures=(SMALL,), **stretch)  # type: ignore[arg-type]
+        decoded = decode_clip(clip, pictures=(SMALL,), **stretch)
         wave, frames = store.array(clip_id, 16000), store.array(clip_id, SMALL)
         assert file_mapping(wave) is not None
         assert np.array_equal(wave, decoded.waveforms[16000])
@@ -85,7 +77,7 @@ def test_arrays_are_those_of_the_clip(tmp_path: Path, clip: Path) -> None:
         store.array("two", 16000)
 
 
-def test_nothing_is_decoded_twice(tmp_path: Path, clip: Path, calls: list[DecodeRequest]) -> None:
+def test_nothing_is_decoded_twice(tmp_path, clip, calls):
     same = clip.with_name("same.mp4")
     same.write_bytes(clip.read_bytes())
     store, found = decode(tmp_path / "store", job(clip), job(same, "two"))
@@ -106,9 +98,7 @@ def test_nothing_is_decoded_twice(tmp_path: Path, clip: Path, calls: list[Decode
     assert len(calls) == 5
 
 
-def test_a_changed_file_is_decoded_again(
-    tmp_path: Path, clip: Path, calls: list[DecodeRequest]
-) -> None:
+def test_a_changed_file_is_decoded_again(tmp_path, clip, calls):
     decode(tmp_path / "store", job(clip))
     write_media(clip, frames=[grey(20)] * 5, times_ms=[0, 40, 80, 120, 160], sound=sine(0.2, 16000))
     store, _ = decode(tmp_path / "store", job(clip))
@@ -117,9 +107,7 @@ def test_a_changed_file_is_decoded_again(
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "junk", "other"])
-def test_damaged_arrays_are_decoded_again(
-    tmp_path: Path, clip: Path, calls: list[DecodeRequest], damage: str
-) -> None:
+def test_damaged_arrays_are_decoded_again(tmp_path, clip, calls, damage):
     store, _ = decode(tmp_path / "store", job(clip))
     whole = np.array(store.array("one", SMALL))
     (path,) = (tmp_path / "store").rglob("4x16.npy")
@@ -135,9 +123,7 @@ def test_damaged_arrays_are_decoded_again(
     assert np.array_equal(store.array("one", SMALL), whole)
 
 
-def test_problems_are_stored_and_other_clips_are_decoded(
-    tmp_path: Path, clip: Path, calls: list[DecodeRequest]
-) -> None:
+def test_problems_are_stored_and_other_clips_are_decoded(tmp_path, clip, calls):
     text = tmp_path / "text.mp4"
     text.write_text("no film")
     sound = tmp_path / "sound.wav"
@@ -156,9 +142,7 @@ def test_problems_are_stored_and_other_clips_are_decoded(
     assert found == {"sound": {}}
 
 
-def test_problems_of_another_form_are_found_out_again(
-    tmp_path: Path, clip: Path, calls: list[DecodeRequest]
-) -> None:
+def test_problems_of_another_form_are_found_out_again(tmp_path, clip, calls):
     """Working caches once kept the reason alone, as text."""
     sound = tmp_path / "sound.wav"
     soundfile.write(sound, sine(0.4, 16000)[0], 16000)
@@ -174,7 +158,7 @@ def test_problems_of_another_form_are_found_out_again(
     assert calls == []
 
 
-def test_a_file_that_comes_back_is_decoded(tmp_path: Path, clip: Path) -> None:
+def test_a_file_that_comes_back_is_decoded(tmp_path, clip):
     one = job(clip)
     away = clip.rename(tmp_path / "away.mp4")
     _, found = decode(tmp_path / "store", one)
@@ -184,7 +168,7 @@ def test_a_file_that_comes_back_is_decoded(tmp_path: Path, clip: Path) -> None:
     assert decode(tmp_path / "store", one)[1] == {"one": {}}
 
 
-def test_workers_write_the_same(tmp_path: Path, clip: Path) -> None:
+def test_workers_write_the_same(tmp_path, clip):
     jobs = [job(clip, f"clip {i}", start=0.01 * i) for i in range(4)]
     (tmp_path / "text.mp4").write_text("no film")
     jobs.append(job(tmp_path / "text.mp4", "text"))
@@ -198,8 +182,8 @@ def test_workers_write_the_same(tmp_path: Path, clip: Path) -> None:
     assert not [p for p in tmp_path.rglob(".*") if p.is_file()]
 
 
-def test_a_full_disk(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any, **__: Any) -> None:
+def test_a_full_disk(tmp_path, clip, monkeypatch):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
@@ -212,7 +196,7 @@ def test_a_full_disk(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
     assert decode(tmp_path / "store", job(clip))[1] == {"one": {}}
 
 
-def test_a_store_that_cannot_be_written(tmp_path: Path, clip: Path) -> None:
+def test_a_store_that_cannot_be_written(tmp_path, clip):
     (tmp_path / "store").write_text("a file, no folder")
     for workers in (1, 2):
         jobs = [job(clip), job(clip, "two", start=0.1)]
@@ -239,7 +223,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals a process group")
-def test_an_interrupt_stops_all_workers(tmp_path: Path, clip: Path) -> None:
+def test_an_interrupt_stops_all_workers(tmp_path, clip):
     """As a terminal does it: the signal goes to the workers too."""
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(tmp_path / "store"), str(clip)],
@@ -261,9 +245,7 @@ def test_an_interrupt_stops_all_workers(tmp_path: Path, clip: Path) -> None:
 
 
 @pytest.mark.parametrize("changed", [0, 1])
-def test_a_file_that_changes_costs_no_other_of_the_same_bytes(
-    tmp_path: Path, clip: Path, changed: int
-) -> None:
+def test_a_file_that_changes_costs_no_other_of_the_same_bytes(tmp_path, clip, changed):
     other = tmp_path / "copy.mp4"
     other.write_bytes(clip.read_bytes())
     jobs = [job(path, name, stamp=stamp_of(path)) for path, name in ((clip, "a"), (other, "b"))]
@@ -274,7 +256,7 @@ def test_a_file_that_changes_costs_no_other_of_the_same_bytes(
     assert len(store.array(unchanged, 16000))
 
 
-def test_notes_are_told_again(tmp_path: Path) -> None:
+def test_notes_are_told_again(tmp_path):
     sound = sine(0.4, 16000)[0]
     path = tmp_path / "a.wav"
     soundfile.write(path, np.stack([sound, -sound], axis=1), 16000)

@@ -1,14 +1,10 @@
 """What one clip does to the others, and what is remembered of it."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
 import signal
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +25,7 @@ from mvemo.extract.store.folders import (
     read_problems,
     write_array,
 )
-from mvemo.extract.workers.pool import Outcome, run_calls
+from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call, ClipLimits
 
 REQUEST = DecodeRequest(sample_rates=(8000,))
@@ -37,22 +33,20 @@ RETRY = DecodeSettings(retry_failed=True)
 
 
 @pytest.fixture
-def song(tmp_path: Path) -> Path:
+def song(tmp_path):
     soundfile.write(tmp_path / "song.wav", sine(0.5, 8000)[0], 8000)
     return tmp_path / "song.wav"
 
 
-def job_of(path: Path, clip_id: str = "one") -> DecodeJob:
+def job_of(path, clip_id="one"):
     content, stamp = digest_file(path)
     return DecodeJob(clip_id, path, content, stamp=stamp)
 
 
-def decode(
-    folder: Path, *jobs: DecodeJob, settings: DecodeSettings | None = None
-) -> tuple[DecodedStore, dict[str, str]]:
+def decode(folder, *jobs, settings=None):
     """Reasons by clip, empty where there is sound."""
     store = DecodedStore(folder, REQUEST)
-    found: dict[str, str] = {}
+    found = {}
     decode_many(
         store,
         jobs,
@@ -63,11 +57,11 @@ def decode(
 
 
 @pytest.fixture
-def instead(monkeypatch: pytest.MonkeyPatch) -> dict[str, Call]:
+def instead(monkeypatch):
     """By clip id, what a worker does in place of decoding."""
-    others: dict[str, Call] = {}
+    others = {}
 
-    def changed(calls: Sequence[Call], *, workers: int) -> Iterator[Outcome]:
+    def changed(calls, *, workers):
         given = []
         for call in calls:
             other = others.get(call.arguments[0].clip_id, call)
@@ -79,9 +73,7 @@ def instead(monkeypatch: pytest.MonkeyPatch) -> dict[str, Call]:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_a_clip_that_ends_its_worker_costs_itself(
-    tmp_path: Path, song: Path, instead: dict[str, Call]
-) -> None:
+def test_a_clip_that_ends_its_worker_costs_itself(tmp_path, song, instead):
     jobs = []
     for i, name in enumerate(("first", "crash", "kill", "hang", "greedy", "odd", "last")):
         soundfile.write(tmp_path / f"{name}.wav", sine(0.5, 8000, 100.0 + i)[0], 8000)
@@ -113,7 +105,7 @@ def test_a_clip_that_ends_its_worker_costs_itself(
     assert not any(found.values())
 
 
-def test_workers_import_no_torch(tmp_path: Path, song: Path) -> None:
+def test_workers_import_no_torch(tmp_path, song):
     decode(tmp_path / "store", job_of(song))
     loaded = Call("builtins:eval", ("sorted(__import__('sys').modules)",))
     (outcome,) = run_calls([loaded], workers=1)
@@ -122,12 +114,10 @@ def test_workers_import_no_torch(tmp_path: Path, song: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "while"])
-def test_a_file_that_changes_is_noticed(
-    tmp_path: Path, song: Path, when: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_changes_is_noticed(tmp_path, song, when, monkeypatch):
     one = job_of(song)
 
-    def change() -> None:
+    def change():
         stat = os.stat(song)
         soundfile.write(song, -sine(0.5, 8000)[0], 8000)
         # Size and time of change are as before.
@@ -138,8 +128,8 @@ def test_a_file_that_changes_is_noticed(
     else:
         real = decoding.decode_clip
 
-        def slow(*path: Path, **asked: object) -> object:
-            found = real(*path, **asked)  # type: ignore[arg-type]
+        def slow(*path, **asked):
+            found = real(*path, **asked)
             change()
             return found
 
@@ -154,7 +144,7 @@ def test_a_file_that_changes_is_noticed(
     assert decode_job(job_of(song), folder, REQUEST, 1) == {}
 
 
-def test_the_same_bytes_in_a_new_file_are_no_change(tmp_path: Path, song: Path) -> None:
+def test_the_same_bytes_in_a_new_file_are_no_change(tmp_path, song):
     one = job_of(song)
     data = song.read_bytes()
     song.unlink()
@@ -162,7 +152,7 @@ def test_the_same_bytes_in_a_new_file_are_no_change(tmp_path: Path, song: Path) 
     assert decode(tmp_path / "store", one)[1] == {"one": ""}
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "song.wav")
     with pytest.raises(OSError, match="a pipe"):
         digest_file(tmp_path / "song.wav")
@@ -170,10 +160,8 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     assert "it is a pipe" in decode(tmp_path / "store", pipe)[1]["pipe"]
 
 
-def test_a_failure_that_may_pass_is_not_remembered(
-    tmp_path: Path, song: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
+def test_a_failure_that_may_pass_is_not_remembered(tmp_path, song, monkeypatch):
+    def fail(*_, **__):
         raise MediaUnavailable("cannot be read now: Too many open files")
 
     with monkeypatch.context() as patch:
@@ -184,9 +172,7 @@ def test_a_failure_that_may_pass_is_not_remembered(
     assert read_problems(tmp_path / "store") == {}
 
 
-def test_a_remembered_failure_has_its_time_and_versions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_remembered_failure_has_its_time_and_versions(tmp_path, monkeypatch):
     (tmp_path / "bad.wav").write_text("no sound")
     bad = job_of(tmp_path / "bad.wav")
     store, found = decode(tmp_path / "store", bad)
@@ -201,7 +187,7 @@ def test_a_remembered_failure_has_its_time_and_versions(
     assert not read_problems(store.folder_of("one"))
 
 
-def test_an_array_that_does_not_fit_its_checksum_is_not_read(tmp_path: Path) -> None:
+def test_an_array_that_does_not_fit_its_checksum_is_not_read(tmp_path):
     path = tmp_path / "a.npy"
     write_array(path, np.arange(9, dtype=np.float32))
     data = path.read_bytes()
@@ -218,7 +204,7 @@ def test_an_array_that_does_not_fit_its_checksum_is_not_read(tmp_path: Path) -> 
     assert map_array(path, np.float32, (9,)) is not None
 
 
-def test_empty_arrays_are_neither_written_nor_read(tmp_path: Path) -> None:
+def test_empty_arrays_are_neither_written_nor_read(tmp_path):
     with pytest.raises(ValueError, match=r"shape \(0, 4\) is empty"):
         write_array(tmp_path / "a.npy", np.zeros((0, 4), np.float32))
     assert list(tmp_path.iterdir()) == []
@@ -226,12 +212,10 @@ def test_empty_arrays_are_neither_written_nor_read(tmp_path: Path) -> None:
     assert map_array(tmp_path / "a.npy", np.float32, (None, 4)) is None
 
 
-def test_arrays_are_read_without_the_parser_of_python(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_arrays_are_read_without_the_parser_of_python(tmp_path, monkeypatch):
     """It fails now and then in threads of Python 3.11, and clips are looked for by threads."""
 
-    def parse(*_: object) -> None:
+    def parse(*_):
         raise SystemError("AST constructor recursion depth mismatch")
 
     monkeypatch.setattr("ast.literal_eval", parse)

@@ -1,7 +1,5 @@
 """Notes on clips whose end a net does not read."""
 
-from pathlib import Path
-
 import pytest
 from media_samples import sine
 from soundfile import write
@@ -70,7 +68,7 @@ def test_no_note_where_every_clip_is_read_whole():
     assert longer_clips_note(NetSettings("i3d"), {"a": 500.0}, SHARED) == ""
 
 
-def test_stage_one_tells_it_once_and_keeps_it_in_the_summary(tmp_path: Path, capsys):
+def test_stage_one_tells_it_once_and_keeps_it_in_the_summary(tmp_path, capsys):
     rows = ["path,label,group"]
     for i in range(6):
         write(tmp_path / f"{i}.wav", sine(2.0 if i < 4 else 1.0, 16000)[0], 16000)

@@ -1,11 +1,8 @@
 """Links from a report's hard clips to their files."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from html import unescape
-from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
@@ -20,7 +17,7 @@ NAMES = ("a b.mp3", "javascript:alert(1).mp3", "<b>'\"&amp;.mp3", "100%#?.mp3", 
 
 
 @pytest.fixture
-def features(tmp_path: Path) -> Path:
+def features(tmp_path):
     """Noise as a feature of twenty clips of odd names."""
     (tmp_path / "media").mkdir()
     clips = []
@@ -38,7 +35,7 @@ def features(tmp_path: Path) -> Path:
     return path
 
 
-def links(features: Path, out: Path) -> list[str]:
+def links(features, out):
     """Links of the clips of a report, as a browser reads them."""
     assert run("mvemo-cv", features, "--out", out, "--folds", 2, "--set", "fuse.n_resamples=0") == 0
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -46,7 +43,7 @@ def links(features: Path, out: Path) -> list[str]:
     return [unescape(link) for link in found]
 
 
-def test_hard_clips_lead_to_their_files(features: Path, tmp_path: Path) -> None:
+def test_hard_clips_lead_to_their_files(features, tmp_path):
     out = tmp_path / "deep" / "out"
     found = links(features, out)
     assert len(found) > 3
@@ -58,7 +55,7 @@ def test_hard_clips_lead_to_their_files(features: Path, tmp_path: Path) -> None:
     assert links(features, tmp_path / "other") == []
 
 
-def test_another_manifest_of_that_name_gives_no_links(features: Path, tmp_path: Path) -> None:
+def test_another_manifest_of_that_name_gives_no_links(features, tmp_path):
     path = tmp_path / "media" / "clips.csv"
     with open_cache(features) as cache:
         assert len(links_of_cache(cache, tmp_path)) == 20
@@ -69,7 +66,7 @@ def test_another_manifest_of_that_name_gives_no_links(features: Path, tmp_path: 
         assert links_of_cache(cache, tmp_path) == {}
 
 
-def test_a_link_is_no_address_of_its_own(tmp_path: Path) -> None:
+def test_a_link_is_no_address_of_its_own(tmp_path):
     clip = Clip("c", "javascript:alert(1)", ("a",), "g")
     manifest = Manifest("m", "multiclass", ("a",), (clip,), tmp_path)
     assert links_of_manifest(manifest, tmp_path) == {"c": "javascript%3Aalert%281%29"}

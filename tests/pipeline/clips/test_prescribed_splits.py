@@ -1,13 +1,10 @@
 """A manifest's own split, kept by features that nothing is trained for."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 from stage_samples import rewrite, run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
@@ -18,25 +15,23 @@ from mvemo.pipeline.clips.clip_tables import extracted_clips, folds_of_table, im
 from mvemo.pipeline.settings import ExtractSettings
 
 
-def split_manifest(*names: str | None, **changes: object) -> Manifest:
+def split_manifest(*names, **changes):
     """A clip for each name of a split, each a group of its own."""
     clips = tuple(
         Clip(f"c{i:02d}", f"{i}.wav", ("ab"[i % 2],), f"g{i:02d}", split=name)
         for i, name in enumerate(names)
     )
-    return replace(Manifest("split", "multiclass", ("a", "b"), clips, Path()), **changes)  # type: ignore[arg-type]
+    return replace(Manifest("split", "multiclass", ("a", "b"), clips, Path()), **changes)
 
 
-def evaluated(features: Path, out: Path, *options: object) -> dict[str, object]:
+def evaluated(features, out, *options):
     """The metrics of `mvemo-cv`."""
     assert run("mvemo-cv", features, "--out", out, *options) == 0
-    metrics: dict[str, object] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return metrics
 
 
-def test_imported_features_are_scored_on_the_test_clips(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_imported_features_are_scored_on_the_test_clips(tmp_path, capsys):
     manifest = split_manifest(*["Train"] * 20, *["val"] * 4, *["TEST"] * 6)
     write_manifest(manifest, tmp_path / "m.csv")
     labels = np.asarray(manifest.labels)
@@ -53,16 +48,14 @@ def test_imported_features_are_scored_on_the_test_clips(
     assert "20 training, 4 validation, 6 test clips" in capsys.readouterr().out
     metrics = evaluated(features, tmp_path / "out")
     assert metrics["folds"] == 1
-    assert np.sum(metrics["models"]["x"]["confusion"]) == 6  # type: ignore[index]
+    assert np.sum(metrics["models"]["x"]["confusion"]) == 6
     # Folds that are asked for are made of all clips.
     metrics = evaluated(features, tmp_path / "folds", "--folds", 3)
     assert metrics["folds"] == 3
-    assert np.sum(metrics["models"]["x"]["confusion"]) == 30  # type: ignore[index]
+    assert np.sum(metrics["models"]["x"]["confusion"]) == 30
 
 
-def test_frozen_features_are_scored_on_the_test_clips(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_frozen_features_are_scored_on_the_test_clips(tmp_path, capsys):
     demo = tiny_demo(tmp_path / "demo")
     clips = [
         replace(c, split="test" if c.clip_id.endswith("02-1-of-1") else "train") for c in demo.clips
@@ -79,18 +72,18 @@ def test_frozen_features_are_scored_on_the_test_clips(
         assert cache.table.splits is not None
         assert np.bincount(cache.table.splits).tolist() == [6, 0, 6]
     metrics = evaluated(features, tmp_path / "out")
-    assert np.sum(metrics["models"]["c3d"]["confusion"]) == 6  # type: ignore[index]
+    assert np.sum(metrics["models"]["c3d"]["confusion"]) == 6
     capsys.readouterr()
 
 
-def test_validation_clips_are_tested_where_there_are_no_test_clips() -> None:
+def test_validation_clips_are_tested_where_there_are_no_test_clips():
     evaluation = imported_clips(split_manifest(*["train"] * 6, *["Validation"] * 4))
     assert evaluation.table.splits is not None
     assert evaluation.table.splits.tolist() == [0] * 6 + [2] * 4
     assert "its 4 validation clips are the tested ones" in evaluation.notes[0]
 
 
-def test_each_protocol_keeps_or_names_the_split() -> None:
+def test_each_protocol_keeps_or_names_the_split():
     manifest = split_manifest(*["train"] * 20, *["test"] * 6)
     frozen = extracted_clips(manifest, ExtractSettings(RunSettings(protocol="frozen")))
     assert frozen.table.splits is not None
@@ -105,7 +98,7 @@ def test_each_protocol_keeps_or_names_the_split() -> None:
     assert "--protocol holdout trains and tests on the split" in folds.notes[0]
 
 
-def test_splits_that_cannot_be_honoured_are_named() -> None:
+def test_splits_that_cannot_be_honoured_are_named():
     manifest = split_manifest(*["train"] * 20, *["test"] * 6)
     clips = [replace(clip, group=f"g{i // 3}") for i, clip in enumerate(manifest.clips)]
     leaking = replace(manifest, clips=tuple(clips))
@@ -124,7 +117,7 @@ def test_splits_that_cannot_be_honoured_are_named() -> None:
     assert "folds and a split: the folds are used" in evaluation.notes[0]
 
 
-def test_clips_of_a_cache_keep_their_folds() -> None:
+def test_clips_of_a_cache_keep_their_folds():
     manifest = split_manifest(*[None] * 30)
     table = extracted_clips(manifest, ExtractSettings()).table
     fewer = replace(manifest, clips=manifest.clips[4:])

@@ -1,13 +1,10 @@
 """Clips without labels through stage one, and files of the same bytes that it finds."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 from media_samples import grey, write_media
 from stage_samples import rewrite, run, tiny_demo, tiny_settings
 
@@ -17,9 +14,7 @@ from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.media_files import same_file_notes
 
 
-def test_features_need_no_labels_and_keep_when_they_come(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_features_need_no_labels_and_keep_when_they_come(tmp_path, capsys):
     demo = tiny_demo(tmp_path / "demo")
     first = demo.media_path(demo.clips[0])
     shutil.copy(first, first.with_name(f"copy{first.suffix}"))
@@ -52,8 +47,8 @@ def test_features_need_no_labels_and_keep_when_they_come(
         assert cache.table.classes == demo.classes
 
 
-def test_the_same_bytes_in_two_labels_or_groups_are_named() -> None:
-    def clip(name: str, label: str, group: str, start: float = 0.0) -> Clip:
+def test_the_same_bytes_in_two_labels_or_groups_are_named():
+    def clip(name, label, group, start=0.0):
         return Clip(f"{name}@{start}", f"{name}.mp3", (label,), group, start)
 
     clips = (clip("a", "sad", "a"), clip("a", "calm", "a", 5.0), clip("b", "calm", "a"))
@@ -66,9 +61,7 @@ def test_the_same_bytes_in_two_labels_or_groups_are_named() -> None:
     assert "with two groups: a.mp3 (a) and b.mp3 (b): on both sides of a fold" in note
 
 
-def test_equal_files_without_sound_are_named_by_workers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_equal_files_without_sound_are_named_by_workers(tmp_path, capsys):
     first = write_media(
         tmp_path / "a.mp4", frames=[grey(i) for i in range(8)], times_ms=range(0, 800, 100)
     )
