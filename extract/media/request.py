@@ -21,20 +21,13 @@ IN_WORDS = {"audio": "sound", "video": "pictures"}
 
 @dataclass(frozen=True)
 class Problem:
-    """Reason, in one line, why a clip has no usable sound or no usable pictures.
-
-    Parameters
-    ----------
-    missing
-        True if an intact file lacks the modality (no such stream, or silence); False if the
-        modality should be there and cannot be read.
-    passing
-        True if the problem may not occur at another time (no memory, or no file).
-    """
+    """Reason, in one line, why a clip has no usable sound or no usable pictures."""
 
     reason: str
+    # True if an intact file lacks the modality (no such stream, or silence); False if it should
+    # be there and cannot be read.
     missing: bool = False
-    passing: bool = False
+    passing: bool = False  # True if it may not occur at another time (no memory, or no file)
 
     def __str__(self) -> str:
         return self.reason
@@ -187,26 +180,14 @@ class Sound:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Decoded sound and frames of one clip.
+    """Decoded sound and frames of one clip."""
 
-    Parameters
-    ----------
-    waveforms
-        Waveform by sampling rate in Hz, float32 (samples,): the mean of all channels, in
-        [-1, 1] unless the sound clips. Empty if there is a problem.
-    frames
-        Frames by sampling, uint8 (windows * n_frames, size, size, 3), RGB, window after
-        window. Empty if there is a problem.
-    seconds
-        Length of the clip's sound, or of its pictures if it has no sound, in seconds.
-    problems
-        Problem by modality (``audio``, ``video``) that could not be decoded.
-    note
-        Note about the track or channel that was read; empty for most files.
-    """
-
+    # Mean of all channels by sampling rate in Hz, float32 (samples,), in [-1, 1] unless the sound
+    # clips; empty if there is a problem.
     waveforms: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    # uint8 (windows * n_frames, size, size, 3), RGB, window after window; empty if there is a
+    # problem.
     frames: dict[FrameSampling, NDArray[np.uint8]] = field(default_factory=dict)
-    seconds: float = 0.0
-    problems: dict[str, Problem] = field(default_factory=dict)
-    note: str = ""
+    seconds: float = 0.0  # length of the sound, or of the pictures if there is no sound
+    problems: dict[str, Problem] = field(default_factory=dict)  # by modality: audio, video
+    note: str = ""  # about the track or channel that was read; empty for most files

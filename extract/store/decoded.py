@@ -40,21 +40,11 @@ _READERS = 4
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """Settings of decoding that do not change its results.
+    """Settings of decoding that do not change its results."""
 
-    Parameters
-    ----------
-    workers
-        Number of processes; 0 for one per core.
-    limits
-        Limits of time and memory for each clip.
-    retry_failed
-        Decode clips again that could not be decoded before.
-    """
-
-    workers: int = 0
+    workers: int = 0  # number of processes; 0 for one per core
     limits: ClipLimits = field(default_factory=ClipLimits)
-    retry_failed: bool = False
+    retry_failed: bool = False  # decode clips again that could not be decoded before
 
 
 class DecodedStore:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from media_samples import write_media
+from media_samples import film
 
 from mvemo.extract.duplicates import (
     HOP,
@@ -52,8 +52,7 @@ def scenes(seed, seconds=SECONDS, fps=8, size=64):
 
 
 def write(path, sound, frames, **options):
-    times = [125 * i for i in range(len(frames))]
-    return write_media(path, sound=sound, frames=frames, times_ms=times, **options)
+    return film(path, frames, 125, sound=sound, **options)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +129,7 @@ def test_stretches_of_one_file(clips):
 
 def test_clips_that_cannot_be_decoded_are_reported(clips, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"nothing")
-    write_media(tmp_path / "quiet.mp4", frames=scenes(5, 2), times_ms=[125 * i for i in range(16)])
+    film(tmp_path / "quiet.mp4", scenes(5, 2), 125)
     names = ("bad.mp4", "none.mp4", "quiet.mp4")
     listed = tuple(Clip(n, n, ("x",), n) for n in names)
     seen = []
@@ -207,10 +206,7 @@ def test_pictures_that_are_cut_to_two_fifths(tmp_path):
     stretches = {"whole": ("a", 0.0), "cut": ("a", 11.3), "other": ("b", 0.0)}
     for name, (source, start) in stretches.items():
         length = 12.0 if name == "cut" else 29.0
-        frames = moving(source, start, length)
-        write_media(
-            tmp_path / f"{name}.mp4", frames=frames, times_ms=[125 * i for i in range(len(frames))]
-        )
+        film(tmp_path / f"{name}.mp4", moving(source, start, length), 125)
     listed = [Clip(n, f"{n}.mp4", ("x",), n) for n in stretches]
     found = find_duplicates(Manifest("m", "multiclass", ("x",), tuple(listed), tmp_path))
     assert [(d.first, d.second) for d in found.duplicates] == [("whole", "cut")]
