@@ -1,5 +1,6 @@
 """Calls in worker processes: all answers, errors as they are, and workers that die or hang."""
 
+import gc
 import os
 import platform
 import signal
@@ -15,7 +16,7 @@ import pytest
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import run_calls, start_workers, stop_workers
-from mvemo.extract.workers.process import Call, ClipLimits, peak_memory
+from mvemo.extract.workers.process import Call, ClipLimits, imports_uncollected, peak_memory
 
 PID = Call("os:getpid", ())
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
@@ -385,3 +386,35 @@ def test_an_interrupt_ends_the_calls_also_if_python_swallows_it(swallowed):
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+@pytest.fixture
+def freezes(monkeypatch):
+    """Whether garbage was looked for each time that what is there was left out of it."""
+    calls = []
+    monkeypatch.setattr(gc, "freeze", lambda: calls.append(gc.isenabled()))
+    return calls
+
+
+def test_garbage_is_not_looked_for_within_alone(monkeypatch, freezes):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "torch")
+    enabled = []
+
+    def fail():
+        with imports_uncollected():
+            enabled.append(gc.isenabled())
+            raise ModuleNotFoundError
+
+    with pytest.raises(ModuleNotFoundError):
+        fail()
+    assert enabled == [False]
+    assert gc.isenabled()
+    assert freezes == [False]
+
+
+def test_nothing_is_done_where_torch_is_there(monkeypatch, freezes):
+    monkeypatch.setitem(sys.modules, "torch", sys)
+    with imports_uncollected():
+        assert gc.isenabled()
+    assert freezes == []

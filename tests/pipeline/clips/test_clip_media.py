@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
-from media_samples import grey, sine, write_media
+from media_samples import film, grey, sine, write_media
 from stage_samples import TINY
 
 from mvemo.manifests import Clip, Manifest
@@ -15,7 +15,6 @@ from mvemo.pipeline.settings_files import load_settings
 
 FILES = ("both.mp4", "sound.m4a", "picture.mp4", "quiet.mkv", "broken.mp4", "gone.mp4", "half.mp4")
 FRAMES = [grey(i % 30) for i in range(25)]
-TIMES = [40 * i for i in range(25)]
 
 
 @pytest.fixture(scope="module")
@@ -23,24 +22,14 @@ def manifest(tmp_path_factory):
     """A clip of each kind; half.mp4 is cut off, gone.mp4 is not there."""
     folder = tmp_path_factory.mktemp("clips")
     sound = sine(1.0, 16000)
-    write_media(folder / "both.mp4", frames=FRAMES, times_ms=TIMES, sound=sound)
+    film(folder / "both.mp4", FRAMES, sound=sound)
     write_media(folder / "sound.m4a", sound=sound)
-    write_media(folder / "picture.mp4", frames=FRAMES, times_ms=TIMES)
-    write_media(
-        folder / "quiet.mkv",
-        frames=FRAMES,
-        times_ms=TIMES,
-        sound=0 * sound,
-        audio_codec="pcm_s16le",
-    )
+    film(folder / "picture.mp4", FRAMES)
+    film(folder / "quiet.mkv", FRAMES, sound=0 * sound, audio_codec="pcm_s16le")
     (folder / "broken.mp4").write_bytes(b"no film" * 99)
-    whole = write_media(
-        folder / "half.mp4",
-        frames=np.random.default_rng(0).integers(0, 255, (25, 64, 80, 3), dtype=np.uint8),
-        times_ms=TIMES,
-        sound=sound,
-        container_options={"movflags": "faststart"},
-    ).read_bytes()
+    noise = list(np.random.default_rng(0).integers(0, 255, (25, 64, 80, 3), dtype=np.uint8))
+    options = {"movflags": "faststart"}
+    whole = film(folder / "half.mp4", noise, sound=sound, container_options=options).read_bytes()
     (folder / "half.mp4").write_bytes(whole[: len(whole) // 2])
     clips = tuple(Clip(name.split(".")[0], name, ("x",), name) for name in FILES)
     return Manifest("m", "multiclass", ("x", "y"), clips, folder)
