@@ -130,6 +130,25 @@ def test_residual_is_scipys():
         assert ours[i] == pytest.approx(other, abs=1e-10)
 
 
+def test_rp_is_the_chain_of_scipy_and_librosa():
+    y, s = music(), DescriptorSettings()
+    window = scipy.signal.get_window(s.window, s.n_fft)
+    for i, row in enumerate(describe(y, s, ["rp"])["rp"][1:9]):
+        start = (i + 1) * s.hop_length
+        x = y[start : start + s.n_fft].astype(float)
+        r = np.correlate(x * window, x * window, "full")[s.n_fft - 1 :][: s.lpc_order + 1]
+        r[0] *= 1 + NOISE
+        a = scipy.linalg.solve_toeplitz(r[:-1], r[1:])
+        whole = y[start - s.lpc_order : start + s.n_fft].astype(float)
+        error = scipy.signal.lfilter(np.r_[1, -a], [1.0], whole)[s.lpc_order :]
+        phase = error / np.abs(scipy.signal.hilbert(error))
+        power = np.abs(np.fft.rfft(phase * window)) ** 2
+        mel = librosa.feature.melspectrogram(S=power[:, None], sr=s.sr, n_mels=s.n_mels)
+        level = librosa.power_to_db(mel, top_db=None)
+        expected = librosa.feature.mfcc(S=level, n_mfcc=s.n_mfcc)[:, 0]
+        assert np.abs(row - expected).max() < 1e-3
+
+
 @pytest.mark.parametrize("n", [2047, 2048])
 def test_residual_phase_is_scipys(n):
     error = np.random.default_rng(0).standard_normal((4, n)) * 1e-3
