@@ -17,7 +17,6 @@ from mvemo.extract.descriptors.spectral import (
     chroma,
     decibel,
     filter_banks,
-    mel_level,
     power_spectrum,
     spectral_contrast,
 )
@@ -55,7 +54,7 @@ class _Block:
 
     @cached_property
     def mel(self) -> F32:
-        return mel_level(self.power, self.banks.mel)
+        return decibel(self.power @ self.banks.mel)
 
     @cached_property
     def mfcc(self) -> F32:
@@ -66,7 +65,7 @@ class _Block:
         settings = self.settings
         error = residual(self.frames, prediction_coefficients(self.frames, settings))
         phase = power_spectrum(residual_phase(error), settings)
-        return cepstrum(mel_level(phase, self.banks.mel), settings.n_mfcc)
+        return cepstrum(decibel(phase @ self.banks.mel), settings.n_mfcc)
 
     @property
     def mfcc_rp(self) -> F32:

@@ -87,11 +87,6 @@ def power_spectrum(values: F32, settings: DescriptorSettings) -> F32:
     return power
 
 
-def mel_level(power: F32, bank: F32) -> F32:
-    """Return the level of the mel bands in decibels (J22 2.2.1), float32 (frames, n_mels)."""
-    return decibel(power @ bank)
-
-
 def cepstrum(level: F32, n_coefficients: int) -> F32:
     """Return the first coefficients of each frame's orthonormal DCT-II, from the 0th on."""
     coefficients: F32 = scipy.fft.dct(level, axis=1, norm="ortho")

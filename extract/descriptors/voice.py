@@ -60,38 +60,29 @@ def normalised_difference(values: F32, longest: int) -> F64:
     """Return the cumulative mean normalised difference d'(tau), the paper's eq. 6 and 8.
 
     `values`, (frames, n), have zero mean; `longest` is the longest lag, at most n - n // 2. The
-    result is (frames, longest + 1), from lag 0 on.
+    result is (frames, longest + 1), from lag 0 on: 1 at lag 0 and for frames without energy.
     """
-    return _cumulative_mean_normalised(_difference(values, values.shape[1] // 2, longest))
-
-
-def _difference(values: F32, window: int, high: int) -> F64:
-    """Return d(tau), the paper's eq. 6, for tau from 0 to `high`."""
-    n = values.shape[1]
+    n, window = values.shape[1], values.shape[1] // 2
     spectrum = scipy.fft.rfft(values, axis=1)
     # Product of the frame's first half with the whole frame: no lag up to n - window wraps.
     half = scipy.fft.rfft(values[:, window - 1 :: -1], n=n, axis=1)
     half *= spectrum
-    product = scipy.fft.irfft(half, n=n, axis=1, overwrite_x=True)[:, window - 1 : window + high]
+    product = scipy.fft.irfft(half, n=n, axis=1, overwrite_x=True)
     # Energy of the window moved by tau: add the entering sample, subtract the leaving one.
     power = np.square(values)
-    energy = np.empty((len(values), high + 1))
-    energy[:, 0] = power[:, :window].sum(axis=1, dtype=np.float64)
-    np.subtract(power[:, window : window + high], power[:, :high], out=energy[:, 1:])
-    np.cumsum(energy, axis=1, out=energy)
-    first = energy[:, :1].copy()
-    energy += first
-    energy -= 2.0 * product
+    difference = np.empty((len(values), longest + 1))
+    difference[:, 0] = power[:, :window].sum(axis=1, dtype=np.float64)
+    np.subtract(power[:, window : window + longest], power[:, :longest], out=difference[:, 1:])
+    np.cumsum(difference, axis=1, out=difference)
+    first = difference[:, :1].copy()
+    difference += first
+    difference -= 2.0 * product[:, window - 1 : window + longest]
     # Rounding gives small negative values if a frame repeats exactly.
-    return np.maximum(energy, 0.0, out=energy)
-
-
-def _cumulative_mean_normalised(difference: F64) -> F64:
-    """Return d'(tau), the paper's eq. 8; 1 at lag 0 and for frames without energy."""
-    tau = np.arange(1, difference.shape[1])
+    np.maximum(difference, 0.0, out=difference)
     total = np.cumsum(difference[:, 1:], axis=1)
     out = np.ones_like(difference)
-    np.divide(difference[:, 1:] * tau, total, out=out[:, 1:], where=total > 0)
+    scaled = difference[:, 1:] * np.arange(1, longest + 1)
+    np.divide(scaled, total, out=out[:, 1:], where=total > 0)
     return out
 
 
@@ -125,7 +116,7 @@ def autocorrelation(x: F64, lags: int) -> F64:
     """
     frames, n = x.shape
     width = max(lags, ROW)
-    padded = np.zeros((frames, _rows(n, width) + 1, width))
+    padded = np.zeros((frames, -(-n // width) + 1, width))
     padded.reshape(frames, -1)[:, :n] = x
     here, following = padded[:, :-1], padded[:, 1:]
     turned = here.transpose(0, 2, 1)
@@ -135,10 +126,6 @@ def autocorrelation(x: F64, lags: int) -> F64:
     for lag in range(lags + 1):
         r[:, lag] = sums[:, place, place + lag].sum(axis=1)
     return r
-
-
-def _rows(samples: int, width: int) -> int:
-    return -(-samples // width)
 
 
 def autocorrelation_of(power: F64, lags: int) -> F64:
@@ -190,7 +177,7 @@ def residual(frames: Frames, coefficients: F64) -> F64:
     # Multiply rows of samples by one Toeplitz matrix per frame: a row's errors depend on the row
     # and on the row before it.
     width = max(order, ROW)
-    padded = np.zeros((count, 1 + _rows(n, width), width))
+    padded = np.zeros((count, 1 - (-n // width), width))
     padded[:, 0, width - order :] = frames.before[:, n_before - order :]
     padded.reshape(count, -1)[:, width : width + n] = frames.values
     # The inverse filter, with a zero for all longer delays.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -159,7 +157,12 @@ def links_of_cache(cache: Cache, out: Path) -> dict[str, str]:
 
     Empty if the manifest is not on this machine or has changed.
     """
-    for facts in _manifests_of(cache.provenance):
+    provenance = cache.provenance
+    # The runs that wrote to the cache, the last one first.
+    for run in (provenance, *provenance.get("history", ())):
+        facts = run.get("manifest")
+        if not isinstance(facts, dict):
+            continue
         file, root = Path(str(facts.get("file", ""))), Path(str(facts.get("root", "")))
         if facts.get("digest") != cache.table.digest or not (file.is_file() and root.is_dir()):
             continue
@@ -170,11 +173,3 @@ def links_of_cache(cache: Cache, out: Path) -> dict[str, str]:
         if manifest.digest == cache.table.digest:
             return links_of_manifest(manifest, out)
     return {}
-
-
-def _manifests_of(provenance: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the manifest facts of the runs that wrote to a cache, the last run first."""
-    for run in (provenance, *provenance.get("history", ())):
-        facts = run.get("manifest")
-        if isinstance(facts, dict):
-            yield facts
