@@ -322,9 +322,7 @@ def media_errors(path: Path) -> Iterator[None]:
 def _media_error(path: Path, error: Exception) -> ExtractError:
     """Convert a library's error to `BadMedia`, or to `MediaUnavailable` if it may pass."""
     if isinstance(error, MemoryError):
-        return MediaUnavailable(
-            f"{path}: reading it takes more memory than there is, or than a clip may have"
-        )
+        return MediaUnavailable(f"{path}: not enough memory to read it")
     if isinstance(error, OSError) and error.errno in _PASSING:
         return MediaUnavailable(f"{path}: cannot be read now: {error_line(error)}")
     # Other errors name the library's objects, not the file: a stream without a codec has None

@@ -430,7 +430,9 @@ class _Run:
         line = worker.last_line()
         self._forget(worker)
         if self._failed_starts >= _MAX_FAILED_STARTS:
-            raise ExtractError(f"worker processes end before they are ready: {line or 'no word'}")
+            raise ExtractError(
+                f"worker processes end before they are ready: {line or 'no message'}"
+            )
         return None
 
     def _forget(self, worker: Worker) -> None:

@@ -171,8 +171,10 @@ def _answer(call: Call, replies: IO[bytes]) -> tuple[Any, BaseException | None]:
             _set_alarm(alarm)
             return function(*call.arguments, **keywords), None
     except MemoryError:
-        limit = f"{call.memory / 2**30:.3g} GiB of memory" if call.memory else "there is memory"
-        return None, OutOfMemory(f"it takes more than {limit}")
+        limit = (
+            f"{call.memory / 2**30:.3g} GiB of memory" if call.memory else "the available memory"
+        )
+        return None, OutOfMemory(f"it needs more than {limit}")
     except Exception as error:
         return None, _sendable(error)
     finally:
