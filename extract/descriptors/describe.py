@@ -158,11 +158,7 @@ def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
 
 
 def describe(
-    y: F32,
-    settings: DescriptorSettings,
-    names: Iterable[str],
-    *,
-    banks: FilterBanks | None = None,
+    y: F32, settings: DescriptorSettings, names: Iterable[str], *, banks: FilterBanks | None = None
 ) -> dict[str, F32]:
     """Compute descriptors of a clip, one row for each frame that is not silent.
 

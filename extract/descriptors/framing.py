@@ -17,10 +17,7 @@ from mvemo.extract.errors import BadMedia, BadSetting
 # Names of settings in the first caches: new names would change the key of each descriptor.
 _RECORDED_NAMES = {"silence_db": "mute_db"}
 # Weights of the windows that are sums of cosines (Harris 1978).
-_COSINES = {
-    "hann": (0.5, 0.5),
-    "blackmanharris": (0.35875, 0.48829, 0.14128, 0.01168),
-}
+_COSINES = {"hann": (0.5, 0.5), "blackmanharris": (0.35875, 0.48829, 0.14128, 0.01168)}
 # Descriptors with the spectrogram's framing.
 SPECTROGRAM = ("spectrogram", "spectrogram_times")
 # Upper end of the formants' range in Hz, if half the sampling rate is not lower.

@@ -40,10 +40,7 @@ def filter_banks(settings: DescriptorSettings) -> FilterBanks:
             n_mels=settings.n_mels,
         )
     )
-    return FilterBanks(
-        mel=mel.astype(np.float32),
-        chroma=_chroma_bank(settings).astype(np.float32),
-    )
+    return FilterBanks(mel=mel.astype(np.float32), chroma=_chroma_bank(settings).astype(np.float32))
 
 
 def _chroma_bank(settings: DescriptorSettings) -> F64:

@@ -128,8 +128,7 @@ def decode_many(
 
     with ThreadPoolExecutor(_READERS) as pool:
         found = pool.map(
-            lambda folder: _stored_problems(folder, store.request, settings.retry_failed),
-            waiting,
+            lambda folder: _stored_problems(folder, store.request, settings.retry_failed), waiting
         )
         for folder, problems in zip(waiting, found, strict=True):
             if problems is not None:

@@ -8,12 +8,7 @@ from typing import Any
 import cv2
 from numpy.typing import NDArray
 
-from mvemo.extract.errors import (
-    ExtractError,
-    MediaUnavailable,
-    MissingFile,
-    OutOfMemory,
-)
+from mvemo.extract.errors import ExtractError, MediaUnavailable, MissingFile, OutOfMemory
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import Decoded, FrameSampling, Problem
 from mvemo.extract.store.folders import (

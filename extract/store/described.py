@@ -109,10 +109,7 @@ def describe_many(
 
 
 def describe_job(
-    waveform_path: Path,
-    settings: DescriptorSettings,
-    banks: FilterBanks,
-    paths: Mapping[str, Path],
+    waveform_path: Path, settings: DescriptorSettings, banks: FilterBanks, paths: Mapping[str, Path]
 ) -> str:
     """Describe one clip and write its sequences; return its problem, empty if it has none."""
     try:

@@ -253,10 +253,7 @@ def cores() -> int:
 
 
 def run_calls(
-    calls: Sequence[Call],
-    *,
-    workers: int = 0,
-    environments: Sequence[Mapping[str, str]] = (),
+    calls: Sequence[Call], *, workers: int = 0, environments: Sequence[Mapping[str, str]] = ()
 ) -> Iterator[Outcome]:
     """Run calls in worker processes, even a single one; yield outcomes as they come.
 
@@ -427,12 +424,10 @@ class _Run:
             return Outcome(index, error=error)
         self._waiting.appendleft(index)
         self._failed_starts += 1
-        line = worker.last_line()
+        line = worker.last_line() or "no message"
         self._forget(worker)
         if self._failed_starts >= _MAX_FAILED_STARTS:
-            raise ExtractError(
-                f"worker processes end before they are ready: {line or 'no message'}"
-            )
+            raise ExtractError(f"worker processes end before they are ready: {line}")
         return None
 
     def _forget(self, worker: Worker) -> None:

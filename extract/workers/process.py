@@ -171,10 +171,8 @@ def _answer(call: Call, replies: IO[bytes]) -> tuple[Any, BaseException | None]:
             _set_alarm(alarm)
             return function(*call.arguments, **keywords), None
     except MemoryError:
-        limit = (
-            f"{call.memory / 2**30:.3g} GiB of memory" if call.memory else "the available memory"
-        )
-        return None, OutOfMemory(f"it needs more than {limit}")
+        limit = f"{call.memory / 2**30:.3g} GiB of" if call.memory else "the available"
+        return None, OutOfMemory(f"it needs more than {limit} memory")
     except Exception as error:
         return None, _sendable(error)
     finally:
