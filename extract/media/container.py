@@ -16,19 +16,8 @@ import numpy as np
 
 from mvemo.extract.array_types import F32
 from mvemo.extract.errors import BadMedia
+from mvemo.extract.media import packets
 from mvemo.extract.media.formats import check_format, is_cut_off
-from mvemo.extract.media.packets import (
-    decoded_frames,
-    frame_times,
-    is_cover,
-    is_indexed,
-    open_container,
-    picture_problem,
-    rewind,
-    sound_tracks,
-    start_of,
-    thread_decoders,
-)
 from mvemo.extract.media.request import (
     CUT_OFF,
     MIN_DECODED_SHARE,
@@ -83,17 +72,17 @@ class OpenClip:
 
 def open_clip(path: Path, request: ClipRequest, choice: Sound, stack: ExitStack) -> OpenClip:
     """Open a container, choose its streams, and seek the clip; `stack` closes the container."""
-    container = stack.enter_context(open_container(path))
+    container = stack.enter_context(packets.open_container(path))
     check_format(path, container.format.name)
     found, problems = _select_streams(path, container, request, choice)
     note = _sound_note(container, found.get("audio"), choice)
     indices = [stream.index for stream in found.values()]
-    origin, times = start_of(container), None
+    origin, times = packets.start_of(container), None
     if "video" in found:
-        times = frame_times(container, found["video"], origin, request)
+        times = packets.frame_times(container, found["video"], origin, request)
     # If only sound is decoded, nothing has been read yet, and sound is decoded fast.
     if "video" in found or ("audio" in found and "mov" in container.format.name):
-        container = rewind(path, container, stack, request.start, origin, times)
+        container = packets.rewind(path, container, stack, request.start, origin, times)
     streams = [container.streams[index] for index in indices]
     return OpenClip(path, request, container, streams, problems, choice, note, origin, times)
 
@@ -104,12 +93,14 @@ def decode_packets(
     """Decode a clip's streams; `submit` calls ``sound.add`` now or later, in order."""
     needed = None
     skipping = any(stream.codec_context.name in _SKIPPING_CODECS for stream in clip.streams)
-    if clip.times and is_indexed(clip.container) and skipping:
+    if clip.times and packets.is_indexed(clip.container) and skipping:
         # The last frame shows how far the pictures can be decoded.
         needed = clip.times.stamps_at(np.append(picker.times, clip.end))
-    thread_decoders(clip.streams, clip.request.threads)
+    packets.thread_decoders(clip.streams, clip.request.threads)
     waiting: list[tuple[float, Any]] = []
-    frames = decoded_frames(clip.container, clip.streams, clip.origin, clip.request.stop, needed)
+    frames = packets.decoded_frames(
+        clip.container, clip.streams, clip.origin, clip.request.stop, needed
+    )
     for kind, when, frame in frames:
         if kind == "video":
             picker.add(when, frame)
@@ -199,15 +190,15 @@ def _select_streams(
 ) -> tuple[dict[str, Any], dict[str, Problem]]:
     """Return the streams to decode by type, and the problems of missing ones."""
     # A cover picture in an audio file is not a video.
-    videos = [stream for stream in container.streams.video if not is_cover(stream)]
-    audios = sound_tracks(container)
+    videos = [stream for stream in container.streams.video if not packets.is_cover(stream)]
+    audios = packets.sound_tracks(container)
     if choice.track is not None:
         audios = [container.streams[choice.track]]
     if not videos and not audios:
         raise BadMedia(f"{path}: has neither sound nor pictures")
     problems: dict[str, Problem | None] = {}
     if request.pictures:
-        problems["video"] = picture_problem(videos[0]) if videos else NO_VIDEO
+        problems["video"] = packets.picture_problem(videos[0]) if videos else NO_VIDEO
     if request.sample_rates:
         known = audios and audios[0].codec_context is not None
         unknown = Problem("sound of an unknown codec") if audios else NO_AUDIO
@@ -230,14 +221,16 @@ def _sound_note(container: Any, audio: Any | None, choice: Sound) -> str:
 
 def choose_sound(path: Path, request: ClipRequest) -> Sound:
     """Return the first track that is not silent, and a channel if the mean of all is silent."""
-    with open_container(path) as container:
-        tracks = [s.index for s in sound_tracks(container) if s.codec_context is not None]
+    with packets.open_container(path) as container:
+        tracks = [s.index for s in packets.sound_tracks(container) if s.codec_context is not None]
     for track in tracks:
-        with open_container(path) as container:
+        with packets.open_container(path) as container:
             stream = container.streams[track]
             sound = SoundCollector(replace(request, sample_rates=()), lambda sr, y: None)
-            origin = start_of(container)
-            for _, when, frame in decoded_frames(container, [stream], origin, request.stop, None):
+            origin = packets.start_of(container)
+            for _, when, frame in packets.decoded_frames(
+                container, [stream], origin, request.stop, None
+            ):
                 sound.add([(when, frame)])
                 if not sound.is_silent:
                     return Sound(track)

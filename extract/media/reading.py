@@ -20,23 +20,9 @@ import soundfile
 
 from mvemo.extract.array_types import F32
 from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable, MissingFile
+from mvemo.extract.media import container, packets
 from mvemo.extract.media.audio import AUDIO_SUFFIXES, decode_audio_file, open_parts
-from mvemo.extract.media.container import (
-    choose_sound,
-    decode_container,
-    decode_packets,
-    find_problems,
-    open_clip,
-)
 from mvemo.extract.media.formats import check_format
-from mvemo.extract.media.packets import (
-    Packets,
-    is_cover,
-    open_container,
-    sound_tracks,
-    start_of,
-    unit_seconds,
-)
 from mvemo.extract.media.request import (
     NO_VIDEO,
     ClipRequest,
@@ -145,7 +131,7 @@ def decode_clip(
             # missing or wrong: the container reader may succeed.
             with suppress(soundfile.LibsndfileError, ValueError):
                 return decode_audio_file(path, request)
-        return decode_container(path, request)
+        return container.decode_container(path, request)
 
 
 def probe_seconds(path: str | Path) -> float:
@@ -197,17 +183,17 @@ def probe_seconds(path: str | Path) -> float:
 
 def _by_packets(path: Path) -> float:
     """Return the end of the last packet, from the file's first presentation time; 0 if none."""
-    with open_container(path) as container:
-        check_format(path, container.format.name)
-        streams: list[Any] = sound_tracks(container)[:1]
-        streams += [s for s in container.streams.video if not is_cover(s)][:1]
+    with packets.open_container(path) as opened:
+        check_format(path, opened.format.name)
+        streams: list[Any] = packets.sound_tracks(opened)[:1]
+        streams += [s for s in opened.streams.video if not packets.is_cover(s)][:1]
         ends = {stream.index: 0.0 for stream in streams}
-        origin = start_of(container)
+        origin = packets.start_of(opened)
         if streams:
-            for packet in Packets(container, streams):
+            for packet in packets.Packets(opened, streams):
                 if packet.pts is not None:
                     index = packet.stream.index
-                    unit = unit_seconds(container, packet)
+                    unit = packets.unit_seconds(opened, packet)
                     end = (packet.pts + (packet.duration or 0)) * unit - origin
                     ends[index] = max(ends[index], end)
     return next((end for end in ends.values() if end > 0), 0.0)
@@ -240,7 +226,7 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
         if request.sample_rates:
             # Emitted sound cannot be taken back, so choose first. Errors are raised when reading.
             with suppress(Exception):
-                choice = choose_sound(path, asked)
+                choice = container.choose_sound(path, asked)
         if path.suffix.lower() in AUDIO_SUFFIXES and choice.channel is None:
             # As in `decode_clip`, the container reader may succeed.
             with suppress(soundfile.LibsndfileError, ValueError):
@@ -277,7 +263,7 @@ def _stream_container(
             emit(("picture", row, {size: pictures[size] for size in request.sizes[row]}))
 
     with ExitStack() as stack:
-        clip = open_clip(path, asked, choice, stack)
+        clip = container.open_clip(path, asked, choice, stack)
         if clip.note:
             emit(("note", clip.note))
         for modality, problem in clip.problems.items():
@@ -287,8 +273,8 @@ def _stream_container(
         times = request.start + request.times
         picker = FramePicker(request.start, clip.end, times, emit_pictures)
         sound = SoundCollector(asked, emit_sound, choice.channel)
-        decode_packets(clip, picker, sound, lambda function, frames: function(frames))
-        problems = find_problems(clip, picker, sound)
+        container.decode_packets(clip, picker, sound, lambda function, frames: function(frames))
+        problems = container.find_problems(clip, picker, sound)
         if "audio" in clip.kinds and "audio" not in problems:
             # Emits the rest of the sound.
             _, of_sound = sound.finish()

@@ -233,7 +233,7 @@ def test_whatever_a_decoder_raises_is_ours(tmp_path, monkeypatch, error, kind):
         raise error
 
     path = second(tmp_path / "a.mp4", sound=None)
-    monkeypatch.setattr("mvemo.extract.media.reading.decode_container", fail)
+    monkeypatch.setattr("mvemo.extract.media.container.decode_container", fail)
     with pytest.raises(kind) as caught:
         decode_clip(path)
     assert str(caught.value).startswith(f"{path}: ")
