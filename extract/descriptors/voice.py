@@ -201,10 +201,8 @@ def residual_phase(error: F64) -> F32:
     scaled = np.divide(error, top, out=np.zeros_like(error), where=top > QUIET).astype(np.float32)
     spectrum = scipy.fft.rfft(scaled, axis=1)
     spectrum *= np.complex64(-1j)
-    # The mean and, for even lengths, the highest frequency have no quadrature.
-    spectrum[:, 0] = 0
-    if n % 2 == 0:
-        spectrum[:, -1] = 0
+    # The mean and, as the length is even, the highest frequency have no quadrature.
+    spectrum[:, [0, -1]] = 0
     power = np.square(scipy.fft.irfft(spectrum, n=n, axis=1, overwrite_x=True))
     power += np.square(scaled)
     envelope: F32 = np.sqrt(power, out=power)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import cv2
-from numpy.typing import NDArray
 
 from mvemo.extract.errors import ExtractError, MediaUnavailable, MissingFile, OutOfMemory
 from mvemo.extract.media.reading import decode_clip
-from mvemo.extract.media.request import Decoded, FrameSampling, Problem
+from mvemo.extract.media.request import Decoded, Problem
 from mvemo.extract.store.folders import (
     NOTE,
     DecodeJob,
@@ -37,9 +35,10 @@ def decode_job(
     found = dict(decoded.problems)
     if decoded.note:
         found[NOTE] = Problem(decoded.note, missing=True)
-    arrays: dict[int | FrameSampling, NDArray[Any]] = {**decoded.waveforms, **decoded.frames}
-    for wanted, array in arrays.items():
-        write_array(array_path(folder, wanted), array)
+    for rate, waveform in decoded.waveforms.items():
+        write_array(array_path(folder, rate), waveform)
+    for sampling, frames in decoded.frames.items():
+        write_array(array_path(folder, sampling), frames)
     known = read_problems(folder)
     others = {kind: p for kind, p in known.items() if kind not in request.modalities}
     lasting = {kind: p for kind, p in found.items() if not p.passing}

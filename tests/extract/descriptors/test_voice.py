@@ -11,13 +11,9 @@ from mvemo.extract.descriptors.framing import frames_of
 from mvemo.extract.descriptors.spectral import power_spectrum
 from mvemo.extract.descriptors.voice import (
     NOISE,
-    autocorrelation,
-    autocorrelation_of,
     formants,
     levinson,
     normalised_difference,
-    prediction_coefficients,
-    residual,
     residual_phase,
 )
 
@@ -30,10 +26,6 @@ def all_pole(hz=FORMANTS, width=BANDWIDTHS, sr=SR):
     """Coefficients a_i of the resonator h(t) = e(t) + sum a_i h(t - i)."""
     poles = np.exp((-np.pi * width + 2j * np.pi * hz) / sr)
     return -np.poly(np.concatenate([poles, poles.conj()])).real[1:]
-
-
-# Resonances over the whole band: the range of such a spectrum stays above `NOISE`.
-WIDE = (np.array([1500.0, 5000.0, 11_000.0, 17_000.0]), np.array([300.0, 500.0, 600.0, 700.0]))
 
 
 def pulses(period, samples):
@@ -59,110 +51,32 @@ def some_frames(y, settings, count=5):
     return frames_of(y, settings, np.arange(count))
 
 
-def test_pulse_train_gives_back_coefficients_and_pulses():
-    # One pulse a frame, whose response dies away within it: the normal equations are exact.
-    settings = DescriptorSettings(
-        n_fft=4096, hop_length=4096, window="boxcar", lpc_order=8, silence_db=-100
-    )
-    known = all_pole(*WIDE)
-    frames = some_frames(voice(4096, 5 * 4096, known), settings)
-    a = prediction_coefficients(frames, settings)
-    assert np.abs(a - known).max() < 1e-5
-    error = residual(frames, a)
-    gain = error[:, 10:11]
-    rest = np.delete(error, 10, axis=1)
-    assert (gain > 0).all()
-    assert (np.abs(rest).max(axis=1) < 1e-5 * gain[:, 0]).all()
-
-
-def test_residual_of_the_true_filter_is_the_excitation():
-    settings = DescriptorSettings(lpc_order=8)
-    period, samples = 441, 6 * 2048
-    y = voice(period, samples)
-    scale = y[10] / 0.01
-    frames = some_frames(y, settings)
-    error = residual(frames, np.tile(all_pole(), (5, 1)))
-    expected = scale * pulses(period, samples)
-    for i in range(5):
-        # The waveform is rounded to float32 before it is filtered.
-        assert error[i] == pytest.approx(expected[i * 1024 :][:2048], abs=5e-6)
-
-
-@pytest.mark.parametrize("window", ["blackmanharris", "hann"])
-def test_coefficients_solve_the_normal_equations(window):
-    settings = DescriptorSettings(window=window)
-    frames = some_frames(music(), settings)
-    ours = prediction_coefficients(frames, settings)
-    for values, a in zip(frames.values.astype(float), ours, strict=True):
-        x = values * scipy.signal.get_window(window, 2048)
-        r = np.correlate(x, x, "full")[2047 : 2047 + 17]
-        r[0] *= 1 + NOISE
-        other = scipy.linalg.solve_toeplitz(r[:-1], r[1:])
-        # Rounding of the windowed frame to float32, times the equations' condition.
-        assert a == pytest.approx(other, abs=1e-3 * np.abs(other).max())
-
-
-def test_autocorrelation_from_power_is_the_direct_one():
-    x = np.random.default_rng(0).standard_normal((3, 256))
-    direct = autocorrelation(x, 12)
-    # Padded to twice its length, no lag wraps.
-    spectrum = np.fft.rfft(x, n=512, axis=1)
-    assert autocorrelation_of(np.abs(spectrum) ** 2, 12) == pytest.approx(direct, rel=1e-10)
-
-
 def test_frames_without_energy_have_zero_coefficients():
     a, error = levinson(np.zeros((2, 5)))
     assert not a.any()
     assert not error.any()
 
 
-def test_residual_is_scipys():
-    settings = DescriptorSettings()
-    y = music()
-    frames = some_frames(y, settings)
-    a = prediction_coefficients(frames, settings)
-    ours = residual(frames, a)
-    for i in range(5):
-        start = i * 1024
-        before = y[max(start - 16, 0) : start]
-        x = np.concatenate([np.zeros(16 - len(before)), before, y[start : start + 2048]])
-        other = scipy.signal.lfilter(np.r_[1.0, -a[i]], [1.0], x)[16:]
-        assert ours[i] == pytest.approx(other, abs=1e-10)
-
-
-def test_rp_is_the_chain_of_scipy_and_librosa():
-    y, s = music(), DescriptorSettings()
-    window = scipy.signal.get_window(s.window, s.n_fft)
-    for i, row in enumerate(describe(y, s, ["rp"])["rp"][1:9]):
-        start = (i + 1) * s.hop_length
-        x = y[start : start + s.n_fft].astype(float)
+@pytest.mark.parametrize("window", ["blackmanharris", "hann"])
+def test_rp_is_the_chain_of_scipy_and_librosa(window):
+    s = DescriptorSettings(window=window)
+    y = np.concatenate([np.zeros(s.lpc_order), music()])  # prediction begins before the first frame
+    window = scipy.signal.get_window(window, s.n_fft)
+    rp = describe(y[s.lpc_order :].astype(np.float32), s, ["rp"])["rp"]
+    for i, row in enumerate(rp[:8]):
+        whole = y[i * s.hop_length :][: s.lpc_order + s.n_fft]
+        x = whole[s.lpc_order :]
         r = np.correlate(x * window, x * window, "full")[s.n_fft - 1 :][: s.lpc_order + 1]
         r[0] *= 1 + NOISE
         a = scipy.linalg.solve_toeplitz(r[:-1], r[1:])
-        whole = y[start - s.lpc_order : start + s.n_fft].astype(float)
         error = scipy.signal.lfilter(np.r_[1, -a], [1.0], whole)[s.lpc_order :]
+        # The mean counts in r(t) and has no quadrature (J22 eq. 3).
         phase = error / np.abs(scipy.signal.hilbert(error))
         power = np.abs(np.fft.rfft(phase * window)) ** 2
         mel = librosa.feature.melspectrogram(S=power[:, None], sr=s.sr, n_mels=s.n_mels)
         level = librosa.power_to_db(mel, top_db=None)
         expected = librosa.feature.mfcc(S=level, n_mfcc=s.n_mfcc)[:, 0]
         assert np.abs(row - expected).max() < 1e-3
-
-
-@pytest.mark.parametrize("n", [2047, 2048])
-def test_residual_phase_is_scipys(n):
-    error = np.random.default_rng(0).standard_normal((4, n)) * 1e-3
-    ours = residual_phase(error)
-    # The mean counts in r(t) and has no quadrature (J22 eq. 3).
-    other = error / np.abs(scipy.signal.hilbert(error, axis=1))
-    assert np.abs(ours - other).max() < 2e-5
-    assert np.abs(ours).max() <= 1
-
-
-def test_residual_phase_of_a_tone_is_the_tone():
-    t = np.arange(2048)
-    tone = np.cos(2 * np.pi * 100 * t / 2048 + 0.3)
-    assert residual_phase(0.01 * tone[None])[0] == pytest.approx(tone, abs=1e-5)
 
 
 def test_residual_phase_without_residual_is_zero():

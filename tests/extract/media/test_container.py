@@ -91,24 +91,13 @@ def test_channels_that_cancel_each_other(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("threaded", [True, False])
-def test_calls_are_done_in_order(threaded):
-    done = []
+def test_calls_are_done_in_order_and_their_errors_raised(threaded):
+    done, count = [], 3 * MAX_WAITING
     with background_calls(threaded=threaded) as submit:
-        for i in range(3 * MAX_WAITING):
-            submit(done.append, i)
-    assert done == list(range(3 * MAX_WAITING))
-
-
-@pytest.mark.parametrize("threaded", [True, False])
-def test_a_second_thread_does_them_where_there_is_one(threaded):
-    threads = []
-    with background_calls(threaded=threaded) as submit:
-        submit(lambda: threads.append(threading.get_ident()))
-    assert (threads[0] != threading.get_ident()) is threaded
-
-
-@pytest.mark.parametrize("threaded", [True, False])
-def test_the_error_of_a_call_is_raised(threaded):
+        for i in range(count):
+            submit(lambda i: done.append((i, threading.get_ident())), i)
+    assert [i for i, _ in done] == list(range(count))
+    assert all((thread != threading.get_ident()) is threaded for _, thread in done)
     with pytest.raises(ZeroDivisionError), background_calls(threaded=threaded) as submit:
         submit(divmod, 1, 0)
 

@@ -23,7 +23,6 @@ from mvemo.extract.store import decoding, folders
 from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
 from mvemo.extract.store.decoding import decode_job
 from mvemo.extract.store.folders import (
-    NOTE,
     DecodeJob,
     DecodeRequest,
     digest_file,
@@ -279,17 +278,6 @@ def test_a_file_that_changes_costs_no_other_of_the_same_bytes(tmp_path, clip, ch
     unchanged = "ab"[1 - changed]
     assert found[unchanged] == {}
     assert len(store.array(unchanged, 16000))
-
-
-def test_notes_are_told_again(tmp_path):
-    sound = sine(0.4, 16000)[0]
-    path = tmp_path / "a.wav"
-    soundfile.write(path, np.stack([sound, -sound], axis=1), 16000)
-    for _ in range(2):
-        _, found = decode(tmp_path / "store", job(path), request=DecodeRequest((16000,)))
-        assert found["one"] == {
-            NOTE: Problem("the channels cancel each other: channel 1 is read", missing=True)
-        }
 
 
 @pytest.fixture
