@@ -257,13 +257,18 @@ def test_parts_come_in_order_before_the_last_and_a_death_costs_what_would_follow
 
 
 def test_parts_wait_for_the_caller_and_their_worker_ends_with_its_interest(parts, tmp_path):
-    told = tmp_path / "told"
+    told, n_threads = tmp_path / "told", threading.active_count()
     outcomes = run_calls([Call(f"{parts}:flood", (str(told),), parts=True)])
     assert len(next(outcomes).value) == 1 << 17
     time.sleep(0.2)
     assert int(told.read_text()) <= pool.MAX_WAITING + 3
     outcomes.close()
     assert not pool._idle
+    # The thread that waited for room ends, too.
+    deadline = time.monotonic() + 60
+    while threading.active_count() > n_threads:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert answers(PID)[0].error is None
 
 
