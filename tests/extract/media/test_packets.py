@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from media_samples import decode, grey, index_of, sine, write_media
+from media_samples import decode, film, grey, index_of, sine, write_media
 
 from mvemo.extract.media.packets import Packets, thread_decoders
 from mvemo.extract.media.reading import probe_seconds
@@ -30,8 +30,7 @@ def test_two_threads_are_for_large_pictures(threads, small, large):
 
 @pytest.mark.parametrize("threads", [0, 2, 4])
 def test_pictures_do_not_depend_on_threads(tmp_path, threads):
-    times = [40 * i for i in range(30)]
-    path = write_media(tmp_path / "a.mp4", frames=[grey(i) for i in range(30)], times_ms=times)
+    path = film(tmp_path / "a.mp4")
     one = decode(path, sample_rates=(), sizes=(16,), threads=1).frames[16]
     many = decode(path, sample_rates=(), sizes=(16,), threads=threads).frames[16]
     assert np.array_equal(one, many)
@@ -39,15 +38,8 @@ def test_pictures_do_not_depend_on_threads(tmp_path, threads):
 
 def part(path, grey_from, hertz, **options):
     """A second of pictures and sound."""
-    write_media(
-        path,
-        frames=[grey(grey_from + i // 5) for i in range(25)],
-        times_ms=[40 * i for i in range(25)],
-        sound=sine(1.0, 48000, hertz),
-        sr=48000,
-        **options,
-    )
-    return path.read_bytes()
+    frames = [grey(grey_from + i // 5) for i in range(25)]
+    return film(path, frames, sound=sine(1.0, 48000, hertz), sr=48000, **options).read_bytes()
 
 
 VOB = {"codec": "mpeg2video", "audio_codec": "ac3", "time_base": Fraction(1, 25)}
