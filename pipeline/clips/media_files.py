@@ -45,7 +45,7 @@ def missing_media(manifest: Manifest, path: Path) -> list[str]:
     missing = [name for name, file in files.items() if not file.is_file()]
     if len(missing) == len(files):
         raise BadOption(
-            f"{path}: not one of its {len(files)} media files is in {manifest.root}, as "
+            f"{path}: not one of its {len(files)} media files is in {manifest.root}, such as "
             f"{missing[0]!r}: give their folder with --root"
         )
     return missing
