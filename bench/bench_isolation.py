@@ -26,8 +26,8 @@ EMPTY_CALLS = 400
 
 def cpu_seconds() -> float:
     """Processor time of this process and of its workers, which are kept between calls."""
-    from mvemo.extract.workers.handle import processor_seconds
     from mvemo.extract.workers.pool import _idle
+    from mvemo.extract.workers.process import processor_seconds
 
     return time.process_time() + sum(processor_seconds(worker.pid) for worker in _idle)
 

@@ -15,7 +15,7 @@ from mvemo.manifests.lazy import import_on_use
 
 if TYPE_CHECKING:
     from mvemo.extract.descriptors.describe import DESCRIPTORS, describe, descriptor_spec
-    from mvemo.extract.descriptors.settings import DescriptorSettings
+    from mvemo.extract.descriptors.framing import DescriptorSettings
     from mvemo.extract.duplicates import (
         Duplicate,
         Fingerprint,
@@ -32,10 +32,8 @@ if TYPE_CHECKING:
         MissingFile,
         TrainingDiverged,
     )
-    from mvemo.extract.media.checks import Problem
-    from mvemo.extract.media.probe import probe_seconds
-    from mvemo.extract.media.reading import decode_clip
-    from mvemo.extract.media.request import Decoded, FrameSampling
+    from mvemo.extract.media.reading import decode_clip, probe_seconds
+    from mvemo.extract.media.request import Decoded, FrameSampling, Problem
     from mvemo.extract.mel import MelSettings, mel_filter_bank
     from mvemo.extract.nets.parts.base import Net
     from mvemo.extract.nets.parts.inputs import AudioInput, SequenceInput, VideoInput
@@ -58,7 +56,7 @@ _PLACES = {
     "BadSetting": "errors",
     "BadWeights": "errors",
     "Decoded": "media.request",
-    "DescriptorSettings": "descriptors.settings",
+    "DescriptorSettings": "descriptors.framing",
     "Duplicate": "duplicates",
     "ExtractError": "errors",
     "FetchFailed": "errors",
@@ -68,7 +66,7 @@ _PLACES = {
     "MissingFile": "errors",
     "Net": "nets.parts.base",
     "NetSettings": "settings",
-    "Problem": "media.checks",
+    "Problem": "media.request",
     "RawBatches": "training.batches",
     "RunSettings": "settings",
     "Search": "duplicates",
@@ -95,7 +93,7 @@ _PLACES = {
     "net_names": "nets.parts.registry",
     "pick_device": "training.devices",
     "pretrained_path": "pretrained.store",
-    "probe_seconds": "media.probe",
+    "probe_seconds": "media.reading",
     "train_nets": "training.protocols",
 }
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.extract.arrays import F32, F64, I64, U8, U32, Mask
+from mvemo.extract.array_types import F32, F64, I64, U8, U32, Mask
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.media.isolated import read_each
 from mvemo.extract.media.reading import decode_clip
@@ -63,43 +63,20 @@ _SET_BITS = np.array([bin(i).count("1") for i in range(1 << 16)], dtype=np.uint8
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Fingerprint of one clip.
+    """Fingerprint of one clip."""
 
-    Parameters
-    ----------
-    words
-        Words of the sound, uint32 (windows,), one each `HOP` seconds; empty without sound.
-    weakest_bits
-        Bit of each word that a copy would most likely flip, uint32 (windows,).
-    audible
-        False for windows that are too soft to be compared, bool (windows,).
-    hashes
-        Hashes of the pictures, bool (pictures, 64), without empty pictures and those like the
-        one before.
-    problems
-        Reason by modality (``audio``, ``video``) that the clip does not have.
-    times
-        Times of the hashed pictures in seconds from the clip's start, float64 (pictures,).
-    step
-        Seconds between the pictures that were examined.
-    """
-
-    words: U32
-    weakest_bits: U32
-    audible: Mask
+    words: U32  # of the sound, (windows,), one each `HOP` seconds; empty without sound
+    weakest_bits: U32  # the bit of each word that a copy would most likely flip, (windows,)
+    audible: Mask  # False for windows that are too soft to be compared, (windows,)
+    # Hashes of the pictures, (pictures, 64), without empty ones and those like the one before.
     hashes: Mask
-    problems: dict[str, str]
-    times: F64 = field(default_factory=lambda: np.zeros(0))
-    step: float = 0.0
+    problems: dict[str, str]  # reason by modality (``audio``, ``video``) that the clip lacks
+    times: F64 = field(default_factory=lambda: np.zeros(0))  # of the hashed pictures, in seconds
+    step: float = 0.0  # seconds between the pictures that were examined
 
 
-_EMPTY = Fingerprint(
-    np.empty(0, np.uint32),
-    np.empty(0, np.uint32),
-    np.empty(0, np.bool_),
-    np.empty((0, HASH_BITS), np.bool_),
-    {},
-)
+_NO_WORDS, _NO_WINDOWS = np.empty(0, np.uint32), np.empty(0, np.bool_)
+_EMPTY = Fingerprint(_NO_WORDS, _NO_WORDS, _NO_WINDOWS, np.empty((0, HASH_BITS), np.bool_), {})
 
 
 def fingerprint(
@@ -162,8 +139,7 @@ def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:
     size, hop = round(WINDOW * SR), round(HOP * SR)
     n_windows = (len(waveform) - size) // hop + 1
     if n_windows < 2:
-        empty = np.empty(0, np.uint32)
-        return empty, empty, np.empty(0, np.bool_)
+        return _NO_WORDS, _NO_WORDS, _NO_WINDOWS
     view = np.lib.stride_tricks.sliding_window_view(waveform, size)[::hop][:n_windows]
     power = np.abs(np.fft.rfft(view * np.hanning(size).astype(np.float32), axis=1)) ** 2
     edges = np.geomspace(LOW, HIGH, BANDS + 1) * size / SR
@@ -204,43 +180,23 @@ def picture_hashes(frames: U8) -> tuple[Mask, I64]:
 
 @dataclass(frozen=True, order=True)
 class Duplicate:
-    """Pair of clips that are nearly the same in one modality.
+    """Pair of clips that are nearly the same in one modality."""
 
-    Parameters
-    ----------
-    first, second
-        Clip ids, in the manifest's order.
-    modality
-        ``audio`` or ``video``.
-    similarity
-        For audio, the share of equal bits where both clips are audible, from 0.5 (chance) to
-        1. For video, the share of a clip's pictures that the other clip has, too: the smaller
-        one of the two clips' shares.
-    offset
-        For audio, the time in the first clip at which the second begins, in seconds; NaN for
-        video.
-    """
-
-    first: str
+    first: str  # clip ids, in the manifest's order
     second: str
-    modality: str
+    modality: str  # ``audio`` or ``video``
+    # For audio, the share of equal bits where both clips are audible, from 0.5 (chance) to 1. For
+    # video, the share of a clip's pictures that the other clip has, too: the smaller of both.
     similarity: float
-    offset: float
+    offset: float  # for audio, seconds in the first clip at which the second begins; or NaN
 
 
 @dataclass(frozen=True)
 class Search:
-    """Result of `find_duplicates`.
+    """Result of `find_duplicates`."""
 
-    Parameters
-    ----------
-    duplicates
-        Pairs in the order of the clips, audio before video.
-    problems
-        (clip id, modality or ``clip``, reason) of each clip that could not be compared.
-    """
-
-    duplicates: tuple[Duplicate, ...]
+    duplicates: tuple[Duplicate, ...]  # in the order of the clips, audio before video
+    # (clip id, modality or ``clip``, reason) of each clip that could not be compared.
     problems: tuple[tuple[str, str, str], ...] = ()
 
 

@@ -22,12 +22,7 @@ class BadSetting(ExtractError, ValueError):
 class TrainingDiverged(ExtractError, ArithmeticError):
     """Error for a training whose loss is not finite.
 
-    Parameters
-    ----------
-    problem
-        Message that names the net, the fold and the epoch.
-    advice
-        Settings that the user can change.
+    `problem` names the net, the fold and the epoch; `advice` the settings to change.
     """
 
     def __init__(self, problem: str, advice: str) -> None:
@@ -42,9 +37,6 @@ class TrainingDiverged(ExtractError, ArithmeticError):
 class MediaUnavailable(ExtractError, OSError):
     """Error for a media file that may be readable later: memory ran out, or a disk failed."""
 
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else "unavailable"
-
 
 class OutOfMemory(ExtractError, MemoryError):
     """Error for a clip that needs more memory than its limit."""
@@ -53,12 +45,8 @@ class OutOfMemory(ExtractError, MemoryError):
 class WorkerDied(ExtractError, RuntimeError):
     """Error for a worker process that ended before it answered.
 
-    Parameters
-    ----------
-    reason
-        Reason, with "it" for the file: "it crashes its decoder (SIGSEGV)".
-    passing
-        True if the call may succeed at another time.
+    `reason` says "it" for the file: "it crashes its decoder (SIGSEGV)". If `passing`, the call
+    may succeed at another time.
     """
 
     def __init__(self, reason: str, passing: bool = False) -> None:
@@ -72,9 +60,6 @@ class WorkerDied(ExtractError, RuntimeError):
 
 class MissingFile(ExtractError, FileNotFoundError):
     """Error for a media or weight file that does not exist or cannot be opened."""
-
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else "missing"
 
 
 class FetchFailed(ExtractError, ConnectionError):

@@ -13,45 +13,24 @@ from mvemo.extract.errors import BadSetting
 
 @dataclass(frozen=True)
 class MelSettings:
-    """Settings that decide the values of a mel spectrogram in decibels.
+    """Settings that decide the values of a mel spectrogram in decibels."""
 
-    Parameters
-    ----------
-    sr
-        Sampling rate in Hz.
-    n_fft, hop_length
-        Frame length and step, in samples.
-    n_mels, fmin, fmax
-        Number of mel bands, and the range in Hz that they cover. An `fmax` of 0 is half of `sr`.
-    htk
-        True for HTK's mel scale, False for Slaney's, which is linear up to 1 kHz.
-    norm
-        ``slaney``: bands of unit area; ``none``: bands of unit height.
-    frames
-        Number of frames, which are centred on multiples of the hop and zero-padded.
-        ``centre`` keeps 1 + samples // hop; ``same`` keeps ceil(samples / hop), like a
-        convolution with `same` padding.
-    reverse_window
-        True to reverse the window in time. A periodic Hann window is not symmetric, and
-        Theano convolves instead of correlating, so it applies the window reversed.
-    amin
-        Floor of the power.
-    dynamic_range
-        Range in decibels below the clip's maximum; lower values are raised to its lower end.
-    """
-
-    sr: int
-    n_fft: int = 512
-    hop_length: int = 256
+    sr: int  # Hz
+    n_fft: int = 512  # frame length in samples
+    hop_length: int = 256  # step between frames in samples
     n_mels: int = 96
-    fmin: float = 0.0
-    fmax: float = 0.0
-    htk: bool = False
-    norm: Literal["slaney", "none"] = "slaney"
+    fmin: float = 0.0  # lower end of the bands in Hz
+    fmax: float = 0.0  # upper end in Hz; 0 for half of `sr`
+    htk: bool = False  # HTK's mel scale instead of Slaney's, which is linear up to 1 kHz
+    norm: Literal["slaney", "none"] = "slaney"  # bands of unit area, or of unit height
+    # Frames are centred on multiples of the hop and zero-padded. ``centre`` keeps 1 + samples //
+    # hop of them; ``same`` keeps ceil(samples / hop), like a convolution with `same` padding.
     frames: Literal["centre", "same"] = "centre"
+    # A periodic Hann window is not symmetric. Theano convolves instead of correlating, so it
+    # applies the window reversed in time.
     reverse_window: bool = False
-    amin: float = 1e-10
-    dynamic_range: float = 80.0
+    amin: float = 1e-10  # floor of the power
+    dynamic_range: float = 80.0  # decibels below the clip's maximum to which values are raised
 
     def __post_init__(self) -> None:
         for name in ("sr", "n_fft", "hop_length", "n_mels", "amin", "dynamic_range"):

@@ -25,8 +25,7 @@ from mvemo.fuse.report.files import RUN_FILES
 from mvemo.fuse.report.paper import results_tables, write_paper
 from mvemo.manifests import read_folds
 from mvemo.manifests.files import replacing_together
-from mvemo.pipeline.clips.clip_tables import prescribed_by
-from mvemo.pipeline.clips.media_links import links_of_cache
+from mvemo.pipeline.clips.clip_tables import links_of_cache, prescribed_by
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import copy_nets, trained_specs

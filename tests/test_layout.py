@@ -57,8 +57,7 @@ FLOORS = {
         "imports",
     ),
     "extract": (
-        "arrays errors",
-        "quick_imports",
+        "array_types errors",
         "workers",
         "views",
         "media mel settings",

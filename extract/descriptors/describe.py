@@ -9,25 +9,23 @@ from functools import cached_property
 import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
-from mvemo.extract.arrays import F32
-from mvemo.extract.descriptors.frames import Frames, audible_frames, blocks
-from mvemo.extract.descriptors.pitch import fundamental
-from mvemo.extract.descriptors.prediction import (
-    formants,
-    prediction_coefficients,
-    residual,
-    residual_phase,
-)
-from mvemo.extract.descriptors.settings import DescriptorSettings
+from mvemo.extract.array_types import F32
+from mvemo.extract.descriptors.framing import DescriptorSettings, Frames, audible_frames, blocks
 from mvemo.extract.descriptors.spectral import (
     FilterBanks,
     cepstrum,
     chroma,
     decibel,
     filter_banks,
-    mel_level,
     power_spectrum,
     spectral_contrast,
+)
+from mvemo.extract.descriptors.voice import (
+    formants,
+    fundamental,
+    prediction_coefficients,
+    residual,
+    residual_phase,
 )
 from mvemo.extract.errors import BadSetting
 
@@ -56,7 +54,7 @@ class _Block:
 
     @cached_property
     def mel(self) -> F32:
-        return mel_level(self.power, self.banks.mel)
+        return decibel(self.power @ self.banks.mel)
 
     @cached_property
     def mfcc(self) -> F32:
@@ -67,7 +65,7 @@ class _Block:
         settings = self.settings
         error = residual(self.frames, prediction_coefficients(self.frames, settings))
         phase = power_spectrum(residual_phase(error), settings)
-        return cepstrum(mel_level(phase, self.banks.mel), settings.n_mfcc)
+        return cepstrum(decibel(phase @ self.banks.mel), settings.n_mfcc)
 
     @property
     def mfcc_rp(self) -> F32:
@@ -116,18 +114,7 @@ DESCRIPTORS = (*_DESCRIPTORS, *TIMES)
 
 
 def dim_of(name: str, settings: DescriptorSettings) -> int:
-    """Return the number of columns of a descriptor.
-
-    Raises
-    ------
-    BadSetting
-        If the name is not one of `DESCRIPTORS`.
-
-    Examples
-    --------
-    >>> dim_of("mel", DescriptorSettings()), dim_of("formants", DescriptorSettings())
-    (64, 8)
-    """
+    """Return the number of columns of a descriptor; raise BadSetting for an unknown name."""
     _check_name(name)
     return 1 if name in TIMES else _DESCRIPTORS[name].dim(settings.framed(name))
 
@@ -171,11 +158,7 @@ def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
 
 
 def describe(
-    y: F32,
-    settings: DescriptorSettings,
-    names: Iterable[str],
-    *,
-    banks: FilterBanks | None = None,
+    y: F32, settings: DescriptorSettings, names: Iterable[str], *, banks: FilterBanks | None = None
 ) -> dict[str, F32]:
     """Compute descriptors of a clip, one row for each frame that is not silent.
 
@@ -252,12 +235,11 @@ def describe(
     9
     """
     names = tuple(dict.fromkeys(names))
-    for name in names:
-        _check_name(name)
     # Keep subclasses: a memory-mapped file is released part by part.
     y = np.asanyarray(y, dtype=np.float32)
     by_framing: dict[DescriptorSettings, list[str]] = {}
     for name in names:
+        _check_name(name)
         by_framing.setdefault(settings.framed(name), []).append(name)
     values: dict[str, F32] = {}
     for framed, alike in by_framing.items():
@@ -270,14 +252,11 @@ def _describe_framed(
 ) -> dict[str, F32]:
     """Compute descriptors that share their framing."""
     numbers = audible_frames(y, settings)
+    centres = (numbers * settings.hop_length + settings.n_fft / 2) / settings.sr
     computed = [name for name in names if name in _DESCRIPTORS]
-    out: dict[str, F32] = {}
-    for name in names:
-        dim = _DESCRIPTORS[name].dim(settings) if name in computed else 1
-        out[name] = np.empty((len(numbers), dim), np.float32)
-        if name not in computed:
-            centre = (numbers * settings.hop_length + settings.n_fft / 2) / settings.sr
-            out[name][:, 0] = centre
+    out: dict[str, F32] = {name: centres.astype(np.float32)[:, None] for name in names}
+    for name in computed:
+        out[name] = np.empty((len(numbers), _DESCRIPTORS[name].dim(settings)), np.float32)
     first = 0
     for frames in blocks(y, settings, numbers) if computed else ():
         block = _Block(frames, settings, banks)

@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 import scipy  # imports scipy.fft at its first use: loading nets does not need it
 
-from mvemo.extract.arrays import F32, F64
-from mvemo.extract.descriptors.settings import DescriptorSettings, frequencies_of, window_of
+from mvemo.extract.array_types import F32, F64
+from mvemo.extract.descriptors.framing import DescriptorSettings, frequencies_of, window_of
 from mvemo.extract.mel import MelSettings, mel_filter_bank
 
 # Floor of a power before its logarithm: -100 dB.
@@ -31,14 +31,7 @@ class FilterBanks:
 
 @lru_cache(maxsize=16)
 def filter_banks(settings: DescriptorSettings) -> FilterBanks:
-    """Return the filter banks of some settings, computed once per process.
-
-    Examples
-    --------
-    >>> banks = filter_banks(DescriptorSettings(sr=16000, n_fft=512, hop_length=256, n_mels=40))
-    >>> banks.mel.shape, banks.chroma.shape
-    ((257, 40), (257, 12))
-    """
+    """Return the filter banks of some settings, computed once per process."""
     mel = mel_filter_bank(
         MelSettings(
             sr=settings.sr,
@@ -47,10 +40,7 @@ def filter_banks(settings: DescriptorSettings) -> FilterBanks:
             n_mels=settings.n_mels,
         )
     )
-    return FilterBanks(
-        mel=mel.astype(np.float32),
-        chroma=_chroma_bank(settings).astype(np.float32),
-    )
+    return FilterBanks(mel=mel.astype(np.float32), chroma=_chroma_bank(settings).astype(np.float32))
 
 
 def _chroma_bank(settings: DescriptorSettings) -> F64:
@@ -92,11 +82,6 @@ def power_spectrum(values: F32, settings: DescriptorSettings) -> F32:
     spectrum = scipy.fft.rfft(values * window_of(settings), axis=1)
     power: F32 = (np.square(spectrum.real) + np.square(spectrum.imag)).astype(np.float32)
     return power
-
-
-def mel_level(power: F32, bank: F32) -> F32:
-    """Return the level of the mel bands in decibels (J22 2.2.1), float32 (frames, n_mels)."""
-    return decibel(power @ bank)
 
 
 def cepstrum(level: F32, n_coefficients: int) -> F32:

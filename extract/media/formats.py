@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.media.checks import MIN_DECODED_SHARE
+from mvemo.extract.media.request import MIN_DECODED_SHARE
 
 # FFmpeg's names. Playlists, picture patterns, devices and stream descriptions are left out: they
 # open other files and addresses, or wait for more data.

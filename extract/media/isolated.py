@@ -14,53 +14,42 @@ from mvemo.extract.media.request import Decoded, StreamRequest
 from mvemo.extract.workers.pool import run_calls, start_workers
 from mvemo.extract.workers.process import Call, ClipLimits
 
+_LIMITS = ClipLimits()
 _DECODE = "mvemo.extract.media.reading:decode_clip"
-_STREAM = "mvemo.extract.media.streaming:stream_clip"
-PROBE = "mvemo.extract.media.probe:probe_seconds"
+_STREAM = "mvemo.extract.media.reading:stream_clip"
+PROBE = "mvemo.extract.media.reading:probe_seconds"
 
 
-def start_readers(count: int = 1) -> None:
-    """Start worker processes before the first file, and return at once.
-
-    They import the media libraries while this process imports others, such as torch.
-    """
-    start_workers(count, _DECODE.partition(":")[0])
+def start_readers() -> None:
+    """Start a worker process, which imports the media libraries while this one continues."""
+    start_workers(1, _DECODE.partition(":")[0])
 
 
 def read_each(
-    function: str,
-    files: Sequence[tuple[Path, dict[str, Any]]],
-    *,
-    workers: int = 0,
-    limits: ClipLimits | None = None,
+    function: str, files: Sequence[tuple[Path, dict[str, Any]]], *, workers: int = 0
 ) -> Iterator[tuple[int, Any | ExtractError]]:
     """Call a function for each file in worker processes; yield (row, result or error).
 
     `function` is ``module:name``; `files` has the path and the keywords of each call; 0
-    workers means one per core. Results come in the order in which the calls finish.
+    workers means one per core. Results come as the calls finish.
     """
-    limits = limits or ClipLimits()
     calls = [
-        Call(function, (path,), *limits.of_file(path), keywords=keywords)
+        Call(function, (path,), *_LIMITS.of_file(path), keywords=keywords)
         for path, keywords in files
     ]
     for outcome in run_calls(calls, workers=workers):
-        error = _reading_error(files[outcome.index][0], outcome.error, limits)
+        error = _reading_error(files[outcome.index][0], outcome.error)
         yield outcome.index, outcome.result() if error is None else error
 
 
-def stream_isolated(
-    path: Path, request: StreamRequest, limits: ClipLimits | None = None
-) -> Iterator[tuple[Any, ...]]:
-    """Yield what `mvemo.extract.media.streaming.stream_clip` emits in a worker process.
+def stream_isolated(path: Path, request: StreamRequest) -> Iterator[tuple[Any, ...]]:
+    """Yield the events of `mvemo.extract.media.reading.stream_clip`, run in a worker process.
 
-    The problems that it returns come last. The number of waiting events is bounded, and so is
-    the memory of both processes. The time limit does not count the caller's own time.
+    Its problems come last. The time limit does not count the caller's own time.
     """
-    limits = limits or ClipLimits()
-    call = Call(_STREAM, (path, request), *limits.of_file(path), parts=True)
+    call = Call(_STREAM, (path, request), *_LIMITS.of_file(path), parts=True)
     for outcome in run_calls([call]):
-        error = _reading_error(path, outcome.error, limits)
+        error = _reading_error(path, outcome.error)
         if error is not None:
             raise error
         if outcome.last:
@@ -70,14 +59,12 @@ def stream_isolated(
             yield outcome.value
 
 
-def _reading_error(
-    path: Path, error: BaseException | None, limits: ClipLimits
-) -> ExtractError | None:
+def _reading_error(path: Path, error: BaseException | None) -> ExtractError | None:
     """Return the media error behind a failed call, or None."""
     if isinstance(error, WorkerDied):
         return BadMedia(f"{path}: {error}")
     if isinstance(error, OutOfMemory):
-        return BadMedia(f"{path}: reading it takes more than {limits.memory:g} GiB of memory")
+        return BadMedia(f"{path}: reading it takes more than {_LIMITS.memory:g} GiB of memory")
     return error if isinstance(error, ExtractError) else None
 
 
@@ -88,15 +75,7 @@ def decode_isolated(path: Path, **asked: Any) -> Decoded:
 
 
 def probe_isolated(path: Path) -> float:
-    """Call `mvemo.extract.media.probe.probe_seconds` in a worker process.
-
-    Examples
-    --------
-    >>> import numpy as np, soundfile
-    >>> soundfile.write("hiss.flac", np.random.default_rng(0).uniform(-1, 1, 12000), 8000)
-    >>> probe_isolated(Path("hiss.flac"))
-    1.5
-    """
+    """Call `mvemo.extract.media.reading.probe_seconds` in a worker process."""
     seconds: float = _read_one(PROBE, path, {})
     return seconds
 

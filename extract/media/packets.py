@@ -12,9 +12,8 @@ import av
 import av.error
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.media.checks import MIN_DECODED_SHARE, Problem
 from mvemo.extract.media.formats import FORMAT_WHITELIST, check_head
-from mvemo.extract.media.request import ClipRequest
+from mvemo.extract.media.request import ClipRequest, Problem
 from mvemo.extract.media.timeline import FrameTimes
 
 # Containers that may be joined end to end, each part with its own time stamps. In "jumping" ones,
@@ -36,27 +35,21 @@ _THREADED_PIXELS = 1280 * 720
 _INDEXED = ("mov", "matroska")
 # Seconds decoded before a clip's start.
 _RUN_UP = 1.0
-# Containers that state the length of each stream, and containers that state only that of the whole
-# file; the others guess it.
-_STATING_LENGTH = frozenset({"mov", "avi", "mp3", "flac"})
-_STATING_WHOLE = frozenset({"matroska", "flv", "asf", "ogg"})
 
 
 def open_container(path: Path) -> Any:
-    """Open a media file with PyAV.
-
-    The prefix and the whitelists keep playlists and odd names from opening other files or
-    addresses. Titles that are not UTF-8 are accepted.
-    """
+    """Open a media file with PyAV."""
     check_head(path)
     try:
+        # The prefix and the whitelists keep playlists and odd names from opening other files or
+        # addresses. Titles may not be UTF-8.
         return av.open(
             f"file:{path.resolve()}",
             options={"protocol_whitelist": "file", "format_whitelist": FORMAT_WHITELIST},
             metadata_errors="replace",
         )
     except av.error.ArgumentError as error:
-        raise BadMedia(f"{path}: is of no format of sound or video that is read") from error
+        raise BadMedia(f"{path}: is not in a supported format of sound or video") from error
 
 
 def start_of(container: Any) -> float:
@@ -157,12 +150,10 @@ class Packets:
 
 
 def thread_decoders(streams: Sequence[Any], threads: int) -> None:
-    """Set the number of threads of the streams' decoders; 0 for one per core.
-
-    Two threads decode small pictures no faster than one, and use a third more CPU time.
-    """
+    """Set the number of threads of the streams' decoders; 0 for one per core."""
     for stream in streams:
         codec = stream.codec_context
+        # Two threads decode small pictures no faster than one, and use a third more CPU time.
         small = stream.type == "video" and codec.width * codec.height < _THREADED_PIXELS
         codec.thread_type = "AUTO"
         codec.thread_count = 1 if threads == 2 and small else threads
@@ -174,10 +165,7 @@ def is_indexed(container: Any) -> bool:
 
 
 def _seek(container: Any, when: float) -> bool:
-    """Seek to a key frame well before a clip's start, or to the file's beginning.
-
-    Return False if seeking fails: the position is then undefined, and the file must be reopened.
-    """
+    """Seek to a key frame well before a clip's start; False if it fails: reopen the file then."""
     target = max(when - _RUN_UP, min((container.start_time or 0) / av.time_base, 0.0))
     try:
         container.seek(int(target * av.time_base), backward=True)
@@ -196,11 +184,11 @@ def rewind(
 ) -> Any:
     """Return the container at a position before the clip, reopened if necessary.
 
-    QuickTime has an index for each stream. Matroska has one for all: if the pictures begin
-    late, a seek skips the sound before them, so it is safe only if a key frame is known to lie
-    before the clip. `start` (of the clip) and `origin` (of the file) are in seconds; `stack`
-    closes a reopened container.
+    `start` (of the clip) and `origin` (of the file) are in seconds; `stack` closes a reopened
+    container.
     """
+    # QuickTime has an index for each stream. Matroska has one for all: if the pictures begin late,
+    # a seek skips the sound before them, unless a key frame is known to lie before the clip.
     far = start > 2 * _RUN_UP and times is not None and times.first <= start - _RUN_UP
     safe = "mov" in container.format.name or ("matroska" in container.format.name and far)
     if safe and _seek(container, start + origin):
@@ -284,12 +272,10 @@ def decoded_frames(
 
 
 class _Decoder:
-    """Decoder of one stream's packets.
-
-    PyAV computes a stream's properties each time they are read, so they are read once.
-    """
+    """Decoder of one stream's packets."""
 
     def __init__(self, stream: Any, origin: float) -> None:
+        # PyAV computes a stream's properties each time they are read.
         self.kind: str = stream.type
         self.codec: Any = stream.codec_context
         self.unit = float(stream.time_base)
@@ -306,50 +292,3 @@ class _Decoder:
             for frame in frames
             if frame.pts is not None
         ]
-
-
-def expected_seconds(
-    path: Path,
-    container: Any,
-    streams: Sequence[Any],
-    request: ClipRequest,
-    origin: float,
-    decoded: Sequence[float],
-) -> dict[str, float]:
-    """Return the expected length of a clip in seconds, by stream type; 0 if it is not stated.
-
-    `decoded` has the decoded seconds of each modality.
-    """
-    if request.duration is not None:
-        return {stream.type: request.duration for stream in streams}
-    if container.format.name == "mp3" and not _states_length(path):
-        return {stream.type: 0.0 for stream in streams}
-    formats = set(container.format.name.split(","))
-    expected = {}
-    for stream in streams:
-        expected[stream.type] = 0.0
-        if stream.duration is not None and _STATING_LENGTH & formats:
-            begin = float((stream.start_time or 0) * stream.time_base) - origin
-            expected[stream.type] = (
-                float(stream.duration * stream.time_base) + begin - request.start
-            )
-    if _STATING_WHOLE & formats and container.duration is not None:
-        # Only the length of the whole file is stated, and one of the streams must reach it.
-        whole = container.duration / av.time_base - request.start
-        if "matroska" in formats and whole > origin:
-            # It is counted from 0, wherever the stamps begin.
-            whole -= origin
-        if max(decoded) < MIN_DECODED_SHARE * whole:
-            expected = dict.fromkeys(expected, whole)
-    return expected
-
-
-def _states_length(path: Path) -> bool:
-    """Return True if an MP3 file states its length; otherwise FFmpeg guesses it."""
-    with path.open("rb") as file:
-        # Skip the tags, which may hold pictures of any size (ID3v2.4, 3.1).
-        while (tag := file.read(10)).startswith(b"ID3"):
-            size = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(tag[:5:-1]))
-            file.seek(size + (10 if tag[5] & 0x10 else 0), 1)
-        head = tag + file.read(1 << 20)
-    return any(tag in head for tag in (b"Xing", b"Info", b"VBRI"))

@@ -1,4 +1,4 @@
-"""Decoding of one clip of a media file: waveforms and frames in one pass.
+"""Readers of one media file: a clip decoded in one pass or as a stream, and a file's length.
 
 PyAV reads containers, soundfile reads audio files, OpenCV scales pictures. All times are
 presentation times: the frame rates, frame counts and durations in headers are wrong in too
@@ -8,19 +8,33 @@ many files.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import av.error
 import cv2
 import soundfile
 
-from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable
-from mvemo.extract.media.audio_file import AUDIO_SUFFIXES, decode_audio_file
-from mvemo.extract.media.checks import check_file, error_line
-from mvemo.extract.media.container import decode_container
-from mvemo.extract.media.request import ClipRequest, Decoded, FrameSampling
+from mvemo.extract.array_types import F32
+from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable, MissingFile
+from mvemo.extract.media import container, packets
+from mvemo.extract.media.audio import AUDIO_SUFFIXES, decode_audio_file, open_parts
+from mvemo.extract.media.formats import check_format
+from mvemo.extract.media.request import (
+    NO_VIDEO,
+    ClipRequest,
+    Decoded,
+    FrameSampling,
+    Problem,
+    Sound,
+    StreamRequest,
+    error_line,
+    reasons_text,
+)
+from mvemo.extract.media.timeline import FramePicker, SoundCollector, SquareScaler
 
 # Errors of the machine, not of the file.
 _PASSING = frozenset(
@@ -28,6 +42,8 @@ _PASSING = frozenset(
     for name in ("ENOMEM", "EMFILE", "ENFILE", "EIO", "EAGAIN", "ENOSPC", "ESTALE", "ETIMEDOUT")
     if hasattr(errno, name)
 )
+# Callback for the events of `stream_clip`.
+Emit = Callable[[tuple[Any, ...]], None]
 
 
 def decode_clip(
@@ -84,7 +100,7 @@ def decode_clip(
 
     See Also
     --------
-    mvemo.extract.media.probe.probe_seconds : Length of a file, without decoding it.
+    probe_seconds : Length of a file, without decoding it.
 
     Examples
     --------
@@ -109,27 +125,177 @@ def decode_clip(
     """
     path = Path(path)
     request = ClipRequest(start, duration, tuple(sample_rates), tuple(pictures), threads, spool)
-    check_file(path)
     with media_errors(path):
-        return _decode(path, request)
-
-
-def _decode(path: Path, request: ClipRequest) -> Decoded:
-    if path.suffix.lower() in AUDIO_SUFFIXES:
-        try:
-            return decode_audio_file(path, request)
-        except BadMedia:
-            raise
-        except (soundfile.LibsndfileError, ValueError):
-            # The name is wrong, the codec is unknown to libsndfile, or the header's length is
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            # The name may be wrong, the codec unknown to libsndfile, or the header's length
             # missing or wrong: the container reader may succeed.
-            pass
-    return decode_container(path, request)
+            with suppress(soundfile.LibsndfileError, ValueError):
+                return decode_audio_file(path, request)
+        return container.decode_container(path, request)
+
+
+def probe_seconds(path: str | Path) -> float:
+    """Return the length of a file's sound, or of its pictures if it has no sound, in seconds.
+
+    The length is that of all packets' presentation times, as for `decode_clip`, and not the
+    one in the header: the file is read completely, but not decoded. It starts at the file's
+    first presentation time, also if the sound begins later.
+
+    Parameters
+    ----------
+    path
+        Path of the file.
+
+    Raises
+    ------
+    MissingFile
+        If the file does not exist or cannot be opened.
+    BadMedia
+        If the file cannot be read as media.
+
+    See Also
+    --------
+    decode_clip : Decode a stretch of a file.
+
+    Examples
+    --------
+    >>> import numpy as np, soundfile
+    >>> soundfile.write("noise.flac", np.random.default_rng(0).uniform(-1, 1, 12000), 8000)
+    >>> probe_seconds("noise.flac")
+    1.5
+    """
+    path = Path(path)
+    with media_errors(path):
+        seconds = 0.0
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            with suppress(soundfile.LibsndfileError, ValueError):
+                for file in open_parts(path):
+                    # The header may state more frames than there are.
+                    file.seek(max(file.frames - 1, 0))
+                    seconds += file.frames / file.samplerate
+                if seconds > 0:
+                    return seconds
+        seconds = _by_packets(path)
+    if not seconds > 0:
+        raise BadMedia(f"{path}: {reasons_text(decode_clip(path).problems)}")
+    return seconds
+
+
+def _by_packets(path: Path) -> float:
+    """Return the end of the last packet, from the file's first presentation time; 0 if none."""
+    with packets.open_container(path) as opened:
+        check_format(path, opened.format.name)
+        streams: list[Any] = packets.sound_tracks(opened)[:1]
+        streams += [s for s in opened.streams.video if not packets.is_cover(s)][:1]
+        ends = {stream.index: 0.0 for stream in streams}
+        origin = packets.start_of(opened)
+        if streams:
+            for packet in packets.Packets(opened, streams):
+                if packet.pts is not None:
+                    index = packet.stream.index
+                    unit = packets.unit_seconds(opened, packet)
+                    end = (packet.pts + (packet.duration or 0)) * unit - origin
+                    ends[index] = max(ends[index], end)
+    return next((end for end in ends.values() if end > 0), 0.0)
+
+
+def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, Problem]:
+    """Decode a clip in one pass; memory does not grow with its length.
+
+    The pictures are those that `decode_clip` chooses; times beyond the last frame show the last
+    frame. Sound is resampled as it is decoded; resamplers look ahead, so the last samples come
+    at the end. `emit` is called with these events:
+
+    - ``("problem", modality, problem)``: a modality without a stream, before decoding;
+    - ``("note", text)``: the track or channel that is read;
+    - ``("sound", sr, y)``: the next samples at one of the rates, float32 (n,);
+    - ``("picture", row, pictures)``: the row of a time, and its pictures by size, uint8
+      (size, size, 3).
+
+    The return value has the problems of `decode_clip`, including those that are found only at
+    the end (the clip is cut off).
+    """
+    asked, choice = request.of_clip(), Sound()
+    sent: Counter[int] = Counter()
+
+    def emit_sound(sr: int, y: F32) -> None:
+        emit(("sound", sr, y))
+        sent[sr] += len(y)
+
+    with media_errors(path):
+        if request.sample_rates:
+            # Emitted sound cannot be taken back, so choose first. Errors are raised when reading.
+            with suppress(Exception):
+                choice = container.choose_sound(path, asked)
+        if path.suffix.lower() in AUDIO_SUFFIXES and choice.channel is None:
+            # As in `decode_clip`, the container reader may succeed.
+            with suppress(soundfile.LibsndfileError, ValueError):
+                with soundfile.SoundFile(path) as file:
+                    if not file.frames:
+                        raise ValueError("no length is stated")
+                if asked.pictures:
+                    emit(("problem", "video", NO_VIDEO))
+                return decode_audio_file(path, asked, emit_sound).problems
+        return _stream_container(path, request, asked, choice, emit, sent)
+
+
+def _stream_container(
+    path: Path,
+    request: StreamRequest,
+    asked: ClipRequest,
+    choice: Sound,
+    emit: Emit,
+    sent: Counter[int],
+) -> dict[str, Problem]:
+    """Stream a clip of a container, without the samples at each rate that were `sent` before."""
+    scaler = SquareScaler()
+
+    def emit_sound(sr: int, y: F32) -> None:
+        known = min(sent[sr], len(y))
+        sent[sr] -= known
+        emit(("sound", sr, y[known:]))
+
+    def emit_pictures(frame: Any, rows: slice) -> None:
+        wanted = range(rows.start, rows.stop)
+        sizes = frozenset[int]().union(*(request.sizes[row] for row in wanted))
+        pictures = scaler.squares(frame, sorted(sizes))
+        for row in wanted:
+            emit(("picture", row, {size: pictures[size] for size in request.sizes[row]}))
+
+    with ExitStack() as stack:
+        clip = container.open_clip(path, asked, choice, stack)
+        if clip.note:
+            emit(("note", clip.note))
+        for modality, problem in clip.problems.items():
+            emit(("problem", modality, problem))
+        if not clip.streams:
+            return clip.problems
+        times = request.start + request.times
+        picker = FramePicker(request.start, clip.end, times, emit_pictures)
+        sound = SoundCollector(asked, emit_sound, choice.channel)
+        container.decode_packets(clip, picker, sound, lambda function, frames: function(frames))
+        problems = container.find_problems(clip, picker, sound)
+        if "audio" in clip.kinds and "audio" not in problems:
+            # Emits the rest of the sound.
+            _, of_sound = sound.finish()
+            problems.update({} if of_sound is None else {"audio": of_sound})
+    return problems
 
 
 @contextmanager
 def media_errors(path: Path) -> Iterator[None]:
-    """Convert the media libraries' errors to errors of this package."""
+    """Check that a file can be opened, and convert the errors of reading it to our own."""
+    if path.is_dir():
+        raise BadMedia(f"{path}: is a folder, not a media file")
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except FileNotFoundError:
+        raise MissingFile(f"{path}: no such media file") from None
+    except OSError as error:
+        raise MissingFile(f"{path}: cannot be opened: {error.strerror}") from None
+    if empty:
+        raise BadMedia(f"{path}: is empty (0 bytes)")
     try:
         yield
     except ExtractError:
@@ -142,9 +308,7 @@ def media_errors(path: Path) -> Iterator[None]:
 def _media_error(path: Path, error: Exception) -> ExtractError:
     """Convert a library's error to `BadMedia`, or to `MediaUnavailable` if it may pass."""
     if isinstance(error, MemoryError):
-        return MediaUnavailable(
-            f"{path}: reading it takes more memory than there is, or than a clip may have"
-        )
+        return MediaUnavailable(f"{path}: not enough memory to read it")
     if isinstance(error, OSError) and error.errno in _PASSING:
         return MediaUnavailable(f"{path}: cannot be read now: {error_line(error)}")
     # Other errors name the library's objects, not the file: a stream without a codec has None

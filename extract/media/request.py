@@ -1,19 +1,66 @@
-"""Requests for the decoding of a clip, and its result."""
+"""Requests for the decoding of a clip, and its result with the problems of the media file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.extract.arrays import F64
+from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.media.checks import Problem
 from mvemo.extract.views import ViewSettings, window_starts
 from mvemo.manifests.cells import MAX_SECONDS
+
+# A clip is cut off if less than this share of it can be decoded.
+MIN_DECODED_SHARE = 0.8
+IN_WORDS = {"audio": "sound", "video": "pictures"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Reason, in one line, why a clip has no usable sound or no usable pictures."""
+
+    reason: str
+    # True if an intact file lacks the modality (no such stream, or silence); False if it should
+    # be there and cannot be read.
+    missing: bool = False
+    passing: bool = False  # True if it may not occur at another time (no memory, or no file)
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+NO_VIDEO = Problem("no video stream", missing=True)
+NO_AUDIO = Problem("no audio stream", missing=True)
+CUT_OFF = Problem("cut off: the file ends before its end is marked")
+
+
+def reasons_text(problems: Mapping[str, object]) -> str:
+    """Return the problems of a clip's sound and pictures in one line."""
+    return "; ".join(f"{IN_WORDS[m]}: {problems[m]}" for m in IN_WORDS if m in problems)
+
+
+def check_length(seconds: float, expected: float) -> Problem | None:
+    """Return a problem if far less than `expected` seconds decode; 0 turns the check off."""
+    if expected <= 0 or seconds >= MIN_DECODED_SHARE * expected:
+        return None
+    if seconds <= 0:
+        return Problem(f"nothing decodes, expected {expected:.1f} s")
+    return Problem(f"cut off: {seconds:.1f} of {expected:.1f} s decode")
+
+
+def starts_after_end(start: float, stream: str, seconds: float) -> Problem:
+    """Return the problem of a clip that begins after the end of its sound or pictures."""
+    return Problem(f"the clip starts at {start:g} s, but the {stream} at {seconds:.1f} s")
+
+
+def error_line(error: Exception) -> str:
+    """Return the message of a library's error in one line."""
+    text = str(getattr(error, "strerror", None) or error).strip().rstrip(".")
+    return " ".join(text.split()) or type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -64,13 +111,11 @@ class FrameSampling:
         return name if self.views == 1 else f"{name}-{self.views}parts"
 
     def times(self, start: float, end: float) -> F64:
-        """Return the frames' times in seconds, float64 (windows * n_frames,), by window.
-
-        If the clip is shorter than a window, the frames are spread over the whole clip.
-        """
+        """Return the frames' times in seconds, float64 (windows * n_frames,), by window."""
         length = max(end - start, 0.0)
         window = self.n_frames / self.rate if self.rate else 0.0
         if not self.rate or length <= window:
+            # The frames are spread over the whole clip.
             n_frames = self.n_frames * (1 if self.rate else self.views)
             return start + (np.arange(n_frames, dtype=np.float64) + 0.5) * (length / n_frames)
         begins = window_starts(length, window, ViewSettings(self.views, self.layout))
@@ -135,26 +180,14 @@ class Sound:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Decoded sound and frames of one clip.
+    """Decoded sound and frames of one clip."""
 
-    Parameters
-    ----------
-    waveforms
-        Waveform by sampling rate in Hz, float32 (samples,): the mean of all channels, in
-        [-1, 1] unless the sound clips. Empty if there is a problem.
-    frames
-        Frames by sampling, uint8 (windows * n_frames, size, size, 3), RGB, window after
-        window. Empty if there is a problem.
-    seconds
-        Length of the clip's sound, or of its pictures if it has no sound, in seconds.
-    problems
-        Problem by modality (``audio``, ``video``) that could not be decoded.
-    note
-        Note about the track or channel that was read; empty for most files.
-    """
-
+    # Mean of all channels by sampling rate in Hz, float32 (samples,), in [-1, 1] unless the sound
+    # clips; empty if there is a problem.
     waveforms: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    # uint8 (windows * n_frames, size, size, 3), RGB, window after window; empty if there is a
+    # problem.
     frames: dict[FrameSampling, NDArray[np.uint8]] = field(default_factory=dict)
-    seconds: float = 0.0
-    problems: dict[str, Problem] = field(default_factory=dict)
-    note: str = ""
+    seconds: float = 0.0  # length of the sound, or of the pictures if there is no sound
+    problems: dict[str, Problem] = field(default_factory=dict)  # by modality: audio, video
+    note: str = ""  # about the track or channel that was read; empty for most files

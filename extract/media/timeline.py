@@ -1,52 +1,38 @@
-"""Placement of decoded frames and sound on a clip's time line."""
+"""Decoded frames and sound of a container, placed on a clip's time line."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from mvemo.extract.arrays import F32, F64
-from mvemo.extract.media.checks import Problem
-from mvemo.extract.media.waveforms import OnBlock, Waveforms
+from mvemo.extract.array_types import F32, F64, U8
+from mvemo.extract.media.audio import OnBlock, Waveforms
+from mvemo.extract.media.request import ClipRequest, FrameSampling, Problem
 
 # Gap or overlap of sound, in seconds, that is corrected; a smaller one is rounding.
 MIN_GAP = 0.05
-# Types and full scales of the decoders' sample formats.
-_SAMPLE_TYPES: dict[str, type[np.generic]] = {
-    "u8": np.uint8,
-    "s16": np.int16,
-    "s32": np.int32,
-    "s64": np.int64,
-    "flt": np.float32,
-    "dbl": np.float64,
-}
-_FULL_SCALES = {
-    "u8": 2.0**7,
-    "s16": 2.0**15,
-    "s32": 2.0**31,
-    "s64": 2.0**63,
-    "flt": 1.0,
-    "dbl": 1.0,
+# Type and full scale of the decoders' sample formats.
+_SAMPLE_FORMATS: dict[str, tuple[type[np.generic], float]] = {
+    "u8": (np.uint8, 2.0**7),
+    "s16": (np.int16, 2.0**15),
+    "s32": (np.int32, 2.0**31),
+    "s64": (np.int64, 2.0**63),
+    "flt": (np.float32, 1.0),
+    "dbl": (np.float64, 1.0),
 }
 
 
 class FrameTimes:
     """Presentation times of the frames in a stretch of a file, from its packets.
 
-    `stamps` has the packets' presentation times in units of `time_base`, in any order, not
-    empty; `last_duration` is the duration of the last frame in the same unit, 0 if not stated.
-
-    Attributes
-    ----------
-    first, end
-        Start of the first frame and end of the last one, in seconds from the file's first
-        presentation time.
-    single
-        True if there is only one frame, which is shown as long as the sound lasts.
+    `stamps` are the packets' times in units of `time_base`, in any order, not empty;
+    `last_duration` is the duration of the last frame in the same unit, 0 if not stated.
     """
 
     def __init__(
@@ -59,8 +45,10 @@ class FrameTimes:
         else:
             steps = np.diff(self._seconds)
             last = float(np.median(steps)) if len(steps) else 0.0
+        # Seconds from the file's first presentation time.
         self.first: float = float(self._seconds[0])
         self.end: float = float(self._seconds[-1]) + last
+        # One frame is shown as long as the sound lasts.
         self.single = len(self._stamps) == 1
 
     def stamps_at(self, times: F64) -> set[int]:
@@ -123,36 +111,89 @@ class FramePicker:
         return max(min(self._frame_end, self._end) - self._start, 0.0)
 
 
+class SquareScaler:
+    """Scaler of frames to square pictures: turned upright, cropped to the middle, resized."""
+
+    def __init__(self) -> None:
+        # Shared by all frames: a new one would set up its tables and threads each time.
+        self._reformatter = VideoReformatter()
+        self._options: dict[str, int] = {"threads": 1}
+
+    def squares(self, frame: Any, sizes: Sequence[int]) -> dict[int, U8]:
+        """Return a PyAV frame's picture at each size, uint8 (size, size, 3), RGB."""
+        picture = self._rgb(frame)
+        side = min(picture.shape[:2])
+        top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
+        # A rotation does not move the middle of the picture.
+        square = picture[top : top + side, left : left + side]
+        quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
+        mirrored = _is_mirrored(frame)
+        squares: dict[int, U8] = {}
+        for size in sizes:
+            interpolation = cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR
+            resized = cv2.resize(square, (size, size), interpolation=interpolation)
+            upright = np.rot90(resized[::-1] if mirrored else resized, quarter_turns)
+            squares[size] = np.asarray(upright, dtype=np.uint8)
+        return squares
+
+    def _rgb(self, frame: Any) -> U8:
+        """Convert a frame by its stated colour matrix and range, uint8 (height, width, 3)."""
+        try:
+            converted = self._reformatter.reformat(frame, format="rgb24", **self._options)
+        except TypeError:
+            # Older versions of PyAV have no such option, and always use one thread.
+            self._options = {}
+            converted = self._reformatter.reformat(frame, format="rgb24")
+        return np.asarray(converted.to_ndarray(), dtype=np.uint8)
+
+
+def _is_mirrored(frame: Any) -> bool:
+    """Return True if a frame's display matrix mirrors it, in addition to any rotation."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(np.float64)
+    return bool(a * d < b * c)
+
+
+class FrameScaler:
+    """Square pictures of the decoded frames of a clip from `start` to `end`, in seconds."""
+
+    def __init__(self, samplings: Sequence[FrameSampling], start: float, end: float) -> None:
+        targets = [(t, s, row) for s in samplings for row, t in enumerate(s.times(start, end))]
+        # For each time: its sampling, and its row in that sampling's pictures.
+        self._targets = sorted(targets, key=lambda target: target[0])
+        self.times: F64 = np.array([time for time, _, _ in self._targets])
+        counts = Counter(sampling for _, sampling, _ in targets)
+        # uint8 (windows * n_frames, size, size, 3), RGB; zeros until frames are added.
+        self.pictures: dict[FrameSampling, U8] = {
+            s: np.zeros((counts[s], s.size, s.size, 3), dtype=np.uint8) for s in samplings
+        }
+        self._scaler = SquareScaler()
+
+    def add(self, frame: Any, rows: slice) -> None:
+        """Put a PyAV frame into `pictures`, for the given rows of `times`."""
+        targets = self._targets[rows]
+        squares = self._scaler.squares(frame, sorted({sampling.size for _, sampling, _ in targets}))
+        for _, sampling, row in targets:
+            self.pictures[sampling][row] = squares[sampling.size]
+
+
 class SoundCollector:
     """Mono waveforms of a clip, joined from decoded frames of sound.
 
-    `channel` is the channel that is read, None for the mean of all. `on_block` and `spool` are
-    those of `Waveforms`.
-
-    Attributes
-    ----------
-    end
-        End of the last decoded sound in or before the clip, in seconds.
-    error
-        Reason why the sound cannot be used; empty if it can.
+    `channel` is the channel that is read, None for the mean of all.
     """
 
     def __init__(
-        self,
-        start: float,
-        duration: float | None,
-        sample_rates: Sequence[int],
-        on_block: OnBlock | None = None,
-        spool: Path | None = None,
-        channel: int | None = None,
+        self, request: ClipRequest, on_block: OnBlock | None = None, channel: int | None = None
     ) -> None:
-        self._start, self._duration, self._channel = start, duration, channel
-        self._sample_rates, self._on_block, self._spool = sample_rates, on_block, spool
+        self._request, self._on_block, self._channel = request, on_block, channel
         self._sound: Waveforms | None = None
         self._n_decoded = 0
         self._n_before = 0
-        self.end = 0.0
-        self.error = ""
+        self.end = 0.0  # end of the last decoded sound in or before the clip, in seconds
+        self.error = ""  # reason why the sound cannot be used
 
     @property
     def seconds(self) -> float:
@@ -186,21 +227,19 @@ class SoundCollector:
     def _add_frame(self, when: float, frame: Any, blocks: list[F32]) -> None:
         """Append a frame's sound to `blocks`, which are not yet in the waveforms."""
         if self._sound is None:
-            self._sound = Waveforms(
-                frame.sample_rate, self._sample_rates, self._on_block, self._spool
-            )
+            self._sound = Waveforms(frame.sample_rate, self._request, self._on_block)
         sound, sr = self._sound, self._sound.sr
         if frame.sample_rate != sr:
             self.error = f"the sampling rate changes from {sr} to {frame.sample_rate} Hz"
             return
         self.end = when + frame.samples / sr
         length = sound.n_samples + sum(map(len, blocks))
-        first = round((when - self._start) * sr)
+        first = round((when - self._request.start) * sr)
         if abs(first - length) <= MIN_GAP * sr and length:
             first = length
         n_left = frame.samples
-        if self._duration is not None:
-            n_left = min(n_left, round(self._duration * sr) - first)
+        if self._request.duration is not None:
+            n_left = min(n_left, round(self._request.duration * sr) - first)
         n_left -= max(length - first, 0)
         if n_left <= 0:
             return
@@ -217,7 +256,7 @@ class SoundCollector:
             self._n_before += first if not self._n_decoded else 0
         skip = max(length - first, 0)
         if sound.is_silent:
-            sound.hear(_planes(frame), _FULL_SCALES[frame.format.name.removesuffix("p")])
+            sound.hear(_planes(frame), _SAMPLE_FORMATS[frame.format.name.removesuffix("p")][1])
         blocks.append(to_mono(frame, self._channel)[skip : skip + n_left])
         self._n_decoded += n_left
 
@@ -249,12 +288,12 @@ def to_mono(frame: Any, channel: int | None = None) -> F32:
         total += plane
     if name == "u8":
         total -= 128.0 * n_channels
-    total *= 1.0 / (_FULL_SCALES[name] * n_channels)
+    total *= 1.0 / (_SAMPLE_FORMATS[name][1] * n_channels)
     return total.astype(np.float32, copy=False)
 
 
 def _planes(frame: Any) -> list[NDArray[Any]]:
-    dtype = _SAMPLE_TYPES[frame.format.name.removesuffix("p")]
+    dtype = _SAMPLE_FORMATS[frame.format.name.removesuffix("p")][0]
     # Decoders pad the planes at their end.
     if frame.format.is_planar:
         return [np.frombuffer(p, dtype, frame.samples) for p in frame.planes]

@@ -12,21 +12,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from mvemo.cache.spec import digest_of
-from mvemo.extract.arrays import F32, U8
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
-from mvemo.extract.media.checks import Problem, error_line
-from mvemo.extract.media.request import FrameSampling
+from mvemo.extract.media.request import FrameSampling, Problem, error_line
 from mvemo.extract.store.folders import (
     DECODING_VERSION,
     NOTE,
     DecodeJob,
     DecodeRequest,
-    map_frames,
-    map_waveform,
+    array_path,
+    map_decoded,
     read_problems,
-    waveform_path,
     write_problems,
 )
 from mvemo.extract.workers.pool import Outcome, cores, run_calls
@@ -40,21 +40,11 @@ _READERS = 4
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """Settings of decoding that do not change its results.
+    """Settings of decoding that do not change its results."""
 
-    Parameters
-    ----------
-    workers
-        Number of processes; 0 for one per core.
-    limits
-        Limits of time and memory for each clip.
-    retry_failed
-        Decode clips again that could not be decoded before.
-    """
-
-    workers: int = 0
+    workers: int = 0  # number of processes; 0 for one per core
     limits: ClipLimits = field(default_factory=ClipLimits)
-    retry_failed: bool = False
+    retry_failed: bool = False  # decode clips again that could not be decoded before
 
 
 class DecodedStore:
@@ -65,23 +55,18 @@ class DecodedStore:
         self.request = request
         self._folders: dict[str, Path] = {}
 
-    def waveform(self, clip_id: str, sample_rate: int) -> F32:
-        """Return a decoded clip's waveform, float32 (samples,), memory-mapped."""
-        array = map_waveform(self.folder_of(clip_id), sample_rate)
-        if array is None:
-            raise BadMedia(
-                f"clip {clip_id!r}: its waveform at {sample_rate} Hz is not in the working "
-                f"cache {self.folder}"
-            )
-        return array
+    def array(self, clip_id: str, wanted: int | FrameSampling) -> NDArray[Any]:
+        """Return a decoded clip's waveform or frames, memory-mapped.
 
-    def frames(self, clip_id: str, sampling: FrameSampling) -> U8:
-        """Return a decoded clip's frames, uint8 (windows * n_frames, size, size, 3), mapped."""
-        array = map_frames(self.folder_of(clip_id), sampling)
+        A waveform, by its sampling rate in Hz, is float32 (samples,); frames are uint8
+        (windows * n_frames, size, size, 3).
+        """
+        array = map_decoded(self.folder_of(clip_id), wanted)
         if array is None:
+            kind = "frames" if isinstance(wanted, FrameSampling) else "waveform"
+            name = array_path(Path(), wanted).stem
             raise BadMedia(
-                f"clip {clip_id!r}: its frames {sampling.name} are not in the working cache "
-                f"{self.folder}"
+                f"clip {clip_id!r}: its {kind} {name} is not in the working cache {self.folder}"
             )
         return array
 
@@ -91,10 +76,6 @@ class DecodedStore:
         if folder is None:
             raise BadMedia(f"clip {clip_id!r} is not in the working cache {self.folder}")
         return folder
-
-    def waveform_path(self, clip_id: str, sample_rate: int) -> Path:
-        """Return the file of `waveform`."""
-        return waveform_path(self.folder_of(clip_id), sample_rate)
 
     def assign_folder(self, job: DecodeJob) -> Path:
         """Return the folder of a clip's arrays, named by the content and stretch of its file."""
@@ -147,8 +128,7 @@ def decode_many(
 
     with ThreadPoolExecutor(_READERS) as pool:
         found = pool.map(
-            lambda folder: _stored_problems(folder, store.request, settings.retry_failed),
-            waiting,
+            lambda folder: _stored_problems(folder, store.request, settings.retry_failed), waiting
         )
         for folder, problems in zip(waiting, found, strict=True):
             if problems is not None:
@@ -156,16 +136,18 @@ def decode_many(
     n_new = sum(map(len, waiting.values()))
     while folders := [folder for folder, left in waiting.items() if left]:
         needed = [store.request.without_stored(folder) for folder in folders]
+        firsts = [waiting[folder][0] for folder in folders]
+        threads = max(cores() // min(settings.workers or cores(), len(folders)), 1)
         calls = [
-            _call(waiting[folder][0], folder, request, settings, len(folders))
-            for folder, request in zip(folders, needed, strict=True)
+            Call(_DECODE, (job, folder, request, threads), *settings.limits.of_file(job.path))
+            for job, folder, request in zip(firsts, folders, needed, strict=True)
         ]
         for outcome in run_calls(calls, workers=settings.workers):
             folder, request = folders[outcome.index], needed[outcome.index]
             problems = _problems_of(outcome, folder, request, settings.limits)
             # A missing or changed file does not affect other files with the same content.
             passing = any(problem.passing for problem in problems.values())
-            path = waiting[folder][0].path if passing else None
+            path = firsts[outcome.index].path if passing else None
             report(folder, _asked(read_problems(folder) | problems, store.request), path)
     return len(jobs) - n_new
 
@@ -174,35 +156,29 @@ def _asked(problems: Mapping[str, Problem], request: DecodeRequest) -> dict[str,
     return {kind: problems[kind] for kind in (*request.modalities, NOTE) if kind in problems}
 
 
-def _call(
-    job: DecodeJob, folder: Path, request: DecodeRequest, settings: DecodeSettings, n_calls: int
-) -> Call:
-    n_workers = min(settings.workers or cores(), n_calls)
-    arguments = (job, folder, request, max(cores() // n_workers, 1))
-    return Call(_DECODE, arguments, *settings.limits.of_file(job.path))
-
-
 def _problems_of(
     outcome: Outcome, folder: Path, request: DecodeRequest, limits: ClipLimits
 ) -> dict[str, Problem]:
     """Return the problems of a decoded clip, also of one that crashed its worker."""
-    try:
-        problems: dict[str, Problem] = outcome.result()
-    except WorkerDied as death:
-        problem = Problem(death.reason, passing=death.passing)
-        problems = dict.fromkeys(request.modalities, problem)
-        if not death.passing:
-            with suppress(OSError):
-                write_problems(folder, {**read_problems(folder), **problems})
-    except OutOfMemory:
+    error = outcome.error
+    if error is None:
+        problems: dict[str, Problem] = outcome.value
+        return problems
+    if isinstance(error, WorkerDied):
+        problem = Problem(error.reason, passing=error.passing)
+    elif isinstance(error, OutOfMemory):
         reason = f"decoding it takes more than {limits.memory:g} GiB of memory"
-        problems = dict.fromkeys(request.modalities, Problem(reason, passing=True))
-    except (ExtractError, ImportError):
+        problem = Problem(reason, passing=True)
+    elif isinstance(error, (ExtractError, ImportError)) or not isinstance(error, Exception):
         # The store cannot be written, or a library is missing.
-        raise
-    except Exception as error:
+        raise error
+    else:
         reason = f"cannot be decoded: {type(error).__name__}: {error_line(error)}"
-        problems = dict.fromkeys(request.modalities, Problem(reason, passing=True))
+        problem = Problem(reason, passing=True)
+    problems = dict.fromkeys(request.modalities, problem)
+    if not problem.passing:
+        with suppress(ExtractError):
+            write_problems(folder, {**read_problems(folder), **problems})
     return problems
 
 

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import re
-from contextlib import suppress
 from pathlib import Path
 
 import cv2
 
-from mvemo.extract.errors import (
-    ExtractError,
-    MediaUnavailable,
-    MissingFile,
-    OutOfMemory,
-)
-from mvemo.extract.media.checks import Problem
+from mvemo.extract.errors import ExtractError, MediaUnavailable, MissingFile, OutOfMemory
 from mvemo.extract.media.reading import decode_clip
-from mvemo.extract.media.request import Decoded
-from mvemo.extract.store.arrays import write_array
+from mvemo.extract.media.request import Decoded, Problem
 from mvemo.extract.store.folders import (
     NOTE,
     DecodeJob,
     DecodeRequest,
+    array_path,
     check_unchanged,
-    frames_path,
     read_problems,
     stamp_of,
-    waveform_path,
+    write_array,
     write_problems,
 )
-from mvemo.manifests.files import cause
 
 
 def decode_job(
@@ -42,27 +31,19 @@ def decode_job(
     complete. They include its `NOTE`.
     """
     cv2.setNumThreads(1)
-    remove_leftovers(folder)
     decoded = _decode(job, folder, request, threads)
     found = dict(decoded.problems)
     if decoded.note:
         found[NOTE] = Problem(decoded.note, missing=True)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for rate, waveform in decoded.waveforms.items():
-            write_array(waveform_path(folder, rate), waveform)
-        for sampling, frames in decoded.frames.items():
-            write_array(frames_path(folder, sampling), frames)
-        known = read_problems(folder)
-        others = {kind: p for kind, p in known.items() if kind not in request.modalities}
-        lasting = {kind: p for kind, p in found.items() if not p.passing}
-        if others | lasting != known:
-            write_problems(folder, others | lasting)
-    except OSError as error:
-        raise ExtractError(
-            f"{folder}: decoded media cannot be written: {cause(error)}; all that was "
-            "decoded before is kept: make room and run the same command again"
-        ) from None
+    for rate, waveform in decoded.waveforms.items():
+        write_array(array_path(folder, rate), waveform)
+    for sampling, frames in decoded.frames.items():
+        write_array(array_path(folder, sampling), frames)
+    known = read_problems(folder)
+    others = {kind: p for kind, p in known.items() if kind not in request.modalities}
+    lasting = {kind: p for kind, p in found.items() if not p.passing}
+    if others | lasting != known:
+        write_problems(folder, others | lasting)
     return found
 
 
@@ -98,24 +79,3 @@ def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) 
         reason, passing = f"cannot be read: {error.strerror or error}", True
     problem = Problem(reason.removeprefix(f"{job.path}: "), passing=passing)
     return Decoded(problems=dict.fromkeys(request.modalities, problem))
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of processes that no longer run."""
-    with suppress(OSError):
-        for temp in folder.glob(".*.tmp"):
-            owner = re.fullmatch(r"\..*\.(\d+)\.tmp", temp.name)
-            if owner is not None and not _is_running(int(owner[1])):
-                temp.unlink(missing_ok=True)
-
-
-def _is_running(pid: int) -> bool:
-    if os.name == "nt":
-        return True  # os.kill would end the process
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
-from mvemo.extract.arrays import F32
+from mvemo.extract.array_types import F32
 from mvemo.extract.descriptors import DescriptorSettings, describe, descriptor_spec
 from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
-from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
-from mvemo.extract.store.arrays import map_array, write_array
+from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
 from mvemo.extract.store.decoded import DecodedStore
+from mvemo.extract.store.folders import array_path, map_array, write_array
 from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call, ClipLimits
-from mvemo.manifests.files import cause
 
 _DESCRIBE = "mvemo.extract.store.described:describe_job"
 
@@ -92,44 +91,31 @@ def describe_many(
             missing[clip_id] = paths
         elif on_clip is not None:
             on_clip(clip_id, "")
-    undescribed = list(missing)
-    if not undescribed:
+    if not missing:
         return len(clip_ids)
-    settings = store.settings
+    undescribed, settings = list(missing), store.settings
     # Computed once here, not in each worker.
     banks = filter_banks(settings)
     calls = []
-    for clip_id in undescribed:
-        path = store.decoded.waveform_path(clip_id, settings.sr)
-        arguments = (path, settings, banks, missing[clip_id])
-        calls.append(Call(_DESCRIBE, arguments, *limits.of_file(path)))
+    for clip_id, paths in missing.items():
+        path = array_path(store.decoded.folder_of(clip_id), settings.sr)
+        calls.append(Call(_DESCRIBE, (path, settings, banks, paths), *limits.of_file(path)))
     for outcome in run_calls(calls, workers=workers):
-        try:
-            problem: str = outcome.result()
-        except (WorkerDied, OutOfMemory) as error:
-            problem = str(error)
+        died = isinstance(outcome.error, (WorkerDied, OutOfMemory))
+        problem: str = str(outcome.error) if died else outcome.result()
         if on_clip is not None:
             on_clip(undescribed[outcome.index], problem)
     return len(clip_ids) - len(undescribed)
 
 
 def describe_job(
-    waveform_path: Path,
-    settings: DescriptorSettings,
-    banks: FilterBanks,
-    paths: Mapping[str, Path],
+    waveform_path: Path, settings: DescriptorSettings, banks: FilterBanks, paths: Mapping[str, Path]
 ) -> str:
     """Describe one clip and write its sequences; return its problem, empty if it has none."""
     try:
         sequences = describe(np.load(waveform_path, mmap_mode="r"), settings, paths, banks=banks)
     except BadMedia as error:
         return str(error)
-    try:
-        for name, values in sequences.items():
-            write_array(paths[name], values)
-    except OSError as error:
-        raise ExtractError(
-            f"{waveform_path.parent}: descriptors cannot be written: {cause(error)}; "
-            "what was done before is kept: make room and run the same command again"
-        ) from None
+    for name, values in sequences.items():
+        write_array(paths[name], values)
     return ""

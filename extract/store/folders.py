@@ -1,25 +1,33 @@
-"""Folder of a clip in the working cache: its arrays, its problems, and its media file's stamp."""
+"""Folder of a clip in the working cache: its arrays, its problems, and its media file's stamp.
+
+Arrays are ``.npy`` files with a checksum, written atomically and mapped into memory.
+"""
 
 from __future__ import annotations
 
+import math
+import mmap
 import os
+import re
 import stat
-from collections.abc import Mapping
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
-from mvemo.extract.arrays import F32, U8
-from mvemo.extract.errors import MediaUnavailable
-from mvemo.extract.media.checks import Problem
-from mvemo.extract.media.request import FrameSampling
-from mvemo.extract.store.arrays import map_array
-from mvemo.manifests.files import parse_json, write_json
+from mvemo.extract.array_types import release
+from mvemo.extract.errors import ExtractError, MediaUnavailable
+from mvemo.extract.media.request import FrameSampling, Problem
+from mvemo.manifests.files import dump_json, parse_json, replacing
 
 # Size, time of the last change of content and of the inode in ns, and inode number.
 Stamp = tuple[int, int, int, int]
@@ -27,6 +35,16 @@ Stamp = tuple[int, int, int, int]
 DECODING_VERSION = 4
 # Key, among the problems by modality, of the note about the track that was read.
 NOTE = "note"
+# NumPy's header of an array in C order.
+_HEADER = re.compile(
+    rb"\{'descr': '([<|][a-z]\d+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n"
+)
+# CRC-32 of the values, behind the array, where NumPy ignores it.
+_TRAILER = struct.Struct("<8sI")
+_MARK = b"mvemoCRC"
+# Bytes written or checked at a time.
+_PART_BYTES = 1 << 24
+_KEPT = "; what was done before is kept: make room and run the same command again"
 
 
 @dataclass(frozen=True)
@@ -45,8 +63,8 @@ class DecodeRequest:
     def without_stored(self, folder: Path) -> DecodeRequest:
         """Return the part of the request for which the folder has no intact array."""
         return DecodeRequest(
-            tuple(sr for sr in self.sample_rates if map_waveform(folder, sr) is None),
-            tuple(s for s in self.pictures if map_frames(folder, s) is None),
+            tuple(sr for sr in self.sample_rates if map_decoded(folder, sr) is None),
+            tuple(s for s in self.pictures if map_decoded(folder, s) is None),
         )
 
 
@@ -62,39 +80,126 @@ class DecodeJob:
     stamp: Stamp | None = None  # of the digested file; None to skip the check for changes
 
 
-def waveform_path(folder: Path, sample_rate: int) -> Path:
-    """Return the file of a waveform."""
-    return folder / f"{sample_rate}.npy"
+def array_path(folder: Path, wanted: int | FrameSampling) -> Path:
+    """Return the file of a waveform, by its sampling rate in Hz, or of a clip's frames."""
+    return folder / f"{wanted.name if isinstance(wanted, FrameSampling) else wanted}.npy"
 
 
-def frames_path(folder: Path, sampling: FrameSampling) -> Path:
-    """Return the file of a clip's frames."""
-    return folder / f"{sampling.name}.npy"
+def map_decoded(folder: Path, wanted: int | FrameSampling) -> NDArray[Any] | None:
+    """Return a waveform or frames, memory-mapped; None if missing or damaged."""
+    path = array_path(folder, wanted)
+    if not isinstance(wanted, FrameSampling):
+        return map_array(path, np.float32, (None,))
+    array = map_array(path, np.uint8, (None, wanted.size, wanted.size, 3))
+    return None if array is None or len(array) % wanted.n_frames else array
 
 
-def map_waveform(folder: Path, sample_rate: int) -> F32 | None:
-    """Return a waveform, float32 (samples,), memory-mapped; None if missing or damaged."""
-    return map_array(waveform_path(folder, sample_rate), np.float32, (None,))
+@dataclass(frozen=True)
+class _Checked:
+    """Header of a file whose values match its checksum."""
+
+    state: tuple[int, int, int]  # inode, size and time of change when it was checked
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int  # of the values, in bytes
 
 
-def map_frames(folder: Path, sampling: FrameSampling) -> U8 | None:
-    """Return frames, uint8 (windows * n_frames, size, size, 3), mapped; None if not intact."""
-    size = sampling.size
-    array = map_array(frames_path(folder, sampling), np.uint8, (None, size, size, 3))
-    whole = array is not None and len(array) and len(array) % sampling.n_frames == 0
-    return array if whole else None
+# Training opens the same files in each epoch: their headers are read only once.
+_checked: dict[Path, _Checked] = {}
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write a ``.npy`` file with a checksum atomically; an empty array is a `ValueError`."""
+    if array.size == 0:
+        raise ValueError(f"{path.name}: an array of shape {array.shape} is empty")
+    source, array = array, np.ascontiguousarray(array)
+    checksum = 0
+    with replacing(path, error=ExtractError, kept=_KEPT, durable=False) as temp:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temp.open("wb") as file:
+            header = np.lib.format.header_data_from_array_1_0(array)
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in _parts(array):
+                file.write(part.data)
+                checksum = zlib.crc32(part.data, checksum)
+                release(source)
+            file.write(_TRAILER.pack(_MARK, checksum))
+
+
+def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield an array's values in order, in parts of `_PART_BYTES`; release mapped ones."""
+    flat = array.reshape(-1)
+    size = max(_PART_BYTES // array.itemsize, 1)
+    for first in range(0, len(flat), size):
+        yield flat[first : first + size]
+        release(array)
+
+
+def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> NDArray[Any] | None:
+    """Map a ``.npy`` file into memory; the first time, the process verifies its checksum.
+
+    A length of None in `shape` stands for any length above 0. Returns None if the file is
+    missing or damaged, or has another type or shape.
+    """
+    try:
+        with path.open("rb") as file:
+            stat = os.fstat(file.fileno())
+            state = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+            known = _checked.get(path)
+            if known is None or known.state != state:
+                known = _check(file, state)
+            fits = len(known.shape) == len(shape) and all(
+                length > 0 if expected is None else length == expected
+                for length, expected in zip(known.shape, shape, strict=True)
+            )
+            if not fits or known.dtype != dtype:
+                return None
+            _checked[path] = known
+            return _map(file, known)
+    except (OSError, ValueError, TypeError, OverflowError, EOFError):
+        return None
+
+
+def _map(file: IO[bytes], known: _Checked) -> NDArray[Any]:
+    """Map an array like `numpy.load`, in an eighth of the time, with fewer system calls."""
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    count = math.prod(known.shape)
+    flat: NDArray[Any] = np.frombuffer(mapped, known.dtype, count, known.offset)
+    return flat.reshape(known.shape)
+
+
+def _check(file: IO[bytes], state: tuple[int, int, int]) -> _Checked:
+    """Read a file's header and verify the checksum of its values.
+
+    NumPy parses headers with Python's parser, which in concurrent threads of Python 3.11
+    sometimes raises a SystemError ("AST constructor recursion depth mismatch").
+    """
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("another version of the format")
+    header = _HEADER.fullmatch(file.read(int.from_bytes(file.read(2), "little")))
+    if header is None:
+        raise ValueError("another header")
+    dtype = np.dtype(header[1].decode("ascii"))
+    shape = tuple(int(length) for length in header[2].split(b",") if length.strip())
+    if dtype.hasobject or not math.prod(shape):
+        raise ValueError("not an array of the working cache")
+    checked = _Checked(state, dtype, shape, file.tell())
+    found = 0
+    for part in _parts(_map(file, checked)):
+        found = zlib.crc32(part.data, found)
+    file.seek(-_TRAILER.size, os.SEEK_END)
+    if _TRAILER.unpack(file.read()) != (_MARK, found):
+        raise ValueError("the values do not fit their checksum")
+    return checked
 
 
 @cache
 def decoder_versions() -> str:
     """Return the versions of the decoding libraries: a newer one may read more files."""
-    names = ("mvemo", "av", "soundfile", "opencv-python-headless")
     found = []
-    for name in names:
-        try:
+    for name in ("mvemo", "av", "soundfile", "opencv-python-headless"):
+        with suppress(metadata.PackageNotFoundError):
             found.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            continue
     return ", ".join(found)
 
 
@@ -105,8 +210,10 @@ def write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
         "versions": decoder_versions(),
     }
     values = {k: {"reason": p.reason, "missing": p.missing, **facts} for k, p in problems.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "problems.json", values, durable=False)
+    path = folder / "problems.json"
+    with replacing(path, error=ExtractError, kept=_KEPT, durable=False) as temp:
+        folder.mkdir(parents=True, exist_ok=True)
+        temp.write_text(dump_json(values), encoding="utf-8", errors="backslashreplace")
 
 
 def read_problems(folder: Path, *, failed: bool = True) -> dict[str, Problem]:

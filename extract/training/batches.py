@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvemo.extract.arrays import F32, U8
+from mvemo.extract.array_types import F32, U8
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets.parts.inputs import AudioInput, NetInput, SequenceInput, VideoInput
 from mvemo.extract.views import ViewSettings, window_starts

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mvemo.extract.arrays import F64, I64
+from mvemo.extract.array_types import F64, I64
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.batches import split_rows

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mvemo.cache.table import TEST, VALIDATION
-from mvemo.extract.arrays import I64, Mask
+from mvemo.extract.array_types import I64, Mask
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.manifests import Manifest, inner_split

@@ -5,27 +5,228 @@ from __future__ import annotations
 import atexit
 import os
 import queue
+import signal
+import subprocess
+import sys
+import tempfile
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any, TypeAlias
 
-from mvemo.extract.errors import ExtractError
-from mvemo.extract.workers.handle import Answer, Inbox, Worker, peak_memory
-from mvemo.extract.workers.interrupts import Interrupts
-from mvemo.extract.workers.process import Call, Part
+from mvemo.extract.errors import ExtractError, WorkerDied
+from mvemo.extract.workers.process import Call, Part, peak_memory, processor_seconds, receive, send
 
 # Libraries leak some memory with each clip: a worker is replaced after this many calls.
 MAX_CALLS = 1000
-# Answers that may wait in the queue; further parts make their workers wait.
+# Parts that may wait for the caller; further parts make their workers wait.
 MAX_WAITING = 16
 # If this many workers in a row end before they are ready, the next would fail, too.
 _MAX_FAILED_STARTS = 3
-# Workers without a call, and the id of the process that started them: a fork must not use them.
+# Each call sets the number of its threads itself.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # Each arena of glibc reserves 64 MiB of addresses, which the memory limit counts.
+    "MALLOC_ARENA_MAX": "4",
+}
+# Pages of 2 MiB in glibc's malloc, unless the user sets it otherwise. A new process needs some
+# 250,000 pages of 4 KiB, each of which costs microseconds.
+_DEFAULTS = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+_START = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+if not sys.path[0]:
+    del sys.path[0]
+from mvemo.extract.workers.process import serve
+serve(int(sys.argv[1]), sys.argv[2])
+"""
+# A stopped call that used the processor for at least this share of its time was in an endless
+# loop; otherwise it waited for a disk or other programs, or the computer slept.
+_BUSY_SHARE = 0.5
+# Signals of a crashed decoder; other signals come from outside.
+_CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
+# A part, or the last answer of a call: its value and its error, or None if the worker ended.
+Answer: TypeAlias = Part | tuple[Any, BaseException | None] | None
+
+
+class Worker:
+    """Process that answers one call at a time.
+
+    It imports the module `preload` before its first call, and has the variables of this process
+    and of `environment`.
+    """
+
+    def __init__(self, preload: str, environment: Mapping[str, str]) -> None:
+        self.environment = environment
+        self.n_calls = 0
+        self.ready = False  # until the process has started
+        self.call: Call | None = None
+        # Seconds that the call used before the time `_since`, which is 0 while it waits.
+        self._used, self._since = 0.0, 0.0
+        # CPU seconds of the process when the call was sent, and those of the stopped call.
+        self._processor_before = self._processor = 0.0
+        self._overdue = False
+        # Standard error, for the last words of a crashing library.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        in_main = threading.current_thread() is threading.main_thread()
+        # The system ends a worker together with the thread that started it: use the main thread.
+        parent = os.getpid() if in_main else 0
+        variables = {**_DEFAULTS, **os.environ, **_ENVIRONMENT, **environment}
+        variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _START, str(parent), preload],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=variables,
+            )
+        except OSError as error:
+            self._errors.close()
+            raise ExtractError(f"no worker process can be started: {error.strerror}") from None
+        self._calls: queue.SimpleQueue[tuple[Call, Inbox] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._talk, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """Id of the process."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """True while the process runs."""
+        return self._process.poll() is None
+
+    def start(self, call: Call, inbox: Inbox) -> None:
+        """Send a call; its answers come to `inbox`, None if the worker ends before."""
+        self.n_calls += 1
+        call = replace(call, environment={**self.environment, **call.environment})
+        self.call, self._used, self._since = call, 0.0, 0.0
+        # Output of earlier calls says nothing about this one.
+        self._errors.seek(0)
+        self._errors.truncate()
+        self._calls.put((call, inbox))
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the call exceeds its time limit."""
+        if self.call is None or not self.call.seconds or not self._since:
+            return float("inf")
+        return self._since + self.call.seconds - self._used - time.monotonic()
+
+    def end(self, *, overdue: bool = False) -> None:
+        """Kill the process."""
+        if overdue and not self._overdue:
+            self._processor = processor_seconds(self.pid) - self._processor_before
+        self._overdue = overdue
+        self._process.kill()
+
+    def close(self) -> None:
+        """Kill the process, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait()
+        self._calls.put(None)
+        with suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        self._errors.close()
+
+    def death(self) -> WorkerDied:
+        """Return an error with the reason why the process ended."""
+        code = self._process.wait()
+        seconds = self.call.seconds if self.call is not None else 0.0
+        name = signal.Signals(-code).name if code < 0 else ""
+        if self._overdue or name == "SIGALRM":
+            reason = f"reading it took longer than {seconds:.3g} s and was stopped"
+            return WorkerDied(reason, passing=self._processor < _BUSY_SHARE * seconds)
+        if name in _CRASHES:
+            line = self.last_line()
+            return WorkerDied(f"it crashes its decoder ({name}{line and ': '}{line})")
+        if name:
+            return WorkerDied(
+                f"the process that read it was killed ({name}), perhaps for lack of memory",
+                passing=True,
+            )
+        return WorkerDied(f"it ended the process that read it (exit code {code})")
+
+    def last_line(self) -> str:
+        """Return the last line on standard error, such as "double free or corruption"."""
+        self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(self._errors.tell() - 2000, 0))
+        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1][:200] if lines else ""
+
+    def _talk(self) -> None:
+        """Send calls and pass their answers on, in a thread: a slow worker does not block."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        # A closed pipe raises ValueError, here and below.
+        with suppress(EOFError, OSError, ValueError):
+            receive(self._process.stdout)
+            self.ready = True
+        while (given := self._calls.get()) is not None:
+            call, inbox = given
+            self._processor_before = processor_seconds(self.pid)
+            self._since = time.monotonic()
+            answer: Answer
+            try:
+                send(self._process.stdin, call)
+                while isinstance(answer := receive(self._process.stdout), Part):
+                    # The time limit does not count the wait for room in the inbox.
+                    self._used, self._since = self._used + time.monotonic() - self._since, 0.0
+                    inbox.put_part(self, answer)
+                    self._since = time.monotonic()
+            except (EOFError, OSError, ValueError):
+                answer = None
+            inbox.put(self, answer)
+
+
+class Inbox:
+    """Answers of the workers of one run.
+
+    A signal handler may raise in the main thread between any two steps. `queue.Queue` could then
+    keep its lock for ever; a `SimpleQueue` cannot.
+    """
+
+    def __init__(self) -> None:
+        self._answers: queue.SimpleQueue[tuple[Worker, Answer]] = queue.SimpleQueue()
+        self._room: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        for _ in range(MAX_WAITING):
+            self._room.put(True)
+
+    def put(self, worker: Worker, answer: Answer) -> None:
+        """Add an answer."""
+        self._answers.put((worker, answer))
+
+    def put_part(self, worker: Worker, part: Part) -> None:
+        """Add a part; wait until there is room."""
+        if not self._room.get():
+            self.close()
+        self.put(worker, part)
+
+    def get(self, timeout: float) -> tuple[Worker, Answer]:
+        """Take an answer; raise `queue.Empty` after `timeout` seconds."""
+        worker, answer = self._answers.get(timeout=timeout)
+        if isinstance(answer, Part):
+            self._room.put(True)
+        return worker, answer
+
+    def close(self) -> None:
+        """Let no worker wait any more."""
+        self._room.put(False)
+
+
+# Workers without a call. Each change of the list is one step, which no other thread or signal
+# interrupts.
 _idle: list[Worker] = []
-_idle_of = os.getpid()
-_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)
 
 
 @dataclass(frozen=True)
@@ -52,10 +253,7 @@ def cores() -> int:
 
 
 def run_calls(
-    calls: Sequence[Call],
-    *,
-    workers: int = 0,
-    environments: Sequence[Mapping[str, str]] = (),
+    calls: Sequence[Call], *, workers: int = 0, environments: Sequence[Mapping[str, str]] = ()
 ) -> Iterator[Outcome]:
     """Run calls in worker processes, even a single one; yield outcomes as they come.
 
@@ -77,10 +275,10 @@ def run_calls(
     count = len(environments) or workers or cores()
     run = _Run(calls, min(count, len(calls)), environments)
     try:
-        with Interrupts().handle() as interrupts:
-            for outcome in run.outcomes(interrupts):
-                # Python may have swallowed the KeyboardInterrupt.
-                if interrupts.noted:
+        with _noted_interrupts() as noted:
+            for outcome in run.outcomes():
+                # Python swallows a KeyboardInterrupt in some places.
+                if noted:
                     raise KeyboardInterrupt
                 yield outcome
     finally:
@@ -88,41 +286,54 @@ def run_calls(
         run.close()
 
 
+@contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Yield a list that gets an entry at each Ctrl-C, in the main thread."""
+    noted: list[int] = []
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield noted
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        previous(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        # A handler that was set meanwhile stays.
+        if signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, previous)
+
+
 def start_workers(
     count: int, preload: str = "", environment: Mapping[str, str] | None = None
 ) -> None:
     """Start workers until `count` are idle, before their first call; each imports `preload`."""
     wanted = environment or {}
-    while True:
-        with _lock:
-            _forget_inherited()
-            if sum(worker.environment == wanted for worker in _idle) >= count:
-                return
-            _idle.append(Worker(preload, wanted))
+    while sum(worker.environment == wanted for worker in _idle) < count:
+        _idle.append(Worker(preload, wanted))
 
 
 def stop_workers(environment: Mapping[str, str] | None = None) -> None:
     """End the idle workers of an environment; the next call starts new ones."""
-    _stop(lambda worker: worker.environment == (environment or {}))
-
-
-def worker_memory() -> int:
-    """Return the largest peak memory of the idle workers in bytes; 0 if not known."""
-    with _lock:
-        return max((peak_memory(worker.pid) for worker in _idle), default=0)
+    chosen = [worker for worker in _idle if worker.environment == (environment or {})]
+    _close([worker for worker in chosen if _claim(worker)])
 
 
 @atexit.register
 def _stop_all() -> None:
-    _stop(lambda worker: True)
+    _close([worker for worker in list(_idle) if _claim(worker)])
 
 
-def _stop(chosen: Callable[[Worker], bool]) -> None:
-    with _lock:
-        _forget_inherited()
-        stopped = [worker for worker in _idle if chosen(worker)]
-        _idle[:] = [worker for worker in _idle if worker not in stopped]
-    _close(stopped)
+def _claim(worker: Worker) -> bool:
+    """Remove a worker from the idle ones; return False if another thread was faster."""
+    with suppress(ValueError):
+        _idle.remove(worker)
+        return True
+    return False
 
 
 def _close(workers: Sequence[Worker]) -> None:
@@ -133,12 +344,9 @@ def _close(workers: Sequence[Worker]) -> None:
         worker.close()
 
 
-def _forget_inherited() -> None:
-    """Forget the workers of the process from which this one was forked."""
-    global _idle_of
-    if _idle_of != os.getpid():
-        _idle.clear()
-        _idle_of = os.getpid()
+def worker_memory() -> int:
+    """Return the largest peak memory of the idle workers in bytes; 0 if not known."""
+    return max((peak_memory(worker.pid) for worker in list(_idle)), default=0)
 
 
 class _Run:
@@ -148,25 +356,55 @@ class _Run:
         self, calls: Sequence[Call], workers: int, environments: Sequence[Mapping[str, str]]
     ) -> None:
         self._calls = calls
-        # Environments without a process, and this run's idle processes; None for shared workers.
-        self._environments = list(reversed(environments)) if environments else None
-        self._own: list[Worker] = []
         self._waiting = deque(range(len(calls)))
         self._workers = workers
-        self._inbox: Inbox = queue.Queue(MAX_WAITING)
+        # Environments without a process, and idle processes; with own environments, those are
+        # not shared with other runs.
+        self._environments = list(reversed(environments))
+        self._idle: list[Worker] = [] if environments else _idle
         self._busy: dict[Worker, int] = {}
+        self._inbox = Inbox()
         self._failed_starts = 0
 
-    def outcomes(self, interrupts: Interrupts) -> Iterator[Outcome]:
+    def outcomes(self) -> Iterator[Outcome]:
         """Yield the outcomes of all calls as they come."""
         while self._waiting or self._busy:
-            interrupts.defer()
             while self._waiting and len(self._busy) < self._workers:
-                self._give(self._take_worker())
-            outcome = self._outcome(*self._next_answer(interrupts))
-            interrupts.release()
+                worker = self._take_worker()
+                self._busy[worker] = self._waiting.popleft()
+                worker.start(self._calls[self._busy[worker]], self._inbox)
+            outcome = self._outcome(*self._next_answer())
             if outcome is not None:
                 yield outcome
+
+    def _take_worker(self) -> Worker:
+        """Return an idle worker, the most recently used one if possible, or start one."""
+        if self._idle is not _idle and self._idle:
+            return self._idle.pop()
+        environment = self._environments.pop() if self._idle is not _idle else {}
+        for worker in reversed(list(_idle)):
+            # A worker with some variables serves those who want more, but not those without any.
+            suits = bool(worker.environment) == bool(environment)
+            suits = suits and worker.environment.items() <= environment.items()
+            if suits and _claim(worker):
+                if worker.running:
+                    worker.environment = environment
+                    return worker
+                worker.close()
+        module = self._calls[self._waiting[0]].function.partition(":")[0]
+        return Worker(module, environment)
+
+    def _next_answer(self) -> tuple[Worker, Answer]:
+        """Wait for an answer; kill workers over their time limit, which gives an answer, too."""
+        while True:
+            left = min(worker.seconds_left for worker in self._busy)
+            try:
+                # Wait briefly: a worker's clock starts only when its call is sent.
+                return self._inbox.get(timeout=min(max(left, 0.0), 0.2))
+            except queue.Empty:
+                for worker in self._busy:
+                    if worker.seconds_left <= 0:
+                        worker.end(overdue=True)
 
     def _outcome(self, worker: Worker, answer: Answer) -> Outcome | None:
         """Return the outcome of an answer; None if another worker must repeat the call."""
@@ -175,91 +413,30 @@ class _Run:
         index = self._busy.pop(worker)
         if answer is not None:
             self._failed_starts = 0
-            self._put_back(worker)
+            if worker.n_calls >= MAX_CALLS:
+                self._forget(worker)
+            else:
+                self._idle.append(worker)
             return Outcome(index, *answer)
         if worker.ready:
             error = worker.death()
             self._forget(worker)
             return Outcome(index, error=error)
         self._waiting.appendleft(index)
-        self._count_failed_start(worker)
+        self._failed_starts += 1
+        line = worker.last_line() or "no message"
+        self._forget(worker)
+        if self._failed_starts >= _MAX_FAILED_STARTS:
+            raise ExtractError(f"worker processes end before they are ready: {line}")
         return None
+
+    def _forget(self, worker: Worker) -> None:
+        """Close a worker; the next one gets its environment."""
+        worker.close()
+        if self._idle is not _idle:
+            self._environments.append(worker.environment)
 
     def close(self) -> None:
         """End the workers that still have a call, and those with their own environment."""
-        _close([*self._busy, *self._own])
-        # Their threads may be waiting for room in the inbox.
-        while self._busy:
-            worker, answer = self._inbox.get()
-            if not isinstance(answer, Part):
-                self._busy.pop(worker, None)
-
-    def _take_worker(self) -> Worker:
-        """Return an idle worker, or start one."""
-        module = self._calls[self._waiting[0]].function.partition(":")[0]
-        if self._own:
-            return self._own.pop()
-        environment = self._environments.pop() if self._environments is not None else {}
-        while (worker := _take_idle(environment)) is not None:
-            if worker.running:
-                worker.environment = environment
-                return worker
-            worker.close()
-        return Worker(module, environment)
-
-    def _put_back(self, worker: Worker) -> None:
-        if self._environments is None:
-            _put_back(worker)
-        else:
-            self._own.append(worker)
-
-    def _forget(self, worker: Worker) -> None:
-        """Close a worker that has ended; the next one gets its environment."""
-        worker.close()
-        if self._environments is not None:
-            self._environments.append(worker.environment)
-
-    def _give(self, worker: Worker) -> None:
-        index = self._waiting.popleft()
-        self._busy[worker] = index
-        worker.start(self._calls[index], self._inbox)
-
-    def _next_answer(self, interrupts: Interrupts) -> tuple[Worker, Answer]:
-        """Wait for an answer; kill workers over their time limit, which gives an answer, too."""
-        while True:
-            left = min(worker.seconds_left for worker in self._busy)
-            try:
-                # Wait briefly: a worker's clock starts only when its call is sent.
-                return self._inbox.get(timeout=min(max(left, 0.0), 0.2))
-            except queue.Empty:
-                interrupts.release()
-                interrupts.defer()
-                for worker in self._busy:
-                    if worker.seconds_left <= 0:
-                        worker.end(overdue=True)
-
-    def _count_failed_start(self, worker: Worker) -> None:
-        line = worker.last_line()
-        self._forget(worker)
-        self._failed_starts += 1
-        if self._failed_starts >= _MAX_FAILED_STARTS:
-            raise ExtractError(f"worker processes end before they are ready: {line or 'no word'}")
-
-
-def _take_idle(environment: Mapping[str, str]) -> Worker | None:
-    """Return the most recently used idle worker for an environment, or None."""
-    with _lock:
-        _forget_inherited()
-        chosen = next((worker for worker in reversed(_idle) if worker.suits(environment)), None)
-        if chosen is not None:
-            _idle.remove(chosen)
-        return chosen
-
-
-def _put_back(worker: Worker) -> None:
-    """Keep a worker for the next call, unless it has answered `MAX_CALLS`."""
-    if worker.n_calls >= MAX_CALLS:
-        worker.close()
-        return
-    with _lock:
-        _idle.append(worker)
+        self._inbox.close()
+        _close([*self._busy, *([] if self._idle is _idle else self._idle)])

@@ -7,28 +7,56 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.extract.arrays import F32, Mask
-from mvemo.extract.media.checks import Problem
-from mvemo.extract.nets import AudioInput, Net, SequenceInput, input_of
+from mvemo.extract.array_types import F32, Mask
+from mvemo.extract.media.request import FrameSampling, Problem
+from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput, input_of
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore, decode_many
 from mvemo.extract.store.described import DescribedStore, describe_many
-from mvemo.extract.store.folders import NOTE
+from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.views import ViewSettings
 from mvemo.manifests import Manifest
-from mvemo.pipeline.clips.inputs import (
-    MediaDigests,
-    batches_of,
-    decode_jobs,
-    decode_request,
-    digest_media,
-    media_files,
-)
+from mvemo.pipeline.clips.media_files import MediaDigests, digest_media, media_files
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption, ClipFailed
 from mvemo.pipeline.settings import Settings
+
+
+def decode_request(plans: Sequence[NetSettings], sample_rates: Sequence[int]) -> DecodeRequest:
+    """Return one request for all nets and views; `sample_rates` (Hz) are those of descriptors."""
+    inputs = [(input_of(plan), plan.view) for plan in plans]
+    wanted = {_decoded_input(i, view) for i, view in inputs if not isinstance(i, SequenceInput)}
+    pictures = {each for each in wanted if isinstance(each, FrameSampling)}
+    rates = {each for each in wanted if not isinstance(each, FrameSampling)}
+    return DecodeRequest(
+        sample_rates=tuple(sorted({*sample_rates, *rates})),
+        pictures=tuple(sorted(pictures, key=lambda sampling: sampling.name)),
+    )
+
+
+def _decoded_input(net_input: AudioInput | VideoInput, view: ViewSettings) -> int | FrameSampling:
+    """Return the sampling rate, or the frames of all views, that a net reads."""
+    if isinstance(net_input, AudioInput):
+        return net_input.sr
+    return FrameSampling(net_input.n_frames, net_input.size, view.views, view.layout, view.rate)
+
+
+def decode_jobs(manifest: Manifest, digests: MediaDigests) -> list[DecodeJob]:
+    """Return a decode job for each clip whose file can be read."""
+    return [
+        DecodeJob(
+            clip_id=clip.clip_id,
+            path=manifest.media_path(clip),
+            content=digests.content[clip.clip_id],
+            start=clip.start,
+            duration=clip.duration,
+            stamp=digests.stamps[clip.clip_id],
+        )
+        for clip in manifest.clips
+        if clip.clip_id in digests.stamps
+    ]
 
 
 class ClipMedia:
@@ -130,7 +158,7 @@ class ClipMedia:
         """Return the length of each clip's sound in seconds; clips without sound are left out."""
         sr = max(self._store.request.sample_rates, default=0)
         return {
-            clip_id: len(self._store.waveform(clip_id, sr)) / sr
+            clip_id: len(self._store.array(clip_id, sr)) / sr
             for clip_id, row in self._rows.items()
             if sr and self._usable["audio"][row]
         }
@@ -142,7 +170,12 @@ class ClipMedia:
 
         A net of pictures needs the view of its plan, because that decided which frames exist.
         """
-        return batches_of(net, view or ViewSettings(), self.clip_of, self._store, self._sequences)
+        view, net_input, clip_of = view or ViewSettings(), net.input, self.clip_of
+        if isinstance(net_input, SequenceInput):
+            names, sequences = net_input.features, self._sequences
+            return RawBatches(lambda row: sequences.joined(clip_of[row], names), net_input, view)
+        store, wanted = self._store, _decoded_input(net_input, view)
+        return RawBatches(lambda row: store.array(clip_of[row], wanted), net_input, view)
 
     def sequence(self, clip_id: str, name: str) -> F32:
         """Return a descriptor of a clip, float32 (frames, dim)."""

@@ -1,13 +1,15 @@
-"""Clip tables of caches: a manifest's clips with their folds or their split."""
+"""Clips of caches: a manifest's clips with their folds or their split, and links to their files."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
-from mvemo.cache import ClipTable
+from mvemo.cache import Cache, ClipTable
 from mvemo.manifests import (
     Folds,
     Holdout,
@@ -16,7 +18,9 @@ from mvemo.manifests import (
     holdout_of,
     parse_fractions,
     prescribed_split,
+    read_manifest,
 )
+from mvemo.manifests.errors import ManifestError
 from mvemo.pipeline.settings import ExtractSettings
 
 
@@ -110,3 +114,62 @@ def clip_table(
         scale=manifest.scale,
         predicted_by=manifest.predicted_by,
     )
+
+
+def manifest_facts(manifest: Manifest, path: Path) -> dict[str, str]:
+    """Return the facts about a manifest that a cache keeps to find its media again."""
+    return {
+        "name": manifest.name,
+        "digest": manifest.digest,
+        "file": str(path.absolute()),
+        "root": str(Path(manifest.root).absolute()),
+    }
+
+
+def links_of_manifest(manifest: Manifest, out: Path) -> dict[str, str]:
+    """Return for each clip id a link from a page in the folder `out` to the clip's file.
+
+    Examples
+    --------
+    >>> from mvemo.manifests import Clip
+    >>> clips = (Clip("a", "my song.mp3", ("sad",), "g", start=10.0, duration=5.0),)
+    >>> manifest = Manifest("songs", "multiclass", ("sad",), clips, Path("media"))
+    >>> links_of_manifest(manifest, Path("out"))
+    {'a': '../media/my%20song.mp3#t=10,15'}
+    """
+    links = {}
+    for clip in (clip for clip in manifest.clips if clip.path):
+        path = manifest.media_path(clip).absolute()
+        try:
+            link = quote(Path(os.path.relpath(path, out.absolute())).as_posix())
+        except ValueError:
+            # The file is on another drive.
+            link = path.as_uri()
+        if clip.start or clip.duration is not None:
+            link += f"#t={clip.start:g}"
+            link += "" if clip.duration is None else f",{clip.start + clip.duration:g}"
+        links[clip.clip_id] = link
+    return links
+
+
+def links_of_cache(cache: Cache, out: Path) -> dict[str, str]:
+    """Return the links of the manifest that a cache was made from.
+
+    Empty if the manifest is not on this machine or has changed.
+    """
+    provenance = cache.provenance
+    # The runs that wrote to the cache, the last one first.
+    for run in (provenance, *provenance.get("history", ())):
+        facts = run.get("manifest")
+        if not isinstance(facts, dict):
+            continue
+        file, root = Path(str(facts.get("file", ""))), Path(str(facts.get("root", "")))
+        if facts.get("digest") != cache.table.digest or not (file.is_file() and root.is_dir()):
+            continue
+        try:
+            manifest = read_manifest(file, root=root, media=False)
+        except (ManifestError, OSError):
+            continue
+        if manifest.digest == cache.table.digest:
+            return links_of_manifest(manifest, out)
+    return {}

@@ -333,7 +333,7 @@ def import_(
           --feature vggish --modality audio
     """
     from mvemo.fuse.models import check_feature_name
-    from mvemo.pipeline.clips.media_links import manifest_facts
+    from mvemo.pipeline.clips.clip_tables import manifest_facts
 
     name = choose_spelling(("--feature", name), ("--name", old_name))
     if name is None:

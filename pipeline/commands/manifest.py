@@ -136,7 +136,7 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     if options["group_pattern"]:
         clips = with_inferred_groups(clips, options["group_pattern"])
     if any(clip.duration is not None for clip in clips.clips):
-        from mvemo.pipeline.clips.lengths import fit_segments
+        from mvemo.pipeline.clips.media_files import fit_segments
 
         clips, notes = fit_segments(clips)
         _note(notes)
@@ -179,7 +179,7 @@ def check(
         raise click.exceptions.Exit(2)
     clips = read_manifest(file, root=root, media=False)
     if not no_media and any(clip.start > 0 for clip in clips.clips):
-        from mvemo.pipeline.clips.lengths import starts_past_end
+        from mvemo.pipeline.clips.media_files import starts_past_end
 
         if past := starts_past_end(clips):
             for line in past:
@@ -314,8 +314,7 @@ def segment(
     Example:
       mvemo manifest segment clips.csv --seconds 10 --out segments.csv
     """
-    from mvemo.pipeline.clips.inputs import missing_media
-    from mvemo.pipeline.clips.lengths import clip_lengths
+    from mvemo.pipeline.clips.media_files import clip_lengths, missing_media
 
     refuse_replacing(out, force)
     clips = read_manifest(file, root=root, media=False)

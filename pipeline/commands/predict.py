@@ -218,7 +218,7 @@ def clips_and_settings(
     weights = dict(map(_net_and_file, weight_files))
 
     from mvemo.extract.media.isolated import start_readers
-    from mvemo.extract.quick_imports import imports_uncollected
+    from mvemo.extract.workers.process import imports_uncollected
 
     # The readers start while this process imports the modules below.
     start_readers()

@@ -82,7 +82,7 @@ def report(
     from mvemo.fuse.crossval.uncertainty import with_uncertainty
     from mvemo.fuse.report.files import require_other_folder
     from mvemo.fuse.report.paper import results_tables, write_paper
-    from mvemo.pipeline.clips.media_links import links_of_manifest
+    from mvemo.pipeline.clips.clip_tables import links_of_manifest
     from mvemo.pipeline.stage_two import tell_stale_model
 
     require_other_folder(out, files)

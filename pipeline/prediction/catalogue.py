@@ -16,7 +16,7 @@ from mvemo.cache.writing.lock import WriterLock
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests import Clip, Manifest
-from mvemo.pipeline.clips.inputs import digest_media
+from mvemo.pipeline.clips.media_files import digest_media
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from mvemo.extract.arrays import F64, U8
+from mvemo.extract.array_types import F64, U8
 from mvemo.pipeline.prediction.passes import Sketch
 
 if TYPE_CHECKING:

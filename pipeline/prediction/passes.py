@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.arrays import F32, F64, U8
-from mvemo.extract.media.checks import Problem
+from mvemo.extract.array_types import F32, F64, U8
 from mvemo.extract.media.isolated import stream_isolated
-from mvemo.extract.media.request import StreamRequest
+from mvemo.extract.media.request import Problem, StreamRequest
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.prediction.streams import FeatureStream, Span, StreamPlan

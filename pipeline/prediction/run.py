@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.cache.storage.files import code_version
-from mvemo.extract.media.checks import IN_WORDS, reasons_text
-from mvemo.extract.workers.handle import peak_memory
+from mvemo.extract.media.request import IN_WORDS, reasons_text
 from mvemo.extract.workers.pool import cores, worker_memory
+from mvemo.extract.workers.process import peak_memory
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.files import load_model
 from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor

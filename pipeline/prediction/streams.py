@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mvemo.extract.arrays import F32, F64, U8, Mask
+from mvemo.extract.array_types import F32, F64, U8, Mask
 from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.request import FrameSampling

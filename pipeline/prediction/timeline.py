@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.extract.errors import BadMedia, ExtractError
-from mvemo.extract.media.checks import reasons_text
+from mvemo.extract.media.request import reasons_text
 from mvemo.fuse.errors import FuseError
 from mvemo.fuse.final.files import load_model
 from mvemo.fuse.final.model import FinalModel

@@ -23,12 +23,11 @@ from mvemo.extract.training.protocols import known_nets
 from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.training.timing import PASSES, NetCost, measure_net
 from mvemo.extract.views import window_starts
-from mvemo.extract.workers.handle import peak_memory
 from mvemo.extract.workers.pool import cores, stop_workers, worker_memory
+from mvemo.extract.workers.process import peak_memory
 from mvemo.manifests.text_table import align_columns
-from mvemo.pipeline.clips.clip_media import ClipMedia
-from mvemo.pipeline.clips.inputs import decode_jobs, decode_request, digest_media
-from mvemo.pipeline.clips.lengths import clip_lengths
+from mvemo.pipeline.clips.clip_media import ClipMedia, decode_jobs, decode_request
+from mvemo.pipeline.clips.media_files import clip_lengths, digest_media
 from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.errors import BadOption

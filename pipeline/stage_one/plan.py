@@ -28,10 +28,10 @@ from mvemo.pipeline.clips.clip_tables import (
     Evaluation,
     extracted_clips,
     folds_of_table,
+    manifest_facts,
     prescribed_by,
 )
-from mvemo.pipeline.clips.inputs import media_files, missing_media
-from mvemo.pipeline.clips.media_links import manifest_facts
+from mvemo.pipeline.clips.media_files import media_files, missing_media
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance, versions

@@ -20,8 +20,7 @@ from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests import write_folds
 from mvemo.pipeline.clips.clip_media import ClipMedia
-from mvemo.pipeline.clips.inputs import same_file_notes
-from mvemo.pipeline.clips.lengths import longer_clips_note
+from mvemo.pipeline.clips.media_files import longer_clips_note, same_file_notes
 from mvemo.pipeline.console.messages import note_resumable, silenced, tell, tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings

@@ -10,7 +10,7 @@ import numpy as np
 
 from mvemo.cache import CacheWriter, FeatureSpec, RowWriter, in_half_precision
 from mvemo.cache.spec import TRAINED
-from mvemo.extract.arrays import I64, Mask
+from mvemo.extract.array_types import I64, Mask
 from mvemo.extract.descriptors import TIMES, descriptor_spec
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS

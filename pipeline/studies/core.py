@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.extract.arrays import F64, Mask
+from mvemo.extract.array_types import F64, Mask
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets import (
     SharedSettings,
@@ -29,7 +29,7 @@ from mvemo.fuse.report import published_j22
 from mvemo.fuse.report.published import comparable
 from mvemo.manifests import Folds, Manifest, folds_of, song_of
 from mvemo.pipeline.clips.clip_media import ClipMedia
-from mvemo.pipeline.clips.lengths import longer_clips_note
+from mvemo.pipeline.clips.media_files import longer_clips_note
 from mvemo.pipeline.console.messages import note_resumable, tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import ExtractSettings, Settings

@@ -105,3 +105,12 @@ def write_media(
         for packet in packets:
             container.mux(packet)
     return path
+
+
+def film(
+    path: Path, frames: int | Sequence[NDArray[np.uint8]] = 30, step: int = 40, **options: Any
+) -> Path:
+    """Write pictures that say their number, or the given ones, each shown for `step` ms."""
+    shown = [grey(i) for i in range(frames)] if isinstance(frames, int) else frames
+    times = [step * i for i in range(len(shown))]
+    return write_media(path, frames=shown, times_ms=times, **options)

@@ -1,16 +1,13 @@
 """Near-duplicates: found when re-encoded, shortened or louder; other clips are not."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from media_samples import write_media
+from media_samples import film
 
 from mvemo.extract.duplicates import (
     HOP,
@@ -28,7 +25,7 @@ from mvemo.pipeline.commands.manifest import manifest as command
 SECONDS = 8.0
 
 
-def music(seed: int, seconds: float = SECONDS, sr: int = 16000) -> np.ndarray:
+def music(seed, seconds=SECONDS, sr=16000):
     """float32 (1, samples): notes of random pitch with overtones, four a second, and noise."""
     rng = np.random.default_rng(seed)
     t = np.arange(round(seconds * sr)) / sr
@@ -42,7 +39,7 @@ def music(seed: int, seconds: float = SECONDS, sr: int = 16000) -> np.ndarray:
     return wave[None].astype(np.float32)
 
 
-def scenes(seed: int, seconds: float = SECONDS, fps: int = 8, size: int = 64) -> list[np.ndarray]:
+def scenes(seed, seconds=SECONDS, fps=8, size=64):
     """A new random picture every second, slowly growing brighter within."""
     rng = np.random.default_rng(seed)
     frames = []
@@ -54,13 +51,12 @@ def scenes(seed: int, seconds: float = SECONDS, fps: int = 8, size: int = 64) ->
     return frames
 
 
-def write(path: Path, sound: np.ndarray, frames: list[np.ndarray], **options: object) -> Path:
-    times = [125 * i for i in range(len(frames))]
-    return write_media(path, sound=sound, frames=frames, times_ms=times, **options)
+def write(path, sound, frames, **options):
+    return film(path, frames, 125, sound=sound, **options)
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     write(folder / "one.mp4", music(1), scenes(1))
     # Re-encoded: another codec, fewer and coarser pictures, a third as loud.
@@ -85,7 +81,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return Manifest("m", "multiclass", ("x", "y"), tuple(listed), folder)
 
 
-def test_copies_are_found_and_others_are_not(clips: Manifest) -> None:
+def test_copies_are_found_and_others_are_not(clips):
     search = find_duplicates(clips, workers=2)
     found = {(d.first, d.second, d.modality): d for d in search.duplicates}
     assert set(found) == {
@@ -106,7 +102,7 @@ def test_copies_are_found_and_others_are_not(clips: Manifest) -> None:
     assert [d.first for d in search.duplicates] == sorted(d.first for d in search.duplicates)
 
 
-def test_pairs_within_a_group_are_not_reported(clips: Manifest) -> None:
+def test_pairs_within_a_group_are_not_reported(clips):
     same = ("one", "again", "cut")
     grouped = replace(
         clips,
@@ -121,8 +117,8 @@ def test_pairs_within_a_group_are_not_reported(clips: Manifest) -> None:
     assert len(find_duplicates(grouped, across_groups=False).duplicates) == 9
 
 
-def test_stretches_of_one_file(clips: Manifest) -> None:
-    def of(*stretches: tuple[float, float]) -> Manifest:
+def test_stretches_of_one_file(clips):
+    def of(*stretches):
         listed = [Clip(str(s), "one.mp4", ("x",), str(s), s, d) for s, d in stretches]
         return replace(clips, clips=tuple(listed))
 
@@ -131,12 +127,12 @@ def test_stretches_of_one_file(clips: Manifest) -> None:
     assert find_duplicates(of((0.0, 4.0), (4.0, 4.0))).duplicates == ()
 
 
-def test_clips_that_cannot_be_decoded_are_reported(clips: Manifest, tmp_path: Path) -> None:
+def test_clips_that_cannot_be_decoded_are_reported(clips, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"nothing")
-    write_media(tmp_path / "quiet.mp4", frames=scenes(5, 2), times_ms=[125 * i for i in range(16)])
+    film(tmp_path / "quiet.mp4", scenes(5, 2), 125)
     names = ("bad.mp4", "none.mp4", "quiet.mp4")
     listed = tuple(Clip(n, n, ("x",), n) for n in names)
-    seen: list[bool] = []
+    seen = []
     search = find_duplicates(replace(clips, clips=listed, root=tmp_path), progress=seen.append)
     assert [(clip, what) for clip, what, _ in search.problems] == [
         ("bad.mp4", "clip"),
@@ -146,7 +142,7 @@ def test_clips_that_cannot_be_decoded_are_reported(clips: Manifest, tmp_path: Pa
     assert sorted(seen) == [False, True, True]
 
 
-def test_gain_changes_no_word() -> None:
+def test_gain_changes_no_word():
     sound = music(6, sr=SR)[0]
     words, _, audible = sound_words(sound)
     louder, _, still = sound_words(sound * np.float32(0.25))
@@ -155,7 +151,7 @@ def test_gain_changes_no_word() -> None:
     assert audible.all()
 
 
-def test_words_are_the_signs_of_band_differences() -> None:
+def test_words_are_the_signs_of_band_differences():
     """Against the definition, window by window and bit by bit."""
     sound = music(7, 1.0, SR)[0]
     size, hop = 3072, 384
@@ -176,7 +172,7 @@ def test_words_are_the_signs_of_band_differences() -> None:
         assert (int(words[n - 1]) ^ expected) & ~(1 << weakest) == 0
 
 
-def test_silence_and_empty_pictures_match_nothing() -> None:
+def test_silence_and_empty_pictures_match_nothing():
     assert not sound_words(np.zeros(4 * SR, np.float32))[2].any()
     assert len(sound_words(np.zeros(100, np.float32))[0]) == 0
     black_hashes, _ = picture_hashes(np.zeros((5, 64, 64, 3), np.uint8))
@@ -187,14 +183,14 @@ def test_silence_and_empty_pictures_match_nothing() -> None:
     assert compare_fingerprints([]) == []
 
 
-def test_still_pictures_are_one() -> None:
+def test_still_pictures_are_one():
     frames = np.array(scenes(8, 4))
     hashes, rows = picture_hashes(frames)
     assert len(hashes) == 4
     assert rows.tolist() == [0, 8, 16, 24]
 
 
-def test_pictures_that_are_cut_to_two_fifths(tmp_path: Path) -> None:
+def test_pictures_that_are_cut_to_two_fifths(tmp_path):
     """Moving pictures are taken at other moments of a cut: no more than some are alike."""
     rng = np.random.default_rng(5)
     wide = {
@@ -202,7 +198,7 @@ def test_pictures_that_are_cut_to_two_fifths(tmp_path: Path) -> None:
         for name in ("a", "b")
     }
 
-    def moving(name: str, start: float, seconds: float) -> list[np.ndarray]:
+    def moving(name, start, seconds):
         whole = wide[name].clip(0, 255).astype(np.uint8)
         lefts = 6 * np.arange(round(8 * start), round(8 * (start + seconds)))
         return [whole[:, left : left + 64] for left in lefts]
@@ -210,16 +206,13 @@ def test_pictures_that_are_cut_to_two_fifths(tmp_path: Path) -> None:
     stretches = {"whole": ("a", 0.0), "cut": ("a", 11.3), "other": ("b", 0.0)}
     for name, (source, start) in stretches.items():
         length = 12.0 if name == "cut" else 29.0
-        frames = moving(source, start, length)
-        write_media(
-            tmp_path / f"{name}.mp4", frames=frames, times_ms=[125 * i for i in range(len(frames))]
-        )
+        film(tmp_path / f"{name}.mp4", moving(source, start, length), 125)
     listed = [Clip(n, f"{n}.mp4", ("x",), n) for n in stretches]
     found = find_duplicates(Manifest("m", "multiclass", ("x",), tuple(listed), tmp_path))
     assert [(d.first, d.second) for d in found.duplicates] == [("whole", "cut")]
 
 
-def test_the_command_reports_them_and_exits_1(clips: Manifest, tmp_path: Path) -> None:
+def test_the_command_reports_them_and_exits_1(clips, tmp_path):
     few = replace(clips, clips=tuple(c for c in clips.clips if c.clip_id in ("one", "cut")))
     path = tmp_path / "few.csv"
     labelled = replace(few, clips=(few.clips[0], replace(few.clips[1], label=("x",))))
@@ -237,7 +230,7 @@ def test_the_command_reports_them_and_exits_1(clips: Manifest, tmp_path: Path) -
     assert "needs the media" in str(refused.exception)
 
 
-def test_real_videos_have_no_duplicates(shared_data: Path) -> None:
+def test_real_videos_have_no_duplicates(shared_data):
     """Four videos and two pieces of one source are five different recordings."""
     folder = shared_data / "mve" / "Train"
     files = sorted(folder.glob("*/*.mp4"))[:4]

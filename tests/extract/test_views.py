@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from media_samples import grey, index_of, sine, write_media
+from media_samples import film, index_of, sine
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.media.reading import decode_clip
@@ -57,12 +57,7 @@ def test_bad_views_are_refused(values, says):
 
 def test_frames_of_all_samplings_come_from_one_decoding(tmp_path):
     """Frame i of 28 is shown from i / 10 s on; its grey tells which it is."""
-    path = write_media(
-        tmp_path / "a.mp4",
-        frames=[grey(i) for i in range(28)],
-        times_ms=[100 * i for i in range(28)],
-        sound=sine(2.8, 16000),
-    )
+    path = film(tmp_path / "a.mp4", 28, 100, sound=sine(2.8, 16000))
     expected = {
         FrameSampling(8, 16): [1, 5, 8, 12, 15, 19, 22, 26],
         FrameSampling(4, 16, views=2): [1, 5, 8, 12, 15, 19, 22, 26],

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.encoder_folders import PREFIX, EncoderFolder, parse_entries
-from mvemo.extract.quick_imports import imports_uncollected
 from mvemo.extract.settings import NetSettings
+from mvemo.extract.workers.process import imports_uncollected
 
 if TYPE_CHECKING:
     from mvemo.extract.nets.parts.base import Net

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from mvemo.extract.arrays import I64
+from mvemo.extract.array_types import I64
 from mvemo.extract.descriptors import dim_of
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net

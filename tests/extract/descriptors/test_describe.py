@@ -17,7 +17,7 @@ from mvemo.extract.descriptors import (
     descriptor_spec,
     dim_of,
 )
-from mvemo.extract.descriptors.settings import SPECTROGRAM
+from mvemo.extract.descriptors.framing import SPECTROGRAM
 from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
 from mvemo.extract.errors import BadMedia, BadSetting
 
@@ -69,7 +69,7 @@ def test_silence_is_reported(seconds):
 
 
 def test_noise_below_the_threshold_is_silent():
-    with pytest.raises(BadMedia, match=r"-80 dB of full scale, -60 dB is the least"):
+    with pytest.raises(BadMedia, match=r"-80 dB of full scale, expected at least -60 dB"):
         describe(noise(44_100, 1e-4), SETTINGS, ["mfcc"])
     assert len(describe(noise(44_100, 1e-2), SETTINGS, ["mfcc"])["mfcc"])
 
@@ -149,7 +149,7 @@ def test_the_size_of_blocks_changes_no_value(monkeypatch):
     y = noise(60 * 100)
     y[2000:3000] = 0
     together = describe(y, SMALL, DESCRIPTORS)
-    monkeypatch.setattr("mvemo.extract.descriptors.frames.BLOCK_SAMPLES", 7 * 256)
+    monkeypatch.setattr("mvemo.extract.descriptors.framing.BLOCK_SAMPLES", 7 * 256)
     apart = describe(y, SMALL, DESCRIPTORS)
     for name in DESCRIPTORS:
         assert apart[name] == pytest.approx(together[name], rel=1e-4, abs=1e-3), name

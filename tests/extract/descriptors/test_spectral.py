@@ -7,14 +7,14 @@ import pytest
 from scipy.signal import get_window
 
 from mvemo.extract.descriptors import DescriptorSettings, describe
-from mvemo.extract.descriptors.settings import window_of
+from mvemo.extract.descriptors.framing import window_of
 from mvemo.extract.descriptors.spectral import filter_banks, octave_bands
 from mvemo.extract.mel import MelSettings, mel_filter_bank
 
 SETTINGS = DescriptorSettings()
 
 
-def noisy_glide(seconds: float = 1.0, sr: int = 44_100, seed: int = 0) -> np.ndarray:
+def noisy_glide(seconds=1.0, sr=44100, seed=0):
     """A gliding tone with harmonics in noise: no frame is silent, no band empty."""
     rng = np.random.default_rng(seed)
     t = np.arange(int(seconds * sr)) / sr
@@ -23,7 +23,7 @@ def noisy_glide(seconds: float = 1.0, sr: int = 44_100, seed: int = 0) -> np.nda
     return (0.1 * tone + 0.01 * rng.standard_normal(len(t))).astype(np.float32)
 
 
-def magnitude(y: np.ndarray, settings: DescriptorSettings = SETTINGS) -> np.ndarray:
+def magnitude(y, settings=SETTINGS):
     """librosa's spectrogram in float64, of the frames that are full."""
     return np.abs(
         librosa.stft(
@@ -89,7 +89,7 @@ def test_a_chord_has_its_pitch_classes():
 
 @pytest.mark.parametrize("htk", [False, True])
 @pytest.mark.parametrize("norm", ["slaney", "none"])
-def test_mel_bands_are_librosas(htk: bool, norm: str) -> None:
+def test_mel_bands_are_librosas(htk, norm):
     settings = MelSettings(
         sr=22050, n_fft=1024, n_mels=96, fmin=20.0, fmax=9000.0, htk=htk, norm=norm
     )
@@ -107,14 +107,14 @@ def test_mel_bands_are_librosas(htk: bool, norm: str) -> None:
 
 
 @pytest.mark.parametrize(("sr", "n_fft"), [(44100, 2048), (16000, 512)])
-def test_pitch_classes_are_librosas(sr: int, n_fft: int) -> None:
+def test_pitch_classes_are_librosas(sr, n_fft):
     settings = DescriptorSettings(sr=sr, n_fft=n_fft, hop_length=256, n_mels=40)
     expected = librosa.filters.chroma(sr=sr, n_fft=n_fft, tuning=0.0, dtype=np.float64)
     np.testing.assert_array_equal(filter_banks(settings).chroma, expected.T.astype(np.float32))
 
 
 @pytest.mark.parametrize("name", ["hann", "blackmanharris", "hamming"])
-def test_windows_are_scipys(name: str) -> None:
+def test_windows_are_scipys(name):
     np.testing.assert_array_equal(
         window_of(DescriptorSettings(window=name)), get_window(name, 2048)
     )

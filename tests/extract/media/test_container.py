@@ -1,12 +1,7 @@
 """The sound that is read from a container, and the queue of its decoder."""
 
-from __future__ import annotations
-
 import threading
-from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -15,18 +10,17 @@ import soundfile
 from av.stream import Disposition
 from media_samples import decode, sine, write_media
 
-from mvemo.extract.arrays import F32
-from mvemo.extract.media.container import BackgroundQueue
+from mvemo.extract.media.container import MAX_WAITING, background_calls
+from mvemo.extract.media.reading import stream_clip
 from mvemo.extract.media.request import StreamRequest
-from mvemo.extract.media.streaming import stream_clip
 
 SR = 16000
 
 
-def write_tracks(path: Path, tracks: Sequence[tuple[F32, int]]) -> Path:
+def write_tracks(path, tracks):
     """Sounds, float32 (1, samples), with their dispositions."""
     with av.open(str(path), "w") as container:
-        streams: list[Any] = []
+        streams = []
         for _, disposition in tracks:
             streams.append(container.add_stream("pcm_s16le", rate=SR, layout="mono"))
             streams[-1].disposition = disposition
@@ -39,9 +33,9 @@ def write_tracks(path: Path, tracks: Sequence[tuple[F32, int]]) -> Path:
     return path
 
 
-def streamed(path: Path) -> tuple[F32, list[str]]:
+def streamed(path):
     """Sound and notes of `stream_clip`."""
-    events: list[tuple[Any, ...]] = []
+    events = []
     assert stream_clip(path, StreamRequest(sample_rates=(SR,)), emit=events.append) == {}
     sound = np.concatenate([y for kind, *_, y in events if kind == "sound"])
     return sound, [values[-1] for values in events if values[0] == "note"]
@@ -62,7 +56,7 @@ LOW, HIGH, SILENT = sine(1.0, SR, 300.0), sine(1.0, SR, 3000.0), np.zeros((1, SR
     ],
     ids=["first", "default", "no commentary", "default commentary", "not silent"],
 )
-def test_one_of_several_tracks(tmp_path: Path, tracks: list[tuple[F32, int]], read: int) -> None:
+def test_one_of_several_tracks(tmp_path, tracks, read):
     path = write_tracks(tmp_path / "a.mkv", tracks)
     decoded = decode(path, sizes=())
     assert decoded.problems == {}
@@ -73,13 +67,13 @@ def test_one_of_several_tracks(tmp_path: Path, tracks: list[tuple[F32, int]], re
     assert notes == [decoded.note]
 
 
-def test_tracks_that_are_all_silent_are_missing(tmp_path: Path) -> None:
+def test_tracks_that_are_all_silent_are_missing(tmp_path):
     path = write_tracks(tmp_path / "a.mkv", [(SILENT, 0), (SILENT, 0)])
     assert decode(path, sizes=()).problems["audio"].missing
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".mka"])
-def test_channels_that_cancel_each_other(tmp_path: Path, suffix: str) -> None:
+def test_channels_that_cancel_each_other(tmp_path, suffix):
     sound = sine(1.0, SR)[0]
     path = tmp_path / f"a{suffix}"
     both = np.stack([sound, -sound])
@@ -97,35 +91,21 @@ def test_channels_that_cancel_each_other(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("threaded", [True, False])
-def test_calls_are_done_in_order(threaded: bool) -> None:
-    done: list[int] = []
-    with BackgroundQueue(threaded=threaded) as background:
-        for i in range(3 * BackgroundQueue.MAX_WAITING):
-            background.submit(done.append, i)
-    assert done == list(range(3 * BackgroundQueue.MAX_WAITING))
+def test_calls_are_done_in_order_and_their_errors_raised(threaded):
+    done, count = [], 3 * MAX_WAITING
+    with background_calls(threaded=threaded) as submit:
+        for i in range(count):
+            submit(lambda i: done.append((i, threading.get_ident())), i)
+    assert [i for i, _ in done] == list(range(count))
+    assert all((thread != threading.get_ident()) is threaded for _, thread in done)
+    with pytest.raises(ZeroDivisionError), background_calls(threaded=threaded) as submit:
+        submit(divmod, 1, 0)
 
 
-@pytest.mark.parametrize("threaded", [True, False])
-def test_a_second_thread_does_them_where_there_is_one(threaded: bool) -> None:
-    threads: list[int] = []
-    with BackgroundQueue(threaded=threaded) as background:
-        background.submit(lambda: threads.append(threading.get_ident()))
-    assert (threads[0] != threading.get_ident()) is threaded
-
-
-@pytest.mark.parametrize("threaded", [True, False])
-def test_the_error_of_a_call_is_raised(threaded: bool) -> None:
-    with (
-        pytest.raises(ZeroDivisionError),
-        BackgroundQueue(threaded=threaded) as background,
-    ):
-        background.submit(divmod, 1, 0)
-
-
-def test_an_error_of_the_decoder_is_not_hidden_by_that_of_a_call() -> None:
-    def decode() -> None:
-        with BackgroundQueue() as background:
-            background.submit(divmod, 1, 0)
+def test_an_error_of_the_decoder_is_not_hidden_by_that_of_a_call():
+    def decode():
+        with background_calls() as submit:
+            submit(divmod, 1, 0)
             raise KeyError("decoder")
 
     with pytest.raises(KeyError, match="decoder"):

@@ -1,36 +1,27 @@
 """A media file is one file of sound or video, whole and readable; others are refused by name."""
 
-from __future__ import annotations
-
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from media_samples import decode, grey, sine, write_media
+from media_samples import decode, film, grey, sine
 
 from mvemo.extract.errors import BadMedia, MediaUnavailable
-from mvemo.extract.media import audio_file, packets
-from mvemo.extract.media.checks import NO_VIDEO
+from mvemo.extract.media import audio, packets
 from mvemo.extract.media.formats import is_cut_off
-from mvemo.extract.media.probe import probe_seconds
-from mvemo.extract.media.reading import decode_clip
-from mvemo.extract.media.request import ClipRequest
-
-TIMES = [40 * i for i in range(25)]
+from mvemo.extract.media.reading import decode_clip, probe_seconds
+from mvemo.extract.media.request import NO_VIDEO
 
 
-def film(path: Path, **options: object) -> Path:
+def second(path, frames=25, **options):
     """One second of pictures and sound."""
-    frames = [grey(i) for i in range(25)]
-    given = {"frames": frames, "times_ms": TIMES, "sound": sine(1, 16000), **options}
-    return write_media(path, **given)  # type: ignore[arg-type]
+    return film(path, frames, **{"sound": sine(1, 16000), **options})
 
 
-def problems(path: Path, **asked: object) -> dict[str, str]:
-    found = decode(path, n_frames=2, sizes=(16,), **asked).problems  # type: ignore[arg-type]
+def problems(path, **asked):
+    found = decode(path, n_frames=2, sizes=(16,), **asked).problems
     return {kind: problem.reason for kind, problem in found.items()}
 
 
@@ -47,21 +38,23 @@ PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nwhole.ts\n"
         ("list.mpd", '<?xml version="1.0"?>\n<MPD></MPD>', "names other files"),
         ("list.sdp", "v=0\nm=audio 4000 RTP/AVP 0\n", "names other files"),
         ("text.mp4", "no film at all\n" * 9, "Invalid data"),
-        ("subtitles.mkv", "1\n00:00:00,000 --> 00:00:01,000\nHello\n", "is of no format"),
+        ("a.h264", None, "raw h264 stream without time stamps"),
+        ("subtitles.mkv", "1\n00:00:00,000 --> 00:00:01,000\nHello\n", "not in a supported format"),
     ],
 )
-def test_files_that_name_others_are_refused(
-    tmp_path: Path, name: str, content: str, reason: str
-) -> None:
-    film(tmp_path / "whole.ts")
+def test_files_that_name_others_are_refused(tmp_path, name, content, reason):
+    second(tmp_path / "whole.ts")
     path = tmp_path / name
-    path.write_text(content)
+    if content is None:
+        second(path, sound=None)
+    else:
+        path.write_text(content)
     for read in (decode_clip, probe_seconds):
         with pytest.raises(BadMedia, match=reason):
-            read(path)  # type: ignore[operator]
+            read(path)
 
 
-def test_pictures_and_patterns_of_pictures_are_refused(tmp_path: Path) -> None:
+def test_pictures_and_patterns_of_pictures_are_refused(tmp_path):
     import cv2
 
     for name in ("img0.png", "img1.png", "img%d.png", "a.jpg", "a.bmp", "a.webp"):
@@ -77,37 +70,28 @@ def test_pictures_and_patterns_of_pictures_are_refused(tmp_path: Path) -> None:
         decode_clip(tmp_path / "huge.mp4")
 
 
-def test_pictures_larger_than_the_limit_are_not_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_larger_than_the_limit_are_not_decoded(tmp_path, monkeypatch):
     canvas = b"GIF89a\xff\xff\xff\xff\x80\0\0" + bytes(6)
     (tmp_path / "a.gif").write_bytes(canvas + b",\0\0\0\0\1\0\1\0\0\2\2D\1\0;")
     reason = problems(tmp_path / "a.gif")["video"]
     assert "decodes" in reason or "65535 x 65535 pixels" in reason
-    path = film(tmp_path / "a.mp4")
+    path = second(tmp_path / "a.mp4")
     monkeypatch.setattr(packets, "MAX_PIXELS", 80 * 64 - 1)
     assert "80 x 64 pixels" in problems(path)["video"]
     monkeypatch.setattr(packets, "MAX_PIXELS", 4 * 80 * 64)
     assert problems(path) == {}
 
 
-def test_raw_streams_say_so(tmp_path: Path) -> None:
-    path = film(tmp_path / "a.h264", sound=None)
-    for read in (decode_clip, probe_seconds):
-        with pytest.raises(BadMedia, match="raw h264 stream without time stamps"):
-            read(path)  # type: ignore[operator]
-
-
-def test_encrypted_files_say_so(tmp_path: Path) -> None:
+def test_encrypted_files_say_so(tmp_path):
     options = {
         "encryption_scheme": "cenc-aes-ctr",
         "encryption_key": "0" * 32,
         "encryption_kid": "1" * 32,
     }
-    path = film(tmp_path / "a.mp4", container_options=options)
+    path = second(tmp_path / "a.mp4", container_options=options)
     with pytest.raises(BadMedia, match="is encrypted"):
         decode_clip(path)
-    plain = film(tmp_path / "b.mp4").read_bytes()
+    plain = second(tmp_path / "b.mp4").read_bytes()
     (tmp_path / "c.mp4").write_bytes(plain.replace(b"avc1", b"drmi").replace(b"mp4a", b"drms"))
     with pytest.raises(BadMedia, match="is encrypted"):
         decode_clip(tmp_path / "c.mp4")
@@ -121,13 +105,13 @@ def test_encrypted_files_say_so(tmp_path: Path) -> None:
         ("a.avi", {"codec": "mpeg4", "audio_codec": "pcm_s16le"}),
         ("a.webm", {"codec": "libvpx", "audio_codec": "libopus", "sr": 48000}),
         ("a.mp4", {"container_options": {"movflags": "frag_keyframe+empty_moov"}, "gop": 5}),
-        ("a.opus", {"frames": [], "times_ms": [], "audio_codec": "libopus", "sr": 48000}),
+        ("a.opus", {"frames": 0, "audio_codec": "libopus", "sr": 48000}),
         ("a.ts", {}),
     ],
 )
-def test_half_a_file_is_cut_off(tmp_path: Path, name: str, options: dict[str, object]) -> None:
+def test_half_a_file_is_cut_off(tmp_path, name, options):
     sound = sine(3, 48000) if "sr" in options else sine(1, 16000)
-    whole = film(tmp_path / name, sound=sound, **options)
+    whole = second(tmp_path / name, sound=sound, **options)
     assert set(problems(whole)) <= {"video"}
     data = whole.read_bytes()
     half = tmp_path / f"half{whole.suffix}"
@@ -139,10 +123,10 @@ def test_half_a_file_is_cut_off(tmp_path: Path, name: str, options: dict[str, ob
     assert "audio" not in problems(half, duration=0.2)
 
 
-def test_a_recording_of_a_broadcast_may_end_anywhere(tmp_path: Path) -> None:
+def test_a_recording_of_a_broadcast_may_end_anywhere(tmp_path):
     """It begins anywhere, too."""
     frames = [np.random.default_rng(i).integers(0, 255, (64, 80, 3), np.uint8) for i in range(25)]
-    data = film(tmp_path / "a.ts", frames=frames).read_bytes()
+    data = second(tmp_path / "a.ts", frames=frames).read_bytes()
     packets_ = [data[at : at + 188] for at in range(0, len(data), 188)]
     pictures = next(at for at, p in enumerate(packets_) if p[1:3] == b"\x41\x00")
     inside = b"".join(packets_[: pictures + 3])
@@ -154,7 +138,7 @@ def test_a_recording_of_a_broadcast_may_end_anywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["aiff", "au", "w64", "caf"])
-def test_half_a_sound_file_is_cut_off(tmp_path: Path, ending: str) -> None:
+def test_half_a_sound_file_is_cut_off(tmp_path, ending):
     whole, half = tmp_path / f"a.{ending}", tmp_path / f"b.{ending}"
     soundfile.write(whole, sine(1, 16000)[0], 16000)
     data = whole.read_bytes()
@@ -165,10 +149,10 @@ def test_half_a_sound_file_is_cut_off(tmp_path: Path, ending: str) -> None:
 
 @pytest.mark.parametrize(("ending", "codec"), [("aac", "aac"), ("ac3", "ac3"), ("eac3", "eac3")])
 @pytest.mark.parametrize("sr", [44100, 48000])
-def test_a_raw_stream_ends_with_a_frame(tmp_path: Path, ending: str, codec: str, sr: int) -> None:
+def test_a_raw_stream_ends_with_a_frame(tmp_path, ending, codec, sr):
     path = tmp_path / f"a.{ending}"
     sound = sine(1, sr)
-    film(path, frames=[], times_ms=[], audio_codec=codec, sound=sound, sr=sr)
+    second(path, frames=0, audio_codec=codec, sound=sound, sr=sr)
     assert "audio" not in problems(path)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2 + 3])
@@ -180,8 +164,8 @@ def test_a_raw_stream_ends_with_a_frame(tmp_path: Path, ending: str, codec: str,
     assert not is_cut_off(path, ending)
 
 
-def test_sound_that_begins_late_is_whole(tmp_path: Path) -> None:
-    path = film(tmp_path / "a.mp4", sound=sine(0.4, 16000), sound_at=0.6)
+def test_sound_that_begins_late_is_whole(tmp_path):
+    path = second(tmp_path / "a.mp4", sound=sine(0.4, 16000), sound_at=0.6)
     decoded = decode(path, duration=1.0, n_frames=2, sizes=(16,))
     assert decoded.problems == {}
     wave = decoded.waveforms[16000]
@@ -189,9 +173,9 @@ def test_sound_that_begins_late_is_whole(tmp_path: Path) -> None:
     assert np.abs(wave[:8000]).max() == 0 < np.abs(wave[10000:]).max()
 
 
-def test_sound_with_gaps_is_not_whole(tmp_path: Path) -> None:
+def test_sound_with_gaps_is_not_whole(tmp_path):
     """Whether or not the file states its length."""
-    whole = film(tmp_path / "a.mkv", audio_codec="pcm_s16le")
+    whole = second(tmp_path / "a.mkv", audio_codec="pcm_s16le")
     data = bytearray(whole.read_bytes())
     data[len(data) // 4 : 3 * len(data) // 4] = bytes(3 * len(data) // 4 - len(data) // 4)
     (tmp_path / "b.mkv").write_bytes(data)
@@ -201,25 +185,23 @@ def test_sound_with_gaps_is_not_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("samples", "reason"),
     [
-        (12000 * sine(1, 16000)[0], "samples are up to 6000, where full scale is 1"),
-        (9.0 * sine(1, 16000)[0], "samples are up to 4.5, where full scale is 1"),
+        (12000 * sine(1, 16000)[0], "samples reach 6000, expected a full scale of 1"),
+        (9.0 * sine(1, 16000)[0], "samples reach 4.5, expected a full scale of 1"),
         (np.full(16000, 0.3), "silent: all samples are 0.3"),
         (np.where(np.arange(999) == 5, np.inf, 0.1), "1 samples are not finite"),
     ],
 )
-def test_sound_of_another_scale_or_without_any_is_refused(
-    tmp_path: Path, samples: np.ndarray, reason: str
-) -> None:
+def test_sound_of_another_scale_or_without_any_is_refused(tmp_path, samples, reason):
     soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
     assert problems(tmp_path / "a.wav")["audio"].startswith(reason)
 
 
-def test_sound_that_overshoots_full_scale_stays_as_it_is(tmp_path: Path) -> None:
+def test_sound_that_overshoots_full_scale_stays_as_it_is(tmp_path):
     soundfile.write(tmp_path / "a.wav", 6.0 * sine(1, 16000)[0], 16000, subtype="FLOAT")
     assert decode_clip(tmp_path / "a.wav").waveforms[16000].max() == pytest.approx(3.0)
 
 
-def wav(path: Path, sr: int, n_samples: int = 800) -> Path:
+def wav(path, sr, n_samples=800):
     """A file that states a sampling rate."""
     soundfile.write(path, sine(n_samples / 8000, 8000)[0], 8000)
     data = bytearray(path.read_bytes())
@@ -228,17 +210,11 @@ def wav(path: Path, sr: int, n_samples: int = 800) -> Path:
     return path
 
 
-def test_rates_that_leave_nothing_or_too_much(tmp_path: Path) -> None:
+def test_rates_that_leave_nothing_or_too_much(tmp_path):
     reason = problems(wav(tmp_path / "a.wav", 2**31 - 1))["audio"]
-    assert reason == "800 samples at 2147483647 Hz give none at 16000 Hz"
+    assert reason == "too short: 800 samples at 2147483647 Hz give 0 samples at 16000 Hz"
     reason = problems(wav(tmp_path / "b.wav", 1, 40000))["audio"]
-    assert reason.startswith("more than 0 samples at 1 Hz: at [16000] Hz they take over 1.5 GiB")
-
-
-@pytest.mark.parametrize("asked", [{"start": 1e16}, {"duration": 1e308}, {"start": float("nan")}])
-def test_impossible_stretches_are_refused(asked: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="must be"):
-        ClipRequest(**asked)
+    assert reason.startswith("too long: more than 0 samples at 1 Hz take over 1.5 GiB at ")
 
 
 @pytest.mark.parametrize(
@@ -252,14 +228,12 @@ def test_impossible_stretches_are_refused(asked: dict[str, float]) -> None:
         (OverflowError("too large"), BadMedia),
     ],
 )
-def test_whatever_a_decoder_raises_is_ours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception]
-) -> None:
-    def fail(*_: object) -> None:
+def test_whatever_a_decoder_raises_is_ours(tmp_path, monkeypatch, error, kind):
+    def fail(*_):
         raise error
 
-    path = film(tmp_path / "a.mp4", sound=None)
-    monkeypatch.setattr("mvemo.extract.media.reading.decode_container", fail)
+    path = second(tmp_path / "a.mp4", sound=None)
+    monkeypatch.setattr("mvemo.extract.media.container.decode_container", fail)
     with pytest.raises(kind) as caught:
         decode_clip(path)
     assert str(caught.value).startswith(f"{path}: ")
@@ -275,14 +249,14 @@ FAULTS = {
     "flac_lie.flac": "cut off: 2.0 of 4294967.3 s",
     "gap100h.mkv": "the time stamps of the sound jump from 1.0 to 360000 s",
     "gap1e7.mkv": "the time stamps of the sound jump from 1.0 to 10000000 s",
-    "wav_srhuge.wav": "give none at 16000 Hz",
+    "wav_srhuge.wav": "give 0 samples at 16000 Hz",
     "playlist.mp4": "names other files",
     "live.m3u8": "names other files",
 }
 
 
 @pytest.mark.parametrize(("name", "reason"), FAULTS.items())
-def test_media_files_that_once_ended_a_run(shared_data: Path, name: str, reason: str) -> None:
+def test_media_files_that_once_ended_a_run(shared_data, name, reason):
     path = shared_data / "faults" / name
     try:
         told = list(problems(path).values())
@@ -292,20 +266,18 @@ def test_media_files_that_once_ended_a_run(shared_data: Path, name: str, reason:
     assert bool(reason) == (told != [NO_VIDEO.reason])
 
 
-def test_many_channels_are_read_a_block_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_channels_are_read_a_block_at_a_time(tmp_path, monkeypatch):
     path = tmp_path / "a.flac"
     soundfile.write(path, sine(1, 16000, channels=8).T, 16000)
     whole = decode_clip(path).waveforms[16000]
-    sizes: list[int] = []
+    sizes = []
     read = soundfile.SoundFile.read
 
-    def noted(file: soundfile.SoundFile, frames: int, **options: object) -> np.ndarray:
+    def noted(file, frames, **options):
         sizes.append(frames * file.channels)
         return read(file, frames, **options)
 
     monkeypatch.setattr(soundfile.SoundFile, "read", noted)
-    monkeypatch.setattr(audio_file, "_BLOCK", 8 * 1000)
+    monkeypatch.setattr(audio, "_BLOCK", 8 * 1000)
     np.testing.assert_array_equal(decode_clip(path).waveforms[16000], whole)
     assert max(sizes) == 8 * 1000

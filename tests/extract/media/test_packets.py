@@ -1,31 +1,26 @@
 """Threads of decoders, and the time stamps of packets."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import av
 import numpy as np
 import pytest
 import soundfile
-from media_samples import decode, grey, index_of, sine, write_media
+from media_samples import decode, film, grey, index_of, sine, write_media
 
 from mvemo.extract.media.packets import Packets, thread_decoders
-from mvemo.extract.media.probe import probe_seconds
+from mvemo.extract.media.reading import probe_seconds
 
 
-def stream(kind: str, width: int = 0, height: int = 0) -> SimpleNamespace:
+def stream(kind, width=0, height=0):
     return SimpleNamespace(type=kind, codec_context=SimpleNamespace(width=width, height=height))
 
 
 @pytest.mark.parametrize(
     ("threads", "small", "large"), [(0, 0, 0), (1, 1, 1), (2, 1, 2), (3, 3, 3)]
 )
-def test_two_threads_are_for_large_pictures(threads: int, small: int, large: int) -> None:
+def test_two_threads_are_for_large_pictures(threads, small, large):
     sound = SimpleNamespace(type="audio", codec_context=SimpleNamespace())
     streams = [stream("video", 640, 360), stream("video", 1280, 720), sound]
     thread_decoders(streams, threads)
@@ -34,25 +29,17 @@ def test_two_threads_are_for_large_pictures(threads: int, small: int, large: int
 
 
 @pytest.mark.parametrize("threads", [0, 2, 4])
-def test_pictures_do_not_depend_on_threads(tmp_path: Path, threads: int) -> None:
-    times = [40 * i for i in range(30)]
-    path = write_media(tmp_path / "a.mp4", frames=[grey(i) for i in range(30)], times_ms=times)
+def test_pictures_do_not_depend_on_threads(tmp_path, threads):
+    path = film(tmp_path / "a.mp4")
     one = decode(path, sample_rates=(), sizes=(16,), threads=1).frames[16]
     many = decode(path, sample_rates=(), sizes=(16,), threads=threads).frames[16]
     assert np.array_equal(one, many)
 
 
-def part(path: Path, grey_from: int, hertz: float, **options: Any) -> bytes:
+def part(path, grey_from, hertz, **options):
     """A second of pictures and sound."""
-    write_media(
-        path,
-        frames=[grey(grey_from + i // 5) for i in range(25)],
-        times_ms=[40 * i for i in range(25)],
-        sound=sine(1.0, 48000, hertz),
-        sr=48000,
-        **options,
-    )
-    return path.read_bytes()
+    frames = [grey(grey_from + i // 5) for i in range(25)]
+    return film(path, frames, sound=sine(1.0, 48000, hertz), sr=48000, **options).read_bytes()
 
 
 VOB = {"codec": "mpeg2video", "audio_codec": "ac3", "time_base": Fraction(1, 25)}
@@ -61,9 +48,7 @@ VOB = {"codec": "mpeg2video", "audio_codec": "ac3", "time_base": Fraction(1, 25)
 @pytest.mark.parametrize(
     ("suffix", "options"), [(".ts", {}), (".vob", VOB), (".mkv", {})], ids=["ts", "vob", "mkv"]
 )
-def test_joined_recordings_are_read_one_after_the_other(
-    tmp_path: Path, suffix: str, options: dict[str, Any]
-) -> None:
+def test_joined_recordings_are_read_one_after_the_other(tmp_path, suffix, options):
     first = part(tmp_path / f"a{suffix}", 0, 500.0, **options)
     second = part(tmp_path / f"b{suffix}", 10, 2000.0, **options)
     joined = tmp_path / f"joined{suffix}"
@@ -83,7 +68,7 @@ def test_joined_recordings_are_read_one_after_the_other(
     assert 10 <= index_of(later.frames[16][0]) < 15
 
 
-def test_a_part_whose_stamps_begin_far_ahead_follows(tmp_path: Path) -> None:
+def test_a_part_whose_stamps_begin_far_ahead_follows(tmp_path):
     parts = [
         part(tmp_path / f"{i}.ts", 0, 500.0, container_options={"output_ts_offset": offset})
         for i, offset in enumerate(("0", "5000000000"))
@@ -97,7 +82,7 @@ def test_a_part_whose_stamps_begin_far_ahead_follows(tmp_path: Path) -> None:
 class Demuxed:
     """A container of one stream of packets with the given stamps in seconds."""
 
-    def __init__(self, stamps: Sequence[int]) -> None:
+    def __init__(self, stamps):
         self.format = SimpleNamespace(name="mpegts")
         stream = SimpleNamespace(index=0)
         self.streams = SimpleNamespace(video=[], audio=[stream])
@@ -106,7 +91,7 @@ class Demuxed:
             for s in stamps
         ]
 
-    def demux(self, streams: Sequence[Any]) -> list[Any]:
+    def demux(self, streams):
         return self.packets
 
 
@@ -122,14 +107,14 @@ class Demuxed:
     ],
     ids=["again", "ahead", "one back", "one ahead", "pause", "back and forth"],
 )
-def test_stamps_of_joined_parts(stamps: Sequence[int], places: Sequence[int]) -> None:
+def test_stamps_of_joined_parts(stamps, places):
     container = Demuxed(stamps)
     packets = Packets(container, container.streams.audio)
     assert [packet.pts for packet in packets] == list(places)
 
 
 @pytest.mark.parametrize("codec", ["ac3", "eac3"])
-def test_stretches_of_raw_sound_lie_where_they_are(tmp_path: Path, codec: str) -> None:
+def test_stretches_of_raw_sound_lie_where_they_are(tmp_path, codec):
     """Frames of 1,536 samples at 44.1 kHz are no whole number of the stamps' units."""
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 6 * 44100)).astype(np.float32)
     path = write_media(tmp_path / f"a.{codec}", sound=sound, sr=44100, audio_codec=codec)
@@ -139,7 +124,7 @@ def test_stretches_of_raw_sound_lie_where_they_are(tmp_path: Path, codec: str) -
     assert probe_seconds(path) == pytest.approx(len(whole) / 44100)
 
 
-def test_matroska_whose_stamps_begin_late_is_whole(tmp_path: Path) -> None:
+def test_matroska_whose_stamps_begin_late_is_whole(tmp_path):
     path = tmp_path / "a.mkv"
     options = {"output_ts_offset": "100000000", "avoid_negative_ts": "disabled"}
     whole = part(path, 0, 500.0, container_options=options)
@@ -150,7 +135,7 @@ def test_matroska_whose_stamps_begin_late_is_whole(tmp_path: Path) -> None:
     assert "cut off" in decode(path).problems["audio"].reason
 
 
-def test_half_an_mp3_with_a_large_cover_is_cut_off(tmp_path: Path) -> None:
+def test_half_an_mp3_with_a_large_cover_is_cut_off(tmp_path):
     path = tmp_path / "a.mp3"
     soundfile.write(path, sine(4.0, 16000)[0], 16000)
     sound, size = path.read_bytes(), 3 << 20

@@ -1,55 +1,62 @@
 """The working cache: nothing is decoded twice, nothing broken is read, nothing is lost."""
 
-from __future__ import annotations
-
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
-from media_samples import grey, sine, write_media
+from media_samples import film, grey, sine
 
 from mvemo.cache import content_digest
-from mvemo.extract.arrays import file_mapping
-from mvemo.extract.errors import BadMedia, ExtractError
-from mvemo.extract.media.checks import NO_VIDEO, Problem
+from mvemo.extract.array_types import file_mapping
+from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable
 from mvemo.extract.media.reading import decode_clip
-from mvemo.extract.media.request import FrameSampling
-from mvemo.extract.store import arrays
+from mvemo.extract.media.request import NO_VIDEO, FrameSampling, Problem
 from mvemo.extract.store import decoded as store_module
+from mvemo.extract.store import decoding, folders
 from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
 from mvemo.extract.store.decoding import decode_job
-from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest, stamp_of
-from mvemo.extract.workers.pool import Outcome, run_calls
-from mvemo.extract.workers.process import Call
+from mvemo.extract.store.folders import (
+    DecodeJob,
+    DecodeRequest,
+    digest_file,
+    map_array,
+    read_problems,
+    stamp_of,
+    write_array,
+)
+from mvemo.extract.workers.pool import run_calls
+from mvemo.extract.workers.process import Call, ClipLimits
 
 SMALL = FrameSampling(n_frames=4, size=16)
 LARGER, MORE = FrameSampling(n_frames=4, size=20), FrameSampling(n_frames=8, size=16)
 REQUEST = DecodeRequest(sample_rates=(16000,), pictures=(SMALL,))
+SOUND = DecodeRequest(sample_rates=(8000,))
 
 
 @pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    return write_media(
-        tmp_path / "a [1].mp4",
-        frames=[grey(i) for i in range(10)],
-        times_ms=[40 * i for i in range(10)],
-        sound=sine(0.4, 16000),
-    )
+def clip(tmp_path):
+    return film(tmp_path / "a [1].mp4", 10, sound=sine(0.4, 16000))
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[DecodeRequest]:
+def song(tmp_path):
+    soundfile.write(tmp_path / "song.wav", sine(0.5, 8000)[0], 8000)
+    return tmp_path / "song.wav"
+
+
+@pytest.fixture
+def calls(monkeypatch):
     """What workers are asked to decode."""
-    requests: list[DecodeRequest] = []
+    requests = []
 
-    def counted(calls: Sequence[Call], *, workers: int) -> Iterator[Outcome]:
+    def counted(calls, *, workers):
         requests.extend(call.arguments[2] for call in calls)
         return run_calls(calls, workers=workers)
 
@@ -57,42 +64,50 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[DecodeRequest]:
     return requests
 
 
-def job(path: Path, clip_id: str = "one", **stretch: Any) -> DecodeJob:
+def job(path, clip_id="one", **stretch):
     content = content_digest(path) if path.exists() else "0" * 64
     return DecodeJob(clip_id, path, content, **stretch)
 
 
-def decode(
-    folder: Path, *jobs: DecodeJob, request: DecodeRequest = REQUEST, workers: int = 1
-) -> tuple[DecodedStore, dict[str, dict[str, Problem]]]:
-    store = DecodedStore(folder, request)
-    found: dict[str, dict[str, Problem]] = {}
-    decode_many(store, jobs, DecodeSettings(workers), on_clip=found.__setitem__)
+def stamped(path, clip_id="one"):
+    content, stamp = digest_file(path)
+    return DecodeJob(clip_id, path, content, stamp=stamp)
+
+
+def decode(folder, *jobs, request=REQUEST, settings=None):
+    store, found = DecodedStore(folder, request), {}
+    decode_many(store, jobs, settings or DecodeSettings(1), on_clip=found.__setitem__)
     return store, found
 
 
-def test_arrays_are_those_of_the_clip(tmp_path: Path, clip: Path) -> None:
+def reasons(folder, *jobs, settings=None):
+    """The store, and for each clip why it has no sound; empty if it has."""
+    store, found = decode(folder, *jobs, request=SOUND, settings=settings)
+    return store, {clip: str(problems.get("audio", "")) for clip, problems in found.items()}
+
+
+def test_arrays_are_those_of_the_clip(tmp_path, clip):
     store, found = decode(tmp_path / "store", job(clip), job(clip, "cut", start=0.1, duration=0.2))
     assert found == {"one": {}, "cut": {}}
     for clip_id, stretch in (("one", {}), ("cut", {"start": 0.1, "duration": 0.2})):
-        decoded = decode_clip(clip, pictures=(SMALL,), **stretch)  # type: ignore[arg-type]
-        wave, frames = store.waveform(clip_id, 16000), store.frames(clip_id, SMALL)
+        decoded = decode_clip(clip, pictures=(SMALL,), **stretch)
+        wave, frames = store.array(clip_id, 16000), store.array(clip_id, SMALL)
         assert file_mapping(wave) is not None
         assert np.array_equal(wave, decoded.waveforms[16000])
         assert np.array_equal(frames, decoded.frames[SMALL])
     with pytest.raises(BadMedia, match="not in the working cache"):
-        store.frames("one", LARGER)
+        store.array("one", LARGER)
     with pytest.raises(BadMedia, match="'two'"):
-        store.waveform("two", 16000)
+        store.array("two", 16000)
 
 
-def test_nothing_is_decoded_twice(tmp_path: Path, clip: Path, calls: list[DecodeRequest]) -> None:
+def test_nothing_is_decoded_twice(tmp_path, clip, calls):
     same = clip.with_name("same.mp4")
     same.write_bytes(clip.read_bytes())
     store, found = decode(tmp_path / "store", job(clip), job(same, "two"))
     assert found == {"one": {}, "two": {}}
     assert len(calls) == 1
-    assert np.array_equal(store.frames("one", SMALL), store.frames("two", SMALL))
+    assert np.array_equal(store.array("one", SMALL), store.array("two", SMALL))
     decode(tmp_path / "store", job(clip))
     decode(tmp_path / "store", job(clip), request=DecodeRequest((16000,), ()))
     assert len(calls) == 1
@@ -107,22 +122,18 @@ def test_nothing_is_decoded_twice(tmp_path: Path, clip: Path, calls: list[Decode
     assert len(calls) == 5
 
 
-def test_a_changed_file_is_decoded_again(
-    tmp_path: Path, clip: Path, calls: list[DecodeRequest]
-) -> None:
+def test_a_changed_file_is_decoded_again(tmp_path, clip, calls):
     decode(tmp_path / "store", job(clip))
-    write_media(clip, frames=[grey(20)] * 5, times_ms=[0, 40, 80, 120, 160], sound=sine(0.2, 16000))
+    film(clip, [grey(20)] * 5, sound=sine(0.2, 16000))
     store, _ = decode(tmp_path / "store", job(clip))
     assert len(calls) == 2
-    assert store.frames("one", SMALL).min() > 120
+    assert store.array("one", SMALL).min() > 120
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "junk", "other"])
-def test_damaged_arrays_are_decoded_again(
-    tmp_path: Path, clip: Path, calls: list[DecodeRequest], damage: str
-) -> None:
+def test_damaged_arrays_are_decoded_again(tmp_path, clip, calls, damage):
     store, _ = decode(tmp_path / "store", job(clip))
-    whole = np.array(store.frames("one", SMALL))
+    whole = np.array(store.array("one", SMALL))
     (path,) = (tmp_path / "store").rglob("4x16.npy")
     data = path.read_bytes()
     path.unlink()
@@ -133,12 +144,10 @@ def test_damaged_arrays_are_decoded_again(
     store, found = decode(tmp_path / "store", job(clip))
     assert found == {"one": {}}
     assert (calls[1].sample_rates, calls[1].pictures) == ((), (SMALL,))
-    assert np.array_equal(store.frames("one", SMALL), whole)
+    assert np.array_equal(store.array("one", SMALL), whole)
 
 
-def test_problems_are_stored_and_other_clips_are_decoded(
-    tmp_path: Path, clip: Path, calls: list[DecodeRequest]
-) -> None:
+def test_problems_are_stored_and_other_clips_are_decoded(tmp_path, clip, calls):
     text = tmp_path / "text.mp4"
     text.write_text("no film")
     sound = tmp_path / "sound.wav"
@@ -150,16 +159,14 @@ def test_problems_are_stored_and_other_clips_are_decoded(
         assert found["sound"] == {"video": NO_VIDEO}
         assert set(found["text"]) == {"audio", "video"}
         assert "cannot be read as media" in found["text"]["audio"].reason
-        assert len(store.waveform("sound", 16000)) == 6400
+        assert len(store.array("sound", 16000)) == 6400
         assert len(calls) == 3
     # Who does not ask for pictures has no problem with them.
     _, found = decode(tmp_path / "store", jobs[1], request=DecodeRequest((16000,)))
     assert found == {"sound": {}}
 
 
-def test_problems_of_another_form_are_found_out_again(
-    tmp_path: Path, clip: Path, calls: list[DecodeRequest]
-) -> None:
+def test_problems_of_another_form_are_found_out_again(tmp_path, clip, calls):
     """Working caches once kept the reason alone, as text."""
     sound = tmp_path / "sound.wav"
     soundfile.write(sound, sine(0.4, 16000)[0], 16000)
@@ -175,7 +182,7 @@ def test_problems_of_another_form_are_found_out_again(
     assert calls == []
 
 
-def test_a_file_that_comes_back_is_decoded(tmp_path: Path, clip: Path) -> None:
+def test_a_file_that_comes_back_is_decoded(tmp_path, clip):
     one = job(clip)
     away = clip.rename(tmp_path / "away.mp4")
     _, found = decode(tmp_path / "store", one)
@@ -185,26 +192,26 @@ def test_a_file_that_comes_back_is_decoded(tmp_path: Path, clip: Path) -> None:
     assert decode(tmp_path / "store", one)[1] == {"one": {}}
 
 
-def test_workers_write_the_same(tmp_path: Path, clip: Path) -> None:
+def test_workers_write_the_same(tmp_path, clip):
     jobs = [job(clip, f"clip {i}", start=0.01 * i) for i in range(4)]
     (tmp_path / "text.mp4").write_text("no film")
     jobs.append(job(tmp_path / "text.mp4", "text"))
     one, found = decode(tmp_path / "one", *jobs)
-    two, found_too = decode(tmp_path / "two", *jobs, workers=2)
+    two, found_too = decode(tmp_path / "two", *jobs, settings=DecodeSettings(2))
     assert found == found_too
     assert set(found) == {j.clip_id for j in jobs}
     for j in jobs[:4]:
-        assert np.array_equal(one.frames(j.clip_id, SMALL), two.frames(j.clip_id, SMALL))
-        assert np.array_equal(one.waveform(j.clip_id, 16000), two.waveform(j.clip_id, 16000))
+        assert np.array_equal(one.array(j.clip_id, SMALL), two.array(j.clip_id, SMALL))
+        assert np.array_equal(one.array(j.clip_id, 16000), two.array(j.clip_id, 16000))
     assert not [p for p in tmp_path.rglob(".*") if p.is_file()]
 
 
-def test_a_full_disk(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any, **__: Any) -> None:
+def test_a_full_disk(tmp_path, clip, monkeypatch):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(arrays, "_parts", full)
+        patch.setattr(folders, "_parts", full)
         with pytest.raises(ExtractError, match="No space left on device") as caught:
             # What a worker does, in this process.
             decode_job(job(clip), tmp_path / "store" / "clip", REQUEST, 1)
@@ -213,12 +220,12 @@ def test_a_full_disk(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
     assert decode(tmp_path / "store", job(clip))[1] == {"one": {}}
 
 
-def test_a_store_that_cannot_be_written(tmp_path: Path, clip: Path) -> None:
+def test_a_store_that_cannot_be_written(tmp_path, clip):
     (tmp_path / "store").write_text("a file, no folder")
     for workers in (1, 2):
         jobs = [job(clip), job(clip, "two", start=0.1)]
         with pytest.raises(ExtractError, match="cannot be written"):
-            decode(tmp_path / "store", *jobs, workers=workers)
+            decode(tmp_path / "store", *jobs, settings=DecodeSettings(workers))
 
 
 INTERRUPTED = """
@@ -240,7 +247,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals a process group")
-def test_an_interrupt_stops_all_workers(tmp_path: Path, clip: Path) -> None:
+def test_an_interrupt_stops_all_workers(tmp_path, clip):
     """As a terminal does it: the signal goes to the workers too."""
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(tmp_path / "store"), str(clip)],
@@ -262,9 +269,7 @@ def test_an_interrupt_stops_all_workers(tmp_path: Path, clip: Path) -> None:
 
 
 @pytest.mark.parametrize("changed", [0, 1])
-def test_a_file_that_changes_costs_no_other_of_the_same_bytes(
-    tmp_path: Path, clip: Path, changed: int
-) -> None:
+def test_a_file_that_changes_costs_no_other_of_the_same_bytes(tmp_path, clip, changed):
     other = tmp_path / "copy.mp4"
     other.write_bytes(clip.read_bytes())
     jobs = [job(path, name, stamp=stamp_of(path)) for path, name in ((clip, "a"), (other, "b"))]
@@ -272,15 +277,175 @@ def test_a_file_that_changes_costs_no_other_of_the_same_bytes(
     store, found = decode(tmp_path / "store", *jobs)
     unchanged = "ab"[1 - changed]
     assert found[unchanged] == {}
-    assert len(store.waveform(unchanged, 16000))
+    assert len(store.array(unchanged, 16000))
 
 
-def test_notes_are_told_again(tmp_path: Path) -> None:
-    sound = sine(0.4, 16000)[0]
-    path = tmp_path / "a.wav"
-    soundfile.write(path, np.stack([sound, -sound], axis=1), 16000)
-    for _ in range(2):
-        _, found = decode(tmp_path / "store", job(path), request=DecodeRequest((16000,)))
-        assert found["one"] == {
-            NOTE: Problem("the channels cancel each other: channel 1 is read", missing=True)
-        }
+@pytest.fixture
+def instead(monkeypatch):
+    """By clip id, what a worker does in place of decoding."""
+    others = {}
+
+    def changed(calls, *, workers):
+        given = []
+        for call in calls:
+            other = others.get(call.arguments[0].clip_id, call)
+            given.append(replace(other, seconds=min(call.seconds, other.seconds or call.seconds)))
+        return run_calls(given, workers=workers)
+
+    monkeypatch.setattr(store_module, "run_calls", changed)
+    return others
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_clip_that_ends_its_worker_costs_itself(tmp_path, song, instead):
+    jobs = []
+    for i, name in enumerate(("first", "crash", "kill", "hang", "greedy", "odd", "last")):
+        soundfile.write(tmp_path / f"{name}.wav", sine(0.5, 8000, 100.0 + i)[0], 8000)
+        jobs.append(stamped(tmp_path / f"{name}.wav", name))
+    instead["crash"] = Call("signal:raise_signal", (signal.SIGSEGV,))
+    instead["kill"] = Call("signal:raise_signal", (signal.SIGKILL,))
+    instead["hang"] = Call("time:sleep", (1000,), seconds=0.2)
+    instead["greedy"] = Call("operator:mul", (b"x", 1 << 30), memory=1 << 28)
+    instead["odd"] = Call("math:sqrt", (-1.0,))
+    settings = DecodeSettings(1, ClipLimits(memory=0.25))
+    store, found = reasons(tmp_path / "store", *jobs, settings=settings)
+    assert found.pop("first") == found.pop("last") == ""
+    patterns = {
+        "crash": r"it crashes its decoder \(SIGSEGV\)",
+        "kill": r"the process that read it was killed \(SIGKILL\)",
+        "hang": r"reading it took longer than 0\.2 s",
+        "greedy": r"decoding it takes more than 0\.25 GiB of memory",
+        "odd": r"cannot be decoded: ValueError: ",
+    }
+    for name, pattern in patterns.items():
+        assert re.match(pattern, found[name]), found[name]
+    # The crash comes again; the others may pass.
+    kept = {name for name in found if read_problems(store.folder_of(name))}
+    assert kept == {"crash"}
+    instead.clear()
+    _, found = reasons(tmp_path / "store", *jobs)
+    assert [name for name, reason in found.items() if reason] == ["crash"]
+    _, found = reasons(tmp_path / "store", *jobs, settings=DecodeSettings(retry_failed=True))
+    assert not any(found.values())
+
+
+def test_workers_import_no_torch(tmp_path, song):
+    reasons(tmp_path / "store", stamped(song))
+    loaded = Call("builtins:eval", ("sorted(__import__('sys').modules)",))
+    (outcome,) = run_calls([loaded], workers=1)
+    assert "av" in outcome.result()
+    assert not {"torch", "h5py", "sklearn", "librosa"} & set(outcome.result())
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_file_that_changes_is_noticed(tmp_path, song, when, monkeypatch):
+    one = stamped(song)
+
+    def change():
+        stat = os.stat(song)
+        soundfile.write(song, -sine(0.5, 8000)[0], 8000)
+        # Size and time of change are as before.
+        os.utime(song, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    if when == "before":
+        change()
+    else:
+        real = decoding.decode_clip
+
+        def slow(*path, **asked):
+            found = real(*path, **asked)
+            change()
+            return found
+
+        monkeypatch.setattr(decoding, "decode_clip", slow)
+    folder = tmp_path / "store"
+    problems = decode_job(one, folder, SOUND, 1)
+    assert problems["audio"].passing
+    assert re.search(r"changed (after|while)", problems["audio"].reason)
+    # Neither its sound nor its problem is kept.
+    assert not folder.exists()
+    monkeypatch.undo()
+    assert decode_job(stamped(song), folder, SOUND, 1) == {}
+
+
+def test_the_same_bytes_in_a_new_file_are_no_change(tmp_path, song):
+    one = stamped(song)
+    data = song.read_bytes()
+    song.unlink()
+    song.write_bytes(data)
+    assert reasons(tmp_path / "store", one)[1] == {"one": ""}
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "song.wav")
+    with pytest.raises(OSError, match="a pipe"):
+        digest_file(tmp_path / "song.wav")
+    pipe = DecodeJob("pipe", tmp_path / "song.wav", "0" * 64)
+    assert "it is a pipe" in reasons(tmp_path / "store", pipe)[1]["pipe"]
+
+
+def test_a_failure_that_may_pass_is_not_remembered(tmp_path, song, monkeypatch):
+    def fail(*_, **__):
+        raise MediaUnavailable("cannot be read now: Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "decode_clip", fail)
+        problems = decode_job(stamped(song), tmp_path / "store", SOUND, 1)
+    reason = "cannot be read now: Too many open files"
+    assert problems == {"audio": Problem(reason, passing=True)}
+    assert read_problems(tmp_path / "store") == {}
+
+
+def test_a_remembered_failure_has_its_time_and_versions(tmp_path, monkeypatch):
+    (tmp_path / "bad.wav").write_text("no sound")
+    bad = stamped(tmp_path / "bad.wav")
+    store, found = reasons(tmp_path / "store", bad)
+    assert "cannot be read as media" in found["one"]
+    (path,) = (tmp_path / "store").rglob("problems.json")
+    saved = json.loads(path.read_text())["audio"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", saved["time"])
+    assert re.match(r"mvemo \S+, av \d", saved["versions"])
+    # What another version could not read is read again.
+    assert read_problems(store.folder_of("one"))
+    monkeypatch.setattr(folders, "decoder_versions", lambda: "mvemo 99")
+    assert not read_problems(store.folder_of("one"))
+
+
+def test_an_array_that_does_not_fit_its_checksum_is_not_read(tmp_path):
+    path = tmp_path / "a.npy"
+    write_array(path, np.arange(9, dtype=np.float32))
+    data = path.read_bytes()
+    for at in (len(data) - 1, len(data) - 14, len(data) - 30):
+        changed = bytearray(data)
+        changed[at] ^= 1
+        path.unlink()
+        path.write_bytes(changed)
+        assert map_array(path, np.float32, (None,)) is None
+    np.save(path, np.arange(9, dtype=np.float32))
+    assert map_array(path, np.float32, (None,)) is None
+    path.unlink()
+    path.write_bytes(data)
+    assert map_array(path, np.float32, (9,)) is not None
+
+
+def test_empty_arrays_are_neither_written_nor_read(tmp_path):
+    with pytest.raises(ValueError, match=r"shape \(0, 4\) is empty"):
+        write_array(tmp_path / "a.npy", np.zeros((0, 4), np.float32))
+    assert list(tmp_path.iterdir()) == []
+    np.save(tmp_path / "a.npy", np.zeros((0, 4), np.float32))
+    assert map_array(tmp_path / "a.npy", np.float32, (None, 4)) is None
+
+
+def test_arrays_are_read_without_the_parser_of_python(tmp_path, monkeypatch):
+    """It fails now and then in threads of Python 3.11, and clips are looked for by threads."""
+
+    def parse(*_):
+        raise SystemError("AST constructor recursion depth mismatch")
+
+    monkeypatch.setattr("ast.literal_eval", parse)
+    for array in (np.arange(9, dtype=np.float32), np.ones((2, 3, 3, 3), np.uint8)):
+        path = tmp_path / f"{array.ndim}.npy"
+        write_array(path, array)
+        read = map_array(path, array.dtype, array.shape)
+        assert read is not None
+        np.testing.assert_array_equal(read, array)

@@ -1,32 +1,23 @@
 """Descriptors in the working cache: only what is not there is computed."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-import pytest
 from media_samples import sine
 
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.store import described
 from mvemo.extract.store.decoded import DecodedStore
 from mvemo.extract.store.described import DescribedStore, describe_many
-from mvemo.extract.store.folders import DecodeJob, DecodeRequest
+from mvemo.extract.store.folders import DecodeJob, DecodeRequest, array_path
 from mvemo.extract.workers.pool import Outcome
-from mvemo.extract.workers.process import Call, resolve
+from mvemo.extract.workers.process import resolve
 
-SMALL: dict[str, Any] = {"sr": 8000, "n_fft": 512, "hop_length": 256, "n_mels": 16, "n_mfcc": 8}
+SMALL = {"sr": 8000, "n_fft": 512, "hop_length": 256, "n_mels": 16, "n_mfcc": 8}
 
 
-def test_a_setting_that_one_descriptor_depends_on_computes_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[set[str]] = []
+def test_a_setting_that_one_descriptor_depends_on_computes_no_other(tmp_path, monkeypatch):
+    asked = []
 
-    def here(calls: Sequence[Call], *, workers: int) -> Iterator[Outcome]:
+    def here(calls, *, workers):
         for index, call in enumerate(calls):
             asked.append(set(call.arguments[3]))
             problem = resolve(call.function)(*call.arguments)
@@ -36,7 +27,7 @@ def test_a_setting_that_one_descriptor_depends_on_computes_no_other(
     monkeypatch.setattr(described, "run_calls", here)
     decoded = DecodedStore(tmp_path, DecodeRequest((8000,)))
     decoded.assign_folder(DecodeJob("clip", tmp_path / "clip.wav", "content"))
-    path = decoded.waveform_path("clip", 8000)
+    path = array_path(decoded.folder_of("clip"), 8000)
     path.parent.mkdir(parents=True)
     np.save(path, sine(0.3, 8000)[0])
     names = ["mfcc_rp", "chroma"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mvemo.extract.arrays import F32
+from mvemo.extract.array_types import F32
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, build_net
 from mvemo.extract.training.batches import RawBatches

@@ -1,45 +1,38 @@
 """Calls in worker processes: all answers, errors as they are, and workers that die or hang."""
 
-from __future__ import annotations
-
+import gc
 import os
-import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from contextlib import suppress
 
 import pytest
 
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
-from mvemo.extract.workers import handle, pool
-from mvemo.extract.workers.pool import Outcome, run_calls, start_workers, stop_workers
-from mvemo.extract.workers.process import Call, ClipLimits
+from mvemo.extract.workers import pool
+from mvemo.extract.workers.pool import run_calls, start_workers, stop_workers
+from mvemo.extract.workers.process import Call, ClipLimits, imports_uncollected, peak_memory
 
 PID = Call("os:getpid", ())
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
 
 
-def answers(*calls: Call, workers: int = 1) -> list[Outcome]:
+def answers(*calls, workers=1):
     """In order of the calls."""
     return sorted(run_calls(calls, workers=workers), key=lambda outcome: outcome.index)
 
 
-def test_relative_paths_start_from_the_folder_of_the_caller(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_start_from_the_folder_of_the_caller(tmp_path, monkeypatch):
     before = answers(Call("os:getcwd", ()))[0].result()
     monkeypatch.chdir(tmp_path)
     assert answers(Call("os:getcwd", ()))[0].result() == str(tmp_path) != before
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_each_call_has_an_answer(workers: int) -> None:
+def test_each_call_has_an_answer(workers):
     before = signal.getsignal(signal.SIGINT)
     calls = [Call("operator:mul", (i, i)) for i in range(9)]
     found = answers(*calls, workers=workers)
@@ -48,12 +41,12 @@ def test_each_call_has_an_answer(workers: int) -> None:
     assert list(run_calls([])) == []
 
 
-def test_one_call_too_runs_in_another_process_and_workers_are_kept() -> None:
+def test_one_call_too_runs_in_another_process_and_workers_are_kept():
     first, second = answers(PID)[0].result(), answers(PID)[0].result()
     assert first == second != os.getpid()
 
 
-def test_errors_of_a_call_are_its_own() -> None:
+def test_errors_of_a_call_are_its_own():
     missing = Call("mvemo.extract.media.reading:decode_clip", ("nowhere.mp4",))
     found = answers(missing, Call("math:sqrt", (-1.0,)), PID)
     with pytest.raises(FileNotFoundError, match="no such media file"):
@@ -76,7 +69,7 @@ def test_errors_of_a_call_are_its_own() -> None:
         (Call("signal:raise_signal", (signal.SIGSTOP,), seconds=0.2), "took longer", True),
     ],
 )
-def test_a_worker_that_dies_or_hangs_costs_its_call(call: Call, reason: str, passing: bool) -> None:
+def test_a_worker_that_dies_or_hangs_costs_its_call(call, reason, passing):
     before, dead, after = answers(PID, call, PID)
     with pytest.raises(WorkerDied) as caught:
         dead.result()
@@ -86,11 +79,9 @@ def test_a_worker_that_dies_or_hangs_costs_its_call(call: Call, reason: str, pas
 
 
 @posix
-def test_a_call_that_worked_until_it_was_stopped_would_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_call_that_worked_until_it_was_stopped_would_again(monkeypatch):
     seconds = iter((5.0, 5.15))
-    monkeypatch.setattr(handle, "processor_seconds", lambda pid: next(seconds, 0.0))
+    monkeypatch.setattr(pool, "processor_seconds", lambda pid: next(seconds, 0.0))
     (dead,) = answers(Call("time:sleep", (1000,), seconds=0.2))
     with pytest.raises(WorkerDied, match=r"took longer than 0\.2 s") as caught:
         dead.result()
@@ -98,7 +89,7 @@ def test_a_call_that_worked_until_it_was_stopped_would_again(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells the memory in use")
-def test_a_call_that_asks_for_too_much_memory_fails_and_the_worker_goes_on() -> None:
+def test_a_call_that_asks_for_too_much_memory_fails_and_the_worker_goes_on():
     greedy = Call("operator:mul", (b"x", 1 << 30), memory=1 << 28)
     modest = Call("operator:mul", (b"x", 1 << 10), memory=1 << 28)
     before, failed, well, after = answers(PID, greedy, modest, PID)
@@ -109,23 +100,23 @@ def test_a_call_that_asks_for_too_much_memory_fails_and_the_worker_goes_on() -> 
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells the memory in use")
-def test_the_memory_of_a_worker_is_not_that_of_the_process_that_started_it() -> None:
+def test_the_memory_of_a_worker_is_not_that_of_the_process_that_started_it():
     stop_workers()
-    ballast = bytearray(os.urandom(1 << 20) * 300)
+    ballast = bytearray(os.urandom(1 << 20) * 150)
     answers(PID)
-    assert 0 < pool.worker_memory() < len(ballast) < handle.peak_memory(os.getpid())
+    assert 0 < pool.worker_memory() < len(ballast) < peak_memory(os.getpid())
     stop_workers()
-    assert pool.worker_memory() == handle.peak_memory(-1) == 0
+    assert pool.worker_memory() == peak_memory(-1) == 0
 
 
-def test_workers_started_ahead_take_the_next_calls() -> None:
+def test_workers_started_ahead_take_the_next_calls():
     stop_workers()
     start_workers(1)
     ahead = [worker.pid for worker in pool._idle]
     assert [outcome.result() for outcome in answers(PID, PID)] == 2 * ahead
 
 
-def test_workers_started_ahead_for_an_environment_serve_it_alone() -> None:
+def test_workers_started_ahead_for_an_environment_serve_it_alone():
     stop_workers()
     threads = {"OMP_NUM_THREADS": "3"}
     # With a variable that is known when there are calls.
@@ -149,7 +140,7 @@ def test_workers_started_ahead_for_an_environment_serve_it_alone() -> None:
         stop_workers(threads)
 
 
-def test_an_idle_worker_that_died_costs_nothing() -> None:
+def test_an_idle_worker_that_died_costs_nothing():
     answers(PID)
     (worker, *_) = pool._idle
     os.kill(worker.pid, signal.SIGTERM)
@@ -157,16 +148,14 @@ def test_an_idle_worker_that_died_costs_nothing() -> None:
     assert answers(PID)[0].result() != worker.pid
 
 
-def test_a_worker_is_replaced_after_many_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_is_replaced_after_many_calls(monkeypatch):
     stop_workers()
     monkeypatch.setattr(pool, "MAX_CALLS", 2)
     found = [outcome.result() for outcome in answers(PID, PID, PID)]
     assert found[0] == found[1] != found[2]
 
 
-def test_workers_that_cannot_start_end_the_run_in_one_line(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_workers_that_cannot_start_end_the_run_in_one_line(monkeypatch):
     stop_workers()
     with pytest.raises(ExtractError, match="end before they are ready: ModuleNotFoundError"):
         answers(Call("mvemo.nowhere:nothing", ()))
@@ -175,9 +164,9 @@ def test_workers_that_cannot_start_end_the_run_in_one_line(
         answers(PID)
 
 
-def test_calls_may_come_from_any_thread() -> None:
+def test_calls_may_come_from_any_thread():
     stop_workers()
-    found: list[Outcome] = []
+    found = []
     threads = [threading.Thread(target=lambda: found.extend(answers(PID, PID))) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -187,16 +176,14 @@ def test_calls_may_come_from_any_thread() -> None:
     assert answers(PID)[0].result() in {outcome.result() for outcome in found}
 
 
-def test_what_a_library_prints_reaches_neither_the_pipe_nor_the_terminal(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_what_a_library_prints_reaches_neither_the_pipe_nor_the_terminal(capfd):
     printed = Call("os:write", (1, b"warning: no sync\n"))
     assert answers(printed, PID)[0].result() == 17
     assert capfd.readouterr() == ("", "")
 
 
 @posix
-def test_last_words_are_those_of_the_call() -> None:
+def test_last_words_are_those_of_the_call():
     words = Call("builtins:exec", ("import os; os.write(2, b'bad chunk'); os.abort()",))
     of_another = Call("os:write", (2, b"of another clip"))
     _, silent, speaking = answers(of_another, Call("os:abort", ()), words)
@@ -204,11 +191,23 @@ def test_last_words_are_those_of_the_call() -> None:
     assert str(speaking.error) == "it crashes its decoder (SIGABRT: bad chunk)"
 
 
-def test_an_error_that_cannot_be_sent_is_told_by_its_words() -> None:
+def test_an_error_that_cannot_be_sent_is_told_by_its_words():
     call = Call("mvemo.extract.workers.process:receive", (None,))
     (found,) = answers(call)
     assert isinstance(found.error, AttributeError)
     assert not isinstance(found.error, BadMedia)
+
+
+@pytest.mark.parametrize("tunables", [None, "glibc.malloc.check=0"])
+def test_large_pages_are_asked_for_unless_the_user_sets_malloc(monkeypatch, tunables):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if tunables is not None:
+        monkeypatch.setenv("GLIBC_TUNABLES", tunables)
+    stop_workers()
+    names = [Call("os:getenv", (name,)) for name in ("GLIBC_TUNABLES", "OMP_NUM_THREADS")]
+    expected = [tunables or "glibc.malloc.hugetlb=1", "1"]
+    assert [outcome.result() for outcome in answers(*names)] == expected
+    stop_workers()
 
 
 PARTS = """
@@ -232,7 +231,7 @@ def flood(path, emit):
 
 
 @pytest.fixture
-def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def parts(tmp_path, monkeypatch):
     """Name of a module whose functions emit."""
     (tmp_path / "emitting.py").write_text(PARTS)
     monkeypatch.syspath_prepend(tmp_path)
@@ -242,9 +241,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @posix
-def test_parts_come_in_order_before_the_last_and_a_death_costs_what_would_follow(
-    parts: str,
-) -> None:
+def test_parts_come_in_order_before_the_last_and_a_death_costs_what_would_follow(parts):
     # Far longer in all than its limit, most of which the caller takes.
     count = Call(f"{parts}:count", (3, 0.01), seconds=0.4, parts=True)
     found = []
@@ -259,20 +256,23 @@ def test_parts_come_in_order_before_the_last_and_a_death_costs_what_would_follow
             last.result()
 
 
-def test_parts_wait_for_the_caller_and_their_worker_ends_with_its_interest(
-    parts: str, tmp_path: Path
-) -> None:
-    told = tmp_path / "told"
+def test_parts_wait_for_the_caller_and_their_worker_ends_with_its_interest(parts, tmp_path):
+    told, n_threads = tmp_path / "told", threading.active_count()
     outcomes = run_calls([Call(f"{parts}:flood", (str(told),), parts=True)])
     assert len(next(outcomes).value) == 1 << 17
     time.sleep(0.2)
     assert int(told.read_text()) <= pool.MAX_WAITING + 3
     outcomes.close()
     assert not pool._idle
+    # The thread that waited for room ends, too.
+    deadline = time.monotonic() + 60
+    while threading.active_count() > n_threads:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert answers(PID)[0].error is None
 
 
-def test_limits_grow_with_the_file() -> None:
+def test_limits_grow_with_the_file():
     limits = ClipLimits(seconds=10.0, memory=0.5)
     assert limits.seconds_of(0) == 10.0
     assert limits.seconds_of(300_000_000) == pytest.approx(110.0)
@@ -301,9 +301,7 @@ else:
 @posix
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("where", ["main", "thread"])
-def test_workers_end_with_the_process_that_started_them(
-    tmp_path: Path, number: signal.Signals, where: str
-) -> None:
+def test_workers_end_with_the_process_that_started_them(tmp_path, number, where):
     told = tmp_path / "pid"
     os.mkfifo(told)
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(told), where])
@@ -314,7 +312,7 @@ def test_workers_end_with_the_process_that_started_them(
     _wait_until_gone(pid)
 
 
-def _wait_until_gone(pid: int) -> None:
+def _wait_until_gone(pid):
     """Where it is not, the test does not end."""
     while True:
         try:
@@ -328,23 +326,86 @@ def _wait_until_gone(pid: int) -> None:
 
 
 @posix
-def test_an_interrupt_while_an_answer_is_taken_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupted(queue.Queue[Any]):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_an_answer_is_taken_ends_all(monkeypatch, number):
+    class Interrupted(pool.Inbox):
         """Where a signal comes at the worst moment: the answer is taken, and nobody has it."""
 
-        signals: ClassVar = [signal.SIGINT]
+        def get(self, timeout):
+            super().get(timeout)
+            signal.raise_signal(number)
 
-        def _get(self) -> Any:
-            answer = super()._get()
-            while self.signals:
-                signal.raise_signal(self.signals.pop())
-            return answer
+    class Ended(Exception):
+        """What the handler of SIGTERM raises here."""
 
-    monkeypatch.setattr(pool, "queue", SimpleNamespace(Queue=Interrupted, Empty=queue.Empty))
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    def end(*_):
+        raise Ended
+
+    stop_workers()
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: end}
+    before = {each: signal.signal(each, handler) for each, handler in handlers.items()}
     try:
-        with pytest.raises(KeyboardInterrupt):
-            list(run_calls([PID, Call("time:sleep", (60,))], workers=2))
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with monkeypatch.context() as patch:
+            patch.setattr(pool, "Inbox", Interrupted)
+            with pytest.raises((KeyboardInterrupt, Ended)):
+                list(run_calls([PID, Call("time:sleep", (60,))], workers=2))
+        assert {each: signal.getsignal(each) for each in handlers} == handlers
+        assert not pool._idle
+        assert answers(PID)[0].error is None
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@pytest.mark.parametrize("swallowed", [True, False])
+def test_an_interrupt_ends_the_calls_also_if_python_swallows_it(swallowed):
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    outcomes = run_calls([PID, PID])
+    next(outcomes)
+    try:
+        if swallowed:
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                next(outcomes)
+        else:
+            # A handler that is set meanwhile stays, and gets its signals itself.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.raise_signal(signal.SIGINT)
+            assert next(outcomes).error is None
+            outcomes.close()
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+@pytest.fixture
+def freezes(monkeypatch):
+    """Whether garbage was looked for each time that what is there was left out of it."""
+    calls = []
+    monkeypatch.setattr(gc, "freeze", lambda: calls.append(gc.isenabled()))
+    return calls
+
+
+def test_garbage_is_not_looked_for_within_alone(monkeypatch, freezes):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "torch")
+    enabled = []
+
+    def fail():
+        with imports_uncollected():
+            enabled.append(gc.isenabled())
+            raise ModuleNotFoundError
+
+    with pytest.raises(ModuleNotFoundError):
+        fail()
+    assert enabled == [False]
+    assert gc.isenabled()
+    assert freezes == [False]
+
+
+def test_nothing_is_done_where_torch_is_there(monkeypatch, freezes):
+    monkeypatch.setitem(sys.modules, "torch", sys)
+    with imports_uncollected():
+        assert gc.isenabled()
+    assert freezes == []

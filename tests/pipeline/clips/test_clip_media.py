@@ -1,68 +1,50 @@
 """What clips have: missing modalities told from failures, and rows of every reader."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from media_samples import grey, sine, write_media
+from media_samples import film, grey, sine, write_media
 from stage_samples import TINY
 
-from mvemo.extract.settings import NetSettings
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption, ClipFailed
-from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.settings_files import load_settings
 
 FILES = ("both.mp4", "sound.m4a", "picture.mp4", "quiet.mkv", "broken.mp4", "gone.mp4", "half.mp4")
 FRAMES = [grey(i % 30) for i in range(25)]
-TIMES = [40 * i for i in range(25)]
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def manifest(tmp_path_factory):
     """A clip of each kind; half.mp4 is cut off, gone.mp4 is not there."""
     folder = tmp_path_factory.mktemp("clips")
     sound = sine(1.0, 16000)
-    write_media(folder / "both.mp4", frames=FRAMES, times_ms=TIMES, sound=sound)
+    film(folder / "both.mp4", FRAMES, sound=sound)
     write_media(folder / "sound.m4a", sound=sound)
-    write_media(folder / "picture.mp4", frames=FRAMES, times_ms=TIMES)
-    write_media(
-        folder / "quiet.mkv",
-        frames=FRAMES,
-        times_ms=TIMES,
-        sound=0 * sound,
-        audio_codec="pcm_s16le",
-    )
+    film(folder / "picture.mp4", FRAMES)
+    film(folder / "quiet.mkv", FRAMES, sound=0 * sound, audio_codec="pcm_s16le")
     (folder / "broken.mp4").write_bytes(b"no film" * 99)
-    whole = write_media(
-        folder / "half.mp4",
-        frames=np.random.default_rng(0).integers(0, 255, (25, 64, 80, 3), dtype=np.uint8),
-        times_ms=TIMES,
-        sound=sound,
-        container_options={"movflags": "faststart"},
-    ).read_bytes()
+    noise = list(np.random.default_rng(0).integers(0, 255, (25, 64, 80, 3), dtype=np.uint8))
+    options = {"movflags": "faststart"}
+    whole = film(folder / "half.mp4", noise, sound=sound, container_options=options).read_bytes()
     (folder / "half.mp4").write_bytes(whole[: len(whole) // 2])
     clips = tuple(Clip(name.split(".")[0], name, ("x",), name) for name in FILES)
     return Manifest("m", "multiclass", ("x", "y"), clips, folder)
 
 
 @pytest.fixture
-def settings() -> Settings:
+def settings():
     return load_settings("paper", [*TINY, "extract.descriptors=[]"])
 
 
-def plans_of(settings: Settings, *names: str) -> list[NetSettings]:
+def plans_of(settings, *names):
     return [settings.nets[name] for name in names]
 
 
-def test_a_missing_modality_is_no_failure_and_a_broken_file_is(
-    manifest: Manifest, settings: Settings, tmp_path: Path
-) -> None:
+def test_a_missing_modality_is_no_failure_and_a_broken_file_is(manifest, settings, tmp_path):
     music, video = plans_of(settings, "music1d"), plans_of(settings, "c3d")
     # The second time from the working cache.
     for _ in range(2):
@@ -87,9 +69,7 @@ def test_a_missing_modality_is_no_failure_and_a_broken_file_is(
         assert media.reason("sound") == "video: no video stream"
 
 
-def test_a_clip_that_is_left_with_nothing_is_a_failure(
-    manifest: Manifest, settings: Settings, tmp_path: Path
-) -> None:
+def test_a_clip_that_is_left_with_nothing_is_a_failure(manifest, settings, tmp_path):
     """Where only pictures are read, a clip without any has no row at all."""
     media = ClipMedia(manifest, settings, tmp_path, plans=plans_of(settings, "c3d"))
     assert media.missing == ()
@@ -97,9 +77,7 @@ def test_a_clip_that_is_left_with_nothing_is_a_failure(
     assert "quiet" not in {clip for clip, _, _ in media.failures}
 
 
-def test_a_modality_that_no_clip_has_is_absent(
-    manifest: Manifest, settings: Settings, tmp_path: Path
-) -> None:
+def test_a_modality_that_no_clip_has_is_absent(manifest, settings, tmp_path):
     soundfile.write(tmp_path / "quiet.wav", np.zeros(8000), 8000)
     soundfile.write(tmp_path / "a.wav", sine(1.0, 8000)[0], 8000)
     clips = (Clip("a", "a.wav", ("x",), "a"), Clip("quiet", "quiet.wav", ("y",), "b"))
@@ -112,7 +90,7 @@ def test_a_modality_that_no_clip_has_is_absent(
     assert media.failures == (("quiet", "decode:audio", "silent: all samples are 0"),)
 
 
-def test_clips_without_descriptors(manifest: Manifest, settings: Settings, tmp_path: Path) -> None:
+def test_clips_without_descriptors(manifest, settings, tmp_path):
     """Sound so soft that every frame is silent is described as such, clip by clip."""
     soundfile.write(tmp_path / "soft.wav", 3e-4 * sine(1.0, 8000)[0], 8000, subtype="FLOAT")
     soundfile.write(tmp_path / "a.wav", sine(1.0, 8000)[0], 8000)
@@ -126,15 +104,13 @@ def test_clips_without_descriptors(manifest: Manifest, settings: Settings, tmp_p
     assert media.sequence("a", "f0").shape[1] == 2
 
 
-def test_nothing_decodes(manifest: Manifest, settings: Settings, tmp_path: Path) -> None:
+def test_nothing_decodes(manifest, settings, tmp_path):
     broken = replace(manifest, clips=tuple(c for c in manifest.clips if c.clip_id == "broken"))
     with pytest.raises(BadOption, match="not one clip could be decoded; the first: broken: audio"):
         ClipMedia(broken, settings, tmp_path, plans=plans_of(settings, "music1d"))
 
 
-def test_the_first_failure_ends_the_run_when_asked(
-    manifest: Manifest, settings: Settings, tmp_path: Path
-) -> None:
+def test_the_first_failure_ends_the_run_when_asked(manifest, settings, tmp_path):
     settings = replace(settings, extract=replace(settings.extract, fail_fast=True))
     kept = replace(manifest, clips=tuple(c for c in manifest.clips if c.clip_id != "gone"))
     with pytest.raises(ClipFailed, match=r"^(broken|half): .*\(--fail-fast\)") as error:
@@ -142,9 +118,7 @@ def test_the_first_failure_ends_the_run_when_asked(
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_note_says_which_sound_is_read(
-    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_note_says_which_sound_is_read(settings, tmp_path, capsys):
     """Once for all clips that it is true of, also from the working cache."""
     sound = sine(1.0, 16000)[0]
     for name in ("a", "b"):

@@ -17,12 +17,12 @@ import torch
 from stage_samples import TINY, rewrite, run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
-from mvemo.extract.media.checks import Problem
+from mvemo.extract.media.request import Problem
 from mvemo.extract.nets import build_net
 from mvemo.extract.store.folders import Stamp
 from mvemo.extract.training import fine_tuning
 from mvemo.manifests import Clip, Manifest, folds_of, read_folds, read_manifest, write_folds
-from mvemo.pipeline.clips import inputs
+from mvemo.pipeline.clips import media_files
 from mvemo.pipeline.clips.clip_tables import extracted_clips
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one.finished import FINISHED
@@ -353,14 +353,14 @@ def test_a_file_that_may_not_be_read_is_a_failure_of_its_clip(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = sorted(demo.rglob("*.mp4"))[0]
-    real = inputs.digest_file
+    real = media_files.digest_file
 
     def refuse(path: Path) -> tuple[str, Stamp]:
         if path.name == first.name:
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr(inputs, "digest_file", refuse)
+    monkeypatch.setattr(media_files, "digest_file", refuse)
     arguments = ["extract", demo / "manifest.csv", "--work", tmp_path]
     settings = tiny_settings('extract.nets="music1d"', "nets.music1d.epochs=1")
     assert run("mvemo", *arguments, *settings) == 0

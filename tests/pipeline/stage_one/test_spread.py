@@ -13,7 +13,7 @@ from mvemo.cache import CacheError, CacheWriter, open_cache
 from mvemo.extract.errors import ExtractError, TrainingDiverged, WorkerDied
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.workers import pool
-from mvemo.extract.workers.handle import Worker
+from mvemo.extract.workers.pool import Worker
 from mvemo.manifests import read_manifest
 from mvemo.pipeline.clips.clip_tables import clip_table
 from mvemo.pipeline.console.progress import Progress

@@ -1,10 +1,11 @@
-"""A manifest's own split, kept by features that nothing is trained for."""
-
-from __future__ import annotations
+"""Splits that a manifest prescribes, in the clips of caches, and links to their files."""
 
 import json
+import re
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -14,29 +15,33 @@ from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import RunSettings
 from mvemo.manifests import Clip, Manifest, write_manifest
-from mvemo.pipeline.clips.clip_tables import extracted_clips, folds_of_table, imported_clips
+from mvemo.pipeline.clips.clip_tables import (
+    extracted_clips,
+    folds_of_table,
+    imported_clips,
+    links_of_cache,
+    links_of_manifest,
+)
 from mvemo.pipeline.settings import ExtractSettings
 
 
-def split_manifest(*names: str | None, **changes: object) -> Manifest:
+def split_manifest(*names, **changes):
     """A clip for each name of a split, each a group of its own."""
     clips = tuple(
         Clip(f"c{i:02d}", f"{i}.wav", ("ab"[i % 2],), f"g{i:02d}", split=name)
         for i, name in enumerate(names)
     )
-    return replace(Manifest("split", "multiclass", ("a", "b"), clips, Path()), **changes)  # type: ignore[arg-type]
+    return replace(Manifest("split", "multiclass", ("a", "b"), clips, Path()), **changes)
 
 
-def evaluated(features: Path, out: Path, *options: object) -> dict[str, object]:
+def evaluated(features, out, *options):
     """The metrics of `mvemo-cv`."""
     assert run("mvemo-cv", features, "--out", out, *options) == 0
-    metrics: dict[str, object] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return metrics
 
 
-def test_imported_features_are_scored_on_the_test_clips(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_imported_features_are_scored_on_the_test_clips(tmp_path, capsys):
     manifest = split_manifest(*["Train"] * 20, *["val"] * 4, *["TEST"] * 6)
     write_manifest(manifest, tmp_path / "m.csv")
     labels = np.asarray(manifest.labels)
@@ -53,16 +58,14 @@ def test_imported_features_are_scored_on_the_test_clips(
     assert "20 training, 4 validation, 6 test clips" in capsys.readouterr().out
     metrics = evaluated(features, tmp_path / "out")
     assert metrics["folds"] == 1
-    assert np.sum(metrics["models"]["x"]["confusion"]) == 6  # type: ignore[index]
+    assert np.sum(metrics["models"]["x"]["confusion"]) == 6
     # Folds that are asked for are made of all clips.
     metrics = evaluated(features, tmp_path / "folds", "--folds", 3)
     assert metrics["folds"] == 3
-    assert np.sum(metrics["models"]["x"]["confusion"]) == 30  # type: ignore[index]
+    assert np.sum(metrics["models"]["x"]["confusion"]) == 30
 
 
-def test_frozen_features_are_scored_on_the_test_clips(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_frozen_features_are_scored_on_the_test_clips(tmp_path, capsys):
     demo = tiny_demo(tmp_path / "demo")
     clips = [
         replace(c, split="test" if c.clip_id.endswith("02-1-of-1") else "train") for c in demo.clips
@@ -79,18 +82,18 @@ def test_frozen_features_are_scored_on_the_test_clips(
         assert cache.table.splits is not None
         assert np.bincount(cache.table.splits).tolist() == [6, 0, 6]
     metrics = evaluated(features, tmp_path / "out")
-    assert np.sum(metrics["models"]["c3d"]["confusion"]) == 6  # type: ignore[index]
+    assert np.sum(metrics["models"]["c3d"]["confusion"]) == 6
     capsys.readouterr()
 
 
-def test_validation_clips_are_tested_where_there_are_no_test_clips() -> None:
+def test_validation_clips_are_tested_where_there_are_no_test_clips():
     evaluation = imported_clips(split_manifest(*["train"] * 6, *["Validation"] * 4))
     assert evaluation.table.splits is not None
     assert evaluation.table.splits.tolist() == [0] * 6 + [2] * 4
     assert "its 4 validation clips are the tested ones" in evaluation.notes[0]
 
 
-def test_each_protocol_keeps_or_names_the_split() -> None:
+def test_each_protocol_keeps_or_names_the_split():
     manifest = split_manifest(*["train"] * 20, *["test"] * 6)
     frozen = extracted_clips(manifest, ExtractSettings(RunSettings(protocol="frozen")))
     assert frozen.table.splits is not None
@@ -105,7 +108,7 @@ def test_each_protocol_keeps_or_names_the_split() -> None:
     assert "--protocol holdout trains and tests on the split" in folds.notes[0]
 
 
-def test_splits_that_cannot_be_honoured_are_named() -> None:
+def test_splits_that_cannot_be_honoured_are_named():
     manifest = split_manifest(*["train"] * 20, *["test"] * 6)
     clips = [replace(clip, group=f"g{i // 3}") for i, clip in enumerate(manifest.clips)]
     leaking = replace(manifest, clips=tuple(clips))
@@ -124,7 +127,7 @@ def test_splits_that_cannot_be_honoured_are_named() -> None:
     assert "folds and a split: the folds are used" in evaluation.notes[0]
 
 
-def test_clips_of_a_cache_keep_their_folds() -> None:
+def test_clips_of_a_cache_keep_their_folds():
     manifest = split_manifest(*[None] * 30)
     table = extracted_clips(manifest, ExtractSettings()).table
     fewer = replace(manifest, clips=manifest.clips[4:])
@@ -134,3 +137,65 @@ def test_clips_of_a_cache_keep_their_folds() -> None:
     three = extracted_clips(fewer, ExtractSettings(folds=3), earlier=folds_of_table(table))
     assert three.table.k == 3
     assert folds_of_table(replace(table, k=0)) is None
+
+
+NAMES = ("a b.mp3", "javascript:alert(1).mp3", "<b>'\"&amp;.mp3", "100%#?.mp3", "音.mp3")
+
+
+@pytest.fixture
+def features(tmp_path):
+    """Noise as a feature of twenty clips of odd names."""
+    (tmp_path / "media").mkdir()
+    clips = []
+    for i in range(20):
+        name = f"{i} {NAMES[i % len(NAMES)]}"
+        (tmp_path / "media" / name).touch()
+        clips.append(Clip(f"c{i}", name, ("ab"[i % 2],), f"g{i}"))
+    manifest = Manifest("odd", "multiclass", ("a", "b"), tuple(clips), tmp_path / "media")
+    write_manifest(manifest, tmp_path / "media" / "clips.csv")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(20, 3)))
+    path = tmp_path / "features.h5"
+    listed = ("--manifest", tmp_path / "media" / "clips.csv")
+    feature = ("--feature", "x", "--modality", "audio")
+    assert run("mvemo", "cache", "import", path, tmp_path / "x.npy", *feature, *listed) == 0
+    return path
+
+
+def links(features, out):
+    """Links of the clips of a report, as a browser reads them."""
+    assert run("mvemo-cv", features, "--out", out, "--folds", 2, "--set", "fuse.n_resamples=0") == 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    found = re.findall(r'<a href="([^"#][^"]*)">c\d+</a>', page)
+    return [unescape(link) for link in found]
+
+
+def test_hard_clips_lead_to_their_files(features, tmp_path):
+    out = tmp_path / "deep" / "out"
+    found = links(features, out)
+    assert len(found) > 3
+    for link in found:
+        assert link.startswith("../../media/")
+        assert (out / unquote(link)).is_file()
+    # On another machine nothing is known of them.
+    (tmp_path / "media").rename(tmp_path / "moved")
+    assert links(features, tmp_path / "other") == []
+
+
+def test_another_manifest_of_that_name_gives_no_links(features, tmp_path):
+    path = tmp_path / "media" / "clips.csv"
+    with open_cache(features) as cache:
+        assert len(links_of_cache(cache, tmp_path)) == 20
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join(lines[:-1]) + "\n")
+        assert links_of_cache(cache, tmp_path) == {}
+        path.write_text("no manifest")
+        assert links_of_cache(cache, tmp_path) == {}
+
+
+def test_a_link_is_no_address_of_its_own(tmp_path):
+    clip = Clip("c", "javascript:alert(1)", ("a",), "g")
+    manifest = Manifest("m", "multiclass", ("a",), (clip,), tmp_path)
+    assert links_of_manifest(manifest, tmp_path) == {"c": "javascript%3Aalert%281%29"}
+    whole = replace(clip, path="s.mp3", start=1.5)
+    manifest = replace(manifest, clips=(whole,))
+    assert links_of_manifest(manifest, tmp_path) == {"c": "s.mp3#t=1.5"}

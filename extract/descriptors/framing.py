@@ -1,28 +1,34 @@
-"""Settings that decide the values of the descriptors."""
+"""Settings of the descriptors, and the frames of a waveform, without the silent ones."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import scipy
+from numpy.lib.stride_tricks import sliding_window_view
 
-from mvemo.extract.arrays import F64
-from mvemo.extract.errors import BadSetting
+from mvemo.extract.array_types import F32, F64, I64, release
+from mvemo.extract.errors import BadMedia, BadSetting
 
 # Names of settings in the first caches: new names would change the key of each descriptor.
 _RECORDED_NAMES = {"silence_db": "mute_db"}
 # Weights of the windows that are sums of cosines (Harris 1978).
-_COSINES = {
-    "hann": (0.5, 0.5),
-    "blackmanharris": (0.35875, 0.48829, 0.14128, 0.01168),
-}
+_COSINES = {"hann": (0.5, 0.5), "blackmanharris": (0.35875, 0.48829, 0.14128, 0.01168)}
 # Descriptors with the spectrogram's framing.
 SPECTROGRAM = ("spectrogram", "spectrogram_times")
 # Upper end of the formants' range in Hz, if half the sampling rate is not lower.
 FORMANT_RANGE = 5500.0
+# Sound is decoded to [-1, 1]. Powers of much larger samples would leave the range of float32.
+MAX_PEAK = 32_768.0
+# Samples of the frames processed at once: 64 frames of 2,048 samples, half a MiB, stay in a
+# core's cache.
+BLOCK_SAMPLES = 64 * 2048
+# Samples after which a mapped file is released.
+PART_SAMPLES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -112,48 +118,45 @@ class DescriptorSettings:
     contrast_min: float = 200.0
 
     def __post_init__(self) -> None:
-        self._within("sr", 4000, 384_000)
-        self._within("n_fft", 64, 1 << 16)
-        if self.n_fft % 2:
-            raise BadSetting(f"n_fft is {self.n_fft}: it must be even")
-        self._within("hop_length", 1, self.n_fft)
-        self._within("spectrogram_n_fft", 64, 1 << 16)
-        if self.spectrogram_n_fft % 2:
-            raise BadSetting(f"spectrogram_n_fft is {self.spectrogram_n_fft}: it must be even")
-        self._within("spectrogram_hop_length", 1, self.spectrogram_n_fft)
-        self._within("silence_db", -200.0, 0.0)
-        self._within("n_mels", 1, 4096)
-        self._within("n_mfcc", 1, self.n_mels)
-        self._within("lpc_order", 1, min(64, self.n_fft // 4))
-        self._within("alpha", 0.0, 1.0)
-        self._within("f0_min", 1.0, self.sr / 2)
-        if self.f0_max <= self.f0_min:
-            raise BadSetting(f"f0_max is {self.f0_max} Hz: it must be above f0_min, {self.f0_min}")
-        self._within("f0_max", 1.0, self.sr / 4)
+        ranges: dict[str, tuple[float, float]] = {
+            "sr": (4000, 384_000),
+            "n_fft": (64, 1 << 16),
+            "hop_length": (1, self.n_fft),
+            "spectrogram_n_fft": (64, 1 << 16),
+            "spectrogram_hop_length": (1, self.spectrogram_n_fft),
+            "silence_db": (-200.0, 0.0),
+            "n_mels": (1, 4096),
+            "n_mfcc": (1, self.n_mels),
+            "lpc_order": (1, min(64, self.n_fft // 4)),
+            "alpha": (0.0, 1.0),
+            "f0_min": (1.0, self.sr / 2),
+            "f0_max": (self.f0_min, self.sr / 4),
+            "f0_threshold": (0.0, 1.0),
+            "formant_order": (2, 64),
+            "n_formants": (1, self.formant_order // 2),
+            "n_bands": (1, 16),
+            "contrast_min": (1.0, self.sr / 2),
+        }
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise BadSetting(f"{name} is {value}: it must lie within {low:g} to {high:g}")
+            if name.endswith("n_fft") and value % 2:
+                raise BadSetting(f"{name} is {value}: it must be even")
         if self.lags[1] < self.lags[0] + 2:
             raise BadSetting(
                 f"f0_max is {self.f0_max} Hz: at {self.sr} Hz, frames of {self.n_fft} samples "
                 f"show periods up to {self.lags[1]} samples, {self.sr / self.lags[1]:.0f} Hz"
             )
-        self._within("f0_threshold", 0.0, 1.0)
-        self._within("formant_order", 2, 64)
-        self._within("n_formants", 1, self.formant_order // 2)
         if self.formant_bins <= self.formant_order:
             raise BadSetting(
                 f"formant_order is {self.formant_order}: frames of {self.n_fft} samples at "
                 f"{self.sr} Hz have {self.formant_bins} frequencies in the range, fewer are needed"
             )
-        self._within("n_bands", 1, 16)
-        self._within("contrast_min", 1.0, self.sr / 2)
         try:
             _window(self.window, self.n_fft)
         except (ValueError, TypeError) as error:
             raise BadSetting(f"window {self.window!r} is not known to scipy.signal") from error
-
-    def _within(self, name: str, low: float, high: float) -> None:
-        value = getattr(self, name)
-        if not low <= value <= high:
-            raise BadSetting(f"{name} is {value}: it must lie within {low:g} to {high:g}")
 
     @property
     def lags(self) -> tuple[int, int]:
@@ -167,14 +170,7 @@ class DescriptorSettings:
         return min(int(FORMANT_RANGE * self.n_fft / self.sr), self.n_fft // 2)
 
     def framed(self, name: str) -> DescriptorSettings:
-        """Return the settings with the `n_fft` and `hop_length` of a descriptor.
-
-        Examples
-        --------
-        >>> settings = DescriptorSettings()
-        >>> settings.framed("spectrogram").n_fft, settings.framed("mfcc").n_fft
-        (1024, 2048)
-        """
+        """Return the settings with the `n_fft` and `hop_length` of a descriptor."""
         if name not in SPECTROGRAM:
             return self
         values = asdict(self)
@@ -215,3 +211,105 @@ def _window(name: str, n_fft: int) -> F64:
 def frequencies_of(settings: DescriptorSettings) -> F64:
     """Return the centre frequencies of the spectrum's bins in Hz, float64 (n_fft // 2 + 1,)."""
     return np.arange(settings.n_fft // 2 + 1, dtype=np.float64) * (settings.sr / settings.n_fft)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Block of frames of one clip."""
+
+    values: F32  # (frames, n_fft), not windowed
+    # Samples before each frame, where linear prediction begins, (frames, lpc_order); zeros before
+    # the clip's start.
+    before: F32
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def block_frames(settings: DescriptorSettings) -> int:
+    """Return the number of frames to process at once."""
+    return max(BLOCK_SAMPLES // settings.n_fft, 1)
+
+
+def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
+    """Return the numbers of the frames that are not silent, int64 (frames,), ascending.
+
+    Frame ``i`` begins at sample ``i * hop_length``. The last frame is padded with zeros; a clip
+    shorter than a frame is one frame. A frame is silent if its RMS is below `silence_db`. Silent
+    frames are dropped (J22 3.1, Fig. 6), and not samples: to join the samples around a gap would
+    cause a click, and shift all later times. Raises `BadMedia` if the waveform is empty, not
+    finite, or completely silent.
+    """
+    if y.ndim != 1 or len(y) == 0:
+        raise BadMedia(f"expected a mono waveform with samples, got shape {y.shape}")
+    # Both are NaN if any sample is NaN.
+    ends = [(part.min(), part.max()) for part in _parts(y)]
+    low, high = float(np.min([end[0] for end in ends])), float(np.max([end[1] for end in ends]))
+    if not np.isfinite([low, high]).all():
+        n_bad = int(np.count_nonzero(~np.isfinite(y)))
+        raise BadMedia(f"{n_bad} of {len(y)} samples of the sound are NaN or infinite")
+    if (peak := max(-low, high)) > MAX_PEAK:
+        raise BadMedia(
+            f"the sound's peak is {peak:.3g} of full scale, expected {MAX_PEAK:g} at most"
+        )
+    count = 1 + max(0, -(-(len(y) - settings.n_fft) // settings.hop_length))
+    size = 16 * block_frames(settings)
+    power = np.empty(count)
+    for first in range(0, count, size):
+        numbers = np.arange(first, min(first + size, count))
+        views = _views(y, numbers * settings.hop_length, settings.n_fft)
+        power[numbers] = np.einsum("ft,ft->f", views, views) / settings.n_fft
+        if _ends_part(first, size, settings):
+            release(y)
+    audible = np.flatnonzero(power >= 10.0 ** (settings.silence_db / 10.0))
+    if len(audible) == 0:
+        loudest = 10.0 * np.log10(max(float(power.max()), 1e-30))
+        raise BadMedia(
+            f"all {count} frames are silent: the loudest has an RMS of {loudest:.0f} dB of full "
+            f"scale, expected at least {settings.silence_db:g} dB"
+        )
+    return audible
+
+
+def frames_of(y: F32, settings: DescriptorSettings, numbers: I64) -> Frames:
+    """Return the frames with the given numbers, int64 (frames,), ascending."""
+    before = settings.lpc_order
+    start = numbers * settings.hop_length - before
+    values = _views(y, start, before + settings.n_fft)
+    return Frames(values=values[:, before:], before=values[:, :before])
+
+
+def blocks(y: F32, settings: DescriptorSettings, numbers: I64) -> Iterator[Frames]:
+    """Yield the frames with the given numbers in blocks of `block_frames`."""
+    size = block_frames(settings)
+    for first in range(0, len(numbers), size):
+        yield frames_of(y, settings, numbers[first : first + size])
+        if _ends_part(first, size, settings):
+            release(y)
+
+
+def _ends_part(first: int, size: int, settings: DescriptorSettings) -> bool:
+    """Return True if `size` frames from `first` on cross a multiple of `PART_SAMPLES`."""
+    hop = settings.hop_length
+    return first * hop // PART_SAMPLES != (first + size) * hop // PART_SAMPLES
+
+
+def _parts(y: F32) -> Iterator[F32]:
+    """Yield a waveform's samples in parts of `PART_SAMPLES`."""
+    for first in range(0, len(y), PART_SAMPLES):
+        yield y[first : first + PART_SAMPLES]
+        release(y)
+
+
+def _views(y: F32, start: I64, length: int) -> F32:
+    """Return stretches of a waveform from `start`, ascending, with zeros beyond its ends."""
+    low, high = int(start[0]), int(start[-1]) + length
+    if low >= 0 and high <= len(y):
+        part = y[low:high]
+    else:
+        # Copy only blocks at the clip's ends: a long clip must not be in memory twice.
+        part = np.zeros(high - low, dtype=np.float32)
+        inside = y[max(low, 0) : high]
+        part[max(-low, 0) : max(-low, 0) + len(inside)] = inside
+    views: F32 = sliding_window_view(part, length)[start - low]
+    return views

@@ -1,25 +1,115 @@
-"""Lengths of clips: measured in their files, and compared with the windows of nets."""
+"""Media files of a manifest: missing ones, digests, lengths, and the parts that nets read."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.media.isolated import PROBE, read_each
 from mvemo.extract.nets import AudioInput, SequenceInput, SharedSettings, input_of
 from mvemo.extract.settings import NetSettings
+from mvemo.extract.store.folders import Stamp, digest_file
 from mvemo.extract.views import window_starts
-from mvemo.manifests import Manifest
-from mvemo.pipeline.clips.inputs import media_files
+from mvemo.manifests import Clip, Manifest
+from mvemo.manifests.text_table import listed
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 
+# Name, value and harm of each property that files with the same bytes must share.
+_DIFFERENCES: tuple[tuple[str, Callable[[Clip], str], str], ...] = (
+    ("labels", lambda clip: ";".join(map(str, clip.label)), "one of the labels is wrong"),
+    ("groups", lambda clip: clip.group, "on both sides of a fold they flatter the score"),
+)
 # Seconds that a segment may end after its file: annotators may have used another decoder.
 SLACK = 0.5
 # Number of segments past the end that a message lists.
 MOST_LISTED = 10
+# Seconds that a clip may exceed the windows: codecs pad files to whole frames.
+LEAST_EXCESS = 0.25
+
+
+def media_files(manifest: Manifest) -> dict[str, Path]:
+    """Return the file of each path of the manifest; segments of one file share an entry."""
+    return {clip.path: manifest.media_path(clip) for clip in manifest.clips}
+
+
+def missing_media(manifest: Manifest, path: Path) -> list[str]:
+    """Return the manifest's paths of missing media files; raise BadOption if all are missing."""
+    files = media_files(manifest)
+    if not any(files):
+        raise BadOption(f"{path}: names no media files: it has no column 'path'")
+    missing = [name for name, file in files.items() if not file.is_file()]
+    if len(missing) == len(files):
+        raise BadOption(
+            f"{path}: not one of its {len(files)} media files is in {manifest.root}, such as "
+            f"{missing[0]!r}: give their folder with --root"
+        )
+    return missing
+
+
+def same_file_notes(manifest: Manifest, content: Mapping[str, str]) -> list[str]:
+    """Return notes on files with the same bytes but different labels or groups."""
+    notes = []
+    for what, text_of, harm in _DIFFERENCES:
+        pairs = []
+        first: dict[tuple[str, float], Clip] = {}
+        for clip in manifest.clips:
+            # Segments of one song may have different labels.
+            start = clip.start if what == "labels" else 0.0
+            other = first.setdefault((content.get(clip.clip_id) or clip.path, start), clip)
+            if other.path != clip.path and text_of(other) != text_of(clip):
+                pairs.append(f"{other.path} ({text_of(other)}) and {clip.path} ({text_of(clip)})")
+        if pairs:
+            notes.append(f"the same bytes under two names with two {what}: {listed(pairs)}: {harm}")
+    return notes
+
+
+@dataclass(frozen=True)
+class MediaDigests:
+    """Digests of the media files of a manifest's clips, by clip id."""
+
+    content: dict[str, str]  # digest of the bytes; empty if the file cannot be read
+    stamps: dict[str, Stamp]  # stamp of each readable file when it was digested
+    unreadable: dict[str, str]  # reason why a file cannot be read
+
+
+def digest_media(
+    manifest: Manifest, on_file: Callable[[bool], object] | None = None
+) -> MediaDigests:
+    """Digest each media file once; call `on_file` after each, with True if it failed."""
+    paths = media_files(manifest)
+    found: dict[str, tuple[str, Stamp | None, str]] = {}
+    with ThreadPoolExecutor(4) as pool:
+        results = pool.map(_digest_or_reason, paths.values())
+        for path, result in zip(paths, results, strict=True):
+            found[path] = result
+            if on_file is not None:
+                on_file(bool(result[2]))
+    digests = MediaDigests({}, {}, {})
+    for clip in manifest.clips:
+        content, stamp, reason = found[clip.path]
+        digests.content[clip.clip_id] = content
+        if stamp is None:
+            digests.unreadable[clip.clip_id] = reason
+        else:
+            digests.stamps[clip.clip_id] = stamp
+    return digests
+
+
+def _digest_or_reason(path: Path) -> tuple[str, Stamp | None, str]:
+    """Return digest, stamp and ''; for an unreadable file '', None and the reason."""
+    try:
+        return *digest_file(path), ""
+    except FileNotFoundError:
+        return "", None, f"{path}: file not found"
+    except ExtractError as error:
+        return "", None, str(error)
+    except OSError as error:
+        return "", None, f"{path}: cannot be read: {error.strerror or error}"
 
 
 def clip_lengths(
@@ -98,25 +188,8 @@ def _file_lengths(
     return lengths
 
 
-# Seconds that a clip may exceed the windows: codecs pad files to whole frames.
-LEAST_EXCESS = 0.25
-
-
 def window_seconds(plan: NetSettings, shared: SharedSettings) -> float | None:
-    """Return the length of a net's windows in seconds, or None if its frames span the clip.
-
-    Examples
-    --------
-    >>> from mvemo.extract.descriptors import DescriptorSettings
-    >>> from mvemo.extract.views import ViewSettings
-    >>> shared = SharedSettings(n_frames=32, descriptors=DescriptorSettings())
-    >>> window_seconds(NetSettings("music1d", options={"seconds": 10.0}), shared)
-    10.0
-    >>> window_seconds(NetSettings("i3d"), shared) is None
-    True
-    >>> window_seconds(NetSettings("i3d", view=ViewSettings(views=4, rate=12.5)), shared)
-    2.56
-    """
+    """Return the length of a net's windows in seconds, or None if its frames span the clip."""
     net_input = input_of(plan)
     if isinstance(net_input, AudioInput):
         return net_input.seconds

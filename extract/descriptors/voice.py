@@ -1,4 +1,4 @@
-"""Linear prediction of frames: coefficients, residual, residual phase, formants.
+"""Descriptors of the voice: pitch by YIN, residual phase and formants by linear prediction.
 
 All frames are processed at once: loops run over lags and orders, never over frames. Prediction
 uses float64: the window's side lobes are 92 dB down, so the normal equations of smooth sound
@@ -10,10 +10,13 @@ from __future__ import annotations
 import numpy as np
 import scipy  # not scipy.fft, see `spectral`
 
-from mvemo.extract.arrays import F32, F64
-from mvemo.extract.descriptors.frames import Frames
-from mvemo.extract.descriptors.settings import DescriptorSettings, window_of
+from mvemo.extract.array_types import F32, F64, I64
+from mvemo.extract.descriptors.framing import DescriptorSettings, Frames, window_of
 
+# The period is the first dip of the normalised difference below this (the paper's step 4).
+DIP = 0.1
+# A frame is constant, without pitch, if the share of its energy outside its mean is below this.
+CONSTANT = 1e-10
 # Share of white noise added to the energy, -90 dB: it keeps the recursion stable on frames that
 # can be predicted exactly.
 NOISE = 1e-9
@@ -29,6 +32,82 @@ WIDEST = 700.0
 EMPHASIS = 0.97
 
 
+def fundamental(values: F32, settings: DescriptorSettings) -> F32:
+    """Return the fundamental frequency and the voicing of each frame, float32 (frames, 2).
+
+    By YIN (de Cheveigné & Kawahara 2002). The frequency is in Hz, 0 if unvoiced; voicing is 1
+    minus the normalised difference at the period, in [0, 1]. The window of the difference
+    function is half a frame: all lags use the same number of samples, as in the paper's eq. 6,
+    while librosa's `yin` uses ever fewer.
+    """
+    low, high = settings.lags
+    # The mean does not change the difference function, but it would add rounding errors.
+    centred = values - values.mean(axis=1, keepdims=True)
+    energy, total = (np.einsum("ft,ft->f", x, x) for x in (centred, values))
+    loud = energy > CONSTANT * total
+    normalised = normalised_difference(centred, high)[:, low:]
+    normalised[~loud] = 1.0
+    lag = _pick(normalised)
+    dip = normalised[np.arange(len(values)), lag]
+    period = low + lag + _parabola(normalised, lag)
+    out = np.zeros((len(values), 2), dtype=np.float32)
+    out[:, 0] = np.where(dip < settings.f0_threshold, settings.sr / period, 0.0)
+    out[:, 1] = np.clip(1.0 - dip, 0.0, 1.0)
+    return out
+
+
+def normalised_difference(values: F32, longest: int) -> F64:
+    """Return the cumulative mean normalised difference d'(tau), the paper's eq. 6 and 8.
+
+    `values`, (frames, n), have zero mean; `longest` is the longest lag, at most n - n // 2. The
+    result is (frames, longest + 1), from lag 0 on: 1 at lag 0 and for frames without energy.
+    """
+    n, window = values.shape[1], values.shape[1] // 2
+    spectrum = scipy.fft.rfft(values, axis=1)
+    # Product of the frame's first half with the whole frame: no lag up to n - window wraps.
+    half = scipy.fft.rfft(values[:, window - 1 :: -1], n=n, axis=1)
+    half *= spectrum
+    product = scipy.fft.irfft(half, n=n, axis=1, overwrite_x=True)
+    # Energy of the window moved by tau: add the entering sample, subtract the leaving one.
+    power = np.square(values)
+    difference = np.empty((len(values), longest + 1))
+    difference[:, 0] = power[:, :window].sum(axis=1, dtype=np.float64)
+    np.subtract(power[:, window : window + longest], power[:, :longest], out=difference[:, 1:])
+    np.cumsum(difference, axis=1, out=difference)
+    first = difference[:, :1].copy()
+    difference += first
+    difference -= 2.0 * product[:, window - 1 : window + longest]
+    # Rounding gives small negative values if a frame repeats exactly.
+    np.maximum(difference, 0.0, out=difference)
+    total = np.cumsum(difference[:, 1:], axis=1)
+    out = np.ones_like(difference)
+    scaled = difference[:, 1:] * np.arange(1, longest + 1)
+    np.divide(scaled, total, out=out[:, 1:], where=total > 0)
+    return out
+
+
+def _pick(normalised: F64) -> I64:
+    """Return the lag of the first local dip below `DIP`, otherwise of the minimum."""
+    dips = np.zeros(normalised.shape, dtype=bool)
+    middle = normalised[:, 1:-1]
+    dips[:, 1:-1] = (middle < normalised[:, :-2]) & (middle <= normalised[:, 2:])
+    dips[:, 0] = normalised[:, 0] < normalised[:, 1]
+    dips &= normalised < DIP
+    first = dips.argmax(axis=1)
+    lag: I64 = np.where(dips.any(axis=1), first, normalised.argmin(axis=1))
+    return lag
+
+
+def _parabola(normalised: F64, lag: I64) -> F64:
+    """Return the offset of the parabola's vertex through each lag and its neighbours."""
+    row = np.arange(len(lag))
+    inner = np.clip(lag, 1, normalised.shape[1] - 2)
+    a, b, c = (normalised[row, inner + step] for step in (-1, 0, 1))
+    curve = a + c - 2.0 * b
+    shift = np.divide((a - c) / 2.0, curve, out=np.zeros_like(b), where=curve > 0)
+    return np.where((inner == lag) & (np.abs(shift) <= 1.0), shift, 0.0)
+
+
 def autocorrelation(x: F64, lags: int) -> F64:
     """Return the autocorrelation of each frame at lags 0 to `lags`, (frames, lags + 1).
 
@@ -37,7 +116,7 @@ def autocorrelation(x: F64, lags: int) -> F64:
     """
     frames, n = x.shape
     width = max(lags, ROW)
-    padded = np.zeros((frames, _rows(n, width) + 1, width))
+    padded = np.zeros((frames, -(-n // width) + 1, width))
     padded.reshape(frames, -1)[:, :n] = x
     here, following = padded[:, :-1], padded[:, 1:]
     turned = here.transpose(0, 2, 1)
@@ -47,10 +126,6 @@ def autocorrelation(x: F64, lags: int) -> F64:
     for lag in range(lags + 1):
         r[:, lag] = sums[:, place, place + lag].sum(axis=1)
     return r
-
-
-def _rows(samples: int, width: int) -> int:
-    return -(-samples // width)
 
 
 def autocorrelation_of(power: F64, lags: int) -> F64:
@@ -102,7 +177,7 @@ def residual(frames: Frames, coefficients: F64) -> F64:
     # Multiply rows of samples by one Toeplitz matrix per frame: a row's errors depend on the row
     # and on the row before it.
     width = max(order, ROW)
-    padded = np.zeros((count, 1 + _rows(n, width), width))
+    padded = np.zeros((count, 1 - (-n // width), width))
     padded[:, 0, width - order :] = frames.before[:, n_before - order :]
     padded.reshape(count, -1)[:, width : width + n] = frames.values
     # The inverse filter, with a zero for all longer delays.
@@ -126,10 +201,8 @@ def residual_phase(error: F64) -> F32:
     scaled = np.divide(error, top, out=np.zeros_like(error), where=top > QUIET).astype(np.float32)
     spectrum = scipy.fft.rfft(scaled, axis=1)
     spectrum *= np.complex64(-1j)
-    # The mean and, for even lengths, the highest frequency have no quadrature.
-    spectrum[:, 0] = 0
-    if n % 2 == 0:
-        spectrum[:, -1] = 0
+    # The mean and, as the length is even, the highest frequency have no quadrature.
+    spectrum[:, [0, -1]] = 0
     power = np.square(scipy.fft.irfft(spectrum, n=n, axis=1, overwrite_x=True))
     power += np.square(scaled)
     envelope: F32 = np.sqrt(power, out=power)

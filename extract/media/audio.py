@@ -1,0 +1,321 @@
+"""Sound of a clip: audio files that libsndfile reads, and waveforms resampled block by block."""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from mvemo.extract.array_types import F32
+from mvemo.extract.media.formats import is_cut_off
+from mvemo.extract.media.request import (
+    CUT_OFF,
+    NO_VIDEO,
+    ClipRequest,
+    Decoded,
+    Problem,
+    check_length,
+    starts_after_end,
+)
+
+# A waveform that deviates less than this from its middle is silent: -80 dB of full scale.
+SILENCE_PEAK = 10.0 ** (-80.0 / 20.0)
+# Loud lossy sound exceeds full scale by a few decibels; 12 dB mean another scale.
+MAX_PEAK = 4.0
+# Maximum size of a clip's waveforms in memory, in bytes: 6 h at 16 kHz.
+MAX_BYTES = 3 << 29
+# Maximum size on disk: 3 h at 44.1 and 16 kHz.
+MAX_SPOOLED_BYTES = 3 << 30
+# Maximum length of sound that is not kept; longer sound is a jump of time stamps.
+MAX_SECONDS = 24 * 3600.0
+# Samples at one rate kept in memory before they are written to the spool: 9 min at 16 kHz.
+_IN_MEMORY = 1 << 23
+# Samples of silence created at a time.
+_BLOCK = 1 << 20
+# Callback for a sampling rate and its next samples, float32 (n,).
+OnBlock = Callable[[int, F32], None]
+# Files that libsndfile reads. MP3 is not among them: its decoder writes warnings to the terminal.
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64")
+# Formats that mark their end, which libsndfile does not check.
+_STATING_END = ("ogg", "au", "w64")
+# Start of an Ogg page with its flags (RFC 3533, 6), and start of FLAC (RFC 9639, 8): 8 bytes each.
+_OGG_PAGE = re.compile(rb"OggS\0([\0-\x07])..", re.DOTALL)
+_FLAC_STREAM = re.compile(rb"fLaC[\0\x80]\0\0\x22")
+
+
+class _Blocks:
+    """Samples at one rate, in memory, or in a file if they are many and have a folder."""
+
+    def __init__(self, spool: Path | None) -> None:
+        self._spool = spool
+        self._blocks: list[F32] = []
+        self._n_samples = self._n_spooled = 0
+        self._file: IO[bytes] | None = None
+
+    def add(self, block: F32) -> None:
+        self._blocks.append(block)
+        self._n_samples += len(block)
+        if self._spool is not None and self._n_samples - self._n_spooled > _IN_MEMORY:
+            self._write(self._spool)
+
+    def joined(self) -> F32:
+        """Return all samples, float32 (samples,), mapped if they are in a file."""
+        if self._spool is None or self._file is None:
+            return np.concatenate(self._blocks)
+        self._write(self._spool)
+        self._file.flush()
+        return np.memmap(self._file, np.float32, "r", shape=(self._n_samples,))
+
+    def _write(self, spool: Path) -> None:
+        if self._file is None:
+            spool.mkdir(parents=True, exist_ok=True)
+            # It is not closed here: the mapped waveform needs it.
+            self._file = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115
+        for block in self._blocks:
+            self._file.write(np.ascontiguousarray(block, dtype=np.float32).data)
+        self._blocks.clear()
+        self._n_spooled = self._n_samples
+
+
+class Waveforms:
+    """Mono sound of a clip at the sampling rates of a request.
+
+    The result equals that of resampling all of the sound at once, bit for bit. With `on_block`,
+    the samples at each rate are passed on and not kept: memory does not grow with the sound.
+    """
+
+    def __init__(self, sr: int, request: ClipRequest, on_block: OnBlock | None = None) -> None:
+        self.sr = sr
+        self._on_block = on_block
+        self._max_bytes = MAX_BYTES if request.spool is None else MAX_SPOOLED_BYTES
+        self.n_samples = 0  # that were added, at the source's rate
+        self._rates = tuple(dict.fromkeys(request.sample_rates))
+        self._resamplers = {
+            rate: soxr.ResampleStream(sr, rate, 1, dtype="float32")
+            for rate in self._rates
+            if rate != sr
+        }
+        self._blocks = {rate: _Blocks(request.spool) for rate in self._rates}
+        self._n_given = dict.fromkeys(self._rates, 0)
+        self._low, self._high = np.inf, -np.inf
+        self._n_not_finite = 0
+        # First channel that is not silent although the mean of all is.
+        self.channel: int | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """True if the added sound is silent, or there is none."""
+        return (self._high - self._low) / 2 < SILENCE_PEAK
+
+    def hear(self, channels: Iterable[NDArray[Any]], full_scale: float = 1.0) -> None:
+        """Look for a channel that is not silent, as long as the mean of all is silent."""
+        if self.channel is None and self.is_silent:
+            least = 2 * SILENCE_PEAK * full_scale
+            # As floats: the difference of two integers may overflow their type.
+            moves = (float(y.max()) - float(y.min()) if len(y) else 0.0 for y in channels)
+            self.channel = next((i for i, move in enumerate(moves) if move >= least), None)
+
+    @property
+    def too_long(self) -> str:
+        """Message for sound that exceeds the limits of `has_room`."""
+        return (
+            f"too long: more than {self.n_samples} samples at {self.sr} Hz take over "
+            f"{self._max_bytes / 2**30:g} GiB at {list(self._rates)} Hz: cut the file with "
+            "'mvemo manifest segment'"
+        )
+
+    def has_room(self, n_samples: int) -> bool:
+        """Return True if `n_samples` more fit into `MAX_BYTES` or `MAX_SPOOLED_BYTES`."""
+        seconds = (self.n_samples + n_samples) / self.sr
+        if self._on_block is not None:
+            return seconds <= MAX_SECONDS
+        return 4.0 * seconds * sum(self._rates) <= self._max_bytes
+
+    def add(self, block: F32) -> None:
+        """Append samples, float32 (samples,); full scale is 1."""
+        if len(block) == 0:
+            return
+        low, high = float(block.min()), float(block.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            self._n_not_finite += int(np.count_nonzero(~np.isfinite(block)))
+        self._low, self._high = min(self._low, low), max(self._high, high)
+        self.n_samples += len(block)
+        for rate, blocks in self._blocks.items():
+            resampler = self._resamplers.get(rate)
+            self._keep(rate, resampler.resample_chunk(block) if resampler else block, blocks)
+
+    def _keep(self, rate: int, block: F32, blocks: _Blocks) -> None:
+        self._n_given[rate] += len(block)
+        if self._on_block is None:
+            blocks.add(block)
+        elif len(block):
+            self._on_block(rate, np.asarray(block, dtype=np.float32))
+
+    def add_silence(self, n_samples: int) -> None:
+        """Append zeros, which the checks of the sound ignore."""
+        low, high = self._low, self._high
+        for first in range(0, n_samples, _BLOCK):
+            self.add(np.zeros(min(_BLOCK, n_samples - first), dtype=np.float32))
+        self._low, self._high = low, high
+
+    def problem(self) -> Problem | None:
+        """Return the reason why the sound cannot be used, or None."""
+        if self.n_samples == 0:
+            return Problem("no sound decodes")
+        if self._n_not_finite:
+            return Problem(f"{self._n_not_finite} samples are not finite")
+        if self.is_silent:
+            return Problem(f"silent: {self._silence()}", missing=True)
+        peak = max(self._high, -self._low)
+        if peak > MAX_PEAK:
+            return Problem(
+                f"samples reach {peak:.4g}, expected a full scale of 1 (the file may hold whole "
+                "numbers as floats): convert the file"
+            )
+        return None
+
+    def _silence(self) -> str:
+        peak = max(self._high, -self._low)
+        if self._low == self._high:
+            return f"all samples are {self._low + 0.0:.4g}"
+        if peak < SILENCE_PEAK:
+            return f"peak {20 * np.log10(peak):.0f} dBFS"
+        return f"all samples are about {(self._low + self._high) / 2:.4g}"
+
+    def finish(self) -> tuple[dict[int, F32], Problem | None]:
+        """Return the waveform by sampling rate, float32 (samples,), or {} and the problem."""
+        problem = self.problem()
+        if problem is not None:
+            return {}, problem
+        nothing = np.zeros(0, dtype=np.float32)
+        waveforms = {}
+        for rate in self._rates:
+            blocks = self._blocks.pop(rate)
+            if rate != self.sr:
+                last = self._resamplers[rate].resample_chunk(nothing, last=True)
+                self._keep(rate, last, blocks)
+            if not self._n_given[rate]:
+                few = f"too short: {self.n_samples} samples at {self.sr} Hz"
+                return {}, Problem(f"{few} give 0 samples at {rate} Hz")
+            if self._on_block is None:
+                waveforms[rate] = blocks.joined()
+        return waveforms, None
+
+
+def open_parts(path: Path) -> Iterator[soundfile.SoundFile]:
+    """Open a file, or the parts of a joined Ogg or FLAC file one after the other."""
+    starts = _part_starts(path)
+    if len(starts) < 2:
+        with soundfile.SoundFile(path) as file:
+            yield file
+        return
+    with path.open("rb") as joined:
+        for start, stop in pairwise([*starts, path.stat().st_size]):
+            joined.seek(start)
+            with soundfile.SoundFile(io.BytesIO(joined.read(stop - start))) as file:
+                yield file
+
+
+def _part_starts(path: Path) -> list[int]:
+    """Return the offsets, in bytes, of the Ogg or FLAC streams that follow each other."""
+    starts, begins = [], False
+    with path.open("rb") as file:
+        pattern = {b"OggS": _OGG_PAGE, b"fLaC": _FLAC_STREAM}.get(file.read(4))
+        file.seek(0)
+        at, tail = 0, b""
+        while pattern and (block := file.read(_BLOCK)):
+            data = tail + block
+            for found in pattern.finditer(data):
+                is_page = pattern is _OGG_PAGE
+                first = not is_page or bool(found[1][0] & 0x02)
+                if first and not begins:
+                    starts.append(at - len(tail) + found.start())
+                # Parallel streams of Ogg have their first pages next to each other.
+                begins = first and is_page
+            at, tail = at + len(block), data[-7:]
+    return starts
+
+
+def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None = None) -> Decoded:
+    """Decode the sound of an audio file; requested pictures are reported as missing.
+
+    With `on_block`, each second of sound is passed to it instead of being kept. Raises
+    `ValueError` or `LibsndfileError` if the container reader should try the file.
+    """
+    problems = {"video": NO_VIDEO} if request.pictures else {}
+    if not request.sample_rates:
+        with soundfile.SoundFile(path):
+            return Decoded(problems=problems)
+    sound: Waveforms | None = None
+    problem: Problem | None = None
+    n_frames, stated = 0, 0.0
+    for file in open_parts(path):
+        sr, kind = file.samplerate, file.format.lower()
+        if file.frames == 0:
+            raise ValueError("no length is stated")
+        sound = sound or Waveforms(sr, request, on_block)
+        if sr != sound.sr:
+            problem = Problem(f"the sampling rate changes from {sound.sr} to {sr} Hz")
+            break
+        first = max(round(request.start * sr) - n_frames, 0)
+        left = file.frames - first
+        if request.duration is not None:
+            left = min(left, round(request.duration * sr) - sound.n_samples)
+        n_frames += file.frames
+        stated += file.frames / sr * stated_length_ratio(file.extra_info)
+        block = _BLOCK if on_block is None else sr * file.channels
+        problem = problem or _read_blocks(file, first, left, sound, block)
+    assert sound is not None
+    if problem is None and round(request.start * sr) >= n_frames:
+        problems["audio"] = starts_after_end(request.start, "sound ends", n_frames / sr)
+        return Decoded(problems=problems)
+    expected = stated - request.start if request.duration is None else request.duration
+    if sound.is_silent and sound.channel is not None:
+        raise ValueError("its channels cancel each other")
+    problem = problem or sound.problem() or check_length(sound.n_samples / sr, expected)
+    states_end = kind in _STATING_END
+    if problem is None and request.duration is None and states_end and is_cut_off(path, kind):
+        problem = CUT_OFF
+    if problem is None:
+        waveforms, problem = sound.finish()
+    if problem is not None:
+        return Decoded(problems={**problems, "audio": problem})
+    return Decoded(waveforms, {}, sound.n_samples / sr, problems)
+
+
+def stated_length_ratio(info: str) -> float:
+    """Return stated length / real length of a file by libsndfile's log, 1 if a pipe was written."""
+    match = re.search(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", info, re.MULTILINE)
+    if match is None:
+        return 1.0
+    stated, actual = int(match[1]), int(match[2])
+    return stated / actual if 0 < actual < stated < 0x7FFFF000 else 1.0
+
+
+def _read_blocks(
+    file: soundfile.SoundFile, first: int, left: int, sound: Waveforms, block: int
+) -> Problem | None:
+    """Read `left` samples from `first` on, `block` numbers (all channels) at a time."""
+    if left <= 0:
+        return None
+    size = max(block // file.channels, 1)
+    file.seek(first)
+    while left > 0:
+        samples = file.read(min(size, left), dtype="float32", always_2d=True)
+        if len(samples) == 0:
+            break
+        if not sound.has_room(len(samples)):
+            return Problem(sound.too_long)
+        sound.hear(samples.T)
+        sound.add(samples.mean(axis=1, dtype=np.float32))
+        left -= len(samples)
+    return None
