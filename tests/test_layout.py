@@ -83,7 +83,7 @@ FLOORS = {
         "prediction_files",
     ),
     "pipeline": (
-        "early errors provenance",
+        "errors provenance",
         "console work_folder",
         "settings",
         "settings_files starting_weights",
@@ -94,7 +94,6 @@ FLOORS = {
         "studies",
         "commands",
         "cli notebook",
-        "entry",
         "start",
         "__main__",
     ),

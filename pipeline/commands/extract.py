@@ -26,8 +26,8 @@ from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
-    from mvemo.pipeline.stage_one.execution import Execution
-    from mvemo.pipeline.stage_one.finished import ExtractSummary, RepeatableRun
+    from mvemo.pipeline.stage_one.backends import Execution
+    from mvemo.pipeline.stage_one.summary import ExtractSummary, RepeatableRun
 
 
 class _Paths(TypedDict):
@@ -142,11 +142,11 @@ def extract(
             tell_note(note)
         tell(f"nothing to do: clips, settings and weights are those that {out} was made of")
         return _tell_summary(finished.summary, strict)
-    from mvemo.pipeline.stage_one.ahead import processes_ahead
+    from mvemo.pipeline.stage_one.backends import early_processes
 
     # A plan needs no processes, and a scheduler has its own workers.
     jobs = 1 if options["plan"] or options["scheduler"] else options["jobs"]
-    with collected_notes() as notes, processes_ahead(jobs):
+    with collected_notes() as notes, early_processes(jobs):
         settings = _settings(options, default="paper" if manifest else "demo")
         execution = _execution(options, force)
         from mvemo.extract.training.ranks import assists
@@ -180,7 +180,7 @@ def _repeatable_run(
         return None
     if "WORLD_SIZE" in os.environ:
         return None
-    from mvemo.pipeline.stage_one.finished import RepeatableRun
+    from mvemo.pipeline.stage_one.summary import RepeatableRun
 
     return RepeatableRun(options, manifest, root=root, work=work, out=out)
 
@@ -189,8 +189,8 @@ def _plan_text(
     manifest: Path | None, settings: Settings, execution: Execution, paths: _Paths
 ) -> str:
     """Return the text that ``--plan`` prints."""
-    from mvemo.pipeline.stage_one.estimates import forecast_run
-    from mvemo.pipeline.stage_one.execution import Execution
+    from mvemo.pipeline.stage_one.backends import Execution
+    from mvemo.pipeline.stage_one.estimate import forecast_run
     from mvemo.pipeline.stage_one.plan import plan_extract
 
     if execution.shard is not None:
@@ -201,7 +201,7 @@ def _plan_text(
 
 def _execution(options: dict[str, Any], force: bool) -> Execution:
     """Return how the command line distributes the work."""
-    from mvemo.pipeline.stage_one.execution import Execution, Shard
+    from mvemo.pipeline.stage_one.backends import Execution, Shard
 
     backend, scheduler = options["backend"], options["scheduler"]
     if (backend == "dask") != bool(scheduler):

@@ -18,8 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mvemo.pipeline.console.messages import tell, verbosity
-from mvemo.pipeline.console.terminal import escaped, unguarded
+from mvemo.pipeline.console.messages import escaped, tell, unguarded, verbosity
 
 # Minimum seconds between two lines; a run of hours writes fewer.
 LINE_INTERVAL = 30.0

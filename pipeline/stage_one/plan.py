@@ -36,7 +36,7 @@ from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance, versions
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one.execution import Execution
+from mvemo.pipeline.stage_one.backends import Execution
 from mvemo.pipeline.stage_one.shards import ShardFolder
 from mvemo.pipeline.starting_weights import (
     fetch_missing_weights,

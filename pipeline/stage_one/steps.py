@@ -26,8 +26,7 @@ from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import Progress, duration_text, epoch_text
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one.ahead import threads_of
-from mvemo.pipeline.stage_one.execution import Execution, Training, trainings_of
+from mvemo.pipeline.stage_one.backends import Training, trainings_of
 
 
 class FeatureWriter:
@@ -228,21 +227,6 @@ def write_nets(
             if net is not nets[-1]:
                 tell_note(f"{net.name} diverged; the next nets go on")
     return errors
-
-
-def tell_device(run: RunSettings, execution: Execution | None = None) -> None:
-    """Tell the user which device the nets run on."""
-    tell(f"nets run {place_of_nets(run, execution or Execution())}")
-
-
-def place_of_nets(run: RunSettings, execution: Execution) -> str:
-    """Return the phrase for the device that follows "nets run"."""
-    if execution.scheduler:
-        return f"on the workers of {execution.scheduler}"
-    jobs = execution.jobs
-    where = describe_device(pick_device(run.device), run.precision, threads_of(jobs))
-    processes = f"in up to {jobs} processes, each " if jobs > 1 else ""
-    return f"{processes}on {where}"
 
 
 class EpochNotes:

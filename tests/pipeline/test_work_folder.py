@@ -10,9 +10,9 @@ from click.testing import CliRunner, Result
 from mvemo.cache import CacheBusy
 from mvemo.cache.writing.lock import WriterLock
 from mvemo.pipeline.commands.cache import cache
-from mvemo.pipeline.doctor.checks import check_work
+from mvemo.pipeline.doctor import check_work
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.stage_one.finished import ExtractSummary
+from mvemo.pipeline.stage_one.summary import ExtractSummary
 from mvemo.pipeline.work_folder import WorkSize, clean_work, measure_work
 
 

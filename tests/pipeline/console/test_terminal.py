@@ -13,10 +13,9 @@ from contextlib import contextmanager, suppress
 import click
 import pytest
 
-from mvemo.pipeline import cli, entry
-from mvemo.pipeline.console.interrupts import noted_signals
-from mvemo.pipeline.console.terminal import GuardedStream, guarded_streams, unguarded
-from mvemo.pipeline.early import end_at_once, take_early_signals
+from mvemo.pipeline import cli, start
+from mvemo.pipeline.console.interrupts import end_at_once, noted_signals, take_early_signals
+from mvemo.pipeline.console.messages import GuardedStream, guarded_streams, unguarded
 
 
 @contextmanager
@@ -107,13 +106,12 @@ def test_a_signal_before_anything_is_imported(
     def end(status: int) -> None:
         raise SystemExit(status)
 
-    monkeypatch.setattr(entry, "import_module", load)
-    monkeypatch.setattr(entry, "_exit", end)
+    monkeypatch.setattr(start, "import_module", load)
+    monkeypatch.setattr(start, "_exit", end)
     with usual_handlers():
         with pytest.raises(SystemExit) as stop:
-            entry.main()
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+            start.main()
+        assert signal.getsignal(signal.SIGINT) is signal.getsignal(signal.SIGTERM) is end_at_once
     assert stop.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
 
@@ -137,8 +135,10 @@ def test_sigterm_reaches_whoever_waits_for_an_interrupt() -> None:
 def test_a_signal_before_the_program_is_imported(number: signal.Signals, line: str) -> None:
     # A shell lets what it runs in the background ignore Ctrl-C, and that is inherited.
     default = "signal.signal(signal.SIGINT, signal.default_int_handler)"
-    kill = f"import mvemo.pipeline.start; os.kill(os.getpid(), {int(number)})"
-    code = f"import os, signal; {default}; {kill}"
+    kill = f"os.kill(os.getpid(), {int(number)})"
+    code = f"import os, signal; import mvemo.pipeline.start as start; {default}; "
+    # The rest of the program is imported after this.
+    code += f"start.let_threads_sleep = lambda: {kill}; start.main()"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (128 + number, line)
 

@@ -25,8 +25,8 @@ from mvemo.manifests import Clip, Manifest, folds_of, read_folds, read_manifest,
 from mvemo.pipeline.clips import inputs
 from mvemo.pipeline.clips.clip_tables import extracted_clips
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one.finished import FINISHED
 from mvemo.pipeline.stage_one.plan import read_fold_file
+from mvemo.pipeline.stage_one.summary import FINISHED
 
 BAD = {
     "empty": b"",
@@ -586,7 +586,7 @@ def test_rows_of_an_unfinished_run_of_other_clips_are_not_dropped_without_a_word
 
     with monkeypatch.context() as patch:
         # Descriptors are committed by then.
-        patch.setattr("mvemo.pipeline.stage_one.run.write_nets", cut_off)
+        patch.setattr("mvemo.pipeline.stage_one.steps.write_nets", cut_off)
         assert run("mvemo", "extract", one, *settings) == 130
     out = tmp_path / "features.h5"
     assert not out.exists()
@@ -614,7 +614,7 @@ def test_clips_that_failed_are_tried_again_where_that_is_asked_for(
     def nothing(*_: object) -> list[Exception]:
         return []
 
-    monkeypatch.setattr("mvemo.pipeline.stage_one.run.write_nets", nothing)
+    monkeypatch.setattr("mvemo.pipeline.stage_one.steps.write_nets", nothing)
     assert run("mvemo", *arguments, "--strict") == 0
     # As a decoder leaves it that crashed on the first clip.
     capsys.readouterr()

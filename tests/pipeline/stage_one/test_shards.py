@@ -12,7 +12,7 @@ from stage_samples import run
 
 from mvemo.cache import CacheWriter, open_cache
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one.execution import Shard, trainings_of
+from mvemo.pipeline.stage_one.backends import Shard, trainings_of
 from mvemo.pipeline.stage_one.shards import ShardFolder
 
 

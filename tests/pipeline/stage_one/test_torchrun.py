@@ -87,8 +87,8 @@ def test_two_processes_train_the_nets_that_one_does(
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the system is to end it")
 def test_a_killed_torchrun_leaves_no_process() -> None:
-    rank = "import mvemo.pipeline.start, os, time\nprint(os.getpid(), flush=True)\n"
-    rank += "time.sleep(1000)"
+    rank = "import os, time; from mvemo.pipeline.start import end_with_torchrun\n"
+    rank += "end_with_torchrun(); print(os.getpid(), flush=True); time.sleep(1000)"
     launcher = "import subprocess, sys; subprocess.call([sys.executable, '-c', sys.argv[1]])"
     environment = {**os.environ, "TORCHELASTIC_RUN_ID": "none"}
     # Where both have ended, nobody writes to it any more.
@@ -120,13 +120,13 @@ def test_what_processes_cannot_do_together_is_refused(
 
     sounds = make_sounds(tmp_path)
 
-    class Together(stage_one.Ranks):
+    class Together(stage_one.ranks.Ranks):
         def __enter__(self) -> Together:
             return self
 
         def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(stage_one, "joined_ranks", lambda device: Together(0, 2))
+    monkeypatch.setattr(stage_one.ranks, "joined_ranks", lambda device: Together(0, 2))
     assert extract(sounds, kind, tmp_path / "work", *options) == 2
     assert said in capsys.readouterr().err.strip().splitlines()[-1]

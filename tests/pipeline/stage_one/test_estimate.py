@@ -12,8 +12,9 @@ from mvemo.extract.nets import build_net
 from mvemo.extract.settings import RunSettings
 from mvemo.extract.training import timing
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one import estimates
-from mvemo.pipeline.stage_one.ahead import threads_of
+from mvemo.pipeline.stage_one import estimate
+from mvemo.pipeline.stage_one.backends import threads_of
+from mvemo.pipeline.stage_one.timing import n_windows
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +75,9 @@ def test_a_long_run_on_a_processor_is_told_before_it(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(estimates, "LONG", 0.0)
+    monkeypatch.setattr(estimate, "LONG", 0.0)
     monkeypatch.setattr(
-        estimates,
+        estimate,
         "measure_net",
         lambda *_, **__: timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0),
     )
@@ -110,8 +111,8 @@ def test_processes_share_the_time(
         asked.append(threads)
         return timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0)
 
-    monkeypatch.setattr(estimates, "measure_net", cost)
-    monkeypatch.setattr(estimates, "duration_text", "{:.3f}".format)
+    monkeypatch.setattr(estimate, "measure_net", cost)
+    monkeypatch.setattr("mvemo.pipeline.console.progress.duration_text", "{:.3f}".format)
 
     def seconds(*jobs: object) -> float:
         assert extract(sounds, kind, tmp_path / "w", "--plan", *jobs) == 0
@@ -133,9 +134,9 @@ def test_a_plan_is_of_the_whole_run(
 
 def test_a_short_clip_takes_a_part_of_a_window() -> None:
     nets = load_settings("pretrained").nets
-    full = estimates._n_windows(nets["musicnn"], 10_000.0, None)
-    half = estimates._n_windows(nets["musicnn"], 30.0, None)
-    assert (half / full, estimates._n_windows(nets["musicnn"], 60.0, 6.0) / full) == (0.5, 0.1)
+    full = n_windows(nets["musicnn"], 10_000.0)
+    half = n_windows(nets["musicnn"], 30.0)
+    assert (half / full, n_windows(nets["musicnn"], 60.0, 6.0) / full) == (0.5, 0.1)
 
 
 def test_bytes_of_a_net_are_those_of_its_tensors() -> None:

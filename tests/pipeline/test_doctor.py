@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -12,17 +13,19 @@ from click.testing import CliRunner
 
 from mvemo.extract.pretrained import find_package
 from mvemo.extract.pretrained.store import keep_weights
+from mvemo.extract.training.timing import NetCost
 from mvemo.pipeline import cli
-from mvemo.pipeline.doctor import checks
-from mvemo.pipeline.doctor.checks import (
+from mvemo.pipeline.doctor import (
     LITTLE_ROOM,
     check_codecs,
     check_folder,
     check_gpu,
+    check_packages,
+    check_speed,
+    check_torch_pair,
     check_weights,
     examine,
 )
-from mvemo.pipeline.doctor.speed import Speed, measure_speed
 from mvemo.pipeline.settings_files import load_settings
 
 REAL_VERSION = metadata.version
@@ -43,7 +46,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
 
 
 def test_this_installation_is_in_order() -> None:
-    findings, stage_one = checks.check_packages()
+    findings, stage_one = check_packages()
     assert stage_one
     assert [f.subject for f in findings] == ["mvemo", "stage two", "stage one", "torch pair"]
     assert {f.status for f in findings} == {"ok"}
@@ -60,7 +63,7 @@ def test_a_base_install_is_no_problem(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_old_and_absent_packages_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, numpy="1.20.0", av=None)
-    findings, stage_one = checks.check_packages()
+    findings, stage_one = check_packages()
     texts = {f.subject: f.text for f in findings if f.status == "problem"}
     assert not stage_one
     assert texts == {
@@ -71,7 +74,7 @@ def test_old_and_absent_packages_are_problems(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_package_that_cannot_be_imported_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "soxr", None)
-    findings, stage_one = checks.check_packages()
+    findings, stage_one = check_packages()
     (broken,) = [f for f in findings if f.status == "problem"]
     assert not stage_one
     assert (broken.subject, broken.cure) == ("soxr", "pip install --force-reinstall soxr")
@@ -79,7 +82,7 @@ def test_a_package_that_cannot_be_imported_is_a_problem(monkeypatch: pytest.Monk
 
 def test_a_torchvision_of_another_torch_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, torch="2.9.0")
-    found = checks.check_torch_pair()
+    found = check_torch_pair()
     assert found.status == "problem"
     assert "do not fit: torchvision needs torch" in found.text
     assert "same index" in found.cure
@@ -87,7 +90,7 @@ def test_a_torchvision_of_another_torch_is_a_problem(monkeypatch: pytest.MonkeyP
 
 def test_a_torchvision_without_its_operators_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(ops=SimpleNamespace()))
-    found = checks.check_torch_pair()
+    found = check_torch_pair()
     assert found.status == "problem"
     assert "do not fit" in found.text
 
@@ -128,7 +131,7 @@ def test_weights_are_absent_whole_or_damaged(
 
 def test_codecs_that_are_absent_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_codecs().status == "ok"
-    monkeypatch.setattr("mvemo.pipeline.doctor.checks.CODECS", ("h264", "no-such-codec"))
+    monkeypatch.setattr("mvemo.pipeline.doctor.CODECS", ("h264", "no-such-codec"))
     found = check_codecs()
     assert found.status == "note"
     assert "does not read no-such-codec" in found.text
@@ -142,24 +145,20 @@ def test_a_gpu_that_torch_does_not_find_is_a_problem(monkeypatch: pytest.MonkeyP
     assert check_gpu().status == "problem"
 
 
-def test_speed_is_measured_of_each_net_and_of_reading(
+def test_speed_is_measured_on_a_clip_and_extrapolated(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = load_settings("demo", ["extract.nets=music2d", "extract.descriptors=mfcc"])
-    speed = measure_speed(settings, seconds=2.0)
-    assert list(speed.nets) == ["music2d"]
-    assert min(speed.reading, speed.nets["music2d"]) > 0
-    assert speed.n_bytes > 4 * 16_000
+    monkeypatch.setattr("mvemo.extract.training.timing.measure_net", lambda *_: NetCost(2.0, 0, 0))
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    one, many = check_speed(settings, 3600, seconds=2.0)
+    assert re.fullmatch(r"a clip of 2 s takes: reading \d\.\d s, music2d \d\.\d s", one.text)
+    assert "reading 0.0 s, music2d 0" not in one.text
+    hours, room = re.findall(r"about (\d+) h .* ([\d.]+) GiB", many.text)[0]
+    net_seconds = float(one.text.split()[-2])
+    assert net_seconds <= int(hours) <= net_seconds + 2
+    assert float(room) > 3600 * 4 * 16_000 / 2**30 - 0.1
     assert capsys.readouterr() == ("", "")
-
-
-def test_time_and_room_grow_with_the_clips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mvemo.pipeline.doctor.speed.busy", lambda: False)
-    speed = Speed(30.0, reading=2.0, nets={"musicnn": 1.0, "i3d": 3.0}, n_bytes=2**20, workers=2)
-    one, many = speed.findings(1024)
-    assert one.text == "a clip of 30 s takes: reading 2.0 s, musicnn 1.0 s, i3d 3.0 s"
-    assert many.text.startswith("1024 such clips take about 1 h 25 min")
-    assert "1.0 GiB" in many.text
 
 
 def test_the_command_ends_with_1_where_there_is_a_problem(

@@ -19,14 +19,9 @@ from mvemo.pipeline.clips.clip_tables import clip_table
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import TaskFailed
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one import ahead, tasks
-from mvemo.pipeline.stage_one.spread import (
-    SpreadRun,
-    _reason,
-    job_environments,
-    visible_gpus,
-)
-from mvemo.pipeline.stage_one.tasks import Backend, Finished, Task, TaskSettings
+from mvemo.pipeline.stage_one import backends, tasks
+from mvemo.pipeline.stage_one.backends import Backend, Note, job_environments, visible_gpus
+from mvemo.pipeline.stage_one.tasks import Finished, SpreadRun, Task, TaskSettings, _reason
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +87,7 @@ def spread(
     manifest = read_manifest(sounds.manifest)
 
     def backend(
-        given: Sequence[Task], note: tasks.Note
+        given: Sequence[Task], note: Note
     ) -> Iterator[tuple[Task, Finished | BaseException]]:
         for task in reversed(given):
             assert isinstance(task, tasks.ClipTask)
@@ -150,7 +145,7 @@ def test_rows_that_a_task_says_it_wrote_must_be_there(
 ) -> None:
     real = tasks.do_task
 
-    def lose(task: Task, note: tasks.Note) -> Finished:
+    def lose(task: Task, note: Note) -> Finished:
         return replace(real(task, note), shards=())
 
     monkeypatch.setattr(tasks, "do_task", lose)
@@ -159,7 +154,7 @@ def test_rows_that_a_task_says_it_wrote_must_be_there(
 
 
 def test_processes_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "cores", lambda: 16)
+    monkeypatch.setattr(backends, "cores", lambda: 16)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     environments = job_environments(4, RunSettings(device="cpu"))
     assert [e["OMP_NUM_THREADS"] for e in environments] == ["4"] * 4
@@ -177,7 +172,7 @@ def test_processes_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_one_net_that_diverges_leaves_the_others(sounds: Sounds, tmp_path: Path) -> None:
     def backend(
-        given: Sequence[Task], note: tasks.Note
+        given: Sequence[Task], note: Note
     ) -> Iterator[tuple[Task, Finished | BaseException]]:
         for task in given:
             if task.label == "c3d@fold1":

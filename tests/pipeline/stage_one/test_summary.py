@@ -12,7 +12,7 @@ import pytest
 from mvemo.manifests import Clip, Manifest, write_manifest
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one.finished import FINISHED, ExtractSummary, RepeatableRun
+from mvemo.pipeline.stage_one.summary import FINISHED, ExtractSummary, RepeatableRun
 
 FAILURE = ("b", "decode:audio", "empty")
 OPTIONS = {"profile": "paper", "folds": None, "overrides": ("extract.folds=2",)}
@@ -119,7 +119,7 @@ def test_other_versions_are_noticed(
     tmp_path: Path, settings: Settings, summary: ExtractSummary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repeatable(tmp_path).keep(settings, summary, [])
-    monkeypatch.setattr("mvemo.pipeline.stage_one.finished.versions", lambda: {"av": "99"})
+    monkeypatch.setattr("mvemo.pipeline.stage_one.summary.versions", lambda: {"av": "99"})
     assert repeatable(tmp_path).recall() is None
 
 
