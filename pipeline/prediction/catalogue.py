@@ -10,7 +10,15 @@ from types import TracebackType
 
 import numpy as np
 
-from mvemo.cache import Cache, CacheWriter, ClipTable, FeatureSpec, open_cache, unfinished_run
+from mvemo.cache import (
+    Cache,
+    CacheWriter,
+    ClipTable,
+    DamagedCache,
+    FeatureSpec,
+    open_cache,
+    unfinished_run,
+)
 from mvemo.cache.storage.index import feature_label
 from mvemo.cache.writing.lock import WriterLock
 from mvemo.fuse.arrays import F64
@@ -20,14 +28,8 @@ from mvemo.pipeline.clips.inputs import digest_media
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.prediction.batches import (
-    LONG,
-    MOST_WINDOWS,
-    BatchReader,
-    EmbeddedClip,
-    windows_of,
-)
-from mvemo.pipeline.prediction.inputs import NewClip
+from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
+from mvemo.pipeline.prediction.new_clips import LONG, MOST_WINDOWS, NewClip, windows_of
 from mvemo.pipeline.provenance import provenance
 
 NAME = "catalogue"
@@ -199,7 +201,13 @@ def _contents(path: Path) -> tuple[frozenset[str], frozenset[str]]:
     """Return the ids of a catalogue's clips, and the digests of the specs of its records."""
     if not path.exists():
         return frozenset(), frozenset()
-    with open_cache(path) as cache:
+    try:
+        opened = open_cache(path)
+    except DamagedCache:
+        raise BadOption(
+            f"{path}: truncated or overwritten catalogue: delete it, or restore it from a copy"
+        ) from None
+    with opened as cache:
         if cache.table.name != NAME:
             raise BadOption(
                 f"{path}: expected a catalogue of 'mvemo predict', got features of "

@@ -19,16 +19,15 @@ from mvemo.cache.spec import content_digest
 from mvemo.cache.writing.lock import WriterLock
 from mvemo.extract.nets import build_net
 from mvemo.fuse import FuseError
-from mvemo.fuse.final.files import load_model
 from mvemo.manifests import read_manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.model_nets import plan_of
 from mvemo.pipeline.models.card import card_text
 from mvemo.pipeline.prediction import batches
 from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
-from mvemo.pipeline.prediction.embedding import FeatureMaker
-from mvemo.pipeline.prediction.inputs import find_clips
-from mvemo.pipeline.prediction.run import PredictSettings, predict_files
+from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings
+from mvemo.pipeline.prediction.new_clips import find_clips
+from mvemo.pipeline.prediction.run import predict_files
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +87,10 @@ def test_prediction_reads_the_windows_that_the_features_were_made_of(made: Path)
         assert spec.dim == 2 * build_net("c3d", 2, width=0.05, n_frames=4, size=32).embedding_dim
         stored, _ = cache.vectors("c3d", fold=spec.fold)
     folder = made / "out" / "model"
-    maker = FeatureMaker(load_model(folder), folder, {})
+    maker = FeatureMaker(folder, PredictSettings())
     manifest = read_manifest(made / "demo" / "manifest.csv")
     media = ClipMedia(manifest, maker.settings, made / "work", plans=[plan_of(spec)])
-    found = maker.embed(spec, media, [0])
+    found = BatchReader(maker).embed(spec, media, [0])
     np.testing.assert_allclose(found[0], stored[0], rtol=1e-5, atol=1e-6)
 
 

@@ -15,13 +15,12 @@ from stage_samples import run
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets import build_net
-from mvemo.fuse.final.files import load_model
 from mvemo.manifests.files import write_text
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.prediction.embedding import FeatureMaker
+from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings
 from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
-from mvemo.pipeline.prediction.inputs import NewClip
-from mvemo.pipeline.prediction.run import PredictSettings, predict_files
+from mvemo.pipeline.prediction.new_clips import NewClip
+from mvemo.pipeline.prediction.run import predict_files
 from mvemo.pipeline.prediction.timeline import TimelineSettings, follow_clip, turns_of
 
 SR = 8000
@@ -96,16 +95,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def maker(made: Path) -> FeatureMaker:
     folder = made / "out" / "model"
-    return FeatureMaker(load_model(folder), folder, {"effnet": made / "effnet.npz"})
+    return FeatureMaker(folder, PredictSettings(weights={"effnet": made / "effnet.npz"}))
 
 
 def test_the_seconds_that_speak_for_a_class_are_found(made: Path, maker: FeatureMaker) -> None:
     clip = NewClip("burst", made / "burst.mkv")
     settings = ExplainSettings(step=0.5, width=1.0, output="tense")
-    explanation = explain_clip(maker, clip, ("audio", "video"), settings)
+    explanation = explain_clip(maker, clip, settings)
     assert explanation.output == "tense"
     # What is explained is what is predicted.
-    _, (whole,) = predict_files(maker.folder, [clip], PredictSettings(weights=maker.weights))
+    _, (whole,) = predict_files(maker.folder, [clip], maker.options)
     assert explanation.prediction.outputs == pytest.approx(whole.outputs, abs=0.01)
     for modality in ("audio", "video"):
         strongest = explanation.times[explanation.strongest(modality)[0]]
@@ -118,7 +117,7 @@ def test_the_seconds_that_speak_for_a_class_are_found(made: Path, maker: Feature
 def test_a_timeline_turns_where_the_clip_does(made: Path, maker: FeatureMaker) -> None:
     clip = NewClip("turn", made / "turn.mkv")
     settings = TimelineSettings(window=2.0, hop=1.0)
-    timeline = follow_clip(maker, clip, ("audio", "video"), settings)
+    timeline = follow_clip(maker, clip, settings)
     labels = [maker.model.classes[int(np.argmax(p.outputs))] for p in timeline.predictions]
     middles = [sum(window) / 2 for window in timeline.windows]
     for label, middle in zip(labels, middles, strict=True):
@@ -138,7 +137,7 @@ def test_a_file_that_is_cut_off_is_found_out_at_its_end(
     (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
     settings = TimelineSettings(window=2.0, hop=2.0)
     with pytest.raises(BadMedia, match=r"cut.wav: sound: cut off: 8\.0 of 16\.0 s decode"):
-        follow_clip(maker, NewClip("cut.wav", tmp_path / "cut.wav"), ("audio", "video"), settings)
+        follow_clip(maker, NewClip("cut.wav", tmp_path / "cut.wav"), settings)
 
 
 def test_pages_and_tables_are_written(
@@ -217,6 +216,6 @@ def test_a_clip_without_sound_and_a_wrong_class_are_refused(
     soundfile.write(tmp_path / "silent.wav", np.zeros(SR), SR)
     clip = NewClip("silent.wav", tmp_path / "silent.wav")
     with pytest.raises(BadOption, match=r"silent.wav: .*silent"):
-        explain_clip(maker, clip, ("audio", "video"), ExplainSettings())
+        explain_clip(maker, clip, ExplainSettings())
     with pytest.raises(BadOption, match=r"--of 'sad': one of calm, tense"):
-        explain_clip(maker, clip, ("audio", "video"), ExplainSettings(output="sad"))
+        explain_clip(maker, clip, ExplainSettings(output="sad"))

@@ -18,9 +18,9 @@ from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.nets import build_net
 from mvemo.extract.views import ViewSettings
 from mvemo.fuse.matrices.descriptor_statistics import sequence_statistics
-from mvemo.pipeline.prediction.embedding import net_stream
+from mvemo.pipeline.prediction.new_clips import NewClip
 from mvemo.pipeline.prediction.passes import ClipPass
-from mvemo.pipeline.prediction.streams import Descriptors, StreamPlan, embed_array
+from mvemo.pipeline.prediction.streams import Descriptors, StreamPlan, embed_array, net_stream
 
 SECONDS, SR = 9.0, 16000
 SETTINGS = DescriptorSettings(sr=SR, n_fft=1024, hop_length=512)
@@ -49,7 +49,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def vectors_of(path, plan, stream, modalities=("audio", "video")):
-    clip_pass = ClipPass(path, 0.0, None, plan, {("x", None): stream}, modalities)
+    clip_pass = ClipPass(NewClip("x", path), plan, {("x", None): stream}, modalities)
     return [vectors.get(("x", None)) for _, vectors in clip_pass.windows()], clip_pass
 
 
@@ -146,7 +146,7 @@ def test_what_is_passed_is_forgotten(tmp_path):
     plan = StreamPlan(60.0, windows)
     settings = DescriptorSettings(sr=8000, n_fft=1024, hop_length=512)
     stream = Descriptors(["mfcc"], settings)
-    clip_pass = ClipPass(tmp_path / "long.wav", 0.0, None, plan, {("lld", None): stream})
+    clip_pass = ClipPass(NewClip("x", tmp_path / "long.wav"), plan, {("lld", None): stream})
     kept = []
     for _, vectors in clip_pass.windows():
         assert ("lld", None) in vectors
