@@ -217,7 +217,14 @@ def check_codecs() -> Finding:
     """Check that PyAV decodes the common codecs."""
     import av
 
-    absent = [name for name in CODECS if not _decodes(name)]
+    def decodes(name: str) -> bool:
+        try:
+            av.codec.Codec(name, "r")
+        except ValueError:
+            return False
+        return True
+
+    absent = [name for name in CODECS if not decodes(name)]
     known = ", ".join(name for name in CODECS if name not in absent)
     if not absent:
         return Finding("ok", "codecs", f"av {av.__version__} reads {known}")
@@ -227,16 +234,6 @@ def check_codecs() -> Finding:
         f"av {av.__version__} does not read {', '.join(absent)}: such clips will fail",
         "pip install --force-reinstall --only-binary av av",
     )
-
-
-def _decodes(name: str) -> bool:
-    from av.codec import Codec
-
-    try:
-        Codec(name, "r")
-    except ValueError:
-        return False
-    return True
 
 
 def check_gpu() -> Finding:

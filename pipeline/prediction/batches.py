@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -62,7 +62,7 @@ class BatchReader:
         lengths = [i.seconds for i in inputs if isinstance(i, AudioInput)]
         self.window = max(lengths, default=DEFAULT_SECONDS)
 
-    def read(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
+    def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
         """Yield batches of (key, clip), in order."""
         if not clips:
             return

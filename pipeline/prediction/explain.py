@@ -111,7 +111,9 @@ def explain_clip(maker: FeatureMaker, clip: NewClip, settings: ExplainSettings) 
         output = format_of(maker.model).target_output(prediction.predictor, prediction.outputs)
     else:
         output = classes.index(settings.output)
-    times = np.arange(settings.step / 2, seconds, settings.step)
+    # A clip that is shorter than half a step is one stretch.
+    first = min(settings.step, seconds) / 2
+    times = np.arange(first, seconds, settings.step)
     needed = {k: v for k, v in vectors.items() if k[0] in prediction.predictor.features}
     effects = {
         modality: np.array(

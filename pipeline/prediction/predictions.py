@@ -78,6 +78,11 @@ def trust_notes(
     ]
 
 
+def without_distance(note: str) -> str:
+    """Return a note without its distance, which differs from clip to clip."""
+    return re.sub(r" \(distance [^)]*\)", "", note)
+
+
 def predict_features(
     folder: Path, features: Path, modalities: Collection[str]
 ) -> tuple[FinalModel, list[Prediction]]:
@@ -214,8 +219,7 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
             continue
         rows.append([file, *written.cells(record), record["model"].partition("/")[2]])
         for note in record["notes"] if level != "quiet" else ():
-            # Distances differ from clip to clip.
-            text = note if level == "verbose" else re.sub(r" \(distance [^)]*\)", "", note)
+            text = note if level == "verbose" else without_distance(note)
             files.setdefault(("note", text), []).append(file)
     notes = [
         f"{kind}: {of[0] if len(of) == 1 else f'{len(of)} clips, the first {of[0]}'}: {text}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,9 @@ def predict_files(
     if readable:
         reader = batches.BatchReader(maker)
         waiting: dict[int, batches.EmbeddedClip] = {}
-        with nullcontext(reader) if catalogue is None else Catalogue(catalogue, reader) as source:
-            for batch in source.read(readable):
+        source = reader if catalogue is None else Catalogue(catalogue, reader)
+        with closing(source.read(readable)) as found:
+            for batch in found:
                 if maker.model.within_groups:
                     # Standardising needs all clips of a folder.
                     waiting.update(batch)

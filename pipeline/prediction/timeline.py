@@ -23,7 +23,12 @@ from mvemo.pipeline.prediction import page, passes, streams
 from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings
 from mvemo.pipeline.prediction.formats import Record, format_of
 from mvemo.pipeline.prediction.new_clips import NewClip, clip_seconds
-from mvemo.pipeline.prediction.predictions import Prediction, legend, prediction_fields
+from mvemo.pipeline.prediction.predictions import (
+    Prediction,
+    legend,
+    prediction_fields,
+    without_distance,
+)
 from mvemo.pipeline.prediction.run import predict_window
 
 # Largest number of turns on a page; they are at least half a window apart.
@@ -108,9 +113,8 @@ class Timeline:
 
     def notes(self) -> list[str]:
         """Return each note once, with the number of its windows."""
-        # Distances differ from window to window.
         counts = Counter(
-            note.partition(" (distance")[0]
+            without_distance(note)
             for prediction in self.predictions
             for note in (*prediction.notes, prediction.problem)
             if note

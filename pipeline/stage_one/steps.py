@@ -15,12 +15,8 @@ from mvemo.extract.descriptors import TIMES, descriptor_spec
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.devices import describe_device, pick_device
-from mvemo.extract.training.embedding import embed_rows, outputs_of
-from mvemo.extract.training.memory import return_freed_memory
-from mvemo.extract.training.protocols import FrozenNets, TrainedNet, outputs_spec, train_nets
+from mvemo.extract.training import devices, embedding, memory, protocols
 from mvemo.extract.training.splits import TrainingClips
-from mvemo.extract.views import ViewSettings
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import Progress, duration_text, epoch_text
@@ -40,7 +36,7 @@ class FeatureWriter:
         work: Path,  # folder of checkpoints
         trainings: Collection[Training] | None = None,  # to do here; by default all
         on_epoch: Callable[[str], object] | None = None,  # called with a line about each epoch
-        frozen_nets: FrozenNets | None = None,  # loaded nets to reuse
+        frozen_nets: protocols.FrozenNets | None = None,  # loaded nets to reuse
     ) -> None:
         self.features: list[str] = []  # names of the written features
         self._media = media
@@ -117,36 +113,33 @@ class FeatureWriter:
         frozen = self._run.protocol == "frozen"
         total, unit = (int(usable.sum()), "clip") if frozen else (n_nets, "net")
         with Progress(plan.name, total, unit) as bar:
-            epochs = EpochNotes(plan.name, bar, n_nets, self._run, self._on_epoch)
+            epochs = _EpochNotes(plan.name, bar, n_nets, self._run, self._on_epoch)
             clips = TrainingClips(
                 self._manifest, self._media.digests, usable, folds, splits, trained_folds
             )
-            for trained in self._nets(plan, clips, epochs):
-                self._write_embedding(trained, plan.view, usable, bar if frozen else None)
+            nets: Iterable[protocols.TrainedNet]
+            if self._frozen_nets is not None:
+                nets = [self._frozen_nets.get(plan)]
+            else:
+                nets = protocols.train_nets(
+                    plan,
+                    clips,
+                    self._run,
+                    batches=lambda net: self._media.batches(net, plan.view),
+                    jobs=self._work / "nets",
+                    on_epoch=epochs.note,
+                )
+            for trained in nets:
+                self._write_embedding(trained, plan, usable, bar if frozen else None)
                 if not frozen:
                     bar.step()
                     bar.kept = bar.done - len(epochs.trained)
         self.features.append(plan.name)
 
-    def _nets(
-        self, plan: NetSettings, clips: TrainingClips, epochs: EpochNotes
-    ) -> Iterable[TrainedNet]:
-        """Return the nets that embed: a loaded frozen one, or those that the protocol trains."""
-        if self._frozen_nets is not None:
-            return [self._frozen_nets.get(plan)]
-        return train_nets(
-            plan,
-            clips,
-            self._run,
-            batches=lambda net: self._media.batches(net, plan.view),
-            jobs=self._work / "nets",
-            on_epoch=epochs.note,
-        )
-
     def _write_embedding(
         self,
-        trained: TrainedNet,
-        view: ViewSettings,
+        trained: protocols.TrainedNet,
+        plan: NetSettings,
         usable: Mask,
         clips: Progress | None,
     ) -> None:
@@ -155,7 +148,7 @@ class FeatureWriter:
         clip_of = self._media.clip_of
         keys = self._keys(spec, usable)
         outdated = keys.keys() - writer.current(spec, keys)
-        own_spec = outputs_spec(trained, self._manifest)
+        own_spec = protocols.outputs_spec(trained, self._manifest)
         own_keys = self._keys(own_spec, usable) if spec.protocol in TRAINED else {}
         # With empty keys, `current` drops the outputs of an earlier run's trained net.
         outdated |= own_keys.keys() - writer.current(own_spec, own_keys)
@@ -163,16 +156,16 @@ class FeatureWriter:
         if clips is not None:
             clips.step(kept)
             clips.kept = kept
-        for batch_rows, values in embed_rows(
+        for batch_rows, values in embedding.embed_rows(
             net,
-            self._media.batches(net, view),
+            self._media.batches(net, plan.view),
             [row for row, clip_id in clip_of.items() if clip_id in outdated],
             batch_size=self._settings.extract.embed_batch,
-            device=pick_device(self._run.device),
+            device=devices.pick_device(self._run.device),
             precision=self._run.precision,
             independent=True,
         ):
-            outputs = outputs_of(net, values) if own_keys else values
+            outputs = embedding.outputs_of(net, values) if own_keys else values
             n_failed = 0
             for row, vector, output in zip(batch_rows, values, outputs, strict=True):
                 clip_id = clip_of[row]
@@ -215,7 +208,7 @@ def write_nets(
     errors = []
     for net in nets:
         # Memory blocks of the previous net have other sizes, and would be kept unused.
-        return_freed_memory()
+        memory.return_freed_memory()
         try:
             if diverged and net.name in diverged:
                 raise diverged[net.name]
@@ -229,7 +222,7 @@ def write_nets(
     return errors
 
 
-class EpochNotes:
+class _EpochNotes:
     """Messages about the epochs of a net and, after a timed epoch, the time that all may take."""
 
     def __init__(
@@ -238,13 +231,10 @@ class EpochNotes:
         progress: Progress,
         n_nets: int,  # number of trainings
         run: RunSettings,
-        on_epoch: Callable[[str], object] | None = None,
+        on_epoch: Callable[[str], object] | None,
     ) -> None:
-        self._tell = on_epoch or (lambda text: None)
-        self._net = net
-        self._progress = progress
-        self._n_nets = n_nets
-        self._run = run
+        self._net, self._progress, self._n_nets, self._run = net, progress, n_nets, run
+        self._on_epoch = on_epoch
         self._start: float | None = None
         self._timed = False
         self.trained: set[str] = set()  # labels of trainings; earlier runs have done the others
@@ -254,13 +244,16 @@ class EpochNotes:
         self.trained.add(label)
         text = epoch_text(label, epoch, epochs, val_loss)
         self._progress.note(text)
-        self._tell(text)
+        if self._on_epoch is not None:
+            self._on_epoch(text)
         now = time.monotonic()
         # The first epoch is not typical: kernels are chosen or compiled in it.
         if self._start is not None and not self._timed:
             self._timed = True
             seconds = now - self._start
-            device = describe_device(pick_device(self._run.device), self._run.precision)
+            device = devices.describe_device(
+                devices.pick_device(self._run.device), self._run.precision
+            )
             total = duration_text(seconds * epochs * self._n_nets)
             nets = f"{self._n_nets} net{'s' * (self._n_nets != 1)}"
             tell(

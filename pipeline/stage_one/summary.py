@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvemo.cache.failures import failures_by_reason
+from mvemo.cache.storage.files import parts_folder
 from mvemo.extract.store.folders import stamp_of
 from mvemo.manifests import ManifestError, read_manifest
 from mvemo.manifests.files import dump_json, parse_json, write_json
@@ -30,6 +31,8 @@ FINISHED = "finished.json"
 # Largest size of the record and of the manifest. With more clips (about 100,000) the check takes
 # as long as the run that it saves.
 _MOST_BYTES = 1 << 25
+# Parts of the summary that the record keeps.
+_KEPT = ("clips", "features", "failures", "missing", "notes")
 # Packages whose code decides what a run does.
 _PACKAGES = ("cache", "extract", "manifests", "pipeline")
 # Prefixes of environment variables for folders of weights and visible devices.
@@ -78,14 +81,6 @@ class ExtractSummary:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class FinishedRun:
-    """Finished run that left nothing to do."""
-
-    summary: ExtractSummary
-    notes: tuple[str, ...]  # all notes on stderr
-
-
 class RepeatableRun:
     """Command of stage one that may have been finished before with the same files.
 
@@ -114,19 +109,22 @@ class RepeatableRun:
         self._out = out
         self._key = self._request_key()
 
-    def recall(self) -> FinishedRun | None:
-        """Return the run that finished this command, or None if there may be work left."""
+    def recall(self) -> tuple[ExtractSummary, tuple[str, ...]] | None:
+        """Return the summary and the notes of the run that finished this command.
+
+        Returns None if there may be work left.
+        """
         path = self._work / FINISHED
         try:
             # Rows of an interrupted run are not in the cache yet.
-            if path.stat().st_size > _MOST_BYTES or self._unfinished.exists():
+            if path.stat().st_size > _MOST_BYTES or parts_folder(self._out).exists():
                 return None
             kept = parse_json(path.read_bytes())
             if self._key is None or kept["key"] != self._key:
                 return None
             if any(_stamp(Path(name)) != stamp for name, stamp in kept["files"].items()):
                 return None
-            return FinishedRun(_summary(kept["summary"], self._out, self._work), (*kept["notes"],))
+            return _summary(kept["summary"], self._out, self._work), (*kept["notes"],)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             # No record, another version or damaged: the run decides what to do.
             return None
@@ -145,23 +143,11 @@ class RepeatableRun:
                 {
                     "key": key,
                     "files": {str(path.absolute()): _stamp(path) for path in files},
-                    "summary": {
-                        "clips": summary.clips,
-                        "features": summary.features,
-                        "failures": summary.failures,
-                        "missing": summary.missing,
-                        "notes": summary.notes,
-                    },
+                    "summary": {name: getattr(summary, name) for name in _KEPT},
                     "notes": notes,
                 },
                 durable=False,
             )
-
-    @property
-    def _unfinished(self) -> Path:
-        from mvemo.cache.storage.files import parts_folder
-
-        return parts_folder(self._out)
 
     def _request_key(self) -> str | None:
         """Return a digest of the request and all inputs but weights, or None if one is missing."""
@@ -190,17 +176,13 @@ class RepeatableRun:
 
 def _summary(kept: Mapping[str, Any], out: Path, work: Path) -> ExtractSummary:
     """Return the summary that `RepeatableRun.keep` wrote."""
-    failures = tuple((str(clip), str(stage), str(why)) for clip, stage, why in kept["failures"])
-    missing = tuple((str(clip), str(kind), str(why)) for clip, kind, why in kept["missing"])
+    failures, missing = (
+        tuple((str(clip), str(kind), str(why)) for clip, kind, why in kept[name])
+        for name in ("failures", "missing")
+    )
+    features, notes = (tuple(map(str, kept[name])) for name in ("features", "notes"))
     return ExtractSummary(
-        path=out,
-        clips=int(kept["clips"]),
-        features=tuple(map(str, kept["features"])),
-        failures=failures,
-        missing=missing,
-        notes=tuple(map(str, kept["notes"])),
-        work=work,
-        settled=True,
+        out, int(kept["clips"]), features, failures, missing, notes, work, settled=True
     )
 
 

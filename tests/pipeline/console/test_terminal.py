@@ -30,7 +30,7 @@ def usual_handlers() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def test_control_characters_are_shown_escaped() -> None:
+def test_control_characters_are_shown_escaped():
     plain = io.StringIO()
     stream = GuardedStream(plain)
     stream.writelines(["clip \x1b]0;title\x07\x1b[2J", "a\rb\u202ec\x9b\n\tok é\n"])
@@ -39,7 +39,7 @@ def test_control_characters_are_shown_escaped() -> None:
     assert not stream.isatty()
 
 
-def test_streams_are_guarded_while_a_command_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_streams_are_guarded_while_a_command_runs(capsys):
     @click.command()
     def show() -> None:
         click.echo("out \x1b]0;")
@@ -53,7 +53,7 @@ def test_streams_are_guarded_while_a_command_runs(capsys: pytest.CaptureFixture[
     assert (shown.out, shown.err) == ("out \\x1b]0;\n", "err \\x08\n")
 
 
-def test_errors_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_escaped(capsys):
     @click.command()
     def fail() -> None:
         raise OSError(2, "No such file", "a\x1b]2Jb")
@@ -68,7 +68,7 @@ def test_errors_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     "error",
     [MemoryError(), ImportError("libtorch.so: failed to map segment from shared object")],
 )
-def test_too_little_memory_is_one_line(error: Exception) -> None:
+def test_too_little_memory_is_one_line(error):
     assert "too little memory" in (cli.bad_input(error) or "")
 
 
@@ -76,9 +76,7 @@ def test_too_little_memory_is_one_line(error: Exception) -> None:
     ("number", "status", "words"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")],
 )
-def test_a_signal_that_a_package_turns_into_its_own_error(
-    number: signal.Signals, status: int, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_signal_that_a_package_turns_into_its_own_error(number, status, words, capsys):
     @click.command()
     def load() -> None:
         try:
@@ -93,11 +91,7 @@ def test_a_signal_that_a_package_turns_into_its_own_error(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ImportError])
-def test_a_signal_before_anything_is_imported(
-    error: type[BaseException],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_signal_before_anything_is_imported(error, monkeypatch, capsys):
     def load(name: str) -> None:
         with suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
@@ -116,7 +110,7 @@ def test_a_signal_before_anything_is_imported(
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_sigterm_reaches_whoever_waits_for_an_interrupt() -> None:
+def test_sigterm_reaches_whoever_waits_for_an_interrupt():
     told: list[int] = []
     with usual_handlers(), noted_signals() as signals:
         signal.signal(signal.SIGINT, lambda number, frame: told.append(number))
@@ -132,7 +126,7 @@ def test_sigterm_reaches_whoever_waits_for_an_interrupt() -> None:
         (signal.SIGTERM, "ended by SIGTERM before it began\n"),
     ],
 )
-def test_a_signal_before_the_program_is_imported(number: signal.Signals, line: str) -> None:
+def test_a_signal_before_the_program_is_imported(number, line):
     # A shell lets what it runs in the background ignore Ctrl-C, and that is inherited.
     default = "signal.signal(signal.SIGINT, signal.default_int_handler)"
     kill = f"os.kill(os.getpid(), {int(number)})"
@@ -143,7 +137,7 @@ def test_a_signal_before_the_program_is_imported(number: signal.Signals, line: s
     assert (ended.returncode, ended.stderr) == (128 + number, line)
 
 
-def test_early_handlers_give_way_to_those_that_finish_work() -> None:
+def test_early_handlers_give_way_to_those_that_finish_work():
     with usual_handlers():
         take_early_signals()
         with noted_signals() as signals, pytest.raises(KeyboardInterrupt):
@@ -152,7 +146,7 @@ def test_early_handlers_give_way_to_those_that_finish_work() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.getsignal(signal.SIGTERM) is end_at_once
 
 
-def test_early_handlers_leave_those_of_others() -> None:
+def test_early_handlers_leave_those_of_others():
     with usual_handlers():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         take_early_signals()

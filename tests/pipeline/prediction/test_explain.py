@@ -57,7 +57,7 @@ def write_video(path: Path, kinds: list[tuple[str, float]], seed: int = 0) -> No
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory):
     """A folder with a model of sound and pictures, and clips that change."""
     folder = tmp_path_factory.mktemp("explain")
     rows = ["clip_id,path,label"]
@@ -93,12 +93,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def maker(made: Path) -> FeatureMaker:
+def maker(made):
     folder = made / "out" / "model"
     return FeatureMaker(folder, PredictSettings(weights={"effnet": made / "effnet.npz"}))
 
 
-def test_the_seconds_that_speak_for_a_class_are_found(made: Path, maker: FeatureMaker) -> None:
+def test_the_seconds_that_speak_for_a_class_are_found(made, maker):
     clip = NewClip("burst", made / "burst.mkv")
     settings = ExplainSettings(step=0.5, width=1.0, output="tense")
     explanation = explain_clip(maker, clip, settings)
@@ -114,7 +114,7 @@ def test_the_seconds_that_speak_for_a_class_are_found(made: Path, maker: Feature
         assert effect[np.abs(explanation.times - 7.0) > 2.0].max() < 0
 
 
-def test_a_timeline_turns_where_the_clip_does(made: Path, maker: FeatureMaker) -> None:
+def test_a_timeline_turns_where_the_clip_does(made, maker):
     clip = NewClip("turn", made / "turn.mkv")
     settings = TimelineSettings(window=2.0, hop=1.0)
     timeline = follow_clip(maker, clip, settings)
@@ -129,9 +129,7 @@ def test_a_timeline_turns_where_the_clip_does(made: Path, maker: FeatureMaker) -
     assert len(timeline.sketch.thumbnails) == 16
 
 
-def test_a_file_that_is_cut_off_is_found_out_at_its_end(
-    maker: FeatureMaker, tmp_path: Path
-) -> None:
+def test_a_file_that_is_cut_off_is_found_out_at_its_end(maker, tmp_path):
     soundfile.write(tmp_path / "whole.wav", sound("calm", 16.0, 0), SR)
     whole = (tmp_path / "whole.wav").read_bytes()
     (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
@@ -140,9 +138,7 @@ def test_a_file_that_is_cut_off_is_found_out_at_its_end(
         follow_clip(maker, NewClip("cut.wav", tmp_path / "cut.wav"), settings)
 
 
-def test_pages_and_tables_are_written(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     weights = ["--weights", f"effnet={made / 'effnet.npz'}"]
     model = ["--model", made / "out" / "model", *weights]
@@ -198,9 +194,27 @@ def test_pages_and_tables_are_written(
     assert (tmp_path / "t" / "turn.html").read_text() == "earlier"
 
 
-def test_without_a_nets_weights_the_others_predict(
-    made: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_notes_of_predict_are_repeated(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = ["--model", made / "out" / "model", "--weights", f"effnet={made / 'effnet.npz'}"]
+    known, short = made / "calm0.mkv", tmp_path / "short.wav"
+    soundfile.write(short, np.random.default_rng(0).uniform(-0.9, 0.9, SR // 2), SR)
+    trained, brief = "part of the model's training data", "only 0.50 s long: too short to tell"
+    capsys.readouterr()
+    assert run("mvemo", "predict", known, short, *model, "--timeline") == 0
+    shown = capsys.readouterr().out
+    assert f"note: {known}: 1 of 1 windows: {trained}" in shown
+    assert f"note: {short}: 1 of 1 windows: {brief}" in shown
+    assert trained in (tmp_path / "timelines" / "calm0.csv").read_text()
+    for clip, note in ((known, trained), (short, brief)):
+        assert run("mvemo", "explain", clip, *model, "--to", tmp_path / "why.html") == 0
+        assert f"note: {note}" in capsys.readouterr().out
+        assert note.partition("'")[0] in (tmp_path / "why.html").read_text()
+    assert run("mvemo", "explain", known, *model, "-q") == 0
+    assert "note: " not in capsys.readouterr().out
+
+
+def test_without_a_nets_weights_the_others_predict(made, capsys):
     capsys.readouterr()
     predict = ["predict", made / "turn.mkv", "--model", made / "out" / "model", "--json"]
     assert run("mvemo", *predict) == 0
@@ -210,9 +224,7 @@ def test_without_a_nets_weights_the_others_predict(
     assert "effnet" in note.partition(": ")[2]
 
 
-def test_a_clip_without_sound_and_a_wrong_class_are_refused(
-    made: Path, maker: FeatureMaker, tmp_path: Path
-) -> None:
+def test_a_clip_without_sound_and_a_wrong_class_are_refused(made, maker, tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(SR), SR)
     clip = NewClip("silent.wav", tmp_path / "silent.wav")
     with pytest.raises(BadOption, match=r"silent.wav: .*silent"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import av
@@ -27,7 +26,7 @@ SETTINGS = DescriptorSettings(sr=SR, n_fft=1024, hop_length=512)
 
 
 @pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def video(tmp_path_factory):
     """Nine seconds at 10 frames a second, each of its own grey; noise that grows louder."""
     path = tmp_path_factory.mktemp("streams") / "clip.mkv"
     rng = np.random.default_rng(0)
@@ -170,7 +169,7 @@ def test_a_short_clip_is_one_piece_and_text_is_refused(tmp_path):
         vectors_of(tmp_path / "text.mp3", plan, stream)
 
 
-def test_input_goes_to_the_device_of_the_net(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_input_goes_to_the_device_of_the_net(monkeypatch):
     places: list[str] = []
 
     def to(x: torch.Tensor, device: object) -> torch.Tensor:

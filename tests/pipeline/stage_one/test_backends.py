@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from spread_samples import Sounds, digest, extract, make_sounds
+from spread_samples import digest, extract
 
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.errors import TrainingDiverged
@@ -24,19 +24,14 @@ from mvemo.extract.workers.pool import cores, run_calls
 from mvemo.extract.workers.process import Call
 from mvemo.pipeline.errors import BadOption, TaskFailed
 from mvemo.pipeline.stage_one import backends
-from mvemo.pipeline.stage_one.backends import TASKS, Execution, early_processes, thread_variables
+from mvemo.pipeline.stage_one.backends import Execution, early_processes, thread_variables
 from mvemo.pipeline.stage_one.tasks import Finished, SpreadRun, Task, batch_sizes
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: mvemo[dask]")
 
 
 @pytest.fixture(scope="module")
-def sounds(tmp_path_factory: pytest.TempPathFactory) -> Sounds:
-    return make_sounds(tmp_path_factory.mktemp("sounds"))
-
-
-@pytest.fixture(scope="module")
-def scheduler() -> Iterator[str]:
+def scheduler():
     """Address of a scheduler without workers, in this process."""
     with distributed.LocalCluster(
         n_workers=0, host="127.0.0.1", protocol="tcp://", dashboard_address=None
@@ -45,9 +40,7 @@ def scheduler() -> Iterator[str]:
 
 
 @pytest.fixture
-def workers(
-    scheduler: str, tmp_path: Path
-) -> Iterator[Callable[[int], list[subprocess.Popen[bytes]]]]:
+def workers(scheduler, tmp_path):
     """Starts worker processes, and ends those that are left."""
     started: list[subprocess.Popen[bytes]] = []
 
@@ -68,14 +61,7 @@ def workers(
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_costs_nothing(
-    sounds: Sounds,
-    scheduler: str,
-    workers: Callable[[int], list[subprocess.Popen[bytes]]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_killed_worker_costs_nothing(sounds, scheduler, workers, tmp_path, monkeypatch, capsys):
     first, _ = workers(2)
     real = SpreadRun._take_up
     taken: list[tuple[str, ...]] = []
@@ -115,13 +101,7 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> str:
     return error.strip().splitlines()[-1]
 
 
-def test_a_scheduler_that_is_not_there_or_has_no_workers_is_one_line(
-    sounds: Sounds,
-    scheduler: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_scheduler_that_cannot_work_is_one_line(sounds, scheduler, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(backends, "CONNECT_SECONDS", 0.3)
     for address, said in (
         ("tcp://127.0.0.1:9", "--scheduler tcp://127.0.0.1:9: no Dask scheduler answers there"),
@@ -150,11 +130,7 @@ def results_of(client: Any, address: str, n_tasks: int) -> list[Any]:
     return [result for _, result in backends._results(client, address, tasks)]
 
 
-def test_a_single_worker_does_the_tasks(
-    scheduler: str,
-    workers: Callable[[int], list[subprocess.Popen[bytes]]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_single_worker_does_the_tasks(scheduler, workers, monkeypatch):
     (worker,) = workers(1)
     monkeypatch.setattr(backends, "do_packed", lambda packed: os.getpid())
     with backends.connected(scheduler) as client:
@@ -162,7 +138,7 @@ def test_a_single_worker_does_the_tasks(
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_ends_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_that_ends_is_one_line(tmp_path, monkeypatch):
     stated = tmp_path / "scheduler.json"
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
     command += ["--port", "0", "--no-dashboard", "--scheduler-file", str(stated)]
@@ -199,7 +175,7 @@ class FakeClient:
         return self.answers.get(argument, self.answers["folder"])
 
 
-def test_workers_that_could_not_do_the_work_are_refused() -> None:
+def test_workers_that_could_not_do_the_work_are_refused():
     ours = backends.versions()["mvemo"]
     good = {
         "mvemo": {"tcp://a:1": ours},
@@ -221,9 +197,7 @@ def test_workers_that_could_not_do_the_work_are_refused() -> None:
             backends.check_workers(FakeClient(**{**good, **change}), "x", [Path("/shared")])
 
 
-def test_a_task_that_fails_is_given_out_again_but_not_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_task_that_fails_is_given_out_again_but_not_for_ever(monkeypatch):
     attempts: list[list[int]] = []
     done = Finished((), (), ())
 
@@ -266,9 +240,11 @@ def waiting_for(jobs: int) -> list[int]:
     return [w.pid for w in pool._idle if w.environment == thread_variables(jobs)]
 
 
-def test_tasks_find_processes_that_have_imported_what_they_need() -> None:
-    # Torch is among it; two processes at most, as few machines have one core.
-    imported = Call("builtins:eval", (f"{TASKS!r} in __import__('sys').modules",))
+def test_tasks_find_processes_that_have_imported_what_they_need(monkeypatch):
+    # A module that no worker has imported already, and that is imported fast.
+    monkeypatch.setattr(backends, "TASKS", "colorsys")
+    imported = Call("builtins:eval", ("'colorsys' in __import__('sys').modules",))
+    # Two processes at most, as few machines have one core.
     with early_processes(2):
         waiting = waiting_for(2)
         assert 1 <= len(waiting) <= 2
@@ -280,7 +256,7 @@ def test_tasks_find_processes_that_have_imported_what_they_need() -> None:
     assert not waiting_for(2)
 
 
-def test_a_process_counts_its_own_cores_alone() -> None:
+def test_a_process_counts_its_own_cores_alone():
     (counted,) = run_calls(
         [Call("mvemo.extract.workers.pool:cores", ())],
         environments=[thread_variables(cores())],
@@ -298,9 +274,7 @@ def test_a_process_counts_its_own_cores_alone() -> None:
         ({"OMP_NUM_THREADS": "many"}, ("8", "8", "8")),
     ],
 )
-def test_a_process_has_no_more_threads_than_the_user_set(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: tuple[str, str, str]
-) -> None:
+def test_a_process_has_no_more_threads_than_the_user_set(monkeypatch, variables, expected):
     monkeypatch.setattr(backends, "cores", lambda: 16)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     for name in names:
@@ -312,12 +286,12 @@ def test_a_process_has_no_more_threads_than_the_user_set(
     assert given["LOKY_MAX_CPU_COUNT"] == "8"
 
 
-def test_one_job_has_no_process_of_its_own() -> None:
+def test_one_job_has_no_process_of_its_own():
     with early_processes(1):
         assert not waiting_for(1)
 
 
-def test_they_end_with_a_command_that_is_refused() -> None:
+def test_they_end_with_a_command_that_is_refused():
     with pytest.raises(ValueError, match="refused"), early_processes(2):
         raise ValueError("refused")
     assert not waiting_for(2)
@@ -335,5 +309,5 @@ def test_they_end_with_a_command_that_is_refused() -> None:
         (Execution(scheduler="tcp://head:8786"), "on the workers of tcp://head:8786"),
     ],
 )
-def test_the_device_is_described(execution: Execution, words: str) -> None:
+def test_the_device_is_described(execution, words):
     assert words in execution.place(RunSettings(device="cpu", precision="float32"))
