@@ -41,13 +41,7 @@ CODECS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check, on one line.
-
-    Examples
-    --------
-    >>> print(Finding("note", "GPU", "none", "--profile pretrained needs none").line())
-    note     GPU: none -> --profile pretrained needs none
-    """
+    """Result of one check, on one line."""
 
     # ``note``: something optional is absent; ``problem``: something needed is absent or broken.
     status: Status

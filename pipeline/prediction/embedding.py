@@ -21,19 +21,10 @@ from mvemo.pipeline.settings_files import load_settings
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """Settings of predictions.
+    """Settings of predictions."""
 
-    Parameters
-    ----------
-    modalities
-        Modalities to read from files that have them.
-    weights
-        Files of pretrained weights by net; other nets use fetched ones.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
-    """
-
-    modalities: tuple[str, ...] = ("audio", "video")
+    modalities: tuple[str, ...] = ("audio", "video")  # read from files that have them
+    # Files of pretrained weights by net; other nets use fetched ones.
     weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
 

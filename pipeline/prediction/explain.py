@@ -38,24 +38,11 @@ N_FRAMES = 8
 
 @dataclass(frozen=True)
 class ExplainSettings:
-    """Settings of an explanation.
+    """Settings of an explanation."""
 
-    Parameters
-    ----------
-    step, width
-        Hop and length of the stretches that are left out, in seconds.
-    output
-        Class, tag or target to explain; None for the predicted one.
-
-    Raises
-    ------
-    BadOption
-        A number is out of range.
-    """
-
-    step: float = 1.0
-    width: float = 3.0
-    output: str | None = None
+    step: float = 1.0  # hop of the stretches that are left out, in seconds
+    width: float = 3.0  # their length in seconds
+    output: str | None = None  # class, tag or target to explain; None for the predicted one
 
     def __post_init__(self) -> None:
         if not 0.25 <= self.step <= 60:

@@ -48,15 +48,7 @@ def find_clips(inputs: Sequence[str]) -> list[NewClip]:
 
 
 def modalities_of(clips: Sequence[NewClip]) -> tuple[str, ...]:
-    """Return the modalities of clips by their file name extensions.
-
-    Examples
-    --------
-    >>> modalities_of([NewClip("a.mp3", Path("a.mp3"))])
-    ('audio',)
-    >>> modalities_of([NewClip("a.mp3", Path("a.mp3")), NewClip("b.mp4", Path("b.mp4"))])
-    ('audio', 'video')
-    """
+    """Return the modalities of clips by their file name extensions."""
     suffixes = {clip.path.suffix.lower() for clip in clips if not clip.problem}
     return ("audio",) if suffixes and suffixes <= AUDIO_SUFFIXES else ("audio", "video")
 

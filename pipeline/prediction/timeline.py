@@ -45,21 +45,10 @@ N_THUMBNAILS = 12
 
 @dataclass(frozen=True)
 class TimelineSettings:
-    """Settings of the windows of a timeline.
+    """Settings of the windows of a timeline."""
 
-    Parameters
-    ----------
-    window, hop
-        Length and hop of the windows, in seconds.
-
-    Raises
-    ------
-    BadOption
-        A number is out of range.
-    """
-
-    window: float = 20.0
-    hop: float = 5.0
+    window: float = 20.0  # length of the windows in seconds
+    hop: float = 5.0  # seconds from one window to the next
 
     def __post_init__(self) -> None:
         if not 1.0 <= self.window <= 600.0:
@@ -202,13 +191,7 @@ def windows_csv(model: FinalModel, windows: Sequence[Record]) -> str:
 
 
 def page_names(folder: Path, files: Sequence[str]) -> list[Path]:
-    """Return a unique path without extension for each file.
-
-    Examples
-    --------
-    >>> [path.name for path in page_names(Path("out"), ["a/x.mp3", "b/x.mp3", "y.tar.gz"])]
-    ['x', 'x-2', 'y.tar']
-    """
+    """Return a unique path without extension for each file."""
     names: list[Path] = []
     for file in files:
         # A segment is named 'song.mp3@30'.

@@ -55,12 +55,6 @@ class Shard:
     """One of several parts of a run, each a separate job of a batch system.
 
     The manifest and the settings determine the clips and the nets of a shard.
-
-    Examples
-    --------
-    >>> shards = [Shard(number, 2) for number in (1, 2)]
-    >>> [[shard.has_clip(clip) for clip in ("a", "d", "e")] for shard in shards]
-    [[True, False, True], [False, True, False]]
     """
 
     number: int  # from 1
@@ -134,16 +128,7 @@ class Execution:
 def trainings_of(
     plans: Sequence[NetSettings], run: RunSettings, folds: Iterable[int]
 ) -> list[Training]:
-    """Return (net, fold) of every net that a protocol trains; ``frozen`` trains none.
-
-    Examples
-    --------
-    >>> from mvemo.extract.settings import NetSettings, RunSettings
-    >>> trainings_of([NetSettings("c3d")], RunSettings(protocol="crossfit"), [1, 0, 1])
-    [('c3d', 0), ('c3d', 1)]
-    >>> trainings_of([NetSettings("c3d")], RunSettings(protocol="shared"), [0, 1])
-    [('c3d', None)]
-    """
+    """Return (net, fold) of every net that a protocol trains; ``frozen`` trains none."""
     if run.protocol == "frozen":
         return []
     crossfit = run.protocol == "crossfit"
@@ -168,11 +153,6 @@ def thread_variables(jobs: int) -> dict[str, str]:
 
     A smaller number of threads that the user has set is kept. LOKY_MAX_CPU_COUNT is what `cores`
     returns in the process, which limits the threads of decoders.
-
-    Examples
-    --------
-    >>> thread_variables(cores())["OMP_NUM_THREADS"]
-    '1'
     """
     share = max(cores() // jobs, 1)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -208,15 +188,7 @@ def early_processes(jobs: int) -> Iterator[None]:
 
 
 def job_environments(jobs: int, run: RunSettings) -> list[dict[str, str]]:
-    """Return the environment variables of each process: its number of threads and its GPU.
-
-    Examples
-    --------
-    >>> from mvemo.extract.settings import RunSettings
-    >>> settings = RunSettings(device="cpu")
-    >>> len({environment["OMP_NUM_THREADS"] for environment in job_environments(2, settings)})
-    1
-    """
+    """Return the environment variables of each process: its number of threads and its GPU."""
     from mvemo.extract.training.devices import pick_device
 
     environments = [thread_variables(jobs) for _ in range(jobs)]

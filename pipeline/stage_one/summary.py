@@ -82,16 +82,7 @@ class ExtractSummary:
 
 
 class RepeatableRun:
-    """Command of stage one that may have been finished before with the same files.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> work = Path(tempfile.mkdtemp())
-    >>> run = RepeatableRun({}, work / "m.csv", root=None, work=work, out=work / "features.h5")
-    >>> run.recall() is None
-    True
-    """
+    """Command of stage one that may have been finished before with the same files."""
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from mvemo.pipeline.models.card import card_text
 from mvemo.pipeline.prediction import batches
 from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
 from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings
-from mvemo.pipeline.prediction.new_clips import find_clips
+from mvemo.pipeline.prediction.new_clips import NewClip, find_clips, modalities_of
 from mvemo.pipeline.prediction.run import predict_files
 
 
@@ -169,6 +170,13 @@ def test_what_a_folder_has_beside_media_is_named(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"note: {tmp_path}: 2 left out, not a known type of media file: ")
     assert "'without-ending'" in line
+
+
+def test_names_tell_the_modalities():
+    song, video, lost = (NewClip(name, Path(name)) for name in ("a.mp3", "b.mp4", "c.mp4"))
+    lost = replace(lost, problem="no such file")
+    assert modalities_of([song, lost]) == ("audio",)
+    assert modalities_of([song, video]) == ("audio", "video")
 
 
 def test_a_long_file_is_the_mean_of_windows(made, capsys):

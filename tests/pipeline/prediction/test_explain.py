@@ -21,7 +21,7 @@ from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings
 from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
 from mvemo.pipeline.prediction.new_clips import NewClip
 from mvemo.pipeline.prediction.run import predict_files
-from mvemo.pipeline.prediction.timeline import TimelineSettings, follow_clip, turns_of
+from mvemo.pipeline.prediction.timeline import TimelineSettings, follow_clip, page_names, turns_of
 
 SR = 8000
 # Sound and pictures of the two classes.
@@ -192,6 +192,11 @@ def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys):
     assert run("mvemo", "predict", inputs[0], *model, "--timeline", *windows) == 2
     assert "t/turn.csv: cannot be written: no space left" in capsys.readouterr().err
     assert (tmp_path / "t" / "turn.html").read_text() == "earlier"
+
+
+def test_pages_of_one_name_are_numbered():
+    names = page_names(Path("out"), ["a/x.mp3", "b/x.mp3", "y.tar.gz", "song.mp3@30"])
+    assert [path.name for path in names] == ["x", "x-2", "y.tar", "song.mp3-30"]
 
 
 def test_notes_of_predict_are_repeated(made, tmp_path, monkeypatch, capsys):

@@ -27,6 +27,14 @@ def test_every_clip_and_every_training_is_of_one_shard():
     nets = [settings.nets[name] for name in ("c3d", "i3d", "music1d")]
     trainings = trainings_of(nets, settings.extract.run, [0, 1, 2, 0, 1])
     assert len(trainings) == 9
+    shared = load_settings("paper", ["extract.protocol=shared"]).extract.run
+    assert trainings_of(nets[:1], shared, [0, 1]) == [("c3d", None)]
+    # Jobs of other versions have the same clips.
+    two = [Shard(1, 2), Shard(2, 2)]
+    assert [[s.has_clip(clip) for clip in "ade"] for s in two] == [
+        [True, False, True],
+        [False, True, False],
+    ]
     assert sorted(t for s in shards for t in s.trainings(trainings)) == sorted(trainings)
 
 
