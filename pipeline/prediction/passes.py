@@ -77,13 +77,11 @@ class ClipPass:
         self.problems: dict[str, Problem] = {}  # reasons by missing modality
         # Problems that were found after the first window, as a file that is cut off.
         self.late: dict[str, Problem] = {}
-        pictures = [s for s in streams.values() if len(s.times)] if "video" in modalities else []
         count = min(MOST_THUMBNAILS, max(1, round(plan.seconds)))
         self._thumbnail_times = (np.arange(count) + 0.5) * plan.seconds / count
-        readers: list[tuple[FeatureStream | None, F64, int]] = [
-            (stream, stream.times, stream.size) for stream in pictures
-        ]
+        readers: list[tuple[FeatureStream | None, F64, int]] = []
         if "video" in modalities:
+            readers = [(s, s.times, s.size) for s in streams.values() if len(s.times)]
             readers.append((None, self._thumbnail_times, THUMBNAIL))
         self._readers, times, sizes = _merge(readers)
         rates = {s.sr for s in streams.values() if s.sr} or {BAR_SR}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,15 +191,21 @@ def predictions_csv(
     model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
 ) -> str:
     """Return a CSV text: a row for each clip, a column for each class, tag or value."""
-    written = format_of(model)
-    text = io.StringIO(newline="")
-    writer = CsvWriter(text)
     names = list(dict.fromkeys(name for p in predictions for name in p.facts)) if facts else []
-    writer.writerow(["path", "model", *written.csv_columns(), "notes", "error", *names])
-    for record in records(model, predictions, facts):
-        cells = [record["path"], record["model"], *written.csv_cells(record)]
-        more = [record.get(name) for name in ("error", *names)]
-        writer.writerow([*cells, "; ".join(record["notes"]), *more])
+    return records_csv(model, ("path", "model"), records(model, predictions, facts), names)
+
+
+def records_csv(
+    model: FinalModel, first: Sequence[str], rows: Sequence[Record], last: Sequence[str] = ()
+) -> str:
+    """Return records as CSV, with the columns `first` and `last` around the prediction."""
+    written, text = format_of(model), io.StringIO(newline="")
+    writer = CsvWriter(text)
+    writer.writerow([*first, *written.csv_columns(), "notes", "error", *last])
+    for record in rows:
+        cells = [*map(record.get, first), *written.csv_cells(defaultdict(lambda: None, record))]
+        more = [record.get(name) for name in ("error", *last)]
+        writer.writerow([*cells, "; ".join(record.get("notes", ())), *more])
     return text.getvalue()
 
 

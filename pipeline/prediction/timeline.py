@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.checks import reasons_text
 from mvemo.fuse.errors import FuseError
 from mvemo.fuse.final.model import FinalModel, Predictor
-from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.files import replacing_together, write_text
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.errors import BadOption
@@ -27,6 +25,7 @@ from mvemo.pipeline.prediction.predictions import (
     Prediction,
     legend,
     prediction_fields,
+    records_csv,
     without_distance,
 )
 from mvemo.pipeline.prediction.run import predict_window
@@ -179,15 +178,7 @@ def window_records(model: FinalModel, timeline: Timeline) -> list[Record]:
 
 def windows_csv(model: FinalModel, windows: Sequence[Record]) -> str:
     """Return a CSV text with a row for each window, or for a file with only an error."""
-    written = format_of(model)
-    text = io.StringIO(newline="")
-    writer = CsvWriter(text)
-    names = ("path", "start", "stop", "loudness", "model")
-    writer.writerow([*names, *written.csv_columns(), "notes", "error"])
-    for record in windows:
-        cells = [*map(record.get, names), *written.csv_cells(defaultdict(lambda: None, record))]
-        writer.writerow([*cells, "; ".join(record.get("notes", ())), record.get("error")])
-    return text.getvalue()
+    return records_csv(model, ("path", "start", "stop", "loudness", "model"), windows)
 
 
 def page_names(folder: Path, files: Sequence[str]) -> list[Path]:

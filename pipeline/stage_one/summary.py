@@ -81,23 +81,17 @@ class ExtractSummary:
         return "\n".join(lines)
 
 
+@dataclass
 class RepeatableRun:
     """Command of stage one that may have been finished before with the same files."""
 
-    def __init__(
-        self,
-        options: Mapping[str, Any],  # options of the command line by name
-        manifest: Path | None,  # None for the demo set under `work`
-        *,
-        root: Path | None,  # media root, if it is not the one in the manifest
-        work: Path,
-        out: Path,
-    ) -> None:
-        self._options = options
-        self._manifest = manifest
-        self._root = root
-        self._work = work
-        self._out = out
+    options: Mapping[str, Any]  # options of the command line by name
+    manifest: Path | None  # None for the demo set under `work`
+    root: Path | None  # media root, if it is not the one in the manifest
+    work: Path
+    out: Path
+
+    def __post_init__(self) -> None:
         self._key = self._request_key()
 
     def recall(self) -> tuple[ExtractSummary, tuple[str, ...]] | None:
@@ -105,17 +99,17 @@ class RepeatableRun:
 
         Returns None if there may be work left.
         """
-        path = self._work / FINISHED
+        path = self.work / FINISHED
         try:
             # Rows of an interrupted run are not in the cache yet.
-            if path.stat().st_size > _MOST_BYTES or parts_folder(self._out).exists():
+            if path.stat().st_size > _MOST_BYTES or parts_folder(self.out).exists():
                 return None
             kept = parse_json(path.read_bytes())
             if self._key is None or kept["key"] != self._key:
                 return None
             if any(_stamp(Path(name)) != stamp for name, stamp in kept["files"].items()):
                 return None
-            return _summary(kept["summary"], self._out, self._work), (*kept["notes"],)
+            return _summary(kept["summary"], self.out, self.work), (*kept["notes"],)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             # No record, another version or damaged: the run decides what to do.
             return None
@@ -124,13 +118,13 @@ class RepeatableRun:
         """Record that this run is finished, unless its inputs have changed since it began."""
         key = self._request_key()
         # The run itself makes the demo set, which changes the key.
-        if key is None or (key != self._key and self._manifest is not None):
+        if key is None or (key != self._key and self.manifest is not None):
             return
-        files = [self._out, self._work / "folds.csv", *_weight_files(settings)]
+        files = [self.out, self.work / "folds.csv", *_weight_files(settings)]
         # The record only saves time: failing to write it is not an error.
         with suppress(OSError):
             write_json(
-                self._work / FINISHED,
+                self.work / FINISHED,
                 {
                     "key": key,
                     "files": {str(path.absolute()): _stamp(path) for path in files},
@@ -142,18 +136,18 @@ class RepeatableRun:
 
     def _request_key(self) -> str | None:
         """Return a digest of the request and all inputs but weights, or None if one is missing."""
-        path = self._manifest or self._work / "demo" / "manifest.csv"
+        path = self.manifest or self.work / "demo" / "manifest.csv"
         try:
             if path.stat().st_size > _MOST_BYTES:
                 return None
-            listed = read_manifest(path, root=self._root, media=False)
+            listed = read_manifest(path, root=self.root, media=False)
             media = {str(p): _stamp(p) for p in map(listed.media_path, listed.clips)}
         except (OSError, ManifestError):
             return None
-        named = [Path(str(self._options.get(name) or "")) for name in ("profile", "folds")]
+        named = [Path(str(self.options.get(name) or "")) for name in ("profile", "folds")]
         request = {
-            "options": {name: str(value) for name, value in sorted(self._options.items())},
-            "paths": [str(p.absolute()) for p in (path, self._work, self._out)],
+            "options": {name: str(value) for name, value in sorted(self.options.items())},
+            "paths": [str(p.absolute()) for p in (path, self.work, self.out)],
             "files": {str(p): _stamp(p) for p in (path, *named)},
             "variables": {k: v for k, v in os.environ.items() if k.startswith(_VARIABLES)},
             "media": media,
