@@ -24,15 +24,8 @@ from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.clips import inputs, lengths
 from mvemo.pipeline.console import messages, progress
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.stage_one.backends import (
-    Execution,
-    count_workers,
-    threads_of,
-    trainings_of,
-    visible_gpus,
-)
+from mvemo.pipeline.stage_one import backends, timing
 from mvemo.pipeline.stage_one.plan import ExtractPlan
-from mvemo.pipeline.stage_one.timing import ReadingForecast, forecast_reading, n_windows
 from mvemo.pipeline.work_folder import measure_work, size_text
 
 # Seconds from which a run on a CPU is announced as long.
@@ -67,7 +60,7 @@ class Forecast:
 
     n_clips: int
     unreadable: Mapping[str, str]  # reasons by clip id
-    reading: ReadingForecast
+    reading: timing.ReadingForecast
     nets: tuple[NetForecast, ...]  # in the order in which they run
     descriptors: tuple[str, ...]
     processes: int  # processes that share the trainings, or the clips of frozen nets
@@ -132,7 +125,9 @@ class _Known:
     threads: int = 0  # number of threads that a net will have; see `measure_net`
 
 
-def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Forecast:
+def forecast_run(
+    plan: ExtractPlan, work: Path, out: Path, execution: backends.Execution
+) -> Forecast:
     """Forecast a run from kept results, a few sampled clips and one timed pass of each net."""
     # First, so that a scheduler that does not answer is reported at once.
     processes = _n_processes(plan, execution)
@@ -147,7 +142,7 @@ def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution)
         raise BadOption(f"not one clip can be read: {next(iter(digests.unreadable.values()))}")
     found = stored_problems(store, decodable, retry_failed=settings.extract.retry_failed)
     new = {j.clip_id: j.path.stat().st_size + 1.0 for j in decodable if found[j.clip_id] is None}
-    reading = forecast_reading(manifest, settings, plan.nets, new, len(decodable) - len(new))
+    reading = timing.forecast_reading(manifest, settings, plan.nets, new, len(decodable) - len(new))
     missing = dict.fromkeys(digests.unreadable, frozenset(request.modalities))
     missing |= {clip: frozenset(problems or ()) for clip, problems in found.items()}
     with messages.silenced():
@@ -158,7 +153,7 @@ def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution)
         open_cache(out) if out.exists() else None,
         missing,
         seconds,
-        threads_of(execution.jobs),
+        backends.threads_of(execution.jobs),
     )
     try:
         nets = tuple(_forecast_net(plan, net, known) for net in plan.nets)
@@ -178,7 +173,7 @@ def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution)
     )
 
 
-def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> str:
+def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: backends.Execution) -> str:
     """Return a note on a new run that takes an hour or more on CPUs, or ''.
 
     The speed of a scheduler's workers is not known, so such a run has no note.
@@ -192,7 +187,7 @@ def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: Execution
     if sum(_most_windows(plan, net) for net in plan.nets) * SLOWEST / parts < LONG:
         return ""
     content = dict.fromkeys(plan.manifest.clip_ids, "")
-    known = _Known(content, work / "nets", threads=threads_of(execution.jobs))
+    known = _Known(content, work / "nets", threads=backends.threads_of(execution.jobs))
     seconds = sum(_forecast_net(plan, net, known).seconds for net in plan.nets) / parts
     if seconds < LONG:
         return ""
@@ -202,15 +197,17 @@ def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: Execution
     )
 
 
-def _n_processes(plan: ExtractPlan, execution: Execution) -> int:
+def _n_processes(plan: ExtractPlan, execution: backends.Execution) -> int:
     """Return the number of concurrent processes: at most one per GPU and per part of the work."""
     run, folds = plan.settings.extract.run, plan.evaluation.table.folds
     frozen = run.protocol == "frozen"
-    n_parts = len(plan.manifest) if frozen else len(trainings_of(plan.nets, run, folds))
+    n_parts = len(plan.manifest) if frozen else len(backends.trainings_of(plan.nets, run, folds))
     if execution.scheduler:
-        return max(min(count_workers(execution.scheduler), n_parts), 1)
+        return max(min(backends.count_workers(execution.scheduler), n_parts), 1)
     on_gpus = devices.pick_device(run.device).type == "cuda"
-    return max(min(execution.jobs, n_parts, len(visible_gpus()) if on_gpus else n_parts), 1)
+    return max(
+        min(execution.jobs, n_parts, len(backends.visible_gpus()) if on_gpus else n_parts), 1
+    )
 
 
 def _most_windows(plan: ExtractPlan, net: NetSettings) -> int:
@@ -218,7 +215,7 @@ def _most_windows(plan: ExtractPlan, net: NetSettings) -> int:
     n_clips, run = len(plan.manifest), plan.settings.extract.run
     if run.protocol == "frozen":
         return n_clips * net.view.views
-    n_nets = len(trainings_of([net], run, plan.evaluation.table.folds))
+    n_nets = len(backends.trainings_of([net], run, plan.evaluation.table.folds))
     n_passes = PASSES * jobs.n_epochs(net.train, n_clips) + net.view.views
     return n_nets * n_clips * n_passes
 
@@ -244,7 +241,7 @@ def _forecast_net(plan: ExtractPlan, net: NetSettings, known: _Known) -> NetFore
     if n_new or to_train:
         descriptors = plan.settings.descriptors
         cost = measure_net(net, run, descriptors, threads=known.threads)
-    windows = [n_windows(net, known.lengths.get(c.clip_id), c.duration) for c in readable]
+    windows = [timing.n_windows(net, known.lengths.get(c.clip_id), c.duration) for c in readable]
     seconds = n_new * cost.seconds * sum(windows) / max(len(windows), 1)
     for split in to_train:
         n_validation = int(split.validation.sum())

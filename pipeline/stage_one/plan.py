@@ -85,20 +85,7 @@ def plan_extract(
     if not (execution.force or execution.shard):
         _refuse_other_clips(out, manifest)
     if manifest_path is not None:
-        protocol = settings.extract.run.protocol
-        if protocol not in ("frozen", "holdout"):
-            ask_about_split(
-                manifest,
-                settings,
-                who=f"the protocol {protocol}",
-                instead="--protocol holdout trains and tests on the split",
-            )
-        on_cpu = devices.pick_device(run.device).type == "cpu"
-        if on_cpu and protocol != "frozen" and not settings.profile_named:
-            tell_note(
-                "there is no GPU here, without which these nets train for hours or days; "
-                "--profile pretrained embeds with public pretrained nets in minutes"
-            )
+        _check_protocol(manifest, settings)
     earlier, source = None, shards.ShardFolder(out).clips if execution.shard else out
     if settings.extract.keep_folds and source.exists():
         with open_cache(source) as cache:
@@ -121,6 +108,24 @@ def plan_extract(
         notes=start,
     )
     return ExtractPlan(manifest, settings, tuple(plans), evaluation, facts, tuple(notes), reports)
+
+
+def _check_protocol(manifest: Manifest, settings: Settings) -> None:
+    """Ask about a split that would be unused, and note that training without a GPU is slow."""
+    protocol = settings.extract.run.protocol
+    if protocol not in ("frozen", "holdout"):
+        ask_about_split(
+            manifest,
+            settings,
+            who=f"the protocol {protocol}",
+            instead="--protocol holdout trains and tests on the split",
+        )
+    on_cpu = devices.pick_device(settings.extract.run.device).type == "cpu"
+    if on_cpu and protocol != "frozen" and not settings.profile_named:
+        tell_note(
+            "there is no GPU here, without which these nets train for hours or days; "
+            "--profile pretrained embeds with public pretrained nets in minutes"
+        )
 
 
 def _without_picture_nets(plans: list[NetSettings], manifest: Manifest) -> list[NetSettings]:

@@ -20,9 +20,8 @@ from mvemo.pipeline.clips import clip_media, inputs, lengths
 from mvemo.pipeline.console.messages import note_resumable, silenced, tell, tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one import backends, estimate, shards, steps, tasks
+from mvemo.pipeline.stage_one import backends, estimate, shards, steps, summary, tasks
 from mvemo.pipeline.stage_one import plan as planning
-from mvemo.pipeline.stage_one.summary import ExtractSummary
 from mvemo.pipeline.starting_weights import tell_weights
 
 
@@ -35,7 +34,7 @@ def run_extract(
     root: Path | None = None,  # media root, if it is not the one in the manifest
     fold_file: Path | None = None,  # replaces the folds of the settings and of the manifest
     execution: backends.Execution | None = None,  # by default, this process does all the work
-) -> ExtractSummary:
+) -> summary.ExtractSummary:
     """Decode the clips, train nets, embed the clips, and write the feature cache.
 
     Without a manifest, the demo set is made under `work`, which also keeps decoded media and
@@ -113,7 +112,7 @@ class _Run:
     out: Path
     execution: backends.Execution
 
-    def write(self) -> ExtractSummary:
+    def write(self) -> summary.ExtractSummary:
         """Write the cache, or the shard."""
         plan, table = self.plan, self.plan.evaluation.table
         for report in plan.weights:
@@ -147,7 +146,7 @@ class _Run:
             raise _divergence(extracted.diverged, extracted.features, extracted.nets, self.out)
         # The plan's notes name nets whose weights could not be fetched.
         settled = extracted.settled and not plan.notes
-        return ExtractSummary(
+        return summary.ExtractSummary(
             path=self.out,
             clips=len(plan.manifest),
             features=tuple(extracted.features),
@@ -158,7 +157,7 @@ class _Run:
             settled=settled and all(stage.startswith("decode:") for _, stage, _ in failures),
         )
 
-    def train_with_first_rank(self) -> ExtractSummary:
+    def train_with_first_rank(self) -> summary.ExtractSummary:
         """Train every net together with the first rank, the only one that writes."""
         plan, table = self.plan, self.plan.evaluation.table
         media = clip_media.ClipMedia(plan.manifest, plan.settings, self.work, plans=plan.nets)
@@ -177,7 +176,7 @@ class _Run:
                 ):
                     pass
         names = tuple(net.name for net in plan.nets)
-        return ExtractSummary(self.out, len(plan.manifest), names, ())
+        return summary.ExtractSummary(self.out, len(plan.manifest), names, ())
 
     @contextmanager
     def _backend(self) -> Iterator[backends.Backend | None]:
@@ -249,7 +248,7 @@ class _Run:
         for note in inputs.same_file_notes(self.plan.manifest, content):
             tell_note(note)
 
-    def _write_shard(self, shard: backends.Shard) -> ExtractSummary:
+    def _write_shard(self, shard: backends.Shard) -> summary.ExtractSummary:
         """Write one shard; one that is done with the same settings only with ``--force``."""
         plan, settings, whole = self.plan, self.plan.settings, self.plan.evaluation.table
         rows, run, force = shard.rows(plan.manifest), settings.extract.run, self.execution.force
@@ -261,7 +260,9 @@ class _Run:
             tell(f"shard {shard} is done: {path}")
             with open_cache(path) as done:
                 failures = tuple((f.clip_id, f.stage, f.reason) for f in done.failures)
-                return ExtractSummary(path, len(rows), done.names(), failures, work=self.work)
+                return summary.ExtractSummary(
+                    path, len(rows), done.names(), failures, work=self.work
+                )
         # Trained nets embed all clips.
         table = whole if trainings else subset(whole, rows)
         clips = tuple(plan.manifest.clips[row] for row in rows)
@@ -290,7 +291,7 @@ class _Run:
         folder.finish(shard, facts)
         with open_cache(path) as done:
             names = done.names()
-        return ExtractSummary(
+        return summary.ExtractSummary(
             path, len(rows), names, failures, media.missing, plan.notes, self.work
         )
 

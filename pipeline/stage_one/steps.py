@@ -19,8 +19,7 @@ from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training import devices, embedding, memory, protocols
 from mvemo.extract.training.splits import TrainingClips
 from mvemo.pipeline.clips.clip_media import ClipMedia
-from mvemo.pipeline.console.messages import tell, tell_note
-from mvemo.pipeline.console.progress import Progress, duration_text, epoch_text
+from mvemo.pipeline.console import messages, progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.backends import Training, trainings_of
@@ -57,7 +56,7 @@ class FeatureWriter:
                 if modality == "audio":
                     names += [n for n in self.settings.extract.descriptors if n not in names]
                 first = self.media.manifest.clip_ids[0]
-                tell(
+                messages.tell(
                     f"{', '.join(names)} left out: no clip has usable {modality} "
                     f"({self.media.reason(first, modality)})"
                 )
@@ -99,7 +98,7 @@ class FeatureWriter:
         # Without training, the clips take the time.
         frozen = run.protocol == "frozen"
         total, unit = (int(usable.sum()), "clip") if frozen else (n_nets, "net")
-        with Progress(plan.name, total, unit) as bar:
+        with progress.Progress(plan.name, total, unit) as bar:
             epochs = _EpochNotes(plan.name, bar, n_nets, run, self.on_epoch)
             clips = TrainingClips(
                 self.media.manifest, self.media.digests, usable, folds, splits, trained_folds
@@ -128,7 +127,7 @@ class FeatureWriter:
         trained: protocols.TrainedNet,
         plan: NetSettings,
         usable: Mask,
-        clips: Progress | None,
+        clips: progress.Progress | None,
     ) -> None:
         """Embed the clips without a current row, with progress on the bar `clips` if given."""
         net, spec, writer = trained.net, trained.spec, self.writer
@@ -205,7 +204,7 @@ def write_nets(
                 writer.withdraw(name)
             errors.append(error)
             if net is not nets[-1]:
-                tell_note(f"{net.name} diverged; the next nets go on")
+                messages.tell_note(f"{net.name} diverged; the next nets go on")
     return errors
 
 
@@ -214,7 +213,7 @@ class _EpochNotes:
     """Messages about the epochs of a net and, after a timed epoch, the time that all may take."""
 
     net: str
-    progress: Progress
+    bar: progress.Progress
     n_nets: int  # number of trainings
     run: RunSettings
     on_epoch: Callable[[str], object] | None
@@ -226,8 +225,8 @@ class _EpochNotes:
     def note(self, label: str, epoch: int, epochs: int, val_loss: float) -> None:
         """Report an epoch of a training (from 1); the callback of `train_nets`."""
         self.trained.add(label)
-        text = epoch_text(label, epoch, epochs, val_loss)
-        self.progress.note(text)
+        text = progress.epoch_text(label, epoch, epochs, val_loss)
+        self.bar.note(text)
         if self.on_epoch is not None:
             self.on_epoch(text)
         now = time.monotonic()
@@ -238,10 +237,10 @@ class _EpochNotes:
             device = devices.describe_device(
                 devices.pick_device(self.run.device), self.run.precision
             )
-            total = duration_text(seconds * epochs * self.n_nets)
+            total = progress.duration_text(seconds * epochs * self.n_nets)
             nets = f"{self.n_nets} net{'s' * (self.n_nets != 1)}"
-            tell(
-                f"{self.net}: {duration_text(seconds)} an epoch on {device}: {nets} of {epochs} "
-                f"epochs take {total} at most"
+            messages.tell(
+                f"{self.net}: {progress.duration_text(seconds)} an epoch on {device}: {nets} of "
+                f"{epochs} epochs take {total} at most"
             )
         self.start = now
