@@ -25,8 +25,7 @@ from click.shell_completion import CompletionItem
 
 from mvemo.pipeline.commands.options import with_verbosity
 from mvemo.pipeline.console.interrupts import noted_signals, report_interrupt
-from mvemo.pipeline.console.messages import Verbosity
-from mvemo.pipeline.console.terminal import guarded_streams
+from mvemo.pipeline.console.messages import Verbosity, guarded_streams
 
 # Subcommand -> module and function, and its line in ``mvemo --help``.
 COMMANDS = {
@@ -189,11 +188,11 @@ def _file_line(error: OSError) -> str:
 
 
 def main() -> None:
-    """Run ``mvemo``, for `mvemo.pipeline.entry`."""
+    """Run ``mvemo``, for `mvemo.pipeline.start`."""
     run(mvemo, "mvemo")
 
 
 def main_cv() -> None:
-    """Run ``mvemo-cv``, for `mvemo.pipeline.entry`."""
+    """Run ``mvemo-cv``, for `mvemo.pipeline.start`."""
     # The import happens inside `run`, which reports an interruption in one line.
     run(lambda **options: load_command("cv")(**options), "mvemo-cv")

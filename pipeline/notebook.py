@@ -13,7 +13,7 @@ from mvemo.manifests import Folds, Manifest, folds_of, read_manifest, scan_clips
 if TYPE_CHECKING:
     from mvemo.cache import ClipTable
     from mvemo.fuse.results import Results
-    from mvemo.pipeline.stage_one.finished import ExtractSummary
+    from mvemo.pipeline.stage_one.summary import ExtractSummary
 
 
 def load_manifest(table: str | Path, **options: Any) -> Manifest:

@@ -26,13 +26,7 @@ class WorkSize:
     nets: int  # trained nets
 
     def text(self) -> str:
-        """Format the size in words.
-
-        Examples
-        --------
-        >>> WorkSize(decoded=3 << 30, nets=1 << 20).text()
-        '3.0 GiB: decoded media 3.0 GiB, trained nets 1 MiB'
-        """
+        """Format the size in words."""
         total = size_text(self.decoded + self.nets)
         return f"{total}: decoded media {size_text(self.decoded)}, trained nets " + (
             size_text(self.nets)

@@ -82,7 +82,7 @@ FLOORS = {
         "prediction_files",
     ),
     "pipeline": (
-        "early errors provenance",
+        "errors provenance",
         "console work_folder",
         "settings",
         "settings_files starting_weights",
@@ -93,7 +93,6 @@ FLOORS = {
         "studies",
         "commands",
         "cli notebook",
-        "entry",
         "start",
         "__main__",
     ),

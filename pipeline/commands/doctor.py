@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from mvemo.pipeline.commands.options import FOLDER
-from mvemo.pipeline.console.terminal import escaped, unguarded
+from mvemo.pipeline.console.messages import escaped, unguarded
 
 COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
@@ -36,7 +36,7 @@ def doctor(work: Path, n_clips: int, no_speed: bool) -> int:
       mvemo doctor --clips 500
     """
     from mvemo.pipeline.console.messages import verbosity
-    from mvemo.pipeline.doctor.checks import examine
+    from mvemo.pipeline.doctor import examine
 
     n_problems = 0
     for finding in examine(work, n_clips, measure=not no_speed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,17 +26,20 @@ from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
-    from mvemo.pipeline.stage_one.execution import Execution
-    from mvemo.pipeline.stage_one.finished import ExtractSummary, RepeatableRun
+    from mvemo.pipeline.stage_one.backends import Execution
+    from mvemo.pipeline.stage_one.summary import ExtractSummary, RepeatableRun
 
 
-class _Paths(TypedDict):
-    """Paths that `run_extract` reads and writes, without the manifest."""
-
-    work: Path
-    out: Path
-    root: Path | None
-    fold_file: Path | None
+# Options that set a key of ``[extract]``, and how the value is written in TOML.
+_OVERRIDES = {
+    "protocol": '"{}"',
+    "nets": '"{}"',
+    "retry_failed": "true",
+    "folds": "{}",
+    "fail_fast": "true",
+    "seed": "{}",
+    "workers": "{}",
+}
 
 
 @click.command()
@@ -138,15 +141,16 @@ def extract(
     run = None if force else _repeatable_run(options, manifest, root, work, out)
     finished = None if run is None else run.recall()
     if finished is not None:
-        for note in finished.notes:
+        summary, told = finished
+        for note in told:
             tell_note(note)
         tell(f"nothing to do: clips, settings and weights are those that {out} was made of")
-        return _tell_summary(finished.summary, strict)
-    from mvemo.pipeline.stage_one.ahead import processes_ahead
+        return _tell_summary(summary, strict)
+    from mvemo.pipeline.stage_one.backends import Execution, early_processes
 
     # A plan needs no processes, and a scheduler has its own workers.
     jobs = 1 if options["plan"] or options["scheduler"] else options["jobs"]
-    with collected_notes() as notes, processes_ahead(jobs):
+    with collected_notes() as notes, early_processes(jobs):
         settings = _settings(options, default="paper" if manifest else "demo")
         execution = _execution(options, force)
         from mvemo.extract.training.ranks import assists
@@ -154,9 +158,13 @@ def extract(
 
         given = options["folds"]
         fold_file = given if isinstance(given, Path) else None
-        paths: _Paths = {"work": work, "out": out, "root": root, "fold_file": fold_file}
+        paths: dict[str, Any] = {"work": work, "out": out, "root": root, "fold_file": fold_file}
         if options["plan"]:
-            click.echo(_plan_text(manifest, settings, execution, paths))
+            from mvemo.pipeline.stage_one.estimate import forecast_run
+            from mvemo.pipeline.stage_one.plan import plan_extract
+
+            plan = plan_extract(manifest, settings, execution=Execution(fetch=False), **paths)
+            click.echo(forecast_run(plan, work, out, execution).text())
             return 0
         summary = run_extract(manifest, settings, execution=execution, **paths)
     if run is not None and summary.settled:
@@ -180,28 +188,14 @@ def _repeatable_run(
         return None
     if "WORLD_SIZE" in os.environ:
         return None
-    from mvemo.pipeline.stage_one.finished import RepeatableRun
+    from mvemo.pipeline.stage_one.summary import RepeatableRun
 
     return RepeatableRun(options, manifest, root=root, work=work, out=out)
 
 
-def _plan_text(
-    manifest: Path | None, settings: Settings, execution: Execution, paths: _Paths
-) -> str:
-    """Return the text that ``--plan`` prints."""
-    from mvemo.pipeline.stage_one.estimates import forecast_run
-    from mvemo.pipeline.stage_one.execution import Execution
-    from mvemo.pipeline.stage_one.plan import plan_extract
-
-    if execution.shard is not None:
-        raise BadOption("--plan: is of the whole run; leave --shard out")
-    plan = plan_extract(manifest, settings, execution=Execution(fetch=False), **paths)
-    return forecast_run(plan, paths["work"], paths["out"], execution).text()
-
-
 def _execution(options: dict[str, Any], force: bool) -> Execution:
     """Return how the command line distributes the work."""
-    from mvemo.pipeline.stage_one.execution import Execution, Shard
+    from mvemo.pipeline.stage_one.backends import Execution, Shard
 
     backend, scheduler = options["backend"], options["scheduler"]
     if (backend == "dask") != bool(scheduler):
@@ -210,30 +204,23 @@ def _execution(options: dict[str, Any], force: bool) -> Execution:
             f"--backend dask and --scheduler ADDRESS go together: give {missing} as well"
         )
     shard = None if options["shard"] is None else Shard.parse(options["shard"])
+    if shard is not None and options["plan"]:
+        raise BadOption("--plan: is of the whole run; leave --shard out")
     return Execution(force=force, shard=shard, jobs=options["jobs"], scheduler=scheduler or "")
 
 
 def _settings(options: dict[str, Any], default: str) -> Settings:
     """Return the settings that the command line asks for."""
+    from mvemo.extract.workers.pool import cores
     from mvemo.pipeline.settings_files import Override, load_settings
 
     overrides = list(options["overrides"])
-    for key in ("protocol", "nets"):
-        if options[key] is not None:
-            text = f'extract.{key}="{options[key]}"'
-            overrides.append(Override(text, f"--{key} {options[key]}"))
-    if options["retry_failed"]:
-        overrides.append("extract.retry_failed=true")
-    if isinstance(options["folds"], int):
-        overrides.append(
-            Override(f"extract.folds={options['folds']}", f"--folds {options['folds']}")
-        )
-    if options["fail_fast"]:
-        overrides.append("extract.fail_fast=true")
-    if options["seed"] is not None:
-        overrides.append(f"extract.seed={options['seed']}")
-    if options["workers"] is not None:
-        overrides.append(f"extract.workers={options['workers']}")
+    for name, form in _OVERRIDES.items():
+        value = options[name]
+        # A file of folds is no setting.
+        if value not in (None, False) and not isinstance(value, Path):
+            option = f"--{name.replace('_', '-')} {value}"
+            overrides.append(Override(f"extract.{name}={form.format(value)}", option))
     weights = dict(map(_net_and_file, options["weight_files"]))
     overrides += [
         Override(f"nets.{net}.weights='''{file}'''", f"--weights {net}={file}")
@@ -246,23 +233,16 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
                 f"--weights {net}={file}: its net does not run; --nets are "
                 f"{', '.join(settings.extract.nets)}"
             )
-    run = settings.extract.run
-    if options["seed"] is not None and run.protocol == "frozen":
-        tell_note(f"--seed {run.seed} changes nothing: frozen nets are not trained")
-    _note_many_workers(options["workers"])
-    named = options["profile"] is not None
-    return replace(settings, profile_named=named, folds_named=folds_are_named(options))
-
-
-def _note_many_workers(workers: int | None) -> None:
-    """Note that more workers than cores are not faster."""
-    from mvemo.extract.workers.pool import cores
-
+    if options["seed"] is not None and settings.extract.run.protocol == "frozen":
+        tell_note(f"--seed {options['seed']} changes nothing: frozen nets are not trained")
+    workers = options["workers"]
     if workers is not None and workers > cores():
         tell_note(
             f"--workers {workers}: there are {cores()} cores here; more workers are no quicker and "
             "take memory each"
         )
+    named = options["profile"] is not None
+    return replace(settings, profile_named=named, folds_named=folds_are_named(options))
 
 
 def _net_and_file(entry: str) -> tuple[str, str]:

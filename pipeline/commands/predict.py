@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,10 +25,10 @@ from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.fuse.final.model import FinalModel
+    from mvemo.pipeline.prediction.embedding import PredictSettings
     from mvemo.pipeline.prediction.formats import Record
-    from mvemo.pipeline.prediction.inputs import NewClip
+    from mvemo.pipeline.prediction.new_clips import NewClip
     from mvemo.pipeline.prediction.predictions import Prediction
-    from mvemo.pipeline.prediction.run import PredictSettings
 
 model_options = together(
     [
@@ -94,20 +94,11 @@ model_options = together(
 @click.option("--timeline-to", type=OUT_FOLDER, help="Folder of the pages.  [default: timelines]")
 def predict(
     inputs: tuple[str, ...],
-    model_name: str | None,
-    modality: str,
-    weight_files: tuple[str, ...],
-    device: str,
-    csv_file: Path | None,
-    as_json: bool,
-    jsonl: bool,
     catalogue: Path | None,
-    strict: bool,
     plan: bool,
     timeline: bool,
-    window: float | None,
-    hop: float | None,
     timeline_to: Path | None,
+    **options: Any,
 ) -> int:
     """Predict the emotion of new clips: sound, videos, a list of them, or their features.
 
@@ -126,30 +117,25 @@ def predict(
       mvemo predict video.mp4 --timeline
       mvemo predict songs/ --cache songs.h5 --csv songs.csv    # each night
     """
-    if jsonl and as_json:
+    windows = {name: options.pop(name) for name in ("window", "hop")}
+    names = ("csv_file", "as_json", "jsonl", "strict")
+    chosen = {name: options.pop(name) for name in names}
+    shown = ShowSettings(**chosen, facts=catalogue is not None)
+    if shown.jsonl and shown.as_json:
         raise BadOption("--json, --jsonl: expected one of them, got both")
-    for option, value in {"window": window, "hop": hop, "timeline-to": timeline_to}.items():
+    for option, value in {**windows, "timeline-to": timeline_to}.items():
         if value is not None and not timeline:
             raise BadOption(f"--{option} {value}: is of a timeline: add --timeline")
     if timeline and catalogue is not None:
         raise BadOption("--cache keeps clips, not their windows: leave it or --timeline out")
-    shown = ShowSettings(csv_file, as_json, jsonl, strict, catalogue is not None)
     features = [Path(entry) for entry in inputs if entry.lower().endswith(".h5")]
     if features:
         if len(inputs) > 1 or timeline or shown.facts:
             raise BadOption(
                 f"{features[0]}: a feature file goes alone, and without --timeline and --cache"
             )
-        from mvemo.pipeline.models.boxed import pick_model
-        from mvemo.pipeline.prediction.predictions import predict_features
-
-        modalities = ("audio", "video") if modality == "both" else (modality,)
-        result = predict_features(pick_model(model_name), features[0], modalities)
-        for prediction in result[1] if jsonl else ():
-            shown.echo_line(result[0], prediction)
-        return _show(*result, shown)
-    options = (model_name, modality, weight_files, device)
-    clips, folder, settings = clips_and_settings(inputs, *options)
+        return _predict_features(features[0], options, shown)
+    clips, folder, settings = clips_and_settings(inputs, **options)
     if plan:
         from mvemo.pipeline.prediction.run import plan_text
 
@@ -159,14 +145,25 @@ def predict(
         from mvemo.pipeline.prediction.timeline import TimelineSettings, write_timelines
 
         to = timeline_to or OUT_FOLDER.convert("timelines", None, None)
-        given = {"window": window, "hop": hop}
-        windows = TimelineSettings(**{k: v for k, v in given.items() if v is not None})
-        return _timelines(write_timelines(folder, clips, settings, windows, to), shown)
+        given = TimelineSettings(**{k: v for k, v in windows.items() if v is not None})
+        return _timelines(write_timelines(folder, clips, settings, given, to), shown)
 
     from mvemo.pipeline.prediction.run import predict_files
 
-    on_clip = shown.echo_line if jsonl else lambda model, prediction: None
+    on_clip = shown.echo_line if shown.jsonl else lambda model, prediction: None
     return _show(*predict_files(folder, clips, settings, catalogue, on_clip), shown)
+
+
+def _predict_features(file: Path, options: dict[str, Any], shown: ShowSettings) -> int:
+    from mvemo.pipeline.models.boxed import pick_model
+    from mvemo.pipeline.prediction.predictions import predict_features
+
+    modality = options["modality"]
+    modalities = ("audio", "video") if modality == "both" else (modality,)
+    model, predictions = predict_features(pick_model(options["model_name"]), file, modalities)
+    for prediction in predictions if shown.jsonl else ():
+        shown.echo_line(model, prediction)
+    return _show(model, predictions, shown)
 
 
 @dataclass(frozen=True)
@@ -228,8 +225,8 @@ def clips_and_settings(
         from mvemo.extract.training.memory import keep_freed_memory
         from mvemo.pipeline.model_nets import fetch_model_weights
         from mvemo.pipeline.models.boxed import pick_model
-        from mvemo.pipeline.prediction.inputs import find_clips, modalities_of
-        from mvemo.pipeline.prediction.run import PredictSettings
+        from mvemo.pipeline.prediction.embedding import PredictSettings
+        from mvemo.pipeline.prediction.new_clips import find_clips, modalities_of
 
     keep_freed_memory()
     # Checked before anything is fetched or read.
@@ -287,15 +284,7 @@ def _net_and_file(entry: str) -> tuple[str, Path]:
     help="The page.  [default: NAME.explained.html]",
 )
 def explain(
-    file: Path,
-    model_name: str | None,
-    modality: str,
-    weight_files: tuple[str, ...],
-    device: str,
-    output: str | None,
-    step: float,
-    width: float,
-    to: Path | None,
+    file: Path, output: str | None, step: float, width: float, to: Path | None, **options: Any
 ) -> int:
     """Show which seconds and which frames of FILE drove the model's decision.
 
@@ -307,29 +296,21 @@ def explain(
       mvemo explain song.mp3 --to why.html
     """
     page = to or OUT_FILE.convert(f"{file.stem}.explained.html", None, None)
-    options = (model_name, modality, weight_files, device)
-    clips, folder, settings = clips_and_settings([str(file)], *options)
+    clips, folder, settings = clips_and_settings([str(file)], **options)
 
     from mvemo.fuse.errors import FuseError
-    from mvemo.fuse.final.files import load_model
     from mvemo.manifests.files import write_text
+    from mvemo.pipeline.prediction import explain
     from mvemo.pipeline.prediction.embedding import FeatureMaker
-    from mvemo.pipeline.prediction.explain import (
-        ExplainSettings,
-        explain_clip,
-        explanation_html,
-        explanation_text,
-    )
-    from mvemo.pipeline.prediction.run import find_ways
 
-    occlusion = ExplainSettings(step, width, output)
+    occlusion = explain.ExplainSettings(step, width, output)
     if len(clips) != 1 or clips[0].problem:
         raise BadOption(f"{file}: {clips[0].problem or 'one file at a time is explained'}")
-    maker = FeatureMaker(load_model(folder), folder, settings.weights, settings.device)
-    find_ways(maker, settings.modalities)
-    explanation = explain_clip(maker, clips[0], settings.modalities, occlusion)
-    write_text(page, explanation_html(maker.model, explanation), error=FuseError)
-    click.echo(explanation_text(maker.model, explanation))
+    maker = FeatureMaker(folder, settings)
+    maker.features()
+    explanation = explain.explain_clip(maker, clips[0], occlusion)
+    write_text(page, explain.explanation_html(maker.model, explanation), error=FuseError)
+    click.echo(explain.explanation_text(maker.model, explanation))
     click.echo(f"page: {page}")
     return 0
 

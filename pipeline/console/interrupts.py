@@ -16,10 +16,26 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from mvemo.pipeline.early import end_at_once
-
+_DEFAULT: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
 # The list of the outermost active `noted_signals`.
 _noted: list[list[int]] = []
+
+
+def end_at_once(number: int, frame: object) -> None:
+    """Handle a signal before any work is done: print one line and exit."""
+    what = "ended by SIGTERM" if number == signal.SIGTERM else "interrupted"
+    os.write(2, f"{what} before it began\n".encode())
+    os._exit(128 + number)
+
+
+def take_early_signals() -> None:
+    """Make SIGINT and SIGTERM end the program in one line; handlers set by other code stay."""
+    for number, handler in _DEFAULT.items():
+        if signal.getsignal(number) is handler:
+            signal.signal(number, end_at_once)
 
 
 @contextmanager
@@ -50,13 +66,9 @@ def noted_signals() -> Iterator[list[int]]:
             handler(number, frame)
         raise KeyboardInterrupt
 
-    usual: dict[int, Any] = {
-        signal.SIGINT: signal.default_int_handler,
-        signal.SIGTERM: signal.SIG_DFL,
-    }
-    before = {number: signal.getsignal(number) for number in usual}
+    before = {number: signal.getsignal(number) for number in _DEFAULT}
     ours: dict[int, Any] = {signal.SIGINT: interrupt, signal.SIGTERM: terminate}
-    replaced = [n for n, handler in usual.items() if before[n] in (handler, end_at_once)]
+    replaced = [n for n, handler in _DEFAULT.items() if before[n] in (handler, end_at_once)]
     for number in replaced:
         signal.signal(number, ours[number])
     _noted.append(numbers)

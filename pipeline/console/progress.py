@@ -18,8 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mvemo.pipeline.console.messages import tell, verbosity
-from mvemo.pipeline.console.terminal import escaped, unguarded
+from mvemo.pipeline.console.messages import escaped, tell, unguarded, verbosity
 
 # Minimum seconds between two lines; a run of hours writes fewer.
 LINE_INTERVAL = 30.0
@@ -146,20 +145,11 @@ class Progress:
         self._bar.close()
         if kind is None and self._whole is None:
             failed = f", {self.failures} failed" if self.failures else ""
-            seconds = self.seconds
-            took = f" in {seconds:.1f} s" if seconds is not None else ""
+            took = "" if self._quiet else f" in {self._bar.format_dict['elapsed']:.1f} s"
             done = f"{self.done} done"
             if self.kept:
                 done = f"{self.done - self.kept} new, {self.kept} kept"
             tell(f"{self._title}: {done}{failed}{took}")
-
-    @property
-    def seconds(self) -> float | None:
-        """Seconds since the start; None if no bar is drawn."""
-        if self._quiet:
-            return None
-        elapsed: float = self._bar.format_dict["elapsed"]
-        return elapsed
 
 
 def epoch_text(label: str, epoch: int, epochs: int, val_loss: float) -> str:

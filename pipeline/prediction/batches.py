@@ -1,90 +1,37 @@
-"""Batches of new clips that are decoded and embedded together, and their windows."""
+"""Batches of new clips that are decoded and embedded together, as stage one does."""
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
-from mvemo.extract.errors import BadMedia, ExtractError
-from mvemo.extract.media.isolated import probe_isolated
-from mvemo.extract.nets import AudioInput, NetInput, input_of
-from mvemo.extract.training.memory import return_freed_memory
+from mvemo.cache import FeatureSpec
+from mvemo.extract.nets import AudioInput, input_of
+from mvemo.extract.settings import NetSettings
+from mvemo.extract.training import devices, embedding, memory
 from mvemo.extract.workers.pool import cores
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.model import FeatureKey, Predictor
+from mvemo.fuse.matrices.descriptor_statistics import sequence_statistics, statistics_of
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress, told_as_parts
-from mvemo.pipeline.prediction.embedding import FeatureMaker
-from mvemo.pipeline.prediction.inputs import NewClip
+from mvemo.pipeline.model_nets import plan_of
+from mvemo.pipeline.prediction.embedding import FeatureMaker, is_net
+from mvemo.pipeline.prediction.new_clips import NewClip, Windows, windows_of
 
 # Largest number of windows whose decoded media are on the disk at a time.
 BATCH = 24
 # Workers take seconds to start and much memory: fewer windows than `FEW` use only one.
 FEW, MOST_WORKERS = 8, 4
-# Length of a window if no net reads sound.
+# Length of a window in seconds if no net reads sound.
 DEFAULT_SECONDS = 30.0
-# Clips longer than `LONG` inputs are read in up to `MOST_WINDOWS` windows, to bound the cost.
-LONG = 1.5
-MOST_WINDOWS = 8
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Windows of a clip that are read."""
-
-    # (start, duration) in seconds; a duration of None is the rest of the file.
-    stretches: tuple[tuple[float, float | None], ...] = ()
-    notes: tuple[str, ...] = ()  # notes for the user
-    problem: str = ""  # reason why there are no windows
-    length: float = 0.0  # length of the clip in seconds; 0 if unknown
-    passing: bool = False  # True if the problem may not happen again
-
-
-def input_seconds(inputs: Iterable[NetInput]) -> float:
-    """Return the longest input among nets of sound, in seconds."""
-    lengths = [i.seconds for i in inputs if isinstance(i, AudioInput)]
-    return max(lengths, default=DEFAULT_SECONDS)
-
-
-def clip_seconds(clip: NewClip) -> float:
-    """Return the length of a clip in seconds; raise ExtractError if it cannot be read."""
-    length = probe_isolated(clip.path) - clip.start
-    if length <= 0:
-        raise BadMedia(f"{clip.path}: the clip starts at {clip.start:g} s, after its file's end")
-    return length if clip.duration is None else min(length, clip.duration)
-
-
-def windows_of(clip: NewClip, seconds: float, length: float | None = None) -> Windows:
-    """Return the windows to read: the whole clip, or windows of `seconds` spread over a long one.
-
-    `length` is the length that an earlier call found; None measures the file.
-    """
-    if length is None:
-        try:
-            length = clip_seconds(clip)
-        except ExtractError as error:
-            reason = str(error).removeprefix(f"{clip.path}: ")
-            return Windows(problem=reason, passing=not isinstance(error, BadMedia))
-    if length <= LONG * seconds:
-        notes: Sequence[str] = ()
-        if length < 1.0:
-            notes = (f"only {length:.2f} s long: too short to tell",)
-        elif length > seconds + 1.0:
-            notes = (f"{length:.0f} s long: of its sound the first {seconds:g} s are read",)
-        return Windows(((clip.start, clip.duration),), tuple(notes), length=length)
-    count = min(math.ceil(length / seconds), MOST_WINDOWS)
-    starts = clip.start + np.linspace(0.0, length - seconds, count)
-    note = f"{length:.0f} s long: the mean of {count} windows of {seconds:g} s, spread over it"
-    stretches = tuple((round(float(s), 3), seconds) for s in starts)
-    return Windows(stretches, (note,), length=length)
 
 
 @dataclass(frozen=True)
@@ -108,12 +55,14 @@ class EmbeddedClip:
 class BatchReader:
     """Reader of new clips for a model, with the features that some predictor needs."""
 
-    def __init__(self, maker: FeatureMaker, features: tuple[str, ...]) -> None:
-        self.maker, self.features = maker, features
-        # Length of the nets' windows, in seconds.
-        self.window = input_seconds(input_of(plan) for plan in maker.plans(features))
+    def __init__(self, maker: FeatureMaker) -> None:
+        self.maker, self.features = maker, maker.features()
+        # Length of the nets' windows in seconds: the longest input among nets of sound.
+        inputs = map(input_of, self._plans())
+        lengths = [i.seconds for i in inputs if isinstance(i, AudioInput)]
+        self.window = max(lengths, default=DEFAULT_SECONDS)
 
-    def read(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
+    def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
         """Yield batches of (key, clip), in order."""
         if not clips:
             return
@@ -133,7 +82,7 @@ class BatchReader:
                 seconds, start = time.monotonic() - start, time.monotonic()
                 yield [(row, replace(clip, seconds=seconds / len(done))) for row, clip in done]
                 # Clips of different lengths fragment the memory.
-                return_freed_memory()
+                memory.return_freed_memory()
 
     def _batches(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
         batch: list[tuple[int, EmbeddedClip]] = []
@@ -148,6 +97,49 @@ class BatchReader:
             n += len(windows.stretches)
         if batch:
             yield batch
+
+    def embed(self, spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
+        """Return float64 (dim,) for each row with finite values; all rows have the input."""
+        if not rows:
+            return {}
+        vectors = (self._embeddings if is_net(spec) else _statistics)(spec, media, rows)
+        return {row: vector for row, vector in vectors.items() if np.isfinite(vector).all()}
+
+    def _embeddings(
+        self, spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]
+    ) -> dict[int, F64]:
+        vectors: dict[int, F64] = {}
+        net = self.maker.net(spec)
+        batches = embedding.embed_rows(
+            net,
+            media.batches(net, plan_of(spec).view),
+            rows,
+            batch_size=self.maker.settings.extract.embed_batch,
+            device=devices.pick_device(self.maker.options.device),
+            precision=spec.params["precision"],
+        )
+        with Progress(spec.name, len(rows)) as bar:
+            for batch, values in batches:
+                vectors.update(zip(batch, values.astype(np.float64), strict=True))
+                bar.step(len(batch))
+        return vectors
+
+    def _specs(self) -> list[FeatureSpec]:
+        """Return one spec of each feature: the nets of all folds read the same."""
+        return [self.maker.model.variants(name)[0] for name in self.features]
+
+    def _plans(self) -> list[NetSettings]:
+        return [plan_of(spec) for spec in self._specs() if is_net(spec)]
+
+    def _descriptors(self) -> list[str]:
+        specs = [spec for spec in self._specs() if not is_net(spec)]
+        return [name for spec in specs for name in spec.params["order"]]
+
+    def _rows_with(self, feature: str, media: ClipMedia) -> list[int]:
+        """Return the rows of the clips that have the input of a feature."""
+        spec = self.maker.model.variants(feature)[0]
+        usable = media.usable(plan_of(spec)) if is_net(spec) else media.described
+        return [int(row) for row in np.flatnonzero(usable)]
 
     def _embed(self, clips: Sequence[EmbeddedClip], work: Path) -> list[EmbeddedClip]:
         """Decode all windows of the clips, choose a predictor for each, and make its vectors."""
@@ -167,41 +159,31 @@ class BatchReader:
             Manifest("predict", "multilabel", (), tuple(stretches), Path()),
             replace(maker.settings, extract=extract),
             work,
-            plans=maker.plans(self.features),
-            descriptors=maker.descriptors(self.features),
+            plans=self._plans(),
+            descriptors=self._descriptors(),
             require_any=False,
         )
-        usable = {name: set(maker.has(name, media)) for name in self.features}
+        usable = {name: set(self._rows_with(name, media)) for name in self.features}
         chosen = [
             maker.model.best_of({name for name in self.features if usable[name].intersection(of)})
             for of in rows
         ]
-        vectors = self._vectors(media, rows, chosen, usable)
-        return [
-            self._embedded(clip, media, [str(row) for row in of], predictor, found)
-            for clip, of, predictor, found in zip(clips, rows, chosen, vectors, strict=True)
-        ]
-
-    def _vectors(
-        self,
-        media: ClipMedia,
-        rows: Sequence[Sequence[int]],
-        chosen: Sequence[Predictor | None],
-        usable: Mapping[str, set[int]],
-    ) -> list[dict[FeatureKey, F64]]:
-        """Return each clip's vectors: the means over its windows."""
+        # Vectors are means over the windows of a clip.
         vectors: list[dict[FeatureKey, F64]] = [{} for _ in rows]
         for name in self.features:
             needed = [i for i, p in enumerate(chosen) if p is not None and name in p.features]
             of_name = [row for i in needed for row in rows[i] if row in usable[name]]
-            for spec in self.maker.model.variants(name):
-                found = self.maker.embed(spec, media, of_name)
+            for spec in maker.model.variants(name):
+                found = self.embed(spec, media, of_name)
                 for i in needed:
                     values = [found[row] for row in rows[i] if row in found]
                     if values:
                         mean = np.mean(values, axis=0).astype(np.float32)
                         vectors[i][name, spec.fold] = mean.astype(np.float64)
-        return vectors
+        return [
+            self._embedded(clip, media, [str(row) for row in of], predictor, found)
+            for clip, of, predictor, found in zip(clips, rows, chosen, vectors, strict=True)
+        ]
 
     def _embedded(
         self,
@@ -225,3 +207,16 @@ class BatchReader:
             passing=any(map(media.passing, names)),
             date=datetime.now(timezone.utc),
         )
+
+
+def _statistics(spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
+    """Return the statistics of descriptors, the feature ``lld``, by row."""
+    vectors, statistics = {}, statistics_of(spec)
+    for row in rows:
+        clip_id = media.manifest.clip_ids[row]
+        parts = [
+            sequence_statistics(media.sequence(clip_id, name), statistics)
+            for name in spec.params["order"]
+        ]
+        vectors[row] = np.concatenate(parts).astype(np.float64)
+    return vectors

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
-from mvemo.cache import Cache, CacheWriter, ClipTable, FeatureSpec, open_cache, unfinished_run
+from mvemo.cache import (
+    CacheWriter,
+    ClipTable,
+    DamagedCache,
+    FeatureSpec,
+    open_cache,
+    unfinished_run,
+)
 from mvemo.cache.storage.index import feature_label
 from mvemo.cache.writing.lock import WriterLock
-from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.media_files import digest_media
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.prediction.batches import (
-    LONG,
-    MOST_WINDOWS,
-    BatchReader,
-    EmbeddedClip,
-    windows_of,
-)
-from mvemo.pipeline.prediction.inputs import NewClip
+from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
+from mvemo.pipeline.prediction.new_clips import LONG, MOST_WINDOWS, NewClip, windows_of
 from mvemo.pipeline.provenance import provenance
 
 NAME = "catalogue"
@@ -39,7 +38,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Catalogue:
-    """Cache of `EmbeddedClip`; a context manager that locks it.
+    """Cache of `EmbeddedClip`.
 
     A clip's id is the digest of its file's bytes and its segment, so that a renamed file is
     found again and a changed file is new. Each batch is committed before it is yielded. Clips
@@ -48,7 +47,6 @@ class Catalogue:
 
     def __init__(self, path: Path, reader: BatchReader) -> None:
         self._path, self._reader = path, reader
-        self._writer: CacheWriter | None = None
         # Check that the file can be locked and written before the media are digested.
         WriterLock(path).release()
         self._earlier, self._records = _contents(path)
@@ -73,37 +71,36 @@ class Catalogue:
             RECORD, "record", "vector", 4, "mvemo predict", 1, params={"features": made_of}
         )
 
-    def read(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
-        """Yield batches of (key, clip), cached clips first."""
+    def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
+        """Yield batches of (key, clip), cached clips first; lock the cache meanwhile."""
         content = _digest(clips)
         ids = {row: _clip_id(content[row], clip) for row, clip in clips.items() if content[row]}
-        self._open({clip_id: clips[row] for row, clip_id in reversed(ids.items())})
-        assert self._writer is not None
-        keys = {clip_id: self._record.key(clip_id) for clip_id in ids.values()}
-        current = self._writer.current(self._record, keys)
-        kept = {row: clip_id for row, clip_id in ids.items() if clip_id in current}
-        new = {row: clip for row, clip in clips.items() if row not in kept}
-        gone = len(self._earlier - set(ids.values()))
-        tell(f"{self._path}: {len(new)} new, {len(kept)} kept, {gone} gone")
-        if kept:
-            with open_cache(self._path) as cache:
-                yield list(self._kept(cache, clips, content, kept))
-        # Files with the same bytes are read once.
-        alike: dict[str, list[int]] = {}
-        for row in new:
-            alike.setdefault(ids.get(row, str(row)), []).append(row)
-        for batch in self._reader.read({rows[0]: new[rows[0]] for rows in alike.values()}):
-            for row, embedded in batch:
-                if embedded.content in ("", content[row]) and row in ids and not embedded.passing:
-                    self._put(ids[row], embedded)
-            self._writer.commit()
-            yield [
-                (other, replace(embedded, clip=new[other], content=content[row]))
-                for row, embedded in batch
-                for other in alike[ids.get(row, str(row))]
-            ]
+        with self._open({clip_id: clips[row] for row, clip_id in reversed(ids.items())}) as writer:
+            keys = {clip_id: self._record.key(clip_id) for clip_id in ids.values()}
+            current = writer.current(self._record, keys)
+            kept = {row: clip_id for row, clip_id in ids.items() if clip_id in current}
+            new = {row: clip for row, clip in clips.items() if row not in kept}
+            gone = len(self._earlier - set(ids.values()))
+            tell(f"{self._path}: {len(new)} new, {len(kept)} kept, {gone} gone")
+            if kept:
+                yield list(self._kept(clips, content, kept))
+            # Files with the same bytes are read once.
+            alike: dict[str, list[int]] = {}
+            for row in new:
+                alike.setdefault(ids.get(row, str(row)), []).append(row)
+            for batch in self._reader.read({rows[0]: new[rows[0]] for rows in alike.values()}):
+                for row, clip in batch:
+                    if clip.content in ("", content[row]) and row in ids and not clip.passing:
+                        self._put(writer, ids[row], clip)
+                writer.commit()
+                yield [
+                    (other, replace(clip, clip=new[other], content=content[row]))
+                    for row, clip in batch
+                    for other in alike[ids.get(row, str(row))]
+                ]
 
-    def _open(self, clips: Mapping[str, NewClip]) -> None:
+    def _open(self, clips: Mapping[str, NewClip]) -> CacheWriter:
+        """Return the writer of a cache of these clips, by their ids."""
         if self._earlier and not self._earlier & clips.keys():
             raise BadOption(
                 f"{self._path}: none of its {len(self._earlier)} clips is among these "
@@ -132,74 +129,63 @@ class Catalogue:
                 f"{self._path}: its features are of another model or --modality and are replaced: "
                 "give each a catalogue of its own"
             )
-        self._writer = CacheWriter(self._path, table, provenance=facts)
         note_resumable()
+        return CacheWriter(self._path, table, provenance=facts)
 
-    def _put(self, clip_id: str, embedded: EmbeddedClip) -> None:
-        assert self._writer is not None
-        for feature, vector in embedded.vectors.items():
+    def _put(self, writer: CacheWriter, clip_id: str, clip: EmbeddedClip) -> None:
+        for feature, vector in clip.vectors.items():
             spec = self._specs[feature]
-            self._writer.put(spec, clip_id, spec.key(clip_id), vector.astype(np.float32))
-        reasons = {f"decode:{m}": reason for m, reason in embedded.reasons.items()}
-        self._writer.clear_failures(clip_id)
-        for stage, reason in {**reasons, PREDICT: embedded.problem}.items():
+            writer.put(spec, clip_id, spec.key(clip_id), vector.astype(np.float32))
+        reasons = {f"decode:{m}": reason for m, reason in clip.reasons.items()}
+        writer.clear_failures(clip_id)
+        for stage, reason in {**reasons, PREDICT: clip.problem}.items():
             if reason:
-                self._writer.fail(clip_id, stage, reason)
-        since = embedded.date - _EPOCH
-        facts = [embedded.windows.length, embedded.seconds, since.days, since.seconds]
+                writer.fail(clip_id, stage, reason)
+        since = clip.date - _EPOCH
+        facts = [clip.windows.length, clip.seconds, since.days, since.seconds]
         key = self._record.key(clip_id)
-        self._writer.put(self._record, clip_id, key, np.array(facts, dtype=np.float32))
+        writer.put(self._record, clip_id, key, np.array(facts, dtype=np.float32))
 
     def _kept(
-        self,
-        cache: Cache,
-        clips: Mapping[int, NewClip],
-        content: Mapping[int, str],
-        kept: Mapping[int, str],
+        self, clips: Mapping[int, NewClip], content: Mapping[int, str], kept: Mapping[int, str]
     ) -> Iterator[tuple[int, EmbeddedClip]]:
-        place = {clip_id: i for i, clip_id in enumerate(cache.table.clip_ids)}
-        records = cache.vectors(self._record.name)[0].astype(np.float64)
-        stored: dict[FeatureKey, F64] = {}
-        for key, spec in self._specs.items():
-            if spec.digest in {known.digest for known in cache.specs}:
-                stored[key] = cache.vectors(spec.name)[0].astype(np.float64)
-        failures = {(f.clip_id, f.stage): f.reason for f in cache.failures}
+        with open_cache(self._path) as cache:
+            place = {clip_id: i for i, clip_id in enumerate(cache.table.clip_ids)}
+            records = cache.vectors(self._record.name)[0].astype(np.float64)
+            known = {spec.digest for spec in cache.specs}
+            stored = {
+                key: cache.vectors(spec.name)[0].astype(np.float64)
+                for key, spec in self._specs.items()
+                if spec.digest in known
+            }
+            failures = {(f.clip_id, f.stage): f.reason for f in cache.failures}
         for row, clip_id in kept.items():
-            i, clip = place[clip_id], clips[row]
+            i = place[clip_id]
             length, seconds, day, second = records[i].tolist()
-            problem = failures.get((clip_id, PREDICT), "")
-            yield (
-                row,
-                EmbeddedClip(
-                    clip,
-                    windows_of(clip, self._reader.window, length),
-                    content[row],
-                    {key: x[i] for key, x in stored.items() if np.isfinite(x[i]).all()},
-                    {m: failures.get((clip_id, f"decode:{m}"), "") for m in self._modalities},
-                    problem,
-                    seconds=seconds,
-                    date=_EPOCH + timedelta(days=day, seconds=second),
-                ),
+            clip = EmbeddedClip(
+                clips[row],
+                windows_of(clips[row], self._reader.window, length),
+                content[row],
+                {key: x[i] for key, x in stored.items() if np.isfinite(x[i]).all()},
+                {m: failures.get((clip_id, f"decode:{m}"), "") for m in self._modalities},
+                failures.get((clip_id, PREDICT), ""),
+                seconds=seconds,
+                date=_EPOCH + timedelta(days=day, seconds=second),
             )
-
-    def __enter__(self) -> Catalogue:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._writer is not None:
-            self._writer.__exit__(kind, error, trace)
+            yield row, clip
 
 
 def _contents(path: Path) -> tuple[frozenset[str], frozenset[str]]:
     """Return the ids of a catalogue's clips, and the digests of the specs of its records."""
     if not path.exists():
         return frozenset(), frozenset()
-    with open_cache(path) as cache:
+    try:
+        opened = open_cache(path)
+    except DamagedCache:
+        raise BadOption(
+            f"{path}: truncated or overwritten catalogue: delete it, or restore it from a copy"
+        ) from None
+    with opened as cache:
         if cache.table.name != NAME:
             raise BadOption(
                 f"{path}: expected a catalogue of 'mvemo predict', got features of "

@@ -6,59 +6,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-import numpy as np
-
 from mvemo.cache import FeatureSpec, in_half_precision
 from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.nets import AudioInput, Net, SequenceInput
-from mvemo.extract.nets.parts.fast_conv import optimized
-from mvemo.extract.settings import NetSettings
-from mvemo.extract.training.devices import pick_device, place
-from mvemo.extract.training.embedding import embed_rows
-from mvemo.extract.views import ViewSettings
-from mvemo.fuse.arrays import F64
-from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
-from mvemo.fuse.matrices.descriptor_statistics import sequence_statistics, statistics_of
-from mvemo.pipeline.clips.clip_media import ClipMedia
-from mvemo.pipeline.console.progress import Progress
+from mvemo.extract.media.request import IN_WORDS
+from mvemo.extract.nets import Net
+from mvemo.extract.training import devices
+from mvemo.fuse.final import files, model
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
-from mvemo.pipeline.prediction.streams import (
-    Descriptors,
-    FeatureStream,
-    PicturePieces,
-    Sequences,
-    SoundPieces,
-    StreamPlan,
-    WholePictures,
-    WholeSound,
-)
-from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.prediction import new_clips, passes, streams
 from mvemo.pipeline.settings_files import load_settings
 
 
-@dataclass
-class FeatureMaker:
-    """Maker of a model's features for new clips."""
+@dataclass(frozen=True)
+class PredictSettings:
+    """Settings of predictions."""
 
-    model: FinalModel
-    folder: Path  # folder of the model
+    modalities: tuple[str, ...] = ("audio", "video")  # read from files that have them
     # Files of pretrained weights by net; other nets use fetched ones.
-    weights: Mapping[str, Path]
-    device: str = "auto"  # ``auto``, ``cpu`` or ``cuda``
-    # Reasons why requested features cannot be made here, as missing weights, by feature.
-    unavailable: dict[str, str] = field(default_factory=dict, init=False)
-    _nets: dict[str, Net] = field(default_factory=dict, init=False)
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    device: str = "auto"
 
-    def __post_init__(self) -> None:
-        settings = load_settings("paper")
+
+class FeatureMaker:
+    """Maker of the features of a model folder for new clips."""
+
+    def __init__(self, folder: Path, settings: PredictSettings) -> None:
+        self.folder, self.options = folder, settings
+        self.model: model.FinalModel = files.load_model(folder)
+        # Reasons why requested features cannot be made here, as missing weights, by feature.
+        self.unavailable: dict[str, str] = {}
+        self._nets: dict[str, Net] = {}
         stage_one = self.model.facts.get("provenance", {}).get("stage_one", {})
         stated = stage_one.get("settings", {}).get("descriptors", {})
         # The digests below reveal settings of another version.
         known = {f.name: stated[f.name] for f in fields(DescriptorSettings) if f.name in stated}
         descriptors = DescriptorSettings(**known)
-        self.settings: Settings = replace(settings, descriptors=descriptors)
+        self.settings = replace(load_settings("paper"), descriptors=descriptors)
         for spec in self.model.specs:
             for name, digest in spec.params.get("descriptors", {}).items():
                 current = descriptor_spec(name, descriptors)
@@ -69,7 +54,7 @@ class FeatureMaker:
                         "with settings that it does not state: make the model again"
                     )
 
-    def predictors(self, modalities: Sequence[str]) -> list[Predictor]:
+    def predictors(self, modalities: Sequence[str]) -> list[model.Predictor]:
         """Return the best available predictor for each set of modalities of a clip.
 
         The nets of these predictors are loaded. Features that cannot be made are added to
@@ -88,115 +73,59 @@ class FeatureMaker:
             raise BadOption(next(iter(self.unavailable.values())))
         return list({predictor.name: predictor for predictor in found}.values())
 
+    def features(self) -> tuple[str, ...]:
+        """Return the features of the predictors for the settings' modalities; raise if none."""
+        found = self.predictors(self.options.modalities)
+        if not found:
+            wanted = " and ".join(IN_WORDS[m] for m in self.options.modalities)
+            needed = dict.fromkeys(IN_WORDS[m] for p in self.model.predictors for m in p.modalities)
+            raise BadOption(
+                f"{self.folder}: cannot predict from {wanted} alone: it needs "
+                f"{' and '.join(needed)}"
+            )
+        return tuple(dict.fromkeys(name for predictor in found for name in predictor.features))
+
     def _load(self, feature: str) -> bool:
         """Load the nets of a feature; return False if it cannot be made here."""
         try:
             for spec in self.model.variants(feature):
-                if _is_net(spec):
-                    self._net(spec)
+                if is_net(spec):
+                    self.net(spec)
         except (BadOption, BadWeights) as error:
-            if feature in self.weights:
+            if feature in self.options.weights:
                 raise
             self.unavailable[feature] = str(error)
             return False
         return True
 
-    def plans(self, features: Sequence[str]) -> list[NetSettings]:
-        """Return the nets of these features, one for each: the nets of all folds read the same."""
-        specs = [self.model.variants(name)[0] for name in features]
-        return [plan_of(spec) for spec in specs if _is_net(spec)]
-
-    def descriptors(self, features: Sequence[str]) -> list[str]:
-        """Return the descriptors of these features."""
-        specs = [self.model.variants(name)[0] for name in features]
-        return [name for spec in specs if not _is_net(spec) for name in spec.params["order"]]
-
-    def has(self, feature: str, media: ClipMedia) -> list[int]:
-        """Return the rows of the clips that have the input of a feature."""
-        spec = self.model.variants(feature)[0]
-        usable = media.usable(plan_of(spec)) if _is_net(spec) else media.described
-        return [int(row) for row in np.flatnonzero(usable)]
-
-    def embed(self, spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
-        """Return float64 (dim,) for each row with finite values; `rows` are some of `has`."""
-        if not rows:
-            return {}
-        of_spec = self._vectors if _is_net(spec) else _statistics
-        vectors = of_spec(spec, media, rows)
-        return {row: vector for row, vector in vectors.items() if np.isfinite(vector).all()}
-
-    def streams(
-        self, modalities: Sequence[str], plan: StreamPlan
-    ) -> dict[FeatureKey, FeatureStream]:
-        """Return the streams that make the features of one clip, by feature and net."""
+    def open(
+        self, clip: new_clips.NewClip, modalities: tuple[str, ...], plan: streams.StreamPlan
+    ) -> passes.ClipPass:
+        """Return a pass over a clip with the features of its windows."""
+        found: dict[model.FeatureKey, streams.FeatureStream] = {}
         names = dict.fromkeys(n for p in self.predictors(modalities) for n in p.features)
-        streams: dict[FeatureKey, FeatureStream] = {}
-        for name in names:
-            for spec in self.model.variants(name):
-                if _is_net(spec):
-                    net = optimized(self._net(spec))
-                    view = plan_of(spec).view
-                    stream = net_stream(net, view, plan, self.settings.descriptors)
-                else:
-                    stream = Descriptors(spec.params["order"], self.settings.descriptors)
-                streams[name, spec.fold] = stream
-        return streams
+        descriptors = self.settings.descriptors
+        for spec in (spec for name in names for spec in self.model.variants(name)):
+            stream: streams.FeatureStream
+            if is_net(spec):
+                view = plan_of(spec).view
+                stream = streams.net_stream(self.net(spec), view, plan, descriptors)
+            else:
+                stream = streams.Descriptors(spec.params["order"], descriptors)
+            found[spec.name, spec.fold] = stream
+        return passes.ClipPass(clip, plan, found, modalities)
 
-    def _net(self, spec: FeatureSpec) -> Net:
+    def net(self, spec: FeatureSpec) -> Net:
+        """Return the net of a feature, loaded once."""
         if spec.digest not in self._nets:
-            net = load_net(spec, len(self.model.classes), self.folder, self.weights)
-            self._nets[spec.digest] = place(net, pick_device(self.device)).eval()
+            n_outputs, weights = len(self.model.classes), self.options.weights
+            net = load_net(spec, n_outputs, self.folder, weights)
+            self._nets[spec.digest] = devices.place(
+                net, devices.pick_device(self.options.device)
+            ).eval()
         return self._nets[spec.digest]
 
-    def _vectors(self, spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
-        vectors: dict[int, F64] = {}
-        net = self._net(spec)
-        batches = embed_rows(
-            net,
-            media.batches(net, plan_of(spec).view),
-            rows,
-            batch_size=self.settings.extract.embed_batch,
-            device=pick_device(self.device),
-            precision=spec.params["precision"],
-        )
-        with Progress(spec.name, len(rows)) as bar:
-            for batch, values in batches:
-                vectors.update(zip(batch, values.astype(np.float64), strict=True))
-                bar.step(len(batch))
-        return vectors
 
-
-def _statistics(spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
-    """Return the statistics of descriptors, the feature ``lld``, by row."""
-    vectors, statistics = {}, statistics_of(spec)
-    for row in rows:
-        clip_id = media.manifest.clip_ids[row]
-        parts = [
-            sequence_statistics(media.sequence(clip_id, name), statistics)
-            for name in spec.params["order"]
-        ]
-        vectors[row] = np.concatenate(parts).astype(np.float64)
-    return vectors
-
-
-def _is_net(spec: FeatureSpec) -> bool:
+def is_net(spec: FeatureSpec) -> bool:
+    """Return True for the embedding of a net, False for statistics of descriptors."""
     return spec.extractor.startswith(NET_PREFIX)
-
-
-def net_stream(
-    net: Net, view: ViewSettings, plan: StreamPlan, settings: DescriptorSettings
-) -> FeatureStream:
-    """Return the stream of a net: by pieces if the net has pieces, otherwise by windows."""
-    pieces, net_input = net.piece_input(), net.input
-    if isinstance(net_input, SequenceInput):
-        return Sequences(net, settings)
-    if isinstance(net_input, AudioInput):
-        # If a net reads several windows of a clip, its input windows are the pieces.
-        if pieces is None and view.views == 1:
-            return WholeSound(net)
-        raw = net_input if pieces is None else pieces.raw
-        assert isinstance(raw, AudioInput)
-        return SoundPieces(net, view, raw, pieces)
-    if pieces is None and not view.rate:
-        return WholePictures(net, plan)
-    return PicturePieces(net, view, plan, pieces)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,15 @@ from mvemo.extract.array_types import F64
 from mvemo.fuse.final.model import FeatureKey, FinalModel
 from mvemo.fuse.final.predicting import predict_clips, standardise_folders
 from mvemo.manifests.text_table import align_columns
+from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction import page
-from mvemo.pipeline.prediction.batches import clip_seconds
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.formats import format_of
-from mvemo.pipeline.prediction.inputs import NewClip
+from mvemo.pipeline.prediction.new_clips import NewClip, clip_seconds
 from mvemo.pipeline.prediction.passes import ClipPass, Sketch
 from mvemo.pipeline.prediction.predictions import Prediction, legend
-from mvemo.pipeline.prediction.run import predict_vectors
+from mvemo.pipeline.prediction.run import predict_window
 from mvemo.pipeline.prediction.streams import Span, StreamPlan
 
 # Length of the longest clip that is explained: each step is one more prediction.
@@ -39,24 +38,11 @@ N_FRAMES = 8
 
 @dataclass(frozen=True)
 class ExplainSettings:
-    """Settings of an explanation.
+    """Settings of an explanation."""
 
-    Parameters
-    ----------
-    step, width
-        Hop and length of the stretches that are left out, in seconds.
-    output
-        Class, tag or target to explain; None for the predicted one.
-
-    Raises
-    ------
-    BadOption
-        A number is out of range.
-    """
-
-    step: float = 1.0
-    width: float = 3.0
-    output: str | None = None
+    step: float = 1.0  # hop of the stretches that are left out, in seconds
+    width: float = 3.0  # their length in seconds
+    output: str | None = None  # class, tag or target to explain; None for the predicted one
 
     def __post_init__(self) -> None:
         if not 0.25 <= self.step <= 60:
@@ -89,12 +75,7 @@ class Explanation:
         return chosen
 
 
-def explain_clip(
-    maker: FeatureMaker,
-    clip: NewClip,
-    modalities: tuple[str, ...],
-    settings: ExplainSettings,
-) -> Explanation:
+def explain_clip(maker: FeatureMaker, clip: NewClip, settings: ExplainSettings) -> Explanation:
     """Predict a clip, and predict it again without each of its stretches."""
     classes = maker.model.classes
     if settings.output is not None and settings.output not in classes:
@@ -105,53 +86,51 @@ def explain_clip(
             f"{clip.file}: {seconds:.0f} s long: at most {MOST_SECONDS:g} s can be explained; "
             "see 'mvemo predict --timeline' for longer ones"
         )
-    window = (0.0, seconds)
     # Use the single frames that `mvemo predict` reads: more frames may change the prediction.
-    plan = StreamPlan(seconds, (window,))
-    streams = maker.streams(modalities, plan)
-    clip_pass = ClipPass(clip.path, clip.start, clip.duration, plan, streams, modalities)
+    plan = StreamPlan(seconds, ((0.0, seconds),))
+    clip_pass = maker.open(clip, maker.options.modalities, plan)
     clip_pass.sketch.keep_sound = True
     ((_, vectors),) = clip_pass.windows(forget=False)
-    prediction = predict_vectors(maker, clip.file, vectors, clip_pass.problems)
+    prediction = predict_window(maker, clip_pass, clip.file, vectors)
     if prediction.predictor is None:
         raise BadOption(f"{clip.file}: {prediction.problem}")
-    written = format_of(maker.model)
     if settings.output is None:
-        output = written.target_output(prediction.predictor, prediction.outputs)
+        output = format_of(maker.model).target_output(prediction.predictor, prediction.outputs)
     else:
         output = classes.index(settings.output)
-    times = np.arange(settings.step / 2, seconds, settings.step)
-    effects = _effects(maker, clip_pass, prediction, vectors, output, times, settings)
+    # A clip that is shorter than half a step is one stretch.
+    first = min(settings.step, seconds) / 2
+    times = np.arange(first, seconds, settings.step)
+    needed = {k: v for k, v in vectors.items() if k[0] in prediction.predictor.features}
+    effects = {
+        modality: np.array(
+            [
+                _lost_evidence(maker.model, clip_pass, prediction, needed, output, modality, span)
+                for span in zip(times - settings.width / 2, times + settings.width / 2, strict=True)
+            ]
+        )
+        for modality in prediction.predictor.modalities
+    }
     return Explanation(prediction, seconds, classes[output], times, effects, clip_pass.sketch)
 
 
-def _effects(
-    maker: FeatureMaker,
+def _lost_evidence(
+    model: FinalModel,
     clip_pass: ClipPass,
     prediction: Prediction,
     vectors: Mapping[FeatureKey, F64],
     output: int,
-    times: F64,
-    settings: ExplainSettings,
-) -> dict[str, F64]:
-    """Return the `effects` of an `Explanation`."""
-    predictor = prediction.predictor
-    assert predictor is not None
-    written = format_of(maker.model)
-    whole = written.evidence(prediction.outputs, output)
-    needed = {key: vector for key, vector in vectors.items() if key[0] in predictor.features}
-    effects: dict[str, F64] = {}
-    for modality in predictor.modalities:
-        lost = np.zeros(len(times))
-        for row, time in enumerate(times):
-            stretch: Span = (time - settings.width / 2, time + settings.width / 2)
-            left = {**needed, **clip_pass.without(modality, stretch, needed)}
-            rows = {key: vector[None] for key, vector in left.items()}
-            scaled = standardise_folders(maker.model, rows, [prediction.file])
-            outputs = predict_clips(maker.model, predictor, scaled)[0]
-            lost[row] = whole - written.evidence(outputs, output)
-        effects[modality] = lost
-    return effects
+    modality: str,
+    stretch: Span,
+) -> float:
+    """Return the evidence for an output that is lost without one stretch of a modality."""
+    assert prediction.predictor is not None
+    left = {**vectors, **clip_pass.without(modality, stretch, vectors)}
+    rows = {key: vector[None] for key, vector in left.items()}
+    scaled = standardise_folders(model, rows, [prediction.file])
+    outputs = predict_clips(model, prediction.predictor, scaled)[0]
+    evidence = format_of(model).evidence
+    return evidence(prediction.outputs, output) - evidence(outputs, output)
 
 
 def explanation_html(model: FinalModel, explanation: Explanation) -> str:
@@ -167,25 +146,18 @@ def explanation_html(model: FinalModel, explanation: Explanation) -> str:
     ]
     prediction = explanation.prediction
     assert prediction.predictor is not None
-    return (
-        page.environment()
-        .get_template("explain.html")
-        .render(
-            explanation=explanation,
-            title=Path(prediction.file).name,
-            headline=format_of(model).headline(prediction.predictor, prediction.outputs),
-            curves=curves,
-            seconds=_strongest(explanation),
-            frames=_frames(explanation),
-            waveform=page.waveform_path(explanation.sketch),
-            ticks=page.ticks(explanation.seconds),
-            audio=page.sound_url(explanation.sketch),
-            notes=prediction.notes,
-            legend=legend(model, [prediction]),
-            width=page.WIDTH,
-            height=page.HEIGHT,
-            wave_height=page.WAVE_HEIGHT,
-        )
+    return page.render(
+        "explain.html",
+        prediction.file,
+        explanation.seconds,
+        explanation.sketch,
+        output=explanation.output,
+        headline=format_of(model).headline(prediction.predictor, prediction.outputs),
+        curves=curves,
+        stretches=_strongest(explanation),
+        frames=_frames(explanation),
+        notes=prediction.notes,
+        legend=legend(model, [prediction]),
     )
 
 
@@ -200,36 +172,34 @@ def explanation_text(model: FinalModel, explanation: Explanation) -> str:
         for entry in _strongest(explanation)
     ]
     lines = [f"{prediction.file}: {headline}", f"what speaks for {explanation.output}:"]
-    return "\n".join([*lines, *align_columns(rows, left={1})])
+    notes = [f"note: {note}" for note in prediction.notes if verbosity() != "quiet"]
+    return "\n".join([*lines, *align_columns(rows, left={1}), *notes])
 
 
 def _strongest(explanation: Explanation) -> list[dict[str, Any]]:
     """Return the seconds of each modality that speak most for the output."""
-    rows = []
-    for modality in explanation.effects:
-        for row in explanation.strongest(modality):
-            effect = explanation.effects[modality][row]
-            rows.append(
-                {
-                    "what": TITLES[modality],
-                    "time": float(explanation.times[row]),
-                    "effect": float(effect),
-                }
-            )
+    rows = [
+        {
+            "what": TITLES[modality],
+            "time": float(explanation.times[row]),
+            "effect": float(effect[row]),
+        }
+        for modality, effect in explanation.effects.items()
+        for row in explanation.strongest(modality)
+    ]
     return sorted(rows, key=lambda entry: -entry["effect"])
 
 
 def _frames(explanation: Explanation) -> list[dict[str, Any]]:
     """Return thumbnails of the times at which the pictures speak most for the output."""
-    if "video" not in explanation.effects:
-        return []
     pictures = explanation.sketch.thumbnails
+    if "video" not in explanation.effects or not pictures:
+        return []
     times = np.array([time for time, _ in pictures])
     frames = []
     for row in explanation.strongest("video", N_FRAMES, apart=1.0):
-        if len(times):
-            nearest = int(np.abs(times - explanation.times[row]).argmin())
-            effect = float(explanation.effects["video"][row])
-            url = page.picture_url(pictures[nearest][1], quality=85)
-            frames.append({"time": float(times[nearest]), "effect": effect, "url": url})
+        nearest = int(np.abs(times - explanation.times[row]).argmin())
+        effect = float(explanation.effects["video"][row])
+        url = page.picture_url(pictures[nearest][1], quality=85)
+        frames.append({"time": float(times[nearest]), "effect": effect, "url": url})
     return frames

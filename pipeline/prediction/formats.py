@@ -18,7 +18,7 @@ N_OTHERS, N_TAGS = 2, 5
 
 
 class Format(ABC):
-    """Format of the predictions of a model."""
+    """Format of the predictions of a model; by default of probabilities by name."""
 
     # Columns of the terminal's table between the file and the predictor.
     header: tuple[str, ...]
@@ -29,16 +29,25 @@ class Format(ABC):
         self.model = model
 
     @abstractmethod
+    def label(self, predictor: Predictor, outputs: F64) -> Any:
+        """Return the JSON value of the label."""
+
     def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
         """Return the JSON values of one clip; null without a predictor."""
+        if predictor is None:
+            return {"proba": None, "label": None, "confidence": None}
+        proba = {name: float(p) for name, p in zip(self.model.classes, outputs, strict=True)}
+        return {"proba": proba, "label": self.label(predictor, outputs), "confidence": None}
 
-    @abstractmethod
     def csv_columns(self) -> list[str]:
         """Return the columns of the CSV file between the model and the notes."""
+        return ["label", "confidence", *self.model.classes]
 
-    @abstractmethod
     def csv_cells(self, record: Record) -> list[object]:
         """Return the cells of `csv_columns` for a record with `fields`."""
+        proba, label = record["proba"] or {}, record["label"]
+        text = ";".join(label) if isinstance(label, list) else label
+        return [text, record["confidence"], *map(proba.get, self.model.classes)]
 
     @abstractmethod
     def cells(self, record: Record) -> list[str]:
@@ -48,25 +57,25 @@ class Format(ABC):
     def headline(self, predictor: Predictor, outputs: F64) -> str:
         """Return the prediction in a few words."""
 
-    @abstractmethod
     def brief(self, predictor: Predictor, outputs: F64) -> str:
         """Return the prediction in one or two words."""
+        return self.headline(predictor, outputs)
 
     @abstractmethod
     def distance(self, first: F64, second: F64) -> float:
         """Return the distance of two predictions; 1 is large."""
 
-    @abstractmethod
     def evidence(self, outputs: F64, output: int) -> float:
         """Return the strength of one predicted output, on an unbounded scale."""
+        return _log_odds(float(outputs[output]), 1.0 - float(outputs[output]))
 
-    @abstractmethod
     def legend(self, brief: bool = False) -> list[str]:
         """Return lines that explain the figures; if `brief`, without statistics."""
+        return []
 
-    @abstractmethod
     def output_range(self) -> tuple[float, float]:
         """Return the smallest and the largest value of an output."""
+        return 0.0, 1.0
 
     @abstractmethod
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
@@ -79,34 +88,23 @@ class ClassFormat(Format):
     header = ("label", "confidence", "others")
     text_columns = frozenset({0, 2})
 
+    def label(self, predictor: Predictor, outputs: F64) -> str:
+        return self.model.classes[int(np.argmax(outputs))]
+
     def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
-        if predictor is None:
-            return {"proba": None, "label": None, "confidence": None}
-        best = int(np.argmax(outputs))
-        return {
-            "proba": _by_name(self.model, outputs),
-            "label": self.model.classes[best],
-            "confidence": float(outputs[best]),
-        }
-
-    def csv_columns(self) -> list[str]:
-        return ["label", "confidence", *self.model.classes]
-
-    def csv_cells(self, record: Record) -> list[object]:
-        proba = record["proba"] or {}
-        return [record["label"], record["confidence"], *map(proba.get, self.model.classes)]
+        record = super().fields(predictor, outputs)
+        return record if predictor is None else record | {"confidence": float(outputs.max())}
 
     def cells(self, record: Record) -> list[str]:
-        others = _ranked(record["proba"])[1 : 1 + N_OTHERS]
+        others = _ranked(record["proba"], 1, N_OTHERS)
         confidence = record["confidence"]
-        return [record["label"], f"{confidence:.2f}" if confidence else "-", _listed(others)]
+        return [record["label"], f"{confidence:.2f}" if confidence else "-", others]
 
     def headline(self, predictor: Predictor, outputs: F64) -> str:
-        best = int(np.argmax(outputs))
-        return f"{self.model.classes[best]}, with a probability of {outputs[best]:.2f}"
+        return f"{self.label(predictor, outputs)}, with a probability of {outputs.max():.2f}"
 
     def brief(self, predictor: Predictor, outputs: F64) -> str:
-        return self.model.classes[int(np.argmax(outputs))]
+        return self.label(predictor, outputs)
 
     def distance(self, first: F64, second: F64) -> float:
         # Total variation distance: the probability that moves to other classes.
@@ -121,9 +119,6 @@ class ClassFormat(Format):
             return ["confidence: of 100 clips with 0.70, about 70 have that label"]
         return ["confidence: calibrated probability of the label, among the model's classes"]
 
-    def output_range(self) -> tuple[float, float]:
-        return 0.0, 1.0
-
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
         return int(np.argmax(outputs))
 
@@ -134,51 +129,22 @@ class TagFormat(Format):
     header = ("tags", "all")
     text_columns = frozenset({0, 1})
 
-    def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
-        if predictor is None:
-            return {"proba": None, "label": None, "confidence": None}
-        return {
-            "proba": _by_name(self.model, outputs),
-            "label": self._applying(predictor, outputs),
-            "confidence": None,
-        }
-
-    def csv_columns(self) -> list[str]:
-        return ["label", "confidence", *self.model.classes]
-
-    def csv_cells(self, record: Record) -> list[object]:
-        label, proba = record["label"], record["proba"] or {}
-        joined = None if label is None else ";".join(label)
-        return [joined, None, *map(proba.get, self.model.classes)]
+    def label(self, predictor: Predictor, outputs: F64) -> list[str]:
+        applies = outputs >= tag_thresholds(self.model, predictor)
+        return [name for name, tag in zip(self.model.classes, applies, strict=True) if tag]
 
     def cells(self, record: Record) -> list[str]:
-        return [", ".join(record["label"]) or "none", _listed(_ranked(record["proba"])[:N_TAGS])]
+        return [", ".join(record["label"]) or "none", _ranked(record["proba"], 0, N_TAGS)]
 
     def headline(self, predictor: Predictor, outputs: F64) -> str:
-        return ", ".join(self._applying(predictor, outputs)) or "none of the tags"
-
-    def brief(self, predictor: Predictor, outputs: F64) -> str:
-        return self.headline(predictor, outputs)
+        return ", ".join(self.label(predictor, outputs)) or "none of the tags"
 
     def distance(self, first: F64, second: F64) -> float:
         return float(np.abs(first - second).max())
 
-    def evidence(self, outputs: F64, output: int) -> float:
-        return _log_odds(float(outputs[output]), 1.0 - float(outputs[output]))
-
-    def legend(self, brief: bool = False) -> list[str]:
-        return []
-
-    def output_range(self) -> tuple[float, float]:
-        return 0.0, 1.0
-
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
         # The tag that is furthest above its threshold.
         return int(np.argmax(outputs - tag_thresholds(self.model, predictor)))
-
-    def _applying(self, predictor: Predictor, outputs: F64) -> list[str]:
-        applies = outputs >= tag_thresholds(self.model, predictor)
-        return [name for name, tag in zip(self.model.classes, applies, strict=True) if tag]
 
 
 class RatingFormat(Format):
@@ -190,8 +156,24 @@ class RatingFormat(Format):
         super().__init__(model)
         self.header = model.classes
 
+    def label(self, predictor: Predictor, outputs: F64) -> dict[str, dict[str, float | None]]:
+        """Return value, low and high of each target, within the range of the training clips."""
+        residuals: Sequence[tuple[float | None, float | None]] = predictor.residuals
+        residuals = residuals or [(None, None)] * len(self.model.classes)
+        values = {}
+        for name, value, ends in zip(self.model.classes, outputs, residuals, strict=True):
+            scale = self.model.scale[name]
+            numbers = (value, *(None if end is None else value + end for end in ends))
+            values[name] = {
+                end: None
+                if number is None
+                else float(np.clip(number, scale["minimum"], scale["maximum"]))
+                for end, number in zip(self._ends, numbers, strict=True)
+            }
+        return values
+
     def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
-        values = None if predictor is None else self._values(predictor, outputs)
+        values = None if predictor is None else self.label(predictor, outputs)
         return {"values": values, "scale": self._scale()}
 
     def csv_columns(self) -> list[str]:
@@ -199,16 +181,15 @@ class RatingFormat(Format):
         return [column for name in names for column in (name, f"{name} low", f"{name} high")]
 
     def csv_cells(self, record: Record) -> list[object]:
-        of_targets = record["values"] or {}
-        names = self.model.classes
-        return [of_targets.get(name, {}).get(end) for name in names for end in self._ends]
+        values, names = record["values"] or {}, self.model.classes
+        return [values.get(name, {}).get(end) for name in names for end in self._ends]
 
     def cells(self, record: Record) -> list[str]:
-        return [self._text(value) for value in record["values"].values()]
+        return list(map(_rating, record["values"].values()))
 
     def headline(self, predictor: Predictor, outputs: F64) -> str:
-        values = self._values(predictor, outputs)
-        return ", ".join(f"{name} {self._text(value)}" for name, value in values.items())
+        values = self.label(predictor, outputs)
+        return ", ".join(f"{name} {_rating(value)}" for name, value in values.items())
 
     def brief(self, predictor: Predictor, outputs: F64) -> str:
         pairs = zip(self.model.classes, outputs, strict=True)
@@ -216,10 +197,10 @@ class RatingFormat(Format):
 
     def distance(self, first: F64, second: F64) -> float:
         # In units of the standard deviation of the training clips' ratings.
-        return float(np.max(np.abs(first - second) / self._scales()[1]))
+        return float(np.max(np.abs(first - second) / self._statistic("deviation")))
 
     def evidence(self, outputs: F64, output: int) -> float:
-        return float(outputs[output] / self._scales()[1][output])
+        return float(outputs[output] / self._statistic("deviation")[output])
 
     def legend(self, brief: bool = False) -> list[str]:
         named: dict[str, list[str]] = {}
@@ -234,32 +215,13 @@ class RatingFormat(Format):
 
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
         # The target that is furthest from its mean, in standard deviations.
-        mean, deviation = self._scales()
-        return int(np.argmax(np.abs(outputs - mean) / deviation))
+        away = np.abs(outputs - self._statistic("mean"))
+        return int(np.argmax(away / self._statistic("deviation")))
 
-    def _scales(self) -> tuple[F64, F64]:
-        """Return mean and standard deviation of each target over the training clips."""
-        scales = [self.model.scale[name] for name in self.model.classes]
-        deviation = np.array([s["deviation"] or 1.0 for s in scales])
-        return np.array([s["mean"] for s in scales]), deviation
-
-    def _values(self, predictor: Predictor, outputs: F64) -> dict[str, dict[str, float | None]]:
-        residuals: Sequence[tuple[float | None, float | None]] = predictor.residuals
-        residuals = residuals or [(None, None)] * len(self.model.classes)
-        targets = zip(self.model.classes, outputs, residuals, strict=True)
-        values = {}
-        for name, value, (low, high) in targets:
-            ends = (None if low is None else value + low, None if high is None else value + high)
-            values[name] = {
-                end: None if number is None else self._rating(name, number)
-                for end, number in zip(self._ends, (value, *ends), strict=True)
-            }
-        return values
-
-    def _rating(self, name: str, number: float) -> float:
-        """Clip a number to the range of the training clips' ratings."""
-        scale = self.model.scale[name]
-        return float(np.clip(number, scale["minimum"], scale["maximum"]))
+    def _statistic(self, name: str) -> F64:
+        """Return mean or standard deviation of each target over the training clips."""
+        scales = [self.model.scale[target] for target in self.model.classes]
+        return np.array([s[name] or float(name == "deviation") for s in scales])
 
     def _scale(self) -> dict[str, str]:
         """Return a description of each target's scale, with the text of the model's card."""
@@ -271,12 +233,6 @@ class RatingFormat(Format):
             f"deviation {s['deviation']:.3g}"
             for name, s in self.model.scale.items()
         }
-
-    @staticmethod
-    def _text(value: dict[str, float | None]) -> str:
-        low, high = value["low"], value["high"]
-        ends = "" if low is None or high is None else f" ({low:.3g} to {high:.3g})"
-        return f"{value['value']:.3g}{ends}"
 
 
 FORMATS: dict[str, type[Format]] = {
@@ -291,16 +247,16 @@ def format_of(model: FinalModel) -> Format:
     return FORMATS[model.task](model)
 
 
-def _by_name(model: FinalModel, outputs: F64) -> dict[str, float]:
-    return {name: float(p) for name, p in zip(model.classes, outputs, strict=True)}
+def _rating(value: dict[str, float | None]) -> str:
+    low, high = value["low"], value["high"]
+    ends = "" if low is None or high is None else f" ({low:.3g} to {high:.3g})"
+    return f"{value['value']:.3g}{ends}"
 
 
-def _ranked(proba: dict[str, float]) -> list[tuple[str, float]]:
-    return sorted(proba.items(), key=lambda item: -item[1])
-
-
-def _listed(proba: list[tuple[str, float]]) -> str:
-    return ", ".join(f"{name} {p:.2f}" for name, p in proba)
+def _ranked(proba: dict[str, float], first: int, most: int) -> str:
+    """Return `most` names with their probabilities, largest first, from the rank `first` on."""
+    ranked = sorted(proba.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {p:.2f}" for name, p in ranked[first : first + most])
 
 
 def _log_odds(p: float, others: float) -> float:

@@ -10,7 +10,6 @@ import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -19,9 +18,6 @@ from numpy.typing import NDArray
 
 from mvemo.extract.array_types import F64, U8
 from mvemo.pipeline.prediction.passes import Sketch
-
-if TYPE_CHECKING:
-    import jinja2
 
 TEMPLATES = Path(__file__).with_name("templates")
 # Colours for colour-blind readers (Okabe and Ito 2008), followed by further ones.
@@ -43,8 +39,11 @@ WIDTH, HEIGHT = 1000.0, 200.0
 MOST_BARS, WAVE_HEIGHT = 500, 60.0
 
 
-def environment() -> jinja2.Environment:
-    """Return the template environment; it escapes text and refuses undefined names."""
+def render(template: str, file: str, seconds: float, sketch: Sketch, **values: object) -> str:
+    """Return a page on a clip as one self-contained HTML text.
+
+    The template environment escapes text and refuses undefined names.
+    """
     import jinja2
 
     templates = jinja2.Environment(
@@ -56,7 +55,18 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     templates.filters["clock"] = clock
-    return templates
+    return templates.get_template(template).render(
+        file=file,
+        title=Path(file).name,
+        seconds=seconds,
+        waveform=waveform_path(sketch),
+        ticks=ticks(seconds),
+        audio=sound_url(sketch),
+        width=WIDTH,
+        height=HEIGHT,
+        wave_height=WAVE_HEIGHT,
+        **values,
+    )
 
 
 def clock(seconds: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,10 @@ import numpy as np
 from mvemo.extract.array_types import F32, F64, U8
 from mvemo.extract.media.isolated import stream_isolated
 from mvemo.extract.media.request import Problem, StreamRequest
+from mvemo.extract.store.folders import digest_file
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.prediction.new_clips import NewClip
 from mvemo.pipeline.prediction.streams import FeatureStream, Span, StreamPlan
 
 # Seconds of one bar of the waveform, and its sampling rate in Hz if no net reads sound.
@@ -64,32 +66,28 @@ class ClipPass:
 
     def __init__(
         self,
-        path: Path,
-        start: float,  # in seconds
-        duration: float | None,  # in seconds; None for the rest of the file
+        clip: NewClip,
         plan: StreamPlan,
         streams: Mapping[FeatureKey, FeatureStream],
         modalities: tuple[str, ...] = ("audio", "video"),
     ) -> None:
-        self._path, self._plan, self._streams = path, plan, streams
+        self.clip, self.plan, self._streams = clip, plan, streams
         self.sketch = Sketch()  # complete after the last window
         self.problems: dict[str, Problem] = {}  # reasons by missing modality
         # Problems that were found after the first window, as a file that is cut off.
         self.late: dict[str, Problem] = {}
-        pictures = [s for s in streams.values() if len(s.times)] if "video" in modalities else []
         count = min(MOST_THUMBNAILS, max(1, round(plan.seconds)))
         self._thumbnail_times = (np.arange(count) + 0.5) * plan.seconds / count
-        readers: list[tuple[FeatureStream | None, F64, int]] = [
-            (stream, stream.times, stream.size) for stream in pictures
-        ]
+        readers: list[tuple[FeatureStream | None, F64, int]] = []
         if "video" in modalities:
+            readers = [(s, s.times, s.size) for s in streams.values() if len(s.times)]
             readers.append((None, self._thumbnail_times, THUMBNAIL))
         self._readers, times, sizes = _merge(readers)
         rates = {s.sr for s in streams.values() if s.sr} or {BAR_SR}
         self._bar_sr = min(rates)
         self._request = StreamRequest(
-            start,
-            duration,
+            clip.start,
+            clip.duration,
             tuple(sorted(rates)) if "audio" in modalities else (),
             times,
             sizes,
@@ -97,6 +95,11 @@ class ClipPass:
         self._modalities = modalities
         self._sound_time, self._picture_time = 0.0, 0.0
         self._samples = dict.fromkeys(rates, 0)
+
+    @cached_property
+    def content(self) -> str:
+        """Digest of the file's bytes."""
+        return digest_file(self.clip.path)[0]
 
     def windows(self, *, forget: bool = True) -> Iterator[tuple[int, dict[FeatureKey, F64]]]:
         """Yield the number and the vectors of each window; missing features are left out.
@@ -108,17 +111,17 @@ class ClipPass:
         done = dict.fromkeys(("audio", "video"), np.inf)
         requested = {"audio": len(self._request.sample_rates), "video": len(self._request.times)}
         done.update({modality: 0.0 for modality in self._modalities if requested[modality]})
-        for event, *values in stream_isolated(self._path, self._request):
+        for event, *values in stream_isolated(self.clip.path, self._request):
             if event == "problem" and row and values[0] not in self.problems:
                 self.late[values[0]] = values[1]
             self._handle(event, values, done)
             now = min(self._now(modality, done) for modality in done)
-            while row < len(self._plan.windows) and self._plan.windows[row][1] + reach <= now:
+            while row < len(self.plan.windows) and self.plan.windows[row][1] + reach <= now:
                 yield self._window(row, forget=forget)
                 row += 1
         for stream in self._streams.values():
             stream.finish()
-        while row < len(self._plan.windows):
+        while row < len(self.plan.windows):
             yield self._window(row, forget=forget)
             row += 1
 
@@ -145,23 +148,19 @@ class ClipPass:
                 else:
                     reader.add_picture(its_row, pictures[size])
         elif event == "note":
-            tell_note(f"{self._path.name}: {values[0]}")
+            tell_note(f"{self.clip.path.name}: {values[0]}")
         else:
             modality, problem = values
             self.problems[modality] = problem
             done[modality] = np.inf
 
     def _window(self, row: int, *, forget: bool) -> tuple[int, dict[FeatureKey, F64]]:
-        window = self._plan.windows[row]
-        vectors = self.vectors(window)
-        if forget and row + 1 < len(self._plan.windows):
+        window = self.plan.windows[row]
+        vectors = _finite({key: s.vector(window) for key, s in self._readable().items()})
+        if forget and row + 1 < len(self.plan.windows):
             for stream in self._streams.values():
-                stream.forget(self._plan.windows[row + 1][0])
+                stream.forget(self.plan.windows[row + 1][0])
         return row, vectors
-
-    def vectors(self, window: Span) -> dict[FeatureKey, F64]:
-        """Return the vectors of a window; missing features are left out."""
-        return _finite({key: s.vector(window) for key, s in self._readable().items()})
 
     def without(
         self, modality: str, stretch: Span, keys: Collection[FeatureKey]
@@ -171,7 +170,7 @@ class ClipPass:
         Only the features `keys` of this modality are returned, if anything is left of them.
         """
         vectors = {
-            key: stream.vector(self._plan.windows[0], stretch)
+            key: stream.vector(self.plan.windows[0], stretch)
             for key, stream in self._readable().items()
             if key in keys and modality == ("audio" if stream.sr else "video")
         }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ _EXPECT = {
     "roc_auc_macro": "a clip that has a tag ranked above one that has not in about {:.0%} of pairs",
     "r2_macro": "about {:.0%} of the differences between clips' ratings explained",
 }
+TRAINED_ON = "part of the model's training data: not a test of the model"
 # Largest number of values that share a line in the terminal.
 MOST_COLUMNS = 4
 
@@ -47,7 +49,8 @@ class Prediction:
     outputs: F64 = field(default_factory=lambda: np.zeros(0))
     notes: tuple[str, ...] = ()  # notes for the user
     problem: str = ""  # reason why the clip was not predicted
-    trained_on: bool = False  # True for a clip of the model's training data
+    # True for a clip of the training data: the heads know its label, so confidence is not valid.
+    trained_on: bool = False
     # JSON values: ``content`` (digest of the file's bytes), ``duration`` in seconds, mvemo's
     # ``version``, the ``date`` of reading and the ``seconds`` that reading took.
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -59,10 +62,12 @@ def predictor_of(model: FinalModel, vectors: Collection[FeatureKey]) -> Predicto
     return model.best_of({spec.name for spec in model.specs} - lacking)
 
 
-def unlikeness(
-    model: FinalModel, predictor: Predictor, vectors: Mapping[FeatureKey, F64]
+def trust_notes(
+    model: FinalModel, predictor: Predictor, vectors: Mapping[FeatureKey, F64], trained_on: bool
 ) -> list[str]:
-    """Return a note if a clip, with vectors (1, dim), is unlike the training clips."""
+    """Return a note if a clip, with vectors (1, dim), is a training clip or unlike all of them."""
+    if trained_on:
+        return [TRAINED_ON]
     ratios = distances(model, predictor, vectors)
     far = {name: float(ratio[0]) for name, ratio in ratios.items() if ratio[0] > 1}
     if not far:
@@ -72,6 +77,11 @@ def unlikeness(
         f"unlike the clips that the model was made of (distance over the largest usual one: "
         f"{listed}): do not rely on it"
     ]
+
+
+def without_distance(note: str) -> str:
+    """Return a note without its distance, which differs from clip to clip."""
+    return re.sub(r" \(distance [^)]*\)", "", note)
 
 
 def predict_features(
@@ -125,10 +135,11 @@ def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[Predicti
         keys = [key for key in vectors if key[0] in predictor.features]
         outputs = predict_clips(model, predictor, {key: scaled[key][row][None] for key in keys})[0]
         trained_on, of_clip = clip_id in seen, {key: vectors[key][row][None] for key in keys}
-        notes = [] if trained_on else unlikeness(model, predictor, of_clip)
+        notes = trust_notes(model, predictor, of_clip, trained_on)
         missing = [name for name in model.predictors[0].features if name in lacking]
         if missing:
-            notes.insert(0, f"without {', '.join(missing)}, which the feature file lacks")
+            note = f"without {', '.join(missing)}, which the feature file lacks"
+            notes.insert(int(trained_on), note)
         predictions.append(
             Prediction(clip_id, predictor, outputs, tuple(notes), trained_on=trained_on)
         )
@@ -157,47 +168,54 @@ def records(
     (``value``, ``low`` and ``high``) and a text ``scale``. A clip that was not predicted has
     ``error``, and null for these values.
     """
-    written = format_of(model)
     result = []
     for prediction in predictions:
         predictor = prediction.predictor
         name = None if predictor is None else f"{model.name}/{predictor.name}"
         record: Record = {"path": prediction.file, "model": name}
-        record |= written.fields(predictor, prediction.outputs)
-        record["notes"] = list(prediction.notes)
-        if prediction.trained_on:
-            # The heads know the label, so their confidence is not valid.
-            record |= {"confidence": None} if "confidence" in record else {}
-            record["notes"].insert(0, "part of the model's training data: not a test of the model")
-        if prediction.problem:
-            record["error"] = prediction.problem
-        record |= prediction.facts if facts else {}
-        result.append(record)
+        record |= prediction_fields(model, prediction)
+        result.append(record | dict(prediction.facts if facts else {}))
     return result
+
+
+def prediction_fields(model: FinalModel, prediction: Prediction) -> Record:
+    """Return the JSON values of a prediction, its notes, and its error if there is one."""
+    record = format_of(model).fields(prediction.predictor, prediction.outputs)
+    if prediction.trained_on and "confidence" in record:
+        record["confidence"] = None
+    record["notes"] = list(prediction.notes)
+    return record | ({"error": prediction.problem} if prediction.problem else {})
 
 
 def predictions_csv(
     model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
 ) -> str:
     """Return a CSV text: a row for each clip, a column for each class, tag or value."""
-    written = format_of(model)
-    text = io.StringIO(newline="")
-    writer = CsvWriter(text)
     names = list(dict.fromkeys(name for p in predictions for name in p.facts)) if facts else []
-    writer.writerow(["path", "model", *written.csv_columns(), "notes", "error", *names])
-    for record in records(model, predictions, facts):
-        cells = [record["path"], record["model"], *written.csv_cells(record)]
-        more = [record.get(name) for name in ("error", *names)]
-        writer.writerow([*cells, "; ".join(record["notes"]), *more])
+    return records_csv(model, ("path", "model"), records(model, predictions, facts), names)
+
+
+def records_csv(
+    model: FinalModel, first: Sequence[str], rows: Sequence[Record], last: Sequence[str] = ()
+) -> str:
+    """Return records as CSV, with the columns `first` and `last` around the prediction."""
+    written, text = format_of(model), io.StringIO(newline="")
+    writer = CsvWriter(text)
+    writer.writerow([*first, *written.csv_columns(), "notes", "error", *last])
+    for record in rows:
+        cells = [*map(record.get, first), *written.csv_cells(defaultdict(lambda: None, record))]
+        more = [record.get(name) for name in ("error", *last)]
+        writer.writerow([*cells, "; ".join(record.get("notes", ())), *more])
     return text.getvalue()
 
 
 def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> str:
     """Return the text for the terminal: a line for each clip, notes, problems and a legend.
 
-    A note on many clips appears once; records and the CSV file repeat it for each clip.
+    A note on many clips appears once; records and the CSV file repeat it for each clip. With
+    ``--quiet`` notes and legend are left out.
     """
-    written = format_of(model)
+    written, level = format_of(model), verbosity()
     rows: list[list[str]] = []
     # Files by (kind, text) of the notes on them.
     files: dict[tuple[str, str], list[str]] = {}
@@ -207,62 +225,53 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
             files.setdefault(("not predicted", record["error"]), []).append(file)
             continue
         rows.append([file, *written.cells(record), record["model"].partition("/")[2]])
-        for note in record["notes"]:
-            # Distances differ from clip to clip.
-            text = note if verbosity() == "verbose" else re.sub(r" \(distance [^)]*\)", "", note)
+        for note in record["notes"] if level != "quiet" else ():
+            text = note if level == "verbose" else without_distance(note)
             files.setdefault(("note", text), []).append(file)
     notes = [
         f"{kind}: {of[0] if len(of) == 1 else f'{len(of)} clips, the first {of[0]}'}: {text}"
         for (kind, text), of in files.items()
     ]
-    lines = []
-    if rows and len(written.header) > MOST_COLUMNS:
-        lines = [line for row in rows for line in _block(row, written.header)]
-    elif rows:
-        header = ["path", *written.header, "by"]
-        left = {0, len(header) - 1, *(1 + column for column in written.text_columns)}
-        lines = [*align_columns([header, *rows], left=left), ""]
-    if notes:
-        lines += [*notes, ""]
     if not rows:
         return "\n".join(notes)
-    closing = legend if verbosity() == "verbose" else _plain_legend
-    return "\n".join([*lines, *closing(model, predictions)])
+    lines: list[str] = []
+    if len(written.header) > MOST_COLUMNS:
+        for file, *cells, predictor in rows:
+            pairs = zip((f"  {name}" for name in written.header), cells, strict=True)
+            lines += [f"{file}  by {predictor}", *align_columns(list(pairs), left=(0, 1)), ""]
+    else:
+        header = ["path", *written.header, "by"]
+        left = {0, len(header) - 1, *(1 + column for column in written.text_columns)}
+        lines += [*align_columns([header, *rows], left=left), ""]
+    if notes:
+        lines += [*notes, ""]
+    if level != "quiet":
+        lines += legend(model, predictions, brief=level == "normal")
+    return "\n".join(lines).rstrip("\n")
 
 
-def _block(row: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the lines of a clip whose values do not fit on one line."""
-    file, *cells, predictor = row
-    values = zip(names, cells, strict=True)
-    pairs = align_columns([(f"  {name}", cell) for name, cell in values], left=(0, 1))
-    return [f"{file}  by {predictor}", *pairs, ""]
+def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = False) -> list[str]:
+    """Return the legend: the model, its scores, and the meaning of its figures.
 
-
-def _plain_legend(model: FinalModel, predictions: Sequence[Prediction]) -> list[str]:
-    """Return the legend of the model in plain words."""
-    lines = [f"{model.name} was made of {model.facts['n_clips']} clips. On new clips expect:"]
-    nested = model.facts.get("nested") or {}
-    used = dict.fromkeys(p.predictor.name for p in predictions if p.predictor is not None)
+    If `brief`, the score is in plain words and includes, if known, the cost of choosing the
+    predictor.
+    """
+    facts = model.facts
+    lines = [f"model {model.name}: {facts['n_clips']} clips of {facts['n_groups']} groups"]
+    if brief:
+        lines = [f"{model.name} was made of {facts['n_clips']} clips. On new clips expect:"]
+    used = {p.predictor.name for p in predictions if p.predictor is not None}
     for predictor in (p for p in model.predictors if p.name in used):
-        # If known, use the score that includes the cost of choosing this predictor.
+        if not brief:
+            lines.append(f"{predictor.name}: {expectation(model.expected_of(predictor))}")
+            continue
+        nested = facts.get("nested") or {}
         chosen = nested.get("model") == predictor.name and nested["mean"] is not None
         mean = nested["mean"] if chosen else predictor.expected.get("mean")
         text = "not known" if mean is None else _EXPECT[predictor.expected["metric"]].format(mean)
         lines.append(f"  by {predictor.name}: {text}")
-    lines += format_of(model).legend(brief=True)
-    return [*lines, *(f"note: {note}" for note in model.facts["notes"])]
-
-
-def legend(model: FinalModel, predictions: Sequence[Prediction]) -> list[str]:
-    """Return the legend: the model, its scores, and the meaning of its figures."""
-    lines = [
-        f"model {model.name}: {model.facts['n_clips']} clips of {model.facts['n_groups']} groups"
-    ]
-    used = dict.fromkeys(p.predictor.name for p in predictions if p.predictor is not None)
-    for predictor in (p for p in model.predictors if p.name in used):
-        lines.append(f"{predictor.name}: {expectation(model.expected_of(predictor))}")
-    lines += format_of(model).legend()
-    return [*lines, *(f"note: {note}" for note in model.facts["notes"])]
+    lines += format_of(model).legend(brief)
+    return [*lines, *(f"note: {note}" for note in facts["notes"])]
 
 
 def expectation(expected: Mapping[str, Any]) -> str:

@@ -3,63 +3,33 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mvemo.cache.storage.files import code_version
-from mvemo.extract.media.request import IN_WORDS, reasons_text
-from mvemo.extract.workers.pool import cores, worker_memory
-from mvemo.extract.workers.process import peak_memory
-from mvemo.fuse.arrays import F64
-from mvemo.fuse.final.files import load_model
+from mvemo.extract.media.request import IN_WORDS
+from mvemo.extract.workers import pool, process
 from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
-from mvemo.fuse.final.predicting import predict_clips, standardise_folders
+from mvemo.fuse.final.predicting import Vectors, predict_clips, standardise_folders
 from mvemo.fuse.matrices.scaling import MIN_CLIPS, groups_within
 from mvemo.fuse.metrics.averages import complete
-from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import duration_text
-from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.prediction.batches import (
-    BATCH,
-    MOST_WORKERS,
-    BatchReader,
-    EmbeddedClip,
-    windows_of,
-)
+from mvemo.pipeline.prediction import batches, new_clips, passes
 from mvemo.pipeline.prediction.catalogue import Catalogue
-from mvemo.pipeline.prediction.embedding import FeatureMaker
-from mvemo.pipeline.prediction.inputs import NewClip
-from mvemo.pipeline.prediction.predictions import Prediction, predictor_of, unlikeness
+from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings
+from mvemo.pipeline.prediction.predictions import Prediction, predictor_of, trust_notes
+from mvemo.pipeline.stage_one.timing import time_sample
 from mvemo.pipeline.work_folder import size_text
-
-
-@dataclass(frozen=True)
-class PredictSettings:
-    """Settings of predictions.
-
-    Parameters
-    ----------
-    modalities
-        Modalities to read from files that have them.
-    weights
-        Files of pretrained weights by net; other nets use fetched ones.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
-    """
-
-    modalities: tuple[str, ...] = ("audio", "video")
-    weights: Mapping[str, Path] = field(default_factory=dict)
-    device: str = "auto"
 
 
 def predict_files(
     folder: Path,
-    clips: Sequence[NewClip],
+    clips: Sequence[new_clips.NewClip],
     settings: PredictSettings,
     catalogue: Path | None = None,
     on_clip: Callable[[FinalModel, Prediction], object] = lambda model, prediction: None,
@@ -69,40 +39,40 @@ def predict_files(
     Clips in the `catalogue` are not read again. `on_clip` is called with the model and each
     prediction when it is known, in any order. An unreadable file costs only its own prediction.
     """
-    model = load_model(folder)
-    maker = FeatureMaker(model, folder, settings.weights, settings.device)
+    maker = FeatureMaker(folder, settings)
     predictions: dict[int, Prediction] = {}
 
     def note(row: int, prediction: Prediction) -> None:
         predictions[row] = prediction
-        on_clip(model, prediction)
+        on_clip(maker.model, prediction)
 
     for row, clip in enumerate(clips):
         if clip.problem:
             note(row, Prediction(clip.file, problem=clip.problem))
     readable = {row: clip for row, clip in enumerate(clips) if not clip.problem}
     if readable:
-        reader = _reader(maker, settings.modalities)
-        waiting: dict[int, EmbeddedClip] = {}
-        with nullcontext(reader) if catalogue is None else Catalogue(catalogue, reader) as source:
-            for batch in source.read(readable):
-                if model.within_groups:
+        reader = batches.BatchReader(maker)
+        waiting: dict[int, batches.EmbeddedClip] = {}
+        source = reader if catalogue is None else Catalogue(catalogue, reader)
+        with closing(source.read(readable)) as found:
+            for batch in found:
+                if maker.model.within_groups:
                     # Standardising needs all clips of a folder.
                     waiting.update(batch)
                     continue
                 for row, embedded in batch:
-                    note(row, _predict(maker, settings.modalities, embedded, embedded.vectors))
-        for row, scaled, notes in _within_folders(model, waiting) if waiting else ():
-            note(row, _predict(maker, settings.modalities, waiting[row], scaled, notes))
-    return model, [predictions[row] for row in range(len(clips))]
+                    note(row, predict_clip(maker, embedded))
+        for row, scaled, notes in _within_folders(maker.model, waiting) if waiting else ():
+            note(row, predict_clip(maker, waiting[row], scaled, notes))
+    return maker.model, [predictions[row] for row in range(len(clips))]
 
 
 def _within_folders(
-    model: FinalModel, clips: Mapping[int, EmbeddedClip]
-) -> Iterator[tuple[int, dict[FeatureKey, F64], list[str]]]:
+    model: FinalModel, clips: Mapping[int, batches.EmbeddedClip]
+) -> Iterator[tuple[int, Vectors, list[str]]]:
     """Yield row, standardised vectors and notes of each clip; groups are folders."""
     rows, folders = list(clips), [str(c.clip.path.parent) for c in clips.values()]
-    scaled: dict[FeatureKey, F64] = {}
+    scaled: dict[FeatureKey, Any] = {}
     large = np.ones(len(rows), dtype=np.bool_)
     for key, reference in model.reference.items():
         nothing = np.full(len(reference.mean), np.nan)
@@ -117,14 +87,17 @@ def _within_folders(
         yield row, {key: x[n] for key, x in scaled.items()}, [] if large[n] else [note]
 
 
-def _predict(
+def predict_clip(
     maker: FeatureMaker,
-    modalities: tuple[str, ...],
-    embedded: EmbeddedClip,
-    scaled: Mapping[FeatureKey, F64],
+    embedded: batches.EmbeddedClip,
+    scaled: Vectors | None = None,
     more: Sequence[str] = (),
 ) -> Prediction:
-    """Predict a clip from its vectors, standardised in `scaled`."""
+    """Predict a clip, or a window of one, from its vectors.
+
+    `scaled` are the vectors standardised within the clip's group, by default the clip alone;
+    `more` are further notes.
+    """
     model, clip = maker.model, embedded.clip
     facts = {
         "content": embedded.content or None,
@@ -138,24 +111,38 @@ def _predict(
         problem = embedded.problem or _unpredicted_reason(model, embedded)
         return Prediction(clip.file, problem=problem, facts=facts)
     keys = [key for key in embedded.vectors if key[0] in predictor.features]
-    outputs = predict_clips(model, predictor, {key: scaled[key][None] for key in keys})[0]
-    notes = [*embedded.windows.notes, *_fallback_notes(maker, modalities, embedded, predictor)]
+    vectors = {key: embedded.vectors[key][None] for key in keys}
+    if scaled is None:
+        rows = standardise_folders(model, vectors, [clip.file])
+    else:
+        rows = {key: scaled[key][None] for key in keys}
+    outputs = predict_clips(model, predictor, rows)[0]
     trained_on = model.trained_on(embedded.content, clip.start, clip.duration)
-    if not trained_on:
-        notes += unlikeness(model, predictor, {key: embedded.vectors[key][None] for key in keys})
+    notes = [*embedded.windows.notes, *_fallback_notes(maker, embedded, predictor)]
+    trust = trust_notes(model, predictor, vectors, trained_on)
+    notes = [*trust, *notes, *more] if trained_on else [*notes, *trust, *more]
     return Prediction(
-        clip.file, predictor, outputs, (*notes, *more), trained_on=trained_on, facts=facts
+        clip.file, predictor, outputs, tuple(notes), trained_on=trained_on, facts=facts
     )
 
 
+def predict_window(
+    maker: FeatureMaker, clip_pass: passes.ClipPass, file: str, vectors: Vectors
+) -> Prediction:
+    """Predict a window of a clip during a pass over it; `file` is the name to show."""
+    length = clip_pass.plan.seconds
+    windows = new_clips.Windows(notes=new_clips.short_notes(length), length=length)
+    reasons = {m: str(clip_pass.problems.get(m, "")) for m in maker.options.modalities}
+    clip = replace(clip_pass.clip, file=file)
+    embedded = batches.EmbeddedClip(clip, windows, clip_pass.content, vectors, reasons)
+    return predict_clip(maker, embedded)
+
+
 def _fallback_notes(
-    maker: FeatureMaker,
-    modalities: tuple[str, ...],
-    embedded: EmbeddedClip,
-    predictor: Predictor,
+    maker: FeatureMaker, embedded: batches.EmbeddedClip, predictor: Predictor
 ) -> list[str]:
     """Return notes on why the model's best predictor was not used for a clip."""
-    best = maker.model.best(modalities)
+    best = maker.model.best(maker.options.modalities)
     if best is None or best.name == predictor.name:
         return []
     notes = [
@@ -163,92 +150,51 @@ def _fallback_notes(
         for name in best.features
         if name in maker.unavailable
     ]
-    used = " and ".join(IN_WORDS[m] for m in predictor.modalities)
-    lacking = {m: embedded.reasons.get(m, "not read") for m in best.modalities}
     reasons = [
         f"{IN_WORDS[m]}: {reason}"
-        for m, reason in lacking.items()
-        if m not in predictor.modalities and reason
+        for m in best.modalities
+        if m not in predictor.modalities and (reason := embedded.reasons.get(m, "not read"))
     ]
     if reasons:
+        used = " and ".join(IN_WORDS[m] for m in predictor.modalities)
         notes.append(f"from {used} alone ({'; '.join(reasons)})")
     return notes
 
 
-def _unpredicted_reason(model: FinalModel, embedded: EmbeddedClip) -> str:
+def _unpredicted_reason(model: FinalModel, embedded: batches.EmbeddedClip) -> str:
     """Return the reason why no predictor of the model can predict a clip."""
     reasons = [f"{IN_WORDS[m]}: {reason}" for m, reason in embedded.reasons.items() if reason]
     if len(reasons) < len(embedded.reasons):
         smallest = min(model.predictors, key=lambda p: len(p.modalities))
         needed = " and ".join(IN_WORDS[m] for m in smallest.modalities)
         reasons.insert(0, f"the model needs {needed}")
-    return "; ".join(reasons)
+    return "; ".join(reasons) or "nothing that the model could read"
 
 
-def find_ways(maker: FeatureMaker, modalities: tuple[str, ...]) -> list[Predictor]:
-    """Return the predictors for clips with these modalities, with loaded nets; raise if none."""
-    ways = maker.predictors(modalities)
-    if not ways:
-        wanted = " and ".join(IN_WORDS[m] for m in modalities)
-        needed = dict.fromkeys(IN_WORDS[m] for p in maker.model.predictors for m in p.modalities)
-        raise BadOption(
-            f"{maker.folder}: cannot predict from {wanted} alone: it needs {' and '.join(needed)}"
-        )
-    return ways
-
-
-def _reader(maker: FeatureMaker, modalities: tuple[str, ...]) -> BatchReader:
-    """Return a reader of the features that the predictors for these modalities need."""
-    names = (name for way in find_ways(maker, modalities) for name in way.features)
-    return BatchReader(maker, tuple(dict.fromkeys(names)))
-
-
-def predict_vectors(
-    maker: FeatureMaker,
-    file: str,
-    vectors: Mapping[FeatureKey, F64],
-    problems: Mapping[str, object],
-) -> Prediction:
-    """Predict a clip from its available features; `problems` explain missing modalities."""
-    model = maker.model
-    predictor = predictor_of(model, vectors)
-    if predictor is None:
-        reasons = reasons_text(problems) or "nothing that the model could read"
-        return Prediction(file, problem=reasons)
-    rows = {key: vector[None] for key, vector in vectors.items() if key[0] in predictor.features}
-    notes = unlikeness(model, predictor, rows)
-    scaled = standardise_folders(model, rows, [file])
-    return Prediction(file, predictor, predict_clips(model, predictor, scaled)[0], tuple(notes))
-
-
-def plan_text(folder: Path, clips: Sequence[NewClip], settings: PredictSettings) -> str:
+def plan_text(folder: Path, clips: Sequence[new_clips.NewClip], settings: PredictSettings) -> str:
     """Return a text with the time and the memory that predicting clips needs."""
-    maker = FeatureMaker(load_model(folder), folder, settings.weights, settings.device)
-    reader = _reader(maker, settings.modalities)
-    found = {i: windows_of(clip, reader.window) for i, clip in enumerate(clips) if not clip.problem}
+    reader = batches.BatchReader(FeatureMaker(folder, settings))
     # Seconds to read of each clip.
-    lengths = {
-        i: sum(min(duration or w.length, reader.window) for _, duration in w.stretches)
-        for i, w in found.items()
-        if not w.problem
-    }
+    lengths: dict[int, float] = {}
+    for i, clip in enumerate(clips):
+        if clip.problem:
+            continue
+        windows = new_clips.windows_of(clip, reader.window)
+        if not windows.problem:
+            stretches = (min(d or windows.length, reader.window) for _, d in windows.stretches)
+            lengths[i] = sum(stretches)
     lines = [f"clips: {len(clips)}, {len(clips) - len(lengths)} of them cannot be read"]
     if lengths:
-        by_length = sorted(lengths, key=lambda i: lengths[i])
-        places = np.linspace(0, len(by_length) - 1, min(BATCH, len(by_length)))
-        chosen = [by_length[round(place)] for place in places]
-        with silenced():
-            # The start-up cost is not measured.
-            list(reader.read({i: clips[i] for i in chosen[-1:]}))
-            start = time.perf_counter()
-            list(reader.read({i: clips[i] for i in chosen}))
-        seconds = time.perf_counter() - start
-        total, sampled = sum(lengths.values()), sum(lengths[i] for i in chosen)
+        sample = time_sample(
+            lengths,
+            lambda rows: list(reader.read({row: clips[row] for row in rows})),
+            batches.BATCH,
+        )
         lines += [
-            f"length: {duration_text(total)} are read",
-            f"time: about {duration_text(seconds * total / sampled)} (measured on {len(chosen)})",
-            f"memory: about {size_text(peak_memory(os.getpid()))}, and "
-            f"{size_text(worker_memory())} in each of {min(cores(), MOST_WORKERS)} workers, "
-            "however many clips there are",
+            f"length: {duration_text(sum(lengths.values()))} are read",
+            f"time: about {duration_text(sample.seconds)} (measured on {sample.count})",
+            f"memory: about {size_text(process.peak_memory(os.getpid()))}, and "
+            f"{size_text(pool.worker_memory())} in each of "
+            f"{min(pool.cores(), batches.MOST_WORKERS)} workers, however many clips there are",
         ]
     return "\n".join(lines)

@@ -22,6 +22,7 @@ from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput
+from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.nets.parts.inputs import PieceInput
 from mvemo.extract.training.embedding import pool_windows
 from mvemo.extract.views import ViewSettings
@@ -374,3 +375,23 @@ class WholePictures(FeatureStream):
     def forget(self, before: float) -> None:
         for row in [row for row in self._pictures if self.times[row] < before]:
             del self._pictures[row]
+
+
+def net_stream(
+    net: Net, view: ViewSettings, plan: StreamPlan, settings: DescriptorSettings
+) -> FeatureStream:
+    """Return the stream of a net: by pieces if the net has pieces, otherwise by windows."""
+    net = optimized(net)
+    pieces, net_input = net.piece_input(), net.input
+    if isinstance(net_input, SequenceInput):
+        return Sequences(net, settings)
+    if isinstance(net_input, AudioInput):
+        # If a net reads several windows of a clip, its input windows are the pieces.
+        if pieces is None and view.views == 1:
+            return WholeSound(net)
+        raw = net_input if pieces is None else pieces.raw
+        assert isinstance(raw, AudioInput)
+        return SoundPieces(net, view, raw, pieces)
+    if pieces is None and not view.rate:
+        return WholePictures(net, plan)
+    return PicturePieces(net, view, plan, pieces)

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mvemo.cache import ClipTable, open_cache, unfinished_run
-from mvemo.cache.spec import digest_of
-from mvemo.extract.nets.parts.registry import NETS
+from mvemo.cache import ClipTable, open_cache, spec, unfinished_run
+from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.devices import pick_device, resolve_precision
-from mvemo.extract.training.losses import make_loss
-from mvemo.extract.training.protocols import make_net
-from mvemo.extract.training.ranks import current_ranks
-from mvemo.extract.training.timing import measure_net
-from mvemo.manifests import Folds, Manifest, prescribed_split, read_folds, read_manifest
-from mvemo.manifests.files import parse_json, write_json
-from mvemo.manifests.labels import UNLABELLED
+from mvemo.extract.training import devices, losses, protocols, ranks, timing
+from mvemo.manifests import (
+    Folds,
+    Manifest,
+    files,
+    labels,
+    prescribed_split,
+    read_folds,
+    read_manifest,
+)
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
 from mvemo.manifests.splits.folds import fold_notes
-from mvemo.pipeline.clips.clip_tables import (
-    Evaluation,
-    extracted_clips,
-    folds_of_table,
-    manifest_facts,
-    prescribed_by,
-)
-from mvemo.pipeline.clips.media_files import media_files, missing_media
+from mvemo.pipeline.clips import clip_tables, media_files
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance, versions
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one.execution import Execution
-from mvemo.pipeline.stage_one.shards import ShardFolder
+from mvemo.pipeline.stage_one import backends, shards
 from mvemo.pipeline.starting_weights import (
     fetch_missing_weights,
     random_start_note,
@@ -57,7 +51,7 @@ class ExtractPlan:
     manifest: Manifest
     settings: Settings  # with the precision that was chosen for the device
     nets: tuple[NetSettings, ...]
-    evaluation: Evaluation
+    evaluation: clip_tables.Evaluation
     facts: dict[str, Any]  # provenance for the cache
     notes: tuple[str, ...]  # on omitted nets
     weights: tuple[WeightReport, ...]
@@ -71,11 +65,11 @@ def plan_extract(
     out: Path,
     root: Path | None,
     fold_file: Path | None,
-    execution: Execution,
+    execution: backends.Execution,
 ) -> ExtractPlan:
     """Check the arguments of `run_extract`, and fetch missing weights."""
     run = settings.extract.run
-    pick_device(run.device)
+    devices.pick_device(run.device)
     plans = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
     refuse_missing_weights(plans, settings)
     if manifest_path is None:
@@ -91,17 +85,12 @@ def plan_extract(
     if not (execution.force or execution.shard):
         _refuse_other_clips(out, manifest)
     if manifest_path is not None:
-        protocol = settings.extract.run.protocol
-        if protocol not in ("frozen", "holdout"):
-            ask_about_split(
-                manifest,
-                settings,
-                who=f"the protocol {protocol}",
-                instead="--protocol holdout trains and tests on the split",
-            )
-        _propose_pretrained(settings)
-    earlier = _earlier_folds(out, execution) if settings.extract.keep_folds else None
-    evaluation = extracted_clips(manifest, settings.extract, folds, earlier=earlier)
+        _check_protocol(manifest, settings)
+    earlier, source = None, shards.ShardFolder(out).clips if execution.shard else out
+    if settings.extract.keep_folds and source.exists():
+        with open_cache(source) as cache:
+            earlier = clip_tables.folds_of_table(cache.table)
+    evaluation = clip_tables.extracted_clips(manifest, settings.extract, folds, earlier=earlier)
     if settings.extract.fold_seed:
         option = f"extract.fold_seed={settings.extract.fold_seed}"
         tell_unused_seed(option, evaluation.table, fold_file)
@@ -112,12 +101,31 @@ def plan_extract(
     what = "split" if evaluation.folds is None else "folds"
     for note in evaluation.notes:
         tell(f"{what}: {note}")
+    path = manifest_path or work / "demo" / "manifest.csv"
     facts = provenance(
         settings=settings.record(),
-        manifest=manifest_facts(manifest, manifest_path or work / "demo" / "manifest.csv"),
+        manifest=clip_tables.manifest_facts(manifest, path),
         notes=start,
     )
     return ExtractPlan(manifest, settings, tuple(plans), evaluation, facts, tuple(notes), reports)
+
+
+def _check_protocol(manifest: Manifest, settings: Settings) -> None:
+    """Ask about a split that would be unused, and note that training without a GPU is slow."""
+    protocol = settings.extract.run.protocol
+    if protocol not in ("frozen", "holdout"):
+        ask_about_split(
+            manifest,
+            settings,
+            who=f"the protocol {protocol}",
+            instead="--protocol holdout trains and tests on the split",
+        )
+    on_cpu = devices.pick_device(settings.extract.run.device).type == "cpu"
+    if on_cpu and protocol != "frozen" and not settings.profile_named:
+        tell_note(
+            "there is no GPU here, without which these nets train for hours or days; "
+            "--profile pretrained embeds with public pretrained nets in minutes"
+        )
 
 
 def _without_picture_nets(plans: list[NetSettings], manifest: Manifest) -> list[NetSettings]:
@@ -146,20 +154,9 @@ def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead
 
 def tell_unused_seed(option: str, table: ClipTable, fold_file: Path | None) -> None:
     """Tell the user if the seed of an option does not change the folds or the split."""
-    why = prescribed_by(table, fold_file)
+    why = clip_tables.prescribed_by(table, fold_file)
     if why:
         tell_note(f"{option} changes no fold: {why}")
-
-
-def _propose_pretrained(settings: Settings) -> None:
-    """Suggest pretrained nets if there is no GPU and the user did not choose a profile."""
-    run = settings.extract.run
-    if settings.profile_named or run.protocol == "frozen" or pick_device(run.device).type != "cpu":
-        return
-    tell_note(
-        "there is no GPU here, without which these nets train for hours or days; "
-        "--profile pretrained embeds with public pretrained nets in minutes"
-    )
 
 
 def _check_losses_and_weights(
@@ -167,16 +164,18 @@ def _check_losses_and_weights(
 ) -> tuple[WeightReport, ...]:
     """Check losses against the task and weights against the nets; return reports on weights."""
     reports: list[WeightReport | None] = []
-    if manifest.task == UNLABELLED and run.protocol != "frozen":
+    if manifest.task == labels.UNLABELLED and run.protocol != "frozen":
         raise BadOption(
             f"{manifest.name}: its clips have no labels, on which {run.protocol} trains nets: "
             "--profile pretrained, or --protocol frozen, needs none"
         )
+    n_outputs = len(manifest.classes)
     for plan in plans:
-        if manifest.task != UNLABELLED:
-            make_loss(plan.train.loss, manifest.task, len(manifest.classes), 1, tau=plan.train.tau)
+        if manifest.task != labels.UNLABELLED:
+            train = plan.train
+            losses.make_loss(train.loss, manifest.task, n_outputs, 1, tau=train.tau)
         if plan.weights:
-            reports.append(make_net(plan, len(manifest.classes), run)[1])
+            reports.append(protocols.make_net(plan, n_outputs, run)[1])
     return tuple(filter(None, reports))
 
 
@@ -189,9 +188,9 @@ def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
     manifest = read_manifest(path, root=root, media=False)
     for note in manifest.notes:
         tell_note(note)
-    missing = missing_media(manifest, path)
+    missing = media_files.missing_media(manifest, path)
     if missing:
-        n_files = len(media_files(manifest))
+        n_files = len(media_files.media_files(manifest))
         tell_note(
             f"{len(missing)} of {n_files} media files are not in {manifest.root}, as "
             f"{missing[0]!r}: their clips will fail, all others are done"
@@ -217,24 +216,27 @@ def read_fold_file(
     return folds, replace(settings, extract=replace(settings.extract, folds=folds.k))
 
 
-def _earlier_folds(out: Path, execution: Execution) -> Folds | None:
-    """Return the folds that an earlier run wrote to the feature file or its shards, or None."""
-    source = ShardFolder(out).clips if execution.shard else out
-    if not source.exists():
-        return None
-    with open_cache(source) as cache:
-        return folds_of_table(cache.table)
-
-
 def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
     """Raise BadOption if the run would drop another data set or imported features."""
-    _refuse_other_run(out, manifest)
+    clip_ids = set(manifest.clip_ids)
+    unfinished = unfinished_run(out)
+    if unfinished is not None and (dropped := unfinished.clip_ids - clip_ids):
+        if len(dropped) == len(unfinished.clip_ids):
+            raise BadOption(
+                f"{out}: a run of other clips ({unfinished.name!r}) was cut off, and its features "
+                f"of {len(dropped)} clips wait there: finish it by its own command, write to "
+                "another file with --out, or drop them with --force"
+            )
+        tell_note(
+            f"{out}: features of {len(dropped)} clips of the run that was cut off are dropped, as "
+            f"{min(dropped)!r}: the manifest does not have them any more"
+        )
     if not out.exists():
         return
     with open_cache(out) as cache:
         table = cache.table
-        imported = any(spec.protocol == "imported" for spec in cache.specs)
-    dropped = set(table.clip_ids) - set(manifest.clip_ids)
+        imported = any(each.protocol == "imported" for each in cache.specs)
+    dropped = frozenset(table.clip_ids) - clip_ids
     # Features of the demo set may be replaced: they can be made again in a minute.
     if len(dropped) == len(table) > 0 and (imported or not table.synthetic):
         raise BadOption(
@@ -249,25 +251,6 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
         )
 
 
-def _refuse_other_run(out: Path, manifest: Manifest) -> None:
-    """Raise BadOption if the run would drop all rows of an unfinished run."""
-    unfinished = unfinished_run(out)
-    if unfinished is None:
-        return
-    dropped = unfinished.clip_ids - set(manifest.clip_ids)
-    if len(dropped) == len(unfinished.clip_ids):
-        raise BadOption(
-            f"{out}: a run of other clips ({unfinished.name!r}) was cut off, and its features of "
-            f"{len(dropped)} clips wait there: finish it by its own command, write to another "
-            "file with --out, or drop them with --force"
-        )
-    if dropped:
-        tell_note(
-            f"{out}: features of {len(dropped)} clips of the run that was cut off are dropped, as "
-            f"{min(dropped)!r}: the manifest does not have them any more"
-        )
-
-
 def choose_precision(
     settings: Settings, plans: Sequence[NetSettings], work: Path, *, keep: bool = True
 ) -> tuple[Settings, str]:
@@ -277,10 +260,15 @@ def choose_precision(
     precisions. Other CPUs use float32, and so do several ranks, which must agree. The timing is
     stored in `work` if `keep`, so that the same run chooses the same precision again.
     """
-    run, device = settings.extract.run, pick_device(settings.extract.run.device)
-    note, precision = "", resolve_precision(run.precision, device)
+    run, device = settings.extract.run, devices.pick_device(settings.extract.run.device)
+    note, precision = "", devices.resolve_precision(run.precision, device)
     cpu = _bf16_processor()
-    if run.precision == "auto" and device.type == "cpu" and cpu and current_ranks().count == 1:
+    if (
+        run.precision == "auto"
+        and device.type == "cpu"
+        and cpu
+        and ranks.current_ranks().count == 1
+    ):
         seconds = _measured(settings, plans, work / PRECISION_FILE, cpu, keep=keep)
         faster = seconds["bf16"] <= MOST_TIME * seconds["float32"]
         precision = "bf16" if faster else "float32"
@@ -296,24 +284,21 @@ def _measured(
     settings: Settings, plans: Sequence[NetSettings], path: Path, cpu: str, *, keep: bool
 ) -> dict[str, float]:
     """Return seconds per clip by precision, from `path` if it has the same nets and processor."""
-    run = settings.extract.run
+    run, precisions = settings.extract.run, ("float32", "bf16")
     facts = [[plan.record() for plan in plans], run.protocol, cpu, versions().get("torch")]
-    key = digest_of({"measured": facts})
+    key = spec.digest_of({"measured": facts})
     with suppress(OSError, ValueError, KeyError, TypeError):
-        kept = parse_json(path.read_bytes())
+        kept = files.parse_json(path.read_bytes())
         if kept["key"] == key:
-            return {name: float(kept["seconds"][name]) for name in ("float32", "bf16")}
-    seconds = {
-        name: sum(
-            plan.view.views
-            * measure_net(plan, replace(run, precision=name), settings.descriptors).seconds
-            for plan in plans
-        )
-        for name in ("float32", "bf16")
-    }
+            return {name: float(kept["seconds"][name]) for name in precisions}
+    seconds = dict.fromkeys(precisions, 0.0)
+    for name in precisions:
+        for plan in plans:
+            cost = timing.measure_net(plan, replace(run, precision=name), settings.descriptors)
+            seconds[name] += plan.view.views * cost.seconds
     if keep:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"key": key, "seconds": seconds})
+        files.write_json(path, {"key": key, "seconds": seconds})
     return seconds
 
 
@@ -323,10 +308,7 @@ def _bf16_processor() -> str:
         text = _CPU_FACTS.read_text()
     except OSError:
         return ""
-    facts: dict[str, str] = {}
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        facts[name.strip()] = value.strip()
+    facts: dict[str, str] = dict(re.findall(r"(?m)^([^:\n]*?)\s*:[ \t]*(.*?)[ \t]*$", text))
     if {"avx512_bf16", "amx_bf16"}.isdisjoint(facts.get("flags", "").split()):
         return ""
     return facts.get("model name", "a processor")

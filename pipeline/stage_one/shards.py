@@ -18,7 +18,7 @@ from mvemo.manifests.files import parse_json, shown, to_json_values, write_json
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one.execution import Shard
+from mvemo.pipeline.stage_one.backends import Shard
 
 # Keys of ``[extract]`` that do not change the result.
 _NOT_IN_RESULT = (
@@ -40,7 +40,7 @@ class ShardFolder:
 
     def __init__(self, out: Path) -> None:
         self.path = out.with_name(f"{out.name}{SUFFIX}")
-        self.clips = self.path / "clips.h5"
+        self.clips, self._run = self.path / "clips.h5", self.path / "run.json"
 
     def cache(self, shard: Shard) -> Path:
         """Return the file that a shard writes."""
@@ -60,30 +60,27 @@ class ShardFolder:
             self.check(facts)
         if self._facts(ignore_damage=force) == facts and self.clips.exists():
             return
-        self._remove_other_counts(facts["shards"])
-        write_clips(self.clips, table, provenance)
-        write_json(self._run, facts, error=BadOption)
-
-    def _remove_other_counts(self, count: int) -> None:
-        """Remove shards of a run that was divided differently: they hold the same rows."""
-        for path in self.path.glob("*-of-*.*"):
-            if path.name.partition(".")[0].rpartition("-")[2] == str(count):
-                continue
+        # Shards of a run that was divided differently hold the same rows.
+        same = set(self.path.glob(f"*-of-{facts['shards']}.*"))
+        for path in set(self.path.glob("*-of-*.*")) - same:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+        write_clips(self.clips, table, provenance)
+        write_json(self._run, facts, error=BadOption)
 
     def check(self, facts: Mapping[str, Any]) -> None:
         """Raise BadOption if the folder has shards of another run."""
         stored = self._facts()
         if stored is None or stored == facts:
             return
-        what, theirs, ours = next(_differences(stored, facts))
+        what = next(k for k in (*facts, *stored) if stored.get(k) != facts.get(k))
         raise BadOption(
-            f"{self.path}: its shards are of another run: {what} is {shown(theirs)} there and "
-            f"{shown(ours)} here: give all shards the same command, write to another file with "
-            "--out, or start these anew with --force"
+            f"{self.path}: its shards are of another run: {what} is "
+            f"{shown(str(stored.get(what)))} there and {shown(str(facts.get(what)))} here: give "
+            "all shards the same command, write to another file with --out, or start these anew "
+            "with --force"
         )
 
     def is_done(self, shard: Shard, facts: Mapping[str, Any]) -> bool:
@@ -121,10 +118,6 @@ class ShardFolder:
         if not isinstance(count, int):
             raise BadOption(f"{self._run}: says not how many shards there are: run one again")
         return [Shard(i + 1, count) for i in range(count)]
-
-    @property
-    def _run(self) -> Path:
-        return self.path / "run.json"
 
     def _marker(self, shard: Shard) -> Path:
         return self.cache(shard).with_suffix(".done")
@@ -187,12 +180,3 @@ def _flat(tree: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]
             yield from _flat(value, f"{start}{key}.")
         else:
             yield f"{start}{key}", value
-
-
-def _differences(
-    stored: Mapping[str, Any], ours: Mapping[str, Any]
-) -> Iterator[tuple[str, str, str]]:
-    """Yield the key and both values, as text, of each difference."""
-    for key in dict.fromkeys((*ours, *stored)):
-        if stored.get(key) != ours.get(key):
-            yield key, str(stored.get(key)), str(ours.get(key))

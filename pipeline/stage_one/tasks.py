@@ -2,40 +2,40 @@
 
 A task reads files by their paths and commits rows to shards next to the cache. It returns only
 names of clips and shards, and the keys of the rows. Running a task again, after a whole or a
-partial run, writes the same rows.
+partial run, writes the same rows. `SpreadRun` gives the tasks to a backend and collects the rows.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from mvemo.cache import ClipTable, FeatureSpec, PartWriter, StoredRows
+from mvemo.cache import CacheError, CacheWriter, ClipTable, FeatureSpec, PartWriter, StoredRows
 from mvemo.cache.storage.layout import subset
+from mvemo.extract.errors import ExtractError, TrainingDiverged
+from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
 from mvemo.extract.settings import FETCHED, NetSettings
-from mvemo.extract.training.memory import keep_freed_memory
-from mvemo.extract.training.protocols import FrozenNets
+from mvemo.extract.training import devices, memory, protocols
 from mvemo.manifests import Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
-from mvemo.pipeline.console.progress import told_as_parts
+from mvemo.pipeline.console import messages, progress
+from mvemo.pipeline.errors import ClipFailed, PipelineError, TaskFailed
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one.execution import Training
-from mvemo.pipeline.stage_one.steps import FeatureWriter
+from mvemo.pipeline.stage_one import steps
+from mvemo.pipeline.stage_one.backends import Backend, Note, Training
 
-# Called with the state of a training, or with a number of further clips done.
-Note = Callable[[str | float], object]
 # Largest number of clips of a task; a killed worker loses at most these.
 BATCH = 32
-# Run, number of outputs and nets of the last task.
-_frozen: tuple[TaskSettings, int, FrozenNets] | None = None
+# Run, number of outputs and nets of the last task of this process.
+_frozen: list[tuple[TaskSettings, int, protocols.FrozenNets]] = []
 # Only one task at a time: the seeds and switches of torch are global.
-_alone = threading.Lock()
+_one_task = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class TaskSettings:
         """True if nets are not trained, so that clips can be embedded separately."""
         return self.settings.extract.run.protocol == "frozen"
 
-    def frozen_nets(self, n_outputs: int) -> FrozenNets:
+    def frozen_nets(self, n_outputs: int) -> protocols.FrozenNets:
         """Return frozen nets, which this process keeps for the next tasks of the run."""
-        global _frozen
-        if _frozen is None or _frozen[:2] != (self, n_outputs):
-            _frozen = (self, n_outputs, FrozenNets(self.settings.extract.run, n_outputs))
-        return _frozen[2]
+        if not _frozen or _frozen[0][:2] != (self, n_outputs):
+            nets = protocols.FrozenNets(self.settings.extract.run, n_outputs)
+            _frozen[:] = [(self, n_outputs, nets)]
+        return _frozen[0][2]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,16 @@ class Finished:
     # Expected keys of the rows of each feature; failed clips are in the failures of the shards.
     requested: tuple[tuple[FeatureSpec, dict[str, str]], ...]
     missing: tuple[tuple[str, str, str], ...] = ()  # see `ClipMedia.missing`
+
+    @classmethod
+    def of(cls, writer: PartWriter, media: ClipMedia) -> Finished:
+        """Commit the rows of a task, and return its result."""
+        writer.commit()
+        requested = tuple(writer.requested)
+        return cls(writer.table.clip_ids, tuple(writer.shards), requested, media.missing)
+
+
+Result = Finished | BaseException
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,7 @@ class ClipTask:
         descriptors, nets = shared.settings.extract.descriptors, shared.nets
         writer = PartWriter(shared.out, self.table, self.stored)
         n_parts = 1 + bool(descriptors) + len(nets) * shared.frozen
-        with told_as_parts(len(self.table), n_parts, lambda steps, title: note(steps)):
+        with progress.told_as_parts(len(self.table), n_parts, lambda count, title: note(count)):
             media = ClipMedia(
                 self.clips,
                 shared.settings,
@@ -116,13 +126,15 @@ class ClipTask:
                 require_any=False,
                 numbers=self.numbers,
             )
-            made = shared.frozen_nets(len(self.clips.classes)) if shared.frozen else None
-            features = FeatureWriter(media, shared.settings, writer, shared.work, frozen_nets=made)
+            loaded = shared.frozen_nets(len(self.clips.classes)) if shared.frozen else None
+            features = steps.FeatureWriter(
+                media, shared.settings, writer, shared.work, frozen_nets=loaded
+            )
             features.write_failures()
             features.write_descriptors()
             for net in nets if shared.frozen else ():
                 features.write_embeddings(net, self.table.folds, self.table.splits)
-        return _finished(writer, media)
+        return Finished.of(writer, media)
 
 
 @dataclass(frozen=True)
@@ -150,38 +162,22 @@ class TrainingTask:
         """Run the task; a net that is trained already is not trained again."""
         shared = self.shared
         writer = PartWriter(shared.out, self.table, self.stored)
-        features = FeatureWriter(
+        features = steps.FeatureWriter(
             self.media, shared.settings, writer, shared.work, [self.training], on_epoch=note
         )
         features.write_embeddings(self.net, self.table.folds, self.table.splits)
-        return _finished(writer, self.media)
+        return Finished.of(writer, self.media)
 
 
 Task = ClipTask | TrainingTask
 
 
-def _finished(writer: PartWriter, media: ClipMedia) -> Finished:
-    writer.commit()
-    return Finished(
-        writer.table.clip_ids, tuple(writer.shards), tuple(writer.requested), media.missing
-    )
-
-
 def do_task(task: Task, emit: Note | None = None) -> Finished:
     """Run a task in this process; `emit` is called with its progress."""
-    with _alone:
-        keep_freed_memory()
+    with _one_task:
+        memory.keep_freed_memory()
         add_folder_nets(task.shared.folders)
         return task.run(emit or (lambda steps: None))
-
-
-@dataclass(frozen=True)
-class Backend:
-    """Function that runs tasks: in worker processes or on Dask."""
-
-    # Yields tasks with their results in the order in which they finish; calls the `Note`.
-    do: Callable[[Sequence[Task], Note], Iterator[tuple[Task, Finished | BaseException]]]
-    processes: int  # number of concurrent tasks
 
 
 def batch_sizes(n_clips: int, processes: int, unit: int) -> list[int]:
@@ -206,26 +202,110 @@ def batch_sizes(n_clips: int, processes: int, unit: int) -> list[int]:
     return sizes
 
 
-def clip_tasks(
-    shared: TaskSettings,
-    manifest: Manifest,
-    table: ClipTable,
-    stored: StoredRows,
-    sizes: Sequence[int],
-) -> list[ClipTask]:
-    """Return one task for each batch of these sizes, with its stored rows."""
-    failures: dict[str, dict[tuple[str, str], Any]] = {}
-    for (clip, stage), why in stored.failures.items():
-        failures.setdefault(clip, {})[clip, stage] = why
-    tasks = []
-    for size, last in zip(sizes, accumulate(sizes), strict=True):
-        rows = tuple(range(last - size, last))
-        clips = replace(manifest, clips=tuple(manifest.clips[row] for row in rows))
-        keys = {
-            digest: {clip: of[clip] for clip in clips.clip_ids if clip in of}
-            for digest, of in stored.keys.items()
-        }
-        failed = {k: v for clip in clips.clip_ids for k, v in failures.get(clip, {}).items()}
-        known = StoredRows(keys, failed, stored.number)
-        tasks.append(ClipTask(shared, clips, rows, subset(table, rows), known))
-    return tasks
+@dataclass
+class SpreadRun:
+    """Run of tasks on a backend, which adds their rows to the cache."""
+
+    writer: CacheWriter
+    backend: Backend
+    # `ClipMedia.missing` of all tasks.
+    missing: list[tuple[str, str, str]] = field(default_factory=list)
+    features: list[str] = field(default_factory=list)  # names of the written features
+    # Errors of trainings by net.
+    diverged: dict[str, TrainingDiverged] = field(default_factory=dict)
+
+    def do_clips(self, shared: TaskSettings, manifest: Manifest) -> None:
+        """Decode and describe all clips, and embed them by frozen nets."""
+        extract = shared.settings.extract
+        device = devices.pick_device(extract.run.device)
+        nets = [NETS[net.name] for net in shared.nets if shared.frozen]
+        at_once = (devices.windows_at_once(extract.embed_batch, device, net) for net in nets)
+        unit = min(at_once, default=extract.embed_batch or 1)
+        sizes = batch_sizes(len(manifest), self.backend.processes, unit)
+        with progress.Progress("clips", len(manifest)) as bar:
+            self._do(self._clip_tasks(shared, manifest, sizes), bar)
+
+    def do_trainings(
+        self, shared: TaskSettings, media: ClipMedia, trainings: Sequence[Training]
+    ) -> None:
+        """Train nets, and embed all clips with them."""
+        table = self.writer.table
+        stored = self.writer.stored_rows(table.clip_ids)
+        tasks = [TrainingTask(shared, media, table, stored, each) for each in trainings]
+        with progress.Progress("trainings", len(tasks), "net") as bar:
+            self._do(tasks, bar)
+
+    def _clip_tasks(
+        self, shared: TaskSettings, manifest: Manifest, sizes: Sequence[int]
+    ) -> list[ClipTask]:
+        """Return one task for each batch of these sizes, with its stored rows."""
+        stored = self.writer.stored_rows(manifest.clip_ids)
+        failures: dict[str, dict[tuple[str, str], Any]] = {}
+        for (clip, stage), why in stored.failures.items():
+            failures.setdefault(clip, {})[clip, stage] = why
+        tasks = []
+        for size, last in zip(sizes, accumulate(sizes), strict=True):
+            rows = tuple(range(last - size, last))
+            clips = replace(manifest, clips=tuple(manifest.clips[row] for row in rows))
+            keys = {
+                digest: {clip: of[clip] for clip in clips.clip_ids if clip in of}
+                for digest, of in stored.keys.items()
+            }
+            failed = {k: v for clip in clips.clip_ids for k, v in failures.get(clip, {}).items()}
+            known = StoredRows(keys, failed, stored.number)
+            tasks.append(ClipTask(shared, clips, rows, subset(self.writer.table, rows), known))
+        return tasks
+
+    def _do(self, tasks: Sequence[Task], bar: progress.Progress) -> None:
+        """Run all tasks; raise one error for the failed ones when all others are done."""
+        failed: list[tuple[Task, BaseException]] = []
+
+        def note(how: str | float) -> None:
+            bar.note(how) if isinstance(how, str) else bar.ahead(how)
+
+        for task, result in self.backend.do(tasks, note):
+            clips = set(task.table.clip_ids) if isinstance(task, ClipTask) else {""}
+            lost = clips
+            if isinstance(result, Finished):
+                self._take_up(task, result)
+                lost = clips.intersection(clip for clip, *_ in self.writer.failures)
+            elif isinstance(result, TrainingDiverged) and isinstance(task, TrainingTask):
+                self.diverged.setdefault(task.net.name, result)
+                messages.tell_note(f"{task.label} diverged; the others go on")
+            elif isinstance(result, ClipFailed):
+                raise result
+            else:
+                failed.append((task, result))
+                messages.tell_note(f"{task.label} failed; the others go on: {_reason(result)}")
+            bar.step(len(clips), failed=len(lost))
+        if failed:
+            task, error = failed[0]
+            more = f" ({len(failed)} of {len(tasks)} failed)" if len(failed) > 1 else ""
+            raise TaskFailed(
+                f"{task.label}: {_reason(error)}{more}; all others are done and kept: run the same "
+                "again"
+            ) from None
+
+    def _take_up(self, task: Task, finished: Finished) -> None:
+        """Add the rows of a task, and check that none is missing."""
+        self.writer.take_up(finished.shards)
+        failed = {(clip, stage) for clip, stage, _ in self.writer.failures}
+        for spec, keys in finished.requested:
+            lost = keys.keys() - self.writer.current(spec, keys)
+            lost -= {clip for clip in lost if (clip, f"embed:{spec.name}") in failed}
+            if lost and not spec.name.endswith("-outputs"):
+                raise TaskFailed(
+                    f"{task.label}: {spec.name} of clip {min(lost)!r} is not in the shards that it "
+                    "was written to: run the same again"
+                )
+            if spec.kind != "outputs" and spec.name not in self.features:
+                self.features.append(spec.name)
+        if isinstance(task, ClipTask):
+            self.missing += finished.missing
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a task failed, in one line; unexpected errors with their type."""
+    text = " ".join(str(error).split())
+    ours = isinstance(error, (CacheError, ExtractError, PipelineError))
+    return text if ours else f"{type(error).__name__}: {text}"

@@ -28,7 +28,7 @@ from mvemo.manifests.splits.holdout import TRAIN
 from mvemo.pipeline.console.progress import Progress, epoch_text
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one.spread import job_environments
+from mvemo.pipeline.stage_one.backends import job_environments
 from mvemo.pipeline.starting_weights import tell_weights
 from mvemo.pipeline.studies.core import Study, StudyMedia
 from mvemo.pipeline.studies.scores import Labels

@@ -36,7 +36,7 @@ HEAVY = ("numpy", "h5py", "scipy", "sklearn", "torch", "librosa", "matplotlib", 
         ("main_cv", ["--help"]),
     ],
 )
-def test_help_loads_no_numeric_library(program: str, arguments: list[str]) -> None:
+def test_help_loads_no_numeric_library(program, arguments):
     code = (
         "import json, sys\n"
         "from mvemo.pipeline import cli\n"
@@ -50,7 +50,7 @@ def test_help_loads_no_numeric_library(program: str, arguments: list[str]) -> No
     assert json.loads(loaded) == []
 
 
-def test_every_command_has_its_line_and_is_found() -> None:
+def test_every_command_has_its_line_and_is_found():
     shown = CliRunner().invoke(cli.mvemo, ["--help"]).output.splitlines()
     for name, (_, line) in cli.COMMANDS.items():
         # One line each: nothing is cut or broken.
@@ -60,9 +60,7 @@ def test_every_command_has_its_line_and_is_found() -> None:
         assert command.name == name
 
 
-def test_an_unknown_command_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_command_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["mvemo", "fuze"])
     with pytest.raises(SystemExit) as stop:
         cli.main()
@@ -71,7 +69,7 @@ def test_an_unknown_command_is_one_line(
     assert "no command 'fuze': did you mean fuse?" in line
 
 
-def test_errors_that_are_not_of_the_input_are_not_hidden() -> None:
+def test_errors_that_are_not_of_the_input_are_not_hidden():
     assert cli.bad_input(KeyError("a")) is None
     assert cli.bad_input(ImportError("no", name="numpy")) is None
     assert cli.bad_input(OSError("no number")) is None
@@ -91,9 +89,7 @@ def test_errors_that_are_not_of_the_input_are_not_hidden() -> None:
         (["probe", "-v"], "verbose"),
     ],
 )
-def test_verbosity_is_asked_for_before_or_after_the_command(
-    arguments: list[str], level: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verbosity_is_asked_for_before_or_after_the_command(arguments, level, monkeypatch):
     @click.command
     def probe() -> None:
         click.echo("result")
@@ -115,9 +111,7 @@ def test_verbosity_is_asked_for_before_or_after_the_command(
     assert done.stderr == said[level]
 
 
-def test_verbose_tells_how_an_error_came_about(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verbose_tells_how_an_error_came_about(monkeypatch, capsys):
     @click.command
     def failing() -> None:
         raise BadOption("--folds 1: too few")
@@ -136,9 +130,7 @@ def test_verbose_tells_how_an_error_came_about(
 
 
 @pytest.mark.parametrize(("value", "color"), [(None, None), ("", None), ("1", False)])
-def test_no_color_is_heeded(
-    value: str | None, color: bool | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_color_is_heeded(value, color, monkeypatch):
     seen = []
 
     @click.command
@@ -155,14 +147,14 @@ def test_no_color_is_heeded(
     assert seen == [color]
 
 
-def test_completion_imports_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_imports_no_command(monkeypatch):
     monkeypatch.setattr(cli, "load_command", lambda name: pytest.fail("imported"))
     completed = ShellComplete(cli.mvemo, {}, "mvemo", "_MVEMO_COMPLETE").get_completions([], "c")
     assert [item.value for item in completed] == ["cv", "compare", "cache"]
 
 
 @pytest.mark.parametrize("resumable", [True, False])
-def test_only_what_is_kept_is_promised(resumable: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_what_is_kept_is_promised(resumable, capsys):
     @click.command()
     def long() -> None:
         if resumable:

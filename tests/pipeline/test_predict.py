@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +20,19 @@ from mvemo.cache.spec import content_digest
 from mvemo.cache.writing.lock import WriterLock
 from mvemo.extract.nets import build_net
 from mvemo.fuse import FuseError
-from mvemo.fuse.final.files import load_model
 from mvemo.manifests import read_manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.model_nets import plan_of
 from mvemo.pipeline.models.card import card_text
 from mvemo.pipeline.prediction import batches
 from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
-from mvemo.pipeline.prediction.embedding import FeatureMaker
-from mvemo.pipeline.prediction.inputs import find_clips
-from mvemo.pipeline.prediction.run import PredictSettings, predict_files
+from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings
+from mvemo.pipeline.prediction.new_clips import NewClip, find_clips, modalities_of
+from mvemo.pipeline.prediction.run import predict_files
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory):
     """A folder with clips, a run of crossfitted nets, and a model of it."""
     folder = tmp_path_factory.mktemp("predict")
     tiny_demo(folder / "demo", clips_per_class=2)
@@ -68,7 +68,7 @@ def predicted(capsys: pytest.CaptureFixture[str], folder: Path, *inputs: object)
     return records
 
 
-def test_the_model_has_the_nets_of_all_folds_and_no_pickle(made: Path) -> None:
+def test_the_model_has_the_nets_of_all_folds_and_no_pickle(made):
     folder = made / "out" / "model"
     files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     nets = {f"nets/{net}-fold{fold}.npz" for net in ("music1d", "c3d") for fold in (0, 1)}
@@ -80,7 +80,7 @@ def test_the_model_has_the_nets_of_all_folds_and_no_pickle(made: Path) -> None:
             assert all(arrays[key].dtype.kind in "fi" for key in arrays.files)
 
 
-def test_prediction_reads_the_windows_that_the_features_were_made_of(made: Path) -> None:
+def test_prediction_reads_the_windows_that_the_features_were_made_of(made):
     with open_cache(made / "work" / "features.h5") as cache:
         spec = cache.variants("c3d")[0]
         view = {"views": 2, "layout": "spread", "rate": 8.0, "pooling": "mean+std"}
@@ -88,16 +88,14 @@ def test_prediction_reads_the_windows_that_the_features_were_made_of(made: Path)
         assert spec.dim == 2 * build_net("c3d", 2, width=0.05, n_frames=4, size=32).embedding_dim
         stored, _ = cache.vectors("c3d", fold=spec.fold)
     folder = made / "out" / "model"
-    maker = FeatureMaker(load_model(folder), folder, {})
+    maker = FeatureMaker(folder, PredictSettings())
     manifest = read_manifest(made / "demo" / "manifest.csv")
     media = ClipMedia(manifest, maker.settings, made / "work", plans=[plan_of(spec)])
-    found = maker.embed(spec, media, [0])
+    found = BatchReader(maker).embed(spec, media, [0])
     np.testing.assert_allclose(found[0], stored[0], rtol=1e-5, atol=1e-6)
 
 
-def test_sound_alone_is_predicted_by_a_model_of_sound(
-    made: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sound_alone_is_predicted_by_a_model_of_sound(made, capsys):
     video, song, text = predicted(capsys, made, clip_of(made), made / "song.wav", made / "text.mp3")
     assert video["path"] == str(clip_of(made))
     for record in (video, song):
@@ -112,9 +110,7 @@ def test_sound_alone_is_predicted_by_a_model_of_sound(
     assert "cannot be read as media" in text["error"]
 
 
-def test_a_feature_file_is_predicted_as_its_media_are(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_feature_file_is_predicted_as_its_media_are(made, tmp_path, capsys):
     manifest = read_manifest(made / "demo" / "manifest.csv")
     from_media = predicted(capsys, made, *map(manifest.media_path, manifest.clips))
     carried = shutil.copy(made / "work" / "features.h5", tmp_path / "carried.h5")
@@ -133,9 +129,7 @@ def test_a_feature_file_is_predicted_as_its_media_are(
     assert "expected the features lld, musicnn, effnet" in capsys.readouterr().err
 
 
-def test_models_without_digests_of_their_clips_are_read(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_models_without_digests_of_their_clips_are_read(made, tmp_path, capsys):
     folder = tmp_path / "out" / "model"
     shutil.copytree(made / "out" / "model", folder)
     record = json.loads((folder / "model.json").read_text())
@@ -158,9 +152,7 @@ def test_models_without_digests_of_their_clips_are_read(
     assert "called unlike" not in card_text("old", folder)
 
 
-def test_noise_is_said_to_be_unlike_the_training_clips(
-    made: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_noise_is_said_to_be_unlike_the_training_clips(made, capsys):
     (song,) = predicted(capsys, made, made / "song.wav")
     clips = predicted(capsys, made, made / "demo")
     assert any(note.startswith("unlike the clips") for note in song["notes"])
@@ -169,9 +161,7 @@ def test_noise_is_said_to_be_unlike_the_training_clips(
     assert (len(clips), sum(unlike) <= 4) == (12, True)
 
 
-def test_what_a_folder_has_beside_media_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_folder_has_beside_media_is_named(tmp_path, capsys):
     for name in ("without-ending", "notes.txt", ".hidden"):
         (tmp_path / name).write_text("text")
     assert [clip.problem for clip in find_clips([str(tmp_path)])] == [
@@ -182,14 +172,19 @@ def test_what_a_folder_has_beside_media_is_named(
     assert "'without-ending'" in line
 
 
-def test_a_long_file_is_the_mean_of_windows(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_tell_the_modalities():
+    song, video, lost = (NewClip(name, Path(name)) for name in ("a.mp3", "b.mp4", "c.mp4"))
+    lost = replace(lost, problem="no such file")
+    assert modalities_of([song, lost]) == ("audio",)
+    assert modalities_of([song, video]) == ("audio", "video")
+
+
+def test_a_long_file_is_the_mean_of_windows(made, capsys):
     (song,) = predicted(capsys, made, made / "long.wav")
     assert "12 s long: the mean of 8 windows of 1 s, spread over it" in song["notes"]
 
 
-def test_lists_without_labels_folders_and_patterns(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lists_without_labels_folders_and_patterns(made, tmp_path, capsys):
     folder = tmp_path / "songs"
     folder.mkdir()
     shutil.copy(made / "song.wav", folder / "a.wav")
@@ -215,7 +210,7 @@ def test_lists_without_labels_folders_and_patterns(
 
 
 @pytest.fixture
-def read_clips(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def read_clips(monkeypatch):
     """Names of the files that are decoded and embedded from here on, two at a time."""
     names: list[str] = []
     embed = batches.BatchReader._embed
@@ -229,9 +224,7 @@ def read_clips(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_a_catalogue_reads_only_what_is_new(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], read_clips: list[str]
-) -> None:
+def test_a_catalogue_reads_only_what_is_new(made, tmp_path, capsys, read_clips):
     songs, cache = tmp_path / "songs", tmp_path / "songs.h5"
     songs.mkdir()
     for i, name in enumerate(("a", "b", "c", "d")):
@@ -282,13 +275,7 @@ def killed_after_two(commit: Callable[[CacheWriter], None]) -> Callable[[CacheWr
     return killed
 
 
-def test_a_catalogue_whose_run_was_killed_goes_on(
-    made: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    read_clips: list[str],
-) -> None:
+def test_a_catalogue_whose_run_was_killed_goes_on(made, tmp_path, capsys, monkeypatch, read_clips):
     for i in range(5):
         write_noise(tmp_path / "songs" / f"{i}.wav", seed=i)
     cache = tmp_path / "songs.h5"
@@ -315,11 +302,12 @@ def test_a_catalogue_whose_run_was_killed_goes_on(
     assert "none of its 5 clips is among these 1" in capsys.readouterr().err
     assert run(*other[:-3], made / "work" / "features.h5", *nightly[-2:]) == 2
     assert "expected a catalogue" in capsys.readouterr().err
+    cache.write_bytes(cache.read_bytes()[:2000])
+    assert run(*nightly) == 2
+    assert "songs.h5: truncated or overwritten catalogue: delete it" in capsys.readouterr().err
 
 
-def test_csv_and_table_say_the_same(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_csv_and_table_say_the_same(made, tmp_path, capsys):
     (record,) = predicted(capsys, made, made / "song.wav")
     model = ["--model", made / "out" / "model"]
     inputs = [made / "song.wav", made / "text.mp3"]
@@ -336,12 +324,7 @@ def test_csv_and_table_say_the_same(
     assert (second["label"], second["error"][:14]) == ("", "cannot be read")
 
 
-def test_the_table_is_printed_also_if_the_file_cannot_be_written(
-    made: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_table_is_printed_if_the_file_cannot_be_written(made, tmp_path, capsys, monkeypatch):
     def fail(path: Path, *_: object, **__: object) -> None:
         raise FuseError(f"{path}: cannot be written: no space left")
 
@@ -353,7 +336,7 @@ def test_the_table_is_printed_also_if_the_file_cannot_be_written(
     assert "cannot be written: no space left" in shown.err
 
 
-def test_one_bar_counts_clips_that_failed(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_bar_counts_clips_that_failed(made, capsys):
     capsys.readouterr()
     inputs = [clip_of(made), made / "song.wav", made / "text.mp3"]
     assert run("mvemo", "predict", *inputs, "--model", made / "out" / "model") == 0
@@ -361,7 +344,7 @@ def test_one_bar_counts_clips_that_failed(made: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "clips: 3 done, 1 failed\n"
 
 
-def test_a_plan_states_time_and_memory(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_states_time_and_memory(made, capsys):
     inputs = [made / "song.wav", made / "long.wav", made / "text.mp3"]
     assert run("mvemo", "predict", *inputs, "--model", made / "out" / "model", "--plan") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -371,9 +354,7 @@ def test_a_plan_states_time_and_memory(made: Path, capsys: pytest.CaptureFixture
     assert [line.partition(":")[0] for line in lines[2:]] == ["time", "memory"]
 
 
-def test_where_nothing_can_be_predicted_the_exit_code_is_2(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_where_nothing_can_be_predicted_the_exit_code_is_2(made, tmp_path, capsys):
     model = ["--model", made / "out" / "model"]
     (tmp_path / "empty").mkdir()
     inputs = [made / "text.mp3", tmp_path / "empty", tmp_path / "none.mp3"]
@@ -387,9 +368,7 @@ def test_where_nothing_can_be_predicted_the_exit_code_is_2(
     assert "no model (it has no model.json)" in capsys.readouterr().err
 
 
-def test_without_the_nets_one_line_says_how_to_get_them(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_the_nets_one_line_says_how_to_get_them(made, tmp_path, capsys):
     carried = tmp_path / "carried.h5"
     shutil.copy(made / "work" / "features.h5", carried)
     fuse = ["fuse", carried, "--out", tmp_path / "out", "--models", "music1d"]
@@ -414,9 +393,7 @@ def test_without_the_nets_one_line_says_how_to_get_them(
     assert "out/model is of an earlier run" in capsys.readouterr().err
 
 
-def test_frozen_nets_are_found_by_their_weights(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys):
     for name in ("mine", "other"):
         net = build_net("c3d", 6, width=0.05, size=32, n_frames=4, scale="unit")
         arrays = {key: value.numpy() for key, value in net.state_dict().items()}
@@ -445,8 +422,6 @@ def test_frozen_nets_are_found_by_their_weights(
 
 
 @pytest.mark.parametrize("option", ["--song-level", "--permute-labels"])
-def test_a_model_is_of_clips_with_their_labels(
-    made: Path, option: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_is_of_clips_with_their_labels(made, option, capsys):
     assert run("mvemo", "fuse", made / "work" / "features.h5", "--final", option) == 2
     assert f"leave {option} out" in capsys.readouterr().err

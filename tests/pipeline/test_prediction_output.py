@@ -38,7 +38,7 @@ PREDICTIONS = [
 ]
 
 
-def test_ratings_have_an_interval_and_their_scale_in_words() -> None:
+def test_ratings_have_an_interval_and_their_scale_in_words():
     first, second = records(MODEL, PREDICTIONS)
     assert first["model"] == "songs/lld"
     assert first["values"] == {
@@ -53,7 +53,7 @@ def test_ratings_have_an_interval_and_their_scale_in_words() -> None:
     assert (second["values"], second["error"]) == (None, "no such file")
 
 
-def test_the_table_of_ratings_says_what_the_numbers_are() -> None:
+def test_the_table_of_ratings_says_what_the_numbers_are():
     table = predictions_table(MODEL, PREDICTIONS)
     assert "5 (4 to 6.5)" in table
     assert "not predicted: b.mp3: no such file" in table
@@ -65,23 +65,23 @@ def test_the_table_of_ratings_says_what_the_numbers_are() -> None:
     assert line.startswith("lld: r2_macro 0.500 (0.400 to 0.600) on clips that it had not seen")
 
 
-def test_without_a_prediction_nothing_is_said_of_the_model() -> None:
+def test_without_a_prediction_nothing_is_said_of_the_model():
     assert predictions_table(MODEL, PREDICTIONS[1:]) == "not predicted: b.mp3: no such file"
 
 
-def test_the_cost_of_choosing_the_model_is_in_what_to_expect() -> None:
+def test_the_cost_of_choosing_the_model_is_in_what_to_expect():
     facts = {**MODEL.facts, "nested": {"model": "lld", "mean": 0.42}}
     assert "by lld: about 42% of the" in predictions_table(replace(MODEL, facts=facts), PREDICTIONS)
 
 
-def test_distances_of_unlike_clips_are_left_to_the_records() -> None:
+def test_distances_of_unlike_clips_are_left_to_the_records():
     notes = [f"unlike the clips (distance over the largest usual one: lld {d}): no" for d in (2, 3)]
     clips = [replace(PREDICTIONS[0], notes=(note,)) for note in notes]
     assert "note: 2 clips, the first a.mp3: unlike the clips: no" in predictions_table(MODEL, clips)
     assert [record["notes"] for record in records(MODEL, clips)] == [[note] for note in notes]
 
 
-def test_what_is_the_same_of_many_clips_is_said_once() -> None:
+def test_what_is_the_same_of_many_clips_is_said_once():
     bad = [Prediction(f"{i}.mp3", problem="is empty") for i in range(3)]
     made = replace(PREDICTIONS[0], file="音\n" + "x" * 200 + ".mp3")
     lines = predictions_table(MODEL, [*PREDICTIONS, made, *bad]).split("\n")
@@ -98,7 +98,15 @@ def test_what_is_the_same_of_many_clips_is_said_once() -> None:
     assert len(lines[2]) < 120
 
 
-def test_many_ratings_have_a_line_each() -> None:
+def test_quiet_leaves_notes_and_legend_out(monkeypatch):
+    monkeypatch.setattr("mvemo.pipeline.prediction.predictions.verbosity", lambda: "quiet")
+    header, line, *rest = predictions_table(MODEL, PREDICTIONS).split("\n")
+    assert header.split() == ["path", "valence", "energy", "by"]
+    assert line.startswith("a.mp3  5 (4 to 6.5)")
+    assert rest == ["", "not predicted: b.mp3: no such file"]
+
+
+def test_many_ratings_have_a_line_each():
     names = ("valence", "energy", "tension", "anger", "fear")
     heads = SavedHeads(names, (), (), {})
     model = replace(MODEL, heads=heads, scale=dict.fromkeys(names, SCALE))
@@ -108,7 +116,7 @@ def test_many_ratings_have_a_line_each() -> None:
     assert lines[5:7] == ["  fear     4.5 (3.5 to 5.5)", ""]
 
 
-def test_csv_of_ratings() -> None:
+def test_csv_of_ratings():
     first, second = csv.DictReader(io.StringIO(predictions_csv(MODEL, PREDICTIONS)))
     assert (first["valence"], first["valence low"], first["energy high"]) == ("5.0", "4.0", "1.15")
     assert (second["valence"], second["error"]) == ("", "no such file")
@@ -117,7 +125,7 @@ def test_csv_of_ratings() -> None:
 
 
 @pytest.mark.parametrize(("proba", "label"), [((0.6, 0.2), ["calm"]), ((0.1, 0.2), [])])
-def test_tags_are_a_list_of_those_that_apply(proba: tuple[float, float], label: list[str]) -> None:
+def test_tags_are_a_list_of_those_that_apply(proba, label):
     heads = SavedHeads(("calm", "tense"), (), (), {})
     model = replace(MODEL, task="multilabel", heads=heads, scale={})
     (record,) = records(model, [Prediction("a.mp3", PREDICTOR, np.array(proba))])

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from click.testing import CliRunner, Result
 
 from mvemo.cache import CacheBusy
 from mvemo.cache.writing.lock import WriterLock
 from mvemo.pipeline.commands.cache import cache
-from mvemo.pipeline.doctor.checks import check_work
+from mvemo.pipeline.doctor import check_work
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.stage_one.finished import ExtractSummary
+from mvemo.pipeline.stage_one.summary import ExtractSummary
 from mvemo.pipeline.work_folder import WorkSize, clean_work, measure_work
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Path:
+def work(tmp_path):
     """3 MiB of decoded media, 2 MiB of nets, and what stays."""
     folder = tmp_path / "work"
     for name, size in (
@@ -35,7 +33,7 @@ def clean(*options: object) -> Result:
     return CliRunner().invoke(cache, ["clean-work", *map(str, options)])
 
 
-def test_the_size_is_told(work: Path) -> None:
+def test_the_size_is_told(work):
     assert measure_work(work) == WorkSize(3 << 20, 2 << 20)
     text = "5 MiB: decoded media 3 MiB, trained nets 2 MiB"
     assert check_work(work).text.endswith(f"; it takes {text}")
@@ -44,7 +42,7 @@ def test_the_size_is_told(work: Path) -> None:
     assert measure_work(work / "none") == WorkSize(0, 0)
 
 
-def test_decoded_media_go_and_all_else_stays(work: Path) -> None:
+def test_decoded_media_go_and_all_else_stays(work):
     done = clean(work, "--dry-run")
     assert (
         done.output == f"{work}: would be removed: 3 MiB: decoded media 3 MiB, trained nets 0 MiB\n"
@@ -56,7 +54,7 @@ def test_decoded_media_go_and_all_else_stays(work: Path) -> None:
     assert sorted(p.name for p in work.iterdir()) == ["features.h5", "folds.csv"]
 
 
-def test_other_folders_are_refused(work: Path, tmp_path: Path) -> None:
+def test_other_folders_are_refused(work, tmp_path):
     with pytest.raises(BadOption, match="is no working folder"):
         clean_work(tmp_path)
     elsewhere = tmp_path / "elsewhere"
@@ -68,7 +66,7 @@ def test_other_folders_are_refused(work: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["features.h5", "features.h5.shards/1-of-2.h5"])
-def test_a_folder_that_a_run_uses_is_left_alone(name: str, work: Path) -> None:
+def test_a_folder_that_a_run_uses_is_left_alone(name, work):
     (work / name).parent.mkdir(exist_ok=True)
     lock = WriterLock(work / name)
     with pytest.raises(CacheBusy):

@@ -6,16 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from click.testing import CliRunner
 
 from mvemo.pipeline import cli, stage_two
 from mvemo.pipeline.stage_one import run
 
 
-def test_everything_is_made_in_the_folder_by_the_profile_demo(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_everything_is_made_in_the_folder_by_the_profile_demo(tmp_path, monkeypatch):
     calls: dict[str, Any] = {}
 
     def run_extract(manifest: Path | None, settings: Any, **places: Path) -> Any:

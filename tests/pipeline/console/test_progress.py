@@ -6,16 +6,12 @@ import itertools
 import queue
 from types import SimpleNamespace
 
-import pytest
-
 from mvemo.pipeline.console import progress
 from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import Progress, told_as_parts
 
 
-def test_a_log_gets_a_line_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):
     minutes = itertools.count(step=60.0)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=minutes.__next__))
     with Progress("decode", 4) as bar:
@@ -28,7 +24,7 @@ def test_a_log_gets_a_line_now_and_then(
     assert lines[2:] == ["decode: 4 of 4 clips, 1 failed, clip 2", "decode: 4 done, 1 failed"]
 
 
-def test_a_log_gets_lines_while_a_step_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_gets_lines_while_a_step_takes_long(monkeypatch):
     lines: queue.Queue[str] = queue.Queue()
     monkeypatch.setattr(progress, "tell", lines.put)
     monkeypatch.setattr(progress, "LINE_INTERVAL", 0.001)
@@ -39,15 +35,13 @@ def test_a_log_gets_lines_while_a_step_takes_long(monkeypatch: pytest.MonkeyPatc
         assert not bar._in_lines
 
 
-def test_short_work_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_work_is_told_once(capsys):
     with Progress("decode", 4) as bar:
         bar.step(4)
     assert capsys.readouterr().err == "decode: 4 done\n"
 
 
-def test_parts_of_a_work_move_its_bar(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_parts_of_a_work_move_its_bar(monkeypatch, capsys):
     minutes = itertools.count(step=60.0)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=minutes.__next__))
     with Progress("clips", 8) as bar:
@@ -68,9 +62,7 @@ def test_parts_of_a_work_move_its_bar(
     ]
 
 
-def test_lines_of_a_long_run_are_few(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lines_of_a_long_run_are_few(monkeypatch, capsys):
     minutes = itertools.count(step=60.0)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=minutes.__next__))
     with Progress("clips", 600) as bar:

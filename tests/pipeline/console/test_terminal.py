@@ -13,10 +13,9 @@ from contextlib import contextmanager, suppress
 import click
 import pytest
 
-from mvemo.pipeline import cli, entry
-from mvemo.pipeline.console.interrupts import noted_signals
-from mvemo.pipeline.console.terminal import GuardedStream, guarded_streams, unguarded
-from mvemo.pipeline.early import end_at_once, take_early_signals
+from mvemo.pipeline import cli, start
+from mvemo.pipeline.console.interrupts import end_at_once, noted_signals, take_early_signals
+from mvemo.pipeline.console.messages import GuardedStream, guarded_streams, unguarded
 
 
 @contextmanager
@@ -31,7 +30,7 @@ def usual_handlers() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def test_control_characters_are_shown_escaped() -> None:
+def test_control_characters_are_shown_escaped():
     plain = io.StringIO()
     stream = GuardedStream(plain)
     stream.writelines(["clip \x1b]0;title\x07\x1b[2J", "a\rb\u202ec\x9b\n\tok é\n"])
@@ -40,7 +39,7 @@ def test_control_characters_are_shown_escaped() -> None:
     assert not stream.isatty()
 
 
-def test_streams_are_guarded_while_a_command_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_streams_are_guarded_while_a_command_runs(capsys):
     @click.command()
     def show() -> None:
         click.echo("out \x1b]0;")
@@ -54,7 +53,7 @@ def test_streams_are_guarded_while_a_command_runs(capsys: pytest.CaptureFixture[
     assert (shown.out, shown.err) == ("out \\x1b]0;\n", "err \\x08\n")
 
 
-def test_errors_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_escaped(capsys):
     @click.command()
     def fail() -> None:
         raise OSError(2, "No such file", "a\x1b]2Jb")
@@ -69,7 +68,7 @@ def test_errors_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     "error",
     [MemoryError(), ImportError("libtorch.so: failed to map segment from shared object")],
 )
-def test_too_little_memory_is_one_line(error: Exception) -> None:
+def test_too_little_memory_is_one_line(error):
     assert "too little memory" in (cli.bad_input(error) or "")
 
 
@@ -77,9 +76,7 @@ def test_too_little_memory_is_one_line(error: Exception) -> None:
     ("number", "status", "words"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")],
 )
-def test_a_signal_that_a_package_turns_into_its_own_error(
-    number: signal.Signals, status: int, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_signal_that_a_package_turns_into_its_own_error(number, status, words, capsys):
     @click.command()
     def load() -> None:
         try:
@@ -94,11 +91,7 @@ def test_a_signal_that_a_package_turns_into_its_own_error(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ImportError])
-def test_a_signal_before_anything_is_imported(
-    error: type[BaseException],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_signal_before_anything_is_imported(error, monkeypatch, capsys):
     def load(name: str) -> None:
         with suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
@@ -107,18 +100,17 @@ def test_a_signal_before_anything_is_imported(
     def end(status: int) -> None:
         raise SystemExit(status)
 
-    monkeypatch.setattr(entry, "import_module", load)
-    monkeypatch.setattr(entry, "_exit", end)
+    monkeypatch.setattr(start, "import_module", load)
+    monkeypatch.setattr(start, "_exit", end)
     with usual_handlers():
         with pytest.raises(SystemExit) as stop:
-            entry.main()
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+            start.main()
+        assert signal.getsignal(signal.SIGINT) is signal.getsignal(signal.SIGTERM) is end_at_once
     assert stop.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_sigterm_reaches_whoever_waits_for_an_interrupt() -> None:
+def test_sigterm_reaches_whoever_waits_for_an_interrupt():
     told: list[int] = []
     with usual_handlers(), noted_signals() as signals:
         signal.signal(signal.SIGINT, lambda number, frame: told.append(number))
@@ -134,16 +126,18 @@ def test_sigterm_reaches_whoever_waits_for_an_interrupt() -> None:
         (signal.SIGTERM, "ended by SIGTERM before it began\n"),
     ],
 )
-def test_a_signal_before_the_program_is_imported(number: signal.Signals, line: str) -> None:
+def test_a_signal_before_the_program_is_imported(number, line):
     # A shell lets what it runs in the background ignore Ctrl-C, and that is inherited.
     default = "signal.signal(signal.SIGINT, signal.default_int_handler)"
-    kill = f"import mvemo.pipeline.start; os.kill(os.getpid(), {int(number)})"
-    code = f"import os, signal; {default}; {kill}"
+    kill = f"os.kill(os.getpid(), {int(number)})"
+    code = f"import os, signal; import mvemo.pipeline.start as start; {default}; "
+    # The rest of the program is imported after this.
+    code += f"start.let_threads_sleep = lambda: {kill}; start.main()"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (128 + number, line)
 
 
-def test_early_handlers_give_way_to_those_that_finish_work() -> None:
+def test_early_handlers_give_way_to_those_that_finish_work():
     with usual_handlers():
         take_early_signals()
         with noted_signals() as signals, pytest.raises(KeyboardInterrupt):
@@ -152,7 +146,7 @@ def test_early_handlers_give_way_to_those_that_finish_work() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.getsignal(signal.SIGTERM) is end_at_once
 
 
-def test_early_handlers_leave_those_of_others() -> None:
+def test_early_handlers_leave_those_of_others():
     with usual_handlers():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         take_early_signals()

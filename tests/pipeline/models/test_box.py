@@ -18,7 +18,7 @@ from mvemo.pipeline import cli
 from mvemo.pipeline.model_nets import NET_PREFIX, plan_of
 from mvemo.pipeline.models.boxed import DEFAULT, boxed_names, model_folder
 from mvemo.pipeline.models.card import card_text
-from mvemo.pipeline.prediction.embedding import FeatureMaker
+from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings
 from mvemo.pipeline.prediction.predictions import Prediction, legend
 
 NAMES = ("film-music", "music-video")
@@ -67,7 +67,7 @@ def test_a_model_has_a_card(name: str) -> None:
 def test_this_version_makes_the_features_of_a_model(name: str) -> None:
     model = load_model(model_folder(name))
     # Descriptors of another version are refused here.
-    FeatureMaker(model, model_folder(name), {}, "cpu")
+    FeatureMaker(model_folder(name), PredictSettings(device="cpu"))
     for spec in model.specs:
         if spec.extractor.startswith(NET_PREFIX):
             plan = plan_of(spec)

@@ -15,14 +15,13 @@ from stage_samples import run
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets import build_net
-from mvemo.fuse.final.files import load_model
 from mvemo.manifests.files import write_text
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.prediction.embedding import FeatureMaker
+from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings
 from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
-from mvemo.pipeline.prediction.inputs import NewClip
-from mvemo.pipeline.prediction.run import PredictSettings, predict_files
-from mvemo.pipeline.prediction.timeline import TimelineSettings, follow_clip, turns_of
+from mvemo.pipeline.prediction.new_clips import NewClip
+from mvemo.pipeline.prediction.run import predict_files
+from mvemo.pipeline.prediction.timeline import TimelineSettings, follow_clip, page_names, turns_of
 
 SR = 8000
 # Sound and pictures of the two classes.
@@ -58,7 +57,7 @@ def write_video(path: Path, kinds: list[tuple[str, float]], seed: int = 0) -> No
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory):
     """A folder with a model of sound and pictures, and clips that change."""
     folder = tmp_path_factory.mktemp("explain")
     rows = ["clip_id,path,label"]
@@ -94,18 +93,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def maker(made: Path) -> FeatureMaker:
+def maker(made):
     folder = made / "out" / "model"
-    return FeatureMaker(load_model(folder), folder, {"effnet": made / "effnet.npz"})
+    return FeatureMaker(folder, PredictSettings(weights={"effnet": made / "effnet.npz"}))
 
 
-def test_the_seconds_that_speak_for_a_class_are_found(made: Path, maker: FeatureMaker) -> None:
+def test_the_seconds_that_speak_for_a_class_are_found(made, maker):
     clip = NewClip("burst", made / "burst.mkv")
     settings = ExplainSettings(step=0.5, width=1.0, output="tense")
-    explanation = explain_clip(maker, clip, ("audio", "video"), settings)
+    explanation = explain_clip(maker, clip, settings)
     assert explanation.output == "tense"
     # What is explained is what is predicted.
-    _, (whole,) = predict_files(maker.folder, [clip], PredictSettings(weights=maker.weights))
+    _, (whole,) = predict_files(maker.folder, [clip], maker.options)
     assert explanation.prediction.outputs == pytest.approx(whole.outputs, abs=0.01)
     for modality in ("audio", "video"):
         strongest = explanation.times[explanation.strongest(modality)[0]]
@@ -115,10 +114,10 @@ def test_the_seconds_that_speak_for_a_class_are_found(made: Path, maker: Feature
         assert effect[np.abs(explanation.times - 7.0) > 2.0].max() < 0
 
 
-def test_a_timeline_turns_where_the_clip_does(made: Path, maker: FeatureMaker) -> None:
+def test_a_timeline_turns_where_the_clip_does(made, maker):
     clip = NewClip("turn", made / "turn.mkv")
     settings = TimelineSettings(window=2.0, hop=1.0)
-    timeline = follow_clip(maker, clip, ("audio", "video"), settings)
+    timeline = follow_clip(maker, clip, settings)
     labels = [maker.model.classes[int(np.argmax(p.outputs))] for p in timeline.predictions]
     middles = [sum(window) / 2 for window in timeline.windows]
     for label, middle in zip(labels, middles, strict=True):
@@ -130,20 +129,16 @@ def test_a_timeline_turns_where_the_clip_does(made: Path, maker: FeatureMaker) -
     assert len(timeline.sketch.thumbnails) == 16
 
 
-def test_a_file_that_is_cut_off_is_found_out_at_its_end(
-    maker: FeatureMaker, tmp_path: Path
-) -> None:
+def test_a_file_that_is_cut_off_is_found_out_at_its_end(maker, tmp_path):
     soundfile.write(tmp_path / "whole.wav", sound("calm", 16.0, 0), SR)
     whole = (tmp_path / "whole.wav").read_bytes()
     (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
     settings = TimelineSettings(window=2.0, hop=2.0)
     with pytest.raises(BadMedia, match=r"cut.wav: sound: cut off: 8\.0 of 16\.0 s decode"):
-        follow_clip(maker, NewClip("cut.wav", tmp_path / "cut.wav"), ("audio", "video"), settings)
+        follow_clip(maker, NewClip("cut.wav", tmp_path / "cut.wav"), settings)
 
 
-def test_pages_and_tables_are_written(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     weights = ["--weights", f"effnet={made / 'effnet.npz'}"]
     model = ["--model", made / "out" / "model", *weights]
@@ -199,9 +194,32 @@ def test_pages_and_tables_are_written(
     assert (tmp_path / "t" / "turn.html").read_text() == "earlier"
 
 
-def test_without_a_nets_weights_the_others_predict(
-    made: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pages_of_one_name_are_numbered():
+    names = page_names(Path("out"), ["a/x.mp3", "b/x.mp3", "y.tar.gz", "song.mp3@30"])
+    assert [path.name for path in names] == ["x", "x-2", "y.tar", "song.mp3-30"]
+
+
+def test_notes_of_predict_are_repeated(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = ["--model", made / "out" / "model", "--weights", f"effnet={made / 'effnet.npz'}"]
+    known, short = made / "calm0.mkv", tmp_path / "short.wav"
+    soundfile.write(short, np.random.default_rng(0).uniform(-0.9, 0.9, SR // 2), SR)
+    trained, brief = "part of the model's training data", "only 0.50 s long: too short to tell"
+    capsys.readouterr()
+    assert run("mvemo", "predict", known, short, *model, "--timeline") == 0
+    shown = capsys.readouterr().out
+    assert f"note: {known}: 1 of 1 windows: {trained}" in shown
+    assert f"note: {short}: 1 of 1 windows: {brief}" in shown
+    assert trained in (tmp_path / "timelines" / "calm0.csv").read_text()
+    for clip, note in ((known, trained), (short, brief)):
+        assert run("mvemo", "explain", clip, *model, "--to", tmp_path / "why.html") == 0
+        assert f"note: {note}" in capsys.readouterr().out
+        assert note.partition("'")[0] in (tmp_path / "why.html").read_text()
+    assert run("mvemo", "explain", known, *model, "-q") == 0
+    assert "note: " not in capsys.readouterr().out
+
+
+def test_without_a_nets_weights_the_others_predict(made, capsys):
     capsys.readouterr()
     predict = ["predict", made / "turn.mkv", "--model", made / "out" / "model", "--json"]
     assert run("mvemo", *predict) == 0
@@ -211,12 +229,10 @@ def test_without_a_nets_weights_the_others_predict(
     assert "effnet" in note.partition(": ")[2]
 
 
-def test_a_clip_without_sound_and_a_wrong_class_are_refused(
-    made: Path, maker: FeatureMaker, tmp_path: Path
-) -> None:
+def test_a_clip_without_sound_and_a_wrong_class_are_refused(made, maker, tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(SR), SR)
     clip = NewClip("silent.wav", tmp_path / "silent.wav")
     with pytest.raises(BadOption, match=r"silent.wav: .*silent"):
-        explain_clip(maker, clip, ("audio", "video"), ExplainSettings())
+        explain_clip(maker, clip, ExplainSettings())
     with pytest.raises(BadOption, match=r"--of 'sad': one of calm, tense"):
-        explain_clip(maker, clip, ("audio", "video"), ExplainSettings(output="sad"))
+        explain_clip(maker, clip, ExplainSettings(output="sad"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import av
@@ -18,16 +17,16 @@ from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.nets import build_net
 from mvemo.extract.views import ViewSettings
 from mvemo.fuse.matrices.descriptor_statistics import sequence_statistics
-from mvemo.pipeline.prediction.embedding import net_stream
+from mvemo.pipeline.prediction.new_clips import NewClip
 from mvemo.pipeline.prediction.passes import ClipPass
-from mvemo.pipeline.prediction.streams import Descriptors, StreamPlan, embed_array
+from mvemo.pipeline.prediction.streams import Descriptors, StreamPlan, embed_array, net_stream
 
 SECONDS, SR = 9.0, 16000
 SETTINGS = DescriptorSettings(sr=SR, n_fft=1024, hop_length=512)
 
 
 @pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def video(tmp_path_factory):
     """Nine seconds at 10 frames a second, each of its own grey; noise that grows louder."""
     path = tmp_path_factory.mktemp("streams") / "clip.mkv"
     rng = np.random.default_rng(0)
@@ -49,7 +48,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def vectors_of(path, plan, stream, modalities=("audio", "video")):
-    clip_pass = ClipPass(path, 0.0, None, plan, {("x", None): stream}, modalities)
+    clip_pass = ClipPass(NewClip("x", path), plan, {("x", None): stream}, modalities)
     return [vectors.get(("x", None)) for _, vectors in clip_pass.windows()], clip_pass
 
 
@@ -146,7 +145,7 @@ def test_what_is_passed_is_forgotten(tmp_path):
     plan = StreamPlan(60.0, windows)
     settings = DescriptorSettings(sr=8000, n_fft=1024, hop_length=512)
     stream = Descriptors(["mfcc"], settings)
-    clip_pass = ClipPass(tmp_path / "long.wav", 0.0, None, plan, {("lld", None): stream})
+    clip_pass = ClipPass(NewClip("x", tmp_path / "long.wav"), plan, {("lld", None): stream})
     kept = []
     for _, vectors in clip_pass.windows():
         assert ("lld", None) in vectors
@@ -170,7 +169,7 @@ def test_a_short_clip_is_one_piece_and_text_is_refused(tmp_path):
         vectors_of(tmp_path / "text.mp3", plan, stream)
 
 
-def test_input_goes_to_the_device_of_the_net(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_input_goes_to_the_device_of_the_net(monkeypatch):
     places: list[str] = []
 
     def to(x: torch.Tensor, device: object) -> torch.Tensor:

@@ -19,7 +19,7 @@ AUTO = "extract.precision=auto"
 
 
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+def timed(monkeypatch, tmp_path):
     """What was measured, on a processor with bf16 that is twice as fast for all nets but i3d."""
     facts = tmp_path / "cpuinfo"
     facts.write_text("model name\t: Made CPU\nflags\t\t: fpu avx512_bf16\n")
@@ -31,7 +31,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         slow = (run.precision == "bf16") == (plan.name == "i3d")
         return NetCost(2.0 if slow else 1.0, 0, 0)
 
-    monkeypatch.setattr(planning, "measure_net", measure)
+    monkeypatch.setattr(planning.timing, "measure_net", measure)
     return measured
 
 
@@ -40,7 +40,7 @@ def chosen(work: Path, net: str = "music1d", *more: str) -> str:
     return choose_precision(settings, [settings.nets[net]], work)[0].extract.run.precision
 
 
-def test_the_faster_precision_is_measured_once(timed: list[str], tmp_path: Path) -> None:
+def test_the_faster_precision_is_measured_once(timed, tmp_path):
     assert chosen(tmp_path) == chosen(tmp_path) == "bf16"
     assert timed == ["music1d float32", "music1d bf16"]
     # Another net is another question.
@@ -51,9 +51,7 @@ def test_the_faster_precision_is_measured_once(timed: list[str], tmp_path: Path)
     assert len(timed) == 6
 
 
-def test_nothing_is_measured_of_a_processor_without_bf16(
-    timed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_measured_of_a_processor_without_bf16(timed, tmp_path, monkeypatch):
     assert chosen(tmp_path, "music1d", "extract.precision=bf16") == "bf16"
     (tmp_path / "cpuinfo").write_text("model name : Made CPU\nflags : fpu avx512f\n")
     assert chosen(tmp_path) == "float32"
@@ -63,9 +61,7 @@ def test_nothing_is_measured_of_a_processor_without_bf16(
     assert not (tmp_path / planning.PRECISION_FILE).exists()
 
 
-def test_what_was_measured_is_in_the_cache(
-    timed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_was_measured_is_in_the_cache(timed, tmp_path, capsys):
     manifest = tiny_demo(tmp_path / "demo")
     write_manifest(manifest, tmp_path / "demo" / "clips.csv")
     work = tmp_path / "work"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,20 +14,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
-from stage_samples import TINY, rewrite, run, tiny_demo, tiny_settings
+from stage_samples import rewrite, run, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
+from mvemo.cache.writing.lock import WriterLock
 from mvemo.extract.media.request import Problem
 from mvemo.extract.nets import build_net
-from mvemo.extract.store.folders import Stamp
+from mvemo.extract.store.folders import Stamp, write_problems
 from mvemo.extract.training import fine_tuning
 from mvemo.manifests import Clip, Manifest, folds_of, read_folds, read_manifest, write_folds
 from mvemo.pipeline.clips import media_files
 from mvemo.pipeline.clips.clip_tables import extracted_clips
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one.finished import FINISHED
 from mvemo.pipeline.stage_one.plan import read_fold_file
+from mvemo.pipeline.stage_one.summary import FINISHED
 
 BAD = {
     "empty": b"",
@@ -35,23 +38,20 @@ BAD = {
 }
 
 
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a demo set of twelve clips."""
-    folder = tmp_path_factory.mktemp("media")
-    tiny_demo(folder)
-    return folder
+def wav_set(folder: Path, name: str, ending: str = "wav") -> Path:
+    """A manifest of four clips of noise."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    lines = ["clip_id,path,label,group"]
+    for i in range(4):
+        sound = 0.1 * rng.normal(size=8000)
+        soundfile.write(folder / f"{i}.{ending}", sound, 8000, format="WAV")
+        lines.append(f"{name}{i},{i}.{ending},{'calm' if i % 2 else 'tense'},{i}")
+    (folder / "m.csv").write_text("\n".join(lines))
+    return folder / "m.csv"
 
 
-@pytest.fixture(scope="session")
-def made(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a finished crossfit run over the demo set: features.h5 and all else."""
-    work = tmp_path_factory.mktemp("work")
-    assert run("mvemo", "extract", demo / "manifest.csv", "--work", work, *tiny_settings()) == 0
-    return work
-
-
-def test_every_net_of_a_fold_saw_neither_its_clips_nor_their_groups(made: Path) -> None:
+def test_every_net_of_a_fold_saw_neither_its_clips_nor_their_groups(made):
     assert verify_cache(made / "features.h5") == []
     with open_cache(made / "features.h5") as cache:
         table = cache.table
@@ -79,9 +79,7 @@ def test_every_net_of_a_fold_saw_neither_its_clips_nor_their_groups(made: Path) 
         assert cache.provenance["settings"]["nets"]["c3d"]["train"]["epochs"] == 2
 
 
-def test_the_same_command_again_trains_and_writes_nothing_new(
-    made: Path, demo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_command_again_trains_and_writes_nothing_new(made, demo, capsys, monkeypatch):
     (made / FINISHED).unlink()
     with open_cache(made / "features.h5") as cache:
         before = cache.digest()
@@ -105,9 +103,7 @@ def test_the_same_command_again_trains_and_writes_nothing_new(
     assert again.err.splitlines()[-1].startswith("nothing to do: ")
 
 
-def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
-    made: Path, demo: Path, tmp_path: Path
-) -> None:
+def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(made, demo, tmp_path):
     command = [sys.executable, "-m", "mvemo.pipeline", "extract", str(demo / "manifest.csv")]
     command += ["--work", str(tmp_path), *tiny_settings()]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -126,9 +122,7 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
         assert a.digest() == b.digest()
 
 
-def test_bad_files_are_told_and_all_others_done(
-    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_files_are_told_and_all_others_done(demo, tmp_path, capsys):
     manifest = read_manifest(demo / "manifest.csv")
     media = tmp_path / "media"
     shutil.copytree(demo / "media", media)
@@ -163,11 +157,7 @@ def test_bad_files_are_told_and_all_others_done(
     assert all(clip in shown for clip in bad)
 
 
-def test_a_clip_without_pictures_among_videos_is_missing_a_modality_and_no_failure(
-    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import soundfile
-
+def test_a_clip_without_pictures_among_videos_is_no_failure(demo, tmp_path, capsys):
     listed = read_manifest(demo / "manifest.csv")
     clip = replace(listed.clips[0], clip_id="song", path="song.mp3", group="song")
     tone = 0.3 * np.sin(np.arange(16000) / 20)
@@ -192,20 +182,9 @@ def test_a_clip_without_pictures_among_videos_is_missing_a_modality_and_no_failu
 @pytest.mark.parametrize(
     ("ending", "why"), [("wav", "the files are of sound only"), ("mkv", "no clip has usable video")]
 )
-def test_a_set_without_pictures_leaves_the_video_net_out(
-    ending: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import soundfile
-
-    rng = np.random.default_rng(0)
-    lines = ["path,label,group"]
-    for i in range(8):
-        sound = 0.1 * rng.normal(size=8000)
-        soundfile.write(tmp_path / f"{i}.{ending}", sound, 8000, format="WAV")
-        lines.append(f"{i}.{ending},{'calm' if i % 2 else 'tense'},{i // 2}")
-    (tmp_path / "m.csv").write_text("\n".join(lines))
-    work = tmp_path / "work"
-    assert run("mvemo", "extract", tmp_path / "m.csv", "--work", work, *tiny_settings()) == 0
+def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, capsys):
+    manifest, work = wav_set(tmp_path / "set", "clip", ending), tmp_path / "work"
+    assert run("mvemo", "extract", manifest, "--work", work, *tiny_settings()) == 0
     assert f"c3d left out: {why}" in capsys.readouterr().err
     with open_cache(work / "features.h5") as cache:
         assert "c3d" not in cache.names()
@@ -245,9 +224,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(
         (["--set", "nets.c3d.momentum=2"], "momentum is 2.0: it must be below 1"),
     ],
 )
-def test_wrong_settings_are_one_line_and_exit_code_2(
-    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
-) -> None:
+def test_wrong_settings_are_one_line_and_exit_code_2(demo, tmp_path, capsys, options, said):
     arguments = [demo / "manifest.csv", "--work", tmp_path, *tiny_settings(), *options]
     assert run("mvemo", "extract", *arguments) == 2
     error = capsys.readouterr().err.strip().splitlines()
@@ -255,9 +232,7 @@ def test_wrong_settings_are_one_line_and_exit_code_2(
     assert "Traceback" not in "".join(error)
 
 
-def test_training_that_diverges_is_one_line_that_names_net_fold_and_cure(
-    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_that_diverges_is_one_line_that_names_net_fold_and_cure(demo, tmp_path, capsys):
     options = tiny_settings("nets.music1d.optimizer=sgd", "nets.music1d.lr=1e10")
     arguments = [demo / "manifest.csv", "--work", tmp_path, *options, "--nets", "music1d"]
     assert run("mvemo", "extract", *arguments) == 2
@@ -268,25 +243,7 @@ def test_training_that_diverges_is_one_line_that_names_net_fold_and_cure(
     assert not list(tmp_path.glob("nets/*/weights.pt"))
 
 
-def test_wrong_weights_are_refused_before_anything_is_trained(
-    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    np.savez(tmp_path / "other.npz", a=np.zeros(3, np.float32))
-    options = ["--protocol", "frozen", "--nets", "c3d", "--weights", f"c3d={tmp_path}/other.npz"]
-    assert run("mvemo", "extract", demo / "manifest.csv", "--work", tmp_path / "w",
-               *tiny_settings(), *options) == 2  # fmt: skip
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "other.npz" in error
-    assert "no tensor fits c3d" in error
-    # Before anything is decoded, too.
-    assert not (tmp_path / "w" / "decoded").exists()
-
-
-def test_a_second_writer_is_told_who_holds_the_cache(
-    made: Path, demo: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from mvemo.cache.writing.lock import WriterLock
-
+def test_a_second_writer_is_told_who_holds_the_cache(made, demo, capsys):
     lock = WriterLock(made / "features.h5")
     try:
         code = run("mvemo", "extract", demo / "manifest.csv", "--work", made, *tiny_settings())
@@ -296,31 +253,12 @@ def test_a_second_writer_is_told_who_holds_the_cache(
     assert str(os.getpid()) in capsys.readouterr().err
 
 
-def test_tiny_is_one_list_of_settings() -> None:
-    # An override that no setting has would be refused by every test above; this names it.
-    from mvemo.pipeline.settings_files import load_settings
-
-    assert load_settings("paper", TINY).extract.folds == 2
-
-
-def test_a_cache_of_other_clips_is_not_replaced_unasked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import soundfile
-
-    rng = np.random.default_rng(0)
-    for name in ("one", "two"):
-        folder = tmp_path / name
-        folder.mkdir()
-        lines = ["clip_id,path,label,group"]
-        for i in range(4):
-            soundfile.write(folder / f"{i}.wav", 0.1 * rng.normal(size=8000), 8000)
-            lines.append(f"{name}{i},{i}.wav,{'calm' if i % 2 else 'tense'},{i}")
-        (folder / "m.csv").write_text("\n".join(lines))
+def test_a_cache_of_other_clips_is_not_replaced_unasked(tmp_path, capsys):
+    one, two = wav_set(tmp_path / "one", "one"), wav_set(tmp_path / "two", "two")
     settings = [*tiny_settings(), "--nets", "music1d"]
     work = tmp_path / "work"
-    assert run("mvemo", "extract", tmp_path / "one" / "m.csv", "--work", work, *settings) == 0
-    arguments = ["extract", tmp_path / "two" / "m.csv", "--work", work, *settings]
+    assert run("mvemo", "extract", one, "--work", work, *settings) == 0
+    arguments = ["extract", two, "--work", work, *settings]
     assert run("mvemo", *arguments) == 2
     assert "holds features of other clips ('m', 4 clips)" in capsys.readouterr().err
     with open_cache(work / "features.h5") as cache:
@@ -330,9 +268,7 @@ def test_a_cache_of_other_clips_is_not_replaced_unasked(
         assert cache.table.clip_ids[0] == "two0"
 
 
-def test_failures_of_clips_that_are_gone_from_the_manifest_are_forgotten(
-    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failures_of_clips_that_are_gone_from_the_manifest_are_forgotten(demo, tmp_path, capsys):
     listed = read_manifest(demo / "manifest.csv")
     bad = replace(listed.clips[0], clip_id="bad", path="bad.mp4", group="bad")
     (demo / "bad.mp4").write_bytes(b"")
@@ -349,9 +285,7 @@ def test_failures_of_clips_that_are_gone_from_the_manifest_are_forgotten(
         (demo / "bad.mp4").unlink()
 
 
-def test_a_file_that_may_not_be_read_is_a_failure_of_its_clip(
-    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_may_not_be_read_is_a_failure_of_its_clip(demo, tmp_path, capsys, monkeypatch):
     first = sorted(demo.rglob("*.mp4"))[0]
     real = media_files.digest_file
 
@@ -370,9 +304,7 @@ def test_a_file_that_may_not_be_read_is_a_failure_of_its_clip(
         assert cache.present("music1d", 0).sum() == len(cache.table) - 1
 
 
-def test_a_missing_file_is_a_failure_of_its_clip(
-    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_file_is_a_failure_of_its_clip(demo, tmp_path, capsys):
     listed = read_manifest(demo / "manifest.csv")
     lost = replace(listed.clips[0], clip_id="lost", path="lost.mp4", group="lost")
     rewrite(replace(listed, clips=(*listed.clips, lost)), tmp_path / "m.csv")
@@ -391,9 +323,7 @@ def test_a_missing_file_is_a_failure_of_its_clip(
     assert run("mvemo", *arguments, "--strict") == 1
 
 
-def test_where_all_files_are_missing_the_folder_is_wrong(
-    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_where_all_files_are_missing_the_folder_is_wrong(demo, tmp_path, capsys):
     arguments = [demo / "manifest.csv", "--root", tmp_path, "--work", tmp_path / "w"]
     assert run("mvemo", "extract", *arguments, *tiny_settings()) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -402,9 +332,7 @@ def test_where_all_files_are_missing_the_folder_is_wrong(
     assert not (tmp_path / "w" / "features.h5").exists()
 
 
-def test_folds_of_a_file_are_those_of_the_features(
-    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_folds_of_a_file_are_those_of_the_features(demo, tmp_path, capsys):
     folds = tmp_path / "folds.csv"
     manifest = demo / "manifest.csv"
     assert (
@@ -431,7 +359,7 @@ def test_folds_of_a_file_are_those_of_the_features(
     assert "neither a number of folds nor a file of folds" in capsys.readouterr().err
 
 
-def test_folds_of_a_file_replace_a_split(tmp_path: Path) -> None:
+def test_folds_of_a_file_replace_a_split(tmp_path):
     clips = tuple(
         Clip(c, f"{c}.wav", ("xy"[i % 2],), c, split="train") for i, c in enumerate("abcd")
     )
@@ -448,9 +376,7 @@ def test_folds_of_a_file_replace_a_split(tmp_path: Path) -> None:
     assert table.folds.tolist() == folds.assignment.tolist()
 
 
-def test_imported_features_of_clips_that_would_go_are_not_dropped_unasked(
-    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_imported_features_of_clips_that_would_go_are_not_dropped_unasked(demo, tmp_path, capsys):
     listed = read_manifest(demo / "manifest.csv")
     values = np.ones((len(listed), 3), np.float32)
     np.save(tmp_path / "v.npy", values)
@@ -475,9 +401,7 @@ def test_imported_features_of_clips_that_would_go_are_not_dropped_unasked(
 
 
 @pytest.mark.parametrize("protocol", ["frozen", "crossfit"])
-def test_weights_of_another_net_are_refused(
-    protocol: str, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_of_another_net_are_refused(protocol, demo, tmp_path, capsys):
     # Biases of equal length fit any net; they prove nothing.
     net = build_net("c3d", 6, width=0.05, size=32, n_frames=4, scale="unit")
     biases = {n: v.numpy() for n, v in net.state_dict().items() if v.ndim == 1}
@@ -496,14 +420,11 @@ def test_weights_of_another_net_are_refused(
         else:
             assert code == 2
             assert said in error
+            # Before anything is decoded, too.
+            assert not (tmp_path / "w" / "decoded").exists()
 
 
-def test_a_net_that_diverges_costs_no_feature_of_the_others(
-    demo: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_net_that_diverges_costs_no_feature_of_the_others(demo, tmp_path, monkeypatch, capsys):
     score = fine_tuning.Trainer.score
 
     def diverge(trainer: fine_tuning.Trainer, rows: Sequence[int]) -> tuple[float, float]:
@@ -542,12 +463,7 @@ def test_a_net_that_diverges_costs_no_feature_of_the_others(
     assert verify_cache(features) == []
 
 
-def test_where_every_net_diverges_all_are_named(
-    demo: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_where_every_net_diverges_all_are_named(demo, tmp_path, monkeypatch, capsys):
     def diverge(trainer: fine_tuning.Trainer, rows: Sequence[int]) -> tuple[float, float]:
         torch.nn.init.constant_(trainer.net.classifier.weight, float("nan"))
         return float("nan"), 0.0
@@ -561,23 +477,7 @@ def test_where_every_net_diverges_all_are_named(
     assert "--nets" not in error
 
 
-def wav_set(folder: Path, name: str) -> Path:
-    """A manifest of four clips of noise."""
-    import soundfile
-
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    lines = ["clip_id,path,label,group"]
-    for i in range(4):
-        soundfile.write(folder / f"{i}.wav", 0.1 * rng.normal(size=8000), 8000)
-        lines.append(f"{name}{i},{i}.wav,{'calm' if i % 2 else 'tense'},{i}")
-    (folder / "m.csv").write_text("\n".join(lines))
-    return folder / "m.csv"
-
-
-def test_rows_of_an_unfinished_run_of_other_clips_are_not_dropped_without_a_word(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_of_an_unfinished_run_are_not_dropped_without_a_word(tmp_path, capsys, monkeypatch):
     one, two = wav_set(tmp_path / "one", "one"), wav_set(tmp_path / "two", "two")
     settings = [*tiny_settings("nets.music1d.epochs=1"), "--nets", "music1d", "--work", tmp_path]
 
@@ -586,7 +486,7 @@ def test_rows_of_an_unfinished_run_of_other_clips_are_not_dropped_without_a_word
 
     with monkeypatch.context() as patch:
         # Descriptors are committed by then.
-        patch.setattr("mvemo.pipeline.stage_one.run.write_nets", cut_off)
+        patch.setattr("mvemo.pipeline.stage_one.steps.write_nets", cut_off)
         assert run("mvemo", "extract", one, *settings) == 130
     out = tmp_path / "features.h5"
     assert not out.exists()
@@ -603,26 +503,20 @@ def test_rows_of_an_unfinished_run_of_other_clips_are_not_dropped_without_a_word
     assert "features of 1 clips of the run that was cut off are dropped" in capsys.readouterr().err
 
 
-def test_clips_that_failed_are_tried_again_where_that_is_asked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import json
-
+def test_clips_that_failed_are_tried_again_where_that_is_asked_for(tmp_path, capsys, monkeypatch):
     path = wav_set(tmp_path / "set", "clip")
     arguments = ["extract", path, "--work", tmp_path, *tiny_settings(), "--nets", "music1d"]
 
     def nothing(*_: object) -> list[Exception]:
         return []
 
-    monkeypatch.setattr("mvemo.pipeline.stage_one.run.write_nets", nothing)
+    monkeypatch.setattr("mvemo.pipeline.stage_one.steps.write_nets", nothing)
     assert run("mvemo", *arguments, "--strict") == 0
     # As a decoder leaves it that crashed on the first clip.
     capsys.readouterr()
     folder = next((tmp_path / "decoded").rglob("16000.npy")).parent
     for array in folder.glob("*.npy"):
         array.unlink()
-    from mvemo.extract.store.folders import write_problems
-
     write_problems(folder, {"audio": Problem("it crashes its decoder (SIGSEGV)")})
     (tmp_path / FINISHED).unlink()
     assert "time" in json.loads((folder / "problems.json").read_text())["audio"]

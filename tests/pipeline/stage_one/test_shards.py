@@ -7,31 +7,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from spread_samples import Sounds, digest, extract, make_sounds
+from spread_samples import digest, extract
 from stage_samples import run
 
 from mvemo.cache import CacheWriter, open_cache
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one.execution import Shard, trainings_of
+from mvemo.pipeline.stage_one.backends import Shard, trainings_of
 from mvemo.pipeline.stage_one.shards import ShardFolder
 
 
-@pytest.fixture(scope="module")
-def sounds(tmp_path_factory: pytest.TempPathFactory) -> Sounds:
-    return make_sounds(tmp_path_factory.mktemp("sounds"))
-
-
-@pytest.fixture(scope="module")
-def whole(sounds: Sounds, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of runs in one process; decoded media serve all tests."""
-    folders = {}
-    for kind in ("frozen", "trained"):
-        folders[kind] = tmp_path_factory.mktemp(kind)
-        assert extract(sounds, kind, folders[kind]) == 0
-    return folders
-
-
-def test_every_clip_and_every_training_is_of_one_shard() -> None:
+def test_every_clip_and_every_training_is_of_one_shard():
     shards = [Shard(number, 5) for number in range(1, 6)]
     for clip in (f"clip {i}" for i in range(200)):
         assert sum(shard.has_clip(clip) for shard in shards) == 1
@@ -42,13 +27,19 @@ def test_every_clip_and_every_training_is_of_one_shard() -> None:
     nets = [settings.nets[name] for name in ("c3d", "i3d", "music1d")]
     trainings = trainings_of(nets, settings.extract.run, [0, 1, 2, 0, 1])
     assert len(trainings) == 9
+    shared = load_settings("paper", ["extract.protocol=shared"]).extract.run
+    assert trainings_of(nets[:1], shared, [0, 1]) == [("c3d", None)]
+    # Jobs of other versions have the same clips.
+    two = [Shard(1, 2), Shard(2, 2)]
+    assert [[s.has_clip(clip) for clip in "ade"] for s in two] == [
+        [True, False, True],
+        [False, True, False],
+    ]
     assert sorted(t for s in shards for t in s.trainings(trainings)) == sorted(trainings)
 
 
 @pytest.mark.parametrize("kind", ["frozen", "trained"])
-def test_shards_merge_to_what_one_run_writes(
-    kind: str, sounds: Sounds, whole: dict[str, Path], tmp_path: Path
-) -> None:
+def test_shards_merge_to_what_one_run_writes(kind, sounds, whole, tmp_path):
     out = tmp_path / "features.h5"
     n = 3
     folder = out.with_name("features.h5.shards")
@@ -76,9 +67,7 @@ def test_shards_merge_to_what_one_run_writes(
     assert len(rows) == len(set(rows)) > 10
 
 
-def test_a_shard_that_is_done_is_not_done_again_and_a_killed_one_goes_on(
-    sounds: Sounds, whole: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_shard_is_kept_and_a_killed_one_goes_on(sounds, whole, tmp_path, capsys):
     out = tmp_path / "features.h5"
     options = ("--out", out, "--shard", "1/2")
     assert extract(sounds, "frozen", whole["frozen"], *options) == 0
@@ -105,9 +94,7 @@ def test_a_shard_that_is_done_is_not_done_again_and_a_killed_one_goes_on(
     assert not list(path.parent.glob("*.parts"))
 
 
-def test_shards_of_other_settings_are_refused_in_one_line(
-    sounds: Sounds, whole: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_shards_of_other_settings_are_refused_in_one_line(sounds, whole, tmp_path, capsys):
     out = tmp_path / "f.h5"
     first = ("--out", out, "--shard", "1/3")
     assert extract(sounds, "frozen", whole["frozen"], *first) == 0
@@ -133,9 +120,7 @@ def test_shards_of_other_settings_are_refused_in_one_line(
     assert digest(tmp_path / "m.h5") == digest(whole["frozen"] / "features.h5")
 
 
-def test_damaged_shards_are_named_and_made_anew_by_force(
-    sounds: Sounds, whole: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damaged_shards_are_named_and_made_anew_by_force(sounds, whole, tmp_path, capsys):
     out = tmp_path / "f.h5"
 
     def shard(number: int, *options: object) -> int:
@@ -179,16 +164,12 @@ def test_damaged_shards_are_named_and_made_anew_by_force(
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1of4", "1/0", "-1/3", "x/2"])
-def test_what_is_no_shard_is_refused(
-    text: str, sounds: Sounds, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_no_shard_is_refused(text, sounds, tmp_path, capsys):
     assert extract(sounds, "frozen", tmp_path, f"--shard={text}") == 2
     assert "--shard" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
-def test_the_slurm_script_gives_each_job_of_an_array_its_shard(
-    sounds: Sounds, whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_slurm_script_gives_each_job_its_shard(sounds, whole, tmp_path, monkeypatch):
     # In place of the program: keeps what it is called with, which then runs here.
     program = tmp_path / "mvemo"
     program.write_text('#!/bin/bash\nprintf "%s\\0" "$OMP_NUM_THREADS" "$@" > "$CALLED"\n')

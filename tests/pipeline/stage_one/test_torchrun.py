@@ -6,11 +6,10 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from spread_samples import extract, make_sounds
+from spread_samples import extract
 from stage_samples import run
 
 from mvemo.cache import open_cache
@@ -42,10 +41,7 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_nets_that_one_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sounds = make_sounds(tmp_path)
+def test_two_processes_train_the_nets_that_one_does(sounds, tmp_path, monkeypatch, capsys):
     options = [*sounds.trained, *(part for value in MORE for part in ("--set", value))]
     two = ["extract", str(sounds.manifest), "--work", str(tmp_path / "two"), *options]
     for name, value in {**SECOND, "MASTER_PORT": str(free_port())}.items():
@@ -86,9 +82,9 @@ def test_two_processes_train_the_nets_that_one_does(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the system is to end it")
-def test_a_killed_torchrun_leaves_no_process() -> None:
-    rank = "import mvemo.pipeline.start, os, time\nprint(os.getpid(), flush=True)\n"
-    rank += "time.sleep(1000)"
+def test_a_killed_torchrun_leaves_no_process():
+    rank = "import os, time; from mvemo.pipeline.start import end_with_torchrun\n"
+    rank += "end_with_torchrun(); print(os.getpid(), flush=True); time.sleep(1000)"
     launcher = "import subprocess, sys; subprocess.call([sys.executable, '-c', sys.argv[1]])"
     environment = {**os.environ, "TORCHELASTIC_RUN_ID": "none"}
     # Where both have ended, nobody writes to it any more.
@@ -108,25 +104,18 @@ def test_a_killed_torchrun_leaves_no_process() -> None:
         ("trained", ("--jobs", 2), "leave --shard, --jobs and --backend out"),
     ],
 )
-def test_what_processes_cannot_do_together_is_refused(
-    kind: str,
-    options: tuple[object, ...],
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_options_that_ranks_do_not_support_are_refused(
+    kind, options, said, sounds, tmp_path, monkeypatch, capsys
+):
     from mvemo.pipeline.stage_one import run as stage_one
 
-    sounds = make_sounds(tmp_path)
-
-    class Together(stage_one.Ranks):
+    class Together(stage_one.ranks.Ranks):
         def __enter__(self) -> Together:
             return self
 
         def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(stage_one, "joined_ranks", lambda device: Together(0, 2))
+    monkeypatch.setattr(stage_one.ranks, "joined_ranks", lambda device: Together(0, 2))
     assert extract(sounds, kind, tmp_path / "work", *options) == 2
     assert said in capsys.readouterr().err.strip().splitlines()[-1]

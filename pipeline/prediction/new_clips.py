@@ -1,17 +1,26 @@
-"""Clips to predict, found from files, folders, patterns and tables."""
+"""Clips to predict: found from files, folders, patterns and tables, and their windows."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
+import numpy as np
+
+from mvemo.extract.errors import BadMedia, ExtractError
+from mvemo.extract.media.isolated import probe_isolated
 from mvemo.manifests.cells import parse_stretch
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, find_media, left_out_notes
 from mvemo.manifests.problems import Problems
-from mvemo.manifests.tables import TABLES, Table, collect_table
+from mvemo.manifests.tables import TABLES, collect_table
 from mvemo.pipeline.console.messages import tell_note
+
+# Clips longer than `LONG` inputs are read in up to `MOST_WINDOWS` windows, to bound the cost.
+LONG = 1.5
+MOST_WINDOWS = 8
 
 
 @dataclass(frozen=True)
@@ -39,15 +48,7 @@ def find_clips(inputs: Sequence[str]) -> list[NewClip]:
 
 
 def modalities_of(clips: Sequence[NewClip]) -> tuple[str, ...]:
-    """Return the modalities of clips by their file name extensions.
-
-    Examples
-    --------
-    >>> modalities_of([NewClip("a.mp3", Path("a.mp3"))])
-    ('audio',)
-    >>> modalities_of([NewClip("a.mp3", Path("a.mp3")), NewClip("b.mp4", Path("b.mp4"))])
-    ('audio', 'video')
-    """
+    """Return the modalities of clips by their file name extensions."""
     suffixes = {clip.path.suffix.lower() for clip in clips if not clip.problem}
     return ("audio",) if suffixes and suffixes <= AUDIO_SUFFIXES else ("audio", "video")
 
@@ -81,17 +82,12 @@ def _media_in(folder: Path) -> list[NewClip]:
 def _listed(path: Path) -> list[NewClip]:
     problems = Problems(path)
     table = collect_table(path, problems)
-    clips = _rows(table, path, problems) if not problems.count else []
     problems.raise_any()
-    return clips
-
-
-def _rows(table: Table, path: Path, problems: Problems) -> list[NewClip]:
     names = table.header
     if "path" not in names:
         line = table.rows[0][0] if table.rows else 0
         problems.add(line, f"the header has no column 'path'; it has {names}")
-        return []
+    problems.raise_any()
     root = path.parent / table.setting("root", ".")
     clips = []
     for line, cells in table.rows[1:]:
@@ -106,4 +102,56 @@ def _rows(table: Table, path: Path, problems: Problems) -> list[NewClip]:
         clips.append(NewClip(name, media, start or 0.0, duration, problem))
     if not clips and not problems.count:
         problems.add(0, "lists no clip")
+    problems.raise_any()
     return clips
+
+
+# --- windows
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of a clip that are read."""
+
+    # (start, duration) in seconds; a duration of None is the rest of the file.
+    stretches: tuple[tuple[float, float | None], ...] = ()
+    notes: tuple[str, ...] = ()  # notes for the user
+    problem: str = ""  # reason why there are no windows
+    length: float = 0.0  # length of the clip in seconds; 0 if unknown
+    passing: bool = False  # True if the problem may not happen again
+
+
+def clip_seconds(clip: NewClip) -> float:
+    """Return the length of a clip in seconds; raise ExtractError if it cannot be read."""
+    length = probe_isolated(clip.path) - clip.start
+    if length <= 0:
+        raise BadMedia(f"{clip.path}: the clip starts at {clip.start:g} s, after its file's end")
+    return length if clip.duration is None else min(length, clip.duration)
+
+
+def short_notes(length: float) -> tuple[str, ...]:
+    """Return a note if a clip of this length in seconds is too short."""
+    return (f"only {length:.2f} s long: too short to tell",) if length < 1.0 else ()
+
+
+def windows_of(clip: NewClip, seconds: float, length: float | None = None) -> Windows:
+    """Return the windows to read: the whole clip, or windows of `seconds` spread over a long one.
+
+    `length` is the length that an earlier call found; None measures the file.
+    """
+    if length is None:
+        try:
+            length = clip_seconds(clip)
+        except ExtractError as error:
+            reason = str(error).removeprefix(f"{clip.path}: ")
+            return Windows(problem=reason, passing=not isinstance(error, BadMedia))
+    if length <= LONG * seconds:
+        notes = short_notes(length)
+        if length > seconds + 1.0:
+            notes = (f"{length:.0f} s long: of its sound the first {seconds:g} s are read",)
+        return Windows(((clip.start, clip.duration),), notes, length=length)
+    count = min(math.ceil(length / seconds), MOST_WINDOWS)
+    starts = clip.start + np.linspace(0.0, length - seconds, count)
+    note = f"{length:.0f} s long: the mean of {count} windows of {seconds:g} s, spread over it"
+    stretches = tuple((round(float(s), 3), seconds) for s in starts)
+    return Windows(stretches, (note,), length=length)

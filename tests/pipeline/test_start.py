@@ -2,7 +2,7 @@
 
 import pytest
 
-from mvemo.pipeline.early import SPINS, let_threads_sleep
+from mvemo.pipeline.start import SPINS, let_threads_sleep
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvemo.cache.failures import failures_by_reason
+from mvemo.cache.storage.files import parts_folder
 from mvemo.extract.store.folders import stamp_of
 from mvemo.manifests import ManifestError, read_manifest
 from mvemo.manifests.files import dump_json, parse_json, write_json
@@ -30,6 +31,8 @@ FINISHED = "finished.json"
 # Largest size of the record and of the manifest. With more clips (about 100,000) the check takes
 # as long as the run that it saves.
 _MOST_BYTES = 1 << 25
+# Parts of the summary that the record keeps.
+_KEPT = ("clips", "features", "failures", "missing", "notes")
 # Packages whose code decides what a run does.
 _PACKAGES = ("cache", "extract", "manifests", "pipeline")
 # Prefixes of environment variables for folders of weights and visible devices.
@@ -78,55 +81,35 @@ class ExtractSummary:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class FinishedRun:
-    """Finished run that left nothing to do."""
-
-    summary: ExtractSummary
-    notes: tuple[str, ...]  # all notes on stderr
-
-
+@dataclass
 class RepeatableRun:
-    """Command of stage one that may have been finished before with the same files.
+    """Command of stage one that may have been finished before with the same files."""
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> work = Path(tempfile.mkdtemp())
-    >>> run = RepeatableRun({}, work / "m.csv", root=None, work=work, out=work / "features.h5")
-    >>> run.recall() is None
-    True
-    """
+    options: Mapping[str, Any]  # options of the command line by name
+    manifest: Path | None  # None for the demo set under `work`
+    root: Path | None  # media root, if it is not the one in the manifest
+    work: Path
+    out: Path
 
-    def __init__(
-        self,
-        options: Mapping[str, Any],  # options of the command line by name
-        manifest: Path | None,  # None for the demo set under `work`
-        *,
-        root: Path | None,  # media root, if it is not the one in the manifest
-        work: Path,
-        out: Path,
-    ) -> None:
-        self._options = options
-        self._manifest = manifest
-        self._root = root
-        self._work = work
-        self._out = out
+    def __post_init__(self) -> None:
         self._key = self._request_key()
 
-    def recall(self) -> FinishedRun | None:
-        """Return the run that finished this command, or None if there may be work left."""
-        path = self._work / FINISHED
+    def recall(self) -> tuple[ExtractSummary, tuple[str, ...]] | None:
+        """Return the summary and the notes of the run that finished this command.
+
+        Returns None if there may be work left.
+        """
+        path = self.work / FINISHED
         try:
             # Rows of an interrupted run are not in the cache yet.
-            if path.stat().st_size > _MOST_BYTES or self._unfinished.exists():
+            if path.stat().st_size > _MOST_BYTES or parts_folder(self.out).exists():
                 return None
             kept = parse_json(path.read_bytes())
             if self._key is None or kept["key"] != self._key:
                 return None
             if any(_stamp(Path(name)) != stamp for name, stamp in kept["files"].items()):
                 return None
-            return FinishedRun(_summary(kept["summary"], self._out, self._work), (*kept["notes"],))
+            return _summary(kept["summary"], self.out, self.work), (*kept["notes"],)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             # No record, another version or damaged: the run decides what to do.
             return None
@@ -135,48 +118,36 @@ class RepeatableRun:
         """Record that this run is finished, unless its inputs have changed since it began."""
         key = self._request_key()
         # The run itself makes the demo set, which changes the key.
-        if key is None or (key != self._key and self._manifest is not None):
+        if key is None or (key != self._key and self.manifest is not None):
             return
-        files = [self._out, self._work / "folds.csv", *_weight_files(settings)]
+        files = [self.out, self.work / "folds.csv", *_weight_files(settings)]
         # The record only saves time: failing to write it is not an error.
         with suppress(OSError):
             write_json(
-                self._work / FINISHED,
+                self.work / FINISHED,
                 {
                     "key": key,
                     "files": {str(path.absolute()): _stamp(path) for path in files},
-                    "summary": {
-                        "clips": summary.clips,
-                        "features": summary.features,
-                        "failures": summary.failures,
-                        "missing": summary.missing,
-                        "notes": summary.notes,
-                    },
+                    "summary": {name: getattr(summary, name) for name in _KEPT},
                     "notes": notes,
                 },
                 durable=False,
             )
 
-    @property
-    def _unfinished(self) -> Path:
-        from mvemo.cache.storage.files import parts_folder
-
-        return parts_folder(self._out)
-
     def _request_key(self) -> str | None:
         """Return a digest of the request and all inputs but weights, or None if one is missing."""
-        path = self._manifest or self._work / "demo" / "manifest.csv"
+        path = self.manifest or self.work / "demo" / "manifest.csv"
         try:
             if path.stat().st_size > _MOST_BYTES:
                 return None
-            listed = read_manifest(path, root=self._root, media=False)
+            listed = read_manifest(path, root=self.root, media=False)
             media = {str(p): _stamp(p) for p in map(listed.media_path, listed.clips)}
         except (OSError, ManifestError):
             return None
-        named = [Path(str(self._options.get(name) or "")) for name in ("profile", "folds")]
+        named = [Path(str(self.options.get(name) or "")) for name in ("profile", "folds")]
         request = {
-            "options": {name: str(value) for name, value in sorted(self._options.items())},
-            "paths": [str(p.absolute()) for p in (path, self._work, self._out)],
+            "options": {name: str(value) for name, value in sorted(self.options.items())},
+            "paths": [str(p.absolute()) for p in (path, self.work, self.out)],
             "files": {str(p): _stamp(p) for p in (path, *named)},
             "variables": {k: v for k, v in os.environ.items() if k.startswith(_VARIABLES)},
             "media": media,
@@ -190,17 +161,13 @@ class RepeatableRun:
 
 def _summary(kept: Mapping[str, Any], out: Path, work: Path) -> ExtractSummary:
     """Return the summary that `RepeatableRun.keep` wrote."""
-    failures = tuple((str(clip), str(stage), str(why)) for clip, stage, why in kept["failures"])
-    missing = tuple((str(clip), str(kind), str(why)) for clip, kind, why in kept["missing"])
+    failures, missing = (
+        tuple((str(clip), str(kind), str(why)) for clip, kind, why in kept[name])
+        for name in ("failures", "missing")
+    )
+    features, notes = (tuple(map(str, kept[name])) for name in ("features", "notes"))
     return ExtractSummary(
-        path=out,
-        clips=int(kept["clips"]),
-        features=tuple(map(str, kept["features"])),
-        failures=failures,
-        missing=missing,
-        notes=tuple(map(str, kept["notes"])),
-        work=work,
-        settled=True,
+        out, int(kept["clips"]), features, failures, missing, notes, work, settled=True
     )
 
 

@@ -10,23 +10,22 @@ from pathlib import Path
 import pytest
 
 from mvemo.manifests import Clip, Manifest, write_manifest
-from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one.finished import FINISHED, ExtractSummary, RepeatableRun
+from mvemo.pipeline.stage_one.summary import FINISHED, ExtractSummary, RepeatableRun
 
 FAILURE = ("b", "decode:audio", "empty")
 OPTIONS = {"profile": "paper", "folds": None, "overrides": ("extract.folds=2",)}
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path):
     """Of a run that starts from a file of weights."""
     (tmp_path / "weights.npz").write_bytes(b"1")
     return load_settings("paper", [f"nets.i3d.weights='{tmp_path / 'weights.npz'}'"])
 
 
 @pytest.fixture
-def summary(tmp_path: Path) -> ExtractSummary:
+def summary(tmp_path):
     """Of two clips, one of which failed, with their files and all that a run writes."""
     for name in ("a.wav", "b.wav", "features.h5"):
         (tmp_path / name).write_bytes(name.encode())
@@ -56,15 +55,11 @@ def repeatable(folder: Path, **options: object) -> RepeatableRun:
     )
 
 
-def test_the_same_command_has_the_same_summary(
-    tmp_path: Path, settings: Settings, summary: ExtractSummary
-) -> None:
+def test_the_same_command_has_the_same_summary(tmp_path, settings, summary):
     assert repeatable(tmp_path).recall() is None
     repeatable(tmp_path).keep(settings, summary, ["as a note"])
     finished = repeatable(tmp_path).recall()
-    assert finished is not None
-    assert finished.summary == summary
-    assert finished.notes == ("as a note",)
+    assert finished == (summary, ("as a note",))
     assert repeatable(tmp_path, overrides=("extract.folds=3",)).recall() is None
 
 
@@ -85,18 +80,14 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
-def test_whatever_changes_is_noticed(
-    change: Callable[[Path], object], tmp_path: Path, settings: Settings, summary: ExtractSummary
-) -> None:
+def test_whatever_changes_is_noticed(change, tmp_path, settings, summary):
     repeatable(tmp_path).keep(settings, summary, [])
     assert repeatable(tmp_path).recall() is not None
     change(tmp_path)
     assert repeatable(tmp_path).recall() is None
 
 
-def test_a_file_in_the_place_of_another_is_noticed(
-    tmp_path: Path, settings: Settings, summary: ExtractSummary
-) -> None:
+def test_a_file_in_the_place_of_another_is_noticed(tmp_path, settings, summary):
     repeatable(tmp_path).keep(settings, summary, [])
     before = (tmp_path / "a.wav").stat()
     (tmp_path / "new").write_bytes(b"A.wav")
@@ -106,26 +97,20 @@ def test_a_file_in_the_place_of_another_is_noticed(
     assert repeatable(tmp_path).recall() is None
 
 
-def test_what_changes_while_a_run_reads_it_is_not_finished(
-    tmp_path: Path, settings: Settings, summary: ExtractSummary
-) -> None:
+def test_what_changes_while_a_run_reads_it_is_not_finished(tmp_path, settings, summary):
     began = repeatable(tmp_path)
     (tmp_path / "a.wav").write_bytes(b"A.wav")
     began.keep(settings, replace(summary), [])
     assert not (tmp_path / FINISHED).exists()
 
 
-def test_other_versions_are_noticed(
-    tmp_path: Path, settings: Settings, summary: ExtractSummary, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_versions_are_noticed(tmp_path, settings, summary, monkeypatch):
     repeatable(tmp_path).keep(settings, summary, [])
-    monkeypatch.setattr("mvemo.pipeline.stage_one.finished.versions", lambda: {"av": "99"})
+    monkeypatch.setattr("mvemo.pipeline.stage_one.summary.versions", lambda: {"av": "99"})
     assert repeatable(tmp_path).recall() is None
 
 
-def test_weights_that_come_later_are_noticed(
-    tmp_path: Path, summary: ExtractSummary, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_come_later_are_noticed(tmp_path, summary, monkeypatch):
     monkeypatch.setenv("MVEMO_HOME", str(tmp_path))
     repeatable(tmp_path).keep(load_settings("paper"), summary, [])
     assert repeatable(tmp_path).recall() is not None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import metadata
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,17 +12,20 @@ from click.testing import CliRunner
 
 from mvemo.extract.pretrained import find_package
 from mvemo.extract.pretrained.store import keep_weights
+from mvemo.extract.training.timing import NetCost
+from mvemo.extract.workers.pool import cores
 from mvemo.pipeline import cli
-from mvemo.pipeline.doctor import checks
-from mvemo.pipeline.doctor.checks import (
+from mvemo.pipeline.doctor import (
     LITTLE_ROOM,
     check_codecs,
     check_folder,
     check_gpu,
+    check_packages,
+    check_speed,
+    check_torch_pair,
     check_weights,
     examine,
 )
-from mvemo.pipeline.doctor.speed import Speed, measure_speed
 from mvemo.pipeline.settings_files import load_settings
 
 REAL_VERSION = metadata.version
@@ -42,15 +45,15 @@ def installed(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
     monkeypatch.setattr(metadata, "version", version)
 
 
-def test_this_installation_is_in_order() -> None:
-    findings, stage_one = checks.check_packages()
+def test_this_installation_is_in_order():
+    findings, stage_one = check_packages()
     assert stage_one
     assert [f.subject for f in findings] == ["mvemo", "stage two", "stage one", "torch pair"]
     assert {f.status for f in findings} == {"ok"}
     assert f"torch {REAL_VERSION('torch')}" in findings[-1].text
 
 
-def test_a_base_install_is_no_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_base_install_is_no_problem(monkeypatch, tmp_path):
     installed(monkeypatch, **{name.replace("-", "_"): None for name in STAGE_ONE})
     findings = list(examine(tmp_path, 100))
     assert [f.status for f in findings] == ["ok", "ok", "note", "ok"]
@@ -58,9 +61,9 @@ def test_a_base_install_is_no_problem(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert findings[3].subject == "work folder"
 
 
-def test_old_and_absent_packages_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_and_absent_packages_are_problems(monkeypatch):
     installed(monkeypatch, numpy="1.20.0", av=None)
-    findings, stage_one = checks.check_packages()
+    findings, stage_one = check_packages()
     texts = {f.subject: f.text for f in findings if f.status == "problem"}
     assert not stage_one
     assert texts == {
@@ -69,51 +72,49 @@ def test_old_and_absent_packages_are_problems(monkeypatch: pytest.MonkeyPatch) -
     }
 
 
-def test_a_package_that_cannot_be_imported_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_cannot_be_imported_is_a_problem(monkeypatch):
     monkeypatch.setitem(sys.modules, "soxr", None)
-    findings, stage_one = checks.check_packages()
+    findings, stage_one = check_packages()
     (broken,) = [f for f in findings if f.status == "problem"]
     assert not stage_one
     assert (broken.subject, broken.cure) == ("soxr", "pip install --force-reinstall soxr")
 
 
-def test_a_torchvision_of_another_torch_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torchvision_of_another_torch_is_a_problem(monkeypatch):
     installed(monkeypatch, torch="2.9.0")
-    found = checks.check_torch_pair()
+    found = check_torch_pair()
     assert found.status == "problem"
     assert "do not fit: torchvision needs torch" in found.text
     assert "same index" in found.cure
 
 
-def test_a_torchvision_without_its_operators_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torchvision_without_its_operators_is_a_problem(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(ops=SimpleNamespace()))
-    found = checks.check_torch_pair()
+    found = check_torch_pair()
     assert found.status == "problem"
     assert "do not fit" in found.text
 
 
-def test_a_folder_is_written_to_and_left_as_it_was(tmp_path: Path) -> None:
+def test_a_folder_is_written_to_and_left_as_it_was(tmp_path):
     found = check_folder("work folder", tmp_path / "not" / "there", "--work FOLDER")
     assert found.status in ("ok", "note")
     assert "GiB free" in found.text
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path):
     (tmp_path / "file").touch()
     found = check_folder("work folder", tmp_path / "file", "--work FOLDER")
     assert (found.status, found.cure) == ("problem", "--work FOLDER")
 
 
-def test_little_room_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_room_is_a_note(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=LITTLE_ROOM - 1))
     found = check_folder("work folder", tmp_path, "--work FOLDER")
     assert (found.status, found.cure) == ("note", "--work FOLDER, on a disk with more room")
 
 
-def test_weights_are_absent_whole_or_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_are_absent_whole_or_damaged(tmp_path, monkeypatch):
     monkeypatch.setenv("MVEMO_HOME", str(tmp_path))
     stored = keep_weights(find_package("musicnn"), {}, "a licence")
     found = {f.subject: f for f in check_weights()}
@@ -126,15 +127,15 @@ def test_weights_are_absent_whole_or_damaged(
     assert "damaged" in damaged.text
 
 
-def test_codecs_that_are_absent_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codecs_that_are_absent_are_named(monkeypatch):
     assert check_codecs().status == "ok"
-    monkeypatch.setattr("mvemo.pipeline.doctor.checks.CODECS", ("h264", "no-such-codec"))
+    monkeypatch.setattr("mvemo.pipeline.doctor.CODECS", ("h264", "no-such-codec"))
     found = check_codecs()
     assert found.status == "note"
     assert "does not read no-such-codec" in found.text
 
 
-def test_a_gpu_that_torch_does_not_find_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_torch_does_not_find_is_a_problem(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert check_gpu().status == "note"
@@ -142,29 +143,22 @@ def test_a_gpu_that_torch_does_not_find_is_a_problem(monkeypatch: pytest.MonkeyP
     assert check_gpu().status == "problem"
 
 
-def test_speed_is_measured_of_each_net_and_of_reading(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_speed_is_measured_on_a_clip_and_extrapolated(monkeypatch, capsys):
     settings = load_settings("demo", ["extract.nets=music2d", "extract.descriptors=mfcc"])
-    speed = measure_speed(settings, seconds=2.0)
-    assert list(speed.nets) == ["music2d"]
-    assert min(speed.reading, speed.nets["music2d"]) > 0
-    assert speed.n_bytes > 4 * 16_000
+    monkeypatch.setattr("mvemo.extract.training.timing.measure_net", lambda *_: NetCost(2.0, 0, 0))
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    one, many = check_speed(settings, 3600, seconds=2.0)
+    found = re.fullmatch(r"a clip of 2 s takes: reading ([\d.]+) s, music2d ([\d.]+) s", one.text)
+    assert found is not None
+    reading, net = map(float, found.groups())
+    assert net > 0
+    hours, room = re.findall(r"about (\d+) h .* ([\d.]+) GiB", many.text)[0]
+    assert int(hours) == pytest.approx(reading / cores() + net, abs=1.1)
+    assert float(room) > 3600 * 4 * 16_000 / 2**30 - 0.1
     assert capsys.readouterr() == ("", "")
 
 
-def test_time_and_room_grow_with_the_clips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mvemo.pipeline.doctor.speed.busy", lambda: False)
-    speed = Speed(30.0, reading=2.0, nets={"musicnn": 1.0, "i3d": 3.0}, n_bytes=2**20, workers=2)
-    one, many = speed.findings(1024)
-    assert one.text == "a clip of 30 s takes: reading 2.0 s, musicnn 1.0 s, i3d 3.0 s"
-    assert many.text.startswith("1024 such clips take about 1 h 25 min")
-    assert "1.0 GiB" in many.text
-
-
-def test_the_command_ends_with_1_where_there_is_a_problem(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_command_ends_with_1_where_there_is_a_problem(monkeypatch, tmp_path):
     arguments = ["doctor", "--no-speed", "--work", str(tmp_path)]
     done = CliRunner().invoke(cli.mvemo, arguments, standalone_mode=False)
     assert done.return_value == 0

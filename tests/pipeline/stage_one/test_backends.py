@@ -1,4 +1,4 @@
-"""Stage one by workers of a Dask scheduler: one is killed half way, and nothing is lost."""
+"""Backends of stage one: worker processes, and workers of Dask, one of which is killed."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from spread_samples import Sounds, digest, extract, make_sounds
+from spread_samples import digest, extract
 
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.errors import TrainingDiverged
+from mvemo.extract.settings import RunSettings
+from mvemo.extract.workers import pool
+from mvemo.extract.workers.pool import cores, run_calls
+from mvemo.extract.workers.process import Call
 from mvemo.pipeline.errors import BadOption, TaskFailed
-from mvemo.pipeline.stage_one import cluster, spread
-from mvemo.pipeline.stage_one.tasks import Finished, Task, batch_sizes
+from mvemo.pipeline.stage_one import backends
+from mvemo.pipeline.stage_one.backends import Execution, early_processes, thread_variables
+from mvemo.pipeline.stage_one.tasks import Finished, SpreadRun, Task, batch_sizes
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: mvemo[dask]")
 
 
 @pytest.fixture(scope="module")
-def sounds(tmp_path_factory: pytest.TempPathFactory) -> Sounds:
-    return make_sounds(tmp_path_factory.mktemp("sounds"))
-
-
-@pytest.fixture(scope="module")
-def scheduler() -> Iterator[str]:
+def scheduler():
     """Address of a scheduler without workers, in this process."""
     with distributed.LocalCluster(
         n_workers=0, host="127.0.0.1", protocol="tcp://", dashboard_address=None
@@ -40,9 +40,7 @@ def scheduler() -> Iterator[str]:
 
 
 @pytest.fixture
-def workers(
-    scheduler: str, tmp_path: Path
-) -> Iterator[Callable[[int], list[subprocess.Popen[bytes]]]]:
+def workers(scheduler, tmp_path):
     """Starts worker processes, and ends those that are left."""
     started: list[subprocess.Popen[bytes]] = []
 
@@ -63,26 +61,19 @@ def workers(
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_costs_nothing(
-    sounds: Sounds,
-    scheduler: str,
-    workers: Callable[[int], list[subprocess.Popen[bytes]]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_killed_worker_costs_nothing(sounds, scheduler, workers, tmp_path, monkeypatch, capsys):
     first, _ = workers(2)
-    real = spread.SpreadRun._take_up
+    real = SpreadRun._take_up
     taken: list[tuple[str, ...]] = []
 
-    def take_up(run: spread.SpreadRun, task: Task, finished: Finished) -> None:
+    def take_up(run: SpreadRun, task: Task, finished: Finished) -> None:
         taken.append(finished.clip_ids)
         if len(taken) == 2:
             os.kill(first.pid, signal.SIGKILL)
             first.wait()
         real(run, task, finished)
 
-    monkeypatch.setattr(spread.SpreadRun, "_take_up", take_up)
+    monkeypatch.setattr(SpreadRun, "_take_up", take_up)
     options = ("--backend", "dask", "--scheduler", scheduler)
     # A clip a task, or two.
     one_each = ("--set", "extract.embed_batch=1")
@@ -110,14 +101,8 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> str:
     return error.strip().splitlines()[-1]
 
 
-def test_a_scheduler_that_is_not_there_or_has_no_workers_is_one_line(
-    sounds: Sounds,
-    scheduler: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.3)
+def test_a_scheduler_that_cannot_work_is_one_line(sounds, scheduler, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(backends, "CONNECT_SECONDS", 0.3)
     for address, said in (
         ("tcp://127.0.0.1:9", "--scheduler tcp://127.0.0.1:9: no Dask scheduler answers there"),
         ("nowhere", "no Dask scheduler answers there"),
@@ -140,24 +125,20 @@ def test_a_scheduler_that_is_not_there_or_has_no_workers_is_one_line(
 
 
 def results_of(client: Any, address: str, n_tasks: int) -> list[Any]:
-    """What comes of tasks that are numbers."""
-    numbers: Any = range(n_tasks)
-    return [value for _, value in cluster._results(client, address, numbers, numbers)]
+    """Results of tasks that are numbers."""
+    tasks: Any = range(n_tasks)
+    return [result for _, result in backends._results(client, address, tasks)]
 
 
-def test_a_single_worker_does_the_tasks(
-    scheduler: str,
-    workers: Callable[[int], list[subprocess.Popen[bytes]]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_single_worker_does_the_tasks(scheduler, workers, monkeypatch):
     (worker,) = workers(1)
-    monkeypatch.setattr(cluster, "do_packed", lambda index, packed: (index, os.getpid()))
-    with cluster.connected(scheduler) as client:
+    monkeypatch.setattr(backends, "do_packed", lambda packed: os.getpid())
+    with backends.connected(scheduler) as client:
         assert results_of(client, scheduler, 3) == 3 * [worker.pid]
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_ends_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_that_ends_is_one_line(tmp_path, monkeypatch):
     stated = tmp_path / "scheduler.json"
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
     command += ["--port", "0", "--no-dashboard", "--scheduler-file", str(stated)]
@@ -166,13 +147,12 @@ def test_a_scheduler_that_ends_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     command += ["--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", str(stated)]
     worker = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=tmp_path)
 
-    def kill_scheduler(index: int, packed: bytes) -> tuple[int, None]:
+    def kill_scheduler(packed: bytes) -> None:
         os.kill(pid, signal.SIGKILL)
         time.sleep(1000)
-        return index, None
 
     pid = process.pid
-    monkeypatch.setattr(cluster, "do_packed", kill_scheduler)
+    monkeypatch.setattr(backends, "do_packed", kill_scheduler)
     try:
         with distributed.Client(scheduler_file=str(stated), set_as_default=False) as client:
             client.wait_for_workers(1)
@@ -195,14 +175,14 @@ class FakeClient:
         return self.answers.get(argument, self.answers["folder"])
 
 
-def test_workers_that_could_not_do_the_work_are_refused() -> None:
-    ours = cluster.versions()["mvemo"]
+def test_workers_that_could_not_do_the_work_are_refused():
+    ours = backends.versions()["mvemo"]
     good = {
         "mvemo": {"tcp://a:1": ours},
         "torch": {"tcp://a:1": "1"},
         "folder": {"tcp://a:1": True},
     }
-    assert cluster.check_workers(FakeClient(**good), "x", [Path("/shared")]) == 1
+    assert backends.check_workers(FakeClient(**good), "x", [Path("/shared")]) == 1
     missing = ModuleNotFoundError("No package metadata was found for mvemo")
     for change, said in (
         ({"mvemo": {"tcp://b:2": missing}}, "tcp://b:2: this worker has no mvemo"),
@@ -214,35 +194,33 @@ def test_workers_that_could_not_do_the_work_are_refused() -> None:
         ({"folder": {"tcp://a:1": False}}, "tcp://a:1: this worker does not see /shared"),
     ):
         with pytest.raises(BadOption, match=said):
-            cluster.check_workers(FakeClient(**{**good, **change}), "x", [Path("/shared")])
+            backends.check_workers(FakeClient(**{**good, **change}), "x", [Path("/shared")])
 
 
-def test_a_task_that_fails_is_given_out_again_but_not_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_task_that_fails_is_given_out_again_but_not_for_ever(monkeypatch):
     attempts: list[list[int]] = []
     done = Finished((), (), ())
 
     def results(
-        client: Any, address: str, given: Sequence[Any], indices: Sequence[int]
-    ) -> Iterator[tuple[int, Finished | Exception]]:
-        attempts.append(list(indices))
-        for index in indices:
+        client: Any, address: str, given: Sequence[Any]
+    ) -> Iterator[tuple[Any, Finished | Exception]]:
+        attempts.append([int(task.label[-1]) for task in given])
+        for task, index in zip(given, attempts[-1], strict=True):
             # The first succeeds, the second at its second attempt, the third never, and of the
             # last no attempt would make another end.
             good = index == 0 or (index == 1 and len(attempts) > 1)
             bad = TrainingDiverged("diverged", "wait") if index == 3 else OSError("no handle")
-            yield index, done if good else bad
+            yield task, done if good else bad
 
     @contextmanager
     def connected(address: str) -> Iterator[None]:
         yield None
 
-    monkeypatch.setattr(cluster, "_results", results)
-    monkeypatch.setattr(cluster, "connected", connected)
-    monkeypatch.setattr(cluster, "check_workers", lambda *_: 1)
+    monkeypatch.setattr(backends, "_results", results)
+    monkeypatch.setattr(backends, "connected", connected)
+    monkeypatch.setattr(backends, "check_workers", lambda *_: 1)
     names: list[Any] = [SimpleNamespace(label=f"task {i}") for i in range(4)]
-    with cluster.cluster_backend("tcp://x:1", []) as backend:
+    with backends.dask_backend("tcp://x:1", []) as backend:
         ends = {task.label: result for task, result in backend.do(names, lambda text: None)}
     assert attempts == [[0, 1, 2, 3], [1, 2], [2]]
     kinds = {label: type(result).__name__ for label, result in ends.items()}
@@ -252,3 +230,84 @@ def test_a_task_that_fails_is_given_out_again_but_not_for_ever(
         "task 2": "OSError",
         "task 3": "TrainingDiverged",
     }
+
+
+# --- processes on this machine
+
+
+def waiting_for(jobs: int) -> list[int]:
+    """Ids of the processes that wait for the tasks of so many jobs."""
+    return [w.pid for w in pool._idle if w.environment == thread_variables(jobs)]
+
+
+def test_tasks_find_processes_that_have_imported_what_they_need(monkeypatch):
+    # A module that no worker has imported already, and that is imported fast.
+    monkeypatch.setattr(backends, "TASKS", "colorsys")
+    imported = Call("builtins:eval", ("'colorsys' in __import__('sys').modules",))
+    # Two processes at most, as few machines have one core.
+    with early_processes(2):
+        waiting = waiting_for(2)
+        assert 1 <= len(waiting) <= 2
+        calls = [Call("os:getpid", ()), imported]
+        (pid, found) = run_calls(calls, environments=[thread_variables(2)])
+        assert pid.result() in waiting
+        assert found.result()
+        assert len(waiting_for(2)) == len(waiting) - 1
+    assert not waiting_for(2)
+
+
+def test_a_process_counts_its_own_cores_alone():
+    (counted,) = run_calls(
+        [Call("mvemo.extract.workers.pool:cores", ())],
+        environments=[thread_variables(cores())],
+    )
+    assert counted.result() == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, ("8", "8", "8")),
+        ({"OMP_NUM_THREADS": "1"}, ("1", "1", "1")),
+        ({"OMP_NUM_THREADS": "32"}, ("8", "8", "8")),
+        ({"OMP_NUM_THREADS": "4,2", "MKL_NUM_THREADS": "2"}, ("4", "4", "2")),
+        ({"OMP_NUM_THREADS": "many"}, ("8", "8", "8")),
+    ],
+)
+def test_a_process_has_no_more_threads_than_the_user_set(monkeypatch, variables, expected):
+    monkeypatch.setattr(backends, "cores", lambda: 16)
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    given = thread_variables(2)
+    assert tuple(given[name] for name in names) == expected
+    assert given["LOKY_MAX_CPU_COUNT"] == "8"
+
+
+def test_one_job_has_no_process_of_its_own():
+    with early_processes(1):
+        assert not waiting_for(1)
+
+
+def test_they_end_with_a_command_that_is_refused():
+    with pytest.raises(ValueError, match="refused"), early_processes(2):
+        raise ValueError("refused")
+    assert not waiting_for(2)
+
+
+@pytest.mark.parametrize(
+    ("execution", "words"),
+    [
+        (Execution(), "on the processor ("),
+        # More than there are cores: a thread each.
+        (
+            Execution(jobs=4096),
+            "in up to 4096 processes, each on the processor (1 thread),",
+        ),
+        (Execution(scheduler="tcp://head:8786"), "on the workers of tcp://head:8786"),
+    ],
+)
+def test_the_device_is_described(execution, words):
+    assert words in execution.place(RunSettings(device="cpu", precision="float32"))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from spread_samples import SPREAD, Sounds, extract, make_sounds
+from spread_samples import SPREAD, Sounds, extract
 
 from mvemo.cache import CacheError, CacheWriter, open_cache
 from mvemo.extract.errors import ExtractError, TrainingDiverged, WorkerDied
@@ -19,28 +19,16 @@ from mvemo.pipeline.clips.clip_tables import clip_table
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import TaskFailed
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one import ahead, tasks
-from mvemo.pipeline.stage_one.spread import (
-    SpreadRun,
-    _reason,
-    job_environments,
-    visible_gpus,
-)
-from mvemo.pipeline.stage_one.tasks import Backend, Finished, Task, TaskSettings
-
-
-@pytest.fixture(scope="module")
-def sounds(tmp_path_factory: pytest.TempPathFactory) -> Sounds:
-    made = make_sounds(tmp_path_factory.mktemp("sounds"))
-    # One worker decodes all, two train.
-    more = ["--nets", "music1d", "--set", "extract.descriptors=[]"]
-    return replace(made, trained=[*made.trained, *more])
+from mvemo.pipeline.stage_one import backends, tasks
+from mvemo.pipeline.stage_one.backends import Backend, Note, job_environments, visible_gpus
+from mvemo.pipeline.stage_one.tasks import Finished, SpreadRun, Task, TaskSettings, _reason
 
 
 @pytest.mark.slow
-def test_two_processes_that_were_ended_go_on_and_write_what_one_does(
-    sounds: Sounds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_that_were_ended_go_on_and_write_what_one_does(sounds, tmp_path, monkeypatch):
+    # One worker decodes all, two train.
+    more = ["--nets", "music1d", "--set", "extract.descriptors=[]"]
+    sounds = replace(sounds, trained=[*sounds.trained, *more])
     work = tmp_path / "two"
     taken: list[Finished] = []
     started: list[Worker] = []
@@ -92,7 +80,7 @@ def spread(
     manifest = read_manifest(sounds.manifest)
 
     def backend(
-        given: Sequence[Task], note: tasks.Note
+        given: Sequence[Task], note: Note
     ) -> Iterator[tuple[Task, Finished | BaseException]]:
         for task in reversed(given):
             assert isinstance(task, tasks.ClipTask)
@@ -105,9 +93,7 @@ def spread(
         return run
 
 
-def test_a_task_that_fails_is_named_and_all_others_are_kept(
-    sounds: Sounds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_that_fails_is_named_and_all_others_are_kept(sounds, tmp_path, monkeypatch):
     died = WorkerDied("the process that read it was killed (SIGKILL), perhaps for want of memory")
 
     def fail(task: tasks.ClipTask) -> BaseException | None:
@@ -130,12 +116,7 @@ def test_a_task_that_fails_is_named_and_all_others_are_kept(
         assert [f.clip_id for f in cache.failures] == ["bad"]
 
 
-def test_the_bar_moves_within_a_task_and_counts_clips_that_failed(
-    sounds: Sounds,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_bar_moves_within_a_task_and_counts_failures(sounds, tmp_path, monkeypatch, capsys):
     moved: list[float] = []
     monkeypatch.setattr(Progress, "ahead", lambda bar, steps, note="": moved.append(steps))
     spread(sounds, tmp_path, lambda task: None, monkeypatch)
@@ -145,12 +126,10 @@ def test_the_bar_moves_within_a_task_and_counts_clips_that_failed(
     assert capsys.readouterr().err == "clips: 11 done, 1 failed\n"
 
 
-def test_rows_that_a_task_says_it_wrote_must_be_there(
-    sounds: Sounds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_that_a_task_says_it_wrote_must_be_there(sounds, tmp_path, monkeypatch):
     real = tasks.do_task
 
-    def lose(task: Task, note: tasks.Note) -> Finished:
+    def lose(task: Task, note: Note) -> Finished:
         return replace(real(task, note), shards=())
 
     monkeypatch.setattr(tasks, "do_task", lose)
@@ -158,8 +137,8 @@ def test_rows_that_a_task_says_it_wrote_must_be_there(
         spread(sounds, tmp_path, lambda task: None, monkeypatch)
 
 
-def test_processes_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "cores", lambda: 16)
+def test_processes_share_cores_and_gpus(monkeypatch):
+    monkeypatch.setattr(backends, "cores", lambda: 16)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     environments = job_environments(4, RunSettings(device="cpu"))
     assert [e["OMP_NUM_THREADS"] for e in environments] == ["4"] * 4
@@ -175,9 +154,9 @@ def test_processes_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None
     assert visible_gpus() == ["0", "1", "2"]
 
 
-def test_one_net_that_diverges_leaves_the_others(sounds: Sounds, tmp_path: Path) -> None:
+def test_one_net_that_diverges_leaves_the_others(sounds, tmp_path):
     def backend(
-        given: Sequence[Task], note: tasks.Note
+        given: Sequence[Task], note: Note
     ) -> Iterator[tuple[Task, Finished | BaseException]]:
         for task in given:
             if task.label == "c3d@fold1":
@@ -194,9 +173,9 @@ def test_one_net_that_diverges_leaves_the_others(sounds: Sounds, tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", [CacheError, ExtractError, TaskFailed])
-def test_errors_of_ours_say_all_themselves(kind: type[Exception]) -> None:
+def test_errors_of_ours_say_all_themselves(kind):
     assert _reason(kind("f.h5: no room:\n make some")) == "f.h5: no room: make some"
 
 
-def test_of_others_the_kind_is_told() -> None:
+def test_of_others_the_kind_is_told():
     assert _reason(KeyError("x")) == "KeyError: 'x'"

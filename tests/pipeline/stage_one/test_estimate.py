@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from spread_samples import Sounds, extract, make_sounds
+from spread_samples import extract
 
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import RunSettings
 from mvemo.extract.training import timing
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one import estimates
-from mvemo.pipeline.stage_one.ahead import threads_of
-
-
-@pytest.fixture(scope="module")
-def sounds(tmp_path_factory: pytest.TempPathFactory) -> Sounds:
-    return make_sounds(tmp_path_factory.mktemp("sounds"))
+from mvemo.pipeline.stage_one import estimate
+from mvemo.pipeline.stage_one.backends import threads_of
+from mvemo.pipeline.stage_one.timing import ReadingForecast, n_windows
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -27,9 +22,7 @@ def rows(text: str) -> dict[str, list[str]]:
     return {cells[0]: cells[1:5] for cells in lines if cells and cells[0] in ("music1d", "rnn")}
 
 
-def test_a_plan_says_what_the_run_then_does(
-    sounds: Sounds, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plan_says_what_the_run_then_does(sounds, tmp_path, capsys):
     work = tmp_path / "work"
     assert extract(sounds, "trained", work, "--plan") == 0
     fresh = capsys.readouterr().out
@@ -68,15 +61,10 @@ def test_a_plan_says_what_the_run_then_does(
     }
 
 
-def test_a_long_run_on_a_processor_is_told_before_it(
-    sounds: Sounds,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(estimates, "LONG", 0.0)
+def test_a_long_run_on_a_processor_is_told_before_it(sounds, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(estimate, "LONG", 0.0)
     monkeypatch.setattr(
-        estimates,
+        estimate,
         "measure_net",
         lambda *_, **__: timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0),
     )
@@ -95,23 +83,16 @@ def test_a_long_run_on_a_processor_is_told_before_it(
     # Two nets of two folds are trained; eleven clips pass through one frozen net.
     [("trained", 3, 3), ("trained", 8, 4), ("frozen", 64, 11)],
 )
-def test_processes_share_the_time(
-    sounds: Sounds,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    kind: str,
-    jobs: int,
-    n_processes: int,
-) -> None:
+def test_processes_share_the_time(sounds, tmp_path, capsys, monkeypatch, kind, jobs, n_processes):
     asked = []
 
     def cost(*_: object, threads: int) -> timing.NetCost:
         asked.append(threads)
         return timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0)
 
-    monkeypatch.setattr(estimates, "measure_net", cost)
-    monkeypatch.setattr(estimates, "duration_text", "{:.3f}".format)
+    monkeypatch.setattr(estimate, "measure_net", cost)
+    monkeypatch.setattr(estimate.timing, "forecast_reading", lambda *_: ReadingForecast(0, 0))
+    monkeypatch.setattr("mvemo.pipeline.console.progress.duration_text", "{:.3f}".format)
 
     def seconds(*jobs: object) -> float:
         assert extract(sounds, kind, tmp_path / "w", "--plan", *jobs) == 0
@@ -124,21 +105,19 @@ def test_processes_share_the_time(
     assert set(asked) == {0, threads_of(jobs)}
 
 
-def test_a_plan_is_of_the_whole_run(
-    sounds: Sounds, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plan_is_of_the_whole_run(sounds, tmp_path, capsys):
     assert extract(sounds, "frozen", tmp_path / "w", "--plan", "--shard", "1/2") == 2
     assert "--plan: is of the whole run; leave --shard out" in capsys.readouterr().err
 
 
-def test_a_short_clip_takes_a_part_of_a_window() -> None:
+def test_a_short_clip_takes_a_part_of_a_window():
     nets = load_settings("pretrained").nets
-    full = estimates._n_windows(nets["musicnn"], 10_000.0, None)
-    half = estimates._n_windows(nets["musicnn"], 30.0, None)
-    assert (half / full, estimates._n_windows(nets["musicnn"], 60.0, 6.0) / full) == (0.5, 0.1)
+    full = n_windows(nets["musicnn"], 10_000.0)
+    half = n_windows(nets["musicnn"], 30.0)
+    assert (half / full, n_windows(nets["musicnn"], 60.0, 6.0) / full) == (0.5, 0.1)
 
 
-def test_bytes_of_a_net_are_those_of_its_tensors() -> None:
+def test_bytes_of_a_net_are_those_of_its_tensors():
     plan = load_settings("demo").nets["c3d"]
     cost = timing.measure_net(plan, RunSettings(device="cpu"))
     net = build_net("c3d", 2, width=plan.width, **plan.options)

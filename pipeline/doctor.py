@@ -1,7 +1,8 @@
-"""Checks of ``mvemo doctor``: packages, folders, codecs, GPU and fetched weights."""
+"""Checks of ``mvemo doctor``: packages, folders, codecs, GPU, fetched weights and speed."""
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import tempfile
@@ -9,13 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import h5py
 import numpy as np
 from packaging.requirements import Requirement
 
+from mvemo.extract.workers.pool import cores
 from mvemo.pipeline.work_folder import measure_work
+
+if TYPE_CHECKING:
+    from mvemo.pipeline.settings import Settings
 
 Status = Literal["ok", "note", "problem"]
 
@@ -25,6 +30,8 @@ INSTALL_STAGE_ONE = "in mvemo's folder: pip install '.[extract]'"
 _MODULES = {"opencv-python-headless": "cv2"}
 # With fewer free bytes than this, a run of a hundred clips may fill the disk.
 LITTLE_ROOM = 2 * 2**30
+# Size of the clip that is generated to measure the speed, in pixels.
+HEIGHT, WIDTH = 256, 456
 # Codecs of common music and music video files.
 CODECS = (
     *("h264", "hevc", "vp8", "vp9", "av1", "mpeg4"),
@@ -34,13 +41,7 @@ CODECS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check, on one line.
-
-    Examples
-    --------
-    >>> print(Finding("note", "GPU", "none", "--profile pretrained needs none").line())
-    note     GPU: none -> --profile pretrained needs none
-    """
+    """Result of one check, on one line."""
 
     # ``note``: something optional is absent; ``problem``: something needed is absent or broken.
     status: Status
@@ -72,10 +73,9 @@ def examine(work: Path, n_clips: int, *, measure: bool = True) -> Iterator[Findi
     yield check_gpu()
     yield from check_weights()
     if measure:
-        from mvemo.pipeline.doctor.speed import measure_speed
         from mvemo.pipeline.settings_files import load_settings
 
-        yield from measure_speed(load_settings("pretrained")).findings(n_clips)
+        yield from check_speed(load_settings("pretrained"), n_clips)
 
 
 # --- packages
@@ -211,7 +211,14 @@ def check_codecs() -> Finding:
     """Check that PyAV decodes the common codecs."""
     import av
 
-    absent = [name for name in CODECS if not _decodes(name)]
+    def decodes(name: str) -> bool:
+        try:
+            av.codec.Codec(name, "r")
+        except ValueError:
+            return False
+        return True
+
+    absent = [name for name in CODECS if not decodes(name)]
     known = ", ".join(name for name in CODECS if name not in absent)
     if not absent:
         return Finding("ok", "codecs", f"av {av.__version__} reads {known}")
@@ -221,16 +228,6 @@ def check_codecs() -> Finding:
         f"av {av.__version__} does not read {', '.join(absent)}: such clips will fail",
         "pip install --force-reinstall --only-binary av av",
     )
-
-
-def _decodes(name: str) -> bool:
-    from av.codec import Codec
-
-    try:
-        Codec(name, "r")
-    except ValueError:
-        return False
-    return True
 
 
 def check_gpu() -> Finding:
@@ -269,3 +266,59 @@ def check_weights() -> list[Finding]:
             text = f"SHA-256 {stored.sha256[:16]}, licence {stored.licence}"
             findings.append(Finding("ok", subject, text))
     return findings
+
+
+# --- speed
+
+
+def check_speed(settings: Settings, n_clips: int, seconds: float = 30.0) -> Iterator[Finding]:
+    """Measure the time and the room that a generated clip takes, and extrapolate.
+
+    The nets have random weights, which does not change the time.
+    """
+    from mvemo.extract.training.timing import measure_net
+    from mvemo.manifests import Clip, Manifest
+    from mvemo.pipeline.console.progress import duration_text
+    from mvemo.pipeline.stage_one.timing import forecast_reading, n_windows
+
+    plans = [settings.nets[name] for name in settings.extract.nets]
+    with tempfile.TemporaryDirectory(prefix="mvemo-doctor-") as temp:
+        _write_clip(Path(temp) / "clip.mp4", seconds)
+        clip = Clip("clip", "clip.mp4", (), "clip")
+        manifest = Manifest("doctor", "multilabel", (), (clip,), Path(temp))
+        reading = forecast_reading(manifest, settings, plans, {"clip": 1.0})
+    run = settings.extract.run
+    times = {p.name: measure_net(p, run).seconds * n_windows(p, seconds) for p in plans}
+    nets = ", ".join(f"{name} {taken:.1f} s" for name, taken in times.items())
+    text = f"a clip of {seconds:.0f} s takes: reading {reading.seconds:.1f} s, {nets}"
+    if _busy():
+        text += "; the machine is busy with other work, so less where it is not"
+    yield Finding("ok", "speed", text)
+    each = reading.seconds / cores() + sum(times.values())
+    yield Finding(
+        "ok",
+        "time",
+        f"{n_clips} such clips take about {duration_text(n_clips * each)} by --profile "
+        f"pretrained, and {n_clips * reading.n_bytes / 2**30:.1f} GiB in the working folder",
+    )
+
+
+def _write_clip(path: Path, seconds: float) -> None:
+    """Write a moving random pattern with noise: quick to make, and as hard to decode as a film."""
+    from mvemo.manifests.demo.media import FPS, SR, video_codec, write_clip
+
+    rng = np.random.default_rng(0)
+    n_frames = round(seconds * FPS)
+    picture = rng.integers(0, 256, (HEIGHT // 16, WIDTH // 8, 3), dtype=np.uint8)
+    picture = picture.repeat(16, axis=0).repeat(8, axis=1)
+    frames = np.stack([np.roll(picture, 3 * i, axis=1) for i in range(n_frames)])
+    sound = rng.normal(0.0, 0.1, (2, round(seconds * SR))).astype(np.float32)
+    write_clip(path, frames, np.ones(n_frames, dtype=np.bool_), sound, video_codec())
+
+
+def _busy() -> bool:
+    """Return True if other programs use the cores, too; False if the system does not tell."""
+    try:
+        return os.getloadavg()[0] > 1.5 * cores()
+    except (AttributeError, OSError):
+        return False

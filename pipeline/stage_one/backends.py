@@ -1,0 +1,374 @@
+"""Division of the work of stage one, and backends that run its tasks.
+
+Tasks run in this process, in worker processes on this machine, or on the workers of a Dask
+scheduler. Importing torch takes seconds. Worker processes import it while the command imports it,
+reads its settings and plans, so this module must not import any of that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pickle
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mvemo.extract.errors import TrainingDiverged
+from mvemo.extract.workers.pool import cores, run_calls, start_workers, stop_workers
+from mvemo.extract.workers.process import Call
+from mvemo.manifests.files import shown
+from mvemo.pipeline.console.messages import tell, tell_note
+from mvemo.pipeline.errors import BadOption, ClipFailed, TaskFailed
+from mvemo.pipeline.provenance import versions
+
+if TYPE_CHECKING:
+    from mvemo.extract.settings import NetSettings, RunSettings
+    from mvemo.manifests import Manifest
+    from mvemo.pipeline.stage_one.tasks import Result, Task
+
+TASKS = "mvemo.pipeline.stage_one.tasks"
+# Name of a net, and fold; None for a net that is trained once (``shared`` and ``holdout``).
+Training = tuple[str, "int | None"]
+# Called with the state of a training, or with a number of further clips done.
+Note = Callable[[str | float], object]
+# Seconds to find a Dask scheduler, and then its workers.
+CONNECT_SECONDS = 10.0
+# Number of attempts at each task on Dask.
+ATTEMPTS = 3
+# Errors that another attempt would repeat.
+_FINAL = (TrainingDiverged, ClipFailed)
+# Address with an optional protocol of Dask; the default is tcp.
+_ADDRESS = re.compile(r"(?:(?:tcp|tls|ucx|ws|wss)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})")
+
+
+# --- division of the work
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several parts of a run, each a separate job of a batch system.
+
+    The manifest and the settings determine the clips and the nets of a shard.
+    """
+
+    number: int  # from 1
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            last = max(self.count, 1)
+            raise BadOption(f"--shard {self}: shards are 1/{last} to {last}/{last}")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Return the shard that a text as ``2/8`` names."""
+        number, slash, count = text.partition("/")
+        if not (slash and number.strip().isdecimal() and count.strip().isdecimal()):
+            raise BadOption(f"--shard {text!r}: write it as i/n, the first of eight as 1/8")
+        return cls(int(number), int(count))
+
+    def has_clip(self, clip_id: str) -> bool:
+        """Return True if a clip belongs to this shard; only its id decides, not the other clips."""
+        digest = hashlib.sha256(clip_id.encode()).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
+
+    def trainings(self, trainings: Sequence[Training]) -> list[Training]:
+        """Return the trainings of this shard; the folds of one net go to many shards."""
+        return list(trainings[self.number - 1 :: self.count])
+
+    def rows(self, manifest: Manifest) -> list[int]:
+        """Return the manifest rows of this shard's clips."""
+        return [row for row, clip_id in enumerate(manifest.clip_ids) if self.has_clip(clip_id)]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Options of a run of stage one that do not change its result."""
+
+    force: bool = False  # replace a cache of other clips
+    shard: Shard | None = None  # do only this part
+    jobs: int = 1  # number of processes on this machine that share clips, or nets and folds
+    fetch: bool = True  # fetch missing public weights that the settings ask for
+    scheduler: str = ""  # address of a Dask scheduler whose workers do all the work
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise BadOption(f"--jobs {self.jobs}: it must be 1 or more")
+        if self.shard and self.jobs > 1:
+            raise BadOption(
+                f"--shard {self.shard} with --jobs {self.jobs}: a shard is done by one process: "
+                "make more shards"
+            )
+        if self.scheduler and (self.shard or self.jobs > 1):
+            raise BadOption(
+                f"--scheduler {self.scheduler} with --shard or --jobs: the scheduler's workers do "
+                "all of it"
+            )
+
+    def place(self, run: RunSettings) -> str:
+        """Return the phrase for the device that follows "nets run"."""
+        if self.scheduler:
+            return f"on the workers of {self.scheduler}"
+        from mvemo.extract.training.devices import describe_device, pick_device
+
+        where = describe_device(pick_device(run.device), run.precision, threads_of(self.jobs))
+        processes = f"in up to {self.jobs} processes, each " if self.jobs > 1 else ""
+        return f"{processes}on {where}"
+
+
+def trainings_of(
+    plans: Sequence[NetSettings], run: RunSettings, folds: Iterable[int]
+) -> list[Training]:
+    """Return (net, fold) of every net that a protocol trains; ``frozen`` trains none."""
+    if run.protocol == "frozen":
+        return []
+    crossfit = run.protocol == "crossfit"
+    per_net: list[int | None] = [*sorted({int(fold) for fold in folds})] if crossfit else [None]
+    return [(plan.name, fold) for plan in plans for fold in per_net]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Function that runs tasks: in worker processes or on Dask."""
+
+    # Yields tasks with their results in the order in which they finish; calls the `Note`.
+    do: Callable[[Sequence[Task], Note], Iterator[tuple[Task, Result]]]
+    processes: int  # number of concurrent tasks
+
+
+# --- processes on this machine
+
+
+def thread_variables(jobs: int) -> dict[str, str]:
+    """Return the variables that give each of `jobs` processes its share of the cores as threads.
+
+    A smaller number of threads that the user has set is kept. LOKY_MAX_CPU_COUNT is what `cores`
+    returns in the process, which limits the threads of decoders.
+    """
+    share = max(cores() // jobs, 1)
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    threads = {name: str(min(share, _threads_set(name) or share)) for name in names}
+    return {**threads, "LOKY_MAX_CPU_COUNT": str(share)}
+
+
+def threads_of(jobs: int) -> int:
+    """Return the threads of torch in each of `jobs` processes; 0 means those of this process."""
+    return int(thread_variables(jobs)["OMP_NUM_THREADS"]) if jobs > 1 else 0
+
+
+def _threads_set(name: str) -> int:
+    """Return the threads that the environment sets for a library or for OpenMP, or 0."""
+    # OpenMP allows a list with one number for each nesting level.
+    value = os.environ.get(name, os.environ.get("OMP_NUM_THREADS", "")).partition(",")[0].strip()
+    return int(value) if value.isdecimal() else 0
+
+
+@contextmanager
+def early_processes(jobs: int) -> Iterator[None]:
+    """Start the processes of several jobs before their tasks are known; stop the unused ones."""
+    if jobs == 1:
+        yield
+        return
+    variables = thread_variables(jobs)
+    # There may be more jobs than cores.
+    start_workers(min(jobs, cores()), TASKS, variables)
+    try:
+        yield
+    finally:
+        stop_workers(variables)
+
+
+def job_environments(jobs: int, run: RunSettings) -> list[dict[str, str]]:
+    """Return the environment variables of each process: its number of threads and its GPU."""
+    from mvemo.extract.training.devices import pick_device
+
+    environments = [thread_variables(jobs) for _ in range(jobs)]
+    if pick_device(run.device).type == "cuda":
+        gpus = visible_gpus()
+        for i, environment in enumerate(environments):
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[i % len(gpus)]
+    return environments
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if named:
+        return [name.strip() for name in named.split(",")][: torch.cuda.device_count()]
+    return [str(i) for i in range(torch.cuda.device_count())]
+
+
+def local_backend(run: RunSettings, jobs: int) -> Backend:
+    """Return a backend of `jobs` processes on this machine."""
+
+    def do(tasks: Sequence[Task], note: Note) -> Iterator[tuple[Task, Result]]:
+        calls = [Call(f"{TASKS}:do_task", (task,), parts=True) for task in tasks]
+        for outcome in run_calls(calls, environments=job_environments(jobs, run)):
+            if not outcome.last:
+                note(outcome.value)
+            else:
+                yield tasks[outcome.index], outcome.error or outcome.value
+
+    return Backend(do, jobs)
+
+
+# --- workers of a Dask scheduler
+
+
+@contextmanager
+def dask_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
+    """Yield a backend of the workers of a scheduler, at an address as ``tcp://host:8786``.
+
+    A task whose worker dies goes to another worker; a task that fails is tried again. Raises
+    `BadOption` like `connected` and `check_workers`.
+    """
+    with connected(address) as client:
+        n_workers = check_workers(client, address, folders)
+        tell(f"{n_workers} worker{'s' * (n_workers != 1)} of {address}")
+
+        def do(tasks: Sequence[Task], note: Note) -> Iterator[tuple[Task, Result]]:
+            waiting = list(tasks)
+            for attempt in range(1, ATTEMPTS + 1):
+                again = []
+                for task, result in _results(client, address, waiting):
+                    failed = isinstance(result, Exception) and not isinstance(result, _FINAL)
+                    if failed and attempt < ATTEMPTS:
+                        again.append(task)
+                        tell_note(f"{task.label} failed, and is tried again: {result}")
+                    else:
+                        yield task, result
+                waiting = again
+                if not waiting:
+                    return
+
+        yield Backend(do, n_workers)
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Yield a client of a scheduler; raise BadOption without Dask or without an answer."""
+    try:
+        dask: Any = import_module("distributed")
+    except ImportError:
+        raise BadOption(
+            "--backend dask needs the package distributed: pip install '.[dask]' in mvemo's folder"
+        ) from None
+    # We report lost workers and schedulers ourselves; Dask sets a level for each logger.
+    for name in ("distributed", "distributed.client", "distributed.scheduler"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    written = _ADDRESS.fullmatch(address)
+    # Checked here because the client would wait for an answer.
+    if written is None or not 1 <= int(written[2]) <= 65535:
+        raise _no_scheduler(address, "it is not written as tcp://HOST:PORT")
+    try:
+        client = dask.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise _no_scheduler(address, " ".join(str(error).split())) from None
+    try:
+        yield client
+    finally:
+        client.close(timeout=CONNECT_SECONDS)
+
+
+def _no_scheduler(address: str, why: str) -> BadOption:
+    return BadOption(
+        f"--scheduler {address}: no Dask scheduler answers there ({shown(why, 120)}): start "
+        "one with 'dask scheduler', and give the address that it prints"
+    )
+
+
+def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
+    """Check that every worker has torch and this mvemo and sees the folders; return their number.
+
+    Raises `BadOption` for the first worker that fails a check, or if there are no workers.
+    """
+    ours = versions()["mvemo"]
+
+    def found(package: str) -> dict[str, str]:
+        # A function of the standard library also runs on a worker without mvemo.
+        of_worker: dict[str, Any] = client.run(metadata.version, package, on_error="return")
+        for worker, version in of_worker.items():
+            if isinstance(version, Exception):
+                raise BadOption(
+                    f"{worker}: this worker has no {package}: pip install '.[extract,dask]' there, "
+                    f"in the folder of mvemo {ours}, and start it again"
+                )
+        return of_worker
+
+    workers = found("mvemo")
+    if not workers:
+        raise BadOption(f"--scheduler {address}: it has no workers: 'dask worker {address}'")
+    for worker, version in workers.items():
+        if version != ours:
+            raise BadOption(
+                f"{worker}: this worker has mvemo {version}, and here it is {ours}: install the "
+                "same on all machines, and start it again"
+            )
+    for folder in folders:
+        for worker, exists in client.run(os.path.isdir, str(folder)).items():
+            if not exists:
+                raise BadOption(
+                    f"{worker}: this worker does not see {folder}: workers read and write the "
+                    "same paths, on a file system that all machines share"
+                )
+    if set(found("torch").values()) != {versions().get("torch")}:
+        tell_note("the workers have other versions of torch: last bits of values may differ")
+    return len(workers)
+
+
+def count_workers(address: str) -> int:
+    """Check the workers of a scheduler, and return their number."""
+    with connected(address) as client:
+        return check_workers(client, address, [])
+
+
+def do_packed(packed: bytes) -> Result:
+    """Run a task on a worker, and return its result or its error."""
+    from mvemo.pipeline.stage_one.tasks import do_task
+
+    try:
+        return do_task(pickle.loads(packed))
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            return TaskFailed(f"{type(error).__name__}: {error}")
+        return error
+
+
+def _results(client: Any, address: str, tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
+    """Yield each task and its result, in the order in which they finish."""
+    from distributed.comm.core import CommClosedError
+
+    dask: Any = import_module("distributed")
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        # Tasks are packed here: a worker without their classes could not unpack them itself.
+        futures = {client.submit(do_packed, pickle.dumps(task), pure=False): task for task in tasks}
+        with client.as_current():
+            done = dask.as_completed(futures)
+        for future in done:
+            yield futures[future], future.result()
+    except dask.KilledWorker as error:
+        raise TaskFailed(
+            f"a task ended every worker that had it ({shown(str(error.task), 60)}): see their "
+            "logs; all else is kept: run the same again"
+        ) from None
+    except TimeoutError:
+        raise TaskFailed("all workers are gone: start some, and run the same again") from None
+    except (dask.CancelledError, CommClosedError):
+        raise TaskFailed(
+            f"the scheduler {address} ended: start it and its workers, and run the same again; "
+            "what was done is kept"
+        ) from None

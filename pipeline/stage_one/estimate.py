@@ -1,0 +1,265 @@
+"""Estimates of the work, time, memory and disk of a run of stage one, as ``--plan`` prints them.
+
+The time is measured on a few clips and on one pass of each net, and extrapolated.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mvemo.cache import Cache, open_cache
+from mvemo.extract.nets import NETS, SequenceInput, input_of
+from mvemo.extract.settings import NetSettings
+from mvemo.extract.store.decoded import DecodedStore, stored_problems
+from mvemo.extract.training import devices, jobs, protocols, splits
+from mvemo.extract.training.timing import PASSES, NetCost, measure_net
+from mvemo.extract.workers.process import peak_memory
+from mvemo.manifests.text_table import align_columns
+from mvemo.pipeline.clips import clip_media, media_files
+from mvemo.pipeline.console import messages, progress
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.stage_one import backends, timing
+from mvemo.pipeline.stage_one.plan import ExtractPlan
+from mvemo.pipeline.work_folder import measure_work, size_text
+
+# Seconds from which a run on a CPU is announced as long.
+LONG = 3600.0
+# Upper bound of the seconds for one window; runs that stay below `LONG` by it are not measured.
+SLOWEST = 5.0
+
+
+@dataclass(frozen=True)
+class NetForecast:
+    """Work and cost of one net."""
+
+    name: str
+    n_nets: int  # number of trainings; 0 if the protocol trains nothing
+    n_trained: int  # trainings that are finished already
+    n_new: int  # embeddings to compute, over all trainings
+    n_kept: int  # embeddings in the cache
+    seconds: float  # at most, for training and embedding in one process
+    training_bytes: int  # memory of the training, or of embedding if nothing is to be trained
+    weight_bytes: int  # size of the weights on the disk
+
+    def cells(self, processes: int) -> tuple[str, ...]:
+        """Return the row of the table."""
+        trained = (self.n_nets - self.n_trained, self.n_trained) if self.n_nets else ("-", "-")
+        at_most = progress.duration_text(self.seconds / processes)
+        return (self.name, *map(str, (*trained, self.n_new, self.n_kept)), at_most)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Work and cost of a run."""
+
+    n_clips: int
+    unreadable: Mapping[str, str]  # reasons by clip id
+    reading: timing.ReadingForecast
+    nets: tuple[NetForecast, ...]  # in the order in which they run
+    descriptors: tuple[str, ...]
+    processes: int  # processes that share the trainings, or the clips of frozen nets
+    place: str  # phrase for the device, after "nets run"
+    work: Path  # working folder
+
+    def text(self) -> str:
+        """Return the forecast for the terminal."""
+        reading = self.reading
+        lines = [f"clips: {self.n_clips}; {reading.n_new} new to decode, {reading.n_kept} kept"]
+        if self.unreadable:
+            clip, reason = next(iter(self.unreadable.items()))
+            lines.append(f"{len(self.unreadable)} cannot be read; the first, {clip}: {reason}")
+        head = ("net", "to train", "trained", "to embed", "embedded", "at most")
+        rows = [head, *(net.cells(self.processes) for net in self.nets)]
+        names = [*self.descriptors, *(net.name for net in self.nets)]
+        lines += ["", *align_columns(rows), "", f"nets run {self.place}"]
+        lines.append(f"features: {', '.join(names)}")
+        if reading.n_sampled:
+            lines.append(
+                f"reading the clips: about {progress.duration_text(reading.seconds)} with "
+                f"{reading.workers} workers (measured on {reading.n_sampled} of them)"
+            )
+        seconds = reading.seconds + sum(net.seconds for net in self.nets) / self.processes
+        lines.append(f"time: about {progress.duration_text(seconds)} at most")
+        return "\n".join([*lines, self._memory(), self._disk()])
+
+    def _memory(self) -> str:
+        largest = max((net.training_bytes for net in self.nets), default=0)
+        memory = f"memory: about {size_text(peak_memory(os.getpid()) + largest)}"
+        if self.processes > 1:
+            memory += f" in each of {self.processes} processes"
+        if self.reading.worker_bytes:
+            in_worker = size_text(self.reading.worker_bytes)
+            memory += f", and {in_worker} in each worker while clips are read"
+        return memory
+
+    def _disk(self) -> str:
+        weights = sum(net.weight_bytes * (net.n_nets - net.n_trained) for net in self.nets)
+        needed, taken = self.reading.n_bytes + weights, measure_work(self.work)
+        place = self.work.absolute()
+        free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
+        disk = (
+            f"disk: about {size_text(needed)} more in {self.work}, which takes "
+            f"{size_text(taken.decoded + taken.nets)} now ({size_text(free)} free)"
+        )
+        if needed > free:
+            disk += ": too little room; give --work FOLDER on a larger disk"
+        return disk
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Facts about the clips and earlier runs that decide what is left to do."""
+
+    content: Mapping[str, str]  # digests of the media by clip id
+    nets: Path  # folder of trained nets
+    cache: Cache | None = None  # existing features
+    # Modalities known to be missing, and lengths in seconds, by clip id.
+    missing: Mapping[str, Collection[str]] = field(default_factory=dict)
+    lengths: Mapping[str, float | None] = field(default_factory=dict)
+    threads: int = 0  # number of threads that a net will have; see `measure_net`
+
+
+def forecast_run(
+    plan: ExtractPlan, work: Path, out: Path, execution: backends.Execution
+) -> Forecast:
+    """Forecast a run from kept results, a few sampled clips and one timed pass of each net."""
+    # First, so that a scheduler that does not answer is reported at once.
+    processes = _n_processes(plan, execution)
+    manifest, settings = plan.manifest, plan.settings
+    digests = media_files.digest_media(manifest)
+    decodable = clip_media.decode_jobs(manifest, digests)
+    names = settings.extract.descriptors
+    described = names or any(isinstance(input_of(net), SequenceInput) for net in plan.nets)
+    request = clip_media.decode_request(plan.nets, [settings.descriptors.sr] if described else [])
+    store = DecodedStore(work / "decoded", request)
+    if not decodable:
+        raise BadOption(f"not one clip can be read: {next(iter(digests.unreadable.values()))}")
+    found = stored_problems(store, decodable, retry_failed=settings.extract.retry_failed)
+    new = {j.clip_id: j.path.stat().st_size + 1.0 for j in decodable if found[j.clip_id] is None}
+    reading = timing.forecast_reading(manifest, settings, plan.nets, new, len(decodable) - len(new))
+    missing = dict.fromkeys(digests.unreadable, frozenset(request.modalities))
+    missing |= {clip: frozenset(problems or ()) for clip, problems in found.items()}
+    with messages.silenced():
+        seconds = media_files.clip_lengths(manifest, lambda problem: None)
+    known = _Known(
+        digests.content,
+        work / "nets",
+        open_cache(out) if out.exists() else None,
+        missing,
+        seconds,
+        backends.threads_of(execution.jobs),
+    )
+    try:
+        nets = tuple(_forecast_net(plan, net, known) for net in plan.nets)
+    finally:
+        if known.cache is not None:
+            known.cache.close()
+    remark = "; times are as if each were this machine" if execution.scheduler else ""
+    return Forecast(
+        n_clips=len(manifest),
+        unreadable=digests.unreadable,
+        reading=reading,
+        nets=nets,
+        descriptors=names,
+        processes=processes,
+        place=execution.place(settings.extract.run) + remark,
+        work=work,
+    )
+
+
+def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: backends.Execution) -> str:
+    """Return a note on a new run that takes an hour or more on CPUs, or ''.
+
+    The speed of a scheduler's workers is not known, so such a run has no note.
+    """
+    run = plan.settings.extract.run
+    # A continued run shows its remaining time as it goes.
+    begun = (work / "nets").exists() or out.exists()
+    if devices.pick_device(run.device).type != "cpu" or begun or execution.scheduler:
+        return ""
+    parts = execution.shard.count if execution.shard else _n_processes(plan, execution)
+    if sum(_most_windows(plan, net) for net in plan.nets) * SLOWEST / parts < LONG:
+        return ""
+    content = dict.fromkeys(plan.manifest.clip_ids, "")
+    known = _Known(content, work / "nets", threads=backends.threads_of(execution.jobs))
+    seconds = sum(_forecast_net(plan, net, known).seconds for net in plan.nets) / parts
+    if seconds < LONG:
+        return ""
+    return (
+        f"the nets take about {progress.duration_text(seconds)} at most {execution.place(run)}; "
+        "--plan says more"
+    )
+
+
+def _n_processes(plan: ExtractPlan, execution: backends.Execution) -> int:
+    """Return the number of concurrent processes: at most one per GPU and per part of the work."""
+    run, folds = plan.settings.extract.run, plan.evaluation.table.folds
+    frozen = run.protocol == "frozen"
+    n_parts = len(plan.manifest) if frozen else len(backends.trainings_of(plan.nets, run, folds))
+    if execution.scheduler:
+        return max(min(backends.count_workers(execution.scheduler), n_parts), 1)
+    on_gpus = devices.pick_device(run.device).type == "cuda"
+    return max(
+        min(execution.jobs, n_parts, len(backends.visible_gpus()) if on_gpus else n_parts), 1
+    )
+
+
+def _most_windows(plan: ExtractPlan, net: NetSettings) -> int:
+    """Return roughly how many windows a net reads in a new run."""
+    n_clips, run = len(plan.manifest), plan.settings.extract.run
+    if run.protocol == "frozen":
+        return n_clips * net.view.views
+    n_nets = len(backends.trainings_of([net], run, plan.evaluation.table.folds))
+    n_passes = PASSES * jobs.n_epochs(net.train, n_clips) + net.view.views
+    return n_nets * n_clips * n_passes
+
+
+def _forecast_net(plan: ExtractPlan, net: NetSettings, known: _Known) -> NetForecast:
+    manifest, run, table = plan.manifest, plan.settings.extract.run, plan.evaluation.table
+    content, modality = known.content, NETS[net.name].modality
+    usable = np.array([modality not in known.missing.get(c, ()) for c in manifest.clip_ids])
+    clips = splits.TrainingClips(manifest, content, usable, table.folds, table.splits)
+    trained = protocols.known_nets(net, clips, run, known.nets)
+    readable = [clip for clip, has in zip(manifest.clips, usable, strict=True) if has]
+    n_kept = 0
+    for spec in (each.spec for each in trained):
+        if spec is not None and known.cache is not None:
+            keys = {
+                clip.clip_id: spec.key(content[clip.clip_id], clip.start, clip.duration)
+                for clip in readable
+            }
+            n_kept += len(known.cache.current(spec, keys))
+    n_new = len(readable) * len(trained) - n_kept
+    to_train = [each.split for each in trained if each.split is not None and each.spec is None]
+    cost = NetCost(0.0, 0, 0)
+    if n_new or to_train:
+        descriptors = plan.settings.descriptors
+        cost = measure_net(net, run, descriptors, threads=known.threads)
+    windows = [timing.n_windows(net, known.lengths.get(c.clip_id), c.duration) for c in readable]
+    seconds = n_new * cost.seconds * sum(windows) / max(len(windows), 1)
+    for split in to_train:
+        n_validation = int(split.validation.sum())
+        seconds += cost.training_seconds(net, len(split.rows) - n_validation, n_validation)
+    training_bytes = cost.training_bytes(net)
+    if not to_train:
+        device, batch = devices.pick_device(run.device), plan.settings.extract.embed_batch
+        at_once = devices.windows_at_once(batch, device, NETS[net.name])
+        # Inference frees the input of a layer as soon as its output exists.
+        training_bytes = cost.weight_bytes + at_once * cost.window_bytes // 4
+    n_nets = 0 if run.protocol == "frozen" else len(trained)
+    return NetForecast(
+        name=net.name,
+        n_nets=n_nets,
+        n_trained=n_nets - len(to_train),
+        n_new=n_new,
+        n_kept=n_kept,
+        seconds=seconds,
+        training_bytes=training_bytes,
+        weight_bytes=cost.weight_bytes,
+    )
