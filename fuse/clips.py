@@ -8,8 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F64, Ints
-from mvemo.fuse.links import Link
+from mvemo.fuse.numeric import F64, Bools, Ints, Link
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import labels as manifest_labels
 from mvemo.manifests import make_folds
@@ -78,3 +77,8 @@ class Clips:
     def score(self, rows: NDArray[np.bool_], outputs: F64) -> float:
         """Return the task's primary metric on the clips of `rows`."""
         return self.task.primary(self.y_true[rows], outputs[rows])
+
+
+def leave_each_out(folds: Ints) -> list[tuple[Bools, Bools]]:
+    """Return, for each fold, masks of the clips of all other folds and of its own; -1 is none."""
+    return [((folds >= 0) & (folds != fold), folds == fold) for fold in range(int(folds.max()) + 1)]

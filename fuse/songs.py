@@ -8,11 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.links import softmax
 from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import Model
+from mvemo.fuse.numeric import F64, Bools, Ints, softmax
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.manifests import song_of
 
@@ -125,18 +124,6 @@ def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
     """Return probabilities of songs, float64 (songs, classes), from (segments, classes).
 
     `song` is int64 (segments,), the song of each segment. NaN rows are not predicted.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> proba = np.array([[0.9, 0.1], [0.5, 0.5], [0.4, 0.6]])
-    >>> song = np.array([0, 0, 1])
-    >>> decide_songs(proba, song, 2, "mean")
-    array([[0.7, 0.3],
-           [0.4, 0.6]])
-    >>> decide_songs(proba, song, 2, "log-mean")
-    array([[0.75, 0.25],
-           [0.4 , 0.6 ]])
     """
     valid = complete(proba)
     proba, song = proba[valid], song[valid]

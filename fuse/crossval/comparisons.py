@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr
 
-from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.bootstrap import Resamples, percentile_interval
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
+from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.tasks.base import Task
 
@@ -251,12 +251,6 @@ def nadeau_bengio(
     the ratio of the numbers of clips counts. NaN differences are left out; with fewer than two,
     t and p are NaN. Equal differences give t = 0 and p = 1 if they are 0, otherwise infinite t
     and p = 0.
-
-    Examples
-    --------
-    >>> mean, t, p = nadeau_bengio([0.0, 0.01, 0.02, 0.03, 0.04], n_train=80, n_test=20)
-    >>> round(mean, 3), round(t, 3), round(p, 3)
-    (0.02, 1.886, 0.132)
     """
     if not (n_train > 0 and n_test > 0):
         raise ValueError(f"n_train {n_train} and n_test {n_test} must be above 0")
@@ -279,11 +273,6 @@ def holm(p_values: ArrayLike) -> F64:
 
     The i-th smallest of m is multiplied by m - i + 1, made monotone and limited to 1. NaN stay
     NaN and are not counted in m.
-
-    Examples
-    --------
-    >>> holm([0.01, 0.04, 0.03]).tolist()
-    [0.03, 0.06, 0.06]
     """
     p = np.asarray(p_values, dtype=np.float64)
     result = np.full(p.shape, np.nan)

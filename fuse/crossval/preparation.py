@@ -1,4 +1,7 @@
-"""Preparation of an evaluation: models, folds, leak guard and provenance."""
+"""Preparation of an evaluation: models, folds, leak guard and provenance.
+
+The leak guard: a clip must not be scored by a net that saw it, or a clip of its group.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache import TEST, Cache
+from mvemo.cache import TEST, Cache, ClipTable
 from mvemo.fuse.crossval.settings import EvaluationSettings
-from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.errors import BadFeatures, LeakError
 from mvemo.fuse.features import Features
-from mvemo.fuse.leakage import find_leaks, refuse_leaks
-from mvemo.fuse.matrices.scaling import MIN_CLIPS, groups_within
 from mvemo.fuse.models import AUDIO, SECOND_LAYERS, VIDEO, Model, chosen_models, in_order
+from mvemo.fuse.numeric import Ints
+from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.manifests import Folds, make_folds
 from mvemo.manifests.labels import Task
 
@@ -28,13 +31,14 @@ Passes = tuple[tuple[int | None, tuple[int, ...]], ...]
 class Preparation:
     """Models and folds of one evaluation, past the leak guard."""
 
+    where: str  # path of the cache, for messages
     features: Features
     models: tuple[Model, ...]  # in the order of reports
     nets: tuple[Model, ...]  # outputs of nets themselves, which need no head
     names: tuple[str, ...]  # features that `models` use
     # int64 (clips,): the fold that tests each clip. With one split, 0 for its test clips and -1
     # for all others, which heads are trained on.
-    folds: NDArray[np.int64]
+    folds: Ints
     k: int
     leaky: bool  # True if a net saw clips that it scores, and that was allowed
     # Passes over the features: features that all folds share are read once.
@@ -61,12 +65,46 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     held_out = [name for name in names if features.held_out(name)]
     tested = _test_split(cache, settings, crossfit, held_out)
     folds, k = _folds(cache, settings, crossfit) if tested is None else (tested, 1)
-    leaks = find_leaks(features, names, table, folds)
-    if not settings.allow_leak:
-        refuse_leaks(leaks, folds, str(cache.path))
+    where = str(cache.path)
+    leaks = _leaks(features, names, table, folds)
+    if leaks and not settings.allow_leak:
+        raise _leak_error(leaks, folds, where)
     passes = passes_over(k, crossfit=bool(crossfit))
     of_heads = tuple(name for name in names if name not in features.outputs)
-    return Preparation(features, models, nets, of_heads, folds, k, bool(leaks), passes)
+    return Preparation(where, features, models, nets, of_heads, folds, k, bool(leaks), passes)
+
+
+def _leaks(
+    features: Features, names: Sequence[str], table: ClipTable, folds: Ints
+) -> list[tuple[str, int, int]]:
+    """Find scores that would rest on a net that saw the clips it is tested on.
+
+    Return (feature, fold, number of the fold's clips that the net saw, or whose group it saw)
+    for each leak. The record of training clips decides, not the name of the protocol.
+    """
+    row = {clip: i for i, clip in enumerate(table.clip_ids)}
+    _, group = np.unique(np.array(table.groups, dtype=np.str_), return_inverse=True)
+    leaks = []
+    for name in names:
+        for fold in np.unique(folds[folds >= 0]).tolist():
+            seen = [row[c] for c in features.spec(name, fold).trained_on if c in row]
+            count = int(np.isin(group[folds == fold], group[seen]).sum()) if seen else 0
+            if count:
+                leaks.append((name, fold, count))
+    return leaks
+
+
+def _leak_error(leaks: Sequence[tuple[str, int, int]], folds: Ints, where: str) -> LeakError:
+    name, fold, count = leaks[0]
+    tested = int((folds == fold).sum())
+    split = bool((folds < 0).any())
+    part, honest = ("the test split", "holdout") if split else (f"fold {fold}", "crossfit")
+    more = f" (and {len(leaks) - 1} more such cases)" if len(leaks) > 1 else ""
+    return LeakError(
+        f"{where}: the net of {name} was trained on {count} of the {tested} clips of "
+        f"{part}, or on clips of their groups{more}: its scores would be too good. Extract "
+        f"with --protocol {honest}, or accept optimistic scores with --protocol shared"
+    )
 
 
 def _net_models(features: Features, names: Sequence[str] | None) -> tuple[Model, ...]:
@@ -139,7 +177,7 @@ def provenance_of(
 
 def _test_split(
     cache: Cache, settings: EvaluationSettings, crossfit: Sequence[str], held_out: Sequence[str]
-) -> NDArray[np.int64] | None:
+) -> Ints | None:
     """Return 0 for one split's test clips and -1 for others, int64; None if there are folds.
 
     Heads are trained on the training and the validation clips: the validation clips decide
@@ -163,9 +201,7 @@ def _test_split(
     return np.where(table.splits == TEST, 0, -1).astype(np.int64)
 
 
-def _folds(
-    cache: Cache, settings: EvaluationSettings, crossfit: Sequence[str]
-) -> tuple[NDArray[np.int64], int]:
+def _folds(cache: Cache, settings: EvaluationSettings, crossfit: Sequence[str]) -> tuple[Ints, int]:
     """Return the folds to test in, and their number."""
     table, seed = cache.table, settings.seed
     if isinstance(settings.folds, Folds):
@@ -185,7 +221,7 @@ def _folds(
     return make_folds(table.labels, table.groups, k, seed or 0, task), k
 
 
-def _given_folds(cache: Cache, folds: Folds, crossfit: Sequence[str]) -> NDArray[np.int64]:
+def _given_folds(cache: Cache, folds: Folds, crossfit: Sequence[str]) -> Ints:
     """Return the folds of a file; raise if nets were trained for other folds."""
     if folds.clip_ids != cache.table.clip_ids:
         raise BadFeatures(

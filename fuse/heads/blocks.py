@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.features import Matrix
-from mvemo.fuse.matrices.rows import ArrayRows, MappedRows, Rows, rows_of
-from mvemo.fuse.matrices.scaling import Scaling, fit_scaling
+from mvemo.fuse.numeric import F32, F64, Bools, Ints
+from mvemo.fuse.scaling import ArrayRows, Rows, Scaling, fit_scaling, rows_of
 
 # Number of directions of largest variance that steps are scaled along.
 RANK = 64
@@ -47,24 +46,13 @@ class Block:
 
 
 class RunningBlock:
-    """One block, reduced to the problems that still run.
-
-    Parameters
-    ----------
-    block
-        Feature and its problems.
-
-    Attributes
-    ----------
-    slots
-        int64: positions of the block's problems among the running problems.
-    rows
-        int64: positions of the same problems in the whole block.
-    """
+    """One block, reduced to the problems that still run."""
 
     def __init__(self, block: Block) -> None:
         self.values = rows_of(block.values)
+        # int64: positions of the block's problems among the running problems.
         self.slots = block.problems
+        # int64: positions of the same problems in the whole block.
         self.rows = np.arange(len(block.problems))
         self._spectrum = block.spectrum or Spectrum(np.ones(block.values.shape[1]))
         factors = np.ones(len(block.problems)) if block.factors is None else block.factors
@@ -195,7 +183,7 @@ class ScaledFeatures:
         scaling, _ = fit_scaling(matrix.values, self.rows & matrix.present)
         rows: Rows
         if isinstance(matrix.values, Rows):
-            rows = MappedRows(matrix.values, scaling.apply)
+            rows = matrix.values.map(scaling.apply)
         else:
             values = scaling.apply(matrix.values)
             values[~matrix.present] = 0.0

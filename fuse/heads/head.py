@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F32, F64
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.links import Link, apply_link
+from mvemo.fuse.numeric import F32, F64, Link, apply_link
 
 # Beyond these, the loss or the penalty has no digits left in single precision.
 MIN_C, MAX_C = 1e-10, 1e10
@@ -110,7 +109,7 @@ class Head:
         float64 (tags,): smallest probability that counts as a decision; only with ``sigmoid``.
     inputs
         Kind of input: cached ``features``, or ``log-probabilities``, ``log-odds`` or ``values``
-        of the models that `features` names (`mvemo.fuse.links.decision_inputs`).
+        of the models that `features` names (`mvemo.fuse.numeric.decision_inputs`).
 
     See Also
     --------

@@ -26,9 +26,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.heads.blocks import Block, RunningBlock
-from mvemo.fuse.links import Link
+from mvemo.fuse.numeric import F32, F64, Bools, Ints, Link
 
 # Number of pairs of steps and gradient changes that L-BFGS keeps.
 MEMORY = 10
@@ -95,9 +94,7 @@ def solve(
     >>> solution.converged
     array([ True,  True])
     """
-    running = _Problems(blocks, target, weights, C, link)
-    if start is not None:
-        running.move_to(start)
+    running = _Problems(blocks, target, weights, C, link, start)
     iterations = np.zeros(len(C), dtype=np.int64)
     tolerance = np.broadcast_to(np.asarray(tol, dtype=np.float64), len(C))
     for iteration in range(max_iter):
@@ -135,6 +132,7 @@ class _Problems:
         weights: NDArray[np.floating],
         C: NDArray[np.floating],
         link: Link,
+        start: Start | None,
     ) -> None:
         n_problems, n_clips = weights.shape
         n_outputs = target.shape[0]
@@ -154,25 +152,16 @@ class _Problems:
         ]
         self.final_intercept = np.zeros((n_problems, n_outputs))
         self.final_scores = np.zeros((n_problems, n_outputs, n_clips), np.float32)
-        self.position: _Vector = [np.zeros_like(c) for c in self.final_coef]
-        self.position.append(np.zeros((n_problems, n_outputs), np.float32))
+        start = start or Start(tuple(self.final_coef), self.final_intercept)
+        self.position: _Vector = [coef.copy() for coef in start.coef]
+        self.position.append(start.intercept.astype(np.float32))
         self.scores = np.zeros((n_problems, n_outputs, n_clips), np.float32)
+        if any(x.any() for x in self.position):
+            self._add_scores(self.position, self.scores)
         self.memory: list[tuple[_Vector, _Vector, F64]] = []
         # The loss excludes the penalty: line searches add the change of the penalty.
         self.residual, self.loss = self._residual_and_loss(self.scores)
-        self.gradient = self._gradient()
-        self._set_curvature()
-        self.scaled_gradient = self._precondition(self.gradient)
-
-    def move_to(self, start: Start) -> None:
-        """Begin at `start` instead of zeros."""
-        intercept = start.intercept.astype(np.float32)
-        self.position = [*(coef.copy() for coef in start.coef), intercept]
-        self._add_scores(self.position, self.scores)
-        self.residual, self.loss = self._residual_and_loss(self.scores)
-        self.gradient = self._gradient()
-        self._set_curvature()
-        self.scaled_gradient = self._precondition(self.gradient)
+        self._set_gradient()
 
     # --- vectors of all problems
 
@@ -207,7 +196,8 @@ class _Problems:
     def _residual_and_loss(self, scores: F32) -> tuple[F32, F64]:
         return residual_and_loss(scores, self.target, self.weights, self.link)
 
-    def _gradient(self) -> _Vector:
+    def _set_gradient(self) -> None:
+        """Set gradient, curvature and scaled gradient at the current position."""
         gradient: _Vector = []
         penalty = self.penalty.astype(np.float32)
         for block, coef in zip(self.blocks, self.position[:-1], strict=True):
@@ -217,10 +207,7 @@ class _Problems:
             g += penalty[block.slots][:, :, None] * coef
             gradient.append(g)
         gradient.append(self.residual.sum(axis=2, dtype=np.float64).astype(np.float32))
-        return gradient
-
-    def _set_curvature(self) -> None:
-        """Estimate the curvature of the objective at the current position."""
+        self.gradient = gradient
         if self.link == "identity":
             self.curvature = np.ones(len(self.ids))
         else:
@@ -229,6 +216,7 @@ class _Problems:
             self.curvature = np.maximum(0.5 * size / len(self.target), MIN_CURVATURE)
         for block in self.blocks:
             block.set_curvature(self.curvature[block.slots], self.penalty[block.slots])
+        self.scaled_gradient = self._precondition(gradient)
 
     def _precondition(self, vector: _Vector) -> _Vector:
         """Multiply a gradient by an approximate inverse of the second derivatives."""
@@ -252,9 +240,7 @@ class _Problems:
         step = [x * f for x, f in zip(direction, self._broadcast(t), strict=True)]
         for x, s in zip(self.position, step, strict=True):
             x += s
-        self.gradient = self._gradient()
-        self._set_curvature()
-        self.scaled_gradient = self._precondition(self.gradient)
+        self._set_gradient()
         change = [a - b for a, b in zip(self.gradient, last_gradient, strict=True)]
         product = self._dot(step, change)
         curved = product > 1e-10 * np.sqrt(self._dot(step, step) * self._dot(change, change))

@@ -311,7 +311,7 @@ def explain(
     clips, folder, settings = clips_and_settings([str(file)], *options)
 
     from mvemo.fuse.errors import FuseError
-    from mvemo.fuse.final.files import load_model
+    from mvemo.fuse.final.model import load_model
     from mvemo.manifests.files import write_text
     from mvemo.pipeline.prediction.embedding import FeatureMaker
     from mvemo.pipeline.prediction.explain import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvemo.fuse.final.files import MODEL
+from mvemo.fuse.final.model import MODEL
 from mvemo.pipeline.console.messages import tell
 from mvemo.pipeline.errors import BadOption
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mvemo.fuse.final.files import load_model
-from mvemo.fuse.final.model import FinalModel, Predictor
+from mvemo.fuse.final.model import FinalModel, Predictor, load_model
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.errors import BadOption
 

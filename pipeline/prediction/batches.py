@@ -17,8 +17,8 @@ from mvemo.extract.media.isolated import probe_isolated
 from mvemo.extract.nets import AudioInput, NetInput, input_of
 from mvemo.extract.training.memory import return_freed_memory
 from mvemo.extract.workers.pool import cores
-from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.model import FeatureKey, Predictor
+from mvemo.fuse.numeric import F64
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress, told_as_parts

@@ -13,8 +13,8 @@ import numpy as np
 from mvemo.cache import Cache, CacheWriter, ClipTable, FeatureSpec, open_cache, unfinished_run
 from mvemo.cache.storage.index import feature_label
 from mvemo.cache.writing.lock import WriterLock
-from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.model import FeatureKey
+from mvemo.fuse.numeric import F64
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.inputs import digest_media
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note

@@ -17,9 +17,9 @@ from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import pick_device, place
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.views import ViewSettings
-from mvemo.fuse.arrays import F64
+from mvemo.fuse.descriptor_statistics import sequence_statistics, statistics_of
 from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
-from mvemo.fuse.matrices.descriptor_statistics import sequence_statistics, statistics_of
+from mvemo.fuse.numeric import F64
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption

@@ -15,12 +15,17 @@ from mvemo.cache.storage.files import code_version
 from mvemo.extract.media.checks import IN_WORDS, reasons_text
 from mvemo.extract.workers.handle import peak_memory
 from mvemo.extract.workers.pool import cores, worker_memory
-from mvemo.fuse.arrays import F64
-from mvemo.fuse.final.files import load_model
-from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
-from mvemo.fuse.final.predicting import predict_clips, standardise_folders
-from mvemo.fuse.matrices.scaling import MIN_CLIPS, groups_within
+from mvemo.fuse.final.model import (
+    FeatureKey,
+    FinalModel,
+    Predictor,
+    load_model,
+    predict_clips,
+    standardise_folders,
+)
 from mvemo.fuse.metrics.averages import complete
+from mvemo.fuse.numeric import F64
+from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.errors import BadOption

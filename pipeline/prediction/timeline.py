@@ -14,8 +14,7 @@ import numpy as np
 from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.checks import reasons_text
 from mvemo.fuse.errors import FuseError
-from mvemo.fuse.final.files import load_model
-from mvemo.fuse.final.model import FinalModel
+from mvemo.fuse.final.model import FinalModel, load_model
 from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.files import replacing_together, write_text
 from mvemo.pipeline.errors import BadOption

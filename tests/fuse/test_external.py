@@ -19,7 +19,7 @@ from mvemo.fuse import (
     read_predictions,
     results_of_predictions,
 )
-from mvemo.fuse.crossval.repeats import with_repeats
+from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.models import Model
 from mvemo.fuse.report.banners import banners
 from mvemo.fuse.report.files import predictions_csv

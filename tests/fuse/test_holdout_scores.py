@@ -17,7 +17,7 @@ from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table, metrics_d
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.heads.head import HeadSettings
-from mvemo.fuse.links import decision_inputs
+from mvemo.fuse.numeric import decision_inputs
 from mvemo.fuse.songs import song_level
 from mvemo.manifests import holdout_split
 

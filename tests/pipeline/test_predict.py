@@ -19,7 +19,7 @@ from mvemo.cache.spec import content_digest
 from mvemo.cache.writing.lock import WriterLock
 from mvemo.extract.nets import build_net
 from mvemo.fuse import FuseError
-from mvemo.fuse.final.files import load_model
+from mvemo.fuse.final.model import load_model
 from mvemo.manifests import read_manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.model_nets import plan_of

@@ -17,8 +17,8 @@ from mvemo.fuse import (
     metrics_dict,
     save_heads,
 )
+from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
-from mvemo.fuse.crossval.repeats import with_repeats
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.metrics.multilabel import best_thresholds

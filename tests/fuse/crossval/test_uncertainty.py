@@ -12,8 +12,8 @@ from scipy.stats import binomtest
 
 from mvemo.cache import open_cache
 from mvemo.fuse import Model, evaluate, format_table, metrics_dict, score_model
+from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
-from mvemo.fuse.crossval.repeats import with_repeats
 from mvemo.fuse.crossval.uncertainty import score_intervals, wilson_interval, with_uncertainty
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.head import HeadSettings

@@ -21,18 +21,20 @@ from mvemo.cache import CacheWriter, open_cache
 from mvemo.fuse import BadFeatures, FuseError, evaluate
 from mvemo.fuse.features import Features
 from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.files import load_model, save_model
-from mvemo.fuse.final.model import TYPICAL_SHARE, Reference
-from mvemo.fuse.final.predicting import (
+from mvemo.fuse.final.model import (
+    TYPICAL_SHARE,
+    Reference,
     distances,
+    load_model,
     predict_clips,
+    save_model,
     standardise_folders,
     tag_thresholds,
 )
-from mvemo.fuse.links import decision_inputs
-from mvemo.fuse.matrices.scaling import LIMIT
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import SECOND_LAYERS
+from mvemo.fuse.numeric import decision_inputs
+from mvemo.fuse.scaling import LIMIT
 
 
 def model_of(path, preferred=None, **changes):

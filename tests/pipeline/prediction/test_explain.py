@@ -15,7 +15,7 @@ from stage_samples import run
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets import build_net
-from mvemo.fuse.final.files import load_model
+from mvemo.fuse.final.model import load_model
 from mvemo.manifests.files import write_text
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.embedding import FeatureMaker

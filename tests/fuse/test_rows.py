@@ -12,8 +12,7 @@ from mvemo.cache.storage.plain import PlainArray
 from mvemo.fuse import BadFeatures, EvaluationSettings, evaluate
 from mvemo.fuse.heads.blocks import Block
 from mvemo.fuse.heads.solver import solve
-from mvemo.fuse.matrices.rows import ArrayRows, StoredRows
-from mvemo.fuse.matrices.scaling import fit_scaling
+from mvemo.fuse.scaling import ArrayRows, Rows, fit_scaling
 
 # How far predicted probabilities may lie apart: both fits stop within 1e-6 nats of one minimum.
 TOLERANCE = 2e-3
@@ -28,7 +27,7 @@ def in_blocks(values, step=7):
             rows = rows[values[rows].any(axis=1)]
             yield rows, values[rows]
 
-    return StoredRows(read, *values.shape)
+    return Rows(values.shape, read)
 
 
 def test_products_and_parts():

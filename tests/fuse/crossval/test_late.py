@@ -11,7 +11,7 @@ from output_samples import output_cache, output_features, output_table
 from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, HeadSettings, evaluate, load_heads, save_heads
 from mvemo.fuse.clips import Clips
-from mvemo.fuse.heads.late import late_outputs, late_weights
+from mvemo.fuse.crossval.second_layers import late_outputs, late_weights
 from mvemo.fuse.metrics.calibration import apply_temperature, fit_temperature
 from mvemo.fuse.models import LATE
 from mvemo.fuse.tasks.registry import task_of

@@ -10,8 +10,8 @@ from fuse_samples import plain_settings
 from mvemo.cache import open_cache
 from mvemo.fuse import evaluate, task_of
 from mvemo.fuse.clips import Clips
+from mvemo.fuse.crossval.second_layers import base_models
 from mvemo.fuse.heads.head import HeadSettings
-from mvemo.fuse.heads.stacking import base_models
 from mvemo.fuse.models import STACKED, models_of
 
 
