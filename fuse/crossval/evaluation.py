@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 
 from mvemo.cache import Cache
-from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
 from mvemo.fuse.crossval.prediction import predict_all
-from mvemo.fuse.crossval.preparation import Preparation, permute, prepare, provenance_of
+from mvemo.fuse.crossval.preparation import Preparation, prepare, provenance_of
 from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.errors import BadFeatures
@@ -23,7 +22,6 @@ from mvemo.fuse.results import Choice, ModelResult, Results, score_baseline, sco
 from mvemo.fuse.songs import song_level
 from mvemo.fuse.tasks.registry import task_of
 
-T = TypeVar("T")
 # Seeds tried for each repeat: a few groups can be split into folds in only a few ways.
 TRIES = 10
 DEFAULT = EvaluationSettings()
@@ -78,27 +76,21 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
     """Run one evaluation, without repeats, intervals, tests and learning curve."""
     table = cache.table
     prepared = prepare(cache, settings)
-    task = task_of(table.task)
-    y_true = task.read_labels(table.labels)
-    task = task.for_labels(table.classes, y_true, settings.scale or table.scale)
-    if settings.permute_labels:
-        y_true = permute(y_true, settings.seed)
-    seed, n_outputs = settings.seed or 0, len(table.classes)
-    clips = Clips(task, y_true, table.groups, prepared.folds, n_outputs, seed)
-    oof = predict_all(prepared, clips, settings)
+    clips, k = prepared.clips, prepared.k
+    oof = predict_all(prepared, settings)
     models = [oof.score(model, temperature=settings.temperature) for model in oof.models]
-    nets = [_score_net(prepared, clips, net) for net in prepared.nets]
+    nets = [_score_net(prepared, net) for net in prepared.nets]
     n_single = sum(len(model.features) == 1 for model in models)
     results = Results(
         name=table.name,
-        task=task,
+        task=clips.task,
         classes=table.classes,
         clip_ids=table.clip_ids,
         groups=table.groups,
-        y_true=y_true,
-        folds=prepared.folds,
-        k=prepared.k,
-        seed=seed,
+        y_true=clips.y_true,
+        folds=clips.folds,
+        k=k,
+        seed=clips.seed,
         protocol=prepared.features.protocol(
             (*prepared.names, *(model.name for model in prepared.nets))
         ),
@@ -107,7 +99,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         predicted_by=table.predicted_by,
         permuted=settings.permute_labels,
         models=(*models[:n_single], *nets, *models[n_single:]),
-        baseline=score_baseline(task, y_true, prepared.folds, prepared.k, n_outputs),
+        baseline=score_baseline(clips.task, clips.y_true, clips.folds, k, clips.n_outputs),
         present=oof.present,
         outliers={
             name: tuple(table.clip_ids[i] for i in np.flatnonzero(far))
@@ -122,31 +114,25 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
     return results if settings.songs is None else song_level(results, rule=settings.songs)
 
 
-def _score_net(prepared: Preparation, clips: Clips, model: Model) -> ModelResult:
+def _score_net(prepared: Preparation, model: Model) -> ModelResult:
     """Score the last layer of a net, as it was trained: the tables of J22, L17 and PL20 do so.
 
     Each clip's outputs are those of the net that never saw its fold. Tags are decided at a
     probability of 0.5: thresholds fitted on clips that the net was trained on would suit only
     those clips.
     """
+    clips = prepared.clips
     outputs = np.full((len(clips.y_true), clips.n_outputs), np.nan)
     for fold in range(prepared.k):
-        rows = clips.folds == fold
-        outputs[rows] = _outputs_of(prepared, model, fold, clips)[rows]
+        values, present = prepared.features.own_outputs(model.name, fold)
+        if values.shape[1] != clips.n_outputs:
+            raise BadFeatures(
+                f"{model.name}: {values.shape[1]} outputs of a net, but {clips.n_outputs} "
+                "classes, tags or targets: run 'mvemo extract' again"
+            )
+        rows = present & (clips.folds == fold)
+        outputs[rows] = apply_link(values[rows].astype(np.float64), clips.link)
     return score_model(clips.task, model, outputs, clips.y_true, clips.folds, prepared.k)
-
-
-def _outputs_of(prepared: Preparation, model: Model, fold: int, clips: Clips) -> F64:
-    """Return outputs, float64 (clips, outputs), of a fold's net; NaN rows where missing."""
-    values, present = prepared.features.own_outputs(model.name, fold)
-    if values.shape[1] != clips.n_outputs:
-        raise BadFeatures(
-            f"{model.name}: {values.shape[1]} outputs of a net, but {clips.n_outputs} classes, "
-            "tags or targets: run 'mvemo extract' again"
-        )
-    outputs = np.full(values.shape, np.nan)
-    outputs[present] = apply_link(values[present].astype(np.float64), clips.task.link)
-    return outputs
 
 
 def _evaluate_on_other_folds(
@@ -183,22 +169,18 @@ def _partition(results: Results) -> bytes:
 
 def _refuse_bound_folds(cache: Cache, first: Results) -> None:
     """Raise if the clips cannot be split into other folds."""
-    needs = f"{cache.path}: --repeats needs other folds, but"
-    if not first.tested.all():
-        raise BadFeatures(
-            f"{needs} its clips have one split (holdout): evaluate once, or ask for --folds of "
-            "frozen features"
-        )
-    if first.protocol == "crossfit":
-        raise BadFeatures(
-            f"{needs} its nets are bound to theirs (crossfit): evaluate once, or extract with "
-            "--protocol frozen"
-        )
-    if first.k == cache.table.k and cache.table.fold_seed < 0:
-        raise BadFeatures(
-            f"{needs} its manifest prescribes these: evaluate once, or ask for another number of "
-            f"--folds than {cache.table.k}"
-        )
+    k = cache.table.k
+    reasons = {
+        "its clips have one split (holdout): evaluate once, or ask for --folds of frozen "
+        "features": not first.tested.all(),
+        "its nets are bound to theirs (crossfit): evaluate once, or extract with --protocol "
+        "frozen": first.protocol == "crossfit",
+        "its manifest prescribes these: evaluate once, or ask for another number of --folds "
+        f"than {k}": first.k == k and cache.table.fold_seed < 0,
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise BadFeatures(f"{cache.path}: --repeats needs other folds, but {reason}")
 
 
 def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
@@ -241,28 +223,24 @@ def _choice_over_repeats(evaluations: Sequence[Results]) -> Choice | None:
 
 def _over_repeats(models: Sequence[ModelResult]) -> ModelResult:
     """Join one model's results on different folds."""
-    return replace(
-        models[0],
-        scores=_of_each([m.scores for m in models], _mean),
-        per_output=_of_each([m.per_output for m in models], _mean_array),
-        calibration=_of_each([m.calibration for m in models], _mean),
-        without_modality=_of_each([m.without_modality for m in models], _mean),
-        per_fold=_of_each([m.per_fold for m in models], np.concatenate),
-        per_output_fold=_of_each([m.per_output_fold for m in models], np.concatenate),
-    )
+    joined = {}
+    for name, join in JOINED.items():
+        # Temperatures are fitted only in the first evaluation.
+        first, *others = (getattr(model, name) for model in models)
+        joined[name] = {
+            key: join([value, *(one[key] for one in others if key in one)])
+            for key, value in first.items()
+        }
+    return replace(models[0], **joined)
 
 
-def _of_each(values: Sequence[Mapping[str, T]], join: Callable[[Sequence[T]], T]) -> dict[str, T]:
-    """Join the entries of the first mapping with those of the others that have them.
-
-    Temperatures are fitted only in the first evaluation.
-    """
-    return {name: join([v[name] for v in values if name in v]) for name in values[0]}
+def _mean(values: Sequence[F64 | float]) -> F64 | float:
+    mean = mean_finite(np.array(values, dtype=np.float64), axis=0)
+    return mean if mean.ndim else float(mean)
 
 
-def _mean_array(values: Sequence[F64]) -> F64:
-    return mean_finite(np.stack(values), axis=0)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(mean_finite(np.array(values, dtype=np.float64), axis=0))
+# How each set of scores is joined over repeats.
+JOINED: dict[str, Callable[[Sequence[Any]], Any]] = {
+    **dict.fromkeys(("scores", "per_output", "calibration", "without_modality"), _mean),
+    **dict.fromkeys(("per_fold", "per_output_fold"), np.concatenate),
+}

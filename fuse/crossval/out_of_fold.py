@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,14 +121,13 @@ class OutOfFold:
         tested clips. Empty if the task has no thresholds.
         """
         task, y_true = self.clips.task, self.clips.y_true
+        if not task.needs_inner:
+            return {}
         return {
             key: np.array(
-                [
-                    task.fit_thresholds(y_true, self.inner[key, fold].astype(np.float64))
-                    for fold in range(self.k)
-                ]
+                [task.fit_thresholds(y_true, self._inner(key, fold)) for fold in range(self.k)]
             )
-            for key in (dict.fromkeys(key for key, _ in self.inner) if task.needs_inner else ())
+            for key in dict.fromkeys(key for key, _ in self.inner)
         }
 
     def heads_with_thresholds(self) -> list[Head]:
@@ -141,10 +140,7 @@ class OutOfFold:
             if head.fold is not None:
                 fitted: F64 | None = self.thresholds[key][head.fold]
             else:
-                inner = self.inner[key, 0]
-                outputs = self._with_training(
-                    self.outputs[key], lambda inner=inner: inner.astype(np.float64)
-                )
+                outputs = self._with_training(self.outputs[key], partial(self._inner, key))
                 fitted = task.fit_thresholds(y_true, outputs)
             heads.append(replace(head, thresholds=fitted))
         return heads
@@ -233,6 +229,9 @@ class OutOfFold:
             )
             for missing, key in keys.items()
         }
+
+    def _inner(self, key: Key, fold: int = 0) -> F64:
+        return self.inner[key, fold].astype(np.float64)
 
     def _with_training(self, outputs: F64, inner: Callable[[], F64]) -> F64:
         train_only = self.clips.folds < 0

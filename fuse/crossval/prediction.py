@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mvemo.fuse.clips import Clips, leave_each_out
+from mvemo.fuse.clips import leave_each_out
 from mvemo.fuse.crossval.out_of_fold import Fallback, OutOfFold
 from mvemo.fuse.crossval.preparation import Preparation
 from mvemo.fuse.crossval.second_layers import (
@@ -34,9 +34,9 @@ from mvemo.fuse.scaling import fit_scaling
 INNER_TOLERANCE = 1e-5
 
 
-def predict_all(prepared: Preparation, clips: Clips, settings: EvaluationSettings) -> OutOfFold:
+def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFold:
     """Fit the heads of all models and folds, and predict every clip by one that left it out."""
-    features, models = prepared.features, prepared.models
+    clips, features, models = prepared.clips, prepared.features, prepared.models
     inner = clips.task.needs_inner or settings.choose_model
     inner = inner or (settings.temperature and clips.task.fits_temperature)
     parts = parts_of(models, features.modality) if settings.missing_modality else {}

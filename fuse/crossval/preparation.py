@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.cache import TEST, Cache, ClipTable
+from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures, LeakError
 from mvemo.fuse.features import Features
 from mvemo.fuse.models import AUDIO, SECOND_LAYERS, VIDEO, Model, chosen_models, in_order
 from mvemo.fuse.numeric import Ints
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
+from mvemo.fuse.tasks.registry import task_of
 from mvemo.manifests import Folds, make_folds
 from mvemo.manifests.labels import Task
 
@@ -36,10 +37,10 @@ class Preparation:
     models: tuple[Model, ...]  # in the order of reports
     nets: tuple[Model, ...]  # outputs of nets themselves, which need no head
     names: tuple[str, ...]  # features that `models` use
-    # int64 (clips,): the fold that tests each clip. With one split, 0 for its test clips and -1
-    # for all others, which heads are trained on.
-    folds: Ints
-    k: int
+    # With one split, the fold is 0 for its test clips and -1 for all others, which heads are
+    # trained on.
+    clips: Clips
+    k: int  # number of folds
     leaky: bool  # True if a net saw clips that it scores, and that was allowed
     # Passes over the features: features that all folds share are read once.
     passes: Passes
@@ -71,7 +72,19 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
         raise _leak_error(leaks, folds, where)
     passes = passes_over(k, crossfit=bool(crossfit))
     of_heads = tuple(name for name in names if name not in features.outputs)
-    return Preparation(where, features, models, nets, of_heads, folds, k, bool(leaks), passes)
+    clips = _clips(cache, settings, folds)
+    return Preparation(where, features, models, nets, of_heads, clips, k, bool(leaks), passes)
+
+
+def _clips(cache: Cache, settings: EvaluationSettings, folds: Ints) -> Clips:
+    """Return the clips with their labels, which are shuffled as a check if so set."""
+    table, seed, task = cache.table, settings.seed or 0, task_of(cache.table.task)
+    y_true = task.read_labels(table.labels)
+    task = task.for_labels(table.classes, y_true, settings.scale or table.scale)
+    if settings.permute_labels:
+        # In whole rows, so that a clip's tags stay together.
+        y_true = np.random.default_rng([seed, 1]).permutation(y_true)
+    return Clips(task, y_true, table.groups, folds, len(table.classes), seed)
 
 
 def _leaks(
@@ -120,11 +133,6 @@ def passes_over(k: int, *, crossfit: bool) -> Passes:
     """Return `Preparation.passes` for `k` folds."""
     folds = tuple(range(k))
     return tuple((fold, (fold,)) for fold in folds) if crossfit else ((None, folds),)
-
-
-def permute(labels: NDArray[Any], seed: int | None) -> NDArray[Any]:
-    """Shuffle labels over the clips, in whole rows, so that a clip's tags stay together."""
-    return np.random.default_rng([0 if seed is None else seed, 1]).permutation(labels)
 
 
 def provenance_of(

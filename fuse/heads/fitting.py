@@ -328,7 +328,11 @@ class FitProblems:
         blocks = []
         for name, members in zip(self._names, self._members, strict=True):
             feature = self.scaled[name]
-            factors = [self.factors[i][self.fits[i].model.features.index(name)] for i in members]
+            factors = [
+                of_fit[fit.model.features.index(name)]
+                for fit, of_fit in zip(self.fits, self.factors, strict=True)
+                if name in fit.model.features
+            ]
             values = feature.values.take(rows)
             blocks.append(Block(values, members, np.array(factors), feature.spectrum))
         C, tol = np.array([(fit.C, fit.tol) for fit in self.fits]).T

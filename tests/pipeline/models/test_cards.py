@@ -14,8 +14,13 @@ from mvemo.pipeline import cli
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import fetch_model_weights
 from mvemo.pipeline.models import boxed
-from mvemo.pipeline.models.boxed import model_folder, pick_model
-from mvemo.pipeline.models.card import card_text, read_about, summary_lines
+from mvemo.pipeline.models.boxed import (
+    card_text,
+    model_folder,
+    pick_model,
+    read_about,
+    summary_lines,
+)
 
 ABOUT = """
 title = "Moods of invented songs"
