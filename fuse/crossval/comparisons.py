@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr
 
 from mvemo.fuse.bootstrap import Resamples, percentile_interval
-from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
 from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.results import ModelResult, Results
@@ -123,20 +122,16 @@ def compare_results(
     pair is tested.
     """
     models = repeats[0].models
-    for other in repeats[1:]:
-        if [model.name for model in other.models] != [model.name for model in models]:
-            raise BadFeatures(f"{other.name}: its repeats have different models")
-    outputs = [outputs_of(one) for one in repeats]
+    outputs = [
+        FoldedOutputs(
+            one.task, one.y_true, one.folds, one.k, {m.name: m.outputs for m in one.models}
+        )
+        for one in repeats
+    ]
     if not any(model.features for model in models):
         names = [model.name for model in models]
         return compare_models(outputs, list(combinations(names, 2)), resamples)
     return compare_models(outputs, _fusions_and_singles(outputs, models), resamples)
-
-
-def outputs_of(results: Results) -> FoldedOutputs:
-    """Return the input of `compare_models` for one evaluation."""
-    outputs = {model.name: model.outputs for model in results.models}
-    return FoldedOutputs(results.task, results.y_true, results.folds, results.k, outputs)
 
 
 def _fusions_and_singles(

@@ -223,7 +223,7 @@ def _choice_over_repeats(evaluations: Sequence[Results]) -> Choice | None:
 
 def _over_repeats(models: Sequence[ModelResult]) -> ModelResult:
     """Join one model's results on different folds."""
-    joined = {}
+    joined: dict[str, Any] = {}
     for name, join in JOINED.items():
         # Temperatures are fitted only in the first evaluation.
         first, *others = (getattr(model, name) for model in models)

@@ -64,8 +64,7 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     names = tuple(dict.fromkeys(used))
     crossfit = [name for name in names if features.crossfit(name)]
     held_out = [name for name in names if features.held_out(name)]
-    tested = _test_split(cache, settings, crossfit, held_out)
-    folds, k = _folds(cache, settings, crossfit) if tested is None else (tested, 1)
+    folds, k = _folds(cache, settings, crossfit, held_out)
     where = str(cache.path)
     leaks = _leaks(features, names, table, folds)
     if leaks and not settings.allow_leak:
@@ -183,17 +182,18 @@ def provenance_of(
     }
 
 
-def _test_split(
+def _folds(
     cache: Cache, settings: EvaluationSettings, crossfit: Sequence[str], held_out: Sequence[str]
-) -> Ints | None:
-    """Return 0 for one split's test clips and -1 for others, int64; None if there are folds.
+) -> tuple[Ints, int]:
+    """Return the fold that tests each clip, int64 (clips,), and the number of folds.
 
-    Heads are trained on the training and the validation clips: the validation clips decide
-    nothing about a head, which makes its choices on inner folds. Frozen features of clips with
-    a split are also scored on it, unless folds are asked for.
+    With one split, test clips are fold 0 and all others -1. Heads are trained on the training
+    and the validation clips: the validation clips decide nothing about a head, which makes its
+    choices on inner folds. Frozen features of clips with a split are also scored on it, unless
+    folds are asked for.
     """
-    table = cache.table
-    if held_out and (settings.folds is not None or table.splits is None):
+    table, folds, seed = cache.table, settings.folds, settings.seed
+    if held_out and (folds is not None or table.splits is None):
         advice = "leave --folds out" if table.splits is not None else "extract them again"
         raise BadFeatures(
             f"{cache.path}: the nets of {', '.join(held_out)} were trained for one split of the "
@@ -204,41 +204,27 @@ def _test_split(
             f"{cache.path}: the nets of {', '.join(held_out)} were trained for one split "
             f"(holdout), those of {', '.join(crossfit)} for folds: choose --models of one kind"
         )
-    if table.splits is None or settings.folds is not None or crossfit:
-        return None
-    return np.where(table.splits == TEST, 0, -1).astype(np.int64)
-
-
-def _folds(cache: Cache, settings: EvaluationSettings, crossfit: Sequence[str]) -> tuple[Ints, int]:
-    """Return the folds to test in, and their number."""
-    table, seed = cache.table, settings.seed
-    if isinstance(settings.folds, Folds):
-        return _given_folds(cache, settings.folds, crossfit), settings.folds.k
-    k = settings.folds or table.k or DEFAULT_FOLDS
-    if crossfit:
-        if k != table.k:
+    if table.splits is not None and folds is None and not crossfit:
+        return np.where(table.splits == TEST, 0, -1).astype(np.int64), 1
+    if isinstance(folds, Folds):
+        if folds.clip_ids != table.clip_ids:
             raise BadFeatures(
-                f"{cache.path}: the nets of {', '.join(crossfit)} were trained for {table.k} "
-                f"folds, not {k}: give --folds {table.k}, or extract with --folds {k}"
+                f"{cache.path}: the folds are not in the order of its clips: read them with "
+                "read_folds(file, cache.table)"
             )
-        return table.folds, k
+        if crossfit and not np.array_equal(folds.assignment, table.folds):
+            raise BadFeatures(
+                f"{cache.path}: the nets of {', '.join(crossfit)} were trained for other folds "
+                "than those of the file: leave --folds out, or extract with --folds FILE"
+            )
+        return folds.assignment, folds.k
+    k = folds or table.k or DEFAULT_FOLDS
+    if crossfit and k != table.k:
+        raise BadFeatures(
+            f"{cache.path}: the nets of {', '.join(crossfit)} were trained for {table.k} "
+            f"folds, not {k}: give --folds {table.k}, or extract with --folds {k}"
+        )
     # Prescribed folds have seed -1: an explicit seed does not change them.
-    if k == table.k and (seed is None or table.fold_seed in (-1, seed)):
+    if crossfit or (k == table.k and (seed is None or table.fold_seed in (-1, seed))):
         return table.folds, k
-    task = cast(Task, table.task)
-    return make_folds(table.labels, table.groups, k, seed or 0, task), k
-
-
-def _given_folds(cache: Cache, folds: Folds, crossfit: Sequence[str]) -> Ints:
-    """Return the folds of a file; raise if nets were trained for other folds."""
-    if folds.clip_ids != cache.table.clip_ids:
-        raise BadFeatures(
-            f"{cache.path}: the folds are not in the order of its clips: read them with "
-            "read_folds(file, cache.table)"
-        )
-    if crossfit and not np.array_equal(folds.assignment, cache.table.folds):
-        raise BadFeatures(
-            f"{cache.path}: the nets of {', '.join(crossfit)} were trained for other folds than "
-            "those of the file: leave --folds out, or extract with --folds FILE"
-        )
-    return folds.assignment
+    return make_folds(table.labels, table.groups, k, seed or 0, cast(Task, table.task)), k

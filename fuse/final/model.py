@@ -282,7 +282,8 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
             reference[entry["feature"], entry["fold"]] = Reference(
                 arrays[f"{i}/mean"].astype(np.float64),
                 arrays[f"{i}/scale"].astype(np.float64),
-                _threshold(entry["threshold"]),
+                # JSON has no infinity.
+                np.inf if entry["threshold"] is None else float(entry["threshold"]),
                 # Earlier versions did not write it.
                 entry.get("compared", 0),
             )
@@ -295,7 +296,10 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
         task=record["task"],
         heads=heads,
         specs=tuple(FeatureSpec(**entry) for entry in record["features"]),
-        predictors=tuple(_predictor(entry) for entry in record["predictors"]),
+        predictors=tuple(
+            Predictor(**{name: _tuples(value) for name, value in entry.items()})
+            for entry in record["predictors"]
+        ),
         reference=reference,
         scale=record["scale"],
         facts=record["facts"],
@@ -303,20 +307,9 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
     )
 
 
-def _threshold(value: float | None) -> float:
-    """Return infinity for null, because JSON has no infinity."""
-    return np.inf if value is None else float(value)
-
-
-def _predictor(entry: dict[str, Any]) -> Predictor:
-    predictor = Predictor(**entry)
-    return replace(
-        predictor,
-        features=tuple(predictor.features),
-        modalities=tuple(predictor.modalities),
-        bases=tuple(predictor.bases),
-        residuals=tuple((low, high) for low, high in predictor.residuals),
-    )
+def _tuples(value: Any) -> Any:
+    """Return lists as tuples, at any depth."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _spec_record(spec: FeatureSpec) -> dict[str, Any]:

@@ -55,6 +55,10 @@ def test_statistics_are_those_of_numpy():
     exact = values.astype(np.float64)
     expected = np.concatenate([exact.mean(0), exact.std(0), np.diff(exact, axis=0).std(0)])
     np.testing.assert_allclose(sequence_statistics(values), expected, rtol=1e-6)
+    steps = np.diff(exact, axis=0)
+    expected = [*np.quantile(exact, 0.9, axis=0), *steps.mean(0), *np.quantile(steps, 0.1, axis=0)]
+    found = sequence_statistics(values, ("p90", "diff_mean", "diff_p10"))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_single_frame_does_not_change():

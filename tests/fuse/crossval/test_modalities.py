@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from feature_samples import features, frozen_cache, make_table, spec, write_cache
+from feature_samples import features, frozen_cache, make_table
 from fuse_samples import plain_settings
 
 from mvemo.cache import open_cache
@@ -187,17 +187,3 @@ def test_fusions_of_many_features_are_left_to_be_named():
     names = [m.name for m in models_of(modality)]
     assert "video0+audio0" in names
     assert "video0+audio0+lyrics0" not in names
-
-
-def test_a_stack_without_a_modality_is_the_best_remaining_model(tmp_path):
-    names = ("music1d", "music2d", "c3d", "i3d")
-    table = make_table(n=120, k=3)
-    strengths = {"music1d": 0.1, "music2d": 0.9, "c3d": 0.3, "i3d": 0.3}
-    vectors = [(spec(n, 12), features(table, n, 12, strengths[n])) for n in names]
-    with open_cache(write_cache(tmp_path / "f.h5", table, vectors)) as opened:
-        results = evaluate(opened, plain_settings(stacked=True, missing_modality=True))
-    scores = {m.name: m for m in results.models}
-    best = scores["music2d"].scores["accuracy"]
-    without = scores[STACKED].without_modality
-    assert without["video"] > best - 0.1
-    assert without["video"] > scores["i3d+music1d"].without_modality["video"] + 0.2
