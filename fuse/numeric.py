@@ -33,13 +33,7 @@ def apply_link(scores: F64, link: Link) -> F64:
 
 
 def decision_inputs(outputs: F64, link: Link) -> F64:
-    """Turn outputs of heads, float64 (clips, outputs), into addable inputs of a second layer.
-
-    Examples
-    --------
-    >>> decision_inputs(np.array([[0.5, 1.0]]), "sigmoid").round(2)
-    array([[0.  , 9.21]])
-    """
+    """Turn outputs of heads, float64 (clips, outputs), into addable inputs of a second layer."""
     if link == "identity":
         return outputs.copy()
     if link == "softmax":

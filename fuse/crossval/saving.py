@@ -114,10 +114,6 @@ def save_heads(path: str | Path, results: Results) -> None:
     FuseError
         The file cannot be written.
 
-    See Also
-    --------
-    load_heads : read the file.
-
     Examples
     --------
     >>> from dataclasses import replace
@@ -195,10 +191,6 @@ def load_heads(path: str | Path) -> SavedHeads:
     ------
     FuseError
         The file is missing, damaged, of another kind or of another version.
-
-    See Also
-    --------
-    save_heads : write the file.
     """
     path = Path(path)
     if not path.is_file():

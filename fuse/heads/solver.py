@@ -78,21 +78,6 @@ def solve(
     `target` is (outputs, clips). `weights` are (problems, clips), 0 for clips that a problem does
     not train on. `C` is (problems,) or (problems, outputs). A problem ends when half its Newton
     decrement, with approximate second derivatives, is at most `tol`, a number or (problems,).
-
-    Examples
-    --------
-    Two problems over one feature: the second does not train on the last clip.
-
-    >>> import numpy as np
-    >>> x = np.array([[-1.0], [-0.5], [0.5], [1.0]], np.float32)
-    >>> target = np.array([[1, 1, 0, 0], [0, 0, 1, 1]])
-    >>> weights = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
-    >>> solution = solve([Block(x, np.array([0, 1]))], target, weights, np.array([1.0, 1.0]))
-    >>> solution.scores.argmax(axis=1)
-    array([[0, 0, 1, 1],
-           [0, 0, 1, 1]])
-    >>> solution.converged
-    array([ True,  True])
     """
     running = _Problems(blocks, target, weights, C, link, start)
     iterations = np.zeros(len(C), dtype=np.int64)
