@@ -76,7 +76,7 @@ def solve(
     training clips, plus ||W||² / (2 C sum of weights); the intercept is not penalised.
 
     `target` is (outputs, clips). `weights` are (problems, clips), 0 for clips that a problem does
-    not train on. `C` is (problems,) or (problems, outputs). A problem ends when half its Newton
+    not train on. `C` is (problems,). A problem ends when half its Newton
     decrement, with approximate second derivatives, is at most `tol`, a number or (problems,).
     """
     running = _Problems(blocks, target, weights, C, link, start)
@@ -126,10 +126,8 @@ class _Problems:
         total = weights.sum(axis=1, dtype=np.float64)
         # For the mean over training clips: (problems, 1, clips).
         self.weights = (weights / total[:, None]).astype(np.float32)[:, None, :]
-        C = np.asarray(C, dtype=np.float64)
-        C = np.broadcast_to(C[:, None] if C.ndim == 1 else C, (n_problems, n_outputs))
         # (problems, outputs)
-        self.penalty: F64 = 1.0 / (C * total[:, None])
+        self.penalty: F64 = np.repeat(1.0 / (np.asarray(C) * total)[:, None], n_outputs, axis=1)
         self.ids = np.arange(n_problems)
         self.blocks = [RunningBlock(block) for block in blocks]
         self.final_coef = [
