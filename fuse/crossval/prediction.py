@@ -49,7 +49,9 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
         for name, of_model in parts.items()
     }
     layers = _second_layers(prepared, settings, parts, inner=inner)
-    if not all(clips.divisible(fold) for fold in range(prepared.k)):
+    count = settings.head.inner_folds
+    oof.inner_folds |= {fold: clips.inner_folds(fold, count) for fold in range(prepared.k)}
+    if any((inner_folds < 0).all() for inner_folds in oof.inner_folds.values()):
         # Training clips of one group have no inner predictions for a second layer.
         layers = []
     for layer in layers:
@@ -138,8 +140,7 @@ def _fit_fold(
     Heads without training clips are left out: few clips may have a feature. Return the chosen C
     by the features of each head; empty without a choice.
     """
-    clips, settings = oof.clips, fitter.settings
-    inner = oof.inner_folds[fold] = clips.inner_folds(fold, settings.inner_folds)
+    clips, settings, inner = oof.clips, fitter.settings, oof.inner_folds[fold]
     tested = clips.folds == fold
     strengths: dict[Key, Strength] = {}
     if settings.choose_C:
