@@ -226,8 +226,20 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
         notes.append(f"its labels are predictions of {results.predicted_by}, not of people")
     if imported:
         notes.append(f"models of imported features are left out: {', '.join(imported)}")
+    nested, task = None, results.task
+    if results.choice is not None:
+        # The scores to expect of the choice of a model.
+        scored = results.choice.nested
+        key, of = task.primary_interval
+        nested = {
+            "model": results.choice.model,
+            "metric": task.primary_metric,
+            "mean": _finite(results.primary_mean(scored)),
+            "interval": scored.intervals.get(key),
+            "interval_of": of,
+        }
     return {
-        "nested": _nested(results),
+        "nested": nested,
         "within_groups": results.provenance.get("within_groups"),
         "n_clips": len(results.clip_ids),
         "n_groups": len(set(results.groups)),
@@ -237,21 +249,6 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
         "manifest_digest": cache.table.digest,
         "notes": notes,
         "provenance": dict(results.provenance),
-    }
-
-
-def _nested(results: Results) -> dict[str, Any] | None:
-    """Return the expected scores of the choice of a model; None if none was made."""
-    choice, task = results.choice, results.task
-    if choice is None:
-        return None
-    key, of = task.primary_interval
-    return {
-        "model": choice.model,
-        "metric": task.primary_metric,
-        "mean": _finite(results.primary_mean(choice.nested)),
-        "interval": choice.nested.intervals.get(key),
-        "interval_of": of,
     }
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,10 +71,6 @@ class HeadSettings:
             raise BadFeatures(f"inner_folds is {self.inner_folds}: at least 2 is needed")
         if not MIN_C <= self.C <= MAX_C:
             raise BadFeatures(f"C of heads is {self.C}: it must be from {MIN_C} to {MAX_C}")
-
-    def record(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from feature_samples import features, frozen_cache, make_table
-from fuse_samples import plain_settings
+from fuse_samples import by_name, evaluated, plain_settings
 
 from mvemo.cache import open_cache
 from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate, metrics_dict
@@ -102,6 +102,15 @@ def test_a_clip_is_predicted_by_the_head_of_what_it_has(results):
             by_name[name].outputs[LYRICS_ALONE].argmax(1),
             by_name["bert"].outputs[LYRICS_ALONE].argmax(1),
         )
+
+
+def test_a_stack_of_pairs_falls_back_on_what_is_left_of_one(cache):
+    pairs = ("i3d+music1d", "music1d+bert")
+    found = by_name(evaluated(cache, models=(*pairs, STACKED), missing_modality=True))
+    # No model needs the lyrics only.
+    expected = found["music1d+bert"].outputs[LYRICS_ALONE]
+    np.testing.assert_array_equal(found[STACKED].outputs[LYRICS_ALONE], expected)
+    assert np.isfinite(expected).all()
 
 
 def test_scores_with_modalities_missing_are_those_of_the_other_heads(results):
