@@ -37,7 +37,7 @@ def check_statistics(names: Sequence[str]) -> None:
     """Refuse an empty list, an unknown statistic, or a statistic named twice."""
     known = ", ".join(STATISTICS)
     if not names:
-        raise BadFeatures(f"lld_statistics names none: some of {known}")
+        raise BadFeatures(f"lld_statistics is empty: expected some of {known}")
     for name in names:
         if name not in STATISTICS:
             raise BadFeatures(f"lld_statistics: unknown statistic {name!r}: one of {known}")
@@ -91,8 +91,8 @@ class DescriptorStatistics:
         for name in self._descriptors:
             if name not in sequences:
                 raise BadFeatures(
-                    f"{cache.path}: fuse.lld names {name!r}, which is no sequence in it: there "
-                    f"are {', '.join(dict.fromkeys(sequences)) or 'none'}"
+                    f"{cache.path}: fuse.lld names {name!r}: expected one of its sequences: "
+                    f"{', '.join(dict.fromkeys(sequences)) or 'there are none'}"
                 )
             if self._descriptors.count(name) > 1:
                 raise BadFeatures(f"fuse.lld names {name!r} twice")

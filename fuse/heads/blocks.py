@@ -165,7 +165,7 @@ class ScaledFeatures:
 
     matrices: Mapping[str, Matrix]  # feature name to cached values
     rows: Bools  # bool (clips,): clips to standardise on, if they have the feature
-    _made: dict[str, ScaledFeature] = field(default_factory=dict)
+    _by_name: dict[str, ScaledFeature] = field(default_factory=dict)
     # Found only once: directions of large variance hardly depend on the clips.
     _spectra: dict[str, Spectrum] = field(default_factory=dict)
 
@@ -174,9 +174,9 @@ class ScaledFeatures:
         return ScaledFeatures(self.matrices, rows, _spectra=self._spectra)
 
     def __getitem__(self, name: str) -> ScaledFeature:
-        if name not in self._made:
-            self._made[name] = self._scale(name)
-        return self._made[name]
+        if name not in self._by_name:
+            self._by_name[name] = self._scale(name)
+        return self._by_name[name]
 
     def _scale(self, name: str) -> ScaledFeature:
         matrix = self.matrices[name]

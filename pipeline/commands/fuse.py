@@ -140,7 +140,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
     models, folds = options["models"], options["folds"]
     names = None if models is None else comma_separated(models)
     if names is not None and not names:
-        raise BadOption(f"--models {models!r} names no model")
+        raise BadOption(f"--models {models!r}: expected at least one name")
     final = None
     if options["final"] or options["final_to"] is not None:
         for option in ("song-level", "permute-labels"):

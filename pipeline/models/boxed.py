@@ -69,9 +69,7 @@ def model_folder(name: str | Path) -> Path:
     if folder.is_dir():
         # Reading it will report the problem.
         return folder
-    raise BadOption(
-        f"--model {name}: neither a model in the box ({', '.join(boxed_names())}) nor a folder"
-    )
+    raise BadOption(f"--model {name}: expected a folder, or one of {', '.join(boxed_names())}")
 
 
 def read_about(path: Path) -> dict[str, Any]:

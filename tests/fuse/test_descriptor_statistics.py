@@ -120,8 +120,8 @@ def test_it_is_evaluated_like_a_feature_of_the_cache(cached):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("mfcc",), "fuse.lld names 'mfcc', which is no sequence in it: there are f0, mel"),
-        (("music1d",), "names 'music1d', which is no sequence"),
+        (("mfcc",), "fuse.lld names 'mfcc': expected one of its sequences: f0, mel"),
+        (("music1d",), "names 'music1d': expected one of its sequences"),
         (("mel", "mel"), "names 'mel' twice"),
     ],
 )

@@ -330,7 +330,7 @@ def test_a_cache_that_cannot_be_evaluated_says_why(tmp_path):
         evaluated(write_cache(tmp_path / "a.h5", table, lacking))
     with pytest.raises(BadFeatures, match="no feature vectors"):
         evaluated(write_cache(tmp_path / "b.h5", table, []))
-    with pytest.raises(BadFeatures, match="nothing' is not among"):
+    with pytest.raises(BadFeatures, match="unknown model 'nothing'"):
         evaluated(frozen_cache(tmp_path / "c.h5"), models=["nothing"])
 
 
