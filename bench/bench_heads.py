@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mvemo.cache import Cache, CacheWriter, ClipTable, FeatureSpec, open_cache
 from mvemo.fuse import EvaluationSettings, HeadSettings, Results, evaluate
-from mvemo.fuse.matrices.scaling import LIMIT
+from mvemo.fuse.scaling import LIMIT
 from mvemo.manifests import make_folds
 
 DIMS = {"music1d": 256, "music2d": 160, "c3d": 512, "i3d": 1024}

@@ -24,37 +24,25 @@ if TYPE_CHECKING:
     from mvemo.fuse.tasks.base import Task
     from mvemo.fuse.tasks.registry import task_of
 
-_PLACES = {
-    "BadFeatures": "errors",
-    "Clips": "clips",
-    "EvaluationSettings": "crossval.settings",
-    "Fit": "heads.fitting",
-    "FuseError": "errors",
-    "Head": "heads.head",
-    "HeadSettings": "heads.head",
-    "LeakError": "errors",
-    "Model": "models",
-    "ModelResult": "results",
-    "Picture": "report.drawing",
-    "Predictions": "external",
-    "Results": "results",
-    "SavedHeads": "crossval.saving",
-    "Task": "tasks.base",
-    "draw_figures": "report.figures",
-    "evaluate": "crossval.evaluation",
-    "fit_heads": "heads.fitting",
-    "format_table": "report.terminal",
-    "load_heads": "crossval.saving",
-    "metrics_dict": "report.files",
-    "models_of": "models",
-    "read_predictions": "prediction_files",
-    "results_of_predictions": "external",
-    "save_heads": "crossval.saving",
-    "score_baseline": "results",
-    "score_model": "results",
-    "song_level": "songs",
-    "task_of": "tasks.registry",
-    "write_report": "report.files",
+_NAMES = {
+    "clips": ("Clips",),
+    "crossval.evaluation": ("evaluate",),
+    "crossval.saving": ("SavedHeads", "load_heads", "save_heads"),
+    "crossval.settings": ("EvaluationSettings",),
+    "errors": ("BadFeatures", "FuseError", "LeakError"),
+    "external": ("Predictions", "results_of_predictions"),
+    "heads.fitting": ("Fit", "fit_heads"),
+    "heads.head": ("Head", "HeadSettings"),
+    "models": ("Model", "models_of"),
+    "prediction_files": ("read_predictions",),
+    "report.drawing": ("Picture",),
+    "report.figures": ("draw_figures",),
+    "report.files": ("metrics_dict", "write_report"),
+    "report.terminal": ("format_table",),
+    "results": ("ModelResult", "Results", "score_baseline", "score_model"),
+    "songs": ("song_level",),
+    "tasks.base": ("Task",),
+    "tasks.registry": ("task_of",),
 }
 
 __all__ = [
@@ -90,4 +78,5 @@ __all__ = [
     "write_report",
 ]
 
+_PLACES = {name: module for module, names in _NAMES.items() for name in names}
 __getattr__ = import_on_use(__name__, _PLACES)

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.metrics.averages import complete, mean_finite, ratio
 from mvemo.fuse.metrics.multiclass import kappa_of_counts
+from mvemo.fuse.numeric import F32, F64, Bools, Ints
 
 N_RESAMPLES = 2000
 LEVEL = 0.95

@@ -8,8 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F64, Ints
-from mvemo.fuse.links import Link
+from mvemo.fuse.numeric import F64, Bools, Ints, Link
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import labels as manifest_labels
 from mvemo.manifests import make_folds
@@ -53,15 +52,6 @@ class Clips:
         """Return the targets, float32 (outputs, clips): one-hot classes, tags, or values."""
         return self.task.target(self.y_true, self.n_outputs)
 
-    @property
-    def split_task(self) -> manifest_labels.Task:
-        """Return the task's name, as the functions that make folds take it."""
-        return cast(manifest_labels.Task, self.task.name)
-
-    def divisible(self, fold: int) -> bool:
-        """Return True if the training clips of `fold` are of two groups or more."""
-        return len({self.groups[i] for i in np.flatnonzero(self.folds != fold).tolist()}) > 1
-
     def inner_folds(self, fold: int, count: int) -> Ints:
         """Return folds of the training clips of `fold`, int64 (clips,), -1 for all other clips.
 
@@ -72,9 +62,15 @@ class Clips:
         inner = np.full(len(self.y_true), -1, dtype=np.int64)
         count = min(count, len(set(groups)))
         if count >= 2:
-            inner[train] = make_folds(self.y_true[train], groups, count, self.seed, self.split_task)
+            task = cast(manifest_labels.Task, self.task.name)
+            inner[train] = make_folds(self.y_true[train], groups, count, self.seed, task)
         return inner
 
     def score(self, rows: NDArray[np.bool_], outputs: F64) -> float:
         """Return the task's primary metric on the clips of `rows`."""
         return self.task.primary(self.y_true[rows], outputs[rows])
+
+
+def leave_each_out(folds: Ints) -> list[tuple[Bools, Bools]]:
+    """Return, for each fold, masks of the clips of all other folds and of its own; -1 is none."""
+    return [((folds >= 0) & (folds != fold), folds == fold) for fold in range(int(folds.max()) + 1)]

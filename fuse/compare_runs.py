@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse.arrays import Ints
 from mvemo.fuse.bootstrap import N_RESAMPLES, resample_groups
 from mvemo.fuse.crossval.comparisons import Comparison, FoldedOutputs, compare_models
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.metrics.averages import mean_of_finite
+from mvemo.fuse.numeric import Ints
 from mvemo.fuse.report.paper import PaperTable
 from mvemo.fuse.report.tables import TEXT, Cell, Head, table
 from mvemo.fuse.report.text import clean, columns, difference_text, p_text, score_text, wrap

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F64, Ints
-from mvemo.fuse.crossval.repeats import with_repeats
+from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.models import Model
+from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.report.banners import OTHERS
 from mvemo.fuse.results import Results, score_baseline, score_model
 from mvemo.fuse.tasks.registry import task_of

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache, FeatureSpec
+from mvemo.fuse.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
+from mvemo.fuse.descriptor_statistics import LLD, DescriptorStatistics
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.matrices.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
-from mvemo.fuse.matrices.descriptor_statistics import LLD, DescriptorStatistics
-from mvemo.fuse.matrices.rows import Rows, StoredRows
-from mvemo.fuse.matrices.scaling import standardise_within
 from mvemo.fuse.metrics.averages import complete
+from mvemo.fuse.scaling import Rows, standardise_within
 
 # Fewest clips that a feature needs for models of it: two in each of six folds, or a quarter of all.
 FEWEST = 12
@@ -26,9 +25,9 @@ class FeatureSettings:
 
     # Descriptor sequences whose statistics are one more feature (`descriptor_statistics`).
     lld: tuple[str, ...] = ()
-    # Names in `mvemo.fuse.matrices.descriptor_statistics.STATISTICS`.
+    # Names in `mvemo.fuse.descriptor_statistics.STATISTICS`.
     lld_statistics: tuple[str, ...] = DEFAULT_STATISTICS
-    within_groups: bool = False  # standardise within groups (`mvemo.fuse.matrices.scaling`)
+    within_groups: bool = False  # standardise within groups (`mvemo.fuse.scaling`)
     # GiB of memory for the values of all features. Larger features are read again, block by
     # block, whenever a head is fitted; the heads are equal but for rounding.
     memory: float = 4.0
@@ -49,13 +48,6 @@ PLAIN = FeatureSettings()
 class Features:
     """The vector features of a cache.
 
-    Parameters
-    ----------
-    cache
-        Open cache; it is read when a matrix is asked for.
-    settings
-        Settings of the vectors.
-
     Attributes
     ----------
     modality
@@ -64,11 +56,6 @@ class Features:
         The same for outputs of the nets themselves, which heads do not read.
     rare
         Feature name to number of clips, for features that too few clips have to fit a model.
-
-    Raises
-    ------
-    BadFeatures
-        There is no feature, or a crossfitted feature lacks the net of a fold.
     """
 
     def __init__(self, cache: Cache, settings: FeatureSettings = PLAIN) -> None:
@@ -156,7 +143,7 @@ class Features:
         if not self._settings.within_groups:
             return matrix
         assert not isinstance(matrix.values, Rows)
-        values, _ = standardise_within(matrix.values, matrix.present, self._cache.table.groups)
+        values = standardise_within(matrix.values, matrix.present, self._cache.table.groups)
         return Matrix(values, matrix.present)
 
     def raw_matrix(self, name: str, fold: int | None) -> Matrix:
@@ -164,8 +151,8 @@ class Features:
         if self._statistics is not None and name == LLD:
             values, present = self._statistics.vectors()
         elif self._streamed:
-            n, dim = len(self._cache.table), self._variants[name][0].dim
-            rows = StoredRows(partial(self._cache.blocks, name, fold), n, dim)
+            shape = len(self._cache.table), self._variants[name][0].dim
+            rows = Rows(shape, partial(self._cache.blocks, name, fold))
             return Matrix(rows, self._cache.present(name, fold))
         else:
             values, present = self._cache.vectors(name, fold)

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from math import prod
-from typing import Protocol, TypeVar
 
 from mvemo.cache import MODALITIES
 from mvemo.fuse.errors import BadFeatures
@@ -29,14 +28,6 @@ MOST_FUSIONS = 16
 Key = tuple[str, ...]
 # Modalities that a clip lacks, in the order of reports.
 Missing = tuple[str, ...]
-
-
-class _OfFeatures(Protocol):
-    @property
-    def features(self) -> tuple[str, ...]: ...
-
-
-M = TypeVar("M", bound=_OfFeatures)
 
 
 @dataclass(frozen=True)
@@ -101,28 +92,23 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
     for size in range(2, len(kinds) + 1):
         for some in combinations(kinds, size):
             if size == 2 or prod(len(names[kind]) for kind in some) <= MOST_FUSIONS:
-                models += [
-                    _one_of_each(one, some) for one in product(*(names[kind] for kind in some))
-                ]
+                for parts in product(*(names[kind] for kind in some)):
+                    if some[:2] == MODALITIES:
+                        # Named as in PL20: the video feature first.
+                        parts = (parts[1], parts[0], *parts[2:])
+                    models.append(Model("+".join(parts), parts, some))
     if len(models) > 1:
         everything = tuple(name for kind in kinds for name in names[kind])
         models.append(Model(INTEGRATED, everything, kinds))
     return tuple(models)
 
 
-def _one_of_each(names: Sequence[str], kinds: Missing) -> Model:
-    """Return the fusion of one feature per modality, named as in PL20: the video feature first."""
-    if kinds[:2] == MODALITIES:
-        names = (names[1], names[0], *names[2:])
-    return Model("+".join(names), tuple(names), kinds)
-
-
 def check_feature_name(name: str) -> None:
     """Raise `BadFeatures` if a feature has the name of a model, or a name that joins names."""
     if name in (INTEGRATED, *SECOND_LAYERS) or "+" in name or "," in name:
         raise BadFeatures(
-            f"feature {name!r}: a name has no '+' and no ',' and is none of {INTEGRATED}, "
-            f"{STACKED}, {LATE}, which are models"
+            f"invalid feature name {name!r}: it must not contain '+' or ',' nor be that of a "
+            f"model ({INTEGRATED}, {STACKED}, {LATE})"
         )
 
 
@@ -130,40 +116,22 @@ def chosen_models(modality: Mapping[str, str], names: Sequence[str] | None) -> t
     """Return the models of `names`, or all models for None.
 
     A name may join any features by ``+``, such as two audio features: one head reads them all.
-
-    Examples
-    --------
-    >>> (model,) = chosen_models({"layer2": "audio", "layer3": "audio"}, ["layer2+layer3"])
-    >>> model.features, model.modalities
-    (('layer2', 'layer3'), ('audio',))
     """
     models = models_of(modality)
     if names is None:
         return models
     known = {model.name: model for model in models}
-    chosen = [known.get(name) or _fusion(name, modality) for name in dict.fromkeys(names)]
-    for name, model in zip(dict.fromkeys(names), chosen, strict=True):
-        if model is None:
+    for name in names:
+        parts = tuple(name.split("+"))
+        if name in known:
+            continue
+        if len(parts) < 2 or len(set(parts)) < len(parts) or not set(parts) <= set(modality):
             raise BadFeatures(
-                f"model {name!r} is not among those that the features allow: {', '.join(known)}, "
-                "or any of their features joined by '+'"
+                f"unknown model {name!r}: expected one of {', '.join(m.name for m in models)}, "
+                "or features joined by '+'"
             )
-    return tuple(model for model in chosen if model is not None)
-
-
-def _fusion(name: str, modality: Mapping[str, str]) -> Model | None:
-    """Return the model of the features that a name joins; None if it does not join two."""
-    parts = tuple(name.split("+"))
-    if len(parts) < 2 or len(set(parts)) < len(parts) or not set(parts) <= set(modality):
-        return None
-    kinds = {modality[part] for part in parts}
-    return Model(name, parts, modality_order(kinds))
-
-
-def with_nets(models: Sequence[M], nets: Sequence[M]) -> tuple[M, ...]:
-    """Insert the models of nets themselves after the single features."""
-    n_single = sum(len(model.features) == 1 for model in models)
-    return (*models[:n_single], *nets, *models[n_single:])
+        known[name] = Model(name, parts, modality_order(modality[part] for part in parts))
+    return tuple(known[name] for name in dict.fromkeys(names))
 
 
 def modalities_of(models: Sequence[Model]) -> tuple[str, ...]:
@@ -172,26 +140,12 @@ def modalities_of(models: Sequence[Model]) -> tuple[str, ...]:
 
 
 def modality_order(kinds: Iterable[str]) -> tuple[str, ...]:
-    """Return each modality once, in the order of reports: audio, video, then others by name.
-
-    Examples
-    --------
-    >>> modality_order(["lyrics", "video", "eeg", "video"])
-    ('video', 'eeg', 'lyrics')
-    """
+    """Return each modality once, in the order of reports: audio, video, then others by name."""
     return tuple(in_order(set(kinds), MODALITIES))
 
 
 def missing_of(kinds: Missing) -> list[Missing]:
-    """Return the sets of modalities that a clip may lack and still be predicted, fewest first.
-
-    Examples
-    --------
-    >>> missing_of(("audio", "video"))
-    [('video',), ('audio',)]
-    >>> missing_of(("audio", "video", "lyrics"))[:4]
-    [('lyrics',), ('video',), ('audio',), ('video', 'lyrics')]
-    """
+    """Return the sets of modalities that a clip may lack and still be predicted, fewest first."""
     return [
         missing
         for size in range(1, len(kinds))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.external import Predictions
+from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.tasks.prediction_columns import (
     RESERVED,
     PredictionColumns,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.models import Model
+from mvemo.fuse.numeric import F64, Bools, Ints
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.wording import Column
 from mvemo.manifests.text_table import html_table

@@ -8,11 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.links import softmax
 from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import Model
+from mvemo.fuse.numeric import F64, Bools, Ints, softmax
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.manifests import song_of
 
@@ -56,10 +55,6 @@ def song_level(
         The rule is unknown, the labels are not classes, or segments of a song differ in label,
         group or fold.
 
-    See Also
-    --------
-    decide_songs : the same for an array of probabilities.
-
     Examples
     --------
     >>> import numpy as np
@@ -76,13 +71,11 @@ def song_level(
     if rule not in RULES:
         raise BadFeatures(f"rule {rule!r} is not known: one of {', '.join(RULES)}")
     names = results.groups if by == "group" else [song_of(c) for c in results.clip_ids]
-    first: dict[str, int] = {}
-    for i, name in enumerate(names):
-        first.setdefault(name, i)
-    index = {name: n for n, name in enumerate(first)}
+    index = {name: n for n, name in enumerate(dict.fromkeys(names))}
     song = np.array([index[name] for name in names], dtype=np.int64)
-    rows = np.array(list(first.values()), dtype=np.int64)
-    _check(results, list(first), song, rows)
+    # The first segment of each song.
+    _, rows = np.unique(song, return_index=True)
+    _check(results, tuple(index), song, rows)
     y_true, folds = results.y_true[rows], results.folds[rows]
     # A song has a feature if one of its segments has it.
     present = {
@@ -103,7 +96,7 @@ def song_level(
     return replace(
         results,
         name=f"{results.name}, by song",
-        clip_ids=tuple(first),
+        clip_ids=tuple(index),
         groups=tuple(results.groups[row] for row in rows),
         y_true=y_true,
         folds=folds,
@@ -125,18 +118,6 @@ def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
     """Return probabilities of songs, float64 (songs, classes), from (segments, classes).
 
     `song` is int64 (segments,), the song of each segment. NaN rows are not predicted.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> proba = np.array([[0.9, 0.1], [0.5, 0.5], [0.4, 0.6]])
-    >>> song = np.array([0, 0, 1])
-    >>> decide_songs(proba, song, 2, "mean")
-    array([[0.7, 0.3],
-           [0.4, 0.6]])
-    >>> decide_songs(proba, song, 2, "log-mean")
-    array([[0.75, 0.25],
-           [0.4 , 0.6 ]])
     """
     valid = complete(proba)
     proba, song = proba[valid], song[valid]
@@ -159,12 +140,7 @@ def _sum_by_song(values: F64, song: Ints, n_songs: int) -> F64:
     return total
 
 
-def _check(
-    results: Results,
-    songs: Sequence[str],
-    song: Ints,
-    first: Ints,
-) -> None:
+def _check(results: Results, songs: Sequence[str], song: Ints, first: Ints) -> None:
     """Refuse songs whose segments do not belong together; `first` is each song's first segment."""
     if not results.task.decides_songs:
         raise BadFeatures(f"{results.name}: songs are decided for classes, not {results.task.name}")

@@ -19,8 +19,7 @@ from mvemo.fuse import (
 )
 from mvemo.fuse.errors import FuseError
 from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.files import save_model
-from mvemo.fuse.final.model import FinalModel
+from mvemo.fuse.final.model import FinalModel, save_model
 from mvemo.fuse.report.files import RUN_FILES
 from mvemo.fuse.report.paper import results_tables, write_paper
 from mvemo.manifests import read_folds

@@ -67,10 +67,9 @@ FLOORS = {
         "training",
     ),
     "fuse": (
-        "arrays errors",
-        "links matrices metrics models",
+        "errors numeric",
+        "descriptor_statistics metrics models scaling",
         "bootstrap features",
-        "leakage",
         "tasks",
         "clips",
         "heads",

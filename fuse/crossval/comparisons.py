@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr
 
-from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.bootstrap import Resamples, percentile_interval
-from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
+from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.tasks.base import Task
 
@@ -123,20 +122,16 @@ def compare_results(
     pair is tested.
     """
     models = repeats[0].models
-    for other in repeats[1:]:
-        if [model.name for model in other.models] != [model.name for model in models]:
-            raise BadFeatures(f"{other.name}: its repeats have different models")
-    outputs = [outputs_of(one) for one in repeats]
+    outputs = [
+        FoldedOutputs(
+            one.task, one.y_true, one.folds, one.k, {m.name: m.outputs for m in one.models}
+        )
+        for one in repeats
+    ]
     if not any(model.features for model in models):
         names = [model.name for model in models]
         return compare_models(outputs, list(combinations(names, 2)), resamples)
     return compare_models(outputs, _fusions_and_singles(outputs, models), resamples)
-
-
-def outputs_of(results: Results) -> FoldedOutputs:
-    """Return the input of `compare_models` for one evaluation."""
-    outputs = {model.name: model.outputs for model in results.models}
-    return FoldedOutputs(results.task, results.y_true, results.folds, results.k, outputs)
 
 
 def _fusions_and_singles(
@@ -251,12 +246,6 @@ def nadeau_bengio(
     the ratio of the numbers of clips counts. NaN differences are left out; with fewer than two,
     t and p are NaN. Equal differences give t = 0 and p = 1 if they are 0, otherwise infinite t
     and p = 0.
-
-    Examples
-    --------
-    >>> mean, t, p = nadeau_bengio([0.0, 0.01, 0.02, 0.03, 0.04], n_train=80, n_test=20)
-    >>> round(mean, 3), round(t, 3), round(p, 3)
-    (0.02, 1.886, 0.132)
     """
     if not (n_train > 0 and n_test > 0):
         raise ValueError(f"n_train {n_train} and n_test {n_test} must be above 0")
@@ -279,11 +268,6 @@ def holm(p_values: ArrayLike) -> F64:
 
     The i-th smallest of m is multiplied by m - i + 1, made monotone and limited to 1. NaN stay
     NaN and are not counted in m.
-
-    Examples
-    --------
-    >>> holm([0.01, 0.04, 0.03]).tolist()
-    [0.03, 0.06, 0.06]
     """
     p = np.asarray(p_values, dtype=np.float64)
     result = np.full(p.shape, np.nan)

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from mvemo.cache import Cache
-from mvemo.fuse.arrays import F64
-from mvemo.fuse.clips import Clips
-from mvemo.fuse.crossval.choice import choose_model
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
-from mvemo.fuse.crossval.out_of_fold import OutOfFold
 from mvemo.fuse.crossval.prediction import predict_all
-from mvemo.fuse.crossval.preparation import Preparation, permute, prepare, provenance_of
-from mvemo.fuse.crossval.repeats import evaluate_on_other_folds, with_repeats
+from mvemo.fuse.crossval.preparation import Preparation, prepare, provenance_of
 from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.heads.head import Head
-from mvemo.fuse.heads.late import late_bases
-from mvemo.fuse.heads.stacking import base_models
-from mvemo.fuse.links import apply_link
-from mvemo.fuse.metrics.averages import complete
-from mvemo.fuse.models import LATE, SECOND_LAYERS, STACKED, Key, Model, with_nets
-from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
+from mvemo.fuse.metrics.averages import mean_finite
+from mvemo.fuse.models import Model
+from mvemo.fuse.numeric import F64, apply_link
+from mvemo.fuse.results import Choice, ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.songs import song_level
 from mvemo.fuse.tasks.registry import task_of
 
+# Seeds tried for each repeat: a few groups can be split into folds in only a few ways.
+TRIES = 10
 DEFAULT = EvaluationSettings()
 
 
@@ -70,8 +65,7 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
         raise BadFeatures(f"{cache.path}: songs cannot be decided: {why}; leave --song-level out")
     results = evaluate_once(cache, settings)
     if settings.repeats > 1:
-        repeats = evaluate_on_other_folds(cache, results, settings, evaluate_once)
-        results = with_repeats(results, repeats)
+        results = with_repeats(results, _evaluate_on_other_folds(cache, results, settings))
     results = with_uncertainty(results, n_resamples=settings.n_resamples)
     if settings.learning_curve:
         results = with_learning_curve(cache, results, settings.head, features=settings.features)
@@ -82,27 +76,21 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
     """Run one evaluation, without repeats, intervals, tests and learning curve."""
     table = cache.table
     prepared = prepare(cache, settings)
-    stacked, late = _second_layers(cache, prepared, settings)
-    task = task_of(table.task)
-    y_true = task.read_labels(table.labels)
-    task = task.for_labels(table.classes, y_true, settings.scale or table.scale)
-    if settings.permute_labels:
-        y_true = permute(y_true, settings.seed)
-    seed, n_outputs = settings.seed or 0, len(table.classes)
-    clips = Clips(task, y_true, table.groups, prepared.folds, n_outputs, seed)
-    oof = predict_all(prepared, clips, settings, stacked=stacked, late=late)
-    thresholds = _fit_thresholds(oof, prepared.k)
-    models = [_scored(oof, m, prepared.k, thresholds, settings) for m in oof.models]
+    clips, k = prepared.clips, prepared.k
+    oof = predict_all(prepared, settings)
+    models = [oof.score(model, temperature=settings.temperature) for model in oof.models]
+    nets = [_score_net(prepared, net) for net in prepared.nets]
+    n_single = sum(len(model.features) == 1 for model in models)
     results = Results(
         name=table.name,
-        task=task,
+        task=clips.task,
         classes=table.classes,
         clip_ids=table.clip_ids,
         groups=table.groups,
-        y_true=y_true,
-        folds=prepared.folds,
-        k=prepared.k,
-        seed=seed,
+        y_true=clips.y_true,
+        folds=clips.folds,
+        k=k,
+        seed=clips.seed,
         protocol=prepared.features.protocol(
             (*prepared.names, *(model.name for model in prepared.nets))
         ),
@@ -110,8 +98,8 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         synthetic=table.synthetic,
         predicted_by=table.predicted_by,
         permuted=settings.permute_labels,
-        models=with_nets(models, [_score_net(prepared, clips, net) for net in prepared.nets]),
-        baseline=score_baseline(task, y_true, prepared.folds, prepared.k, n_outputs),
+        models=(*models[:n_single], *nets, *models[n_single:]),
+        baseline=score_baseline(clips.task, clips.y_true, clips.folds, k, clips.n_outputs),
         present=oof.present,
         outliers={
             name: tuple(table.clip_ids[i] for i in np.flatnonzero(far))
@@ -120,124 +108,139 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         failures=tuple((f.clip_id, f.stage, f.reason) for f in cache.failures),
         curves=cache.curves,
         provenance=provenance_of(cache, prepared, settings),
-        heads=tuple(_with_thresholds(oof, thresholds)),
-        choice=choose_model(oof, prepared.k, thresholds) if settings.choose_model else None,
+        heads=tuple(oof.heads_with_thresholds()),
+        choice=oof.choose() if settings.choose_model else None,
     )
     return results if settings.songs is None else song_level(results, rule=settings.songs)
 
 
-def _second_layers(
-    cache: Cache, prepared: Preparation, settings: EvaluationSettings
-) -> tuple[bool, bool]:
-    """Return True for the stack and for the product if set, or if named among the models."""
-    named = settings.models
-    if named is None:
-        return settings.stacked, settings.late
-    if STACKED in named and not base_models(prepared.models):
-        raise BadFeatures(
-            f"{cache.path}: {STACKED} stacks two models or more: name those, too, or leave it out"
-        )
-    if LATE in named and not late_bases(prepared.models):
-        raise BadFeatures(
-            f"{cache.path}: {LATE} multiplies what two single features or more predict: name "
-            "those, too, or leave it out"
-        )
-    return STACKED in named, LATE in named
-
-
-def _scored(
-    oof: OutOfFold,
-    model: Model,
-    k: int,
-    thresholds: Mapping[Key, F64],
-    settings: EvaluationSettings,
-) -> ModelResult:
-    """Score one model's predictions, filled up by its fallbacks."""
-    clips = oof.clips
-    outputs, source = oof.predict(model)
-    by_clip = None
-    if thresholds:
-        fallbacks = oof.fallbacks.get(model.name, ())
-        keys = [model.key, *(fallback.thresholds for fallback in fallbacks)]
-        by_clip = np.stack([thresholds[key] for key in keys])[source, clips.folds]
-    result = score_model(clips.task, model, outputs, clips.y_true, clips.folds, k, by_clip)
-    scaled: dict[str, float] = {}
-    if settings.temperature and clips.task.fits_temperature:
-        inner = [oof.predict_inside(model, fold) for fold in range(k)]
-        scaled = clips.task.scaled_calibration(clips.y_true, outputs, clips.folds, inner)
-    return replace(
-        result,
-        thresholds=thresholds.get(model.key),
-        without_modality=oof.score_without_modality(model),
-        n_fallback=int((source > 0).sum()),
-        n_untrained=int((oof.has_features(model) & ~complete(outputs)).sum()),
-        calibration={**result.calibration, **scaled},
-    )
-
-
-def _fit_thresholds(oof: OutOfFold, k: int) -> dict[Key, F64]:
-    """Fit each model's thresholds, float64 (folds, tags), inside each fold's training folds.
-
-    Crossfitted nets saw the training clips, so inner predictions over their features are better
-    than those of new clips, and the thresholds may be biased. They do not depend on tested clips.
-    The result is empty if the task has no thresholds.
-    """
-    task, y_true = oof.clips.task, oof.clips.y_true
-    if not task.needs_inner:
-        return {}
-    keys = dict.fromkeys(key for key, _ in oof.inner)
-    return {
-        key: np.array(
-            [
-                task.fit_thresholds(y_true, oof.inner[key, fold].astype(np.float64))
-                for fold in range(k)
-            ]
-        )
-        for key in keys
-    }
-
-
-def _with_thresholds(oof: OutOfFold, thresholds: Mapping[Key, F64]) -> list[Head]:
-    """Return the heads with their thresholds.
-
-    For a head fitted on all clips, the out-of-fold predictions take the place of inner ones.
-    """
-    if not thresholds:
-        return oof.heads
-    clips, heads = oof.clips, []
-    for head in oof.heads:
-        key = (head.model,) if head.model in SECOND_LAYERS else head.features
-        if head.fold is not None:
-            fitted: F64 | None = thresholds[key][head.fold]
-        else:
-            outputs = oof.predict_everywhere_alone(key)
-            fitted = clips.task.fit_thresholds(clips.y_true, outputs)
-        heads.append(replace(head, thresholds=fitted))
-    return heads
-
-
-def _score_net(prepared: Preparation, clips: Clips, model: Model) -> ModelResult:
+def _score_net(prepared: Preparation, model: Model) -> ModelResult:
     """Score the last layer of a net, as it was trained: the tables of J22, L17 and PL20 do so.
 
     Each clip's outputs are those of the net that never saw its fold. Tags are decided at a
     probability of 0.5: thresholds fitted on clips that the net was trained on would suit only
     those clips.
     """
+    clips = prepared.clips
     outputs = np.full((len(clips.y_true), clips.n_outputs), np.nan)
     for fold in range(prepared.k):
-        rows = clips.folds == fold
-        outputs[rows] = _outputs_of(prepared, model, fold, clips)[rows]
+        values, present = prepared.features.own_outputs(model.name, fold)
+        if values.shape[1] != clips.n_outputs:
+            raise BadFeatures(
+                f"{model.name}: {values.shape[1]} outputs of a net, but {clips.n_outputs} "
+                "classes, tags or targets: run 'mvemo extract' again"
+            )
+        rows = present & (clips.folds == fold)
+        outputs[rows] = apply_link(values[rows].astype(np.float64), clips.link)
     return score_model(clips.task, model, outputs, clips.y_true, clips.folds, prepared.k)
 
 
-def _outputs_of(prepared: Preparation, model: Model, fold: int, clips: Clips) -> F64:
-    """Return outputs, float64 (clips, outputs), of a fold's net; NaN rows where missing."""
-    values, present = prepared.features.own_outputs(model.name, fold)
-    if values.shape[1] != clips.n_outputs:
+def _evaluate_on_other_folds(
+    cache: Cache, first: Results, settings: EvaluationSettings
+) -> list[Results]:
+    """Evaluate again until there are `settings.repeats` evaluations, each on other folds."""
+    _refuse_bound_folds(cache, first)
+    table = cache.table
+    # The first evaluation may use the cache's own folds, which have another seed.
+    own_folds = first.k == table.k and settings.seed is None
+    seed = table.fold_seed if own_folds else first.seed
+    # Temperatures are fitted, and heads kept, only in the first evaluation.
+    settings = replace(settings, temperature=False, refit=False)
+    results = {_partition(first): first}
+    for _ in range(TRIES * settings.repeats):
+        if len(results) == settings.repeats:
+            break
+        seed += 1
+        other = evaluate_once(cache, replace(settings, seed=seed))
+        results.setdefault(_partition(other), other)
+    if len(results) < settings.repeats:
         raise BadFeatures(
-            f"{model.name}: {values.shape[1]} outputs of a net, but {clips.n_outputs} classes, "
-            "tags or targets: run 'mvemo extract' again"
+            f"{cache.path}: --repeats {settings.repeats} asks for more different folds than were "
+            f"found for {len(set(table.groups))} groups in {first.k} folds: {len(results)}"
         )
-    outputs = np.full(values.shape, np.nan)
-    outputs[present] = apply_link(values[present].astype(np.float64), clips.task.link)
-    return outputs
+    return list(results.values())[1:]
+
+
+def _partition(results: Results) -> bytes:
+    """Return the same key for evaluations that divide the clips alike, however numbered."""
+    _, first, which = np.unique(results.folds, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[which.reshape(-1)].astype(np.int64).tobytes()
+
+
+def _refuse_bound_folds(cache: Cache, first: Results) -> None:
+    """Raise if the clips cannot be split into other folds."""
+    k = cache.table.k
+    reasons = {
+        "its clips have one split (holdout): evaluate once, or ask for --folds of frozen "
+        "features": not first.tested.all(),
+        "its nets are bound to theirs (crossfit): evaluate once, or extract with --protocol "
+        "frozen": first.protocol == "crossfit",
+        "its manifest prescribes these: evaluate once, or ask for another number of --folds "
+        f"than {k}": first.k == k and cache.table.fold_seed < 0,
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise BadFeatures(f"{cache.path}: --repeats needs other folds, but {reason}")
+
+
+def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
+    """Add evaluations of the same models on other folds.
+
+    Scores per fold are then those of all evaluations in turn, and all other scores are means over
+    them; predictions, confusion matrices and thresholds stay those of the first.
+    """
+    if len({_partition(one) for one in (results, *repeats)}) <= len(repeats):
+        raise BadFeatures(
+            f"{results.name}: two of its repeats are on the same folds, which says nothing new"
+        )
+    for other in repeats:
+        if other.clip_ids != results.clip_ids or [m.name for m in other.models] != [
+            m.name for m in results.models
+        ]:
+            raise BadFeatures(f"{other.name}: a repeat is of other clips or models")
+    evaluations = tuple(replace(one, heads=(), repeats=()) for one in (results, *repeats))
+    return replace(
+        results,
+        repeats=evaluations,
+        models=tuple(
+            _over_repeats([one.models[i] for one in evaluations])
+            for i in range(len(results.models))
+        ),
+        baseline=_over_repeats([one.baseline for one in evaluations]),
+        choice=_choice_over_repeats(evaluations),
+    )
+
+
+def _choice_over_repeats(evaluations: Sequence[Results]) -> Choice | None:
+    """Return the choice of the first evaluation, scored over all."""
+    choices = [one.choice for one in evaluations if one.choice is not None]
+    if len(choices) < len(evaluations):
+        return None
+    nested = _over_repeats([choice.nested for choice in choices])
+    inside = tuple(name for choice in choices for name in choice.inside)
+    return Choice(choices[0].model, inside, nested)
+
+
+def _over_repeats(models: Sequence[ModelResult]) -> ModelResult:
+    """Join one model's results on different folds."""
+    joined: dict[str, Any] = {}
+    for name, join in JOINED.items():
+        # Temperatures are fitted only in the first evaluation.
+        first, *others = (getattr(model, name) for model in models)
+        joined[name] = {
+            key: join([value, *(one[key] for one in others if key in one)])
+            for key, value in first.items()
+        }
+    return replace(models[0], **joined)
+
+
+def _mean(values: Sequence[F64 | float]) -> F64 | float:
+    mean = mean_finite(np.array(values, dtype=np.float64), axis=0)
+    return mean if mean.ndim else float(mean)
+
+
+# How each set of scores is joined over repeats.
+JOINED: dict[str, Callable[[Sequence[Any]], Any]] = {
+    **dict.fromkeys(("scores", "per_output", "calibration", "without_modality"), _mean),
+    **dict.fromkeys(("per_fold", "per_output_fold"), np.concatenate),
+}

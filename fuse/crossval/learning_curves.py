@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache
-from mvemo.fuse.arrays import Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.preparation import passes_over
-from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix
-from mvemo.fuse.heads.fitting import Fit, fit_heads, trainable
+from mvemo.fuse.features import PLAIN, Features, FeatureSettings
+from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.models import SECOND_LAYERS, Model
+from mvemo.fuse.numeric import Ints
 from mvemo.fuse.results import CurvePoint, Results
 
 FRACTIONS = (0.1, 0.2, 0.4, 0.7)
@@ -62,47 +62,27 @@ def with_learning_curve(
     strength = {(h.features, h.fold): h.C for h in results.heads if h.model not in SECOND_LAYERS}
     crossfit = any(values.crossfit(name) for name in names)
     for net_fold, tested in passes_over(results.k, crossfit=crossfit):
-        matrices = {name: values.matrix(name, net_fold) for name in names}
-        fits = [
-            (
-                i,
-                Fit(
-                    model,
-                    fold,
-                    masks[fold, i],
-                    strength.get((model.features, fold), head.C),
-                    predict=results.folds == fold,
-                ),
-            )
-            for fold in tested
-            for i in range(len(shares))
-            for model in models
-        ]
-        _score_fits(fits, matrices, clips, head, scores)
+        fitter = HeadFitter({name: values.matrix(name, net_fold) for name in names}, clips, head)
+        share_of: dict[int, int] = {}
+        fits = []
+        for fold in tested:
+            for i in range(len(shares)):
+                for model in models:
+                    C = strength.get((model.features, fold), head.C)
+                    rows = results.folds == fold
+                    fits.append(Fit(model, fold, masks[fold, i], C, predict=rows))
+                    share_of[id(fits[-1])] = i
+        for one in fitter.fit(fits):
+            fit = one.fit
+            score = clips.task.primary(clips.y_true[fit.predict], one.outputs)
+            if np.isfinite(score):
+                present = [fitter.matrices[name].present for name in fit.model.features]
+                n_train = int(np.logical_and.reduce([fit.train, *present]).sum())
+                scores.setdefault((fit.model.name, share_of[id(fit)]), []).append((score, n_train))
     curves = {model.name: _points(model.name, shares, scores) for model in models}
     return replace(
         results, learning_curve={name: points for name, points in curves.items() if points}
     )
-
-
-def _score_fits(
-    fits: Sequence[tuple[int, Fit]],
-    matrices: Mapping[str, Matrix],
-    clips: Clips,
-    head: HeadSettings,
-    scores: Scores,
-) -> None:
-    """Fit heads, each with the index of its share, and add their scores to `scores`."""
-    share_of = {id(fit): i for i, fit in fits}
-    possible = trainable([fit for _, fit in fits], matrices, clips)
-    _, outputs = fit_heads(possible, matrices, clips, head)
-    for fit, output in zip(possible, outputs, strict=True):
-        tested = clips.folds == fit.fold
-        score = clips.task.primary(clips.y_true[tested], output)
-        if np.isfinite(score):
-            present = [matrices[name].present for name in fit.model.features]
-            n_train = int(np.logical_and.reduce([fit.train, *present]).sum())
-            scores.setdefault((fit.model.name, share_of[id(fit)]), []).append((score, n_train))
 
 
 def _points(model: str, shares: Sequence[float], scores: Scores) -> tuple[CurvePoint, ...]:

@@ -1,4 +1,7 @@
-"""Preparation of an evaluation: models, folds, leak guard and provenance."""
+"""Preparation of an evaluation: models, folds, leak guard and provenance.
+
+The leak guard: a clip must not be scored by a net that saw it, or a clip of its group.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,16 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mvemo.cache import TEST, Cache
+from mvemo.cache import TEST, Cache, ClipTable
+from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.settings import EvaluationSettings
-from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.errors import BadFeatures, LeakError
 from mvemo.fuse.features import Features
-from mvemo.fuse.leakage import find_leaks, refuse_leaks
-from mvemo.fuse.matrices.scaling import MIN_CLIPS, groups_within
 from mvemo.fuse.models import AUDIO, SECOND_LAYERS, VIDEO, Model, chosen_models, in_order
+from mvemo.fuse.numeric import Ints
+from mvemo.fuse.scaling import MIN_CLIPS, groups_within
+from mvemo.fuse.tasks.registry import task_of
 from mvemo.manifests import Folds, make_folds
 from mvemo.manifests.labels import Task
 
@@ -28,14 +32,15 @@ Passes = tuple[tuple[int | None, tuple[int, ...]], ...]
 class Preparation:
     """Models and folds of one evaluation, past the leak guard."""
 
+    where: str  # path of the cache, for messages
     features: Features
     models: tuple[Model, ...]  # in the order of reports
     nets: tuple[Model, ...]  # outputs of nets themselves, which need no head
     names: tuple[str, ...]  # features that `models` use
-    # int64 (clips,): the fold that tests each clip. With one split, 0 for its test clips and -1
-    # for all others, which heads are trained on.
-    folds: NDArray[np.int64]
-    k: int
+    # With one split, the fold is 0 for its test clips and -1 for all others, which heads are
+    # trained on.
+    clips: Clips
+    k: int  # number of folds
     leaky: bool  # True if a net saw clips that it scores, and that was allowed
     # Passes over the features: features that all folds share are read once.
     passes: Passes
@@ -59,14 +64,59 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     names = tuple(dict.fromkeys(used))
     crossfit = [name for name in names if features.crossfit(name)]
     held_out = [name for name in names if features.held_out(name)]
-    tested = _test_split(cache, settings, crossfit, held_out)
-    folds, k = _folds(cache, settings, crossfit) if tested is None else (tested, 1)
-    leaks = find_leaks(features, names, table, folds)
-    if not settings.allow_leak:
-        refuse_leaks(leaks, folds, str(cache.path))
+    folds, k = _folds(cache, settings, crossfit, held_out)
+    where = str(cache.path)
+    leaks = _leaks(features, names, table, folds)
+    if leaks and not settings.allow_leak:
+        raise _leak_error(leaks, folds, where)
     passes = passes_over(k, crossfit=bool(crossfit))
     of_heads = tuple(name for name in names if name not in features.outputs)
-    return Preparation(features, models, nets, of_heads, folds, k, bool(leaks), passes)
+    clips = _clips(cache, settings, folds)
+    return Preparation(where, features, models, nets, of_heads, clips, k, bool(leaks), passes)
+
+
+def _clips(cache: Cache, settings: EvaluationSettings, folds: Ints) -> Clips:
+    """Return the clips with their labels, which are shuffled as a check if so set."""
+    table, seed, task = cache.table, settings.seed or 0, task_of(cache.table.task)
+    y_true = task.read_labels(table.labels)
+    task = task.for_labels(table.classes, y_true, settings.scale or table.scale)
+    if settings.permute_labels:
+        # In whole rows, so that a clip's tags stay together.
+        y_true = np.random.default_rng([seed, 1]).permutation(y_true)
+    return Clips(task, y_true, table.groups, folds, len(table.classes), seed)
+
+
+def _leaks(
+    features: Features, names: Sequence[str], table: ClipTable, folds: Ints
+) -> list[tuple[str, int, int]]:
+    """Find scores that would rest on a net that saw the clips it is tested on.
+
+    Return (feature, fold, number of the fold's clips that the net saw, or whose group it saw)
+    for each leak. The record of training clips decides, not the name of the protocol.
+    """
+    row = {clip: i for i, clip in enumerate(table.clip_ids)}
+    _, group = np.unique(np.array(table.groups, dtype=np.str_), return_inverse=True)
+    leaks = []
+    for name in names:
+        for fold in np.unique(folds[folds >= 0]).tolist():
+            seen = [row[c] for c in features.spec(name, fold).trained_on if c in row]
+            count = int(np.isin(group[folds == fold], group[seen]).sum()) if seen else 0
+            if count:
+                leaks.append((name, fold, count))
+    return leaks
+
+
+def _leak_error(leaks: Sequence[tuple[str, int, int]], folds: Ints, where: str) -> LeakError:
+    name, fold, count = leaks[0]
+    tested = int((folds == fold).sum())
+    split = bool((folds < 0).any())
+    part, honest = ("the test split", "holdout") if split else (f"fold {fold}", "crossfit")
+    more = f" (and {len(leaks) - 1} more such cases)" if len(leaks) > 1 else ""
+    return LeakError(
+        f"{where}: the net of {name} was trained on {count} of the {tested} clips of "
+        f"{part}, or on clips of their groups{more}: its scores would be too good. Extract "
+        f"with --protocol {honest}, or accept optimistic scores with --protocol shared"
+    )
 
 
 def _net_models(features: Features, names: Sequence[str] | None) -> tuple[Model, ...]:
@@ -82,11 +132,6 @@ def passes_over(k: int, *, crossfit: bool) -> Passes:
     """Return `Preparation.passes` for `k` folds."""
     folds = tuple(range(k))
     return tuple((fold, (fold,)) for fold in folds) if crossfit else ((None, folds),)
-
-
-def permute(labels: NDArray[Any], seed: int | None) -> NDArray[Any]:
-    """Shuffle labels over the clips, in whole rows, so that a clip's tags stay together."""
-    return np.random.default_rng([0 if seed is None else seed, 1]).permutation(labels)
 
 
 def provenance_of(
@@ -137,17 +182,18 @@ def provenance_of(
     }
 
 
-def _test_split(
+def _folds(
     cache: Cache, settings: EvaluationSettings, crossfit: Sequence[str], held_out: Sequence[str]
-) -> NDArray[np.int64] | None:
-    """Return 0 for one split's test clips and -1 for others, int64; None if there are folds.
+) -> tuple[Ints, int]:
+    """Return the fold that tests each clip, int64 (clips,), and the number of folds.
 
-    Heads are trained on the training and the validation clips: the validation clips decide
-    nothing about a head, which makes its choices on inner folds. Frozen features of clips with
-    a split are also scored on it, unless folds are asked for.
+    With one split, test clips are fold 0 and all others -1. Heads are trained on the training
+    and the validation clips: the validation clips decide nothing about a head, which makes its
+    choices on inner folds. Frozen features of clips with a split are also scored on it, unless
+    folds are asked for.
     """
-    table = cache.table
-    if held_out and (settings.folds is not None or table.splits is None):
+    table, folds, seed = cache.table, settings.folds, settings.seed
+    if held_out and (folds is not None or table.splits is None):
         advice = "leave --folds out" if table.splits is not None else "extract them again"
         raise BadFeatures(
             f"{cache.path}: the nets of {', '.join(held_out)} were trained for one split of the "
@@ -158,43 +204,27 @@ def _test_split(
             f"{cache.path}: the nets of {', '.join(held_out)} were trained for one split "
             f"(holdout), those of {', '.join(crossfit)} for folds: choose --models of one kind"
         )
-    if table.splits is None or settings.folds is not None or crossfit:
-        return None
-    return np.where(table.splits == TEST, 0, -1).astype(np.int64)
-
-
-def _folds(
-    cache: Cache, settings: EvaluationSettings, crossfit: Sequence[str]
-) -> tuple[NDArray[np.int64], int]:
-    """Return the folds to test in, and their number."""
-    table, seed = cache.table, settings.seed
-    if isinstance(settings.folds, Folds):
-        return _given_folds(cache, settings.folds, crossfit), settings.folds.k
-    k = settings.folds or table.k or DEFAULT_FOLDS
-    if crossfit:
-        if k != table.k:
+    if table.splits is not None and folds is None and not crossfit:
+        return np.where(table.splits == TEST, 0, -1).astype(np.int64), 1
+    if isinstance(folds, Folds):
+        if folds.clip_ids != table.clip_ids:
             raise BadFeatures(
-                f"{cache.path}: the nets of {', '.join(crossfit)} were trained for {table.k} "
-                f"folds, not {k}: give --folds {table.k}, or extract with --folds {k}"
+                f"{cache.path}: the folds are not in the order of its clips: read them with "
+                "read_folds(file, cache.table)"
             )
-        return table.folds, k
+        if crossfit and not np.array_equal(folds.assignment, table.folds):
+            raise BadFeatures(
+                f"{cache.path}: the nets of {', '.join(crossfit)} were trained for other folds "
+                "than those of the file: leave --folds out, or extract with --folds FILE"
+            )
+        return folds.assignment, folds.k
+    k = folds or table.k or DEFAULT_FOLDS
+    if crossfit and k != table.k:
+        raise BadFeatures(
+            f"{cache.path}: the nets of {', '.join(crossfit)} were trained for {table.k} "
+            f"folds, not {k}: give --folds {table.k}, or extract with --folds {k}"
+        )
     # Prescribed folds have seed -1: an explicit seed does not change them.
-    if k == table.k and (seed is None or table.fold_seed in (-1, seed)):
+    if crossfit or (k == table.k and (seed is None or table.fold_seed in (-1, seed))):
         return table.folds, k
-    task = cast(Task, table.task)
-    return make_folds(table.labels, table.groups, k, seed or 0, task), k
-
-
-def _given_folds(cache: Cache, folds: Folds, crossfit: Sequence[str]) -> NDArray[np.int64]:
-    """Return the folds of a file; raise if nets were trained for other folds."""
-    if folds.clip_ids != cache.table.clip_ids:
-        raise BadFeatures(
-            f"{cache.path}: the folds are not in the order of its clips: read them with "
-            "read_folds(file, cache.table)"
-        )
-    if crossfit and not np.array_equal(folds.assignment, cache.table.folds):
-        raise BadFeatures(
-            f"{cache.path}: the nets of {', '.join(crossfit)} were trained for other folds than "
-            "those of the file: leave --folds out, or extract with --folds FILE"
-        )
-    return folds.assignment
+    return make_folds(table.labels, table.groups, k, seed or 0, cast(Task, table.task)), k

@@ -28,17 +28,9 @@ OLDEST = 4
 # Fields of a head in the header, and its arrays: always there, or only for some tasks.
 _SCALARS = ("model", "features", "fold", "net_fold", "C", "link", "inputs")
 _ARRAYS = ("mean", "scale", "coef", "intercept")
-_OPTIONAL = ("thresholds",)
+_OPTIONAL = "thresholds"
 # Errors of numpy, zipfile and json for a file that is damaged or of another kind.
-_DAMAGED = (
-    AttributeError,
-    EOFError,
-    KeyError,
-    OSError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-)
+DAMAGED = (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -122,14 +114,8 @@ def save_heads(path: str | Path, results: Results) -> None:
     FuseError
         The file cannot be written.
 
-    See Also
-    --------
-    load_heads : read the file.
-
     Examples
     --------
-    A head of your own, in the results of other predictions:
-
     >>> from dataclasses import replace
     >>> import numpy as np
     >>> from mvemo.fuse import Head, Predictions, results_of_predictions
@@ -161,7 +147,7 @@ def write_heads(
     """Write heads that need not be those of an evaluation; `dtypes` are those of stored arrays."""
     arrays: dict[str, NDArray[Any]] = {}
     for i, head in enumerate(saved.heads):
-        for name in (*_ARRAYS, *_OPTIONAL):
+        for name in (*_ARRAYS, _OPTIONAL):
             values = getattr(head, name)
             if values is not None:
                 arrays[f"{i}/{name}"] = values.astype((dtypes or {}).get(name, values.dtype))
@@ -205,10 +191,6 @@ def load_heads(path: str | Path) -> SavedHeads:
     ------
     FuseError
         The file is missing, damaged, of another kind or of another version.
-
-    See Also
-    --------
-    save_heads : write the file.
     """
     path = Path(path)
     if not path.is_file():
@@ -217,7 +199,11 @@ def load_heads(path: str | Path) -> SavedHeads:
         # Refuses pickled objects, which can run code.
         with NpzFile(path) as file:
             header = parse_json(str(file["header"]))
-            _check_version(path, int(header["mvemo_heads"]))
+            if not OLDEST <= (version := int(header["mvemo_heads"])) <= VERSION:
+                advice = f"this reads {VERSION}"
+                if version < OLDEST:
+                    advice = "make them again with 'mvemo fuse'"
+                raise BadFeatures(f"{path}: heads of version {version}; {advice}")
             heads = tuple(
                 _read_head(file, i, entry, len(header["classes"]))
                 for i, entry in enumerate(header["heads"])
@@ -229,39 +215,23 @@ def load_heads(path: str | Path) -> SavedHeads:
             return SavedHeads(tuple(header["classes"]), models, heads, dict(header["facts"]))
     except FuseError:
         raise
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise FuseError(f"{path}: not a file of heads, or damaged: {error}") from error
-
-
-def _check_version(path: Path, version: int) -> None:
-    if version > VERSION:
-        raise BadFeatures(f"{path}: heads of version {version}; this reads {VERSION}")
-    if version < OLDEST:
-        raise BadFeatures(f"{path}: heads of version {version}; make them again with 'mvemo fuse'")
 
 
 def _read_head(
     file: Mapping[str, NDArray[Any]], i: int, entry: Mapping[str, Any], n_outputs: int
 ) -> Head:
     """Build head `i` from its arrays and its `entry` in the header."""
-    arrays = {name: file[f"{i}/{name}"] for name in _ARRAYS}
-    arrays |= {name: file[f"{i}/{name}"] for name in _OPTIONAL if f"{i}/{name}" in file}
-    arrays = {
-        name: values.astype(np.float32 if name == "coef" else np.float64)
-        if values.dtype.kind == "f"
-        else values
-        for name, values in arrays.items()
-    }
-    dim = arrays["mean"].size
-    shapes = {
-        "mean": (dim,),
-        "scale": (dim,),
-        "coef": (n_outputs, dim),
-        "intercept": (n_outputs,),
-        "thresholds": (n_outputs,),
-    }
-    for name, values in arrays.items():
-        if values.shape != shapes[name] or values.dtype.kind != "f":
+    fields: dict[str, Any] = {name: entry[name] for name in _SCALARS}
+    fields |= {"features": tuple(entry["features"]), "limit": entry.get("limit")}
+    dim = file[f"{i}/mean"].size
+    shapes = dict(zip(_ARRAYS, ((dim,), (dim,), (n_outputs, dim), (n_outputs,)), strict=True))
+    if f"{i}/{_OPTIONAL}" in file:
+        shapes[_OPTIONAL] = (n_outputs,)
+    for name, shape in shapes.items():
+        values = file[f"{i}/{name}"]
+        if values.shape != shape or values.dtype.kind != "f":
             raise ValueError(f"{name} of head {i} is {values.dtype} {values.shape}")
-    fields: dict[str, Any] = {**{name: entry[name] for name in _SCALARS}, **arrays}
-    return Head(**{**fields, "features": tuple(entry["features"]), "limit": entry.get("limit")})
+        fields[name] = values.astype(np.float32 if name == "coef" else np.float64)
+    return Head(**fields)

@@ -6,11 +6,11 @@ import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mvemo.fuse.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
+from mvemo.fuse.descriptor_statistics import check_statistics
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import FeatureSettings
 from mvemo.fuse.heads.head import HeadSettings
-from mvemo.fuse.matrices.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
-from mvemo.fuse.matrices.descriptor_statistics import check_statistics
 from mvemo.fuse.songs import SongRule
 from mvemo.manifests import Folds
 
@@ -78,7 +78,7 @@ class EvaluationSettings:
         head of the other features.
     choose_model
         Recommend a model, and estimate its score; the choice among models is also made inside
-        the training folds (`mvemo.fuse.crossval.choice`).
+        the training folds (`mvemo.fuse.crossval.out_of_fold`).
     temperature
         Fit a temperature for each model and fold on inner folds, and also report calibration
         with it (for classes only).

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mvemo.fuse.arrays import Ints
-from mvemo.fuse.clips import Clips
-from mvemo.fuse.heads.fitting import Fit, Fitted, HeadFitter, Position, trainable
+from mvemo.fuse.clips import Clips, leave_each_out
+from mvemo.fuse.heads.fitting import Fit, Fitted, HeadFitter, Position
 from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import Key, Model
+from mvemo.fuse.numeric import Ints
 
 # Inverse strengths to try: a decade apart, because the loss changes slowly between them.
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -75,6 +75,11 @@ class _Trials:
         beside = (self.best + 1, self.best - 1)
         return next((i for i in beside if 0 <= i < len(GRID) and i not in self.losses), None)
 
+    def start(self, step: int, inner_fold: int) -> Position | None:
+        """Return the end of the fit without an inner fold at the nearest tried strength."""
+        nearest = min(self.losses, key=lambda i: abs(i - step), default=None)
+        return None if nearest is None else self.positions[nearest].get(inner_fold)
+
     def add(self, step: int, fitted: Sequence[Fitted], clips: Clips, inner: Ints) -> bool:
         """Add the fits of one strength; return False if they predict nothing."""
         outputs = np.full((len(inner), clips.n_outputs), np.nan)
@@ -113,19 +118,28 @@ def choose_strengths(
     could be fitted for are left out.
     """
     clips = fitter.clips
-    n_folds = int(inner.max()) + 1
-    per_fold = (inner >= 0).sum() / max(n_folds, 1)
-    n_used = min(n_folds, int(np.ceil(ENOUGH / max(per_fold, 1.0))))
+    splits = leave_each_out(inner)
+    per_fold = (inner >= 0).sum() / max(len(splits), 1)
+    splits = splits[: int(np.ceil(ENOUGH / max(per_fold, 1.0)))]
     trials = {model.features: _Trials() for model in models}
     active = [(model, FIRST[0]) for model in models]
     while active:
         fits = [
-            _inner_fit(clips, model, fold, inner, j, step, trials[model.features])
-            for j in range(n_used)
+            Fit(
+                model,
+                fold,
+                train,
+                GRID[step],
+                TOLERANCE,
+                predict=rows,
+                scaled_on=clips.folds != fold,
+                start=trials[model.features].start(step, j),
+            )
+            for j, (train, rows) in enumerate(splits)
             for model, step in active
         ]
         by_model: dict[Key, list[Fitted]] = {}
-        for one in fitter.fit(trainable(fits, fitter.matrices, clips)):
+        for one in fitter.fit(fits):
             by_model.setdefault(one.fit.model.features, []).append(one)
         following = []
         for model, step in active:
@@ -137,20 +151,3 @@ def choose_strengths(
                 following.append((model, beside))
         active = following
     return {key: tried.chosen() for key, tried in trials.items() if tried.losses}
-
-
-def _inner_fit(
-    clips: Clips, model: Model, fold: int, inner: Ints, j: int, step: int, tried: _Trials
-) -> Fit:
-    """Return a fit without inner fold `j`, at a strength of the grid."""
-    beside = min(tried.losses, key=lambda i: abs(i - step)) if tried.losses else None
-    return Fit(
-        model,
-        fold,
-        (inner >= 0) & (inner != j),
-        GRID[step],
-        TOLERANCE,
-        predict=inner == j,
-        scaled_on=clips.folds != fold,
-        start=None if beside is None else tried.positions[beside].get(j),
-    )

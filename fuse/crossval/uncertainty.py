@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import ndtri
 
-from mvemo.fuse.arrays import F64, Bools
 from mvemo.fuse.bootstrap import LEVEL, Resamples, percentile_interval, resample_groups
 from mvemo.fuse.crossval.comparisons import compare_results
 from mvemo.fuse.metrics.averages import mean_finite
+from mvemo.fuse.numeric import F64, Bools
 from mvemo.fuse.results import ModelResult, Results
 
 Interval = tuple[float, float]
@@ -29,29 +29,16 @@ def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0
     if not n_resamples or not results.models:
         return replace(results, comparisons=tuple(compare_results(evaluations)))
     resamples = resample_groups(results.groups, n_resamples, seed)
-    # One at a time, because shuffled labels differ between repeats.
-    by_repeat = [resampled_scores(one, resamples) for one in evaluations]
-    values = {
-        score: mean_finite(np.stack([one[score] for one in by_repeat]), axis=0)
-        for score in by_repeat[0]
-    }
     choice = results.choice
-    if choice is not None:
-        alone = [
-            resampled_scores(replace(one, models=(one.choice.nested,)), resamples)
-            for one in evaluations
-            if one.choice is not None
-        ]
-        of_choice = {
-            score: mean_finite(np.stack([one[score] for one in alone]), axis=0)[0]
-            for score in alone[0]
-        }
-        nested = _with_intervals(results, choice.nested, of_choice)
-        choice = replace(choice, nested=nested)
-    *models, baseline = (
+    evaluated = [_all_models(one, nested=choice is not None) for one in evaluations]
+    values = _resampled_scores(evaluations, evaluated, resamples)
+    scored = [
         _with_intervals(results, model, {name: scores[row] for name, scores in values.items()})
-        for row, model in enumerate((*results.models, results.baseline))
-    )
+        for row, model in enumerate(_all_models(results, nested=choice is not None))
+    ]
+    if choice is not None:
+        choice = replace(choice, nested=scored.pop())
+    *models, baseline = scored
     return replace(
         results,
         models=tuple(models),
@@ -70,17 +57,32 @@ def _with_intervals(results: Results, model: ModelResult, scores: Mapping[str, F
     return replace(model, intervals=score_intervals(scores, masks, results.groups))
 
 
-def resampled_scores(results: Results, resamples: Resamples) -> dict[str, F64]:
-    """Return each score, float64 (models, resamples), the baseline last (`Task.resample`)."""
-    models = (*results.models, results.baseline)
-    return results.task.resample(
-        results.y_true,
-        np.stack([model.outputs for model in models]),
-        np.stack([model.y_pred for model in models]),
-        results.folds,
-        results.k,
-        resamples,
-    )
+def _all_models(results: Results, *, nested: bool) -> list[ModelResult]:
+    """Return the models, the baseline and, if `nested`, the choice inside each fold."""
+    chosen = [results.choice.nested] if nested and results.choice is not None else []
+    return [*results.models, results.baseline, *chosen]
+
+
+def _resampled_scores(
+    evaluations: Sequence[Results], models: Sequence[list[ModelResult]], resamples: Resamples
+) -> dict[str, F64]:
+    """Return each score, float64 (models, resamples), the mean over repeats."""
+    by_repeat = [
+        # One at a time, because shuffled labels differ between repeats.
+        one.task.resample(
+            one.y_true,
+            np.stack([model.outputs for model in of_one]),
+            np.stack([model.y_pred for model in of_one]),
+            one.folds,
+            one.k,
+            resamples,
+        )
+        for one, of_one in zip(evaluations, models, strict=True)
+    ]
+    return {
+        score: mean_finite(np.stack([one[score] for one in by_repeat]), axis=0)
+        for score in by_repeat[0]
+    }
 
 
 def score_intervals(
@@ -92,19 +94,6 @@ def score_intervals(
     interval of 1 to 1 would claim certainty. Such a share gets Wilson's interval (Wilson 1927),
     whose trials are the groups of the share's clips; other scores get NaN. `shares` maps the name
     of each score that is a share to its clips, bool (clips,).
-
-    Examples
-    --------
-    >>> always = np.ones(100)
-    >>> intervals = score_intervals(
-    ...     {"recall:0": always, "roc_auc:0": always},
-    ...     {"recall:0": np.ones(14, dtype=bool)},
-    ...     [f"song {i}" for i in range(14)],
-    ... )
-    >>> [round(end, 3) for end in intervals["recall:0"]]
-    [0.785, 1.0]
-    >>> intervals["roc_auc:0"]
-    (nan, nan)
     """
     codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
     intervals = {}
@@ -119,13 +108,7 @@ def score_intervals(
 
 
 def wilson_interval(n_right: int, n: int) -> Interval:
-    """Return Wilson's 95 % interval of a share of `n` trials.
-
-    Examples
-    --------
-    >>> [round(end, 3) for end in wilson_interval(12, 12)]
-    [0.758, 1.0]
-    """
+    """Return Wilson's 95 % interval of a share of `n` trials."""
     z, share = float(ndtri(0.5 + LEVEL / 2)), n_right / n
     centre = (2 * n_right + z**2) / (2 * (n + z**2))
     half = z * (4 * n_right * (1 - share) + z**2) ** 0.5 / (2 * (n + z**2))

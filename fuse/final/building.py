@@ -1,8 +1,7 @@
 """Building of a final model from an evaluation whose heads were refitted on all clips.
 
-The product of all single features (`mvemo.fuse.heads.late`) works with any subset of them. The
-subsets that clips without pictures, or machines without a net's weights, are left with are
-scored here out of fold, like all models.
+The product of all single features works with any subset of them. The subsets that clips without
+pictures, or machines without a net's weights, are left with are scored here out of fold.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from mvemo.cache import Cache, FeatureSpec
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.saving import SavedHeads, saved_heads
+from mvemo.fuse.crossval.second_layers import late_bases, late_inner
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import PLAIN, Features, FeatureSettings
 from mvemo.fuse.final.model import (
@@ -30,13 +30,11 @@ from mvemo.fuse.final.model import (
     stored_as,
 )
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.heads.late import late_bases, late_inner
-from mvemo.fuse.matrices.rows import rows_of
-from mvemo.fuse.matrices.scaling import fit_scaling
 from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.metrics.calibration import fit_temperature, log_probabilities
 from mvemo.fuse.models import LATE, SECOND_LAYERS, Model, modalities_of, parts_of
 from mvemo.fuse.results import ModelResult, Results, score_model
+from mvemo.fuse.scaling import fit_scaling, rows_of
 
 # Largest number of features whose subsets are all taken; of more features, only those of one
 # modality and those that leave out one feature.
@@ -99,13 +97,12 @@ def _predictors(
     They are followed by what is left of fusions with a modality missing, if nothing evaluated
     needs only these modalities.
     """
-    evaluated = [m for m in results.models if m.valid.any()]
-    evaluated = [m for m in evaluated if any(_is_of(h, m.name, m.features) for h in saved.heads)]
+    evaluated = [m for m in results.models if m.valid.any() and _has_head(saved, m)]
     predictors = [predictor_of(results, model) for model in evaluated]
     if any(head.model == LATE for head in saved.heads):
         predictors += [predictor_of(results, m, m.features) for m in part_products(results)]
     # Of equal scores, the one that reads the most features comes first.
-    predictors.sort(key=lambda p: (_rank(p), len(p.features)), reverse=True)
+    predictors.sort(key=_rank, reverse=True)
     covered = {predictor.modalities for predictor in predictors}
     names = [m.name for m in evaluated if m.name not in SECOND_LAYERS]
     fusions = [model for model in saved.models if model.name in names]
@@ -117,16 +114,16 @@ def _predictors(
     return predictors
 
 
-def _rank(predictor: Predictor) -> float:
+def _rank(predictor: Predictor) -> tuple[float, int]:
     mean = predictor.expected["mean"]
-    return -np.inf if mean is None else float(mean)
+    return -np.inf if mean is None else float(mean), len(predictor.features)
 
 
-def _is_of(head: Head, name: str, features: tuple[str, ...]) -> bool:
-    """Return True if a head belongs to a model."""
-    if name in SECOND_LAYERS:
-        return head.model == name
-    return head.model not in SECOND_LAYERS and head.features == features
+def _has_head(saved: SavedHeads, model: ModelResult) -> bool:
+    """Return True if there is a head of the model."""
+    if model.name in SECOND_LAYERS:
+        return any(head.model == model.name for head in saved.heads)
+    return bool(saved.select_features(model.features))
 
 
 def _reachable(predictors: Iterable[Predictor]) -> tuple[Predictor, ...]:
@@ -159,14 +156,9 @@ def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
 
 def _rounded(head: Head) -> Head:
     """Round a head's arrays as a model's file stores them (`HEAD_DTYPES`)."""
-    arrays = {name: getattr(head, name) for name in HEAD_DTYPES}
-    return replace(
-        head,
-        **{
-            name: values.astype(HEAD_DTYPES[name]).astype(values.dtype)
-            for name, values in arrays.items()
-        },
-    )
+    arrays = {name: (getattr(head, name), dtype) for name, dtype in HEAD_DTYPES.items()}
+    rounded = {name: x.astype(dtype).astype(x.dtype) for name, (x, dtype) in arrays.items()}
+    return replace(head, **rounded)
 
 
 def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = ()) -> Predictor:
@@ -234,8 +226,20 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
         notes.append(f"its labels are predictions of {results.predicted_by}, not of people")
     if imported:
         notes.append(f"models of imported features are left out: {', '.join(imported)}")
+    nested, task = None, results.task
+    if results.choice is not None:
+        # The scores to expect of the choice of a model.
+        scored = results.choice.nested
+        key, of = task.primary_interval
+        nested = {
+            "model": results.choice.model,
+            "metric": task.primary_metric,
+            "mean": _finite(results.primary_mean(scored)),
+            "interval": scored.intervals.get(key),
+            "interval_of": of,
+        }
     return {
-        "nested": _nested(results),
+        "nested": nested,
         "within_groups": results.provenance.get("within_groups"),
         "n_clips": len(results.clip_ids),
         "n_groups": len(set(results.groups)),
@@ -245,21 +249,6 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
         "manifest_digest": cache.table.digest,
         "notes": notes,
         "provenance": dict(results.provenance),
-    }
-
-
-def _nested(results: Results) -> dict[str, Any] | None:
-    """Return the expected scores of the choice of a model; None if none was made."""
-    choice, task = results.choice, results.task
-    if choice is None:
-        return None
-    key, of = task.primary_interval
-    return {
-        "model": choice.model,
-        "metric": task.primary_metric,
-        "mean": _finite(results.primary_mean(choice.nested)),
-        "interval": choice.nested.intervals.get(key),
-        "interval_of": of,
     }
 
 

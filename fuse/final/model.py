@@ -1,22 +1,42 @@
-"""The final model: heads fitted on all clips, with the scores to expect of them."""
+"""The model folder: heads fitted on all clips, their predictions, and the scores to expect.
+
+A folder holds only JSON and arrays, so that reading it runs no code. ``model.json`` is written
+last and has the digest of every other file, so that a folder that is incomplete, or mixed from
+two models, is not taken for a model.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import FeatureSpec
-from mvemo.cache.spec import row_key
-from mvemo.fuse.arrays import F64
-from mvemo.fuse.crossval.saving import SavedHeads
-from mvemo.fuse.matrices.scaling import CONSTANT
+from mvemo.cache.spec import content_digest, row_key
+from mvemo.fuse.crossval.saving import DAMAGED, SavedHeads, load_heads, write_heads
+from mvemo.fuse.errors import BadFeatures, FuseError
+from mvemo.fuse.heads.head import Head
+from mvemo.fuse.metrics.averages import complete, mean_finite
+from mvemo.fuse.metrics.calibration import apply_temperature
+from mvemo.fuse.models import LATE, SECOND_LAYERS
+from mvemo.fuse.numeric import F64, decision_inputs
+from mvemo.fuse.scaling import CONSTANT, Scaling, standardise_within
+from mvemo.fuse.tasks.registry import task_of
+from mvemo.manifests.arrays import NpzFile
+from mvemo.manifests.files import parse_json, replacing, write_json
 from mvemo.manifests.text_table import listed
 
+# Increased whenever an older reader would predict something else.
+# 2: products of some of the features; heads in half precision.
+VERSION = 2
+HEADS, REFERENCE, MODEL = "heads.npz", "reference.npz", "model.json"
+# Array in `REFERENCE`; earlier versions did not write it, and later ones may leave it out.
+KEYS = "training_keys"
 # Share of the training clips that count as typical: a clip is unlike them if it lies farther
 # from them than this share of them does, each compared with the others.
 TYPICAL_SHARE = 0.99
@@ -32,6 +52,8 @@ HEAD_DTYPES: dict[str, type[np.floating]] = {
 
 # A feature's name, and the fold whose net made it (None if all folds share one).
 FeatureKey = tuple[str, int | None]
+# Values of each feature and net, float64 (clips, dim).
+Vectors = Mapping[FeatureKey, F64]
 
 
 @dataclass(frozen=True)
@@ -144,7 +166,7 @@ class FinalModel:
         """Return the scores to expect of a predictor.
 
         For the recommended model, `metric`, `mean` and `interval` are those that the report
-        states, including the cost of the choice (`mvemo.fuse.crossval.choice`).
+        states, including the cost of the choice (`mvemo.fuse.crossval.out_of_fold`).
         """
         nested = self.facts.get("nested") or {"model": None}
         chosen = nested["model"] == predictor.name and nested["mean"] is not None
@@ -184,3 +206,219 @@ def stored_as(spec: FeatureSpec) -> tuple[str, str]:
 def short_keys(keys: Iterable[bytes]) -> NDArray[np.uint64]:
     """Return the first 64 bits of keys of cached rows, sorted and unique."""
     return np.unique(np.array([int(key[:16], 16) for key in keys if key], dtype=np.uint64))
+
+
+def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = ()) -> None:
+    """Write a model folder, replacing these files of another model.
+
+    `extra` names other files of the model in the folder, such as trained nets, with forward
+    slashes; their digests are also recorded. Raise `FuseError` if a file cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MODEL).unlink(missing_ok=True)
+    except OSError as error:
+        raise FuseError(f"{folder}: cannot be written: {error.strerror}") from None
+    write_heads(folder / HEADS, model.heads, HEAD_DTYPES)
+    arrays: dict[str, NDArray[Any]] = {}
+    for i, reference in enumerate(model.reference.values()):
+        arrays[f"{i}/mean"] = reference.mean.astype(np.float32)
+        arrays[f"{i}/scale"] = reference.scale.astype(np.float32)
+    arrays[KEYS] = model.training_keys
+    with replacing(folder / REFERENCE, error=FuseError) as temp, temp.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    record = {
+        "mvemo_model": VERSION,
+        "name": model.name,
+        "task": model.task,
+        "classes": list(model.classes),
+        "scale": model.scale,
+        "predictors": [asdict(predictor) for predictor in model.predictors],
+        "features": [_spec_record(spec) for spec in model.specs],
+        "reference": [
+            {"feature": name, "fold": fold, "threshold": r.threshold, "compared": r.compared}
+            for (name, fold), r in model.reference.items()
+        ],
+        "files": {name: content_digest(folder / name) for name in (HEADS, REFERENCE, *extra)},
+        "facts": model.facts,
+    }
+    write_json(folder / MODEL, record, error=FuseError)
+
+
+def load_model(folder: str | Path) -> FinalModel:
+    """Read a model folder; raise `FuseError` if it is missing, damaged or of another version."""
+    folder = Path(folder)
+    path = folder / MODEL
+    if not path.is_file():
+        raise BadFeatures(
+            f"{folder}: no model (it has no {MODEL}): 'mvemo fuse FEATURES --final' makes one"
+        )
+    try:
+        record = parse_json(path.read_text(encoding="utf-8"))
+        version = record["mvemo_model"]
+        if version != VERSION:
+            raise BadFeatures(
+                f"{folder}: a model of version {version}; this reads {VERSION}: make it again with "
+                "'mvemo fuse FEATURES --final'"
+            )
+        for name, digest in record["files"].items():
+            if content_digest(folder / name) != digest:
+                raise BadFeatures(
+                    f"{folder / name}: not the file that the model was made with: copy the whole "
+                    "folder again"
+                )
+        return _model(folder, record)
+    except FuseError:
+        raise
+    except DAMAGED as error:
+        raise FuseError(f"{path}: not a model, or damaged: {error}") from error
+
+
+def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
+    reference: dict[FeatureKey, Reference] = {}
+    with NpzFile(folder / REFERENCE) as arrays:
+        for i, entry in enumerate(record["reference"]):
+            reference[entry["feature"], entry["fold"]] = Reference(
+                arrays[f"{i}/mean"].astype(np.float64),
+                arrays[f"{i}/scale"].astype(np.float64),
+                # JSON has no infinity.
+                np.inf if entry["threshold"] is None else float(entry["threshold"]),
+                # Earlier versions did not write it.
+                entry.get("compared", 0),
+            )
+        keys = arrays[KEYS] if KEYS in arrays else short_keys(())
+    heads = load_heads(folder / HEADS)
+    if list(heads.classes) != record["classes"]:
+        raise ValueError(f"classes {record['classes']} are not those of {HEADS}")
+    return FinalModel(
+        name=record["name"],
+        task=record["task"],
+        heads=heads,
+        specs=tuple(FeatureSpec(**entry) for entry in record["features"]),
+        predictors=tuple(
+            Predictor(**{name: _tuples(value) for name, value in entry.items()})
+            for entry in record["predictors"]
+        ),
+        reference=reference,
+        scale=record["scale"],
+        facts=record["facts"],
+        training_keys=keys,
+    )
+
+
+def _tuples(value: Any) -> Any:
+    """Return lists as tuples, at any depth."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _spec_record(spec: FeatureSpec) -> dict[str, Any]:
+    record = {**vars(spec), "params": dict(spec.params)}
+    return {name: record[name] for name in FeatureSpec.__dataclass_fields__ if name != "trained_on"}
+
+
+def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:
+    """Return calibrated probabilities of classes or tags, or values, float64 (clips, outputs).
+
+    `vectors` maps each feature and net of the predictor to float (clips, dim). If each fold has a
+    net, the outputs are the mean over nets.
+    """
+    layer = second_layer(model, predictor)
+    if layer is None:
+        outputs = _concatenated(model, predictor.features, vectors)
+    else:
+        features = {m.name: m.features for m in model.heads.models}
+        bases = [_concatenated(model, features[base], vectors) for base in layer.features]
+        x = [decision_inputs(values, layer.link) for values in bases]
+        outputs = layer.predict(np.concatenate(x, axis=1))
+    if task_of(model.task).fits_temperature:
+        return apply_temperature(outputs, predictor.temperature)
+    return outputs
+
+
+def second_layer(model: FinalModel, predictor: Predictor) -> Head | None:
+    """Return a predictor's head over other heads' outputs; None if it reads features."""
+    if predictor.bases:
+        (product,) = model.heads.select(LATE)
+        return late_part(product, predictor.bases)
+    if predictor.name in SECOND_LAYERS:
+        (head,) = model.heads.select(predictor.name)
+        return head
+    return None
+
+
+def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[str]) -> Vectors:
+    """Standardise vectors within groups, if the model's heads read them so.
+
+    Vectors are float (clips, dim), NaN rows where missing. `groups` names the group of each clip,
+    such as its singer or artist.
+    """
+    if not model.within_groups:
+        return vectors
+    scaled = {}
+    for key, values in vectors.items():
+        present = complete(values)
+        others = Scaling(model.reference[key].mean, model.reference[key].scale)
+        x = np.where(present[:, None], values, 0.0).astype(np.float32)
+        within = standardise_within(x, present, groups, others)
+        scaled[key] = np.where(present[:, None], within, np.nan)
+    return scaled
+
+
+def distances(model: FinalModel, predictor: Predictor, vectors: Vectors) -> dict[str, F64]:
+    """Return each feature's distance from the training clips over its threshold, (clips,).
+
+    A clip with a value above 1 is unlike the clips that the model was made of.
+    """
+    ratios = {}
+    for name in predictor.features:
+        of_nets = [
+            model.reference[name, spec.fold].distance(vectors[name, spec.fold])
+            / model.reference[name, spec.fold].threshold
+            for spec in model.variants(name)
+        ]
+        ratios[name] = mean_finite(np.stack(of_nets), axis=0)
+    return ratios
+
+
+def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
+    """Return the smallest probability of a decision, float64 (tags,); 0.5 if none was fitted."""
+    layer = second_layer(model, predictor)
+    heads = model.heads.select_features(predictor.features) if layer is None else (layer,)
+    fitted = [head.thresholds for head in heads if head.thresholds is not None]
+    if not fitted:
+        return np.full(len(model.classes), 0.5)
+    return np.asarray(np.mean(fitted, axis=0), dtype=np.float64)
+
+
+def _concatenated(model: FinalModel, features: tuple[str, ...], vectors: Vectors) -> F64:
+    """Return the mean outputs over the nets, by the heads that concatenate these features."""
+    heads = model.heads.select_features(features)
+    if not heads:
+        raise BadFeatures(f"the model has no head of {', '.join(features)}")
+    outputs = []
+    for head in heads:
+        keys = [(name, head.net_fold) for name in features]
+        x = [vectors[key] if key in vectors else vectors[key[0], None] for key in keys]
+        outputs.append(head.predict(np.concatenate(x, axis=1, dtype=np.float64)))
+    return np.asarray(np.mean(outputs, axis=0), dtype=np.float64)
+
+
+def late_part(head: Head, names: Sequence[str]) -> Head:
+    """Return the product of only some of the bases, for clips that lack the others.
+
+    If three features count alike and two are left, each of these counts half.
+    """
+    n_outputs = len(head.intercept)
+    # (outputs, bases, outputs): only the diagonals over outputs are not zero.
+    blocks = head.coef.astype(np.float64).reshape(n_outputs, len(head.features), n_outputs)
+    part = blocks[:, [head.features.index(name) for name in names]]
+    if head.link == "identity":
+        share = part.sum(axis=(1, 2))
+    else:
+        share = np.full(n_outputs, len(names) / len(head.features))
+    coef = (part / share[:, None, None]).reshape(n_outputs, -1)
+    zeros, ones = np.zeros(coef.shape[1]), np.ones(coef.shape[1])
+    return replace(
+        head, features=tuple(names), mean=zeros, scale=ones, coef=coef.astype(np.float32)
+    )

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.features import Matrix
-from mvemo.fuse.matrices.rows import ArrayRows, MappedRows, Rows, rows_of
-from mvemo.fuse.matrices.scaling import Scaling, fit_scaling
+from mvemo.fuse.numeric import F32, F64, Bools, Ints
+from mvemo.fuse.scaling import ArrayRows, Rows, Scaling, fit_scaling, rows_of
 
 # Number of directions of largest variance that steps are scaled along.
 RANK = 64
@@ -47,24 +46,13 @@ class Block:
 
 
 class RunningBlock:
-    """One block, reduced to the problems that still run.
-
-    Parameters
-    ----------
-    block
-        Feature and its problems.
-
-    Attributes
-    ----------
-    slots
-        int64: positions of the block's problems among the running problems.
-    rows
-        int64: positions of the same problems in the whole block.
-    """
+    """One block, reduced to the problems that still run."""
 
     def __init__(self, block: Block) -> None:
         self.values = rows_of(block.values)
+        # int64: positions of the block's problems among the running problems.
         self.slots = block.problems
+        # int64: positions of the same problems in the whole block.
         self.rows = np.arange(len(block.problems))
         self._spectrum = block.spectrum or Spectrum(np.ones(block.values.shape[1]))
         factors = np.ones(len(block.problems)) if block.factors is None else block.factors
@@ -177,7 +165,7 @@ class ScaledFeatures:
 
     matrices: Mapping[str, Matrix]  # feature name to cached values
     rows: Bools  # bool (clips,): clips to standardise on, if they have the feature
-    _made: dict[str, ScaledFeature] = field(default_factory=dict)
+    _by_name: dict[str, ScaledFeature] = field(default_factory=dict)
     # Found only once: directions of large variance hardly depend on the clips.
     _spectra: dict[str, Spectrum] = field(default_factory=dict)
 
@@ -186,16 +174,16 @@ class ScaledFeatures:
         return ScaledFeatures(self.matrices, rows, _spectra=self._spectra)
 
     def __getitem__(self, name: str) -> ScaledFeature:
-        if name not in self._made:
-            self._made[name] = self._scale(name)
-        return self._made[name]
+        if name not in self._by_name:
+            self._by_name[name] = self._scale(name)
+        return self._by_name[name]
 
     def _scale(self, name: str) -> ScaledFeature:
         matrix = self.matrices[name]
         scaling, _ = fit_scaling(matrix.values, self.rows & matrix.present)
         rows: Rows
         if isinstance(matrix.values, Rows):
-            rows = MappedRows(matrix.values, scaling.apply)
+            rows = matrix.values.map(scaling.apply)
         else:
             values = scaling.apply(matrix.values)
             values[~matrix.present] = 0.0

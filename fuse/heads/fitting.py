@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Matrix
 from mvemo.fuse.heads.blocks import Block, ScaledFeatures
 from mvemo.fuse.heads.head import Head, HeadSettings
-from mvemo.fuse.heads.solver import Solution, Start, solve
-from mvemo.fuse.links import Link, apply_link
-from mvemo.fuse.matrices.rows import Rows
+from mvemo.fuse.heads.solver import Start, solve
 from mvemo.fuse.models import Model
+from mvemo.fuse.numeric import F32, F64, Bools, Link, apply_link
+from mvemo.fuse.scaling import Rows
 
 # Largest excess of the mean loss of a clip over its minimum at the end of a fit, in nats.
 TOLERANCE = 1e-6
@@ -125,7 +124,6 @@ def fit_heads(
 
     See Also
     --------
-    trainable : select the fits that have enough training clips.
     mvemo.fuse.evaluate : fit and score every model and fold of a cache.
 
     Examples
@@ -145,54 +143,12 @@ def fit_heads(
     array([1])
     """
     fitter = HeadFitter(matrices, clips, settings, net_fold)
-    fitted = fitter.fit(fits)
+    fitted = fitter.fit(fits, strict=True)
     return [fitter.head(one) for one in fitted], [one.outputs for one in fitted]
 
 
-def trainable(fits: Sequence[Fit], matrices: Mapping[str, Matrix], clips: Clips) -> list[Fit]:
-    """Return the fits that have enough training clips for `fit_heads`."""
-    if not fits:
-        return []
-    _, weights = _training(fits, matrices)
-    return [
-        fit
-        for fit, w in zip(fits, weights, strict=True)
-        if _n_different(w > 0, clips) >= MIN_DIFFERENT
-    ]
-
-
-def balance(weights: F32, target: F32) -> F32:
-    """Return factors (fits, clips) by which all classes weigh the same in training.
-
-    As in scikit-learn's "balanced": n / (number of classes present * n of the clip's class).
-    `weights` are (fits, clips), above 0 for training clips; `target` is (classes, clips).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> target = np.array([[1, 1, 1, 0], [0, 0, 0, 1]], np.float32)
-    >>> balance(np.ones((1, 4), np.float32), target).round(2)
-    array([[0.67, 0.67, 0.67, 2.  ]], dtype=float32)
-    """
-    counts = (weights > 0).astype(np.float32) @ target.T
-    present = counts > 0
-    factor = counts.sum(axis=1, keepdims=True) / (
-        present.sum(axis=1, keepdims=True) * np.where(present, counts, 1.0)
-    )
-    factors: F32 = np.where(present, factor, 0.0).astype(np.float32) @ target
-    return factors
-
-
 class HeadFitter:
-    """Fitter of heads over one set of feature values, in any number of calls.
-
-    Parameters
-    ----------
-    matrices
-        Feature name to values.
-    clips, settings, net_fold
-        As in `fit_heads`.
-    """
+    """Fitter of heads over one set of feature values, in any number of calls."""
 
     def __init__(
         self,
@@ -201,28 +157,38 @@ class HeadFitter:
         settings: HeadSettings = DEFAULT,
         net_fold: int | None = None,
     ) -> None:
-        _check_settings(clips, settings)
-        self.matrices, self.clips = matrices, clips
-        self._settings, self._net_fold = settings, net_fold
+        if settings.class_weight != "none" and clips.link != "softmax":
+            raise BadFeatures(
+                f"class_weight {settings.class_weight!r} of heads is for multiclass only, and the "
+                f"task is {clips.task.name}: leave it at 'none'"
+            )
+        self.matrices, self.clips, self.settings = matrices, clips, settings
+        self._net_fold = net_fold
         self._target = clips.target
         self._scaled = ScaledFeatures(matrices, np.zeros(len(clips.y_true), np.bool_))
 
-    @property
-    def default_C(self) -> float:
-        """Return the C of heads whose strength is not chosen."""
-        return self._settings.C
+    def fit(self, fits: Sequence[Fit], *, strict: bool = False) -> list[Fitted]:
+        """Solve fits, in their order, without those that have too few training clips.
 
-    def fit(self, fits: Sequence[Fit]) -> list[Fitted]:
-        """Solve all fits, in their order; arguments and errors as in `fit_heads`.
-
-        Fits of the same training clips are solved together: they share products with features.
+        If `strict`, these raise `BadFeatures`. Fits of the same training clips are solved
+        together: they share products with features.
         """
         if not fits:
             return []
-        valid, weights = _training(fits, self.matrices)
-        for fit, w in zip(fits, weights, strict=True):
-            _check_training_clips(fit, w > 0, self.clips)
-        if self._settings.class_weight == "balanced":
+        valid = np.array(
+            [
+                np.logical_and.reduce([self.matrices[name].present for name in fit.model.features])
+                for fit in fits
+            ]
+        )
+        train = valid & np.array([fit.train for fit in fits])
+        counts = [self._n_different(rows) for rows in train]
+        enough = [i for i, count in enumerate(counts) if count >= MIN_DIFFERENT]
+        if strict and len(enough) < len(fits):
+            i = next(i for i in range(len(fits)) if i not in enough)
+            raise self._too_few(fits[i], counts[i])
+        fits, valid, weights = [fits[i] for i in enough], valid[enough], train[enough].astype("f4")
+        if self.settings.class_weight == "balanced":
             weights = weights * balance(weights, self._target)
         together: dict[bytes, list[int]] = {}
         for i, fit in enumerate(fits):
@@ -259,7 +225,7 @@ class HeadFitter:
             intercept=position.intercept * scale + mean,
             C=fit.C,
             link=self.clips.link,
-            inputs=self._settings.inputs,
+            inputs=self.settings.inputs,
             limit=parts[0].scaling.limit,
         )
 
@@ -289,9 +255,8 @@ class HeadFitter:
             problems = FitProblems(
                 [fits[i] for i in batch], [self._factors(fits[i].model) for i in batch], scaled
             )
-            solution = problems.solve(target, weights[batch], self.clips.link)
-            for row, i in enumerate(batch):
-                position = problems.position(solution, row)
+            positions = problems.solve(target, weights[batch], self.clips.link)
+            for row, (i, position) in enumerate(zip(batch, positions, strict=True)):
                 scores = problems.scores(position, row)
                 outputs = apply_link(scores.astype(np.float64), self.clips.link)
                 if self.clips.link == "identity":
@@ -301,9 +266,25 @@ class HeadFitter:
                 fitted[i] = Fitted(fits[i], outputs, position, (mean, scale))
         return fitted
 
+    def _n_different(self, train: Bools) -> int:
+        """Return the number of classes among the training clips, or of clips for other tasks."""
+        if self.clips.link == "softmax":
+            return len(np.unique(self.clips.y_true[train]))
+        return int(train.sum())
+
+    def _too_few(self, fit: Fit, n: int) -> BadFeatures:
+        if self.clips.link == "softmax":
+            return BadFeatures(
+                f"{fit}: the training clips with all of its features are of {n} class(es); two at "
+                "least are needed"
+            )
+        return BadFeatures(
+            f"{fit}: {n} training clip(s) have all of its features; two at least are needed"
+        )
+
     def _factors(self, model: Model) -> list[float]:
         """Return the factor of each feature's columns: 1 if the model has no other feature."""
-        if not self._settings.balance_blocks:
+        if not self.settings.balance_blocks:
             return [1.0] * len(model.features)
         dims = [self.matrices[name].values.shape[1] for name in model.features]
         return [float(np.sqrt(np.mean(dims) / dim)) for dim in dims]
@@ -313,86 +294,66 @@ def _rows_scaled_on(fit: Fit) -> Bools:
     return fit.train if fit.scaled_on is None else fit.scaled_on
 
 
-def _training(fits: Sequence[Fit], matrices: Mapping[str, Matrix]) -> tuple[Bools, F32]:
-    """Return the clips with all features of each fit, and weights in training (fits, clips)."""
-    valid = np.array(
-        [
-            np.logical_and.reduce([matrices[name].present for name in fit.model.features])
-            for fit in fits
-        ]
+def balance(weights: F32, target: F32) -> F32:
+    """Return factors (fits, clips) by which all classes weigh the same in training.
+
+    As in scikit-learn's "balanced": n / (number of classes present * n of the clip's class).
+    `weights` are (fits, clips), above 0 for training clips; `target` is (classes, clips).
+    """
+    counts = (weights > 0).astype(np.float32) @ target.T
+    present = counts > 0
+    factor = counts.sum(axis=1, keepdims=True) / (
+        present.sum(axis=1, keepdims=True) * np.where(present, counts, 1.0)
     )
-    train = np.array([fit.train for fit in fits])
-    return valid, (valid & train).astype(np.float32)
+    factors: F32 = np.where(present, factor, 0.0).astype(np.float32) @ target
+    return factors
 
 
-def _n_different(train: Bools, clips: Clips) -> int:
-    """Return the number of classes among the training clips, or of clips for other tasks."""
-    if clips.link == "softmax":
-        return len(np.unique(clips.y_true[train]))
-    return int(train.sum())
-
-
-def _check_training_clips(fit: Fit, train: Bools, clips: Clips) -> None:
-    n = _n_different(train, clips)
-    if n >= MIN_DIFFERENT:
-        return
-    if clips.link == "softmax":
-        raise BadFeatures(
-            f"{fit}: the training clips with all of its features are of {n} class(es); two at "
-            "least are needed"
-        )
-    raise BadFeatures(
-        f"{fit}: {n} training clip(s) have all of its features; two at least are needed"
-    )
-
-
-def _check_settings(clips: Clips, settings: HeadSettings) -> None:
-    """Refuse settings for classes if the heads predict tags or targets."""
-    if settings.class_weight != "none" and clips.link != "softmax":
-        raise BadFeatures(
-            f"class_weight {settings.class_weight!r} of heads is for multiclass only, and the "
-            f"task is {clips.task.name}: leave it at 'none'"
-        )
-
-
-@dataclass(frozen=True)
 class FitProblems:
-    """Fits as the solver takes them."""
+    """Fits as the solver takes them; `factors` are those of each fit's features."""
 
-    fits: Sequence[Fit]
-    factors: Sequence[Sequence[float]]  # of each fit's features
-    scaled: ScaledFeatures  # values of all features
+    def __init__(
+        self, fits: Sequence[Fit], factors: Sequence[Sequence[float]], scaled: ScaledFeatures
+    ) -> None:
+        self.fits, self.factors, self.scaled = fits, factors, scaled
+        self._names = list(dict.fromkeys(name for fit in fits for name in fit.model.features))
+        # For each name, the indices of the fits that use it.
+        self._members = [
+            np.flatnonzero([name in fit.model.features for fit in fits]) for name in self._names
+        ]
 
-    @property
-    def names(self) -> list[str]:
-        """Return the names of all features."""
-        return list(dict.fromkeys(name for fit in self.fits for name in fit.model.features))
-
-    def solve(self, target: F32, weights: F32, link: Link) -> Solution:
+    def solve(self, target: F32, weights: F32, link: Link) -> list[Position]:
         """Fit all to a target (outputs, clips)."""
         rows: Bools = np.asarray((weights > 0).any(axis=0), np.bool_)
-        blocks = [self._block(name, rows) for name in self.names]
+        blocks = []
+        for name, members in zip(self._names, self._members, strict=True):
+            feature = self.scaled[name]
+            factors = [
+                of_fit[fit.model.features.index(name)]
+                for fit, of_fit in zip(self.fits, self.factors, strict=True)
+                if name in fit.model.features
+            ]
+            values = feature.values.take(rows)
+            blocks.append(Block(values, members, np.array(factors), feature.spectrum))
         C, tol = np.array([(fit.C, fit.tol) for fit in self.fits]).T
         if link == "identity":
             # The last digits of squared errors cost few steps.
             tol = tol * 1e-3
         start = self._start(blocks, len(target))
-        return solve(blocks, target[:, rows], weights[:, rows], C, link=link, tol=tol, start=start)
+        solution = solve(
+            blocks, target[:, rows], weights[:, rows], C, link=link, tol=tol, start=start
+        )
+        return [
+            Position(tuple(solution.coef[b][row] for b, row in self._rows(i)), intercept)
+            for i, intercept in enumerate(solution.intercept)
+        ]
 
-    def position(self, solution: Solution, row: int) -> Position:
-        """Return the coefficients of a fit."""
-        names, coef = self.names, []
-        for name in self.fits[row].model.features:
-            members = self._members(name)
-            coef.append(solution.coef[names.index(name)][np.searchsorted(members, row)])
-        return Position(tuple(coef), solution.intercept[row])
-
-    def scores(self, position: Position, row: int) -> F32:
+    def scores(self, position: Position, i: int) -> F32:
         """Return the scores of a fit, float32 (clips to predict, outputs)."""
-        fit = self.fits[row]
+        fit = self.fits[i]
         scores = position.intercept.astype(np.float32)
         for name, coef, factor in zip(
-            fit.model.features, position.coef, self.factors[row], strict=True
+            fit.model.features, position.coef, self.factors[i], strict=True
         ):
             values = self.scaled[name].values
             if fit.predict is not None:
@@ -400,14 +361,10 @@ class FitProblems:
             scores = scores + values.scores(coef * np.float32(factor)).T
         return scores
 
-    def _members(self, name: str) -> Ints:
-        return np.flatnonzero([name in fit.model.features for fit in self.fits])
-
-    def _block(self, name: str, rows: Bools) -> Block:
-        feature, members = self.scaled[name], self._members(name)
-        factors = [self.factors[i][self.fits[i].model.features.index(name)] for i in members]
-        values = feature.values.take(rows)
-        return Block(values, members, np.array(factors), feature.spectrum)
+    def _rows(self, i: int) -> list[tuple[int, int]]:
+        """Return, for each feature of a fit, its block and the fit's row in it."""
+        blocks = [self._names.index(name) for name in self.fits[i].model.features]
+        return [(b, int(np.searchsorted(self._members[b], i))) for b in blocks]
 
     def _start(self, blocks: Sequence[Block], n_outputs: int) -> Start | None:
         """Return the start of all fits, zeros for fits without one; None if no fit has one."""
@@ -418,14 +375,11 @@ class FitProblems:
             np.zeros((len(block.problems), n_outputs, block.values.shape[1]), np.float32)
             for block in blocks
         ]
-        names = self.names
         for i, fit in enumerate(self.fits):
-            if fit.start is None:
-                continue
-            intercept[i] = fit.start.intercept
-            for name, part in zip(fit.model.features, fit.start.coef, strict=True):
-                b = names.index(name)
-                coef[b][np.searchsorted(blocks[b].problems, i)] = part
+            if fit.start is not None:
+                intercept[i] = fit.start.intercept
+                for (b, row), part in zip(self._rows(i), fit.start.coef, strict=True):
+                    coef[b][row] = part
         return Start(tuple(coef), intercept)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F32, F64
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.links import Link, apply_link
+from mvemo.fuse.numeric import F32, F64, Link, apply_link
 
 # Beyond these, the loss or the penalty has no digits left in single precision.
 MIN_C, MAX_C = 1e-10, 1e10
@@ -74,10 +72,6 @@ class HeadSettings:
         if not MIN_C <= self.C <= MAX_C:
             raise BadFeatures(f"C of heads is {self.C}: it must be from {MIN_C} to {MAX_C}")
 
-    def record(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Head:
@@ -110,7 +104,7 @@ class Head:
         float64 (tags,): smallest probability that counts as a decision; only with ``sigmoid``.
     inputs
         Kind of input: cached ``features``, or ``log-probabilities``, ``log-odds`` or ``values``
-        of the models that `features` names (`mvemo.fuse.links.decision_inputs`).
+        of the models that `features` names (`mvemo.fuse.numeric.decision_inputs`).
 
     See Also
     --------

@@ -26,9 +26,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.heads.blocks import Block, RunningBlock
-from mvemo.fuse.links import Link
+from mvemo.fuse.numeric import F32, F64, Bools, Ints, Link
 
 # Number of pairs of steps and gradient changes that L-BFGS keeps.
 MEMORY = 10
@@ -77,27 +76,10 @@ def solve(
     training clips, plus ||W||² / (2 C sum of weights); the intercept is not penalised.
 
     `target` is (outputs, clips). `weights` are (problems, clips), 0 for clips that a problem does
-    not train on. `C` is (problems,) or (problems, outputs). A problem ends when half its Newton
+    not train on. `C` is (problems,). A problem ends when half its Newton
     decrement, with approximate second derivatives, is at most `tol`, a number or (problems,).
-
-    Examples
-    --------
-    Two problems over one feature: the second does not train on the last clip.
-
-    >>> import numpy as np
-    >>> x = np.array([[-1.0], [-0.5], [0.5], [1.0]], np.float32)
-    >>> target = np.array([[1, 1, 0, 0], [0, 0, 1, 1]])
-    >>> weights = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
-    >>> solution = solve([Block(x, np.array([0, 1]))], target, weights, np.array([1.0, 1.0]))
-    >>> solution.scores.argmax(axis=1)
-    array([[0, 0, 1, 1],
-           [0, 0, 1, 1]])
-    >>> solution.converged
-    array([ True,  True])
     """
-    running = _Problems(blocks, target, weights, C, link)
-    if start is not None:
-        running.move_to(start)
+    running = _Problems(blocks, target, weights, C, link, start)
     iterations = np.zeros(len(C), dtype=np.int64)
     tolerance = np.broadcast_to(np.asarray(tol, dtype=np.float64), len(C))
     for iteration in range(max_iter):
@@ -135,6 +117,7 @@ class _Problems:
         weights: NDArray[np.floating],
         C: NDArray[np.floating],
         link: Link,
+        start: Start | None,
     ) -> None:
         n_problems, n_clips = weights.shape
         n_outputs = target.shape[0]
@@ -143,10 +126,8 @@ class _Problems:
         total = weights.sum(axis=1, dtype=np.float64)
         # For the mean over training clips: (problems, 1, clips).
         self.weights = (weights / total[:, None]).astype(np.float32)[:, None, :]
-        C = np.asarray(C, dtype=np.float64)
-        C = np.broadcast_to(C[:, None] if C.ndim == 1 else C, (n_problems, n_outputs))
         # (problems, outputs)
-        self.penalty: F64 = 1.0 / (C * total[:, None])
+        self.penalty: F64 = np.repeat(1.0 / (np.asarray(C) * total)[:, None], n_outputs, axis=1)
         self.ids = np.arange(n_problems)
         self.blocks = [RunningBlock(block) for block in blocks]
         self.final_coef = [
@@ -154,25 +135,16 @@ class _Problems:
         ]
         self.final_intercept = np.zeros((n_problems, n_outputs))
         self.final_scores = np.zeros((n_problems, n_outputs, n_clips), np.float32)
-        self.position: _Vector = [np.zeros_like(c) for c in self.final_coef]
-        self.position.append(np.zeros((n_problems, n_outputs), np.float32))
+        start = start or Start(tuple(self.final_coef), self.final_intercept)
+        self.position: _Vector = [coef.copy() for coef in start.coef]
+        self.position.append(start.intercept.astype(np.float32))
         self.scores = np.zeros((n_problems, n_outputs, n_clips), np.float32)
+        if any(x.any() for x in self.position):
+            self._add_scores(self.position, self.scores)
         self.memory: list[tuple[_Vector, _Vector, F64]] = []
         # The loss excludes the penalty: line searches add the change of the penalty.
         self.residual, self.loss = self._residual_and_loss(self.scores)
-        self.gradient = self._gradient()
-        self._set_curvature()
-        self.scaled_gradient = self._precondition(self.gradient)
-
-    def move_to(self, start: Start) -> None:
-        """Begin at `start` instead of zeros."""
-        intercept = start.intercept.astype(np.float32)
-        self.position = [*(coef.copy() for coef in start.coef), intercept]
-        self._add_scores(self.position, self.scores)
-        self.residual, self.loss = self._residual_and_loss(self.scores)
-        self.gradient = self._gradient()
-        self._set_curvature()
-        self.scaled_gradient = self._precondition(self.gradient)
+        self._set_gradient()
 
     # --- vectors of all problems
 
@@ -207,7 +179,8 @@ class _Problems:
     def _residual_and_loss(self, scores: F32) -> tuple[F32, F64]:
         return residual_and_loss(scores, self.target, self.weights, self.link)
 
-    def _gradient(self) -> _Vector:
+    def _set_gradient(self) -> None:
+        """Set gradient, curvature and scaled gradient at the current position."""
         gradient: _Vector = []
         penalty = self.penalty.astype(np.float32)
         for block, coef in zip(self.blocks, self.position[:-1], strict=True):
@@ -217,10 +190,7 @@ class _Problems:
             g += penalty[block.slots][:, :, None] * coef
             gradient.append(g)
         gradient.append(self.residual.sum(axis=2, dtype=np.float64).astype(np.float32))
-        return gradient
-
-    def _set_curvature(self) -> None:
-        """Estimate the curvature of the objective at the current position."""
+        self.gradient = gradient
         if self.link == "identity":
             self.curvature = np.ones(len(self.ids))
         else:
@@ -229,6 +199,7 @@ class _Problems:
             self.curvature = np.maximum(0.5 * size / len(self.target), MIN_CURVATURE)
         for block in self.blocks:
             block.set_curvature(self.curvature[block.slots], self.penalty[block.slots])
+        self.scaled_gradient = self._precondition(gradient)
 
     def _precondition(self, vector: _Vector) -> _Vector:
         """Multiply a gradient by an approximate inverse of the second derivatives."""
@@ -252,9 +223,7 @@ class _Problems:
         step = [x * f for x, f in zip(direction, self._broadcast(t), strict=True)]
         for x, s in zip(self.position, step, strict=True):
             x += s
-        self.gradient = self._gradient()
-        self._set_curvature()
-        self.scaled_gradient = self._precondition(self.gradient)
+        self._set_gradient()
         change = [a - b for a, b in zip(self.gradient, last_gradient, strict=True)]
         product = self._dot(step, change)
         curved = product > 1e-10 * np.sqrt(self._dot(step, step) * self._dot(change, change))

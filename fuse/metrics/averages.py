@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F64
+from mvemo.fuse.numeric import F64
 
 
 def mean_of_finite(values: F64) -> float:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
-from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.metrics.averages import complete
+from mvemo.fuse.numeric import F64, Bools, Ints
 
 N_BINS = 15
 # Range of temperatures; outside it probabilities are practically one-hot or uniform.

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.metrics.averages import mean_of_finite, ratio
 from mvemo.fuse.metrics.ranking import roc_auc
+from mvemo.fuse.numeric import F64, Ints
 
 
 def confusion_matrix(y_true: Ints, y_pred: Ints, n_classes: int) -> Ints:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.metrics.multiclass import precision_recall_f1
 from mvemo.fuse.metrics.ranking import average_precision, rank_columns, roc_auc
+from mvemo.fuse.numeric import F64, Bools, Ints
 
 # Threshold of a tag that no training clip has.
 DEFAULT_THRESHOLD = 0.5

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.arrays import F64, Bools
 from mvemo.fuse.metrics.averages import ratio
+from mvemo.fuse.numeric import F64, Bools
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.metrics.averages import complete, ratio
+from mvemo.fuse.numeric import F64, Ints
 
 # `quadrants` returns an index into these.
 QUADRANTS = (

@@ -20,7 +20,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from mvemo.fuse.arrays import Ints
+from mvemo.fuse.numeric import Ints
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

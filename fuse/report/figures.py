@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvemo.fuse.arrays import F64, Bools
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.metrics.calibration import reliability
 from mvemo.fuse.metrics.ranking import rank_columns, roc_auc
+from mvemo.fuse.numeric import F64, Bools
 from mvemo.fuse.report.drawing import (
     COLOURS,
     DASHES,

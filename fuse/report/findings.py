@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mvemo.cache import failures_by_reason
-from mvemo.fuse.arrays import F64
 from mvemo.fuse.metrics.averages import complete
+from mvemo.fuse.numeric import F64
 from mvemo.fuse.report.text import count, fraction, percent
 from mvemo.fuse.results import ModelResult, Results
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.arrays import F64
 from mvemo.fuse.crossval.comparisons import Comparison
 from mvemo.fuse.models import INTEGRATED, STACKED
+from mvemo.fuse.numeric import F64
 from mvemo.fuse.report.banners import OTHERS
 from mvemo.fuse.report.findings import findings
 from mvemo.fuse.report.shown import best, recommended, twin_of_integrated

@@ -14,9 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.bootstrap import Resamples
-from mvemo.fuse.links import Link
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
 from mvemo.fuse.metrics.calibration import (
     brier_score,
@@ -24,6 +22,7 @@ from mvemo.fuse.metrics.calibration import (
     expected_calibration_error,
     log_loss,
 )
+from mvemo.fuse.numeric import F64, Bools, Ints, Link
 from mvemo.fuse.tasks.wording import Wording
 
 

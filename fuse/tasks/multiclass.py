@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.bootstrap import Resamples, bootstrap_multiclass
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.metrics.calibration import (
@@ -26,6 +25,7 @@ from mvemo.fuse.metrics.multiclass import (
     confusion_matrix,
     roc_auc_macro_ovr,
 )
+from mvemo.fuse.numeric import F64, Bools, Ints
 from mvemo.fuse.tasks.base import Measures, ProbabilityTask
 from mvemo.fuse.tasks.wording import Column, LabelColumns
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.bootstrap import Resamples, areas, bootstrap_multilabel
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
 from mvemo.fuse.metrics.calibration import (
@@ -22,6 +21,7 @@ from mvemo.fuse.metrics.multilabel import (
     multilabel_scores,
 )
 from mvemo.fuse.metrics.ranking import roc_auc
+from mvemo.fuse.numeric import F64, Bools, Ints
 from mvemo.fuse.tasks.base import Measures, ProbabilityTask
 from mvemo.fuse.tasks.wording import Column, LabelColumns
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.bootstrap import Resamples, bootstrap_regression
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite, ratio
@@ -21,6 +20,7 @@ from mvemo.fuse.metrics.regression import (
     quadrants,
     regression_scores,
 )
+from mvemo.fuse.numeric import F64, Bools, Ints
 from mvemo.fuse.tasks.base import Measures, Task
 from mvemo.fuse.tasks.wording import Column, LabelColumns
 from mvemo.manifests.labels import PLANE, parse_scale

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F64
+from mvemo.fuse.numeric import F64
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from mvemo.pipeline.errors import BadOption
 
 # The rules of `mvemo.fuse.songs`, which is not imported for --help.
 SONG_RULES = ("mean", "log-mean", "vote")
+# Options that are settings of the same name.
+SAME_NAMES = ("seed", "permute_labels", "scale", "repeats", "learning_curve")
 
 stage_two_options = together(
     [
@@ -40,7 +42,6 @@ stage_two_options = together(
         seed_option("Make folds afresh with this seed (not of crossfitted features)."),
         click.option(
             "--models",
-            default=None,
             help="Comma-separated names, all by default; FEATURE+FEATURE fuses any features.",
         ),
         permute_option,
@@ -48,7 +49,6 @@ stage_two_options = together(
         click.option(
             "--protocol",
             type=click.Choice(["crossfit", "frozen", "shared", "holdout"]),
-            default=None,
             help="'shared' accepts scores of clips by nets that saw them.",
         ),
         click.option(
@@ -73,7 +73,6 @@ stage_two_options = together(
         click.option("--learning-curve", is_flag=True, help="Also train heads on fewer clips."),
         click.option(
             "--profile",
-            default=None,
             help="paper, best, demo or pretrained, or a TOML file.  [default: the one that "
             "FEATURES were made with, where it is one of these; else paper]",
         ),
@@ -85,19 +84,16 @@ stage_two_options = together(
         click.option(
             "--final-to",
             type=OUT_FOLDER,
-            default=None,
             help="The same, into this folder.  [default of --final: OUT/model]",
         ),
         click.option(
             "--about",
             type=PATH,
-            default=None,
             help="TOML file of what the model's card is to say: title, data, licence ...",
         ),
         click.option(
             "--work",
             type=FOLDER,
-            default=None,
             help="Folder of mvemo extract, whose trained nets go into the model.  "
             "[default: that of FEATURES]",
         ),
@@ -136,7 +132,7 @@ def cv(**options: Any) -> int:
 
 def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
     """Evaluate, write the report, and print the table."""
-    from mvemo.pipeline.models.card import read_about
+    from mvemo.pipeline.models.boxed import read_about
     from mvemo.pipeline.stage_one.shards import refuse_unfinished
     from mvemo.pipeline.stage_two import FinalSettings, run_fuse, settings_for
 
@@ -144,13 +140,13 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
     models, folds = options["models"], options["folds"]
     names = None if models is None else comma_separated(models)
     if names is not None and not names:
-        raise BadOption(f"--models {models!r} names no model")
+        raise BadOption(f"--models {models!r}: expected at least one name")
     final = None
     if options["final"] or options["final_to"] is not None:
-        for option, name in (("song_level", "song-level"), ("permute_labels", "permute-labels")):
-            if options[option]:
+        for option in ("song-level", "permute-labels"):
+            if options[option.replace("-", "_")]:
                 raise BadOption(
-                    f"--final makes a model of the clips as they are: leave --{name} out"
+                    f"--final makes a model of the clips as they are: leave --{option} out"
                 )
         about = {} if options["about"] is None else read_about(options["about"])
         final = FinalSettings(options["final_to"] or out / "model", options["work"], about)
@@ -158,30 +154,24 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
         raise BadOption(f"--about {options['about']}: is for a model: add --final")
     settings = replace(
         settings_for(features, options["profile"], options["overrides"]),
+        **{name: options[name] for name in SAME_NAMES},
         folds=folds if isinstance(folds, int) else None,
-        seed=options["seed"],
         models=names,
-        permute_labels=options["permute_labels"],
-        scale=options["scale"],
         allow_leak=options["protocol"] == "shared",
         songs=options["song_rule"] if options["song_level"] else None,
-        repeats=options["repeats"],
-        learning_curve=options["learning_curve"],
         refit=save or final is not None,
     )
-    fold_file = folds if isinstance(folds, Path) else None
-    click.echo(
-        run_fuse(
-            features,
-            settings,
-            out=out,
-            protocol=options["protocol"],
-            fold_file=fold_file,
-            final=final,
-            save_heads=save,
-            paper=(options["latex"], options["markdown"]),
-        )
+    table = run_fuse(
+        features,
+        settings,
+        out=out,
+        protocol=options["protocol"],
+        fold_file=folds if isinstance(folds, Path) else None,
+        final=final,
+        save_heads=save,
+        paper=(options["latex"], options["markdown"]),
     )
+    click.echo(table)
     return 0
 
 
@@ -190,7 +180,6 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
 @click.option(
     "--out",
     type=OUT_FOLDER,
-    default=None,
     help="Also write comparison.json and comparison.txt into this folder.",
 )
 @click.option(

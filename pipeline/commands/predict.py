@@ -329,8 +329,13 @@ def models(names: tuple[str, ...]) -> None:
       mvemo models film-music
       mvemo models out/model
     """
-    from mvemo.pipeline.models.boxed import DEFAULT, boxed_names, model_folder
-    from mvemo.pipeline.models.card import card_text, summary_lines
+    from mvemo.pipeline.models.boxed import (
+        DEFAULT,
+        boxed_names,
+        card_text,
+        model_folder,
+        summary_lines,
+    )
 
     if names:
         click.echo("\n\n".join(card_text(name, model_folder(name)) for name in names))

@@ -16,9 +16,9 @@ from mvemo.extract.nets import AudioInput, input_of
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training import devices, embedding, memory
 from mvemo.extract.workers.pool import cores
-from mvemo.fuse.arrays import F64
+from mvemo.fuse.descriptor_statistics import sequence_statistics, statistics_of
 from mvemo.fuse.final.model import FeatureKey, Predictor
-from mvemo.fuse.matrices.descriptor_statistics import sequence_statistics, statistics_of
+from mvemo.fuse.numeric import F64
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress, told_as_parts

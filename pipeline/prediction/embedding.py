@@ -12,7 +12,7 @@ from mvemo.extract.errors import BadWeights
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.extract.nets import Net
 from mvemo.extract.training import devices
-from mvemo.fuse.final import files, model
+from mvemo.fuse.final import model
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
 from mvemo.pipeline.prediction import new_clips, passes, streams
@@ -34,7 +34,7 @@ class FeatureMaker:
 
     def __init__(self, folder: Path, settings: PredictSettings) -> None:
         self.folder, self.options = folder, settings
-        self.model: model.FinalModel = files.load_model(folder)
+        self.model: model.FinalModel = model.load_model(folder)
         # Reasons why requested features cannot be made here, as missing weights, by feature.
         self.unavailable: dict[str, str] = {}
         self._nets: dict[str, Net] = {}

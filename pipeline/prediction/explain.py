@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.extract.array_types import F64
-from mvemo.fuse.final.model import FeatureKey, FinalModel
-from mvemo.fuse.final.predicting import predict_clips, standardise_folders
+from mvemo.fuse.final.model import FeatureKey, FinalModel, predict_clips, standardise_folders
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.errors import BadOption

@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mvemo.fuse.arrays import F64
-from mvemo.fuse.final.model import INTERVAL_SHARE, FinalModel, Predictor
-from mvemo.fuse.final.predicting import tag_thresholds
+from mvemo.fuse.final.model import INTERVAL_SHARE, FinalModel, Predictor, tag_thresholds
+from mvemo.fuse.numeric import F64
 
 Record = dict[str, Any]
 # Number of further classes, and of tags, on a line of the terminal.

@@ -16,13 +16,21 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache import Cache, FeatureSpec, open_cache
-from mvemo.fuse.arrays import F64
+from mvemo.fuse.descriptor_statistics import DescriptorStatistics, statistics_of
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.final.files import load_model
-from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor, stored_as
-from mvemo.fuse.final.predicting import Vectors, distances, predict_clips, standardise_folders
-from mvemo.fuse.matrices.descriptor_statistics import DescriptorStatistics, statistics_of
+from mvemo.fuse.final.model import (
+    FeatureKey,
+    FinalModel,
+    Predictor,
+    Vectors,
+    distances,
+    load_model,
+    predict_clips,
+    standardise_folders,
+    stored_as,
+)
 from mvemo.fuse.metrics.averages import complete
+from mvemo.fuse.numeric import F64
 from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.text_table import align_columns, shown_name
 from mvemo.pipeline.console.messages import verbosity
@@ -45,7 +53,7 @@ class Prediction:
 
     file: str  # name as given by the user
     predictor: Predictor | None = None  # None if the clip was not predicted
-    # float64 (outputs,) of `mvemo.fuse.final.predicting.predict_clips`; empty if not predicted.
+    # float64 (outputs,) of `mvemo.fuse.final.model.predict_clips`; empty if not predicted.
     outputs: F64 = field(default_factory=lambda: np.zeros(0))
     notes: tuple[str, ...] = ()  # notes for the user
     problem: str = ""  # reason why the clip was not predicted

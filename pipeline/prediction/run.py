@@ -14,10 +14,16 @@ import numpy as np
 from mvemo.cache.storage.files import code_version
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.extract.workers import pool, process
-from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
-from mvemo.fuse.final.predicting import Vectors, predict_clips, standardise_folders
-from mvemo.fuse.matrices.scaling import MIN_CLIPS, groups_within
+from mvemo.fuse.final.model import (
+    FeatureKey,
+    FinalModel,
+    Predictor,
+    Vectors,
+    predict_clips,
+    standardise_folders,
+)
 from mvemo.fuse.metrics.averages import complete
+from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.prediction import batches, new_clips, passes
 from mvemo.pipeline.prediction.catalogue import Catalogue

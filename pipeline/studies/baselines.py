@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.manifests import SCHEMES
 from mvemo.manifests.labels import LabelKind, label_kind

@@ -11,9 +11,9 @@ import numpy as np
 
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.settings import NetSettings
-from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.bootstrap import Resamples, percentile_interval, resample_groups
 from mvemo.fuse.metrics.averages import mean_finite, mean_of_finite
+from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Manifest
 from mvemo.pipeline.console.progress import Progress

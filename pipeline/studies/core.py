@@ -24,7 +24,7 @@ from mvemo.extract.nets import (
     with_shared_options,
 )
 from mvemo.extract.settings import NetSettings
-from mvemo.fuse.arrays import Ints
+from mvemo.fuse.numeric import Ints
 from mvemo.fuse.report import published_j22
 from mvemo.fuse.report.published import comparable
 from mvemo.manifests import Folds, Manifest, folds_of, song_of

@@ -22,8 +22,7 @@ from mvemo.extract.training.protocols import TrainedNet, known_nets, train_nets
 from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call
-from mvemo.fuse.arrays import F64, Ints
-from mvemo.fuse.links import Link, apply_link
+from mvemo.fuse.numeric import F64, Ints, Link, apply_link
 from mvemo.manifests.splits.holdout import TRAIN
 from mvemo.pipeline.console.progress import Progress, epoch_text
 from mvemo.pipeline.errors import BadOption

@@ -12,11 +12,11 @@ from mvemo.extract.training.devices import pick_device
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.training.protocols import TrainedNet
 from mvemo.extract.training.splits import TrainingClips
-from mvemo.fuse.arrays import Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.features import Matrix, matrix_of
 from mvemo.fuse.heads.fitting import Fit, fit_heads
 from mvemo.fuse.models import models_of
+from mvemo.fuse.numeric import Ints
 from mvemo.manifests import Manifest
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.starting_weights import tell_weights

@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from mvemo.fuse import EvaluationSettings, HeadSettings
+from mvemo.cache import open_cache
+from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate
 from mvemo.fuse.models import models_of
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.tasks.registry import task_of
@@ -143,3 +144,13 @@ def plain_settings(**changes) -> EvaluationSettings:
     plain = {"head": head, "stacked": False, "late": False, "missing_modality": False}
     plain |= {"choose_model": False, "temperature": False, "n_resamples": 0}
     return EvaluationSettings(**{**plain, **changes})
+
+
+def evaluated(path, **options) -> Results:
+    """Evaluate a cache by `plain_settings`."""
+    with open_cache(path) as cache:
+        return evaluate(cache, plain_settings(**options))
+
+
+def by_name(results) -> dict[str, ModelResult]:
+    return {model.name: model for model in results.models}

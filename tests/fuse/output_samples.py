@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from feature_samples import make_table, spec, write_cache
+from feature_samples import MODALITY, crossfit_cache, frozen_cache, make_table, spec, write_cache
 
 from mvemo.cache import ClipTable
 from mvemo.manifests import make_folds
@@ -63,3 +63,22 @@ def crossfit_output_cache(path, table, names=("music1d",)):
             ids = [c for c, f in zip(table.clip_ids, table.folds, strict=True) if f != fold]
             vectors.append((spec(name, 8, "crossfit", fold, ids), (base @ basis).astype("f4")))
     return write_cache(path, table, vectors)
+
+
+def task_table(task, n=120, k=3, **options):
+    """A table of any task."""
+    if task == "multiclass":
+        return make_table(n, k, **options)
+    return output_table(task, n, k, **options)
+
+
+def task_cache(path, table, *, names=tuple(MODALITY), missing=None, noise=3.0):
+    """Frozen features of any task."""
+    if table.task == "multiclass":
+        return frozen_cache(path, table, names=names, missing=missing)
+    return output_cache(path, table, names=names, missing=missing, noise=noise)
+
+
+def task_crossfit_cache(path, table, names=("music1d", "c3d")):
+    make = crossfit_cache if table.task == "multiclass" else crossfit_output_cache
+    return make(path, table, names=names)

@@ -19,7 +19,7 @@ from mvemo.fuse.compare_runs import (
     run_comparison_dict,
 )
 from mvemo.fuse.crossval.comparisons import holm, nadeau_bengio
-from mvemo.fuse.crossval.repeats import with_repeats
+from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.report.files import metrics_dict, predictions_csv, write_texts
 from mvemo.manifests.files import dump_json
 

@@ -19,7 +19,7 @@ from mvemo.fuse import (
     read_predictions,
     results_of_predictions,
 )
-from mvemo.fuse.crossval.repeats import with_repeats
+from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.models import Model
 from mvemo.fuse.report.banners import banners
 from mvemo.fuse.report.files import predictions_csv
@@ -36,6 +36,10 @@ GOOD = HEAD + "a,calm,0.9,0.1\nb,tense,0.6,0.4\nc,tense,0.2,0.8\n"
 def write(path, text):
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def read(folder, text, **options):
+    return read_predictions(write(folder / "x.csv", text), **options)
 
 
 def test_the_smallest_file(tmp_path):
@@ -64,7 +68,7 @@ def test_scores_are_scikit_learns(tmp_path):
     for i in range(60):
         cells = ",".join(map(repr, values[i].tolist()))
         lines.append(f"{2 * (i % 3) + 5},{cells},clip {i},other,{'wxyz'[labels[i]]}")
-    predictions = read_predictions(write(tmp_path / "x.csv", "\n".join(lines)))
+    predictions = read(tmp_path, "\n".join(lines))
     (model,) = results_of_predictions(predictions).models
     assert predictions.k == 3
     y_pred = values.argmax(axis=1)
@@ -137,19 +141,12 @@ def test_clips_that_were_not_tested_are_no_fold_and_not_scored(tmp_path, predict
 
 def test_not_tested_is_no_number_of_a_fold(tmp_path):
     lines = [f"c{i},x,g{i},{fold},1,0" for i, fold in enumerate((2, -1, 1, 10, -1))]
-    predictions = read_predictions(write(tmp_path / "x.csv", FOLDED + "\n".join(lines)))
+    predictions = read(tmp_path, FOLDED + "\n".join(lines))
     assert predictions.folds.tolist() == [1, -1, 0, 2, -1]
     assert predictions.k == 3
     lines = [f"c{i},x,g{i},-1,1,0" for i in range(2)]
     with pytest.raises(BadFeatures, match=r"x\.csv:2: every clip's fold is -1, which means not"):
-        read_predictions(write(tmp_path / "x.csv", FOLDED + "\n".join(lines)))
-
-
-def test_a_group_both_tested_and_not_may_have_been_trained_on(tmp_path):
-    text = FOLDED + "a,x,g,0,1,0\nb,y,h,0,0,1\nc,x,g,-1,,\n"
-    results = results_of_predictions(read_predictions(write(tmp_path / "x.csv", text)))
-    assert results.leaky
-    assert results.provenance["groups_in_several_folds"] == 1
+        read(tmp_path, FOLDED + "\n".join(lines))
 
 
 def test_several_files_are_several_models(tmp_path):
@@ -166,11 +163,12 @@ def test_several_files_are_several_models(tmp_path):
         read_predictions(one, one)
 
 
-def test_a_group_in_two_folds_is_told(tmp_path):
-    text = "clip_id,label,group,fold,x,y\na,x,g,1,1,0\nb,y,g,2,0,1\nc,y,,10,0,1\n"
-    predictions = read_predictions(write(tmp_path / "x.csv", text))
+@pytest.mark.parametrize("second", ["2,0,1", "-1,,"])
+def test_a_group_in_two_folds_or_both_tested_and_not_is_told(tmp_path, second):
+    text = f"{FOLDED}a,x,g,1,1,0\nb,y,g,{second}\nc,y,,10,0,1\n"
+    predictions = read(tmp_path, text)
     assert predictions.groups == ("g", "g", "c")
-    assert predictions.folds.tolist() == [0, 1, 2]
+    assert predictions.folds.tolist() == ([0, 1, 2] if second[0] == "2" else [0, -1, 1])
     results = results_of_predictions(predictions)
     assert results.leaky
     assert results.provenance["groups_in_several_folds"] == 1
@@ -191,31 +189,45 @@ def test_every_report_says_whose_predictions_they_are(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("task", "text", "message"),
     [
-        ("", "the file is empty"),
-        (HEAD, "no predictions"),
-        ("id,label,x,y\na,x,1,0\n", "no column 'clip_id'; there are id"),
-        ("clip_id,label,x\na,x,1\n", "1 columns of probabilities"),
-        ("clip_id,label,x,x\na,x,1,0\n", "column 'x' is there twice"),
-        (HEAD + "a,calm,1\n", "x.csv:2: 3 cells"),
-        (HEAD + "\na,angry,1,0\n", "x.csv:3: label 'angry' is none of the classes calm, tense"),
-        (HEAD + "a,calm,1,0\n,calm,1,0\n", "x.csv:3: clip_id is empty"),
-        (HEAD + "a,calm,high,0\n", "x.csv:2: probability 'high' is no number"),
-        (HEAD + "a,calm,0.5,0.4\n", "x.csv:2: the probabilities sum to 0.9"),
-        (HEAD + "a,calm,1.5,-0.5\n", "x.csv:2: 1.5 is no probability"),
-        (HEAD + "a,calm,inf,0\n", "x.csv:2: inf is no probability"),
-        (HEAD + "a,calm,1,\n", "x.csv:2: 1 of 2 probabilities are missing"),
-        (HEAD + "a,calm,1,0\na,calm,1,0\n", "x.csv:3: clip 'a' of model 'x' is already"),
+        (None, "", "the file is empty"),
+        (None, HEAD, "no predictions"),
+        (None, "id,label,x,y\na,x,1,0\n", "no column 'clip_id'; there are id"),
+        (None, "clip_id,label,x\na,x,1\n", "1 columns of probabilities"),
+        (None, "clip_id,label,x,x\na,x,1,0\n", "column 'x' is there twice"),
+        (None, HEAD + "a,calm,1\n", "x.csv:2: 3 cells"),
         (
+            None,
+            HEAD + "\na,angry,1,0\n",
+            "x.csv:3: label 'angry' is none of the classes calm, tense",
+        ),
+        (None, HEAD + "a,calm,1,0\n,calm,1,0\n", "x.csv:3: clip_id is empty"),
+        (None, HEAD + "a,calm,high,0\n", "x.csv:2: probability 'high' is no number"),
+        (None, HEAD + "a,calm,0.5,0.4\n", "x.csv:2: the probabilities sum to 0.9"),
+        (None, HEAD + "a,calm,1.5,-0.5\n", "x.csv:2: 1.5 is no probability"),
+        (None, HEAD + "a,calm,inf,0\n", "x.csv:2: inf is no probability"),
+        (None, HEAD + "a,calm,1,\n", "x.csv:2: 1 of 2 probabilities are missing"),
+        (None, HEAD + "a,calm,1,0\na,calm,1,0\n", "x.csv:3: clip 'a' of model 'x' is already"),
+        (
+            None,
             "model," + HEAD + "m,a,calm,1,0\nn,a,tense,1,0\n",
             "x.csv:3: clip 'a' has label 'tense', but 'calm' at",
         ),
+        ("multilabel", "clip_id,label,x,y\na,x|y,1,0\n", "join tags by ';', not '|'"),
+        ("multilabel", "clip_id,label,x,y\na,x;z,1,0\n", "x.csv:2: tag 'z' has no column"),
+        ("multilabel", "clip_id,label,x\na,x,7\n", "x.csv:2: 7 is no probability"),
+        ("multilabel", "clip_id,label\na,x\n", "no columns of scores"),
+        ("regression", "clip_id,valence\na,1\n", "no columns label_NAME with the true value"),
+        ("regression", "clip_id,label_v\na,1\n", "no column of 'v'"),
+        ("regression", "clip_id,label_v,v\na,,1\n", "x.csv:2: the true v is no finite number"),
+        ("regression", "clip_id,label_v,v\na,1,inf\n", "x.csv:2: inf is no finite number"),
+        ("multiclass", "clip_id,x,y\na,1,0\n", "no column 'label'; there are clip_id, x, y"),
     ],
 )
-def test_refused_with_the_line(tmp_path, text, message):
+def test_refused_with_the_line(tmp_path, task, text, message):
     with pytest.raises(BadFeatures) as caught:
-        read_predictions(write(tmp_path / "x.csv", text))
+        read(tmp_path, text, task=task)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -233,18 +245,6 @@ def test_files_that_do_not_go_together(tmp_path):
     (tmp_path / "latin.csv").write_bytes(HEAD.encode() + b"\xe9,calm,1,0\n")
     with pytest.raises(BadFeatures, match="is not UTF-8"):
         read_predictions(tmp_path / "latin.csv")
-
-
-def test_a_probability_a_little_above_one_is_one(tmp_path):
-    path = write(tmp_path / "x.csv", HEAD + "a,calm,1.0004,0\nb,tense,0,1\n")
-    results = results_of_predictions(read_predictions(path))
-    assert results.models[0].outputs[0].tolist() == [1.0, 0.0]
-    assert results.models[0].calibration["brier"] == 0.0
-
-
-def test_rounded_probabilities_are_probabilities(tmp_path):
-    path = write(tmp_path / "x.csv", "clip_id,label,x,y,z\na,x,0.333,0.333,0.333\n")
-    assert read_predictions(path).outputs["x"].tolist() == [[0.333, 0.333, 0.333]]
 
 
 def test_repeats_are_read_back(tmp_path):
@@ -349,16 +349,21 @@ def test_hard_labels_are_certain(tmp_path):
     assert results_of_predictions(predictions).models[1].per_fold["accuracy"].tolist() == [0.5]
 
 
-def test_probabilities_of_two_decimals_are_divided_by_their_sum(tmp_path):
+def test_rounded_probabilities_are_taken_as_they_are_or_divided_by_their_sum(tmp_path):
+    results = results_of_predictions(read(tmp_path, HEAD + "a,calm,1.0004,0\nb,tense,0,1\n"))
+    assert results.models[0].outputs[0].tolist() == [1.0, 0.0]
+    assert results.models[0].calibration["brier"] == 0.0
+    predictions = read(tmp_path, "clip_id,label,x,y,z\na,x,0.333,0.333,0.333\n")
+    assert predictions.outputs["x"].tolist() == [[0.333, 0.333, 0.333]]
     text = "clip_id,label,x,y,z\na,x,0.33,0.33,0.33\nb,y,0.1,0.8,0.1\n"
-    predictions = read_predictions(write(tmp_path / "x.csv", text))
+    predictions = read(tmp_path, text)
     np.testing.assert_allclose(predictions.outputs["x"][0], [1 / 3] * 3, rtol=1e-12)
     (note,) = predictions.notes
     assert note.startswith("Of 1 of 2 rows the probabilities")
     assert note in scoring_note(results_of_predictions(predictions))
     for row in ("0.33,0.33,0.31", "0.3,0.3,0.3", "0.3300,0.3300,0.3300"):
         with pytest.raises(BadFeatures, match=r"the probabilities sum to 0\.9"):
-            read_predictions(write(tmp_path / "x.csv", f"clip_id,label,x,y,z\na,x,{row}\n"))
+            read(tmp_path, f"clip_id,label,x,y,z\na,x,{row}\n")
 
 
 def test_truth_and_groups_of_a_manifest(tmp_path):
@@ -378,22 +383,3 @@ def test_truth_and_groups_of_a_manifest(tmp_path):
             read_predictions(write(path, text), manifest=manifest)
     with pytest.raises(BadFeatures, match="task is multiclass, not regression"):
         read_predictions(path, task="regression", manifest=manifest)
-
-
-@pytest.mark.parametrize(
-    ("task", "text", "message"),
-    [
-        ("multilabel", "clip_id,label,x,y\na,x|y,1,0\n", "join tags by ';', not '|'"),
-        ("multilabel", "clip_id,label,x,y\na,x;z,1,0\n", "x.csv:2: tag 'z' has no column"),
-        ("multilabel", "clip_id,label,x\na,x,7\n", "x.csv:2: 7 is no probability"),
-        ("multilabel", "clip_id,label\na,x\n", "no columns of scores"),
-        ("regression", "clip_id,valence\na,1\n", "no columns label_NAME with the true value"),
-        ("regression", "clip_id,label_v\na,1\n", "no column of 'v'"),
-        ("regression", "clip_id,label_v,v\na,,1\n", "x.csv:2: the true v is no finite number"),
-        ("regression", "clip_id,label_v,v\na,1,inf\n", "x.csv:2: inf is no finite number"),
-        ("multiclass", "clip_id,x,y\na,1,0\n", "no column 'label'; there are clip_id, x, y"),
-    ],
-)
-def test_tags_and_ratings_are_refused_with_the_line(tmp_path, task, text, message):
-    with pytest.raises(BadFeatures, match=re.escape(message)):
-        read_predictions(write(tmp_path / "x.csv", text), task=task)

@@ -23,7 +23,7 @@ from mvemo.fuse import FuseError
 from mvemo.manifests import read_manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.model_nets import plan_of
-from mvemo.pipeline.models.card import card_text
+from mvemo.pipeline.models.boxed import card_text
 from mvemo.pipeline.prediction import batches
 from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
 from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings

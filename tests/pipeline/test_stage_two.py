@@ -91,7 +91,7 @@ def test_the_two_commands_agree(features: Path, fused: tuple[Path, str], tmp_pat
     ("options", "said"),
     [
         (["--folds", "5"], "trained for 2 folds, not 5: give --folds 2"),
-        (["--models", "c3d,resnet"], "model 'resnet' is not among"),
+        (["--models", "c3d,resnet"], "unknown model 'resnet'"),
         (["--protocol", "frozen"], "made under crossfit, not 'frozen'"),
         (["--set", "fuse.D=3"], "fuse.D: unknown setting"),
     ],

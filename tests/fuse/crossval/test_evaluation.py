@@ -1,4 +1,4 @@
-"""Cross-validation: equal to scikit-learn's, honest, and at chance on permuted labels."""
+"""Cross-validation of any task: equal to scikit-learn's, honest, at chance on permuted labels."""
 
 from dataclasses import replace
 
@@ -12,42 +12,241 @@ from feature_samples import (
     spec,
     write_cache,
 )
-from fuse_samples import plain_settings
-from sklearn.linear_model import LogisticRegression
+from fuse_samples import by_name, evaluated, primary
+from output_samples import (
+    output_cache,
+    output_features,
+    output_table,
+    task_cache,
+    task_crossfit_cache,
+    task_table,
+)
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import average_precision_score, f1_score, r2_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mvemo.cache import merge_caches, open_cache, select_features
-from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table
+from mvemo.cache import merge_caches, select_features
+from mvemo.fuse import BadFeatures, HeadSettings, LeakError, format_table
+from mvemo.fuse.metrics.multilabel import best_thresholds
+from mvemo.fuse.models import LATE, STACKED
+from mvemo.fuse.report.summary import recommend
+from mvemo.manifests import make_folds
+
+TASKS = ("multiclass", "multilabel", "regression")
+CHANCE = {"multiclass": 1 / 6, "multilabel": 0.5, "regression": 0.0}
 
 
-def run(path, **options):
-    with open_cache(path) as cache:
-        return evaluate(cache, plain_settings(**options))
+@pytest.fixture(scope="module")
+def tags(tmp_path_factory):
+    table = output_table("multilabel")
+    path = output_cache(tmp_path_factory.mktemp("t") / "f.h5", table, noise=3.0)
+    return table, evaluated(path, C=0.1, n_resamples=100), path
 
 
-def test_out_of_fold_probabilities_are_scikit_learns(tmp_path):
+@pytest.fixture(scope="module")
+def values(tmp_path_factory):
+    table = output_table("regression")
+    path = output_cache(tmp_path_factory.mktemp("v") / "f.h5", table)
+    return table, evaluated(path, C=0.1, n_resamples=100), path
+
+
+def logistic(x, y, train, C, scaled_on=None):
+    scaler = StandardScaler().fit(x[train if scaled_on is None else scaled_on])
+    found = [
+        LogisticRegression(C=C, tol=1e-8, max_iter=1000)
+        .fit(scaler.transform(x[train]), y[train, t])
+        .predict_proba(scaler.transform(x))[:, 1]
+        for t in range(y.shape[1])
+    ]
+    return np.stack(found, axis=1)
+
+
+def straddles(groups, folds):
+    """Return True if the clips of a group are in several folds."""
+    return len(set(zip(groups, folds, strict=True))) > len(set(groups))
+
+
+def test_probabilities_of_classes_are_scikit_learns(tmp_path):
     table = make_table()
-    results = run(frozen_cache(tmp_path / "f.h5", table), C=0.05)
+    results = evaluated(frozen_cache(tmp_path / "f.h5", table), C=0.05)
     assert [m.name for m in results.models][-1] == "integrated"
     assert len(results.models) == 9
     x = {n: features(table, n) for n in ("music1d", "music2d", "c3d", "i3d")}
     for model in (results.models[0], results.models[5], results.models[8]):
-        values = np.concatenate([x[n] for n in model.features], axis=1)
+        joined = np.concatenate([x[n] for n in model.features], axis=1)
         for fold in range(6):
             test = table.folds == fold
             reference = make_pipeline(
                 StandardScaler(), LogisticRegression(C=0.05, tol=1e-8, max_iter=2000)
-            ).fit(values[~test], table.labels[~test])
-            expected = reference.predict_proba(values[test])
+            ).fit(joined[~test], table.labels[~test])
+            expected = reference.predict_proba(joined[test])
             # Stopped at a gradient of 1e-4.
             np.testing.assert_allclose(model.outputs[test], expected, atol=5e-3)
             said = model.outputs[test].argmax(1)
             assert model.per_fold["accuracy"][fold] == np.mean(said == table.labels[test])
+    by_hand = []
+    for fold in range(6):
+        test = results.folds == fold
+        common = np.bincount(results.y_true[~test]).argmax()
+        by_hand.append(np.mean(results.y_true[test] == common))
+    np.testing.assert_allclose(results.primary_per_fold(results.baseline), by_hand)
+
+
+def test_probabilities_of_tags_are_scikit_learns(tags):
+    table, results, _ = tags
+    assert [m.name for m in results.models] == ["music1d", "c3d", "c3d+music1d", "integrated"]
+    x = np.concatenate([output_features(table, n, noise=3.0) for n in ("c3d", "music1d")], axis=1)
+    y = table.labels
+    model = results.models[2]
+    off = []
+    for fold in range(3):
+        test = table.folds == fold
+        expected = logistic(x, y, ~test, 0.1)
+        np.testing.assert_allclose(model.outputs[test], expected[test], atol=2e-3)
+        # Thresholds rest on inner folds of the training clips.
+        rows = np.flatnonzero(~test)
+        groups = [table.groups[i] for i in rows]
+        inner = make_folds(y[rows], groups, 3, 0, "multilabel")
+        held = np.full((len(rows), 3), np.nan)
+        for j in range(3):
+            held[inner == j] = logistic(x[rows], y[rows], inner != j, 0.1, inner >= 0)[inner == j]
+        assert not straddles(groups, inner)
+        off.append(np.abs(model.thresholds[fold] - best_thresholds(held, y[rows])))
+    # Of thresholds with nearly the same F1, another may win by a rounding error.
+    assert (np.stack(off) < 2e-3).mean() > 0.7
+    p, said = model.outputs, model.y_pred
+    assert (said == (p >= model.thresholds[table.folds])).all()
+    assert model.scores["roc_auc_macro"] == pytest.approx(roc_auc_score(y, p, average="macro"))
+    assert model.scores["roc_auc_micro"] == pytest.approx(roc_auc_score(y, p, average="micro"))
+    assert model.scores["f1_micro"] == pytest.approx(f1_score(y, said, average="micro"))
+    np.testing.assert_allclose(model.per_output["f1"], f1_score(y, said, average=None))
+    folds = [table.folds == fold for fold in range(3)]
+    per_fold = [average_precision_score(y[rows, 1], p[rows, 1]) for rows in folds]
+    np.testing.assert_allclose(model.per_output_fold["average_precision"][:, 1], per_fold)
+    by_hand = [roc_auc_score(y[rows], p[rows]) for rows in folds]
+    np.testing.assert_allclose(primary(model), by_hand)
+    assert primary(model).mean() > 0.7
+    low, high = model.intervals["primary"]
+    assert low < primary(model).mean() < high
+
+
+def test_values_are_those_of_ridge_regression(values):
+    table, results, _ = values
+    x = np.concatenate([output_features(table, n) for n in ("c3d", "music1d")], axis=1)
+    y = table.labels
+    model = results.models[2]
+    for fold in range(3):
+        test = table.folds == fold
+        scaler = StandardScaler().fit(x[~test])
+        ridge = Ridge(alpha=1 / 0.1, tol=1e-10).fit(scaler.transform(x[~test]), y[~test])
+        expected = ridge.predict(scaler.transform(x[test]))
+        np.testing.assert_allclose(model.outputs[test], expected, atol=2e-4)
+    p = model.outputs
+    np.testing.assert_allclose(model.per_output["r2"], r2_score(y, p, multioutput="raw_values"))
+    by_hand = [r2_score(y[table.folds == f], p[table.folds == f]) for f in range(3)]
+    np.testing.assert_allclose(primary(model), by_hand)
+    assert model.per_output["r2"].min() > 0.5
+    assert results.task.plane.centre == (0.0, 0.0)
+    right = ((p >= 0) == (y >= 0)).all(axis=1)
+    assert model.scores["quadrant_accuracy"] == pytest.approx(right.mean())
+    assert model.confusion.sum() == 90
+    assert np.trace(model.confusion) == right.sum()
+    for name, at in (
+        ("r2:1", model.per_output["r2"][1]),
+        ("quadrant_accuracy", right.mean()),
+    ):
+        low, high = model.intervals[name]
+        assert low < at < high
+
+
+def test_a_scale_of_the_settings_goes_before_that_of_the_cache(values):
+    _, results, path = values
+    assert "the middle of the scale -9..9" in results.task.columns_note()
+    assert evaluated(path, C=0.1, scale="-3..1").task.plane.centre == (-1.0, -1.0)
+
+
+def test_the_baselines_know_the_training_labels_only(tags, values):
+    for table, results, _ in (tags, values):
+        assert results.baseline.features == ()
+        for fold in range(3):
+            test = table.folds == fold
+            expected = np.broadcast_to(
+                table.labels[~test].mean(axis=0), (test.sum(), table.labels.shape[1])
+            )
+            np.testing.assert_allclose(results.baseline.outputs[test], expected)
+    assert values[1].baseline.per_output["r2"].max() <= 0
+    np.testing.assert_allclose(primary(tags[1].baseline), 0.5)
+    # Each tag is always said: its recall is 1.
+    np.testing.assert_allclose(tags[1].baseline.per_output["recall"], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("task", "make"), [*((task, task_cache) for task in TASKS), ("multiclass", task_crossfit_cache)]
+)
+def test_permuted_labels_are_at_chance(task, make, tmp_path):
+    path = make(tmp_path / "f.h5", task_table(task, n=300), names=("music1d", "music2d", "c3d"))
+    head = HeadSettings(choose_C=make is task_crossfit_cache)
+    options = {"stacked": True, "late": True, "choose_model": True, "head": head}
+    real = evaluated(path, **options)
+    found = by_name(real)
+    best = max(primary(m).mean() for m in found.values())
+    singles = [primary(m).mean() for m in found.values() if len(m.features) == 1]
+    pairs = [primary(m).mean() for m in found.values() if "+" in m.name]
+    assert primary(found[STACKED]).mean() > max(pairs) - 0.02
+    assert primary(found[LATE]).mean() > max(singles) - 0.02
+    assert all(np.isfinite(m.outputs).all() for m in real.models)
+    assert primary(real.choice.nested).mean() > best - 0.1
+    assert "Use " in recommend(real)
+    # One shuffle may be lucky.
+    several = [evaluated(path, permute_labels=True, seed=seed, **options) for seed in range(2)]
+    assert several[0].permuted
+    # Whole rows change places.
+    assert sorted(several[0].y_true.tolist()) == sorted(real.y_true.tolist())
+    assert (several[0].y_true != real.y_true).any()
+    for i in range(len(real.models)):
+        score = np.mean([primary(one.models[i]).mean() for one in several])
+        low = 0.3 if task == "regression" else 0.08
+        assert CHANCE[task] - low < score < CHANCE[task] + 0.08, real.models[i].name
+    assert primary(several[0].choice.nested).mean() < CHANCE[task] + 0.15
+    if task == "multiclass":
+        pooled = several[0].models[-1].scores["roc_auc_macro_ovr_pooled"]
+        assert abs(pooled - 0.5) < 0.08
+        assert recommend(several[0]) == ""
+
+
+def test_permuted_labels_stay_at_chance_with_far_more_numbers_than_clips(tmp_path):
+    path = frozen_cache(tmp_path / "f.h5", make_table(n=240), dim=400, strength=0.0)
+    for model in evaluated(path).models:
+        assert abs(np.mean(model.per_fold["accuracy"]) - 1 / 6) < 0.1
+
+
+@pytest.mark.parametrize(("task", "balanced"), [*((t, True) for t in TASKS), ("multiclass", False)])
+def test_labels_of_a_fold_have_no_part_in_its_predictions(task, balanced, tmp_path):
+    table = task_table(task, n=60)
+    changed = table.labels.copy()
+    test = table.folds == 0
+    changed[test] = (changed[test] + 1) % 6 if task == "multiclass" else 1 - changed[test]
+    made = features if task == "multiclass" else output_features
+    vectors = [(spec(name, 8), made(table, name)[:, :8]) for name in ("music1d", "c3d")]
+    runs = []
+    for i, labels in enumerate((table.labels, changed)):
+        path = write_cache(tmp_path / f"{i}.h5", replace(table, labels=labels), vectors)
+        head = HeadSettings(balance_blocks=balanced)
+        options = {"stacked": True, "late": True, "choose_model": True, "temperature": True}
+        runs.append(evaluated(path, head=head, **options))
+    for a, b in zip(runs[0].models, runs[1].models, strict=True):
+        np.testing.assert_allclose(a.outputs[test], b.outputs[test], atol=2e-3)
+        assert (a.outputs[~test] != b.outputs[~test]).any()
+        if task == "multilabel":
+            np.testing.assert_allclose(a.thresholds[0], b.thresholds[0], atol=2e-3)
+    one, two = (run.choice for run in runs)
+    assert one.inside[0] == two.inside[0]
+    np.testing.assert_allclose(one.nested.outputs[test], two.nested.outputs[test], atol=2e-3)
 
 
 def test_crossfit_uses_each_folds_own_nets(tmp_path):
-    results = run(crossfit_cache(tmp_path / "f.h5", strength=1.5))
+    results = evaluated(crossfit_cache(tmp_path / "f.h5", strength=1.5))
     assert results.protocol == "crossfit"
     assert not results.leaky
     # Each net has a basis of its own: features of another fold's net would be noise.
@@ -56,85 +255,70 @@ def test_crossfit_uses_each_folds_own_nets(tmp_path):
 
 
 def test_a_folder_of_shards_is_evaluated_as_the_file_that_they_merge_to(tmp_path):
-    table = make_table()
+    table = make_table(60, 3)
     whole = crossfit_cache(tmp_path / "f.h5", table)
     (tmp_path / "shards").mkdir()
     for shard in range(2):
         ids = [clip for i, clip in enumerate(table.clip_ids) if i % 3 != shard]
         select_features(whole, ["music1d", "c3d"], tmp_path / f"shards/{shard}.h5", clips=ids)
     merge_caches([tmp_path / "shards"], tmp_path / "merged.h5")
-    of_file, of_folder = run(tmp_path / "merged.h5"), run(tmp_path / "shards")
+    of_file, of_folder = evaluated(tmp_path / "merged.h5"), evaluated(tmp_path / "shards")
     assert of_file.provenance["features_digest"] == of_folder.provenance["features_digest"]
     for one, other in zip(of_file.models, of_folder.models, strict=True):
         np.testing.assert_array_equal(one.outputs, other.outputs)
         np.testing.assert_equal(one.per_fold, other.per_fold)
 
 
-@pytest.mark.parametrize("make", [frozen_cache, crossfit_cache])
-def test_permuted_labels_come_out_at_chance(tmp_path, make):
-    table = make_table(n=360)
-    path = make(tmp_path / "f.h5", table, strength=2.0)
-    assert np.mean(run(path).models[-1].per_fold["accuracy"]) > 0.8
-    permuted = run(path, permute_labels=True)
-    assert permuted.permuted
-    for model in permuted.models:
-        # Six even classes of 360 clips: 1/6, standard error 0.02.
-        assert abs(np.mean(model.per_fold["accuracy"]) - 1 / 6) < 0.08
-        assert abs(model.scores["roc_auc_macro_ovr_pooled"] - 0.5) < 0.08
-
-
-def test_permuted_labels_stay_at_chance_with_far_more_numbers_than_clips(tmp_path):
-    path = frozen_cache(tmp_path / "f.h5", make_table(n=240), dim=400, strength=0.0)
-    for model in run(path).models:
-        assert abs(np.mean(model.per_fold["accuracy"]) - 1 / 6) < 0.1
-
-
-def test_a_net_that_saw_its_test_clips_is_refused(tmp_path):
-    table = make_table()
-    vectors = [(spec("c3d", 12, "shared", None, table.clip_ids), features(table, "c3d"))]
-    path = write_cache(tmp_path / "f.h5", table, vectors)
-    with pytest.raises(LeakError, match=r"c3d was trained on 20 of the 20 clips of fold 0"):
-        run(path)
-    results = run(path, allow_leak=True)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_net_that_saw_its_test_clips_is_refused(task, tmp_path):
+    table = task_table(task, k=6)
+    made = features if task == "multiclass" else output_features
+    n = [int((table.folds == fold).sum()) for fold in range(6)]
+    leaky = spec("c3d", 8, "shared", None, table.clip_ids)
+    path = write_cache(tmp_path / "f.h5", table, [(leaky, made(table, "c3d")[:, :8])])
+    message = rf"c3d was trained on {n[0]} of the {n[0]} clips of fold 0.*--protocol shared"
+    with pytest.raises(LeakError, match=message):
+        evaluated(path)
+    results = evaluated(path, allow_leak=True)
     assert results.leaky
     assert results.protocol == "shared"
-
-
-def test_a_net_that_saw_the_group_of_a_test_clip_is_refused(tmp_path):
-    table = make_table()
+    # Called frozen, but its record says that it saw one clip: the record counts, for its group.
     one = table.clip_ids[int(np.flatnonzero(table.folds == 2)[0])]
-    # Called frozen, but its record says that it saw one clip: the record counts.
-    vectors = [(spec("c3d", 12, "frozen", None, (one,)), features(table, "c3d"))]
-    path = write_cache(tmp_path / "f.h5", table, vectors)
-    with pytest.raises(LeakError, match="trained on 2 of the 20 clips of fold 2"):
-        run(path)
+    seen = spec("c3d", 8, "frozen", None, (one,))
+    path = write_cache(tmp_path / "g.h5", table, [(seen, made(table, "c3d")[:, :8])])
+    with pytest.raises(LeakError, match=f"trained on 2 of the {n[2]} clips of fold 2"):
+        evaluated(path)
 
 
-def test_a_missing_feature_leaves_that_clip_out_of_the_models_that_need_it(tmp_path):
-    path = frozen_cache(tmp_path / "f.h5", missing={"c3d": [4, 5, 6]})
-    results = run(path)
-    by_name = {m.name: m for m in results.models}
-    assert results.missing["c3d"] == 3
-    assert np.isnan(by_name["c3d+music1d"].outputs[4:7]).all()
-    assert np.isfinite(by_name["music1d"].outputs).all()
-    assert by_name["integrated"].confusion.sum() == 117
+@pytest.mark.parametrize("task", ["multiclass", "regression"])
+def test_a_missing_feature_leaves_that_clip_out_of_the_models_that_need_it(task, tmp_path):
+    path = task_cache(tmp_path / "f.h5", task_table(task), missing={"c3d": [4, 5, 40]})
+    results = evaluated(path)
+    assert results.missing == {"music1d": 0, "music2d": 0, "c3d": 3, "i3d": 0}
+    lacking = {m.name: np.flatnonzero(~m.valid).tolist() for m in results.models}
+    for model in results.models:
+        assert lacking[model.name] == ([4, 5, 40] if "c3d" in model.features else [])
+        assert np.isnan(model.outputs[lacking[model.name]]).all()
+    if task == "multiclass":
+        assert by_name(results)["integrated"].confusion.sum() == 117
 
 
-def test_folds_follow_the_features(tmp_path):
-    path = crossfit_cache(tmp_path / "c.h5")
-    with pytest.raises(BadFeatures, match=r"trained for 6 folds, not 5: give --folds 6"):
-        run(path, folds=5)
-    frozen = frozen_cache(tmp_path / "f.h5")
-    table = make_table()
-    assert (run(frozen).folds == table.folds).all()
-    other = run(frozen, seed=7)
+@pytest.mark.parametrize("task", TASKS)
+def test_folds_follow_the_features(task, tmp_path):
+    table = task_table(task, n=90)
+    path = task_crossfit_cache(tmp_path / "c.h5", table, ("music1d",))
+    with pytest.raises(BadFeatures, match=r"trained for 3 folds, not 5: give --folds 3"):
+        evaluated(path, folds=5)
+    results = evaluated(path, refit=True)
+    assert [h.net_fold for h in results.heads if h.fold is None] == [0, 1, 2]
+    assert results.models[0].valid.all()
+    frozen = task_cache(tmp_path / "f.h5", table, names=("c3d",))
+    assert (evaluated(frozen).folds == table.folds).all()
+    other, five = evaluated(frozen, seed=7), evaluated(frozen, folds=5)
     assert (other.folds != table.folds).any()
-    five = run(frozen, folds=5)
     assert set(five.folds.tolist()) == set(range(5))
     for results in (other, five):
-        for group in set(results.groups):
-            rows = [i for i, g in enumerate(results.groups) if g == group]
-            assert len(set(results.folds[rows].tolist())) == 1
+        assert not straddles(results.groups, results.folds.tolist())
 
 
 def test_a_cache_that_cannot_be_evaluated_says_why(tmp_path):
@@ -143,21 +327,11 @@ def test_a_cache_that_cannot_be_evaluated_says_why(tmp_path):
         (spec("c3d", 12, "crossfit", fold, ()), features(table, "c3d")) for fold in (0, 1, 3, 4)
     ]
     with pytest.raises(BadFeatures, match="c3d lacks the nets of folds 2, 5"):
-        run(write_cache(tmp_path / "a.h5", table, lacking))
+        evaluated(write_cache(tmp_path / "a.h5", table, lacking))
     with pytest.raises(BadFeatures, match="no feature vectors"):
-        run(write_cache(tmp_path / "b.h5", table, []))
-    with pytest.raises(BadFeatures, match="nothing' is not among"):
-        run(frozen_cache(tmp_path / "c.h5"), models=["nothing"])
-
-
-def test_the_majority_baseline_is_the_training_folds_commonest_class(tmp_path):
-    results = run(frozen_cache(tmp_path / "f.h5"))
-    by_hand = []
-    for fold in range(6):
-        test = results.folds == fold
-        common = np.bincount(results.y_true[~test]).argmax()
-        by_hand.append(np.mean(results.y_true[test] == common))
-    np.testing.assert_allclose(results.primary_per_fold(results.baseline), by_hand)
+        evaluated(write_cache(tmp_path / "b.h5", table, []))
+    with pytest.raises(BadFeatures, match="unknown model 'nothing'"):
+        evaluated(frozen_cache(tmp_path / "c.h5"), models=["nothing"])
 
 
 @pytest.mark.parametrize("songs", [None, "mean"])
@@ -173,13 +347,29 @@ def test_clips_that_no_head_could_be_trained_for_lack_no_feature(tmp_path, songs
         fold_seed=-1,
     )
     path = frozen_cache(tmp_path / "f.h5", table, names=("music1d", "c3d"), missing={"c3d": [0, 1]})
-    results = run(path, songs=songs)
-    by_name = {model.name: model for model in results.models}
+    results = evaluated(path, songs=songs)
+    models = by_name(results)
     of_song = 1 if songs is None else 2
     assert results.missing == {"music1d": 0, "c3d": 2 // of_song}
-    assert by_name["music1d"].n_untrained == 8 // of_song
+    assert models["music1d"].n_untrained == 8 // of_song
     # Clips without pictures are missing a feature; the others are not.
-    assert by_name["c3d"].n_untrained == 6 // of_song
-    assert (~by_name["music1d"].valid).sum() == 8 // of_song
+    assert models["c3d"].n_untrained == 6 // of_song
+    assert (~models["music1d"].valid).sum() == 8 // of_song
     text = " ".join(format_table(results).split())
     assert f"have too few clips of two classes: music1d {8 // of_song}, " in text
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_settings_of_classes_are_refused(task, tmp_path):
+    path = output_cache(tmp_path / "f.h5", output_table(task))
+    with pytest.raises(BadFeatures, match="class_weight 'balanced' of heads is for multiclass"):
+        evaluated(path, head=HeadSettings(class_weight="balanced"))
+
+
+def test_class_weights_make_rare_classes_count(tmp_path):
+    labels = np.where(np.arange(240) < 24, 1, 0).astype(np.int64)
+    table = replace(make_table(n=240, k=3), classes=("common", "rare"), labels=labels)
+    path = frozen_cache(tmp_path / "f.h5", table, strength=0.4, names=("c3d",))
+    plain = evaluated(path).models[0]
+    weighed = evaluated(path, head=HeadSettings(class_weight="balanced", choose_C=False)).models[0]
+    assert weighed.confusion[1, 1] > plain.confusion[1, 1]

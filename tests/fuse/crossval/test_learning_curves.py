@@ -1,10 +1,16 @@
 """Training subsets are nested, made of whole groups, and of the size asked for."""
 
 import numpy as np
+import pytest
+from fuse_samples import evaluated, primary
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from output_samples import output_cache, output_table, task_cache, task_crossfit_cache, task_table
 
-from mvemo.fuse.crossval.learning_curves import learning_curve_masks
+from mvemo.cache import open_cache
+from mvemo.fuse import HeadSettings, metrics_dict
+from mvemo.fuse.crossval.learning_curves import learning_curve_masks, with_learning_curve
+from mvemo.fuse.report.page import report_html
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 
@@ -69,3 +75,52 @@ def test_clips_without_a_fold_are_never_trained_on():
     masks = learning_curve_masks(np.array([0, 1, -1, 0, 1]), list("abcde"), (1.0,))
     assert not masks[..., 2].any()
     assert masks[0, 0].tolist() == [False, True, False, False, True]
+
+
+def curves_of(path, fractions, **options):
+    results = evaluated(path, **options)
+    with open_cache(path) as cache:
+        return results, with_learning_curve(cache, results, HeadSettings(), fractions)
+
+
+@pytest.mark.parametrize(
+    ("task", "make"),
+    [
+        ("multiclass", task_cache),
+        ("multiclass", task_crossfit_cache),
+        ("multilabel", task_cache),
+        ("regression", task_cache),
+    ],
+)
+def test_more_training_clips_help_and_the_last_point_is_the_evaluation(task, make, tmp_path):
+    path = make(tmp_path / "f.h5", task_table(task, n=180), names=("music1d", "c3d"))
+    results, with_curves = curves_of(path, (0.1, 0.5))
+    for model in results.models:
+        points = with_curves.learning_curve[model.name]
+        assert [p[0] for p in points] == [0.1, 0.5, 1.0]
+        assert [round(p[1]) for p in points] == pytest.approx([12, 60, 120], abs=8)
+        assert points[-1][2] == pytest.approx(np.mean(primary(model)), abs=1e-3)
+    first, *_, last = with_curves.learning_curve["integrated"]
+    assert last[2] > first[2]
+    kept = metrics_dict(with_curves)["learning_curve"]["integrated"][-1]
+    assert kept[results.task.primary_metric] == pytest.approx(last[2])
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_points_that_nothing_is_left_for_are_left_out(task, tmp_path):
+    table = task_table(task, n=60, group_size=6)
+    path = task_cache(tmp_path / "f.h5", table, missing={"c3d": range(50)})
+    curves = curves_of(path, (0.05, 0.6), models=["music1d", "c3d"])[1].learning_curve
+    assert [p[0] for p in curves["music1d"]][-2:] == [0.6, 1.0]
+    assert len(curves.get("c3d", ())) < 3
+    assert all(np.isfinite(point).all() for points in curves.values() for point in points)
+
+
+def test_a_model_without_a_point_has_no_learning_curve(tmp_path):
+    table = output_table("multilabel", n=90)
+    path = output_cache(tmp_path / "f.h5", table, missing={"c3d": range(1, 90)})
+    _, results = curves_of(path, (0.5,))
+    assert set(results.learning_curve) == {"music1d"}
+    assert "Learning curves" in report_html(results)
+    share, clips, *_ = results.learning_curve["music1d"][-1]
+    assert (share, clips) == (1.0, 60.0)

@@ -1,61 +1,83 @@
+"""Files of heads: they predict what was reported, and damaged ones are refused."""
+
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from feature_samples import crossfit_cache, features, frozen_cache, make_table
-from fuse_samples import plain_settings
+from fuse_samples import evaluated
+from output_samples import output_features, task_cache, task_table
 
-from mvemo.cache import open_cache
-from mvemo.fuse import FuseError, evaluate, load_heads, save_heads
+from mvemo.fuse import FuseError, load_heads, save_heads
+from mvemo.fuse.metrics.multilabel import best_thresholds
 
 
-def test_saved_heads_predict_what_was_reported(tmp_path):
-    table = make_table()
-    with open_cache(frozen_cache(tmp_path / "f.h5", table)) as cache:
-        results = evaluate(cache, plain_settings(refit=True))
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_saved_heads_predict_what_was_reported(task, tmp_path):
+    table = task_table(task, n=90)
+    names = ("music1d", "c3d")
+    results = evaluated(task_cache(tmp_path / "f.h5", table, names=names, noise=1.0), refit=True)
     save_heads(tmp_path / "heads.npz", results)
     saved = load_heads(tmp_path / "heads.npz")
     assert saved.classes == table.classes
+    assert saved.facts["task"] == task
     assert saved.facts["provenance"]["features_digest"]
-    model = results.models[4]
-    x = np.concatenate([features(table, n) for n in model.features], axis=1)
-    for fold in range(6):
-        (head,) = saved.select(model.name, fold)
+    model = results.models[-1]
+    made = features if task == "multiclass" else output_features
+    x = np.concatenate([made(table, name) for name in model.features], axis=1)
+    links = {"multiclass": "softmax", "multilabel": "sigmoid", "regression": "identity"}
+    for fold in range(3):
+        (head,) = saved.select("integrated", fold)
         test = table.folds == fold
         np.testing.assert_allclose(head.predict(x[test]), model.outputs[test], atol=1e-4)
+        assert head.link == links[task]
+        if task == "multilabel":
+            np.testing.assert_array_equal(head.thresholds, model.thresholds[fold])
+        else:
+            assert head.thresholds is None
     (final,) = saved.select("integrated")
     assert final.fold is None
-    assert final.coef.shape == (6, 48)
+    assert final.coef.shape == (len(table.classes), x.shape[1])
+    if task == "multilabel":
+        expected = best_thresholds(model.outputs, table.labels)
+        np.testing.assert_array_equal(final.thresholds, expected)
 
 
 def test_crossfitted_heads_on_all_clips_come_one_for_each_folds_nets(tmp_path):
-    with open_cache(crossfit_cache(tmp_path / "f.h5")) as cache:
-        save_heads(tmp_path / "heads.npz", evaluate(cache, plain_settings(refit=True)))
-    assert [h.net_fold for h in load_heads(tmp_path / "heads.npz").select("c3d")] == list(range(6))
+    path = crossfit_cache(tmp_path / "f.h5", make_table(48, 3))
+    save_heads(tmp_path / "heads.npz", evaluated(path, refit=True))
+    assert [h.net_fold for h in load_heads(tmp_path / "heads.npz").select("c3d")] == [0, 1, 2]
 
 
-def test_what_is_no_file_of_heads_is_told(tmp_path):
-    with pytest.raises(FuseError, match="no such file of heads"):
-        load_heads(tmp_path / "none.npz")
-    (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(FuseError, match=r"text\.npz: not a file of heads"):
-        load_heads(tmp_path / "text.npz")
-    np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    with pytest.raises(FuseError, match="not a file of heads"):
-        load_heads(tmp_path / "other.npz")
-    with open_cache(frozen_cache(tmp_path / "f.h5")) as cache:
-        save_heads(tmp_path / "heads.npz", evaluate(cache, plain_settings(models=["c3d"])))
-    saved = load_heads(tmp_path / "heads.npz")
-    with pytest.raises(FuseError, match=r"no head of model 'i3d'.*c3d"):
-        saved.select("i3d", 0)
-    with pytest.raises(FuseError, match=r"takes 12 numbers a clip, not \(5,\)"):
-        saved.select("c3d", 0)[0].predict(np.zeros((2, 5)))
+def test_saved_heads_say_what_stands_in(tmp_path):
+    path = frozen_cache(tmp_path / "f.h5", missing={"c3d": [3], "i3d": [3]})
+    chosen = ["c3d+music1d", "i3d+music1d"]
+    results = evaluated(path, models=chosen, missing_modality=True, refit=True, temperature=True)
+    save_heads(tmp_path / "h.npz", results)
+    saved = load_heads(tmp_path / "h.npz")
+    assert [m.name for m in saved.models] == chosen
+    assert saved.models[0].modalities == ("audio", "video")
+    assert saved.facts["provenance"]["features"]["c3d"][0]["modality"] == "video"
+    assert set(saved.facts["temperatures"]) == set(chosen)
+    # The head of the sound, whatever fusion it is a part of.
+    (head,) = saved.select_features(("music1d",), fold=int(results.folds[3]))
+    said = head.predict(features(make_table(), "music1d")[[3]])
+    np.testing.assert_allclose(said[0], results.models[0].outputs[3], atol=1e-4)
+    assert saved.select_features(("music2d",)) == ()
 
 
-def test_every_field_of_a_head_comes_back_as_it_was(tmp_path):
-    with open_cache(frozen_cache(tmp_path / "f.h5")) as cache:
-        results = evaluate(cache, plain_settings(models=["c3d"], refit=True))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Results of one model, and the file of its heads."""
+    folder = tmp_path_factory.mktemp("heads")
+    results = evaluated(frozen_cache(folder / "f.h5"), models=["c3d"], refit=True)
+    save_heads(folder / "heads.npz", results)
+    return results, folder / "heads.npz"
+
+
+def test_every_field_of_a_head_comes_back_as_it_was(made, tmp_path):
+    results, _ = made
     heads = [
         replace(results.heads[0], thresholds=np.linspace(0.1, 0.6, 6), link="sigmoid"),
         replace(results.heads[-1], net_fold=2, inputs="log-odds"),
@@ -77,12 +99,14 @@ class Trap:
         return (print, ("code of the file ran",))
 
 
+def arrays_of(path):
+    with np.load(path) as file:
+        return dict(file)
+
+
 @pytest.mark.parametrize("name", ["header", "0/coef"])
-def test_a_file_with_pickled_objects_is_refused_and_runs_nothing(name, tmp_path, capsys):
-    with open_cache(frozen_cache(tmp_path / "f.h5")) as cache:
-        save_heads(tmp_path / "heads.npz", evaluate(cache, plain_settings(models=["c3d"])))
-    with np.load(tmp_path / "heads.npz") as file:
-        arrays = dict(file)
+def test_a_file_with_pickled_objects_is_refused_and_runs_nothing(name, made, tmp_path, capsys):
+    arrays = arrays_of(made[1])
     arrays[name] = np.array([Trap()], dtype=object)
     np.savez(tmp_path / "trap.npz", **arrays)
     with pytest.raises(FuseError, match=r"trap\.npz: not a file of heads"):
@@ -90,23 +114,34 @@ def test_a_file_with_pickled_objects_is_refused_and_runs_nothing(name, tmp_path,
     assert capsys.readouterr().out == ""
 
 
-def test_damaged_files_of_heads_are_refused(tmp_path):
-    with open_cache(frozen_cache(tmp_path / "f.h5")) as cache:
-        save_heads(tmp_path / "heads.npz", evaluate(cache, plain_settings(models=["c3d"])))
-    with np.load(tmp_path / "heads.npz") as file:
-        arrays = dict(file)
-    np.savez(tmp_path / "shape.npz", **{**arrays, "0/coef": arrays["0/coef"][:, 1:]})
-    with pytest.raises(FuseError, match=r"shape\.npz: .* coef of head 0 is float32 \(6, 11\)"):
-        load_heads(tmp_path / "shape.npz")
-    whole = (tmp_path / "heads.npz").read_bytes()
+def test_other_and_damaged_files_are_refused(made, tmp_path):
+    with pytest.raises(FuseError, match="no such file of heads"):
+        load_heads(tmp_path / "none.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    whole = made[1].read_bytes()
     (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
     np.save(tmp_path / "array.npy", np.zeros(3))
-    for name in ("half.npz", "array.npy"):
+    for name in ("text.npz", "other.npz", "half.npz", "array.npy"):
         with pytest.raises(FuseError, match=f"{name}: not a file of heads"):
             load_heads(tmp_path / name)
+    arrays = arrays_of(made[1])
+    for changed in (arrays["0/coef"][:, 1:], arrays["0/coef"].astype(int)):
+        np.savez(tmp_path / "shape.npz", **{**arrays, "0/coef": changed})
+        message = rf"shape\.npz: .* coef of head 0 is {changed.dtype} \(6, {changed.shape[1]}\)"
+        with pytest.raises(FuseError, match=message):
+            load_heads(tmp_path / "shape.npz")
     header = json.loads(str(arrays["header"]))
     for version, said in ((99, "this reads"), (3, "make them again")):
         text = np.array(json.dumps({**header, "mvemo_heads": version}))
         np.savez(tmp_path / "version.npz", **{**arrays, "header": text})
         with pytest.raises(FuseError, match=f"heads of version {version}; {said}"):
             load_heads(tmp_path / "version.npz")
+
+
+def test_what_the_heads_do_not_know_is_refused(made):
+    saved = load_heads(made[1])
+    with pytest.raises(FuseError, match=r"no head of model 'i3d'.*c3d"):
+        saved.select("i3d", 0)
+    with pytest.raises(FuseError, match=r"takes 12 numbers a clip, not \(5,\)"):
+        saved.select("c3d", 0)[0].predict(np.zeros((2, 5)))

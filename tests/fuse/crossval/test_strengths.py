@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from feature_samples import frozen_cache
+from fuse_samples import evaluated
+from output_samples import output_cache, task_table
 
 from mvemo.fuse import Clips, HeadSettings, models_of, task_of
 from mvemo.fuse.crossval.strengths import GRID, _Trials, choose_strengths
@@ -60,3 +63,20 @@ def test_the_choice_is_near_the_best_of_a_fine_grid():
 
     losses = [loss(C) for C in np.logspace(-4, 1, 16)]
     assert loss(chosen.C) <= min(losses) + 0.005
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_without_signal_stronger_penalties_are_chosen(task, tmp_path):
+    table = task_table(task)
+    chosen = {}
+    for name, strength in (("easy", 3.0), ("noise", 0.0)):
+        if task == "multiclass":
+            path = frozen_cache(tmp_path / f"{name}.h5", table, strength=strength)
+        else:
+            noise = 0.3 if strength else 1.0
+            path = output_cache(tmp_path / f"{name}.h5", table, strength=strength, noise=noise)
+        results = evaluated(path, head=HeadSettings(choose_C=True), models=["integrated"])
+        chosen[name] = [head.C for head in results.heads]
+    assert np.mean(chosen["noise"]) < np.mean(chosen["easy"])
+    if task == "multiclass":
+        assert max(chosen["noise"]) == 1e-4

@@ -6,27 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from feature_samples import crossfit_cache, frozen_cache, make_table
-from fuse_samples import MULTICLASS, make_results, plain_settings
+from feature_samples import frozen_cache, make_table, spec, write_cache
+from fuse_samples import MULTICLASS, by_name, evaluated, make_results, primary
+from output_samples import output_features, output_table, task_cache, task_table
 from scipy.stats import binomtest
 
-from mvemo.cache import open_cache
-from mvemo.fuse import Model, evaluate, format_table, metrics_dict, score_model
-from mvemo.fuse.crossval.learning_curves import with_learning_curve
-from mvemo.fuse.crossval.repeats import with_repeats
+from mvemo.fuse import Model, format_table, metrics_dict, score_model
+from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.crossval.uncertainty import score_intervals, wilson_interval, with_uncertainty
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.heads.head import HeadSettings
+from mvemo.fuse.report.page import report_html
 
 
-@pytest.fixture
-def path(tmp_path):
-    return frozen_cache(tmp_path / "f.h5", make_table(n=180), strength=0.4)
-
-
-def test_every_model_has_an_interval_around_its_pooled_score(path):
-    with open_cache(path) as cache:
-        results = with_uncertainty(evaluate(cache, plain_settings(stacked=True)), n_resamples=300)
+def test_every_model_has_an_interval_around_its_pooled_score(tmp_path):
+    path = frozen_cache(tmp_path / "f.h5", make_table(n=180, k=3), strength=0.4)
+    results = with_uncertainty(evaluated(path, stacked=True), n_resamples=300)
     for model in results.models:
         low, high = model.intervals["accuracy"]
         pooled = np.trace(model.confusion) / model.confusion.sum()
@@ -41,59 +35,83 @@ def test_every_model_has_an_interval_around_its_pooled_score(path):
     assert {c["model"] for c in found["comparisons"]} >= {"integrated", "integrated-stacked"}
 
 
-def test_repeats_are_on_other_folds_and_narrow_the_test(path, tmp_path):
-    with open_cache(path) as cache:
-        models = ["music1d", "c3d", "c3d+music1d", "integrated"]
-        first = evaluate(cache, plain_settings(models=models))
-        again = [evaluate(cache, plain_settings(models=models, seed=s)) for s in (1, 2)]
-        other = evaluate(cache, plain_settings(models=["c3d"], seed=3))
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_repeats_are_on_other_folds_and_tested_together(task, tmp_path):
+    path = task_cache(tmp_path / "f.h5", task_table(task, n=180), names=("music1d", "c3d"))
+    first, *again = (evaluated(path, stacked=True, seed=seed) for seed in (None, 1, 2))
     results = with_uncertainty(with_repeats(first, again), n_resamples=100)
     assert len(results.repeats) == 3
     assert (results.repeats[1].folds != first.folds).any()
+    tested = [c.model for c in results.comparisons]
+    assert tested == [m.name for m in results.models if len(m.features) > 1]
+    one = results.comparisons[0]
+    assert len(one.differences) == 9
+    mine, theirs = by_name(first)[one.model], by_name(first)[one.reference]
+    np.testing.assert_allclose(one.differences[:3], primary(mine) - primary(theirs))
+    # An interval holds the mean over the repeats.
+    assert one.interval[0] < one.mean < one.interval[1]
+    score = {"multiclass": "f1_macro", "multilabel": "f1_macro", "regression": "r2_macro"}[task]
+    kept = metrics_dict(results)
     for i, model in enumerate(results.models):
-        assert model.scores["f1_macro"] == pytest.approx(
-            np.mean([r.models[i].scores["f1_macro"] for r in (first, *again)])
-        )
-        assert len(model.per_fold["roc_auc_macro_ovr"]) == 18
-    assert len(results.comparisons[0].differences) == 18
+        each = [run.models[i] for run in (first, *again)]
+        assert model.scores[score] == pytest.approx(np.mean([m.scores[score] for m in each]))
+        low, high = model.intervals[score]
+        assert low < model.scores[score] < high
+        # The table is of all of them.
+        of_all = kept["models"][model.name][results.task.primary_metric]
+        assert len(of_all["per_fold"]) == 9
+        assert of_all["mean"] == pytest.approx(np.mean([primary(m) for m in each]))
+        if task == "multiclass":
+            f1 = [c["f1"] for c in kept["models"][model.name]["per_output"].values()]
+            assert np.mean(f1) == pytest.approx(model.scores["f1_macro"])
+    assert len(kept["repeats"]) == 3
+    assert {c["model"] for c in kept["comparisons"]} == set(tested)
+    text = " ".join(format_table(results).split())
+    assert "9 folds (3 times 3)" in text
+    assert "corrected t-test over folds" in text
+    page = report_html(results)
+    for part in ("tests", "repeats", "hard"):
+        assert f'id="{part}"' in page
+    assert ('id="calibration"' in page) == (task != "regression")
+
+
+def test_repeats_that_do_not_go_together_are_refused(tmp_path):
+    path = frozen_cache(tmp_path / "f.h5", make_table(n=60, k=3))
+    first, again = evaluated(path, models=["c3d"]), evaluated(path, models=["c3d"], seed=1)
+    other = evaluated(path, models=["c3d", "i3d"], seed=2)
+    # In another order they are the same folds.
+    turned = replace(first, folds=(first.folds + 1) % 3)
+    for repeats in ([turned], [again, again]):
+        with pytest.raises(BadFeatures, match="on the same folds"):
+            with_repeats(first, repeats)
     with pytest.raises(BadFeatures, match="other clips or models"):
         with_repeats(first, [other])
-    with pytest.raises(BadFeatures, match="on the same folds"):
-        with_repeats(first, [again[0], again[0]])
 
 
-@pytest.mark.parametrize("make", [frozen_cache, crossfit_cache])
-def test_more_training_clips_help_and_the_last_point_is_the_evaluation(tmp_path, make):
-    path = make(tmp_path / "f.h5", make_table(n=240), strength=1.0)
-    with open_cache(path) as cache:
-        results = evaluate(cache, plain_settings(models=["music1d", "c3d", "integrated"]))
-        curves = with_learning_curve(cache, results, HeadSettings(), (0.1, 0.5)).learning_curve
-    for model in results.models:
-        points = curves[model.name]
-        assert [p[0] for p in points] == [0.1, 0.5, 1.0]
-        assert [round(p[1]) for p in points] == pytest.approx([20, 100, 200], abs=8)
-        assert points[-1][2] == pytest.approx(np.mean(model.per_fold["accuracy"]))
-    assert curves["integrated"][-1][2] > curves["integrated"][0][2]
+def test_repeats_on_shuffled_labels_are_scored_on_their_own(tmp_path):
+    path = frozen_cache(tmp_path / "f.h5", make_table(n=240, k=3), strength=2.0)
+    models = ["music1d", "c3d+music1d"]
+    runs = [evaluated(path, models=models, seed=seed, permute_labels=True) for seed in range(4)]
+    assert (runs[0].y_true != runs[1].y_true).any()
+    results = with_uncertainty(with_repeats(runs[0], runs[1:]), n_resamples=200)
+    for i, model in enumerate(results.models):
+        pooled = [np.trace(r.models[i].confusion) / r.models[i].confusion.sum() for r in runs]
+        low, high = model.intervals["accuracy"]
+        assert low < np.mean(pooled) < high
+        assert np.mean(model.per_fold["accuracy"]) == pytest.approx(
+            np.mean([np.mean(r.models[i].per_fold["accuracy"]) for r in runs])
+        )
 
 
-def test_a_perfect_score_of_one_group_is_not_certain():
-    results = make_results(24, 2, missing=0)
-    model = results.models[0]
-    one_group = np.array(results.groups) == results.groups[0]
-    outputs = np.where(one_group[:, None], model.outputs, np.nan)
-    few = score_model(
-        results.task,
-        Model(model.name, model.features, model.modalities),
-        outputs,
-        results.y_true,
-        results.folds,
-        results.k,
-    )
-    results = with_uncertainty(replace(results, models=(few, *results.models[1:])), n_resamples=20)
-    # All resamples of one group are the same, and say nothing of other groups.
-    for low, high in results.models[0].intervals.values():
-        assert np.isnan(low) or high - low > 0.5
-    assert "100-100" not in format_table(results)
+def test_tests_leave_out_folds_where_a_score_is_not_defined(tmp_path):
+    table = output_table("multilabel", n=90)
+    labels = table.labels.copy()
+    labels[table.folds == 2] = 0
+    vectors = [(spec(n, 8), output_features(table, n)) for n in ("music1d", "c3d")]
+    path = write_cache(tmp_path / "f.h5", replace(table, labels=labels), vectors)
+    results = with_uncertainty(evaluated(path), n_resamples=0)
+    assert all(len(c.differences) == 2 for c in results.comparisons)
+    assert all(np.isfinite(c.p) for c in results.comparisons)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feature_samples import (
+    MODALITY,
     crossfit_cache,
     features,
     frozen_cache,
@@ -21,52 +22,50 @@ from mvemo.cache import CacheWriter, open_cache
 from mvemo.fuse import BadFeatures, FuseError, evaluate
 from mvemo.fuse.features import Features
 from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.files import load_model, save_model
-from mvemo.fuse.final.model import TYPICAL_SHARE, Reference
-from mvemo.fuse.final.predicting import (
+from mvemo.fuse.final.model import (
+    TYPICAL_SHARE,
+    Reference,
     distances,
+    load_model,
     predict_clips,
+    save_model,
     standardise_folders,
     tag_thresholds,
 )
-from mvemo.fuse.links import decision_inputs
-from mvemo.fuse.matrices.scaling import LIMIT
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import SECOND_LAYERS
+from mvemo.fuse.numeric import decision_inputs
+from mvemo.fuse.scaling import LIMIT
+
+TABLE = make_table()
+VECTORS = {(name, None): features(TABLE, name).astype(float) for name in MODALITY}
 
 
-def model_of(path, preferred=None, **changes):
+def model_of(path, **changes):
+    """Return the model of an evaluation, and its results."""
     settings = plain_settings(refit=True, **changes)
     with open_cache(path) as cache:
         results = evaluate(cache, settings)
-        return build_model(cache, results, preferred=preferred), results
+        return build_model(cache, results, settings.features), results
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory):
-    table = make_table()
-    path = frozen_cache(tmp_path_factory.mktemp("final") / "f.h5", table)
+def made(tmp_path_factory):
+    """Return models of one evaluation by the name of the preferred one, and the results."""
+    path = frozen_cache(tmp_path_factory.mktemp("final") / "f.h5", TABLE)
+    names = (None, "i3d+music1d", *SECOND_LAYERS)
     with open_cache(path) as cache:
-        return path, evaluate(cache, plain_settings(refit=True, stacked=True, late=True)), table
-
-
-def frozen_model(evaluated, preferred):
-    path, results, _ = evaluated
-    with open_cache(path) as cache:
-        return build_model(cache, results, preferred=preferred)
+        results = evaluate(cache, plain_settings(refit=True, stacked=True, late=True))
+        return {name: build_model(cache, results, preferred=name) for name in names}, results
 
 
 @pytest.fixture
-def frozen(evaluated):
-    _, results, table = evaluated
-    model = frozen_model(evaluated, None)
-    vectors = {(n, None): features(table, n).astype(float) for n in ("music1d", "i3d", "c3d")}
-    vectors["music2d", None] = features(table, "music2d").astype(float)
-    return model, results, vectors, table
+def model(made):
+    return made[0][None]
 
 
-def test_predictors_are_ranked_and_each_is_of_use(frozen):
-    model, results, _, _ = frozen
+def test_predictors_are_ranked_and_each_is_of_use(made):
+    model, results = made[0][None], made[1]
     means = [p.expected["mean"] for p in model.predictors]
     assert means == sorted(means, reverse=True)
     assert means[0] >= max(results.primary_mean(m) for m in results.models)
@@ -76,8 +75,7 @@ def test_predictors_are_ranked_and_each_is_of_use(frozen):
     assert model.best(()) is None
 
 
-def test_what_lacks_features_is_predicted_by_the_product_of_the_others(frozen):
-    model, _, vectors, _ = frozen
+def test_what_lacks_features_is_predicted_by_the_product_of_the_others(model):
     best = model.best(("audio",))
     assert (best.features, best.bases) == (("music1d", "music2d"), ("music1d", "music2d"))
     singles = []
@@ -86,11 +84,11 @@ def test_what_lacks_features_is_predicted_by_the_product_of_the_others(frozen):
         if name in best.features:
             (head,) = model.heads.select(name)
             weights = np.diag(product.coef[:, 6 * column : 6 * column + 6])
-            singles.append(np.log(head.predict(vectors[name, None]).clip(1e-4)) * weights)
+            singles.append(np.log(head.predict(VECTORS[name, None]).clip(1e-4)) * weights)
     # Each base's share of the product of four grows to that of a product of two.
     scores = np.sum(singles, axis=0) * len(product.features) / 2
     expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-    outputs = predict_clips(model, best, vectors)
+    outputs = predict_clips(model, best, VECTORS)
     np.testing.assert_allclose(outputs, apply_temperature(expected, best.temperature), rtol=1e-5)
     without = model.best(("audio", "video"), without=["music2d"])
     assert len(without.features) > 1
@@ -98,53 +96,46 @@ def test_what_lacks_features_is_predicted_by_the_product_of_the_others(frozen):
     assert model.best_of({"i3d"}).name == "i3d"
 
 
-def test_the_preferred_model_comes_first(evaluated):
-    model = frozen_model(evaluated, "i3d+music1d")
-    assert model.predictors[0].name == "i3d+music1d"
-    # Whatever has these features is predicted by it: nothing else that needs both is kept.
-    for predictor in model.predictors[1:]:
-        assert not {"i3d", "music1d"} <= set(predictor.features)
-
-
-def test_a_concatenation_is_predicted_by_its_head_and_temperature(evaluated, frozen):
-    _, _, vectors, _ = frozen
-    model = frozen_model(evaluated, "i3d+music1d")
+def test_the_preferred_model_comes_first_and_predicts_by_its_head_and_temperature(made):
+    model = made[0]["i3d+music1d"]
     predictor = model.predictors[0]
+    assert predictor.name == "i3d+music1d"
+    # Whatever has these features is predicted by it: nothing else that needs both is kept.
+    for other in model.predictors[1:]:
+        assert not {"i3d", "music1d"} <= set(other.features)
     (head,) = model.heads.select("i3d+music1d")
-    x = np.concatenate([vectors["i3d", None], vectors["music1d", None]], axis=1)
+    x = np.concatenate([VECTORS["i3d", None], VECTORS["music1d", None]], axis=1)
     expected = apply_temperature(head.predict(x), predictor.temperature)
-    outputs = predict_clips(model, predictor, vectors)
+    outputs = predict_clips(model, predictor, VECTORS)
     np.testing.assert_allclose(outputs, expected)
     np.testing.assert_allclose(outputs.sum(axis=1), 1.0)
 
 
 @pytest.mark.parametrize("name", SECOND_LAYERS)
-def test_second_layers_read_what_their_bases_predict(evaluated, frozen, name):
-    _, _, vectors, table = frozen
-    model = frozen_model(evaluated, name)
+def test_second_layers_read_what_their_bases_predict(made, name):
+    model = made[0][name]
     predictor = model.predictors[0]
     (layer,) = model.heads.select(name)
     decisions = []
     features_of = {m.name: m.features for m in model.heads.models}
     for base in layer.features:
         (head,) = model.heads.select(base)
-        x = np.concatenate([vectors[feature, None] for feature in features_of[base]], axis=1)
+        x = np.concatenate([VECTORS[feature, None] for feature in features_of[base]], axis=1)
         decisions.append(decision_inputs(head.predict(x), layer.link))
     expected = layer.predict(np.concatenate(decisions, axis=1))
-    outputs = predict_clips(model, predictor, vectors)
+    outputs = predict_clips(model, predictor, VECTORS)
     np.testing.assert_allclose(outputs, apply_temperature(expected, predictor.temperature))
-    assert (outputs.argmax(axis=1) == table.labels).mean() > 0.9
+    assert (outputs.argmax(axis=1) == TABLE.labels).mean() > 0.9
 
 
-def test_training_clips_are_usual_and_far_ones_are_not(frozen):
-    model, _, vectors, _ = frozen
+def test_training_clips_are_usual_and_far_ones_are_not(model):
     predictor = model.predictors[0]
-    for ratio in distances(model, predictor, vectors).values():
+    for ratio in distances(model, predictor, VECTORS).values():
         assert (ratio <= 1).all()
-    far = {key: values + 20.0 for key, values in vectors.items()}
+    far = {key: values + 20.0 for key, values in VECTORS.items()}
     assert all((ratio > 1).all() for ratio in distances(model, predictor, far).values())
-    n = len(next(iter(vectors.values())))
-    assert model.false_alarms(predictor) == pytest.approx(len(predictor.features) / (n + 1))
+    expected = len(predictor.features) / (len(TABLE) + 1)
+    assert model.false_alarms(predictor) == pytest.approx(expected)
 
 
 def moments(x):
@@ -176,15 +167,14 @@ def test_new_clips_are_called_unlike_at_the_stated_rate(tmp_path):
     assert np.mean(called) == pytest.approx(1 / 61, rel=0.25)
 
 
-def test_a_folder_is_read_as_it_was_written(frozen, tmp_path):
-    model, _, vectors, _ = frozen
+def test_a_folder_is_read_as_it_was_written(model, tmp_path):
     save_model(tmp_path / "model", model)
     again = load_model(tmp_path / "model")
     assert (again.predictors, again.specs) == (model.predictors, model.specs)
     assert again.classes == model.classes
     for predictor in model.predictors:
         np.testing.assert_array_equal(
-            predict_clips(again, predictor, vectors), predict_clips(model, predictor, vectors)
+            predict_clips(again, predictor, VECTORS), predict_clips(model, predictor, VECTORS)
         )
     assert {path.suffix for path in (tmp_path / "model").iterdir()} == {".json", ".npz"}
 
@@ -200,9 +190,7 @@ def test_a_model_knows_the_files_that_it_was_fitted_on(tmp_path):
                 shape = (4, 2) if made.kind == "sequence" else made.dim
                 values = rng.normal(size=shape).astype(np.float32)
                 writer.put(made, clip, made.key(f"digest of {clip}", 1.0, 5), values)
-    settings = plain_settings(refit=True, lld=("mfcc",))
-    with open_cache(tmp_path / "f.h5") as cache:
-        model = build_model(cache, evaluate(cache, settings), settings.features)
+    model, _ = model_of(tmp_path / "f.h5", lld=("mfcc",))
     assert {spec.name for spec in model.specs} == {"music1d", "lld"}
     save_model(tmp_path / "model", model)
     for read in (model, load_model(tmp_path / "model")):
@@ -225,8 +213,8 @@ def test_crossfitted_predictions_are_the_mean_over_nets(tmp_path):
 
 
 def test_what_remains_of_a_fusion_predicts_where_nothing_smaller_was_evaluated(tmp_path):
-    settings = {"models": ["integrated"], "missing_modality": True}
-    model, _ = model_of(frozen_cache(tmp_path / "f.h5"), **settings)
+    path = frozen_cache(tmp_path / "f.h5")
+    model, _ = model_of(path, models=["integrated"], missing_modality=True)
     assert [p.modalities for p in model.predictors] == [("audio", "video"), ("audio",), ("video",)]
     assert model.best(("audio",)).expected["mean"] is None
 
@@ -263,13 +251,11 @@ def test_nothing_is_made_of_shuffled_labels(tmp_path):
         model_of(frozen_cache(tmp_path / "f.h5"), permute_labels=True)
 
 
-def test_tags_without_thresholds_take_a_half(frozen):
-    model, *_ = frozen
+def test_tags_without_thresholds_take_a_half(model):
     assert tag_thresholds(model, model.predictors[0]).tolist() == [0.5] * 6
 
 
-def test_what_is_no_model_is_one_line(frozen, tmp_path):
-    model, *_ = frozen
+def test_what_is_no_model_is_one_line(model, tmp_path):
     folder = tmp_path / "model"
     with pytest.raises(FuseError, match=r"no model \(it has no model.json\)"):
         load_model(folder)
@@ -287,12 +273,10 @@ def test_what_is_no_model_is_one_line(frozen, tmp_path):
         load_model(folder)
 
 
-def test_a_number_that_is_far_out_tells_a_head_no_more_than_a_limit(frozen):
-    model, _, vectors, _ = frozen
+def test_a_number_that_is_far_out_tells_a_head_no_more_than_a_limit(model):
     (predictor,) = [p for p in model.predictors if p.features == ("music1d",)]
     reference = model.reference["music1d", None]
-    x = vectors["music1d", None]
-    x = x.copy()
+    x = VECTORS["music1d", None].copy()
     x[:, 0] = reference.mean[0] + LIMIT * reference.scale[0]
     at_limit = predict_clips(model, predictor, {("music1d", None): x})
     x[:, 0] = 1e9

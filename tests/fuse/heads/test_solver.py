@@ -55,16 +55,6 @@ def test_every_problem_is_scikit_learns_logistic_regression(C):
         np.testing.assert_allclose(softmax(found.scores[i]), expected, atol=1e-3)
 
 
-def test_each_output_may_have_its_own_strength():
-    blocks, _, target = problem(n=90, dims=(5,), classes=3)
-    C = np.array([[0.01, 0.1, 1.0]])
-    made = block(blocks[0], [0])
-    together = solve([made], target, np.ones((1, 90)), C, link="identity", tol=1e-12)
-    for k in range(3):
-        alone = solve([made], target[[k]], np.ones((1, 90)), C[:, k], link="identity", tol=1e-12)
-        np.testing.assert_allclose(together.coef[0][0, k], alone.coef[0][0, 0], atol=1e-5)
-
-
 def test_the_spectrum_and_the_start_change_no_minimum():
     blocks, _, target = problem(dims=(30,))
     made, ones, C = block(blocks[0], [0]), np.ones((1, 240)), np.array([0.1])

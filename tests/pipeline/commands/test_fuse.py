@@ -101,7 +101,7 @@ def test_dimensions_from_import_to_heads_and_comparison(
     ("options", "said"),
     [
         (["--set", "fuse.class_weight=balanced"], "class_weight 'balanced' of heads is for"),
-        (["--models", ","], "--models ',' names no model"),
+        (["--models", ","], "--models ',': expected at least one name"),
         (["--song-level"], "songs cannot be decided: they need classes"),
     ],
 )

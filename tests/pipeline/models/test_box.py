@@ -13,11 +13,10 @@ from click.testing import CliRunner
 
 from mvemo.extract.errors import FetchFailed
 from mvemo.extract.nets import build_net
-from mvemo.fuse.final.files import load_model
+from mvemo.fuse.final.model import load_model
 from mvemo.pipeline import cli
 from mvemo.pipeline.model_nets import NET_PREFIX, plan_of
-from mvemo.pipeline.models.boxed import DEFAULT, boxed_names, model_folder
-from mvemo.pipeline.models.card import card_text
+from mvemo.pipeline.models.boxed import DEFAULT, boxed_names, card_text, model_folder
 from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings
 from mvemo.pipeline.prediction.predictions import Prediction, legend
 

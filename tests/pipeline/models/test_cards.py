@@ -14,8 +14,13 @@ from mvemo.pipeline import cli
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import fetch_model_weights
 from mvemo.pipeline.models import boxed
-from mvemo.pipeline.models.boxed import model_folder, pick_model
-from mvemo.pipeline.models.card import card_text, read_about, summary_lines
+from mvemo.pipeline.models.boxed import (
+    card_text,
+    model_folder,
+    pick_model,
+    read_about,
+    summary_lines,
+)
 
 ABOUT = """
 title = "Moods of invented songs"
@@ -80,7 +85,7 @@ def test_a_name_is_of_the_box_unless_a_folder_has_a_model(
     assert model_folder("moods") == box / "moods"
     (tmp_path / "moods" / "model.json").touch()
     assert model_folder("moods") == Path("moods")
-    with pytest.raises(BadOption, match=r"neither a model in the box \(moods\) nor a folder"):
+    with pytest.raises(BadOption, match="--model mood: expected a folder, or one of moods"):
         model_folder("mood")
     assert model_folder(tmp_path) == tmp_path
 

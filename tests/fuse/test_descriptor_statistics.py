@@ -8,8 +8,8 @@ from feature_samples import features, make_table, spec
 
 from mvemo.cache import CacheWriter, FeatureSpec, open_cache
 from mvemo.fuse import EvaluationSettings, evaluate
+from mvemo.fuse.descriptor_statistics import DescriptorStatistics, sequence_statistics
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.matrices.descriptor_statistics import DescriptorStatistics, sequence_statistics
 
 DIMS = {"mel": 3, "f0": 1}
 
@@ -55,6 +55,10 @@ def test_statistics_are_those_of_numpy():
     exact = values.astype(np.float64)
     expected = np.concatenate([exact.mean(0), exact.std(0), np.diff(exact, axis=0).std(0)])
     np.testing.assert_allclose(sequence_statistics(values), expected, rtol=1e-6)
+    steps = np.diff(exact, axis=0)
+    expected = [*np.quantile(exact, 0.9, axis=0), *steps.mean(0), *np.quantile(steps, 0.1, axis=0)]
+    found = sequence_statistics(values, ("p90", "diff_mean", "diff_p10"))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_single_frame_does_not_change():
@@ -116,8 +120,8 @@ def test_it_is_evaluated_like_a_feature_of_the_cache(cached):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("mfcc",), "fuse.lld names 'mfcc', which is no sequence in it: there are f0, mel"),
-        (("music1d",), "names 'music1d', which is no sequence"),
+        (("mfcc",), "fuse.lld names 'mfcc': expected one of its sequences: f0, mel"),
+        (("music1d",), "names 'music1d': expected one of its sequences"),
         (("mel", "mel"), "names 'mel' twice"),
     ],
 )

@@ -1,13 +1,17 @@
-"""Links: from the scores of a linear layer to outputs, and back for a second layer."""
+"""Array types of stage two, and links: functions from the scores of a linear layer to outputs."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 
-from mvemo.fuse.arrays import F64
+F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 Link = Literal["softmax", "sigmoid", "identity"]
 # Inputs of a second layer, by the link of the heads below it.
@@ -22,31 +26,14 @@ MIN_PROBABILITY = 1e-4
 
 
 def apply_link(scores: F64, link: Link) -> F64:
-    """Turn scores of a linear layer, float64 (clips, outputs), into outputs.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> scores = np.array([[0.0, np.log(3.0)]])
-    >>> apply_link(scores, "softmax")
-    array([[0.25, 0.75]])
-    >>> apply_link(scores, "sigmoid")
-    array([[0.5 , 0.75]])
-    """
+    """Turn scores of a linear layer, float64 (clips, outputs), into outputs."""
     if link == "softmax":
         return softmax(scores)
     return np.asarray(expit(scores), dtype=np.float64) if link == "sigmoid" else scores
 
 
 def decision_inputs(outputs: F64, link: Link) -> F64:
-    """Turn outputs of heads, float64 (clips, outputs), into addable inputs of a second layer.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> decision_inputs(np.array([[0.5, 1.0]]), "sigmoid").round(2)
-    array([[0.  , 9.21]])
-    """
+    """Turn outputs of heads, float64 (clips, outputs), into addable inputs of a second layer."""
     if link == "identity":
         return outputs.copy()
     if link == "softmax":

@@ -1,24 +1,22 @@
-"""Standardisation of one feature, fitted on training clips and stored with every head.
+"""Rows of feature values, in memory or not, and their standardisation on training clips.
 
 Outliers, such as clips of damaged files, are left out of the means and deviations. Standardised
 values are clipped to `LIMIT` deviations.
 
 Standardisation within groups removes the effect of a singer, an artist or a room. This is speaker
-normalisation, usual in speech emotion recognition (Busso et al. 2013, "Iterative feature
-normalization scheme", section II): each group's clips are standardised by their own means and
-deviations, without labels. A model then knows how a clip differs from others of its group, and
+normalisation (Busso et al. 2013, "Iterative feature normalization scheme", section II): each
+group's clips are standardised by their own means and deviations, without labels. A model then
 needs several clips of a new group to predict any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.arrays import F32, F64, Bools, Ints
-from mvemo.fuse.matrices.rows import Rows
+from mvemo.fuse.numeric import F32, F64, Bools, Ints
 
 # Largest absolute standardised value.
 LIMIT = 5.0
@@ -32,16 +30,80 @@ ROUNDS = 5
 MIN_CLIPS = 5
 
 
+class Rows:
+    """Values of clips, float32 (clips, dim), zero where missing, read a block at a time.
+
+    `blocks` starts a new reading, which yields row numbers and their read-only values; missing
+    rows may be left out (`mvemo.cache.Cache.blocks`).
+    """
+
+    def __init__(
+        self, shape: tuple[int, int], blocks: Callable[[], Iterator[tuple[Ints | slice, F32]]]
+    ) -> None:
+        self.shape, self.blocks = shape, blocks
+
+    def map(self, change: Callable[[F32], F32]) -> Rows:
+        """Return the rows with each block changed to new values of the same shape."""
+        return Rows(self.shape, lambda: ((rows, change(block)) for rows, block in self.blocks()))
+
+    def take(self, rows: Bools) -> Rows:
+        """Return the rows of a mask, bool (clips,)."""
+        if rows.all():
+            return self
+        numbers = np.cumsum(rows) - 1
+
+        def blocks() -> Iterator[tuple[Ints | slice, F32]]:
+            for places, block in self.blocks():
+                taken = rows[places]
+                if taken.any():
+                    yield numbers[places][taken], block[taken]
+
+        return Rows((int(rows.sum()), self.shape[1]), blocks)
+
+    def scores(self, coef: F32) -> F32:
+        """Multiply coefficients (scores, dim) with the rows: (scores, clips)."""
+        product: F32 = np.zeros((len(coef), self.shape[0]), np.float32)
+        # Without coefficients, nothing needs to be read.
+        for rows, block in self.blocks() if len(coef) else ():
+            product[:, rows] = coef @ block.T
+        return product
+
+    def gradient(self, residual: F32) -> F32:
+        """Multiply residuals (scores, clips) with the rows: (scores, dim)."""
+        total = np.zeros((len(residual), self.shape[1]))
+        for rows, block in self.blocks() if len(residual) else ():
+            total += residual[:, rows] @ block
+        return total.astype(np.float32)
+
+
+class ArrayRows(Rows):
+    """Rows of an in-memory array, multiplied at once."""
+
+    def __init__(self, values: F32) -> None:
+        n, dim = values.shape
+        super().__init__((n, dim), lambda: iter([(slice(None), values)]))
+        self._values = values
+
+    def take(self, rows: Bools) -> Rows:
+        return self if rows.all() else ArrayRows(self._values[rows])
+
+    def scores(self, coef: F32) -> F32:
+        product: F32 = coef @ self._values.T
+        return product
+
+    def gradient(self, residual: F32) -> F32:
+        product: F32 = residual @ self._values
+        return product
+
+
+def rows_of(values: F32 | Rows) -> Rows:
+    """Return rows as they are, and an array as `ArrayRows`."""
+    return values if isinstance(values, Rows) else ArrayRows(values)
+
+
 @dataclass(frozen=True)
 class Scaling:
-    """Means and deviations that standardise the columns of a feature.
-
-    Examples
-    --------
-    >>> scaling = Scaling(np.array([10.0]), np.array([2.0]), limit=5.0)
-    >>> scaling.apply(np.array([[12.0], [1e9]], np.float32)).ravel()
-    array([1., 5.], dtype=float32)
-    """
+    """Means and deviations that standardise the columns of a feature."""
 
     shift: F64  # float64 (dim,)
     scale: F64  # float64 (dim,)
@@ -62,13 +124,6 @@ def fit_scaling(values: F32 | Rows, rows: Bools) -> tuple[Scaling, Bools]:
     Return the scaling, and bool (clips,) of outliers: clips whose root mean square of
     standardised values is more than `FAR` times the median. The deviation of a constant column
     is 1. Values that are not in memory are read several times.
-
-    Examples
-    --------
-    >>> x = np.append(np.tile([-1.0, 1.0], 10), 1e6).astype(np.float32)[:, None]
-    >>> scaling, far = fit_scaling(x, np.ones(21, bool))
-    >>> scaling.shift, scaling.scale, np.flatnonzero(far)
-    (array([0.]), array([1.]), array([20]))
     """
     members = np.flatnonzero(rows)
     dim = values.shape[1]
@@ -136,33 +191,21 @@ def _deviations(variance: F64, shift: F32) -> F64:
 
 def standardise_within(
     values: F32, present: Bools, groups: Sequence[str], others: Scaling | None = None
-) -> tuple[F32, Bools]:
+) -> F32:
     """Standardise each group's clips by their own means and deviations.
 
     Smaller groups than `MIN_CLIPS` are standardised by `others`, by default fitted on all clips.
-    Return the values, and bool (clips,): True for clips standardised within their group.
-
-    Examples
-    --------
-    A low voice and a high one, each five times:
-
-    >>> pitch = np.array([1, 2, 3, 4, 5, 11, 12, 13, 14, 15], np.float32)[:, None]
-    >>> within, rows = standardise_within(pitch, np.ones(10, bool), list("aaaaabbbbb"))
-    >>> within.ravel().round(2)
-    array([-1.41, -0.71,  0.  ,  0.71,  1.41, -1.41, -0.71,  0.  ,  0.71,
-            1.41], dtype=float32)
     """
     others = fit_scaling(values, present)[0] if others is None else others
     result = others.apply(values)
-    large = groups_within(present, groups)
-    members = np.flatnonzero(large)
+    members = np.flatnonzero(groups_within(present, groups))
     _, group = np.unique(np.array(groups)[members], return_inverse=True)
     ordered = members[np.argsort(group, kind="stable")]
     for rows in np.split(ordered, np.cumsum(np.bincount(group))[:-1]) if len(members) else ():
         part = values[rows]
         result[rows] = fit_scaling(part, np.ones(len(part), np.bool_))[0].apply(part)
     result[~present] = 0.0
-    return result, large
+    return result
 
 
 def groups_within(present: Bools, groups: Sequence[str]) -> Bools:

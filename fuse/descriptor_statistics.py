@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mvemo.cache import Cache, FeatureSpec
-from mvemo.fuse.arrays import F32, F64, Bools
 from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.numeric import F32, F64, Bools
 
 LLD = "lld"
 # Increased whenever the same sequences would give other statistics.
@@ -37,7 +37,7 @@ def check_statistics(names: Sequence[str]) -> None:
     """Refuse an empty list, an unknown statistic, or a statistic named twice."""
     known = ", ".join(STATISTICS)
     if not names:
-        raise BadFeatures(f"lld_statistics names none: some of {known}")
+        raise BadFeatures(f"lld_statistics is empty: expected some of {known}")
     for name in names:
         if name not in STATISTICS:
             raise BadFeatures(f"lld_statistics: unknown statistic {name!r}: one of {known}")
@@ -49,14 +49,6 @@ def sequence_statistics(sequence: F32, statistics: Sequence[str] = DEFAULT) -> F
     """Return statistics over time of each column: the first statistic of all columns, and so on.
 
     A sequence of one frame has differences of 0.
-
-    Examples
-    --------
-    >>> x = np.array([[0.0], [2.0], [0.0], [-2.0]], dtype=np.float32)
-    >>> sequence_statistics(x).round(3)
-    array([0.   , 1.414, 1.886], dtype=float32)
-    >>> sequence_statistics(x, ("p10", "p90"))
-    array([-1.4,  1.4], dtype=float32)
     """
     values = sequence.astype(np.float64)
     parts: dict[str, F64] = {}
@@ -82,20 +74,8 @@ def statistics_of(spec: FeatureSpec) -> tuple[str, ...]:
 class DescriptorStatistics:
     """The feature ``lld`` of a cache.
 
-    Parameters
-    ----------
-    cache
-        Open cache; its sequences are read once, when the vectors are needed.
-    descriptors
-        Names of sequences in the cache, in the order of the columns.
-    statistics
-        Names in `STATISTICS`, computed of each column.
-
-    Attributes
-    ----------
-    spec
-        Spec of the feature: its digest changes with the descriptors, their settings and
-        `VERSION`.
+    `spec` is the spec of the feature: its digest changes with the descriptors, their settings
+    and `VERSION`. The sequences are read once, when the vectors are needed.
     """
 
     def __init__(
@@ -111,8 +91,8 @@ class DescriptorStatistics:
         for name in self._descriptors:
             if name not in sequences:
                 raise BadFeatures(
-                    f"{cache.path}: fuse.lld names {name!r}, which is no sequence in it: there "
-                    f"are {', '.join(dict.fromkeys(sequences)) or 'none'}"
+                    f"{cache.path}: fuse.lld names {name!r}: expected one of its sequences: "
+                    f"{', '.join(dict.fromkeys(sequences)) or 'there are none'}"
                 )
             if self._descriptors.count(name) > 1:
                 raise BadFeatures(f"fuse.lld names {name!r} twice")

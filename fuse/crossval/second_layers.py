@@ -1,0 +1,277 @@
+"""Second layers over the outputs of other models: the stack and the product.
+
+The stack is a head over the outputs of its bases: PL20 3.4 combines "the decision-level
+features" of the four fusions. It is trained on outputs that are made out-of-fold inside the
+training folds, so it learns how far to trust each base on clips that the base never saw.
+
+The product is late fusion: a product of experts (Hinton 2002, "Training products of experts",
+eq. 1) whose exponents are not learned but calibrate each expert. It is a linear layer on the
+outputs of the single features' heads, so it is stored as a `Head`. Only one number per feature,
+or per feature and target, is fitted. Unlike a stack, it needs no training clip that has all
+features, and it works with any subset of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from mvemo.fuse.clips import Clips, leave_each_out
+from mvemo.fuse.crossval.out_of_fold import OutOfFold, best_model
+from mvemo.fuse.features import matrix_of
+from mvemo.fuse.heads.fitting import Fit, HeadFitter
+from mvemo.fuse.heads.head import Head, HeadSettings
+from mvemo.fuse.metrics.averages import complete, ratio
+from mvemo.fuse.metrics.calibration import fit_temperature
+from mvemo.fuse.models import INTEGRATED, LATE, STACKED, Key, Missing, Model, Parts, modalities_of
+from mvemo.fuse.numeric import DECISION_INPUTS, F64, Ints, apply_link, decision_inputs
+
+# The stack's few inputs are already predictions, so its penalty is weaker than that of features.
+STACK_C = 0.1
+# Smallest mean squared error of a target, as a share of its variance: a feature must not get
+# all of the weight because it happens to predict a few clips exactly.
+MIN_ERROR = 1e-6
+
+
+def base_models(models: Sequence[Model]) -> tuple[Model, ...]:
+    """Return the models to stack: fusions of one feature per modality, or single features.
+
+    Only fusions of the most modalities count. Single features are stacked if there are fewer
+    than two such fusions. The result is empty if there are fewer than two models to stack.
+    """
+    fusions = [
+        m for m in models if len(m.features) == len(m.modalities) > 1 and m.name != INTEGRATED
+    ]
+    most = max((len(m.modalities) for m in fusions), default=0)
+    fusions = [m for m in fusions if len(m.modalities) == most]
+    return tuple(fusions) if len(fusions) > 1 else late_bases(models)
+
+
+def late_bases(models: Sequence[Model]) -> tuple[Model, ...]:
+    """Return the models to multiply: those of a single feature, if there are two or more."""
+    bases = tuple(model for model in models if len(model.features) == 1)
+    return bases if len(bases) > 1 else ()
+
+
+@dataclass(frozen=True)
+class SecondLayer(ABC):
+    """Model over the outputs of its bases."""
+
+    bases: tuple[Model, ...]
+    parts: Parts  # models left of a base when modalities are missing (`parts_of`)
+    settings: HeadSettings
+    inner: bool  # True to predict inside the training folds, too
+    name: ClassVar[str]
+
+    @property
+    def model(self) -> Model:
+        """Return the layer as a model that needs all modalities of its bases."""
+        features = dict.fromkeys(name for base in self.bases for name in base.features)
+        return Model(self.name, tuple(features), modalities_of(self.bases))
+
+    @abstractmethod
+    def decided_by(self, missing: Missing) -> Key:
+        """Return the key of the thresholds with modalities missing."""
+
+    @abstractmethod
+    def predict_fold(self, oof: OutOfFold, fold: int) -> None:
+        """Fit one fold's layer and predict the fold's clips, into `oof`."""
+
+    @abstractmethod
+    def fit_all(self, oof: OutOfFold) -> Head:
+        """Fit the layer for new clips on all clips' out-of-fold predictions."""
+
+
+class Stack(SecondLayer):
+    """Head over the outputs of its bases."""
+
+    name = STACKED
+
+    def decided_by(self, missing: Missing) -> Key:
+        # Each case has thresholds of its own.
+        return (self.name, *missing)
+
+    def predict_fold(self, oof: OutOfFold, fold: int) -> None:
+        """Fit one fold's layer and predict the fold's clips, into `oof`.
+
+        With modalities missing, another model predicts: the best of those that need none of
+        them, by inner predictions of the training clips. The second layer itself would read the
+        same remaining feature as several bases. Inner outputs are somewhat optimistic, because
+        the bases' heads behind this layer saw the predicted clip.
+        """
+        key, tested = self.model.key, oof.clips.folds == fold
+        inputs = {}
+        for base in self.bases:
+            inputs[base.name] = oof.predict_inside(base, fold)
+            inputs[base.name][tested] = oof.outputs[base.key][tested]
+        fitter, model = _fitter(oof.clips, inputs)
+        fits = [Fit(model, fold, ~tested, STACK_C, predict=tested)]
+        if self.inner:
+            fits += [
+                Fit(model, fold, train, STACK_C, predict=rows)
+                for train, rows in leave_each_out(oof.inner_folds[fold])
+            ]
+        fitted = fitter.fit(fits)
+        oof.inner[key, fold] = oof.blank()
+        for one in fitted[1:]:
+            oof.inner[key, fold][one.fit.predict] = one.outputs
+        fallbacks = oof.fallbacks.get(self.name, ())
+        best = {f.key: self._best_without(oof, f.missing, fold) for f in fallbacks}
+        if self.inner:
+            oof.inner |= {(k, fold): oof.inner[best[k], fold] for k in best}
+        if fitted:
+            oof.heads.append(fitter.head(fitted[0]))
+            oof.outputs[key][tested] = fitted[0].outputs
+            for fallback_key, of in best.items():
+                oof.outputs[fallback_key][tested] = oof.outputs[of][tested]
+
+    def fit_all(self, oof: OutOfFold) -> Head:
+        fitter, model = _fitter(
+            oof.clips, {base.name: oof.predict_everywhere(base) for base in self.bases}
+        )
+        all_clips = np.ones(len(oof.clips.y_true), dtype=np.bool_)
+        fit = Fit(model, None, all_clips, STACK_C, predict=~all_clips)
+        return fitter.head(fitter.fit([fit], strict=True)[0])
+
+    def _best_without(self, oof: OutOfFold, missing: Missing, fold: int) -> Key:
+        """Return the key of the best model that needs none of the missing modalities."""
+        models = [m for m in oof.models if not set(missing) & set(m.modalities)]
+        models += [parts[missing] for parts in self.parts.values() if missing in parts]
+        models = [m for m in {m.key: m for m in models}.values() if (m.key, fold) in oof.inner]
+        outputs = [oof.inner[m.key, fold].astype(np.float64) for m in models]
+        best = best_model(oof.clips.task, oof.clips.y_true, models, outputs) if models else None
+        left = (self._left_of(base, missing) for base in self.bases)
+        return next(key for key in left if key) if best is None else models[best].key
+
+    def _left_of(self, base: Model, missing: Missing) -> Key | None:
+        """Return the key of what is left of a base with modalities missing; None for nothing."""
+        lost = tuple(kind for kind in missing if kind in base.modalities)
+        if not lost:
+            return base.key
+        part = self.parts.get(base.name, {}).get(lost)
+        return None if part is None else part.key
+
+
+def _fitter(clips: Clips, outputs: Mapping[str, F64]) -> tuple[HeadFitter, Model]:
+    """Return a fitter of heads over decision-level outputs, and the model of all of them."""
+    matrices = {
+        name: matrix_of(decision_inputs(values, clips.link).astype(np.float32))
+        for name, values in outputs.items()
+    }
+    settings = HeadSettings(inputs=DECISION_INPUTS[clips.link])
+    return HeadFitter(matrices, clips, settings), Model(STACKED, tuple(outputs), ())
+
+
+class Product(SecondLayer):
+    """Product of the calibrated predictions of single features."""
+
+    name = LATE
+
+    def decided_by(self, missing: Missing) -> Key:
+        # If only one base can predict a clip, its own thresholds are used.
+        left = self._without(missing)
+        return left[0].features if len(left) == 1 else self.model.key
+
+    def predict_fold(self, oof: OutOfFold, fold: int) -> None:
+        clips, key = oof.clips, self.model.key
+        tested = clips.folds == fold
+        inner = np.stack([oof.inner[base.key, fold] for base in self.bases]).astype(np.float64)
+        weights = late_weights(clips, inner)
+        oof.inner[key, fold] = late_inner(clips, inner, oof.inner_folds[fold])
+        outputs = np.stack([oof.outputs[base.key][tested] for base in self.bases])
+        if not complete(outputs).any():
+            return
+        oof.heads.append(self._head(clips, fold, weights))
+        values = late_outputs(clips, outputs, weights)
+        # If all features of a modality are missing, a fallback predicts, or nothing does.
+        for missing in self.model.modalities:
+            of_modality = [missing in base.modalities for base in self.bases]
+            values[~complete(outputs[of_modality]).any(axis=0)] = np.nan
+        oof.outputs[key][tested] = values
+        for fallback in oof.fallbacks.get(self.name, ()):
+            left = self._without(fallback.missing)
+            rows = [base in left for base in self.bases]
+            oof.outputs[fallback.key][tested] = late_outputs(clips, outputs[rows], weights[rows])
+
+    def fit_all(self, oof: OutOfFold) -> Head:
+        outputs = np.stack([oof.predict_everywhere(base) for base in self.bases])
+        return self._head(oof.clips, None, late_weights(oof.clips, outputs))
+
+    def _head(self, clips: Clips, fold: int | None, weights: F64) -> Head:
+        """Return the product of all bases as a layer over their decision-level outputs."""
+        scaled = weights / _shares(clips, weights).sum(axis=0)
+        return Head(
+            model=LATE,
+            features=tuple(base.name for base in self.bases),
+            fold=fold,
+            net_fold=None,
+            mean=np.zeros(weights.size),
+            scale=np.ones(weights.size),
+            coef=np.concatenate([np.diag(w) for w in scaled], axis=1).astype(np.float32),
+            intercept=np.zeros(clips.n_outputs),
+            C=self.settings.C,
+            link=clips.link,
+            inputs=DECISION_INPUTS[clips.link],
+        )
+
+    def _without(self, missing: Missing) -> list[Model]:
+        return [base for base in self.bases if not set(missing) & set(base.modalities)]
+
+
+def late_weights(clips: Clips, outputs: F64) -> F64:
+    """Return the weights of the bases' decision-level outputs, float64 (bases, outputs).
+
+    `outputs` are (bases, clips, outputs), for clips that the bases' heads were not fitted on;
+    NaN rows are left out. The weight of classes is 1 / T, the inverse temperature that
+    calibrates the base (Guo et al. 2017, section 4.2). The weight of tags is 1, because log-odds
+    of logistic heads are used as they are. The weight of a target is the inverse of the base's
+    mean squared error, as for independent errors.
+    """
+    weights = np.ones((len(outputs), clips.n_outputs))
+    for weight, values in zip(weights, outputs, strict=True):
+        valid = complete(values)
+        if clips.link == "sigmoid" or not valid.any():
+            continue
+        if clips.link == "softmax":
+            scores = decision_inputs(values[valid], clips.link)
+            weight[:] = 1.0 / fit_temperature(scores, clips.y_true[valid])
+        else:
+            variance = np.maximum(clips.y_true[valid].var(axis=0), np.finfo(np.float64).tiny)
+            error = np.square(values[valid] - clips.y_true[valid]).mean(axis=0)
+            # Divided by the variance, so that the weight has no unit.
+            weight[:] = 1.0 / np.maximum(error / variance, MIN_ERROR)
+    return weights
+
+
+def late_outputs(clips: Clips, outputs: F64, weights: F64) -> F64:
+    """Fuse the bases that predict a clip: a mean at decision level, back through the link.
+
+    For classes this is the geometric mean of calibrated probabilities, renormalised; for tags
+    the geometric mean of odds; for targets the weighted mean. Shapes are those of
+    `late_weights`; rows that no base predicts are NaN.
+    """
+    valid = complete(outputs)
+    inputs = np.where(valid[:, :, None], decision_inputs(outputs, clips.link), 0.0)
+    total = np.einsum("bnk,bk->nk", inputs, weights)
+    share = np.einsum("bn,bk->nk", valid.astype(np.float64), _shares(clips, weights))
+    fused = apply_link(np.nan_to_num(ratio(total, share)), clips.link)
+    fused[~valid.any(axis=0)] = np.nan
+    return fused
+
+
+def late_inner(clips: Clips, outputs: F64, folds: Ints) -> F64:
+    """Return products of the clips of each fold, by weights fitted on all other folds."""
+    result = np.full(outputs.shape[1:], np.nan)
+    for others, rows in leave_each_out(folds):
+        weights = late_weights(clips, np.where(others[:, None], outputs, np.nan))
+        result[rows] = late_outputs(clips, outputs[:, rows], weights)
+    return result
+
+
+def _shares(clips: Clips, weights: F64) -> F64:
+    """Return each base's share in the divisor of the weighted sum."""
+    return weights if clips.link == "identity" else np.ones_like(weights)

@@ -1,1 +1,0 @@
-"""Feature values as heads read them: rows of a matrix, standardised or summarised."""

@@ -1,0 +1,172 @@
+"""The stack and the product: what they are, what they do without a base, and what is saved."""
+
+import numpy as np
+import pytest
+from feature_samples import features, frozen_cache, make_table, spec, write_cache
+from fuse_samples import by_name, evaluated
+from output_samples import output_cache, output_table, task_cache, task_crossfit_cache, task_table
+
+from mvemo.fuse import BadFeatures, Clips, load_heads, save_heads, task_of
+from mvemo.fuse.crossval.second_layers import base_models, late_outputs, late_weights
+from mvemo.fuse.metrics.calibration import apply_temperature, fit_temperature
+from mvemo.fuse.metrics.multilabel import best_thresholds
+from mvemo.fuse.models import LATE, STACKED, models_of
+from mvemo.fuse.numeric import decision_inputs
+
+FOUR = ("music1d", "music2d", "c3d", "i3d")
+TASKS = ["multiclass", "multilabel", "regression"]
+
+
+def clips_of(task, y_true, n_outputs):
+    n = len(y_true)
+    return Clips(task_of(task), y_true, tuple(map(str, range(n))), np.zeros(n, int), n_outputs)
+
+
+def test_the_bases_of_a_stack_are_the_four_fusions_of_one_feature_each():
+    papers = {"music1d": "audio", "music2d": "audio", "c3d": "video", "i3d": "video"}
+    assert [m.name for m in base_models(models_of(papers))] == [
+        *("c3d+music1d", "i3d+music1d"),
+        *("c3d+music2d", "i3d+music2d"),
+    ]
+    # With one fusion there is nothing to stack but the single features.
+    two = models_of({"music1d": "audio", "c3d": "video"})
+    assert [m.name for m in base_models(two)] == ["music1d", "c3d"]
+    assert base_models(models_of({"music1d": "audio"})) == ()
+
+
+def test_a_product_of_classes_is_the_geometric_mean_of_calibrated_probabilities():
+    rng = np.random.default_rng(0)
+    proba = rng.dirichlet(np.ones(3), (2, 50)) * 0.97 + 0.01
+    y_true = rng.integers(0, 3, 50)
+    clips = clips_of("multiclass", y_true, 3)
+    weights = late_weights(clips, proba)
+    calibrated = [apply_temperature(p, fit_temperature(np.log(p), y_true)) for p in proba]
+    expected = np.sqrt(calibrated[0] * calibrated[1])
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(late_outputs(clips, proba, weights), expected, rtol=1e-9)
+
+
+def test_a_product_of_tags_is_the_mean_of_log_odds():
+    proba = np.array([[[0.2, 0.5]], [[0.6, 0.9]]])
+    clips = clips_of("multilabel", np.array([[0, 1]]), 2)
+    fused = late_outputs(clips, proba, late_weights(clips, proba))
+    np.testing.assert_allclose(np.log(fused / (1 - fused)), np.log(proba / (1 - proba)).mean(0))
+
+
+def test_a_product_of_targets_is_weighted_by_inverse_errors():
+    y_true = np.array([[0.0], [1.0], [2.0], [3.0]])
+    values = np.stack([y_true + 0.1, y_true - 0.2])
+    clips = clips_of("regression", y_true, 1)
+    fused = late_outputs(clips, values, late_weights(clips, values))
+    np.testing.assert_allclose(fused, y_true + (4 * 0.1 - 0.2) / 5)
+
+
+def test_without_a_base_a_product_is_that_of_the_others():
+    proba = np.array([[[0.2, 0.8]], [[np.nan] * 2], [[0.5, 0.5]]])
+    clips = clips_of("multiclass", np.array([1]), 2)
+    weights = np.array([[2.0] * 2, [9.0] * 2, [1.0] * 2])
+    fused = late_outputs(clips, proba, weights)
+    np.testing.assert_allclose(fused, late_outputs(clips, proba[::2], weights[::2]))
+    assert np.isnan(late_outputs(clips, proba[1:2], weights[1:2])).all()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_saved_gives_what_is_reported(task, tmp_path):
+    path = task_cache(tmp_path / "f.h5", task_table(task))
+    results = evaluated(path, refit=True, stacked=True, late=True)
+    save_heads(tmp_path / "h.npz", results)
+    saved, test, found = load_heads(tmp_path / "h.npz"), results.folds == 1, by_name(results)
+    assert saved.select(LATE, 1)[0].features == FOUR
+    inputs = {"multiclass": "log-probabilities", "multilabel": "log-odds", "regression": "values"}
+    for name in (LATE, STACKED):
+        (head,) = saved.select(name, 1)
+        assert head.inputs == inputs[task]
+        assert len(saved.select(name)) == 1
+        bases = [decision_inputs(found[base].outputs[test], head.link) for base in head.features]
+        outputs = head.predict(np.concatenate(bases, axis=1))
+        np.testing.assert_allclose(outputs, found[name].outputs[test], atol=1e-3)
+        if task == "multilabel":
+            np.testing.assert_array_equal(head.thresholds, found[name].thresholds[1])
+
+
+@pytest.mark.parametrize("make", [task_cache, task_crossfit_cache])
+def test_one_feature_has_no_second_layer(make, tmp_path):
+    path = make(tmp_path / "f.h5", output_table("regression"), names=("music1d",))
+    assert [m.name for m in evaluated(path, stacked=True, late=True).models] == ["music1d"]
+
+
+def test_a_stack_of_two_singles_is_not_the_integrated_model(tmp_path):
+    # Both have the same features in the same order; their thresholds must not mix.
+    table = output_table("multilabel", n=120)
+    path = output_cache(tmp_path / "f.h5", table, names=("music1d", "music2d"), noise=3.0)
+    alone, both = evaluated(path, refit=True), evaluated(path, stacked=True, refit=True)
+    assert [m.name for m in both.models] == ["music1d", "music2d", "integrated", STACKED]
+    np.testing.assert_array_equal(alone.models[2].thresholds, both.models[2].thresholds)
+    assert (both.models[2].thresholds != both.models[3].thresholds).any()
+    for head in both.heads:
+        model = by_name(both)[head.model]
+        expected = (
+            best_thresholds(model.outputs, both.y_true)
+            if head.fold is None
+            else model.thresholds[head.fold]
+        )
+        np.testing.assert_array_equal(head.thresholds, expected)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_clips_without_a_feature_are_predicted_by_the_product_of_the_others(task, tmp_path):
+    silent, no_i3d = [4, 5, 70], [20, 21]
+    missing = {"c3d": silent, "i3d": [*silent, *no_i3d]}
+    path = task_cache(tmp_path / "f.h5", task_table(task), missing=missing)
+    plain = by_name(evaluated(path, late=True))[LATE]
+    full = by_name(evaluated(path, late=True, missing_modality=True))[LATE]
+    assert np.isnan(plain.outputs[silent]).all()
+    # One of two features of a modality may be missing.
+    assert np.isfinite(plain.outputs[no_i3d]).all()
+    assert np.isfinite(full.outputs).all()
+    assert full.n_fallback == len(silent)
+    assert set(full.without_modality) == {"audio", "video", "none"}
+    sound = by_name(evaluated(path, models=["music1d", "music2d", LATE]))[LATE]
+    np.testing.assert_allclose(full.outputs[silent], sound.outputs[silent], atol=1e-4)
+
+
+def test_what_a_fallback_of_a_stack_predicts_is_decided_by_its_own_thresholds(tmp_path):
+    table = output_table("multilabel", n=120)
+    absent = list(range(0, 80))
+    path = output_cache(tmp_path / "f.h5", table, missing={"c3d": absent}, noise=1.0)
+    found = by_name(evaluated(path, stacked=True, missing_modality=True))
+    stack, sound = found[STACKED], found["music1d"]
+    assert stack.n_fallback == 80
+    np.testing.assert_array_equal(stack.outputs[absent], sound.outputs[absent])
+    np.testing.assert_array_equal(stack.y_pred[absent], sound.y_pred[absent])
+
+
+def test_a_stack_without_a_modality_is_the_best_remaining_model(tmp_path):
+    table = make_table(n=120, k=3)
+    strengths = {"music1d": 0.1, "music2d": 0.9, "c3d": 0.3, "i3d": 0.3}
+    vectors = [(spec(n, 12), features(table, n, 12, strengths[n])) for n in FOUR]
+    path = write_cache(tmp_path / "f.h5", table, vectors)
+    scores = by_name(evaluated(path, stacked=True, missing_modality=True))
+    best = scores["music2d"].scores["accuracy"]
+    without = scores[STACKED].without_modality
+    assert without["video"] > best - 0.1
+    assert without["video"] > scores["i3d+music1d"].without_modality["video"] + 0.2
+
+
+@pytest.mark.parametrize("name", [STACKED, LATE])
+def test_a_second_layer_over_nothing_is_refused(name, tmp_path):
+    path = frozen_cache(tmp_path / "f.h5")
+    with pytest.raises(BadFeatures, match=f"{name} (stacks|multiplies) .*name those, too, or lea"):
+        evaluated(path, models=[name])
+    named = evaluated(path, models=["music1d", "c3d", name])
+    assert [m.name for m in named.models] == ["music1d", "c3d", name]
+
+
+def test_other_rows_are_the_same_without_a_product(tmp_path):
+    path = frozen_cache(tmp_path / "f.h5", make_table(60, 3))
+    options = {"stacked": True, "temperature": True}
+    both = by_name(evaluated(path, late=True, **options))
+    alone = evaluated(path, **options)
+    assert len(both) == len(alone.models) + 1
+    for model in alone.models:
+        np.testing.assert_array_equal(model.outputs, both[model.name].outputs)

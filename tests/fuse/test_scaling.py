@@ -1,0 +1,282 @@
+"""Features as heads read them: standardised on training clips, robust, in the span of clips."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from feature_samples import crossfit_cache, frozen_cache, make_table
+from fuse_samples import evaluated, plain_settings, primary
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from mvemo.cache import open_cache
+from mvemo.cache.storage.plain import PlainArray
+from mvemo.fuse import (
+    BadFeatures,
+    Clips,
+    EvaluationSettings,
+    Fit,
+    HeadSettings,
+    evaluate,
+    fit_heads,
+    models_of,
+    task_of,
+)
+from mvemo.fuse.features import Features, matrix_of
+from mvemo.fuse.heads.blocks import Block
+from mvemo.fuse.heads.solver import solve
+from mvemo.fuse.scaling import (
+    LIMIT,
+    MIN_CLIPS,
+    ArrayRows,
+    Rows,
+    fit_scaling,
+    groups_within,
+    standardise_within,
+)
+
+RNG = np.random.default_rng(0)
+# How far predicted probabilities may lie apart: both fits stop within 1e-6 nats of one minimum.
+TOLERANCE = 2e-3
+
+
+def clips_of(labels):
+    n = len(labels)
+    groups = tuple(map(str, range(n)))
+    return Clips(task_of("multiclass"), labels, groups, np.arange(n) % 3, int(labels.max()) + 1)
+
+
+def fitted(x, labels, settings, names=("a",)):
+    """Probabilities by a head of all clips, as it is fitted and as it is kept."""
+    clips = clips_of(labels)
+    model = models_of(dict.fromkeys(names, "audio"))[-1]
+    everything = np.ones(len(labels), bool)
+    matrices = {name: matrix_of(part.copy()) for name, part in zip(names, x, strict=True)}
+    fit = Fit(model, None, everything, settings.C, tol=1e-10)
+    heads, outputs = fit_heads([fit], matrices, clips, settings)
+    np.testing.assert_allclose(heads[0].predict(np.concatenate(x, axis=1)), outputs[0], atol=2e-4)
+    return outputs[0]
+
+
+def test_ordinary_clips_are_scaled_as_by_scikit_learn():
+    x = RNG.normal(size=(80, 6)).astype(np.float32) * 7 + 1000
+    x[:, 2] = 3.0
+    scaling, far = fit_scaling(x, np.arange(80) < 60)
+    expected = StandardScaler().fit(x[:60].astype(float)).transform(x.astype(float))
+    np.testing.assert_allclose(scaling.apply(x), np.clip(expected, -LIMIT, LIMIT), atol=1e-3)
+    assert not far.any()
+
+
+@pytest.mark.parametrize("value", [1e3, 1e12, -1e6])
+def test_clips_far_outside_have_no_part_in_the_scale(value):
+    x = RNG.normal(size=(60, 8)).astype(np.float32)
+    spoilt = x.copy()
+    spoilt[[3, 7]] = value
+    scaling, far = fit_scaling(spoilt, np.ones(60, bool))
+    assert np.flatnonzero(far).tolist() == [3, 7]
+    rest = np.delete(x.astype(float), [3, 7], axis=0)
+    np.testing.assert_allclose(scaling.shift, rest.mean(0), atol=1e-6)
+    np.testing.assert_allclose(scaling.scale, rest.std(0), rtol=1e-5)
+    assert np.abs(scaling.apply(spoilt)).max() == LIMIT
+
+
+def test_one_spoilt_clip_costs_one_clip(tmp_path):
+    table = make_table()
+    path = frozen_cache(tmp_path / "f.h5", table, strength=3.0)
+    with open_cache(path) as cache:
+        clean = evaluate(cache, plain_settings(models=["c3d"]))
+        vectors = cache.vectors
+
+        def spoilt(name, fold=None):
+            values, present = vectors(name, fold)
+            values[0] *= 1e8
+            return values, present
+
+        cache.vectors = spoilt
+        results = evaluate(cache, plain_settings(models=["c3d"]))
+    lost = (clean.models[0].y_pred != results.models[0].y_pred).sum()
+    assert lost <= 3
+    assert primary(results.models[0]).mean() > primary(clean.models[0]).mean() - 0.05
+
+
+def test_more_numbers_than_clips_give_scikit_learns_head():
+    labels = np.arange(45) % 3
+    x = [
+        (RNG.normal(size=(45, d)) + 0.4 * RNG.normal(size=(3, d))[labels]).astype(np.float32)
+        for d in (200, 70)
+    ]
+    settings = HeadSettings(C=0.1, choose_C=False)
+    found = fitted(x, labels, settings, names=("a", "b"))
+    # Of blocks that weigh alike the wider has the smaller factor.
+    factors = [np.sqrt(135 / d) for d in (200, 70)]
+    scaled = [f * StandardScaler().fit_transform(part) for f, part in zip(factors, x, strict=True)]
+    z = np.concatenate(scaled, axis=1)
+    expected = LogisticRegression(C=0.1, tol=1e-9, max_iter=5000).fit(z, labels).predict_proba(z)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_scales_are_those_of_training_folds_only(tmp_path, monkeypatch):
+    """Tested clips may be anything: heads that left them out stay the same."""
+    table = make_table()
+    path = frozen_cache(tmp_path / "f.h5", table)
+    heads = []
+    matrix = Features.matrix
+    for factor in (1.0, 50.0):
+
+        def changed(self, name, fold, factor=factor):
+            found = matrix(self, name, fold)
+            found.values[table.folds == 0] *= factor
+            return found
+
+        monkeypatch.setattr(Features, "matrix", changed)
+        heads.append(evaluated(path, models=["c3d"], head=HeadSettings()).heads[0])
+    assert heads[0].fold == heads[1].fold == 0
+    # Steps are scaled by the spectrum of all clips: equal but for the last digits of fits.
+    assert pytest.approx(heads[1].C, rel=0.1) == heads[0].C
+    np.testing.assert_array_equal(heads[0].scale, heads[1].scale)
+    np.testing.assert_allclose(heads[0].coef, heads[1].coef, atol=0.02)
+
+
+def test_groups_of_several_clips_have_mean_0_and_deviation_1():
+    groups = ["a"] * 8 + ["b"] * 6 + ["c"] * (MIN_CLIPS - 1)
+    x = (RNG.normal(size=(18, 3)) * 4 + np.repeat([50.0, -9, 2], [8, 6, 4])[:, None]).astype("f4")
+    present = np.ones(18, bool)
+    present[0] = False
+    found = standardise_within(x, present, groups)
+    assert groups_within(present, groups).tolist() == [False] + [True] * 13 + [False] * 4
+    for part in (slice(1, 8), slice(8, 14)):
+        np.testing.assert_allclose(found[part].mean(0), 0, atol=1e-5)
+        np.testing.assert_allclose(found[part].std(0), 1, atol=1e-4)
+    # A small group is standardised as all clips are.
+    np.testing.assert_array_equal(found[14:], fit_scaling(x, present)[0].apply(x[14:]))
+    assert (found[0] == 0).all()
+
+
+def test_a_feature_drowned_by_its_singer_is_found(tmp_path, monkeypatch):
+    table = make_table(n=120, k=0)
+    singers = tuple(f"s{i % 12}" for i in RNG.permutation(120))
+    assert groups_within(np.ones(120, bool), singers).all()
+    offset = {s: 30 * RNG.normal(size=(1, 1)) for s in singers}
+    raw = Features.raw_matrix
+
+    def sung(self, name, fold):
+        matrix = raw(self, name, fold)
+        matrix.values[:] += np.concatenate([offset[s] for s in self._cache.table.groups])
+        return matrix
+
+    path = frozen_cache(tmp_path / "f.h5", replace(table, groups=singers), strength=2.0)
+    monkeypatch.setattr(Features, "raw_matrix", sung)
+    options = {"models": ["c3d"], "folds": 4, "seed": 1}
+    plain, within = (evaluated(path, within_groups=w, **options) for w in (False, True))
+    shuffled = evaluated(path, within_groups=True, permute_labels=True, **options)
+    assert primary(within.models[0]).mean() > primary(plain.models[0]).mean()
+    assert primary(shuffled.models[0]).mean() < 0.4
+    assert within.provenance["within_groups"]["clips"] == 120
+
+
+def in_blocks(values, step=7):
+    """The values as if they were read from a file, without rows of zeros."""
+
+    def read():
+        for start in range(0, len(values), step):
+            rows = np.arange(start, min(start + step, len(values)))
+            rows = rows[values[rows].any(axis=1)]
+            yield rows, values[rows]
+
+    return Rows(values.shape, read)
+
+
+def test_products_and_parts():
+    draw = np.random.default_rng(0)
+    values = draw.normal(size=(50, 4)).astype(np.float32)
+    values[[3, 20]] = 0.0
+    coef, residual = draw.normal(size=(3, 4)).astype("f4"), draw.normal(size=(3, 50)).astype("f4")
+    taken = draw.random(50) < 0.4
+    for ours, exact in (
+        (in_blocks(values), ArrayRows(values)),
+        (in_blocks(values).take(taken), ArrayRows(values[taken])),
+    ):
+        assert ours.shape == exact.shape
+        np.testing.assert_allclose(ours.scores(coef), exact.scores(coef), atol=1e-6)
+        r = residual[:, : ours.shape[0]]
+        np.testing.assert_allclose(ours.gradient(r), exact.gradient(r), atol=1e-5)
+
+
+def test_scaling_with_outliers_and_a_large_mean():
+    draw = np.random.default_rng(1)
+    values = draw.normal(size=(200, 5)).astype(np.float32)
+    values[:, 1] = 1e3 + 0.1 * values[:, 1]
+    values[:, 2] = 7.0
+    values[[0, 60]] = 1e8
+    rows = draw.random(200) < 0.8
+    rows[[0, 60]] = True
+    (one, far), (other, other_far) = fit_scaling(values, rows), fit_scaling(in_blocks(values), rows)
+    assert np.flatnonzero(far).tolist() == np.flatnonzero(other_far).tolist() == [0, 60]
+    np.testing.assert_allclose(other.shift, one.shift, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(other.scale, one.scale, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [frozen_cache, crossfit_cache])
+def test_an_evaluation_within_little_memory(tmp_path, make):
+    missing = {"missing": {"c3d": [0, 1, 2]}} if make is frozen_cache else {}
+    path = make(tmp_path / "f.h5", names=("music1d", "c3d"), **missing)
+    in_memory, streamed = (
+        evaluated(path, missing_modality=True, refit=True, memory=memory) for memory in (4.0, 0.0)
+    )
+    for one, other in zip(in_memory.models, streamed.models, strict=True):
+        assert one.name == other.name
+        np.testing.assert_allclose(other.outputs, one.outputs, atol=TOLERANCE)
+        assert one.n_fallback == other.n_fallback
+    assert len(in_memory.heads) == len(streamed.heads)
+
+
+@pytest.mark.parametrize("link", ["softmax", "sigmoid", "identity"])
+def test_the_same_optimum_for_every_loss(link):
+    draw = np.random.default_rng(2)
+    x = draw.normal(size=(300, 8)).astype(np.float32)
+    target = (x[:, :3] @ draw.normal(size=(3, 3)) + draw.normal(size=(300, 3))).T
+    if link != "identity":
+        target = (target == target.max(axis=0)).astype(np.float32)
+    weights, C = np.ones((2, 300), np.float32), np.array([0.01, 1.0])
+    weights[1, ::3] = 0.0
+    one, other = (
+        solve([Block(values, np.arange(2))], target, weights, C, link=link, tol=1e-10)
+        for values in (x, in_blocks(x))
+    )
+    assert other.converged.all()
+    np.testing.assert_allclose(other.scores, one.scores, atol=TOLERANCE)
+    if link == "identity":
+        # The normal equations, with a column for the intercept.
+        wide = np.hstack([x, np.ones((300, 1))]).astype(np.float64)
+        for row, c in zip(range(2), C, strict=True):
+            w = weights[row][:, None]
+            penalty = np.diag([1.0 / c] * 8 + [0.0])
+            exact = np.linalg.solve(wide.T @ (w * wide) + penalty, (w * wide).T @ target.T)
+            np.testing.assert_allclose(other.scores[row].T, wide @ exact, atol=TOLERANCE)
+
+
+def test_groups_need_memory(tmp_path):
+    path = frozen_cache(tmp_path / "f.h5", names=("music1d", "c3d"))
+    with open_cache(path) as cache, pytest.raises(BadFeatures, match=r"GiB: set fuse\.memory to"):
+        evaluate(cache, EvaluationSettings(memory=0.0, within_groups=True))
+    with pytest.raises(BadFeatures, match="memory is -1: it must be 0 GiB or more"):
+        EvaluationSettings(memory=-1)
+
+
+def test_nothing_is_read_that_no_model_needs(tmp_path, monkeypatch):
+    path = frozen_cache(tmp_path / "f.h5", make_table())
+    read: dict[str, int] = {}
+    plain = PlainArray.read_into
+
+    def count(self, values, start=0):
+        read[self.name] = read.get(self.name, 0) + values.nbytes
+        plain(self, values, start)
+
+    monkeypatch.setattr(PlainArray, "read_into", count)
+    with open_cache(path) as cache:
+        size = 4 * len(cache.table) * cache.spec("i3d").dim
+        evaluate(cache, plain_settings(models=("i3d",)))
+    # The values of one feature of four, once.
+    assert read["values"] == size
