@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from mvemo.fuse.report.terminal import format_table
     from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
     from mvemo.fuse.songs import song_level
+    from mvemo.fuse.tasks import task_of
     from mvemo.fuse.tasks.base import Task
-    from mvemo.fuse.tasks.registry import task_of
 
 _PLACES = {
     "BadFeatures": "errors",
@@ -53,7 +53,7 @@ _PLACES = {
     "score_baseline": "results",
     "score_model": "results",
     "song_level": "songs",
-    "task_of": "tasks.registry",
+    "task_of": "tasks",
     "write_report": "report.files",
 }
 

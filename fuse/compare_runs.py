@@ -15,15 +15,13 @@ from mvemo.fuse.bootstrap import N_RESAMPLES, resample_groups
 from mvemo.fuse.crossval.comparisons import Comparison, FoldedOutputs, compare_models
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.metrics.averages import mean_of_finite
+from mvemo.fuse.prediction_files import read_predictions
 from mvemo.fuse.report.paper import PaperTable
 from mvemo.fuse.report.tables import TEXT, Cell, Head, table
 from mvemo.fuse.report.text import clean, columns, difference_text, p_text, score_text, wrap
+from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Task
-from mvemo.fuse.tasks.registry import task_of
 from mvemo.manifests.files import parse_json, to_json_values
-from mvemo.manifests.tables import read_table
-
-CsvCells = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -311,64 +309,36 @@ def read_run(folder: str | Path) -> Run:
     try:
         facts = parse_json(metrics.read_text(encoding="utf-8"))
         task, classes = task_of(str(facts["task"])), tuple(map(str, facts["classes"]))
-        models, k = [str(name) for name in facts["models"]], int(facts["folds"])
+        models = [str(name) for name in facts["models"]]
         flags = tuple(f for f in ("permuted", "leaky", "synthetic", "predicted_by") if facts.get(f))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FuseError(f"{metrics}: not the metrics of an evaluation: {_cause(error)}") from error
+        cause = f"{error} is missing or not known" if isinstance(error, KeyError) else error
+        raise FuseError(f"{metrics}: not the metrics of an evaluation: {cause}") from error
     try:
-        (_, head), *lines = read_table(path, error=ValueError).rows
-        by_repeat: dict[str, list[CsvCells]] = {}
-        for _, cells in lines:
-            row = dict(zip(head, cells, strict=True))
-            by_repeat.setdefault(row.get("repeat", "0"), []).append(row)
-        clips = _clips(next(iter(by_repeat.values())))
-        repeats = tuple(
-            _read_repeat(rows, list(clips), task, classes, models, k) for rows in by_repeat.values()
-        )
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-        raise FuseError(f"{path}: not the predictions of {metrics}: {_cause(error)}") from error
+        first = read_predictions(path, task=facts["task"])
+        if (set(first.outputs), first.classes) != (set(models), classes):
+            raise BadFeatures("its models or classes are others")
+    except BadFeatures as error:
+        raise FuseError(f"{path}: not the predictions of {metrics}: {error}") from error
+    repeats = []
+    for one in first.repeats or (first,):
+        if set(one.clip_ids) != set(first.clip_ids):
+            raise FuseError(f"{path}: its repeats have different clips")
+        # Repeats may list the clips in any order.
+        row = {clip: i for i, clip in enumerate(one.clip_ids)}
+        order = np.array([row[clip] for clip in first.clip_ids], dtype=np.int64)
+        outputs = {name: one.outputs[name] for name in models}
+        folded = FoldedOutputs(task, one.y_true, one.folds, one.k, outputs)
+        repeats.append(_reordered(folded, order))
     return Run(
         name=folder.name,
         folder=folder,
         task=task,
         classes=classes,
-        clip_ids=tuple(clips),
-        groups=tuple(row["group"] for row in clips.values()),
+        clip_ids=first.clip_ids,
+        groups=first.groups,
         flags=flags,
-        repeats=repeats,
-    )
-
-
-def _clips(rows: Sequence[CsvCells]) -> dict[str, CsvCells]:
-    """Return the first row of each clip, in their order."""
-    clips: dict[str, CsvCells] = {}
-    for row in rows:
-        clips.setdefault(row["clip_id"], row)
-    return clips
-
-
-def _read_repeat(
-    rows: Sequence[CsvCells],
-    clip_ids: Sequence[str],
-    task: Task,
-    classes: Sequence[str],
-    models: Sequence[str],
-    k: int,
-) -> FoldedOutputs:
-    index = {clip_id: i for i, clip_id in enumerate(clip_ids)}
-    outputs = {name: np.full((len(clip_ids), len(classes)), np.nan) for name in models}
-    for row in rows:
-        cells = [row[f"{task.csv_prefix}{name}"] for name in classes]
-        if all(cells):
-            outputs[row["model"]][index[row["clip_id"]]] = [float(cell) for cell in cells]
-    clips = _clips(rows)
-    about = [clips[clip_id] for clip_id in clip_ids]
-    return FoldedOutputs(
-        task=task,
-        y_true=task.parse_labels(about, classes),
-        folds=np.array([int(row["fold"]) for row in about], np.int64),
-        k=k,
-        outputs=outputs,
+        repeats=tuple(repeats),
     )
 
 
@@ -422,7 +392,3 @@ def _reordered(one: FoldedOutputs, order: Ints) -> FoldedOutputs:
 def _differ(where: str, first: Run, what: str, mask: Any, hint: str = "") -> BadFeatures:
     clip = first.clip_ids[int(np.flatnonzero(mask)[0])]
     return BadFeatures(f"{where}: {what} of {int(mask.sum())} clips differ, such as {clip!r}{hint}")
-
-
-def _cause(error: Exception) -> str:
-    return f"{error} is missing or not known" if isinstance(error, KeyError) else str(error)

@@ -18,7 +18,7 @@ from mvemo.fuse.crossval.repeats import with_repeats
 from mvemo.fuse.models import Model
 from mvemo.fuse.report.banners import OTHERS
 from mvemo.fuse.results import Results, score_baseline, score_model
-from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.tasks import task_of
 from mvemo.manifests.text_table import listed
 
 

@@ -13,8 +13,7 @@ from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.models import Model
-from mvemo.fuse.tasks.base import Task
-from mvemo.fuse.tasks.wording import Column
+from mvemo.fuse.tasks.base import Column, Task
 from mvemo.manifests.text_table import html_table
 
 # A point of a learning curve: the share of the training groups, the mean number of training

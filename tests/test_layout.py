@@ -79,8 +79,9 @@ FLOORS = {
         "songs",
         "crossval",
         "final report",
-        "compare_runs external",
+        "external",
         "prediction_files",
+        "compare_runs",
     ),
     "pipeline": (
         "early errors provenance",

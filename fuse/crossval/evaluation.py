@@ -27,7 +27,7 @@ from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import LATE, SECOND_LAYERS, STACKED, Key, Model, with_nets
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.songs import song_level
-from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.tasks import task_of
 
 DEFAULT = EvaluationSettings()
 

@@ -16,7 +16,7 @@ from mvemo.fuse.matrices.scaling import Scaling, standardise_within
 from mvemo.fuse.metrics.averages import complete, mean_finite
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import LATE, SECOND_LAYERS
-from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.tasks import task_of
 
 Vectors = Mapping[FeatureKey, F64]
 

@@ -1,11 +1,21 @@
-"""Means and ratios that allow for undefined values."""
+"""Means and ratios that allow for undefined values, and the scores of one set of clips."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F64
+
+
+class Measures(NamedTuple):
+    """Scores of one set of clips; NaN for a score that is not defined."""
+
+    overall: Mapping[str, float]  # score's name to its value over all outputs
+    per_output: Mapping[str, F64]  # score's name to float64 (outputs,)
 
 
 def mean_of_finite(values: F64) -> float:

@@ -70,7 +70,6 @@ def report_html(results: Results) -> str:
             learning_svg=learning_curve_figure(results) if results.learning_curve else None,
             losses=loss_figures(results.curves),
             failed=_failed(results),
-            glossary=results.task.glossary,
             protocol=PROTOCOLS.get(results.protocol, ""),
             facts=_facts(results),
             sections=provenance_sections(

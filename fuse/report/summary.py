@@ -310,7 +310,7 @@ def scoring_note(results: Results) -> str:
     """Explain the columns of the main table."""
     task = results.task
     text = f"min, mean, max: {task.primary_title} over {over_folds(results)}"
-    return " ".join([f"{text}{task.averaged_over}. {task.columns_note()}", *row_notes(results)])
+    return " ".join([f"{text}{task.averaged_over}. {task.columns_note}", *row_notes(results)])
 
 
 def row_notes(results: Results) -> list[str]:

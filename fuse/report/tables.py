@@ -22,7 +22,7 @@ from mvemo.fuse.report.text import (
     score_text,
 )
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.tasks.wording import Column
+from mvemo.fuse.tasks.base import Column
 
 # CSS classes of the page.
 TEXT, NUMBER, ID, OTHER, LINE = "", "n", "id", "n other", "line"
@@ -198,7 +198,7 @@ def folds_table(results: Results) -> Table:
 def outputs_table(results: Results, model: ModelResult) -> Table:
     """Return the pooled scores of one model for each class, tag or target."""
     task = results.task
-    shown = task.output_columns()
+    shown = task.output_columns
     valid = model.valid
     label_head, label_cells = task.label_columns(results.y_true[valid], len(results.classes))
     head = [Head(task.output_nouns[0], TEXT), *(Head(title) for title in label_head)]

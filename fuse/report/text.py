@@ -37,7 +37,7 @@ def score_text(task: Task, value: float, sign: str = "") -> str:
 
     Examples
     --------
-    >>> from mvemo.fuse.tasks.registry import task_of
+    >>> from mvemo.fuse.tasks import task_of
     >>> score_text(task_of("multiclass"), 0.7186), score_text(task_of("regression"), 0.05, "+")
     ('71.9', '+0.050')
     """

@@ -9,7 +9,7 @@ import numpy as np
 from mvemo.fuse import EvaluationSettings, HeadSettings
 from mvemo.fuse.models import models_of
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
-from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.tasks import task_of
 
 CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
 EMBEDDINGS = {"music1d": 256, "music2d": 160, "c3d": 512, "i3d": 1024}

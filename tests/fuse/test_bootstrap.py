@@ -25,7 +25,7 @@ from mvemo.fuse.bootstrap import (
     percentile_interval,
     resample_groups,
 )
-from mvemo.fuse.metrics import multiclass as metrics
+from mvemo.fuse.metrics.classification import multiclass_scores
 
 TOLERANCE = 1e-10
 
@@ -96,18 +96,17 @@ def test_a_resample_of_every_group_once_gives_the_reports_own_scores():
     scores = bootstrap_multiclass(labels, p, whole, folds)
     for m in range(len(p)):
         mask = np.isfinite(p[m]).all(axis=1)
-        per_fold = [
-            metrics.roc_auc_macro_ovr(
-                labels[mask & (folds == f)],
-                p[m, mask & (folds == f)],
-            )
-            for f in range(5)
-        ]
-        f1 = metrics.f1_macro(labels[mask], p[m, mask].argmax(1), 4)
-        assert scores["f1_macro"][m, 0] == pytest.approx(f1, abs=1e-12)
-        assert scores["roc_auc_macro_ovr"][m, 0] == pytest.approx(np.nanmean(per_fold), abs=1e-12)
-        pooled = metrics.roc_auc_macro_ovr(labels[mask], p[m, mask])
-        assert scores["roc_auc_macro_ovr_pooled"][m, 0] == pytest.approx(pooled, abs=1e-12)
+        per_fold = [mask & (folds == f) for f in range(5)]
+        overall, *by_fold = (
+            multiclass_scores(labels[rows], p[m, rows], p[m, rows].argmax(1)).overall
+            for rows in (mask, *per_fold)
+        )
+        got = {name: scores[name][m, 0] for name in ("accuracy", "f1_macro", "cohen_kappa")}
+        assert got == pytest.approx({name: overall[name] for name in got}, abs=1e-12)
+        name = "roc_auc_macro_ovr"
+        expected = np.nanmean([scores[name] for scores in by_fold])
+        assert scores[name][m, 0] == pytest.approx(expected, abs=1e-12)
+        assert scores[f"{name}_pooled"][m, 0] == pytest.approx(overall[name], abs=1e-12)
 
 
 def test_classes_that_a_resample_lacks_are_left_out():

@@ -26,7 +26,7 @@ from mvemo.fuse.report.files import predictions_csv
 from mvemo.fuse.report.page import report_html
 from mvemo.fuse.report.summary import scoring_note, summarise
 from mvemo.fuse.results import score_model
-from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.tasks import task_of
 from mvemo.manifests import read_manifest
 
 HEAD = "clip_id,label,calm,tense\n"
@@ -199,12 +199,15 @@ def test_every_report_says_whose_predictions_they_are(tmp_path):
         ("clip_id,label,x\na,x,1\n", "1 columns of probabilities"),
         ("clip_id,label,x,x\na,x,1,0\n", "column 'x' is there twice"),
         (HEAD + "a,calm,1\n", "x.csv:2: 3 cells"),
-        (HEAD + "\na,angry,1,0\n", "x.csv:3: label 'angry' is none of the classes calm, tense"),
+        (
+            HEAD + "\na,angry,1,0\n",
+            "x.csv:3: label: expected one of the classes calm, tense",
+        ),
         (HEAD + "a,calm,1,0\n,calm,1,0\n", "x.csv:3: clip_id is empty"),
-        (HEAD + "a,calm,high,0\n", "x.csv:2: probability 'high' is no number"),
+        (HEAD + "a,calm,high,0\n", "x.csv:2: probability: expected a number, got 'high'"),
         (HEAD + "a,calm,0.5,0.4\n", "x.csv:2: the probabilities sum to 0.9"),
-        (HEAD + "a,calm,1.5,-0.5\n", "x.csv:2: 1.5 is no probability"),
-        (HEAD + "a,calm,inf,0\n", "x.csv:2: inf is no probability"),
+        (HEAD + "a,calm,1.5,-0.5\n", "x.csv:2: expected a probability from 0 to 1, got 1.5"),
+        (HEAD + "a,calm,inf,0\n", "x.csv:2: expected a probability from 0 to 1, got inf"),
         (HEAD + "a,calm,1,\n", "x.csv:2: 1 of 2 probabilities are missing"),
         (HEAD + "a,calm,1,0\na,calm,1,0\n", "x.csv:3: clip 'a' of model 'x' is already"),
         (
@@ -373,6 +376,12 @@ def test_truth_and_groups_of_a_manifest(tmp_path):
         ("clip_id,x,y\nq,1,0\n", "p.csv:2: clip 'q' is not in the manifest m"),
         ("clip_id,label,x,y\na,y,1,0\n", "p.csv:2: clip 'a' has label 'y', but 'x' in the"),
         ("clip_id,x\na,1\n", "no column of 'y'; there are clip_id, x"),
+        # A class with a column that the manifest does not list.
+        (
+            "clip_id,p_x,p_y,p_z\na,0.5,0.25,0.25\n",
+            "sum to 0.75, not to 1: 'z' may be missing from the manifest, whose classes are x, y",
+        ),
+        ("clip_id,x,y,z,n\na,0.5,0.25,0.25,7\n", "not to 1: 'z' may be missing"),
     ):
         with pytest.raises(BadFeatures, match=re.escape(message)):
             read_predictions(write(path, text), manifest=manifest)
@@ -385,12 +394,24 @@ def test_truth_and_groups_of_a_manifest(tmp_path):
     [
         ("multilabel", "clip_id,label,x,y\na,x|y,1,0\n", "join tags by ';', not '|'"),
         ("multilabel", "clip_id,label,x,y\na,x;z,1,0\n", "x.csv:2: tag 'z' has no column"),
-        ("multilabel", "clip_id,label,x\na,x,7\n", "x.csv:2: 7 is no probability"),
+        (
+            "multilabel",
+            "clip_id,label,x\na,x,7\n",
+            "x.csv:2: expected a probability from 0",
+        ),
         ("multilabel", "clip_id,label\na,x\n", "no columns of scores"),
         ("regression", "clip_id,valence\na,1\n", "no columns label_NAME with the true value"),
         ("regression", "clip_id,label_v\na,1\n", "no column of 'v'"),
-        ("regression", "clip_id,label_v,v\na,,1\n", "x.csv:2: the true v is no finite number"),
-        ("regression", "clip_id,label_v,v\na,1,inf\n", "x.csv:2: inf is no finite number"),
+        (
+            "regression",
+            "clip_id,label_v,v\na,,1\n",
+            "x.csv:2: the true v: expected a finite",
+        ),
+        (
+            "regression",
+            "clip_id,label_v,v\na,1,inf\n",
+            "x.csv:2: expected a finite number",
+        ),
         ("multiclass", "clip_id,x,y\na,1,0\n", "no column 'label'; there are clip_id, x, y"),
     ],
 )

@@ -14,7 +14,7 @@ from mvemo.fuse.clips import Clips
 from mvemo.fuse.heads.late import late_outputs, late_weights
 from mvemo.fuse.metrics.calibration import apply_temperature, fit_temperature
 from mvemo.fuse.models import LATE
-from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.tasks import task_of
 
 FOUR = ("music1d", "music2d", "c3d", "i3d")
 TASKS = ["multiclass", "multilabel", "regression"]

@@ -13,12 +13,15 @@ from mvemo.fuse.metrics.calibration import (
     apply_temperature,
     brier_score,
     calibration_terms,
-    expected_calibration_error,
     fit_temperature,
     log_loss,
     log_probabilities,
     reliability,
 )
+
+
+def expected_calibration_error(labels, p):
+    return reliability(labels, p).ece
 
 
 def softmax(z):

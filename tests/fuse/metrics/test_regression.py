@@ -5,46 +5,41 @@ import pytest
 from scipy.stats import pearsonr
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-from mvemo.fuse.metrics.regression import QUADRANTS, quadrant_accuracy, quadrants, regression_scores
+from mvemo.fuse.metrics.regression import QUADRANTS, quadrants, regression_scores
+from mvemo.fuse.tasks import task_of
 
 
 def test_scores_are_scikit_learns():
     rng = np.random.default_rng(0)
     y = rng.normal((5, -3), (1, 0.1), size=(90, 2))
     p = y + rng.normal((0.2, 0), (0.5, 0.2), size=(90, 2))
-    p[[4, 50]] = np.nan
-    got = regression_scores(y, p)
-    y, p = np.delete(y, [4, 50], 0), np.delete(p, [4, 50], 0)
-    expected = r2_score(y, p, multioutput="raw_values")
-    np.testing.assert_allclose(got.r2, expected, rtol=0, atol=1e-10)
-    expected = root_mean_squared_error(y, p, multioutput="raw_values")
-    np.testing.assert_allclose(got.rmse, expected, rtol=0, atol=1e-10)
-    expected = mean_absolute_error(y, p, multioutput="raw_values")
-    np.testing.assert_allclose(got.mae, expected, rtol=0, atol=1e-12)
+    overall, got = regression_scores(y, p)
+    each = {"r2": r2_score, "rmse": root_mean_squared_error, "mae": mean_absolute_error}
+    for name, score in each.items():
+        expected = score(y, p, multioutput="raw_values")
+        np.testing.assert_allclose(got[name], expected, rtol=0, atol=1e-10)
+        assert overall[f"{name}_macro"] == pytest.approx(expected.mean())
     for c in range(2):
-        assert got.pearson_r[c] == pytest.approx(pearsonr(y[:, c], p[:, c])[0], abs=1e-12)
+        assert got["pearson_r"][c] == pytest.approx(pearsonr(y[:, c], p[:, c])[0], abs=1e-12)
         # Lin's form: correlation times the bias correction.
         r = np.corrcoef(y[:, c], p[:, c])[0, 1]
         v = y[:, c].std() / p[:, c].std()
         u = (y[:, c].mean() - p[:, c].mean()) / np.sqrt(y[:, c].std() * p[:, c].std())
-        assert got.ccc[c] == pytest.approx(r * 2 / (v + 1 / v + u * u), abs=1e-10)
-    assert got.clips == 88
+        assert got["ccc"][c] == pytest.approx(r * 2 / (v + 1 / v + u * u), abs=1e-10)
 
 
 def test_perfect_constant_and_no_predictions():
     y = np.array([[1.0], [2.0], [4.0]])
-    perfect = regression_scores(y, y.copy())
-    assert (perfect.r2, perfect.rmse, perfect.ccc) == (1, 0, 1)
-    mean = regression_scores(y, np.full((3, 1), y.mean()))
-    assert mean.r2 == pytest.approx(0, abs=1e-12)
-    assert mean.ccc == 0
-    assert np.isnan(mean.pearson_r)
-    flat = regression_scores(np.ones((3, 1)), np.ones((3, 1)))
-    assert np.isnan([flat.r2[0], flat.ccc[0]]).all()
-    nothing = regression_scores(y, np.full((3, 1), np.nan))
-    assert nothing.clips == 0
-    scores = (nothing.r2, nothing.rmse, nothing.ccc, nothing.pearson_r, nothing.mae)
-    assert np.isnan(scores).all()
+    perfect = regression_scores(y, y.copy()).per_output
+    assert (perfect["r2"], perfect["rmse"], perfect["ccc"]) == (1, 0, 1)
+    mean = regression_scores(y, np.full((3, 1), y.mean())).per_output
+    assert mean["r2"] == pytest.approx(0, abs=1e-12)
+    assert mean["ccc"] == 0
+    assert np.isnan(mean["pearson_r"])
+    flat = regression_scores(np.ones((3, 1)), np.ones((3, 1))).per_output
+    assert np.isnan([flat["r2"][0], flat["ccc"][0]]).all()
+    nothing = regression_scores(y[:0], y[:0])
+    assert np.isnan([*nothing.overall.values(), nothing.per_output["r2"][0]]).all()
 
 
 def test_quadrants_run_counter_clockwise():
@@ -56,6 +51,10 @@ def test_quadrants_run_counter_clockwise():
     np.testing.assert_array_equal(moved, [3, 1, -1])
 
 
-def test_quadrant_accuracy_leaves_out_missing():
-    assert quadrant_accuracy(np.array([0, 1, 2, 3]), np.array([0, 2, 2, -1])) == 2 / 3
-    assert np.isnan(quadrant_accuracy(np.array([0]), np.array([-1])))
+def test_the_share_in_the_right_quadrant_is_of_predicted_clips():
+    y = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
+    task = task_of("regression").for_labels(("valence", "arousal"), y, "-1..1")
+    p = np.where(np.arange(4)[:, None] == 3, np.nan, y * [[1, 1], [1, -1], [1, 1], [1, 1]])
+    assert task.score(y, p, np.zeros(4, int), 1).scores["quadrant_accuracy"] == 2 / 3
+    p[:] = np.nan
+    assert np.isnan(task.score(y, p, np.zeros(4, int), 1).scores["quadrant_accuracy"])

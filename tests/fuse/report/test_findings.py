@@ -16,7 +16,7 @@ from mvemo.fuse.report.shown import best, recommended, twin_of_integrated, witho
 from mvemo.fuse.report.summary import opening
 from mvemo.fuse.report.tables import folds_table
 from mvemo.fuse.results import Choice, score_model
-from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.tasks import task_of
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from mvemo.fuse.report.published import (
     sentence_beside,
 )
 from mvemo.fuse.results import score_model
-from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.tasks import task_of
 
 MODELS = models_of({"music1d": "audio", "music2d": "audio", "c3d": "video", "i3d": "video"})
 
