@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mvemo.fuse.prediction_files import read_predictions
     from mvemo.fuse.report.drawing import Picture
     from mvemo.fuse.report.figures import draw_figures
-    from mvemo.fuse.report.files import metrics_dict, write_report
+    from mvemo.fuse.report.report_files import metrics_dict, write_report
     from mvemo.fuse.report.terminal import format_table
     from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
     from mvemo.fuse.songs import song_level
@@ -45,7 +45,7 @@ _PLACES = {
     "fit_heads": "heads.fitting",
     "format_table": "report.terminal",
     "load_heads": "crossval.saving",
-    "metrics_dict": "report.files",
+    "metrics_dict": "report.report_files",
     "models_of": "models",
     "read_predictions": "prediction_files",
     "results_of_predictions": "external",
@@ -54,7 +54,7 @@ _PLACES = {
     "score_model": "results",
     "song_level": "songs",
     "task_of": "tasks",
-    "write_report": "report.files",
+    "write_report": "report.report_files",
 }
 
 __all__ = [

@@ -16,8 +16,7 @@ from mvemo.fuse.crossval.comparisons import Comparison, FoldedOutputs, compare_m
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.prediction_files import read_predictions
-from mvemo.fuse.report.paper import PaperTable
-from mvemo.fuse.report.tables import TEXT, Cell, Head, table
+from mvemo.fuse.report.paper import TEXT, Cell, Head, PaperTable, table
 from mvemo.fuse.report.text import clean, columns, difference_text, p_text, score_text, wrap
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Task

@@ -48,3 +48,19 @@ def ratio(numerator: F64, denominator: F64) -> F64:
 def complete(values: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Return True for each row (last axis) without NaN or infinity."""
     return np.asarray(np.isfinite(values).all(axis=-1), dtype=np.bool_)
+
+
+class Spread(NamedTuple):
+    """Smallest, mean and largest of the finite values; NaN if there are none."""
+
+    min: float
+    mean: float
+    max: float
+
+
+def spread(values: F64) -> Spread:
+    """Return the minimum, mean and maximum of the finite values."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return Spread(float("nan"), float("nan"), float("nan"))
+    return Spread(float(finite.min()), float(finite.mean()), float(finite.max()))

@@ -29,9 +29,8 @@ from mvemo.fuse.report.drawing import (
     matrix_figure,
     short,
 )
-from mvemo.fuse.report.shown import recommended
 from mvemo.fuse.report.text import fraction
-from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.results import ModelResult, Results, recommended_model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +65,7 @@ def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str
     --------
     mvemo.fuse.write_report : Write the page with all figures.
     """
-    shown = recommended(results) if shown is None else shown
+    shown = recommended_model(results) if shown is None else shown
     pictures = {}
     for name in results.task.figures:
         if name in OF_ALL:
@@ -139,7 +138,7 @@ def roc_figure(results: Results) -> list[Picture]:
 
     The curve of the recommended model is thick.
     """
-    top = recommended(results)
+    top = recommended_model(results)
     with drawing(WIDE, 3.9 + 0.22 * -(-len(results.models) // 2)) as (figure, finish):
         ax = figure.add_subplot()
         for i, model in enumerate(results.models):
@@ -423,7 +422,7 @@ def learning_curve_figure(results: Results) -> str:
     """
     task, curves = results.task, results.learning_curve
     factor = 100.0 if task.in_percent else 1.0
-    top = recommended(results)
+    top = recommended_model(results)
     one = top.name if top is not None and top.name in curves else next(iter(curves))
     single = {model.name for model in results.models if len(model.features) == 1}
     # More than three bands hide each other.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from mvemo.fuse.results import ModelResult, Results
 CLOSE = 0.03
 # Number of reasons that a sentence on failures names.
 _REASONS = 2
+# The spread of more targets than this would make the sentence too long.
+_MANY_TARGETS = 4
 
 
 def findings(results: Results, model: ModelResult | None) -> list[str]:
@@ -69,17 +72,8 @@ def confusion(results: Results, model: ModelResult) -> str:
     )
 
 
-def weakest_tag(results: Results, model: ModelResult) -> str:
-    """Name the tags of lowest and of highest AUC."""
-    return _weakest(results, model, "roc_auc", "AUC", "ranks")
-
-
-def weakest_target(results: Results, model: ModelResult) -> str:
-    """Name the targets of lowest and of highest R2."""
-    return _weakest(results, model, "r2", "R2", "predicts")
-
-
-def _weakest(results: Results, model: ModelResult, score: str, title: str, verb: str) -> str:
+def _weakest(results: Results, model: ModelResult, *, score: str, title: str, verb: str) -> str:
+    """Name the tags or targets of the lowest and of the highest score."""
     values = model.per_output[score]
     if np.isfinite(values).sum() < 2:
         return ""
@@ -102,9 +96,6 @@ def shrinkage(results: Results, model: ModelResult) -> str:
     if not shares or len(shares) > _MANY_TARGETS:
         return ""
     return f"Its predictions spread over {', '.join(shares)} of the labels' standard deviation."
-
-
-_MANY_TARGETS = 4
 
 
 # --- confidence
@@ -174,8 +165,8 @@ FINDINGS: Mapping[str, Callable[[Results, ModelResult], str]] = {
     "weakest_class": weakest_class,
     "confusion": confusion,
     "class_confidence": class_confidence,
-    "weakest_tag": weakest_tag,
+    "weakest_tag": partial(_weakest, score="roc_auc", title="AUC", verb="ranks"),
     "tag_confidence": tag_confidence,
-    "weakest_target": weakest_target,
+    "weakest_target": partial(_weakest, score="r2", title="R2", verb="predicts"),
     "shrinkage": shrinkage,
 }

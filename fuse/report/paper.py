@@ -1,24 +1,17 @@
-"""Tables of reports, comparisons and studies for a paper: LaTeX (booktabs) and Markdown."""
+"""Tables as cells of text: for pages, and for papers as LaTeX (booktabs) and Markdown."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mvemo.fuse.errors import FuseError
-from mvemo.fuse.report.banners import banners
-from mvemo.fuse.report.published import LABEL
-from mvemo.fuse.report.shown import best, without_twin
-from mvemo.fuse.report.summary import describe
-from mvemo.fuse.report.tables import NUMBER, OTHER, Cell, Head, Table, has_intervals, scores_table
-from mvemo.fuse.report.text import p_text
-from mvemo.fuse.results import Results
 from mvemo.manifests.files import write_text
 
-# Caption and table; strong cells mark the best row.
-PaperTable = tuple[str, Table]
+# CSS classes of the page.
+TEXT, NUMBER, ID, OTHER, LINE = "", "n", "id", "n other", "line"
 _LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
@@ -26,44 +19,60 @@ _LATEX = str.maketrans(
 )
 
 
+@dataclass(frozen=True)
+class Cell:
+    """A table cell."""
+
+    text: str
+    hint: str = ""  # text shown when hovering
+    below: str = ""  # small line under the text
+    strong: bool = False  # True for bold text
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Head:
+    """Title of a column and style of its cells."""
+
+    title: str
+    style: str = NUMBER
+
+
+Heads = list[Head | str]  # a title without style is of numbers
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first cell of a row is its name."""
+
+    head: tuple[Head, ...]  # one per column
+    rows: tuple[tuple[Cell, ...], ...]
+    foot: tuple[tuple[Cell, ...], ...] = ()  # rows that stay at the bottom when sorting
+    spans: tuple[tuple[Head, int], ...] = ()  # titles above, with column counts
+    best: int | None = None  # index of the highlighted row
+
+
+# Caption and table; strong cells mark the best row.
+PaperTable = tuple[str, Table]
+
+
+def table(
+    head: Sequence[Head | str], rows: Iterable[Sequence[str | Cell]], n_foot: int = 0
+) -> Table:
+    """Build a table whose last `n_foot` rows are its foot."""
+    heads = tuple(one if isinstance(one, Head) else Head(one) for one in head)
+    cells = tuple(
+        tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows
+    )
+    n = len(cells) - n_foot
+    return Table(heads, cells[:n], cells[n:])
+
+
 def write_paper(tables: Sequence[PaperTable], latex: Path | None, markdown: Path | None) -> None:
     """Write tables as LaTeX and as Markdown; a path of None leaves out that format."""
     for path, render in ((latex, _latex), (markdown, _markdown)):
         if path is not None:
             write_text(path, "\n".join(render(*one) for one in tables), error=FuseError)
-
-
-def results_tables(results: Results) -> list[PaperTable]:
-    """Return the table of scores, with the corrected test of each fusion."""
-    results = without_twin(results)
-    top, scores = best(results), scores_table(results, None)
-    p, fused = {}, any(model.features for model in results.models)
-    for c in results.comparisons:
-        # Fusions are tested against their best feature, other models against the best model.
-        if fused or top is None or top.name in (c.model, c.reference):
-            p[c.reference if not fused and top and c.model == top.name else c.model] = c.p_holm
-    rows = []
-    for row in (*scores.rows, *scores.foot):
-        name = row[0].text
-        strong = top is not None and name == top.name
-        cells = [replace(cell, strong=cell.strong and strong) for cell in row]
-        cells += [Cell(p_text(p[name]) if name in p else "")] if p else []
-        rows.append(tuple(cells))
-    head = [
-        replace(head, title=f"{head.title} ({LABEL})") if head.style == OTHER else head
-        for head in (*scores.head, *([Head("p")] if p else []))
-    ]
-    n = len(scores.rows)
-    caption = (
-        "".join(f"{banner.title}: {banner.text} " for banner in banners(results))
-        + f"{results.name}: {describe(results)}. Min, mean and max: {results.task.primary_title}"
-        + f"{', %' if results.task.in_percent else ''} over folds"
-        + ("; in brackets: 95 % interval over groups." if has_intervals(results) else ".")
-    )
-    if p:
-        rival = "the best single feature in it" if fused else "the best model"
-        caption += f" p: corrected test against {rival}, with Holm's correction."
-    return [(caption, Table(tuple(head), tuple(rows[:n]), tuple(rows[n:])))]
 
 
 def _latex(caption: str, t: Table) -> str:

@@ -91,7 +91,7 @@ class Columns(ABC):
     def _checked(
         self, place: str, numbers: list[float], cells: Sequence[str]
     ) -> tuple[list[float], bool]:
-        if 0.0 <= min(numbers) and max(numbers) <= 1.0:
+        if min(numbers) >= 0.0 and max(numbers) <= 1.0:
             return numbers, False
         for value in numbers:
             if not 0.0 <= value <= 1.0 + TOLERANCE:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from mvemo.fuse.arrays import F64, Ints
-from mvemo.fuse.report import published_j22 as j22
+from mvemo.fuse.report.published import J22 as j22
 from mvemo.manifests import SCHEMES
 from mvemo.manifests.labels import LabelKind, label_kind
 from mvemo.pipeline.console.progress import Progress

@@ -14,7 +14,7 @@ from mvemo.extract.training.jobs import Curve
 from mvemo.extract.training.jobs import steps_per_epoch as trained_steps
 from mvemo.extract.training.splits import TrainingClips, training_splits
 from mvemo.fuse.arrays import Ints
-from mvemo.fuse.report import published_j22 as j22
+from mvemo.fuse.report.published import J22 as j22
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.comparison import OTHERS, Compared, Variant, comparison_table
 from mvemo.pipeline.studies.core import Study, StudyMedia, matches_j22

@@ -17,7 +17,7 @@ import numpy as np
 from mvemo.extract.nets import SequenceInput, input_of, with_length, with_shared_options
 from mvemo.extract.settings import LOSSES, NetSettings
 from mvemo.fuse.arrays import F64, Ints
-from mvemo.fuse.report import published_j22 as j22
+from mvemo.fuse.report.published import J22 as j22
 from mvemo.fuse.songs import decide_songs
 from mvemo.manifests import Manifest, holdout_of, parse_fractions, song_of
 from mvemo.manifests.splits.holdout import PARTS, TEST, VALIDATION

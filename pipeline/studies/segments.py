@@ -10,7 +10,7 @@ import numpy as np
 from mvemo.extract.nets import SequenceInput, input_of, with_length
 from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import Ints
-from mvemo.fuse.report import published_j22 as j22
+from mvemo.fuse.report.published import J22 as j22
 from mvemo.fuse.songs import decide_songs
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Manifest

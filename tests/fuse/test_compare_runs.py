@@ -20,7 +20,7 @@ from mvemo.fuse.compare_runs import (
 )
 from mvemo.fuse.crossval.comparisons import holm, nadeau_bengio
 from mvemo.fuse.crossval.repeats import with_repeats
-from mvemo.fuse.report.files import metrics_dict, predictions_csv, write_texts
+from mvemo.fuse.report.report_files import metrics_dict, predictions_csv, write_texts
 from mvemo.manifests.files import dump_json
 
 NAMES = ("music1d", "c3d")

@@ -21,10 +21,9 @@ from mvemo.fuse import (
 )
 from mvemo.fuse.crossval.repeats import with_repeats
 from mvemo.fuse.models import Model
-from mvemo.fuse.report.banners import banners
-from mvemo.fuse.report.files import predictions_csv
 from mvemo.fuse.report.page import report_html
-from mvemo.fuse.report.summary import scoring_note, summarise
+from mvemo.fuse.report.report_files import predictions_csv
+from mvemo.fuse.report.summary import banners, opening, scoring_note
 from mvemo.fuse.results import score_model
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests import read_manifest
@@ -131,8 +130,9 @@ def test_clips_that_were_not_tested_are_no_fold_and_not_scored(tmp_path, predict
     text = " ".join(format_table(results).split())
     assert "2 folds" not in text
     assert "predictions of 1 model for 10 of 50 clips" in text
-    assert "for each of 10 clips" in summarise(results)
-    assert "40 other clips had no test" in summarise(results)
+    _, (first, *_), _ = opening(results)
+    assert "for each of 10 clips" in first
+    assert "40 other clips had no test" in first
 
 
 def test_not_tested_is_no_number_of_a_fold(tmp_path):
@@ -186,7 +186,7 @@ def test_every_report_says_whose_predictions_they_are(tmp_path):
     assert said in page
     assert "trained on the other" not in page
     assert "SYNTHETIC DATA" in page
-    assert "not known" in summarise(results)
+    assert "not known" in opening(results)[1][0]
     assert metrics_dict(results)["protocol"] == "others"
 
 

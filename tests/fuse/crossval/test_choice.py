@@ -9,7 +9,7 @@ from output_samples import output_cache, output_table
 from mvemo.cache import open_cache
 from mvemo.fuse import HeadSettings, Model, evaluate, task_of
 from mvemo.fuse.crossval.choice import best_model
-from mvemo.fuse.report.files import metrics_dict
+from mvemo.fuse.report.report_files import metrics_dict
 from mvemo.fuse.report.summary import recommend
 from mvemo.fuse.report.terminal import format_table
 

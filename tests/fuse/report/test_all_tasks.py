@@ -14,11 +14,11 @@ from output_samples import output_cache, output_table
 from mvemo.cache import open_cache
 from mvemo.fuse import evaluate
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
-from mvemo.fuse.report.files import metrics_dict, predictions_csv, write_report
-from mvemo.fuse.report.hard_clips import hard_clips
 from mvemo.fuse.report.page import report_html
-from mvemo.fuse.report.shown import best
+from mvemo.fuse.report.report_files import metrics_dict, predictions_csv, write_report
+from mvemo.fuse.report.score_tables import hard_clips
 from mvemo.fuse.report.terminal import format_table
+from mvemo.fuse.results import best_model
 
 
 @pytest.fixture(scope="module", params=["multilabel", "regression"])
@@ -132,7 +132,7 @@ def test_tags_have_roc_curves_and_groups_their_errors(made):
     page = report_html(made)
     assert ("ROC curve of each tag" in page) == (made.task.name == "multilabel")
     assert 'id="groups"' in page
-    top = best(made)
+    top = best_model(made)
     errors = made.task.clip_errors(made.y_true, top.outputs)
     clips, groups = hard_clips(made, top)
     worst = clips.table.rows[0]

@@ -12,7 +12,7 @@ from sklearn.metrics import auc, roc_auc_score
 
 from mvemo.fuse.report import figures
 from mvemo.fuse.report.drawing import COLOURS, matrix_figure
-from mvemo.fuse.report.shown import recommended
+from mvemo.fuse.results import recommended_model
 
 SVG = "{http://www.w3.org/2000/svg}"
 pytestmark = pytest.mark.figures
@@ -127,7 +127,7 @@ def test_legends_name_models_and_areas(results):
     (picture,) = figures.roc_figure(results)
     shown = " ".join(" ".join(texts(picture.svg)).split())
     # The recommended model's curve, and its line in the legend, are thick.
-    top = recommended(results)
+    top = recommended_model(results)
     colour = COLOURS[results.models.index(top) % len(COLOURS)]
     assert picture.svg.count("stroke-width: 2.4") == 2
     assert len(re.findall(f'stroke: {colour};[^"]*stroke-width: 2.4', picture.svg)) == 2

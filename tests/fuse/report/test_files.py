@@ -13,13 +13,13 @@ from fuse_samples import CLASSES, empty_results, make_results, nasty_results
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from mvemo.fuse.errors import BadFeatures, FuseError
-from mvemo.fuse.report.files import (
+from mvemo.fuse.report.page import report_html
+from mvemo.fuse.report.report_files import (
     metrics_dict,
     predictions_csv,
     require_other_folder,
     write_report,
 )
-from mvemo.fuse.report.page import report_html
 
 NAMES = [
     "music1d",
@@ -223,7 +223,7 @@ def test_a_file_in_the_folders_place(tmp_path, few):
 def test_a_folder_has_one_run(tmp_path, few, monkeypatch):
     made = dataclasses.replace(few, models=few.models[:1], curves={})
     # What the page shows is of no matter here: its figures take long to draw.
-    monkeypatch.setattr("mvemo.fuse.report.files.report_html", lambda results: "a page")
+    monkeypatch.setattr("mvemo.fuse.report.report_files.report_html", lambda results: "a page")
     write_report(made, tmp_path, heads=True)
     assert (tmp_path / "heads.npz").is_file()
     (tmp_path / "notes.txt").write_text("mine")

@@ -10,12 +10,17 @@ from fuse_samples import CLASSES, MULTICLASS, make_results
 from output_samples import TAGS, output_table
 
 from mvemo.fuse.models import Model
-from mvemo.fuse.report.banners import banners, small_nets
 from mvemo.fuse.report.findings import findings
-from mvemo.fuse.report.shown import best, recommended, twin_of_integrated, without_twin
-from mvemo.fuse.report.summary import opening
-from mvemo.fuse.report.tables import folds_table
-from mvemo.fuse.results import Choice, score_model
+from mvemo.fuse.report.score_tables import folds_table
+from mvemo.fuse.report.summary import banners, opening, small_nets
+from mvemo.fuse.results import (
+    Choice,
+    best_model,
+    recommended_model,
+    score_model,
+    twin_of_integrated,
+    without_twin,
+)
 from mvemo.fuse.tasks import task_of
 
 
@@ -78,26 +83,26 @@ def test_tags_and_targets_say_which_is_worst():
 
 
 def test_clips_without_a_prediction_and_failures_are_told(results):
-    text = " ".join(findings(results, best(results)))
+    text = " ".join(findings(results, best_model(results)))
     assert "models could not predict every clip" in text
     assert "(c3d: 4 clips)" in text
     assert "2 clips failed in stage one (" in text
     # Shuffled labels have no class that fails.
     shuffled = replace(results, permuted=True)
-    assert "misses" not in " ".join(findings(shuffled, best(shuffled)))
+    assert "misses" not in " ".join(findings(shuffled, best_model(shuffled)))
 
 
 def test_the_recommended_model_is_that_of_the_choice(results):
-    assert recommended(results) is best(results)
-    other = next(m for m in results.models if m is not best(results) and len(m.features) == 2)
-    choice = Choice(other.name, (other.name,) * 2, best(results))
+    assert recommended_model(results) is best_model(results)
+    other = next(m for m in results.models if m is not best_model(results) and len(m.features) == 2)
+    choice = Choice(other.name, (other.name,) * 2, best_model(results))
     chosen = replace(results, choice=choice)
-    assert recommended(chosen) is other
+    assert recommended_model(chosen) is other
     found, how, _ = opening(chosen)
     assert found[0].startswith(f"Use {other.name}. Expect")
     assert f"the recommended model, {other.name}, has" in " ".join(how)
-    assert f"The highest row is {best(results).name} with" in " ".join(how)
-    assert recommended(replace(chosen, permuted=True)) is best(results)
+    assert f"The highest row is {best_model(results).name} with" in " ".join(how)
+    assert recommended_model(replace(chosen, permuted=True)) is best_model(results)
 
 
 def test_of_two_features_integrated_is_shown_once(results):
@@ -113,7 +118,7 @@ def test_of_two_features_integrated_is_shown_once(results):
 
 
 def test_a_baseline_inside_the_interval_is_said(results):
-    model = best(results)
+    model = best_model(results)
     for low, expected in ((0.01, True), (0.9, False)):
         changed = replace(model, intervals={"accuracy": (low, 1.0)})
         _, how, _ = opening(replace(results, models=(changed,)))

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 from fuse_samples import MULTICLASS, make_results
 
-from mvemo.fuse.report.hard_clips import hard_clips
-from mvemo.fuse.report.shown import best
+from mvemo.fuse.report.score_tables import hard_clips
+from mvemo.fuse.results import best_model
 
 
 def test_most_often_wrong_by_hand():
@@ -22,7 +22,7 @@ def test_most_often_wrong_by_hand():
         for m, p in zip(made.models[:3], (wrong, missing, proba), strict=True)
     )
     changed = dataclasses.replace(made, models=models)
-    clips, groups = hard_clips(changed, best(changed))
+    clips, groups = hard_clips(changed, best_model(changed))
     rows = [[cell.text for cell in row] for row in clips.table.rows]
     assert [row[0] for row in rows] == [made.clip_ids[5], made.clip_ids[3]]
     assert [(row[4], row[5]) for row in rows] == [("2", "3"), ("1", "2")]

@@ -6,7 +6,6 @@ from html.parser import HTMLParser
 import pytest
 from fuse_samples import NASTY, make_results, nasty_results
 
-from mvemo.fuse.report import page
 from mvemo.fuse.report.page import provenance_sections, report_html
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -198,6 +197,7 @@ def test_provenance_as_tables():
 def test_failures_are_summed_up_by_their_reason(results):
     failures = [(f"c{i}", "decode:audio", f"ends at {i}.5 s") for i in range(5)]
     failures.append(("c9", "decode:video", "no frame decodes"))
-    text = page._failed(dataclasses.replace(results, failures=tuple(failures)))
-    assert text.startswith("6 clips concerned.")
-    assert "5 x decode:audio: ends at 0.5 s (c0, c1, c2, …); 1 x decode:video" in text
+    made = dataclasses.replace(results, failures=tuple(failures), models=(), curves={})
+    text = Page(report_html(made)).words
+    assert "6 clips concerned. The commonest reasons: 5 x decode:audio: ends at 0.5 s" in text
+    assert "(c0, c1, c2, …); 1 x decode:video" in text

@@ -6,10 +6,10 @@ import pytest
 from fuse_samples import make_results, nasty_results
 
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
-from mvemo.fuse.report.paper import results_tables, write_paper
-from mvemo.fuse.report.shown import best
-from mvemo.fuse.report.tables import Cell, Head, table
+from mvemo.fuse.report.paper import Cell, Head, table, write_paper
+from mvemo.fuse.report.score_tables import results_tables
 from mvemo.fuse.report.text import interval_text, p_text
+from mvemo.fuse.results import best_model
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_a_row_has_the_mean_its_interval_and_the_corrected_test(results, tmp_pat
     mean = f"{100 * results.primary_mean(model):.1f}"
     assert f"{mean} [{ends}]" in line.replace("*", "")
     assert line.endswith(f"| {p_text(comparison.p_holm)} |".replace("<", "\\<"))
-    top = best(results)
+    top = best_model(results)
     mean = f"{100 * results.primary_mean(top):.1f}"
     assert markdown.count("**") == 2
     assert f"**{mean}**" in markdown

@@ -8,14 +8,14 @@ from fuse_samples import make_results
 
 from mvemo.fuse.crossval.comparisons import compare_results
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
-from mvemo.fuse.report.shown import best
 from mvemo.fuse.report.summary import (
     best_comparison,
     compare_best,
+    opening,
     row_notes,
     scoring_note,
-    summarise,
 )
+from mvemo.fuse.results import best_model
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def results():
 
 def test_difference_interval_and_p_are_of_one_comparison(results):
     text = compare_best(results)
-    top = best(results, [m for m in results.models if len(m.features) > 1])
+    top = best_model(results, [m for m in results.models if len(m.features) > 1])
     (c,) = [c for c in results.comparisons if c.model == top.name]
     low, high = c.interval
     assert f"The best fusion, {c.model} (" in text
@@ -37,7 +37,7 @@ def test_difference_interval_and_p_are_of_one_comparison(results):
     assert f"p {c.p:.3f}" in text.replace("p < 0.001", f"p {c.p:.3f}")
     assert "significant at 5 %" in text
     assert "was not tested" not in text
-    assert text in summarise(results)
+    assert text in opening(results)[0]
 
 
 def test_a_difference_is_of_the_clips_that_both_predicted(results):
@@ -118,8 +118,8 @@ def test_of_equally_good_models_the_simplest_is_best(results):
         dataclasses.replace(next(m for m in results.models if m.name == name), per_fold=per_fold)
         for name in names
     )
-    assert best(dataclasses.replace(results, models=equal)).name == "i3d"
-    assert best(results, ()) is None
+    assert best_model(dataclasses.replace(results, models=equal)).name == "i3d"
+    assert best_model(results, ()) is None
 
 
 def test_a_difference_that_rounds_to_nothing_is_not_called_better(results):
