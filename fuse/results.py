@@ -27,7 +27,7 @@ CurvePoint = tuple[float, float, float, float]
 class ModelResult:
     """One model's out-of-fold predictions and their scores.
 
-    The task decides which scores there are (`Task.score`); their names are explained in
+    The task decides which scores there are (`Task.measure`); their names are explained in
     `mvemo.fuse.tasks.multiclass.Multiclass`, `...multilabel.Multilabel` and
     `...regression.Regression`. NaN stands for a score that is not defined.
 
@@ -298,15 +298,35 @@ def score_model(
         float64 (clips, tags): smallest probability of each clip that counts as a decision; None
         for other tasks.
     """
-    scores = task.score(y_true, outputs, folds, k, thresholds)
+    y_pred = task.decide(outputs, thresholds)
+    valid = complete(outputs)
+    pooled = task.measure(y_true[valid], outputs[valid], y_pred[valid])
+    per_fold = {name: np.full(k, np.nan) for name in pooled.overall}
+    per_output_fold = {
+        name: np.full((k, len(values)), np.nan) for name, values in pooled.per_output.items()
+    }
+    for fold in range(k):
+        rows = valid & (folds == fold)
+        if not rows.any():
+            continue
+        of_fold = task.measure(y_true[rows], outputs[rows], y_pred[rows])
+        for name, value in of_fold.overall.items():
+            per_fold[name][fold] = value
+        for name, values in of_fold.per_output.items():
+            per_output_fold[name][fold] = values
     return ModelResult(
         name=model.name,
         modalities=model.modalities,
         features=model.features,
         by_net=model.by_net,
         outputs=outputs,
+        y_pred=y_pred,
+        scores=task.summarise(pooled.overall, per_fold),
+        per_fold=per_fold,
+        per_output=pooled.per_output,
+        per_output_fold=per_output_fold,
+        confusion=task.confusion(y_true[valid], y_pred[valid], outputs.shape[1]),
         calibration=task.calibration(y_true, outputs),
-        **vars(scores),
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -125,12 +125,17 @@ def run_fuse(
     if save_heads:
         lines.append(f"heads: {out / 'heads.npz'}")
     # The report and the model replace those of an older run together or not at all.
-    with _printed_if_lost(lines[0]), ExitStack() as stack:
-        new = stack.enter_context(replacing_together(out, error=FuseError, remove=RUN_FILES))
-        write_report(results, new, heads=save_heads)
-        if final is not None and model is not None:
-            folder = replacing_together(final.folder, error=FuseError)
-            lines += _write_model(model, final, features.parent, stack.enter_context(folder))
+    try:
+        with ExitStack() as stack:
+            new = stack.enter_context(replacing_together(out, error=FuseError, remove=RUN_FILES))
+            write_report(results, new, heads=save_heads)
+            if final is not None and model is not None:
+                folder = replacing_together(final.folder, error=FuseError)
+                lines += _write_model(model, final, features.parent, stack.enter_context(folder))
+    except FuseError:
+        # If the files cannot be written, the table of scores is not lost.
+        click.echo(lines[0])
+        raise
     write_paper(results_tables(results), *paper)
     tell_stale_model(out, None if final is None or model is None else final.folder)
     if why_none is not None:
@@ -138,16 +143,6 @@ def run_fuse(
         click.echo("\n".join(lines))
         raise why_none
     return "\n".join(lines)
-
-
-@contextmanager
-def _printed_if_lost(table: str) -> Iterator[None]:
-    """Print the table of scores if the files cannot be written."""
-    try:
-        yield
-    except FuseError:
-        click.echo(table)
-        raise
 
 
 def tell_stale_model(out: Path, written: Path | None = None) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mvemo.fuse.crossval.comparisons import Comparison
 from mvemo.fuse.crossval.saving import save_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.metrics.averages import mean_of_finite, spread
@@ -106,10 +107,11 @@ def metrics_dict(results: Results) -> dict[str, Any]:
     TypeError
         The provenance has a value that JSON cannot express.
     """
+    metric = results.task.primary_metric
     values: dict[str, Any] = {
         "name": results.name,
         "task": results.task.name,
-        "primary_metric": results.task.primary_metric,
+        "primary_metric": metric,
         "protocol": results.protocol,
         "synthetic": results.synthetic,
         "predicted_by": results.predicted_by or None,
@@ -127,12 +129,7 @@ def metrics_dict(results: Results) -> dict[str, Any]:
             {
                 "model": c.model,
                 "reference": c.reference,
-                "clips": c.n_clips,
-                "mean": c.mean,
-                "interval": c.interval,
-                "t": c.t,
-                "p": c.p,
-                "p_holm": c.p_holm,
+                **comparison_facts(c),
                 "differences": c.differences,
             }
             for c in results.comparisons
@@ -143,13 +140,8 @@ def metrics_dict(results: Results) -> dict[str, Any]:
         ],
         "learning_curve": {
             name: [
-                {
-                    "fraction": fraction,
-                    "clips": clips,
-                    results.task.primary_metric: score,
-                    "deviation": deviation,
-                }
-                for fraction, clips, score, deviation in points
+                dict(zip(("fraction", "clips", metric, "deviation"), point, strict=True))
+                for point in points
             ]
             for name, points in results.learning_curve.items()
         },
@@ -161,6 +153,12 @@ def metrics_dict(results: Results) -> dict[str, Any]:
     }
     result: dict[str, Any] = to_json_values(values, "metrics")
     return result
+
+
+def comparison_facts(c: Comparison) -> dict[str, Any]:
+    """Return the figures of a comparison, as they are written to files."""
+    names = ("mean", "interval", "t", "p", "p_holm")
+    return {"clips": c.n_clips, **{name: getattr(c, name) for name in names}}
 
 
 def _choice_dict(results: Results, choice: Choice) -> dict[str, Any]:

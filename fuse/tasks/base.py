@@ -41,18 +41,6 @@ class Column:
 LabelColumns = tuple[list[str], list[list[str]]]
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Result of `Task.score`; the fields are those of `mvemo.fuse.ModelResult`."""
-
-    y_pred: NDArray[Any]
-    scores: Mapping[str, float]
-    per_fold: Mapping[str, F64]
-    per_output: Mapping[str, F64]
-    per_output_fold: Mapping[str, F64]
-    confusion: Ints | None = None
-
-
 class Task(ABC):
     """Reading, fitting, prediction, scoring and presentation of labels.
 
@@ -178,43 +166,6 @@ class Task(ABC):
     @abstractmethod
     def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
         """Score clips that are all predicted; without clips all scores are NaN."""
-
-    def score(
-        self,
-        y_true: NDArray[Any],
-        outputs: F64,
-        folds: Ints,
-        k: int,
-        thresholds: F64 | None = None,
-    ) -> Scores:
-        """Return decisions and all scores of out-of-fold outputs, over all clips and by fold.
-
-        `thresholds` are those of each clip for `decide`, float64 (clips, tags).
-        """
-        y_pred = self.decide(outputs, thresholds)
-        valid = complete(outputs)
-        pooled = self.measure(y_true[valid], outputs[valid], y_pred[valid])
-        per_fold = {name: np.full(k, np.nan) for name in pooled.overall}
-        per_output_fold = {
-            name: np.full((k, len(values)), np.nan) for name, values in pooled.per_output.items()
-        }
-        for fold in range(k):
-            rows = valid & (folds == fold)
-            if not rows.any():
-                continue
-            of_fold = self.measure(y_true[rows], outputs[rows], y_pred[rows])
-            for name, value in of_fold.overall.items():
-                per_fold[name][fold] = value
-            for name, values in of_fold.per_output.items():
-                per_output_fold[name][fold] = values
-        return Scores(
-            y_pred=y_pred,
-            scores=self.summarise(pooled.overall, per_fold),
-            per_fold=per_fold,
-            per_output=pooled.per_output,
-            per_output_fold=per_output_fold,
-            confusion=self.confusion(y_true[valid], y_pred[valid], outputs.shape[1]),
-        )
 
     def summarise(
         self, pooled: Mapping[str, float], per_fold: Mapping[str, F64]
@@ -388,10 +339,17 @@ class ProbabilityTask(Task):
             "log_loss": log_loss(y_true, outputs),
         }
 
-    def resample_calibration(
-        self, y_true: Ints, outputs: F64, resamples: Resamples
+    def resample(
+        self,
+        y_true: NDArray[Any],
+        outputs: F64,
+        y_pred: NDArray[Any],
+        folds: Ints,
+        k: int,
+        resamples: Resamples,
     ) -> dict[str, F64]:
-        """Return `calibration` in each resample of groups; shapes are those of `resample`."""
+        # With one fold the mean over folds is the pooled score.
+        of_folds = folds if k > 1 else None
         drawn: dict[str, list[F64]] = {"ece": [], "brier": [], "log_loss": []}
         for proba in outputs:
             brier, loss, gaps, weight = calibration_terms(y_true, proba)
@@ -400,4 +358,19 @@ class ProbabilityTask(Task):
             drawn["brier"].append(sums[:, 0] / n)
             drawn["log_loss"].append(sums[:, 1] / n)
             drawn["ece"].append(np.abs(sums[:, 3:]).sum(axis=1) / n)
-        return {name: np.array(values) for name, values in drawn.items()}
+        return {
+            **self._resample_scores(y_true, outputs, y_pred, of_folds, resamples),
+            "primary": self.resample_primary(y_true, outputs, folds, k, resamples),
+            **{name: np.array(values) for name, values in drawn.items()},
+        }
+
+    @abstractmethod
+    def _resample_scores(
+        self,
+        y_true: NDArray[Any],
+        outputs: F64,
+        y_pred: NDArray[Any],
+        folds: Ints | None,
+        resamples: Resamples,
+    ) -> dict[str, F64]:
+        """Return every score but the primary metric and the calibration in each resample."""

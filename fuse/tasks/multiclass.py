@@ -132,23 +132,15 @@ class Multiclass(ProbabilityTask):
                 outputs[test] = np.eye(n_outputs)[np.bincount(train).argmax()]
         return outputs, None
 
-    def resample(
+    def _resample_scores(
         self,
         y_true: NDArray[Any],
         outputs: F64,
         y_pred: NDArray[Any],
-        folds: Ints,
-        k: int,
+        folds: Ints | None,
         resamples: Resamples,
     ) -> dict[str, F64]:
-        # With one fold the mean over folds is the pooled score.
-        of_folds = folds if k > 1 else None
-        drawn = bootstrap_multiclass(y_true, outputs, resamples, of_folds)
-        return {
-            **drawn,
-            "primary": self.resample_primary(y_true, outputs, folds, k, resamples),
-            **self.resample_calibration(y_true, outputs, resamples),
-        }
+        return bootstrap_multiclass(y_true, outputs, resamples, folds)
 
     def _resample_primary(
         self, y_true: NDArray[Any], outputs: F64, valid: Bools, resamples: Resamples

@@ -107,20 +107,15 @@ class Multilabel(ProbabilityTask):
                 thresholds[fold] = best_thresholds(constant, train)
         return outputs, thresholds
 
-    def resample(
+    def _resample_scores(
         self,
         y_true: NDArray[Any],
         outputs: F64,
         y_pred: NDArray[Any],
-        folds: Ints,
-        k: int,
+        folds: Ints | None,
         resamples: Resamples,
     ) -> dict[str, F64]:
-        return {
-            **bootstrap_multilabel(y_true, outputs, y_pred, resamples),
-            "primary": self.resample_primary(y_true, outputs, folds, k, resamples),
-            **self.resample_calibration(y_true, outputs, resamples),
-        }
+        return bootstrap_multilabel(y_true, outputs, y_pred, resamples)
 
     def _resample_primary(
         self, y_true: NDArray[Any], outputs: F64, valid: Bools, resamples: Resamples

@@ -76,8 +76,8 @@ def test_differences_by_hand(runs):
     weights = resamples.counts[:, resamples.codes]
     p_values = []
     for c, mine, theirs in zip(found.comparisons, b.models, a.models, strict=True):
-        assert found.scores["a", mine.name] == pytest.approx(theirs.per_fold["accuracy"].mean())
-        assert found.scores["b", mine.name] == pytest.approx(mine.per_fold["accuracy"].mean())
+        assert found.scores[f"a:{mine.name}"] == pytest.approx(theirs.per_fold["accuracy"].mean())
+        assert found.scores[f"b:{mine.name}"] == pytest.approx(mine.per_fold["accuracy"].mean())
         valid = mine.valid
         assert c.n_clips == valid.sum() == (120 if mine.name == "music1d" else 117)
         right = [(m.outputs.argmax(axis=1) == a.y_true) * 1.0 for m in (mine, theirs)]

@@ -6,6 +6,8 @@ from scipy.stats import pearsonr
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from mvemo.fuse.metrics.regression import QUADRANTS, quadrants, regression_scores
+from mvemo.fuse.models import Model
+from mvemo.fuse.results import score_model
 from mvemo.fuse.tasks import task_of
 
 
@@ -55,6 +57,7 @@ def test_the_share_in_the_right_quadrant_is_of_predicted_clips():
     y = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
     task = task_of("regression").for_labels(("valence", "arousal"), y, "-1..1")
     p = np.where(np.arange(4)[:, None] == 3, np.nan, y * [[1, 1], [1, -1], [1, 1], [1, 1]])
-    assert task.score(y, p, np.zeros(4, int), 1).scores["quadrant_accuracy"] == 2 / 3
+    net, folds = Model("net", (), ()), np.zeros(4, int)
+    assert score_model(task, net, p, y, folds, 1).scores["quadrant_accuracy"] == 2 / 3
     p[:] = np.nan
-    assert np.isnan(task.score(y, p, np.zeros(4, int), 1).scores["quadrant_accuracy"])
+    assert np.isnan(score_model(task, net, p, y, folds, 1).scores["quadrant_accuracy"])
