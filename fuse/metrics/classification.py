@@ -102,7 +102,8 @@ def multilabel_scores(y_true: Ints, proba: F64, y_pred: Bools) -> Measures:
     """
     true = y_true.astype(np.bool_)
     per_tag = _column_scores(true, proba, y_pred)
-    pairs = _column_scores(*(values.reshape(-1, 1) for values in (true, proba, y_pred)))
+    column = (-1, 1)
+    pairs = _column_scores(true.reshape(column), proba.reshape(column), y_pred.reshape(column))
     return Measures(
         {
             **{f"{name}_macro": mean_of_finite(values) for name, values in per_tag.items()},

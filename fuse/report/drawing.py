@@ -181,7 +181,7 @@ def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
             for i, j in np.ndindex(n, n):
                 # On paler cells the page's own ink is easier to read.
                 ink = "#ffffff" if share[i, j] > 0.75 else INK
-                place = {"ha": "center", "va": "center_baseline", "fontsize": size}
+                place: Any = {"ha": "center", "va": "center_baseline", "fontsize": size}
                 ax.text(j, i, str(int(confusion[i, j])), color=ink, **place)
         if n < 2 * _MANY_CLASSES:
             names = [short(c, 14) for c in classes]

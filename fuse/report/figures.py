@@ -87,7 +87,7 @@ def fold_figure(results: Results) -> list[Picture]:
         if len(finite):
             ax.axvspan(finite.min(), finite.max(), color="#80808a", alpha=0.18, linewidth=0)
             label = f"{results.baseline.name} (band: its range over folds)"
-            style = {"color": INK, "linestyle": _DASHED, "linewidth": 1.2, "label": label}
+            style: Any = {"color": INK, "linestyle": _DASHED, "linewidth": 1.2, "label": label}
             ax.axvline(finite.mean(), **style)
         for row, per_fold in enumerate(scores):
             values = per_fold[np.isfinite(per_fold)]

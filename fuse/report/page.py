@@ -16,14 +16,13 @@ from mvemo.fuse.report.figures import draw_figures, learning_curve_figure, loss_
 from mvemo.fuse.report.published import LABEL, SOURCES, sentence_beside
 from mvemo.fuse.report.summary import banners, describe, opening, scoring_note
 from mvemo.fuse.report.text import count
-from mvemo.fuse.results import OTHERS, Results, recommended_model, without_twin
+from mvemo.fuse.results import Results, recommended_model, without_twin
 from mvemo.manifests.files import to_json_values
 
 if TYPE_CHECKING:
     import jinja2
 
 TEMPLATES = Path(__file__).with_name("templates")
-_MANY_FAILURES = 500
 _REASONS = 5
 # Settings that the first table of the page already shows.
 _IN_FACTS = ("folds", "seed", "permute_labels")
@@ -49,17 +48,8 @@ def report_html(results: Results) -> str:
             figures=draw_figures(results, top),
             tables={
                 "scores": tables.scores_table(results, top),
-                "intervals": tables.intervals_table(results),
-                "published": tables.published_table(results),
-                "published_confusion": tables.published_confusion_table(results),
-                "comparisons": tables.comparisons_table(results),
-                "without_modality": tables.without_modality_table(results),
-                "calibration": tables.calibration_table(results),
-                "repeats": tables.repeats_table(results),
-                "folds": tables.folds_table(results),
                 "outputs": None if top is None else tables.outputs_table(results, top),
-                "missing": tables.missing_table(results),
-                "failures": tables.failures_table(results, _MANY_FAILURES),
+                **{name: build(results) for name, build in tables.OF_RESULTS.items()},
             },
             hard_clips=clips,
             hard_groups=groups,
@@ -72,34 +62,13 @@ def report_html(results: Results) -> str:
             learning_svg=learning_curve_figure(results) if results.learning_curve else None,
             losses=loss_figures(results.curves),
             n_failed=len({clip_id for clip_id, _, _ in results.failures}),
-            n_unlisted=max(0, len(results.failures) - _MANY_FAILURES),
+            n_unlisted=max(0, len(results.failures) - tables.MANY_FAILURES),
             reasons=[kind.text() for kind in failures_by_reason(results.failures)[:_REASONS]],
-            facts=_facts(results),
+            fold_sizes=np.bincount(results.folds[results.tested], minlength=results.k).tolist(),
+            label_facts=results.task.label_facts(results.classes, results.y_true),
             sections=provenance_sections(provenance),
         )
     )
-
-
-def _facts(results: Results) -> list[tuple[str, str]]:
-    """Return the rows of the table of settings."""
-    sizes = np.bincount(results.folds[results.tested], minlength=results.k)
-    seen = "not known" if results.protocol in (OTHERS, "imported") else "no"
-    if results.leaky and results.protocol != OTHERS:
-        seen = "yes"
-    return [
-        ("data set", results.name),
-        ("task", results.task.name),
-        ("protocol", results.protocol),
-        ("folds", str(results.k)),
-        ("clips in each fold", ", ".join(map(str, sizes))),
-        ("clips", str(len(results.clip_ids))),
-        ("groups", str(len(set(results.groups)))),
-        *results.task.label_facts(results.classes, results.y_true),
-        ("seed", str(results.seed)),
-        ("synthetic data", _text(results.synthetic)),
-        ("labels permuted", _text(results.permuted)),
-        ("clips scored by a net that saw them", seen),
-    ]
 
 
 def _told_once(provenance: Mapping[str, Any]) -> dict[str, Any]:

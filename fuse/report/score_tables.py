@@ -45,6 +45,8 @@ from mvemo.fuse.tasks.base import Column
 # With more folds than this, folds become rows instead of columns.
 _MANY_FOLDS = 12
 CALIBRATION = (("ece", "ECE"), ("brier", "Brier"), ("log_loss", "log loss"))
+# Maximum number of listed failures.
+MANY_FAILURES = 500
 # Numbers of clips and groups that are listed as the hardest.
 N_CLIPS, N_GROUPS = 20, 15
 
@@ -173,9 +175,9 @@ def folds_table(results: Results) -> Table:
     task, models = results.task, (*results.models, results.baseline)
     title = f"{task.primary_title}{', %' if task.in_percent else ''} in fold"
     if results.k > _MANY_FOLDS and not results.repeats:
-        values = [results.primary_per_fold(m) for m in models]
+        columns = [results.primary_per_fold(m) for m in models]
         by_fold = [
-            [str(fold), *(score_text(task, of_model[fold]) for of_model in values)]
+            [str(fold), *(score_text(task, column[fold]) for column in columns)]
             for fold in range(results.k)
         ]
         return table([Head(title, TEXT), *(m.name for m in models)], by_fold)
@@ -308,10 +310,25 @@ def missing_table(results: Results) -> Table | None:
     return _listing([Head("feature", TEXT), "clips without it", "of"], rows)
 
 
-def failures_table(results: Results, limit: int) -> Table | None:
-    """Return the first `limit` failures of stage one; None if there are none."""
+def failures_table(results: Results) -> Table | None:
+    """Return the first `MANY_FAILURES` failures of stage one; None if there are none."""
     head: Heads = [Head("clip", ID), Head("stage", TEXT), Head("reason", ID)]
-    return _listing(head, results.failures[:limit])
+    return _listing(head, results.failures[:MANY_FAILURES])
+
+
+# Tables of the page that need only the results, by name; None for a table without rows.
+OF_RESULTS: Mapping[str, Callable[[Results], Table | None]] = {
+    "intervals": intervals_table,
+    "published": published_table,
+    "published_confusion": published_confusion_table,
+    "comparisons": comparisons_table,
+    "without_modality": without_modality_table,
+    "calibration": calibration_table,
+    "repeats": repeats_table,
+    "folds": folds_table,
+    "missing": missing_table,
+    "failures": failures_table,
+}
 
 
 # --- hard clips

@@ -45,7 +45,7 @@ class Multiclass(ProbabilityTask):
     fits_temperature = True
     decides_songs = True
     too_few = "of two classes"
-    findings = ("weakest_class", "confusion", "class_confidence")
+    findings = ("weakest_class", "confusion", "confidence")
     figures = ("folds", "roc", "class_roc", "confusion", "reliability")
     primary_interval = ("accuracy", "the pooled accuracy")
     baseline_words = "always predicting the commonest class of the training clips"

@@ -44,7 +44,7 @@ class Multilabel(ProbabilityTask):
     primary_title = "macro ROC-AUC"
     baseline_name = "training frequency"
     needs_inner = True
-    findings = ("weakest_tag", "tag_confidence")
+    findings = ("weakest_tag", "confidence")
     figures = ("folds", "per_output", "class_roc", "reliability")
     averaged_over = ", mean over tags"
     primary_interval = ("primary", "the mean over folds")
