@@ -22,7 +22,7 @@ from scipy.sparse import csr_matrix
 
 from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.metrics.averages import complete, mean_finite, ratio
-from mvemo.fuse.metrics.classification import decision_scores, kappa_of_counts
+from mvemo.fuse.metrics.scores import decision_scores, kappa_of_counts
 
 N_RESAMPLES = 2000
 LEVEL = 0.95
@@ -118,7 +118,7 @@ def bootstrap_multiclass(
     """Bootstrap the multiclass scores of all models at once.
 
     `proba` is (models, clips, classes); NaN rows are left out. Return each score, as
-    `mvemo.fuse.metrics.classification` defines it but with 0 for precision and recall of 0 / 0,
+    `mvemo.fuse.metrics.scores` defines it but with 0 for precision and recall of 0 / 0,
     float64 (models, resamples); the entry ``f1:c`` is that of class c. With `folds` the AUC is
     also averaged over folds.
     """
@@ -148,7 +148,7 @@ def bootstrap_multilabel(
     """Bootstrap the multi-label scores of all models at once.
 
     `proba` and `decisions` are (models, clips, tags). Return each score, as
-    `mvemo.fuse.metrics.classification` defines it, float64 (models, resamples); the entry
+    `mvemo.fuse.metrics.scores` defines it, float64 (models, resamples); the entry
     ``f1:t`` is that of tag t.
     """
     mask = complete(proba)

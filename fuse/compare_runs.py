@@ -16,15 +16,20 @@ from mvemo.fuse.crossval.comparisons import Comparison, FoldedOutputs, compare_m
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.prediction_files import read_predictions
-from mvemo.fuse.report.paper import TEXT, Cell, Head, Heads, PaperTable, table
 from mvemo.fuse.report.report_files import comparison_facts
 from mvemo.fuse.report.text import (
+    TEXT,
+    Cell,
+    Head,
+    Heads,
+    PaperTable,
     clean,
     columns,
     count,
     difference_text,
     p_text,
     score_text,
+    table,
     wrap,
 )
 from mvemo.fuse.tasks import task_of

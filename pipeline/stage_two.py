@@ -21,9 +21,9 @@ from mvemo.fuse.errors import FuseError
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.files import save_model
 from mvemo.fuse.final.model import FinalModel
-from mvemo.fuse.report.paper import write_paper
 from mvemo.fuse.report.report_files import RUN_FILES
 from mvemo.fuse.report.score_tables import results_tables
+from mvemo.fuse.report.text import write_paper
 from mvemo.manifests import read_folds
 from mvemo.manifests.files import replacing_together
 from mvemo.pipeline.clips.clip_tables import prescribed_by

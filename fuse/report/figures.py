@@ -15,7 +15,7 @@ import numpy as np
 from mvemo.fuse.arrays import F64, Bools
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.metrics.calibration import reliability
-from mvemo.fuse.metrics.classification import rank_columns, roc_auc
+from mvemo.fuse.metrics.scores import rank_columns, roc_auc
 from mvemo.fuse.report.drawing import (
     COLOURS,
     DASHES,

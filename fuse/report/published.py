@@ -100,18 +100,6 @@ def comparable(classes: Sequence[str]) -> bool:
     return sorted(c.casefold() for c in classes) == sorted(c.casefold() for c in CLASSES)
 
 
-def published_for(model: str) -> Published | None:
-    """Return PL20's figure for a model: Table 3, or Table 2 with the chosen optimizer."""
-    if model in CHOSEN_OPTIMIZER:
-        return PL20_TABLE_2[CHOSEN_OPTIMIZER[model]][model]
-    return PL20_TABLE_3.get(model)
-
-
-def all_published_for(model: str) -> tuple[Published, ...]:
-    """Return every published figure of a model, PL20's first."""
-    return tuple(table[model] for table in SCORES.values() if model in table)
-
-
 def published_name(results: Results, model: ModelResult) -> str:
     """Return the name of the published model that has the same parts as a model, or ''.
 
@@ -145,15 +133,21 @@ def _is_of_paper(variants: Sequence[Mapping[str, Any]], net: str) -> bool:
 
 
 def published_beside(results: Results) -> dict[str, Published]:
-    """Return PL20's figure for each model that has one."""
-    listed = {m.name: published_for(published_name(results, m)) for m in results.models}
-    return {name: published for name, published in listed.items() if published is not None}
+    """Return PL20's figure for each model that has one.
+
+    It is that of Table 3, or for a net that of Table 2 with the chosen optimizer.
+    """
+    figures = dict(PL20_TABLE_3)
+    figures |= {net: PL20_TABLE_2[name][net] for net, name in CHOSEN_OPTIMIZER.items()}
+    names = {model.name: published_name(results, model) for model in results.models}
+    return {model: figures[name] for model, name in names.items() if name in figures}
 
 
 def all_published_beside(results: Results) -> list[tuple[str, Published]]:
-    """Return every published figure of the models, with the model's name."""
+    """Return every published figure of the models, with the model's name, PL20's first."""
+    names = [(model.name, published_name(results, model)) for model in results.models]
     return [
-        (m.name, p) for m in results.models for p in all_published_for(published_name(results, m))
+        (model, table[name]) for model, name in names for table in SCORES.values() if name in table
     ]
 
 

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.metrics.averages import mean_of_finite, spread
 from mvemo.fuse.models import modality_order
-from mvemo.fuse.report.paper import (
+from mvemo.fuse.report.published import (
+    LABEL,
+    all_published_beside,
+    published_beside,
+    published_confusion,
+)
+from mvemo.fuse.report.summary import banners, describe, verdict
+from mvemo.fuse.report.text import (
     ID,
     LINE,
     OTHER,
@@ -22,22 +29,13 @@ from mvemo.fuse.report.paper import (
     Heads,
     PaperTable,
     Table,
-    table,
-)
-from mvemo.fuse.report.published import (
-    LABEL,
-    all_published_beside,
-    published_beside,
-    published_confusion,
-)
-from mvemo.fuse.report.summary import banners, describe, verdict
-from mvemo.fuse.report.text import (
     difference_text,
     fraction,
     interval_text,
     p_text,
     percent,
     score_text,
+    table,
 )
 from mvemo.fuse.results import ModelResult, Results, best_model, without_twin
 from mvemo.fuse.tasks.base import Column

@@ -18,7 +18,7 @@ from mvemo.fuse.metrics.calibration import (
     log_losses,
     log_probabilities,
 )
-from mvemo.fuse.metrics.classification import confusion_matrix, multiclass_scores
+from mvemo.fuse.metrics.scores import confusion_matrix, multiclass_scores
 from mvemo.fuse.tasks.base import Column, LabelColumns, ProbabilityTask
 
 

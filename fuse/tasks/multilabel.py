@@ -13,7 +13,7 @@ from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.bootstrap import Resamples, areas, bootstrap_multilabel
 from mvemo.fuse.metrics.averages import Measures, complete, mean_finite, mean_of_finite
 from mvemo.fuse.metrics.calibration import log_losses
-from mvemo.fuse.metrics.classification import (
+from mvemo.fuse.metrics.scores import (
     DEFAULT_THRESHOLD,
     best_thresholds,
     multilabel_scores,

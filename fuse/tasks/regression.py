@@ -19,8 +19,7 @@ from mvemo.fuse.metrics.averages import (
     mean_of_finite,
     ratio,
 )
-from mvemo.fuse.metrics.classification import confusion_matrix
-from mvemo.fuse.metrics.regression import QUADRANTS, quadrants, regression_scores
+from mvemo.fuse.metrics.scores import QUADRANTS, confusion_matrix, quadrants, regression_scores
 from mvemo.fuse.tasks.base import Column, LabelColumns, Task
 from mvemo.manifests.labels import PLANE, parse_scale
 

@@ -80,9 +80,9 @@ def report(
     """
     from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
     from mvemo.fuse.crossval.uncertainty import with_uncertainty
-    from mvemo.fuse.report.paper import write_paper
     from mvemo.fuse.report.report_files import require_other_folder
     from mvemo.fuse.report.score_tables import results_tables
+    from mvemo.fuse.report.text import write_paper
     from mvemo.pipeline.clips.media_links import links_of_manifest
     from mvemo.pipeline.stage_two import tell_stale_model
 

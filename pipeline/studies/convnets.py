@@ -9,7 +9,7 @@ import numpy as np
 
 from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import F64, Ints
-from mvemo.fuse.metrics.classification import confusion_matrix
+from mvemo.fuse.metrics.scores import confusion_matrix
 from mvemo.fuse.report.published import J22 as j22
 from mvemo.pipeline.studies.comparison import (
     OTHERS,

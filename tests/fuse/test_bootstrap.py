@@ -25,7 +25,7 @@ from mvemo.fuse.bootstrap import (
     percentile_interval,
     resample_groups,
 )
-from mvemo.fuse.metrics.classification import multiclass_scores
+from mvemo.fuse.metrics.scores import multiclass_scores
 
 TOLERANCE = 1e-10
 

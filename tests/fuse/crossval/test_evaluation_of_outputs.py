@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, LeakError, evaluate, load_heads, save_heads
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
-from mvemo.fuse.metrics.classification import best_thresholds
+from mvemo.fuse.metrics.scores import best_thresholds
 from mvemo.manifests import make_folds
 
 

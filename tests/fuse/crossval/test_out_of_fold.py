@@ -21,7 +21,7 @@ from mvemo.fuse.crossval.learning_curves import with_learning_curve
 from mvemo.fuse.crossval.repeats import with_repeats
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.heads.head import HeadSettings
-from mvemo.fuse.metrics.classification import best_thresholds
+from mvemo.fuse.metrics.scores import best_thresholds
 from mvemo.fuse.models import STACKED
 from mvemo.fuse.report.page import report_html
 

@@ -2,8 +2,8 @@
 
 from fuse_samples import nasty_results
 
-from mvemo.fuse.report.paper import Cell, Head, table, write_paper
 from mvemo.fuse.report.score_tables import results_tables
+from mvemo.fuse.report.text import Cell, Head, table, write_paper
 
 
 def written(tables, folder):
