@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from mvemo.fuse.prediction_files import read_predictions
     from mvemo.fuse.report.drawing import Picture
     from mvemo.fuse.report.figures import draw_figures
-    from mvemo.fuse.report.files import metrics_dict, write_report
+    from mvemo.fuse.report.report_files import metrics_dict, write_report
     from mvemo.fuse.report.terminal import format_table
     from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
     from mvemo.fuse.songs import song_level
+    from mvemo.fuse.tasks import task_of
     from mvemo.fuse.tasks.base import Task
-    from mvemo.fuse.tasks.registry import task_of
 
 _NAMES = {
     "clips": ("Clips",),
@@ -37,12 +37,12 @@ _NAMES = {
     "prediction_files": ("read_predictions",),
     "report.drawing": ("Picture",),
     "report.figures": ("draw_figures",),
-    "report.files": ("metrics_dict", "write_report"),
+    "report.report_files": ("metrics_dict", "write_report"),
     "report.terminal": ("format_table",),
     "results": ("ModelResult", "Results", "score_baseline", "score_model"),
     "songs": ("song_level",),
     "tasks.base": ("Task",),
-    "tasks.registry": ("task_of",),
+    "tasks": ("task_of",),
 }
 
 __all__ = [

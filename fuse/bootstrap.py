@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from mvemo.fuse.metrics.averages import complete, mean_finite, ratio
-from mvemo.fuse.metrics.multiclass import kappa_of_counts
+from mvemo.fuse.metrics.scores import decision_scores, kappa_of_counts
 from mvemo.fuse.numeric import F32, F64, Bools, Ints
 
 N_RESAMPLES = 2000
@@ -118,12 +118,21 @@ def bootstrap_multiclass(
     """Bootstrap the multiclass scores of all models at once.
 
     `proba` is (models, clips, classes); NaN rows are left out. Return each score, as
-    `mvemo.fuse.metrics.multiclass` defines it, float64 (models, resamples); the entry ``f1:c`` is
-    that of class c. With `folds` the AUC is also averaged over folds.
+    `mvemo.fuse.metrics.scores` defines it but with 0 for precision and recall of 0 / 0,
+    float64 (models, resamples); the entry ``f1:c`` is that of class c. With `folds` the AUC is
+    also averaged over folds.
     """
     mask = complete(proba)
-    result = _confusion_scores(y_true, proba, mask, resamples)
-    positive = y_true[:, None] == np.arange(proba.shape[2])
+    classes = np.arange(proba.shape[2])
+    positive = y_true[:, None] == classes
+    y_pred = np.nan_to_num(proba).argmax(axis=2)[:, :, None] == classes
+    true, chosen, correct = _counts(positive, y_pred, mask, resamples)
+    scores = decision_scores(true, chosen, correct)
+    result = {f"{name}:{c}": values[:, :, c] for name, values in scores.items() for c in classes}
+    result["accuracy"] = ratio(correct.sum(axis=2), true.sum(axis=2))
+    result["f1_macro"] = mean_finite(scores["f1"], axis=2)
+    result["balanced_accuracy"] = mean_finite(ratio(correct, true), axis=2)
+    result["cohen_kappa"] = kappa_of_counts(true, chosen, correct)
     pooled = areas(positive, proba, mask, resamples)
     result["roc_auc_macro_ovr_pooled"] = mean_finite(pooled, axis=1)
     if folds is not None:
@@ -139,26 +148,21 @@ def bootstrap_multilabel(
     """Bootstrap the multi-label scores of all models at once.
 
     `proba` and `decisions` are (models, clips, tags). Return each score, as
-    `mvemo.fuse.metrics.multilabel` defines it, float64 (models, resamples); the entry ``f1:t`` is
-    that of tag t.
+    `mvemo.fuse.metrics.scores` defines it, float64 (models, resamples); the entry
+    ``f1:t`` is that of tag t.
     """
     mask = complete(proba)
     positive = y_true.astype(np.bool_)
     n_tags = positive.shape[1]
-    by_model: dict[str, list[F64]] = {}
-    for model, rows in enumerate(mask):
-        scores, correct, chosen, true = _decision_scores(
-            positive & rows[:, None], decisions[model] & rows[:, None], resamples
-        )
-        for name, values in scores.items():
-            for t in range(n_tags):
-                by_model.setdefault(f"{name}:{t}", []).append(values[:, t])
-            by_model.setdefault(f"{name}_macro", []).append(mean_finite(values, axis=1))
-        correct, chosen, true = correct.sum(axis=1), chosen.sum(axis=1), true.sum(axis=1)
-        by_model.setdefault("precision_micro", []).append(ratio(correct, chosen))
-        by_model.setdefault("recall_micro", []).append(ratio(correct, true))
-        by_model.setdefault("f1_micro", []).append(ratio(2 * correct, chosen + true))
-    result = {name: np.array(values) for name, values in by_model.items()}
+    result: dict[str, F64] = {}
+    counts = _counts(positive, decisions, mask, resamples)
+    for name, values in decision_scores(*counts).items():
+        result |= {f"{name}:{t}": values[:, :, t] for t in range(n_tags)}
+        result[f"{name}_macro"] = mean_finite(values, axis=2)
+    true, chosen, correct = (count.sum(axis=2) for count in counts)
+    result["precision_micro"] = ratio(correct, chosen)
+    result["recall_micro"] = ratio(correct, true)
+    result["f1_micro"] = ratio(2 * correct, chosen + true)
     # Treat all pairs of clip and tag as one column.
     pairs = resamples.select(np.repeat(np.arange(len(positive)), n_tags))
     flat = proba.reshape(len(proba), -1, 1)
@@ -169,6 +173,15 @@ def bootstrap_multilabel(
         result |= {f"{name}:{t}": by_tag[:, t] for t in range(n_tags)}
         result[f"{name}_micro"] = score(positive.reshape(-1, 1), flat, flat_mask, pairs)[:, 0]
     return result
+
+
+def _counts(y_true: Bools, y_pred: Bools, mask: Bools, resamples: Resamples) -> tuple[F64, ...]:
+    """Return the sums of true, predicted and right clips, (models, resamples, columns) each."""
+    sums = []
+    for decided, rows in zip(y_pred, mask[:, :, None], strict=True):
+        columns = [y_true & rows, decided & rows, y_true & decided & rows]
+        sums.append(resamples.sums(np.concatenate(columns, axis=1).astype(np.float64)))
+    return tuple(np.split(np.stack(sums), 3, axis=2))
 
 
 def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict[str, F64]:
@@ -199,52 +212,6 @@ def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict
         )
         result["mae"].append(absolute.T)
     return {name: np.stack(values) for name, values in result.items()}
-
-
-def _confusion_scores(
-    y_true: Ints, proba: F64, mask: Bools, resamples: Resamples
-) -> dict[str, F64]:
-    """Return accuracy, macro F1 and the classes' scores, float64 (models, resamples) each."""
-    classes = np.arange(proba.shape[2])
-    by_model: dict[str, list[F64]] = {}
-    positive = y_true[:, None] == classes
-    for model, row in enumerate(mask):
-        rows = row[:, None]
-        y_pred = (np.nan_to_num(proba[model]).argmax(axis=1)[:, None] == classes) & rows
-        scores, correct, chosen, true = _decision_scores(positive & rows, y_pred, resamples)
-        for name, values in scores.items():
-            for c in classes:
-                by_model.setdefault(f"{name}:{c}", []).append(values[:, c])
-        by_model.setdefault("accuracy", []).append(ratio(correct.sum(axis=1), true.sum(axis=1)))
-        by_model.setdefault("f1_macro", []).append(mean_finite(scores["f1"], axis=1))
-        recalls = mean_finite(ratio(correct, true), axis=1)
-        by_model.setdefault("balanced_accuracy", []).append(recalls)
-        kappas = kappa_of_counts(true, chosen, correct)
-        by_model.setdefault("cohen_kappa", []).append(kappas)
-    return {name: np.array(values) for name, values in by_model.items()}
-
-
-def _decision_scores(
-    y_true: Bools, y_pred: Bools, resamples: Resamples
-) -> tuple[dict[str, F64], F64, F64, F64]:
-    """Return precision, recall and F1 of decisions (clips, columns), (resamples, columns) each.
-
-    0 / 0 counts as 0, but a column that is neither true nor predicted in a resample is NaN. Also
-    return the sums behind them: correct, predicted, true.
-    """
-    columns = np.concatenate([y_pred & y_true, y_pred, y_true], axis=1)
-    correct, predicted, true = np.split(resamples.sums(columns.astype(np.float64)), 3, axis=1)
-    neither = predicted + true == 0
-    scores = {}
-    for name, numerator, denominator in (
-        ("precision", correct, predicted),
-        ("recall", correct, true),
-        ("f1", 2 * correct, predicted + true),
-    ):
-        score = np.nan_to_num(ratio(numerator, denominator))
-        score[neither] = np.nan
-        scores[name] = score
-    return scores, correct, predicted, true
 
 
 def areas(positive: Bools, scores: F64, mask: Bools, resamples: Resamples) -> F64:

@@ -15,15 +15,26 @@ from mvemo.fuse.crossval.comparisons import Comparison, FoldedOutputs, compare_m
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.numeric import Ints
-from mvemo.fuse.report.paper import PaperTable
-from mvemo.fuse.report.tables import TEXT, Cell, Head, table
-from mvemo.fuse.report.text import clean, columns, difference_text, p_text, score_text, wrap
+from mvemo.fuse.prediction_files import read_predictions
+from mvemo.fuse.report.report_files import comparison_facts
+from mvemo.fuse.report.text import (
+    TEXT,
+    Cell,
+    Head,
+    Heads,
+    PaperTable,
+    clean,
+    columns,
+    count,
+    difference_text,
+    p_text,
+    score_text,
+    table,
+    wrap,
+)
+from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Task
-from mvemo.fuse.tasks.registry import task_of
 from mvemo.manifests.files import parse_json, to_json_values
-from mvemo.manifests.tables import read_table
-
-CsvCells = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -31,8 +42,8 @@ class RunComparison:
     """Scores of the models of all runs, and the differences between pairs of them."""
 
     runs: tuple[Run, ...]
-    # (run, model) to the primary metric on all clips that the model predicted, mean over folds.
-    scores: dict[tuple[str, str], float]
+    # ``RUN:MODEL`` to the primary metric on all clips that the model predicted, mean over folds.
+    scores: dict[str, float]
     # One per pair; `model` and `reference` of each are ``RUN:MODEL``.
     comparisons: tuple[Comparison, ...]
     members: dict[str, tuple[str, str]]  # ``RUN:MODEL`` to the two names
@@ -67,32 +78,24 @@ def compare_runs(
     runs = tuple({choice.run.name: choice.run for choice in choices}.values())
     first = runs[0]
     members = {
-        _label(choice.run.name, model): (choice.run.name, model)
+        f"{choice.run.name}:{model}": (choice.run.name, model)
         for choice in choices
         for model in choice.models
     }
     by_name = {run.name: run for run in runs}
-    repeats = [
-        replace(
-            first.repeats[r],
-            outputs={
-                label: by_name[run].repeats[r].outputs[model]
-                for label, (run, model) in members.items()
-            },
-        )
-        for r in range(len(first.repeats))
-    ]
-    scores = {
-        members[label]: mean_of_finite(
-            np.concatenate(
-                [
-                    first.task.primary_per_fold(one.y_true, one.outputs[label], one.folds, one.k)
-                    for one in repeats
-                ]
-            )
-        )
-        for label in members
-    }
+    repeats = []
+    for r, one in enumerate(first.repeats):
+        outputs = {
+            label: by_name[run].repeats[r].outputs[model] for label, (run, model) in members.items()
+        }
+        repeats.append(replace(one, outputs=outputs))
+    scores = {}
+    for label in members:
+        per_fold = [
+            first.task.primary_per_fold(one.y_true, one.outputs[label], one.folds, one.k)
+            for one in repeats
+        ]
+        scores[label] = mean_of_finite(np.concatenate(per_fold))
     resamples = resample_groups(first.groups, n_resamples, seed)
     comparisons = compare_models(repeats, _pairs(choices), resamples)
     return RunComparison(runs, scores, tuple(comparisons), members, n_resamples)
@@ -110,19 +113,20 @@ def format_run_comparison(comparison: RunComparison) -> str:
     times = f", {len(first.repeats)} times" if len(first.repeats) > 1 else ""
     lines.append(
         wrap(
-            f"{len(comparison.runs)} run{'s' if len(comparison.runs) > 1 else ''} on the same "
-            f"{len(first.clip_ids)} clips in {len(set(first.groups))} groups and {one.k} "
-            f"fold{'s' if one.k > 1 else ''}{times}"
+            f"{count(len(comparison.runs), 'run')} on the same {len(first.clip_ids)} clips in "
+            f"{len(set(first.groups))} groups and {count(one.k, 'fold')}{times}"
         )
     )
-    title = task.primary_title + (" %" if task.in_percent else "")
-    rows = [
-        [clean(f"{run}:{model}"), score_text(task, score)]
-        for (run, model), score in comparison.scores.items()
-    ]
+    title = task.primary_title + " %" * task.in_percent
+    rows = [[clean(label), score_text(task, score)] for label, score in comparison.scores.items()]
     lines += ["", *columns([["model", title], *rows]), ""]
     header = ["model", "against", "difference", "95 % interval", "p", "p (Holm)"]
-    rows = [[clean(c.model), clean(c.reference), *_cells(task, c)] for c in comparison.comparisons]
+    rows = []
+    for c in comparison.comparisons:
+        low, high = (score_text(task, end, "+") for end in c.interval)
+        facts = [f"{low} to {high}", p_text(c.p), p_text(c.p_holm)]
+        facts = ["same", "", ""] if c.same else facts
+        rows.append([clean(c.model), clean(c.reference), score_text(task, c.mean, "+"), *facts])
     lines += [*columns([header, *rows], left=2), ""]
     lines.append(
         wrap(
@@ -142,14 +146,13 @@ def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
     """Return the table of differences between models of several runs."""
     first = comparison.runs[0]
     task = first.task
-    labels = [label for c in comparison.comparisons for label in (c.model, c.reference)]
-    top = max(comparison.scores[comparison.members[label]] for label in labels)
+    scores = comparison.scores
+    top = max(scores[name] for c in comparison.comparisons for name in (c.model, c.reference))
 
     def score(label: str) -> Cell:
-        value = comparison.scores[comparison.members[label]]
-        return Cell(score_text(task, value), strong=value == top)
+        return Cell(score_text(task, scores[label]), strong=scores[label] == top)
 
-    head = [Head("model", TEXT), Head("score"), Head("against", TEXT), Head("score")]
+    head: Heads = [Head("model", TEXT), "score", Head("against", TEXT), "score"]
     rows: list[list[str | Cell]] = []
     for c in comparison.comparisons:
         interval = "same" if c.same else difference_text(task, c.interval)
@@ -162,45 +165,22 @@ def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
         f"{len(first.clip_ids)} clips in {len(set(first.groups))} groups. Difference: with its "
         "95 % interval over groups. p: corrected test over folds, with Holm's correction."
     )
-    return [(caption, table([*head, Head("difference"), Head("p")], rows))]
-
-
-def _cells(task: Task, c: Comparison) -> list[str]:
-    """Return a difference, its interval and its p-values as text."""
-    difference = score_text(task, c.mean, "+")
-    if c.same:
-        return [difference, "same", "", ""]
-    low, high = (score_text(task, end, "+") for end in c.interval)
-    return [difference, f"{low} to {high}", p_text(c.p), p_text(c.p_holm)]
+    return [(caption, table([*head, "difference", "p"], rows))]
 
 
 def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
     """Return the comparison as strict JSON values; scores are fractions."""
     first = comparison.runs[0]
     models: dict[str, dict[str, float]] = {}
-    for (run, model), score in comparison.scores.items():
+    for label, score in comparison.scores.items():
+        run, model = comparison.members[label]
         models.setdefault(model, {})[run] = score
     differences = []
     for c in comparison.comparisons:
-        (run, model), (other, reference) = (
-            comparison.members[c.model],
-            comparison.members[c.reference],
-        )
-        differences.append(
-            {
-                "run": run,
-                "model": model,
-                "reference_run": other,
-                "reference_model": reference,
-                "clips": c.n_clips,
-                "mean": c.mean,
-                "interval": c.interval,
-                "t": c.t,
-                "p": c.p,
-                "p_holm": c.p_holm,
-                "same": c.same,
-            }
-        )
+        run, model = comparison.members[c.model]
+        other, reference = comparison.members[c.reference]
+        names = {"run": run, "model": model, "reference_run": other, "reference_model": reference}
+        differences.append({**names, **comparison_facts(c), "same": c.same})
     result: dict[str, Any] = to_json_values(
         {
             "score": first.task.primary_metric,
@@ -222,8 +202,8 @@ def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
 
 def _read_choices(chosen: Sequence[str | Path]) -> list[_Choice]:
     """Read each run once, and align its clips with those of the first run."""
-    split = [_split(str(text)) for text in chosen]
     texts = [str(text) for text in chosen]
+    split = [_split(text) for text in texts]
     for text in texts:
         if texts.count(text) > 1:
             raise BadFeatures(f"{text}: given twice: a comparison needs different runs or models")
@@ -259,14 +239,10 @@ def _pairs(choices: Sequence[_Choice]) -> list[tuple[str, str]]:
         by_name = a.whole and b.whole and shared
         for model in shared if by_name else b.models:
             for reference in (model,) if by_name else a.models:
-                label = _label(b.run.name, model), _label(a.run.name, reference)
-                if label[0] != label[1]:
-                    pairs.setdefault(label)
+                pair = f"{b.run.name}:{model}", f"{a.run.name}:{reference}"
+                if pair[0] != pair[1]:
+                    pairs.setdefault(pair)
     return list(pairs)
-
-
-def _label(run: str, model: str) -> str:
-    return f"{run}:{model}"
 
 
 def _named(runs: Sequence[Run]) -> list[Run]:
@@ -311,64 +287,33 @@ def read_run(folder: str | Path) -> Run:
     try:
         facts = parse_json(metrics.read_text(encoding="utf-8"))
         task, classes = task_of(str(facts["task"])), tuple(map(str, facts["classes"]))
-        models, k = [str(name) for name in facts["models"]], int(facts["folds"])
+        models = [str(name) for name in facts["models"]]
         flags = tuple(f for f in ("permuted", "leaky", "synthetic", "predicted_by") if facts.get(f))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FuseError(f"{metrics}: not the metrics of an evaluation: {_cause(error)}") from error
+        cause = f"{error} is missing or not known" if isinstance(error, KeyError) else error
+        raise FuseError(f"{metrics}: not the metrics of an evaluation: {cause}") from error
     try:
-        (_, head), *lines = read_table(path, error=ValueError).rows
-        by_repeat: dict[str, list[CsvCells]] = {}
-        for _, cells in lines:
-            row = dict(zip(head, cells, strict=True))
-            by_repeat.setdefault(row.get("repeat", "0"), []).append(row)
-        clips = _clips(next(iter(by_repeat.values())))
-        repeats = tuple(
-            _read_repeat(rows, list(clips), task, classes, models, k) for rows in by_repeat.values()
-        )
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-        raise FuseError(f"{path}: not the predictions of {metrics}: {_cause(error)}") from error
+        first = read_predictions(path, task=facts["task"])
+        if (set(first.outputs), first.classes) != (set(models), classes):
+            raise BadFeatures("its models or classes are others")
+    except BadFeatures as error:
+        raise FuseError(f"{path}: not the predictions of {metrics}: {error}") from error
+    repeats = []
+    for one in first.repeats or (first,):
+        if set(one.clip_ids) != set(first.clip_ids):
+            raise FuseError(f"{path}: its repeats have different clips")
+        outputs = {name: one.outputs[name] for name in models}
+        folded = FoldedOutputs(task, one.y_true, one.folds, one.k, outputs)
+        repeats.append(_reordered(folded, _order(one.clip_ids, first.clip_ids)))
     return Run(
         name=folder.name,
         folder=folder,
         task=task,
         classes=classes,
-        clip_ids=tuple(clips),
-        groups=tuple(row["group"] for row in clips.values()),
+        clip_ids=first.clip_ids,
+        groups=first.groups,
         flags=flags,
-        repeats=repeats,
-    )
-
-
-def _clips(rows: Sequence[CsvCells]) -> dict[str, CsvCells]:
-    """Return the first row of each clip, in their order."""
-    clips: dict[str, CsvCells] = {}
-    for row in rows:
-        clips.setdefault(row["clip_id"], row)
-    return clips
-
-
-def _read_repeat(
-    rows: Sequence[CsvCells],
-    clip_ids: Sequence[str],
-    task: Task,
-    classes: Sequence[str],
-    models: Sequence[str],
-    k: int,
-) -> FoldedOutputs:
-    index = {clip_id: i for i, clip_id in enumerate(clip_ids)}
-    outputs = {name: np.full((len(clip_ids), len(classes)), np.nan) for name in models}
-    for row in rows:
-        cells = [row[f"{task.csv_prefix}{name}"] for name in classes]
-        if all(cells):
-            outputs[row["model"]][index[row["clip_id"]]] = [float(cell) for cell in cells]
-    clips = _clips(rows)
-    about = [clips[clip_id] for clip_id in clip_ids]
-    return FoldedOutputs(
-        task=task,
-        y_true=task.parse_labels(about, classes),
-        folds=np.array([int(row["fold"]) for row in about], np.int64),
-        k=k,
-        outputs=outputs,
+        repeats=tuple(repeats),
     )
 
 
@@ -383,16 +328,16 @@ def align_run(first: Run, run: Run) -> Run:
     ):
         if a != b:
             raise BadFeatures(f"{where}: its {name} is {b}, not {a}")
-    row = {clip: i for i, clip in enumerate(run.clip_ids)}
-    missing = [clip for clip in first.clip_ids if clip not in row]
-    n_new = len(run.clip_ids) - (len(first.clip_ids) - len(missing))
-    if missing or n_new:
-        example = missing[0] if missing else next(c for c in row if c not in set(first.clip_ids))
+    missing, new = (
+        [clip for clip in ids if clip not in others]
+        for ids, others in ((first.clip_ids, {*run.clip_ids}), (run.clip_ids, {*first.clip_ids}))
+    )
+    if missing or new:
         raise BadFeatures(
-            f"{where}: its clips differ: {len(missing)} are missing and {n_new} are new, such as "
-            f"{example!r}"
+            f"{where}: its clips differ: {len(missing)} are missing and {len(new)} are new, such "
+            f"as {(missing or new)[0]!r}"
         )
-    order = np.array([row[clip] for clip in first.clip_ids], dtype=np.int64)
+    order = _order(run.clip_ids, first.clip_ids)
     groups = tuple(run.groups[int(i)] for i in order)
     if groups != first.groups:
         raise _differ(where, first, "groups", np.array(groups) != np.array(first.groups))
@@ -410,6 +355,12 @@ def align_run(first: Run, run: Run) -> Run:
     return replace(run, clip_ids=first.clip_ids, groups=groups, repeats=repeats)
 
 
+def _order(clip_ids: Sequence[str], wanted: Sequence[str]) -> Ints:
+    """Return the index of each wanted clip."""
+    row = {clip: i for i, clip in enumerate(clip_ids)}
+    return np.array([row[clip] for clip in wanted], dtype=np.int64)
+
+
 def _reordered(one: FoldedOutputs, order: Ints) -> FoldedOutputs:
     return replace(
         one,
@@ -422,7 +373,3 @@ def _reordered(one: FoldedOutputs, order: Ints) -> FoldedOutputs:
 def _differ(where: str, first: Run, what: str, mask: Any, hint: str = "") -> BadFeatures:
     clip = first.clip_ids[int(np.flatnonzero(mask)[0])]
     return BadFeatures(f"{where}: {what} of {int(mask.sum())} clips differ, such as {clip!r}{hint}")
-
-
-def _cause(error: Exception) -> str:
-    return f"{error} is missing or not known" if isinstance(error, KeyError) else str(error)

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.models import Model
 from mvemo.fuse.numeric import F64, Ints
-from mvemo.fuse.report.banners import OTHERS
-from mvemo.fuse.results import Results, score_baseline, score_model
-from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.results import OTHERS, Results, score_baseline, score_model
+from mvemo.fuse.tasks import task_of
 from mvemo.manifests.text_table import listed
 
 

@@ -1,32 +1,29 @@
-"""Reader of prediction files: CSV tables from other programs."""
+"""Reader of prediction files: tables of mvemo and of other programs, CSV or Parquet."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.external import Predictions
 from mvemo.fuse.numeric import F64, Ints
-from mvemo.fuse.tasks.prediction_columns import (
-    RESERVED,
-    PredictionColumns,
-    prediction_columns,
-)
+from mvemo.fuse.tasks.prediction_columns import COLUMNS, RESERVED
 from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.labels import Label, Task, label_kind
 from mvemo.manifests.tables import Table, match_ids, read_table
 
+_MAY_BE_EMPTY = ("predicted", "group", "label")
 # Fold of clips that were not tested, as in the ``predictions.csv`` of mvemo.
 NOT_TESTED = "-1"
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     """One clip of one model; None for columns that the file lacks."""
 
     place: str  # file and line, for messages
@@ -107,7 +104,6 @@ def read_predictions(
     kind: Task = task or ("multiclass" if manifest is None else manifest.task)
     if manifest is not None and manifest.task != kind:
         raise BadFeatures(f"the manifest's task is {manifest.task}, not {kind}")
-    truths = {} if manifest is None else {clip.clip_id: clip for clip in manifest.clips}
     classes: tuple[str, ...] = ()
     rows: list[_Row] = []
     files: list[tuple[str, str]] = []
@@ -117,23 +113,21 @@ def read_predictions(
         if set(names) < set(classes):
             # A file of decisions names only the classes that were predicted.
             names, rows_of_file = _parse(path, table, kind, classes, truth=manifest is None)
-        if not classes:
-            classes = names
-        elif set(names) != set(classes):
+        classes = classes or names
+        if set(names) != set(classes):
             raise BadFeatures(
                 f"{path}: its classes are {', '.join(names)}, those of {paths[0]} "
                 f"{', '.join(classes)}"
             )
-        order = [names.index(name) for name in classes]
-        rows += [replace(row, outputs=[row.outputs[i] for i in order]) for row in rows_of_file]
+        if names != classes:
+            order = [names.index(name) for name in classes]
+            rows_of_file = [
+                row._replace(outputs=[row.outputs[i] for i in order]) for row in rows_of_file
+            ]
+        rows += rows_of_file
         files.append((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
     if manifest is not None:
-        clips = {c.path: c.clip_id for c in manifest.clips} | {i: i for i in manifest.clip_ids}
-        ids, _ = match_ids([row.clip_id for row in rows], clips)
-        rows = [
-            _with_truth(replace(row, clip_id=i), truths, manifest)
-            for row, i in zip(rows, ids, strict=True)
-        ]
+        rows = _with_truth(rows, manifest)
     by_repeat: dict[str | None, list[_Row]] = {}
     for row in rows:
         by_repeat.setdefault(row.repeat, []).append(row)
@@ -141,20 +135,26 @@ def read_predictions(
     return repeats[0] if len(repeats) == 1 else replace(repeats[0], repeats=repeats)
 
 
-def _with_truth(row: _Row, clips: Mapping[str, Clip], manifest: Manifest) -> _Row:
-    """Return a row with the label and the group that the manifest has for its clip."""
-    clip = clips.get(row.clip_id)
-    if clip is None:
-        raise BadFeatures(
-            f"{row.place}: clip {row.clip_id!r} is not in the manifest {manifest.name}, whose "
-            f"first is {manifest.clip_ids[0]!r}"
-        )
-    if row.label is not None and row.label != clip.label and set(row.label) != set(clip.label):
-        raise BadFeatures(
-            f"{row.place}: clip {row.clip_id!r} has label {_shown(row.label)}, but "
-            f"{_shown(clip.label)} in the manifest {manifest.name}"
-        )
-    return replace(row, label=clip.label, group=clip.group)
+def _with_truth(rows: Sequence[_Row], manifest: Manifest) -> list[_Row]:
+    """Return rows with the ids, labels and groups that the manifest has for their clips."""
+    names = {c.path: c.clip_id for c in manifest.clips} | {i: i for i in manifest.clip_ids}
+    ids, _ = match_ids([row.clip_id for row in rows], names)
+    clips: dict[str, Clip] = {clip.clip_id: clip for clip in manifest.clips}
+    result = []
+    for row, clip_id in zip(rows, ids, strict=True):
+        clip = clips.get(clip_id)
+        if clip is None:
+            raise BadFeatures(
+                f"{row.place}: clip {clip_id!r} is not in the manifest {manifest.name}, whose "
+                f"first is {manifest.clip_ids[0]!r}"
+            )
+        if row.label is not None and row.label != clip.label and set(row.label) != set(clip.label):
+            raise BadFeatures(
+                f"{row.place}: clip {clip_id!r} has label {_shown(row.label)}, but "
+                f"{_shown(clip.label)} in the manifest {manifest.name}"
+            )
+        result.append(row._replace(clip_id=clip_id, label=clip.label, group=clip.group))
+    return result
 
 
 def _predictions(
@@ -167,7 +167,6 @@ def _predictions(
     first = _first_rows(rows)
     clip_ids = tuple(first)
     folds, k = _number_folds(list(first.values()))
-    labels = [row.label or () for row in first.values()]
     n_divided = sum(row.divided for row in rows)
     note = (
         f"Of {n_divided} of {len(rows)} rows the probabilities, which are rounded, do not sum to "
@@ -177,7 +176,7 @@ def _predictions(
         classes=classes,
         clip_ids=clip_ids,
         groups=tuple(row.group or row.clip_id for row in first.values()),
-        y_true=label_kind(task).array(labels, classes),
+        y_true=label_kind(task).array([row.label or () for row in first.values()], classes),
         folds=folds,
         k=k,
         outputs=_outputs_by_model(rows, clip_ids, len(classes)),
@@ -217,48 +216,40 @@ def _parse(
     path: Path, table: Table, task: Task, names: Sequence[str] | None, *, truth: bool
 ) -> tuple[tuple[str, ...], list[_Row]]:
     """Return the classes, in the order of the columns or of `names`, and the rows."""
-    header, lines = table.header, table.rows
-    for number, cells in lines[1:]:
-        if len(cells) != len(header):
-            raise BadFeatures(f"{path}:{number}: {len(cells)} cells, the header has {len(header)}")
-    columns = prediction_columns(task, path, header, [cells for _, cells in lines[1:]], names)
+    n_columns = len(table.header)
+    for number, cells in table.rows[1:]:
+        if len(cells) != n_columns:
+            raise BadFeatures(f"{path}:{number}: {len(cells)} cells, the header has {n_columns}")
+    columns = COLUMNS[task](path, table, names)
     if truth and not columns.has_truth:
         raise BadFeatures(
-            f"{path}: no column 'label'; there are {', '.join(header)}: name it "
+            f"{path}: no column 'label'; there are {', '.join(columns.header)}: name it "
             "with --column label=NAME, or give a manifest that has them (--manifest)"
         )
-    return columns.names, [
-        _row(path, number, header, cells, columns) for number, cells in lines[1:]
-    ]
-
-
-def _row(
-    path: Path,
-    number: int,
-    header: Sequence[str],
-    cells: Sequence[str],
-    columns: PredictionColumns,
-) -> _Row:
-    """Parse one line of a file."""
-    place = f"{path}:{number}"
-    values = {name: cells[header.index(name)].strip() for name in RESERVED if name in header}
-    may_be_empty = ("predicted", "group", "label")
-    for name, value in values.items():
-        if name not in may_be_empty and not value:
-            raise BadFeatures(f"{place}: {name} is empty")
-    outputs, divided = columns.values(place, cells)
-    return _Row(
-        place=place,
-        clip_id=values["clip_id"],
-        label=columns.truth(place, cells) if columns.has_truth else None,
-        # A file may know the groups of only some clips.
-        group=values.get("group") or None,
-        fold=values.get("fold"),
-        model=values.get("model", path.stem),
-        repeat=values.get("repeat"),
-        outputs=outputs,
-        divided=divided,
-    )
+    reserved = {name: i for i, name in enumerate(columns.header) if name in RESERVED}
+    rows = []
+    for number, cells in table.rows[1:]:
+        place = f"{path}:{number}"
+        values = {name: cells[i].strip() for name, i in reserved.items()}
+        for name, value in values.items():
+            if not value and name not in _MAY_BE_EMPTY:
+                raise BadFeatures(f"{place}: {name} is empty")
+        outputs, divided = columns.outputs(place, cells)
+        rows.append(
+            _Row(
+                place=place,
+                clip_id=values["clip_id"],
+                label=columns.truth(place, cells) if columns.has_truth else None,
+                # A file may know the groups of only some clips.
+                group=values.get("group") or None,
+                fold=values.get("fold"),
+                model=values.get("model", path.stem),
+                repeat=values.get("repeat"),
+                outputs=outputs,
+                divided=divided,
+            )
+        )
+    return columns.names, rows
 
 
 def _first_rows(rows: Sequence[_Row]) -> dict[str, _Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.metrics.averages import complete, mean_of_finite
-from mvemo.fuse.models import Model
+from mvemo.fuse.metrics.averages import complete, mean_of_finite, spread
+from mvemo.fuse.models import INTEGRATED, Model
 from mvemo.fuse.numeric import F64, Bools, Ints
-from mvemo.fuse.tasks.base import Task
-from mvemo.fuse.tasks.wording import Column
+from mvemo.fuse.tasks.base import Column, Task
 from mvemo.manifests.text_table import html_table
 
+# Protocol of predictions that another program made.
+OTHERS = "others"
 # A point of a learning curve: the share of the training groups, the mean number of training
 # clips, and mean and standard deviation over folds of the primary metric.
 CurvePoint = tuple[float, float, float, float]
@@ -26,7 +27,7 @@ CurvePoint = tuple[float, float, float, float]
 class ModelResult:
     """One model's out-of-fold predictions and their scores.
 
-    The task decides which scores there are (`Task.score`); their names are explained in
+    The task decides which scores there are (`Task.measure`); their names are explained in
     `mvemo.fuse.tasks.multiclass.Multiclass`, `...multilabel.Multilabel` and
     `...regression.Regression`. NaN stands for a score that is not defined.
 
@@ -229,10 +230,8 @@ class Results:
         """Return a table for notebooks: each model's primary metric over folds."""
         rows = []
         for model in (*self.models, self.baseline):
-            scores = self.primary_per_fold(model)
-            scores = scores[np.isfinite(scores)]
-            values = (scores.min(), scores.mean(), scores.max()) if len(scores) else ()
-            cells = [f"{value:.3f}" for value in values] or [""] * 3
+            values = spread(self.primary_per_fold(model))
+            cells = [f"{value:.3f}" if np.isfinite(value) else "" for value in values]
             rows.append([model.name, ", ".join(model.modalities), *cells])
         head = ("model", "needs", "min", f"mean {self.task.primary_metric}", "max")
         return html_table(self._caption(), head, rows)
@@ -249,6 +248,16 @@ class Results:
     def tested(self) -> Bools:
         """Return bool (clips,): True for clips that a fold tests; the others are trained on."""
         return np.asarray(self.folds >= 0, dtype=np.bool_)
+
+    @property
+    def has_intervals(self) -> bool:
+        """Return True if any model has confidence intervals."""
+        return any(model.intervals for model in self.models)
+
+    @property
+    def partly_predicted(self) -> bool:
+        """Return True if a model did not predict every tested clip."""
+        return any(not model.valid[self.tested].all() for model in self.models)
 
     @property
     def missing(self) -> dict[str, int]:
@@ -289,15 +298,35 @@ def score_model(
         float64 (clips, tags): smallest probability of each clip that counts as a decision; None
         for other tasks.
     """
-    scores = task.score(y_true, outputs, folds, k, thresholds)
+    y_pred = task.decide(outputs, thresholds)
+    valid = complete(outputs)
+    pooled = task.measure(y_true[valid], outputs[valid], y_pred[valid])
+    per_fold = {name: np.full(k, np.nan) for name in pooled.overall}
+    per_output_fold = {
+        name: np.full((k, len(values)), np.nan) for name, values in pooled.per_output.items()
+    }
+    for fold in range(k):
+        rows = valid & (folds == fold)
+        if not rows.any():
+            continue
+        of_fold = task.measure(y_true[rows], outputs[rows], y_pred[rows])
+        for name, value in of_fold.overall.items():
+            per_fold[name][fold] = value
+        for name, values in of_fold.per_output.items():
+            per_output_fold[name][fold] = values
     return ModelResult(
         name=model.name,
         modalities=model.modalities,
         features=model.features,
         by_net=model.by_net,
         outputs=outputs,
+        y_pred=y_pred,
+        scores=task.summarise(pooled.overall, per_fold),
+        per_fold=per_fold,
+        per_output=pooled.per_output,
+        per_output_fold=per_output_fold,
+        confusion=task.confusion(y_true[valid], y_pred[valid], outputs.shape[1]),
         calibration=task.calibration(y_true, outputs),
-        **vars(scores),
     )
 
 
@@ -310,3 +339,63 @@ def score_baseline(
     by_clip = None if thresholds is None else thresholds[folds]
     result = score_model(task, model, outputs, y_true, folds, k, by_clip)
     return replace(result, thresholds=thresholds)
+
+
+# --- choice of models
+
+
+def best_model(results: Results, models: Sequence[ModelResult] | None = None) -> ModelResult | None:
+    """Return the model with the highest mean primary metric, or None if none has a score.
+
+    Ties go to the model with fewer features, then to the first.
+    """
+    models = results.models if models is None else models
+    scored = [m for m in models if np.isfinite(results.primary_mean(m))]
+    return min(scored, key=lambda m: (-results.primary_mean(m), len(m.features)), default=None)
+
+
+def recommended_model(results: Results) -> ModelResult | None:
+    """Return the model of the nested choice, otherwise the best; None if none has a score."""
+    if results.choice is not None and not results.permuted:
+        for model in results.models:
+            if model.name == results.choice.model:
+                return model
+    return best_model(results)
+
+
+def twin_of_integrated(results: Results) -> str:
+    """Return the name of the pair that has the same features as ``integrated``, or ''."""
+    by_name = {model.name: model for model in results.models}
+    if INTEGRATED not in by_name:
+        return ""
+    features = set(by_name[INTEGRATED].features)
+    pairs = (m for m in results.models if "+" in m.name and set(m.features) == features)
+    return next((m.name for m in pairs), "")
+
+
+def without_twin(results: Results) -> Results:
+    """Return the results without ``integrated`` if a pair of features is the same model.
+
+    This happens with one audio and one video feature. Files keep both names; tables and plots
+    show the pair.
+    """
+    twin = twin_of_integrated(results)
+    if not twin:
+        return results
+    choice = results.choice
+    if choice is not None:
+        inside = tuple(twin if name == INTEGRATED else name for name in choice.inside)
+        model = twin if choice.model == INTEGRATED else choice.model
+        choice = replace(choice, model=model, inside=inside)
+    curve = {name: p for name, p in results.learning_curve.items() if name != INTEGRATED}
+    return replace(
+        results,
+        models=tuple(m for m in results.models if m.name != INTEGRATED),
+        comparisons=tuple(c for c in results.comparisons if c.model != INTEGRATED),
+        repeats=tuple(
+            replace(one, models=tuple(m for m in one.models if m.name != INTEGRATED))
+            for one in results.repeats
+        ),
+        learning_curve=curve,
+        choice=choice,
+    )

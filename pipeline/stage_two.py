@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from mvemo.fuse import (
 from mvemo.fuse.errors import FuseError
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import FinalModel, save_model
-from mvemo.fuse.report.files import RUN_FILES
-from mvemo.fuse.report.paper import results_tables, write_paper
+from mvemo.fuse.report.report_files import RUN_FILES
+from mvemo.fuse.report.score_tables import results_tables
+from mvemo.fuse.report.text import write_paper
 from mvemo.manifests import read_folds
 from mvemo.manifests.files import replacing_together
 from mvemo.pipeline.clips.clip_tables import links_of_cache, prescribed_by
@@ -122,12 +123,17 @@ def run_fuse(
     if save_heads:
         lines.append(f"heads: {out / 'heads.npz'}")
     # The report and the model replace those of an older run together or not at all.
-    with _printed_if_lost(lines[0]), ExitStack() as stack:
-        new = stack.enter_context(replacing_together(out, error=FuseError, remove=RUN_FILES))
-        write_report(results, new, heads=save_heads)
-        if final is not None and model is not None:
-            folder = replacing_together(final.folder, error=FuseError)
-            lines += _write_model(model, final, features.parent, stack.enter_context(folder))
+    try:
+        with ExitStack() as stack:
+            new = stack.enter_context(replacing_together(out, error=FuseError, remove=RUN_FILES))
+            write_report(results, new, heads=save_heads)
+            if final is not None and model is not None:
+                folder = replacing_together(final.folder, error=FuseError)
+                lines += _write_model(model, final, features.parent, stack.enter_context(folder))
+    except FuseError:
+        # If the files cannot be written, the table of scores is not lost.
+        click.echo(lines[0])
+        raise
     write_paper(results_tables(results), *paper)
     tell_stale_model(out, None if final is None or model is None else final.folder)
     if why_none is not None:
@@ -135,16 +141,6 @@ def run_fuse(
         click.echo("\n".join(lines))
         raise why_none
     return "\n".join(lines)
-
-
-@contextmanager
-def _printed_if_lost(table: str) -> Iterator[None]:
-    """Print the table of scores if the files cannot be written."""
-    try:
-        yield
-    except FuseError:
-        click.echo(table)
-        raise
 
 
 def tell_stale_model(out: Path, written: Path | None = None) -> None:

@@ -77,8 +77,9 @@ FLOORS = {
         "songs",
         "crossval",
         "final report",
-        "compare_runs external",
+        "external",
         "prediction_files",
+        "compare_runs",
     ),
     "pipeline": (
         "errors provenance",

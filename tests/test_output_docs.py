@@ -15,7 +15,7 @@ from output_samples import output_cache, output_table
 from mvemo.cache import export_cache, open_cache
 from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate
 from mvemo.fuse.final.model import load_model
-from mvemo.fuse.report.files import metrics_dict, predictions_csv
+from mvemo.fuse.report.report_files import metrics_dict, predictions_csv
 from mvemo.manifests import Clip, Manifest, folds_of, write_folds, write_manifest
 from mvemo.pipeline.models.boxed import model_folder
 from mvemo.pipeline.prediction.predictions import Prediction

@@ -20,7 +20,7 @@ from mvemo.fuse.models import Model
 from mvemo.fuse.numeric import F64, apply_link
 from mvemo.fuse.results import Choice, ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.songs import song_level
-from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.tasks import task_of
 
 # Seeds tried for each repeat: a few groups can be split into folds in only a few ways.
 TRIES = 10

@@ -19,7 +19,7 @@ from mvemo.fuse.features import Features
 from mvemo.fuse.models import AUDIO, SECOND_LAYERS, VIDEO, Model, chosen_models, in_order
 from mvemo.fuse.numeric import Ints
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
-from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.tasks import task_of
 from mvemo.manifests import Folds, make_folds
 from mvemo.manifests.labels import Task
 

@@ -26,7 +26,7 @@ from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import LATE, SECOND_LAYERS
 from mvemo.fuse.numeric import F64, decision_inputs
 from mvemo.fuse.scaling import CONSTANT, Scaling, standardise_within
-from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.tasks import task_of
 from mvemo.manifests.arrays import NpzFile
 from mvemo.manifests.files import parse_json, replacing, write_json
 from mvemo.manifests.text_table import listed

@@ -1,11 +1,21 @@
-"""Means and ratios that allow for undefined values."""
+"""Means and ratios that allow for undefined values, and the scores of one set of clips."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.numeric import F64
+
+
+class Measures(NamedTuple):
+    """Scores of one set of clips; NaN for a score that is not defined."""
+
+    overall: Mapping[str, float]  # score's name to its value over all outputs
+    per_output: Mapping[str, F64]  # score's name to float64 (outputs,)
 
 
 def mean_of_finite(values: F64) -> float:
@@ -38,3 +48,19 @@ def ratio(numerator: F64, denominator: F64) -> F64:
 def complete(values: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Return True for each row (last axis) without NaN or infinity."""
     return np.asarray(np.isfinite(values).all(axis=-1), dtype=np.bool_)
+
+
+class Spread(NamedTuple):
+    """Smallest, mean and largest of the finite values; NaN if there are none."""
+
+    min: float
+    mean: float
+    max: float
+
+
+def spread(values: F64) -> Spread:
+    """Return the minimum, mean and maximum of the finite values."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return Spread(float("nan"), float("nan"), float("nan"))
+    return Spread(float(finite.min()), float(finite.mean()), float(finite.max()))

@@ -33,7 +33,11 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Return the expected calibration error: see `expected_calibration_error`."""
+        """Return the expected calibration error, in [0, 1], 0 best; NaN without clips.
+
+        This is eq. 3 of Guo et al. 2017, "On calibration of modern neural networks":
+        ECE = sum over bins of count / n * abs(accuracy - confidence).
+        """
         filled = self.count > 0
         if not filled.any():
             return float("nan")
@@ -47,13 +51,13 @@ def reliability(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> Reliability:
     Classes are binned by the largest probability of a clip, and `Reliability.accuracy` is the
     share of clips of that class. Tags are binned by every probability, and it is the share of
     pairs of clip and tag where the clip has the tag.
+
     Examples
     --------
-    >>> import numpy as np
     >>> proba = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [np.nan, np.nan]])
     >>> diagram = reliability(np.array([0, 1, 1, 0]), proba, n_bins=2)
-    >>> diagram.count.tolist(), diagram.accuracy.round(2).tolist()
-    ([0, 3], [nan, 0.67])
+    >>> diagram.count.tolist(), diagram.accuracy.round(2).tolist(), round(diagram.ece, 3)
+    ([0, 3], [nan, 0.67], 0.1)
     """
     y_true, proba = _predicted(y_true, proba)
     stated, right = _stated_and_right(y_true, proba)
@@ -66,23 +70,6 @@ def reliability(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> Reliability:
     return Reliability(np.linspace(0.0, 1.0, n_bins + 1), count, confidence, accuracy)
 
 
-def expected_calibration_error(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> float:
-    """Return the mean gap of confidence and accuracy over bins, weighted by their counts.
-
-    This is eq. 3 of Guo et al. 2017, "On calibration of modern neural networks":
-    ECE = sum over bins of count / n * abs(accuracy - confidence). It lies in [0, 1], 0 is best; NaN
-    without clips.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> proba = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
-    >>> round(expected_calibration_error(np.array([0, 1, 1]), proba, n_bins=2), 3)
-    0.133
-    """
-    return reliability(y_true, proba, n_bins).ece
-
-
 def brier_score(y_true: Ints, proba: F64) -> float:
     """Return the mean squared distance of probabilities to the truth (Brier 1950), 0 best.
 
@@ -91,7 +78,6 @@ def brier_score(y_true: Ints, proba: F64) -> float:
 
     Examples
     --------
-    >>> import numpy as np
     >>> proba = np.array([[1.0, 0.0], [0.5, 0.5]])
     >>> brier_score(np.array([0, 1]), proba)
     0.25
@@ -115,7 +101,6 @@ def log_loss(y_true: Ints, proba: F64) -> float:
 
     Examples
     --------
-    >>> import numpy as np
     >>> round(log_loss(np.array([0, 1]), np.array([[0.5, 0.5], [0.75, 0.25]])), 4)
     1.0397
     """
@@ -125,11 +110,16 @@ def log_loss(y_true: Ints, proba: F64) -> float:
 
 def log_losses(y_true: Ints, proba: F64) -> F64:
     """Return the log loss of each clip, float64 (clips,); for tags the mean over tags."""
+    return np.asarray(_losses(y_true, proba).mean(axis=1))
+
+
+def _losses(y_true: Ints, proba: F64) -> F64:
+    """Return the log loss of each clip, (clips, 1), or of each clip and tag."""
     if y_true.ndim == 2:
         of_truth = np.where(y_true == 1, proba, 1.0 - proba)
     else:
         of_truth = np.take_along_axis(proba, y_true[:, None], axis=1)
-    return np.asarray(-np.log(np.clip(of_truth, EPS, 1.0 - EPS)).mean(axis=1))
+    return np.asarray(-np.log(np.clip(of_truth, EPS, 1.0 - EPS)))
 
 
 def calibration_terms(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> tuple[F64, F64, F64, F64]:
@@ -143,17 +133,11 @@ def calibration_terms(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> tuple[F
     valid = complete(proba)[:, None]
     p = np.nan_to_num(proba)
     stated, right = _stated_and_right(y_true, p)
-    if y_true.ndim == 1:
-        target = y_true[:, None] == np.arange(p.shape[1])
-        of_truth = np.take_along_axis(p, y_true[:, None], axis=1)
-    else:
-        target = right
-        of_truth = np.where(target, p, 1.0 - p)
+    target = y_true[:, None] == np.arange(p.shape[1]) if y_true.ndim == 1 else right
     gaps = np.zeros((len(p), n_bins))
     np.add.at(gaps, (np.arange(len(p))[:, None], _bins(stated, n_bins)), right - stated)
-    loss = -np.log(np.clip(of_truth, EPS, 1.0 - EPS))
     squares: F64 = (np.square(p - target) * valid).sum(axis=1)
-    losses: F64 = (loss * valid).sum(axis=1)
+    losses: F64 = (_losses(y_true, p) * valid).sum(axis=1)
     weights = (valid[:, 0] * float(stated.shape[1])).astype(np.float64)
     return squares, losses, gaps * valid, weights
 
@@ -176,7 +160,6 @@ def fit_temperature(scores: F64, y_true: Ints) -> float:
     Two clips are predicted with 90 %, and one is right: 50 % would be correct, which no finite
     temperature gives.
 
-    >>> import numpy as np
     >>> scores = np.log([[0.9, 0.1], [0.9, 0.1]])
     >>> fit_temperature(scores, np.array([0, 1]))
     50.0

@@ -12,10 +12,10 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
@@ -84,19 +84,6 @@ class Picture:
     caption: str = ""
 
 
-def legend_below(figure: Figure, ax: Axes) -> None:
-    """Add a legend under the axes, in one column if the labels are too long for two."""
-    labels = ax.get_legend_handles_labels()[1]
-    if labels:
-        figure.legend(
-            loc="outside lower center",
-            ncols=2 if max(map(len, labels)) <= 24 else 1,
-            frameon=False,
-            handlelength=1.6,
-            columnspacing=1.2,
-        )
-
-
 def bare(ax: Axes) -> None:
     """Hide the upper and right edges of the axes."""
     for side in ("top", "right"):
@@ -116,11 +103,54 @@ def short(text: str, length: int = 20) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+class Drawing:
+    """One figure while it is drawn: its axes, and its rendering as a titled SVG element."""
+
+    def __init__(self, width: float, height: float) -> None:
+        from matplotlib.figure import Figure
+
+        self.figure = Figure(figsize=(width, height), facecolor="none")
+        self.ax = self.figure.add_subplot()
+        self.ax.set_facecolor("none")
+
+    def line(self, xs: Any, ys: Any, **style: Any) -> None:
+        """Draw a line in the ink of the text: an axis, a diagonal, a level."""
+        self.ax.plot(xs, ys, **{"color": INK, "linewidth": 1.0, **style})
+
+    def points(self, xs: Any, ys: Any, colour: str, **style: Any) -> None:
+        """Draw points without a line."""
+        plain = {"linestyle": "", "marker": "o", "markeredgewidth": 0}
+        self.ax.plot(xs, ys, color=colour, **{**plain, **style})
+
+    def svg(
+        self,
+        title: str,
+        x: str,
+        y: str = "",
+        *,
+        grid: Literal["", "x", "both"] = "both",
+        legend: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Label the axes, add grid and legend, and return the figure as an SVG element.
+
+        `legend` has options of the legend below the axes; it is left out without labels.
+        """
+        self.ax.set_xlabel(x)
+        if y:
+            self.ax.set_ylabel(y)
+        if grid:
+            self.ax.grid(axis=grid, **GRID)
+            bare(self.ax)
+        labels = self.ax.get_legend_handles_labels()[1]
+        if legend is not None and (labels or "handles" in legend):
+            self.figure.legend(loc="outside lower center", frameon=False, **legend)
+        return _element(render_svg(self.figure), title)
+
+
 @contextmanager
-def drawing(width: float, height: float) -> Iterator[tuple[Figure, Callable[[str], str]]]:
-    """Yield a figure (size in inches) and a function that returns it as a titled SVG element."""
+def drawing(width: float, height: float) -> Iterator[Drawing]:
+    """Yield a figure of a size in inches, in the style of the page."""
     import matplotlib
-    from matplotlib.figure import Figure
 
     with matplotlib.rc_context(), warnings.catch_warnings():
         # The browser finds glyphs that the font used for measuring lacks.
@@ -128,14 +158,7 @@ def drawing(width: float, height: float) -> Iterator[tuple[Figure, Callable[[str
         warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
-        figure = Figure(figsize=(width, height), facecolor="none")
-
-        def finish(title: str) -> str:
-            for ax in figure.axes:
-                ax.set_facecolor("none")
-            return _element(render_svg(figure), title)
-
-        yield figure, finish
+        yield Drawing(width, height)
 
 
 def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
@@ -147,8 +170,8 @@ def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     cell = 0.46 if n <= 8 else max(3.7 / n, 0.12)
     size = 9 if n <= 8 else 7
-    with drawing(1.15 + cell * n, 1.2 + cell * n) as (figure, finish):
-        ax = figure.add_subplot()
+    with drawing(1.15 + cell * n, 1.2 + cell * n) as drawn:
+        ax = drawn.ax
         cells = [Rectangle((j - 0.5, i - 0.5), 1, 1) for i in range(n) for j in range(n)]
         colours = [(*rgb(FILL), round(float(s), 3)) for s in share.ravel()]
         ax.add_collection(
@@ -156,16 +179,10 @@ def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
         )
         if n < _MANY_CLASSES:
             for i, j in np.ndindex(n, n):
-                ax.text(
-                    j,
-                    i,
-                    str(int(confusion[i, j])),
-                    ha="center",
-                    va="center_baseline",
-                    fontsize=size,
-                    # On paler cells the page's own ink is easier to read.
-                    color="#ffffff" if share[i, j] > 0.75 else INK,
-                )
+                # On paler cells the page's own ink is easier to read.
+                ink = "#ffffff" if share[i, j] > 0.75 else INK
+                place: Any = {"ha": "center", "va": "center_baseline", "fontsize": size}
+                ax.text(j, i, str(int(confusion[i, j])), color=ink, **place)
         if n < 2 * _MANY_CLASSES:
             names = [short(c, 14) for c in classes]
             ax.set_xticks(range(n), names, rotation=40, ha="right", rotation_mode="anchor")
@@ -174,14 +191,10 @@ def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
         else:
             ax.set_xticks([])
             ax.set_yticks([])
-        ax.set_xlim(-0.5, n - 0.5)
-        ax.set_ylim(n - 0.5, -0.5)
-        ax.set_aspect("equal")
-        ax.set_xlabel("predicted")
-        ax.set_ylabel("true")
+        ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5), aspect="equal")
         for side in ax.spines.values():
             side.set_visible(False)
-        return finish(f"Confusion matrix, {name}")
+        return drawn.svg(f"Confusion matrix, {name}", "predicted", "true", grid="")
 
 
 def render_svg(figure: Figure) -> str:

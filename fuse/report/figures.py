@@ -7,34 +7,29 @@ loss by epoch and learning curves, do not depend on the task.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.metrics.calibration import reliability
-from mvemo.fuse.metrics.ranking import rank_columns, roc_auc
+from mvemo.fuse.metrics.scores import rank_columns, roc_auc
 from mvemo.fuse.numeric import F64, Bools
 from mvemo.fuse.report.drawing import (
     COLOURS,
     DASHES,
     FILL,
-    GRID,
     INK,
     WIDE,
+    Drawing,
     Picture,
-    bare,
     drawing,
-    legend_below,
     matrix_figure,
     short,
 )
-from mvemo.fuse.report.shown import recommended
 from mvemo.fuse.report.text import fraction
-from mvemo.fuse.results import ModelResult, Results
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from mvemo.fuse.results import ModelResult, Results, recommended_model
 
 # Scatter plots of more targets than this would make the page too long.
 _MANY_TARGETS = 6
@@ -44,6 +39,7 @@ _MANY_POINTS = 5000
 _RATES = np.linspace(0.0, 1.0, 201)
 # More curves than this cannot be told apart.
 _MOST_CURVES = 12
+_DASHED = (0, (4, 2))
 
 
 def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str, list[Picture]]:
@@ -66,7 +62,7 @@ def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str
     --------
     mvemo.fuse.write_report : Write the page with all figures.
     """
-    shown = recommended(results) if shown is None else shown
+    shown = recommended_model(results) if shown is None else shown
     pictures = {}
     for name in results.task.figures:
         if name in OF_ALL:
@@ -85,46 +81,40 @@ def fold_figure(results: Results) -> list[Picture]:
     factor, unit = (100.0, " (%)") if task.in_percent else (1.0, "")
     scores = [factor * results.primary_per_fold(model) for model in models]
     base = factor * results.primary_per_fold(results.baseline)
-    with drawing(WIDE, 1.25 + 0.3 * max(len(models), 1)) as (figure, finish):
-        ax = figure.add_subplot()
+    with drawing(WIDE, 1.25 + 0.3 * max(len(models), 1)) as drawn:
+        ax = drawn.ax
         finite = base[np.isfinite(base)]
         if len(finite):
             ax.axvspan(finite.min(), finite.max(), color="#80808a", alpha=0.18, linewidth=0)
-            ax.axvline(
-                finite.mean(),
-                color=INK,
-                linestyle=(0, (4, 2)),
-                linewidth=1.2,
-                label=f"{results.baseline.name} (band: its range over folds)",
-            )
+            label = f"{results.baseline.name} (band: its range over folds)"
+            style: Any = {"color": INK, "linestyle": _DASHED, "linewidth": 1.2, "label": label}
+            ax.axvline(finite.mean(), **style)
         for row, per_fold in enumerate(scores):
             values = per_fold[np.isfinite(per_fold)]
             # Small offsets keep equal scores from hiding each other.
             offsets = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
-            ax.plot(
-                values,
-                row + offsets[: len(values)],
-                linestyle="",
-                marker="o",
-                markersize=4.5,
-                color=COLOURS[row % len(COLOURS)],
-                alpha=0.75,
-                markeredgewidth=0,
-                clip_on=False,
-            )
+            colour = COLOURS[row % len(COLOURS)]
+            style = {"markersize": 4.5, "alpha": 0.75, "clip_on": False}
+            drawn.points(values, row + offsets[: len(values)], colour, **style)
             if len(values):
-                ax.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=INK, linewidth=2.2)
-        ax.set_yticks(range(len(models)), [short(model.name) for model in models])
-        ax.set_ylim(max(len(models), 1) - 0.5, -0.5)
+                drawn.line([values.mean()] * 2, [row - 0.36, row + 0.36], linewidth=2.2)
+        _name_rows(drawn, [model.name for model in models])
         lowest = _lowest(np.concatenate([base, *scores]) / factor, task.axis_from)
         ax.set_xlim(factor * lowest, factor)
         title = task.primary_title
-        ax.set_xlabel(f"{title} of a fold{unit}; bar: mean")
-        ax.grid(axis="x", **GRID)
-        bare(ax)
-        if ax.get_legend_handles_labels()[0]:
-            figure.legend(loc="outside lower center", frameon=False)
-        return [Picture(finish(f"{title[0].upper()}{title[1:]} of each model in each fold"))]
+        svg = drawn.svg(
+            f"{title[0].upper()}{title[1:]} of each model in each fold",
+            f"{title} of a fold{unit}; bar: mean",
+            grid="x",
+            legend={},
+        )
+    return [Picture(svg)]
+
+
+def _name_rows(drawn: Drawing, names: Sequence[str]) -> None:
+    """Name the rows of a figure, the first on top."""
+    drawn.ax.set_yticks(range(len(names)), [short(name) for name in names])
+    drawn.ax.set_ylim(max(len(names), 1) - 0.5, -0.5)
 
 
 def _lowest(values: F64, usual: float) -> float:
@@ -139,27 +129,26 @@ def roc_figure(results: Results) -> list[Picture]:
 
     The curve of the recommended model is thick.
     """
-    top = recommended(results)
-    with drawing(WIDE, 3.9 + 0.22 * -(-len(results.models) // 2)) as (figure, finish):
-        ax = figure.add_subplot()
+    top = recommended_model(results)
+    positive = results.task.indicators(results.y_true, len(results.classes))
+    with _roc_drawing(len(results.models)) as drawn:
         for i, model in enumerate(results.models):
-            positive = results.task.indicators(results.y_true, len(results.classes))
-            drawn = [each for each in curves_of(positive, model.outputs) if len(each[0])]
-            if not drawn:
+            curves = [each for each in curves_of(positive, model.outputs) if len(each[0])]
+            if not curves:
                 continue
-            curves, areas = zip(*drawn, strict=True)
-            ax.plot(
+            # The AUC of the drawn curves; the model's own score covers all repeats.
+            area = mean_of_finite(np.array([area for _, area in curves]))
+            drawn.ax.plot(
                 _RATES,
-                np.mean(curves, axis=0),
+                np.mean([rates for rates, _ in curves], axis=0),
                 color=COLOURS[i % len(COLOURS)],
                 linestyle=DASHES[1] if len(model.features) == 1 else "-",
                 linewidth=2.4 if model is top else 1.4,
-                # The AUC of the drawn curve; the model's own score covers all repeats.
-                label=f"{short(model.name)}  {fraction(mean_of_finite(np.array(areas)))}",
+                label=f"{short(model.name)}  {fraction(area)}",
             )
-        _roc_axes(ax)
-        legend_below(figure, ax)
-        svg = finish("ROC curve of each model, mean over classes; pooled AUC in the legend")
+        svg = _roc_svg(
+            drawn, "ROC curve of each model, mean over classes; pooled AUC in the legend"
+        )
     caption = (
         "Every model: mean over classes of the one-vs-rest curves, of the pooled predictions; "
         "pooled AUC beside the name."
@@ -199,11 +188,10 @@ def class_roc_figure(results: Results, model: ModelResult) -> list[Picture]:
     names = [results.classes[i] for i in columns.tolist()]
     curves = curves_of(positive[:, columns], model.outputs[:, columns])
     noun = results.task.output_nouns[0]
-    with drawing(WIDE, 3.9 + 0.22 * -(-(len(names) + 1) // 2)) as (figure, finish):
-        ax = figure.add_subplot()
+    with _roc_drawing(len(names) + 1) as drawn:
         for c, (curve, area) in enumerate(curves):
             if len(curve):
-                ax.plot(
+                drawn.ax.plot(
                     _RATES,
                     curve,
                     color=COLOURS[c % len(COLOURS)],
@@ -214,16 +202,9 @@ def class_roc_figure(results: Results, model: ModelResult) -> list[Picture]:
         defined = [curve for curve, _ in curves if len(curve)]
         if defined:
             mean = mean_of_finite(np.array([area for _, area in curves]))
-            ax.plot(
-                _RATES,
-                np.mean(defined, axis=0),
-                color=INK,
-                linewidth=2.4,
-                label=f"mean  {fraction(mean)}",
-            )
-        _roc_axes(ax)
-        legend_below(figure, ax)
-        svg = finish(f"ROC curve of each {noun}, {model.name}")
+            label = f"mean  {fraction(mean)}"
+            drawn.line(_RATES, np.mean(defined, axis=0), linewidth=2.4, label=label)
+        svg = _roc_svg(drawn, f"ROC curve of each {noun}, {model.name}")
     which = "" if len(columns) == len(results.classes) else f" of the {len(columns)} commonest"
     return [Picture(svg, caption=f"{model.name}: each {noun}{which} against the rest.")]
 
@@ -250,32 +231,29 @@ def curves_of(positive: Bools, scores: F64) -> list[tuple[F64, float]]:
     return curves
 
 
-def _roc_axes(ax: Axes) -> None:
-    ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6)
-    ax.set_xlim(-0.01, 1.0)
-    ax.set_ylim(0.0, 1.01)
-    ax.set_aspect("equal")
-    ax.set_xlabel("false positive rate")
-    ax.set_ylabel("true positive rate")
-    ax.grid(**GRID)
-    bare(ax)
+def _roc_drawing(n_labels: int) -> AbstractContextManager[Drawing]:
+    """Return a drawing with room for a legend in two columns."""
+    return drawing(WIDE, 3.9 + 0.22 * -(-n_labels // 2))
+
+
+def _roc_svg(drawn: Drawing, title: str) -> str:
+    drawn.line([0, 1], [0, 1], linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6)
+    drawn.ax.set(xlim=(-0.01, 1.0), ylim=(0.0, 1.01), aspect="equal")
+    longest = max(map(len, drawn.ax.get_legend_handles_labels()[1]), default=0)
+    legend = {"ncols": 2 if longest <= 24 else 1, "handlelength": 1.6, "columnspacing": 1.2}
+    return drawn.svg(title, "false positive rate", "true positive rate", legend=legend)
 
 
 def output_figure(results: Results, model: ModelResult) -> list[Picture]:
     """Draw a model's pooled ROC-AUC of each tag, and the chance level."""
     values = model.per_output["roc_auc"]
-    with drawing(WIDE, 1.0 + 0.28 * len(values)) as (figure, finish):
-        ax = figure.add_subplot()
-        rows = np.arange(len(values))
-        ax.barh(rows, np.nan_to_num(values), height=0.6, color=COLOURS[0])
-        ax.axvline(0.5, color=INK, linestyle=(0, (4, 2)), linewidth=1.0)
-        ax.set_yticks(rows, [short(name) for name in results.classes])
-        ax.set_ylim(len(values) - 0.5, -0.5)
-        ax.set_xlim(0, 1)
-        ax.set_xlabel("ROC-AUC, pooled; dashed: chance")
-        ax.grid(axis="x", **GRID)
-        bare(ax)
-        return [Picture(finish(f"ROC-AUC of each tag, {model.name}"))]
+    with drawing(WIDE, 1.0 + 0.28 * len(values)) as drawn:
+        drawn.ax.barh(range(len(values)), np.nan_to_num(values), height=0.6, color=COLOURS[0])
+        drawn.ax.axvline(0.5, color=INK, linestyle=_DASHED, linewidth=1.0)
+        _name_rows(drawn, results.classes)
+        drawn.ax.set_xlim(0, 1)
+        title = f"ROC-AUC of each tag, {model.name}"
+        return [Picture(drawn.svg(title, "ROC-AUC, pooled; dashed: chance", grid="x"))]
 
 
 def scatter_figures(results: Results, model: ModelResult) -> list[Picture]:
@@ -290,32 +268,18 @@ def _scatter_figure(y_true: F64, y_pred: F64, target: str, model: str) -> str:
     """Draw predicted against true values of one target, each float64 (clips,)."""
     valid = np.isfinite(y_pred)
     true, predicted = y_true[valid], y_pred[valid]
-    with drawing(WIDE, WIDE) as (figure, finish):
-        ax = figure.add_subplot()
-        both = np.concatenate([true, predicted])
-        low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)
-        margin = 0.04 * (high - low or 1.0)
-        ends = (low - margin, high + margin)
-        ax.plot(ends, ends, color=INK, linestyle=(0, (4, 2)), linewidth=1.0)
-        ax.plot(
-            true,
-            predicted,
-            linestyle="",
-            marker="o",
-            markersize=3.2 if len(true) < 2000 else 1.6,
-            alpha=0.5,
-            markeredgewidth=0,
-            color=COLOURS[0],
-            rasterized=len(true) > _MANY_POINTS,
-        )
-        ax.set_xlim(*ends)
-        ax.set_ylim(*ends)
-        ax.set_aspect("equal")
-        ax.set_xlabel(f"true {short(target)}")
-        ax.set_ylabel(f"predicted {short(target)}")
-        ax.grid(**GRID)
-        bare(ax)
-        return finish(f"Predicted against true {target}, {model}")
+    both = np.concatenate([true, predicted])
+    low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)
+    margin = 0.04 * (high - low or 1.0)
+    ends = (low - margin, high + margin)
+    size = 3.2 if len(true) < 2000 else 1.6
+    with drawing(WIDE, WIDE) as drawn:
+        drawn.line(ends, ends, linestyle=_DASHED)
+        style = {"markersize": size, "alpha": 0.5, "rasterized": len(true) > _MANY_POINTS}
+        drawn.points(true, predicted, COLOURS[0], **style)
+        drawn.ax.set(xlim=ends, ylim=ends, aspect="equal")
+        title = f"Predicted against true {target}, {model}"
+        return drawn.svg(title, f"true {short(target)}", f"predicted {short(target)}")
 
 
 def reliability_figure(results: Results, model: ModelResult) -> list[Picture]:
@@ -323,24 +287,15 @@ def reliability_figure(results: Results, model: ModelResult) -> list[Picture]:
     task = results.task
     bins = reliability(results.y_true, model.outputs)
     filled = bins.count > 0
-    with drawing(WIDE, 0.9 * WIDE) as (figure, finish):
-        ax = figure.add_subplot()
-        ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-        ax.bar(
-            bins.edges[:-1][filled],
-            bins.accuracy[filled],
-            width=np.diff(bins.edges)[filled],
-            align="edge",
-            color=FILL,
-            alpha=0.35,
-        )
-        size = 12 + 160 * bins.count[filled] / max(int(bins.count.sum()), 1)
-        ax.scatter(bins.confidence[filled], bins.accuracy[filled], s=size, color=FILL, zorder=3)
-        ax.set(xlim=(0, 1), ylim=(0, 1.02))
-        ax.set_xlabel(f"probability of {task.probability_of}")
-        ax.set_ylabel(f"share that {task.right_words}")
-        ax.grid(**GRID)
-        svg = finish(f"Reliability of {model.name}")
+    left, width, share = bins.edges[:-1][filled], np.diff(bins.edges)[filled], bins.accuracy[filled]
+    size = 12 + 160 * bins.count[filled] / max(int(bins.count.sum()), 1)
+    with drawing(WIDE, 0.9 * WIDE) as drawn:
+        drawn.line([0, 1], [0, 1], linewidth=0.8, linestyle=(0, (4, 3)))
+        drawn.ax.bar(left, share, width=width, align="edge", color=FILL, alpha=0.35)
+        drawn.ax.scatter(bins.confidence[filled], share, s=size, color=FILL, zorder=3)
+        drawn.ax.set(xlim=(0, 1), ylim=(0, 1.02))
+        labels = f"probability of {task.probability_of}", f"share that {task.right_words}"
+        svg = drawn.svg(f"Reliability of {model.name}", *labels)
     caption = (
         f"{model.name}: of the {task.probable_words} given a probability, the share that "
         f"{task.right_words}. On the diagonal, probabilities can be taken at their word."
@@ -379,40 +334,34 @@ def loss_figures(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Pi
 
 
 def _loss_figure(net: str, curves: Sequence[Mapping[str, Sequence[float]]]) -> str:
-    with drawing(3.7, 2.8) as (figure, finish):
-        from matplotlib.lines import Line2D
+    from matplotlib.lines import Line2D
 
-        ax = figure.add_subplot()
-        longest = 1.0
+    dashed: Any = (0, (3, 1.5))
+    with drawing(3.7, 2.8) as drawn:
         for i, curve in enumerate(curves):
             epochs = np.asarray(curve.get("epoch", ()), dtype=np.float64)
             colour = COLOURS[i % len(COLOURS)]
-            for name, dash, width in (("train_loss", (0, (3, 1.5)), 1.0), ("val_loss", "-", 1.5)):
+            for name, dash, width in (("train_loss", dashed, 1.0), ("val_loss", "-", 1.5)):
                 losses = np.array(
                     [np.nan if v is None else v for v in curve.get(name, ())], dtype=np.float64
                 )
                 if len(losses) != len(epochs) or not np.isfinite(losses).any():
                     continue
-                longest = max(longest, float(epochs.max()))
                 # One epoch draws no line, so it gets a marker.
                 marker = "." if len(losses) == 1 else ""
-                ax.plot(epochs, losses, color=colour, ls=dash, lw=width, marker=marker)
+                drawn.ax.plot(epochs, losses, color=colour, ls=dash, lw=width, marker=marker)
                 if name == "val_loss":
                     low = int(np.nanargmin(losses))
-                    ax.plot(epochs[low], losses[low], "o", ms=4, color=colour, mew=0)
-        ax.set_xlabel("epoch")
-        ax.set_ylabel("loss")
-        ax.set_ylim(bottom=0)
-        ax.locator_params(axis="x", integer=True)
-        ax.grid(**GRID)
-        bare(ax)
+                    drawn.points(epochs[low], losses[low], colour, markersize=4)
+        drawn.ax.set_ylim(bottom=0)
+        drawn.ax.locator_params(axis="x", integer=True)
         kinds = [
-            Line2D([], [], color=INK, ls=(0, (3, 1.5)), lw=1.0, label="training"),
+            Line2D([], [], color=INK, ls=dashed, lw=1.0, label="training"),
             Line2D([], [], color=INK, lw=1.5, marker="o", ms=4, label="validation, lowest"),
         ]
-        figure.legend(handles=kinds, loc="outside lower center", ncols=2, frameon=False)
         what = "one net" if len(curves) == 1 else f"{len(curves)} nets, one colour each"
-        return finish(f"Loss by epoch, {net} ({what})")
+        legend = {"handles": kinds, "ncols": 2}
+        return drawn.svg(f"Loss by epoch, {net} ({what})", "epoch", "loss", legend=legend)
 
 
 def learning_curve_figure(results: Results) -> str:
@@ -423,26 +372,22 @@ def learning_curve_figure(results: Results) -> str:
     """
     task, curves = results.task, results.learning_curve
     factor = 100.0 if task.in_percent else 1.0
-    top = recommended(results)
+    top = recommended_model(results)
     one = top.name if top is not None and top.name in curves else next(iter(curves))
     single = {model.name for model in results.models if len(model.features) == 1}
     # More than three bands hide each other.
     banded = set(curves) if len(curves) <= 3 else {one}
-    with drawing(WIDE, WIDE + 0.18 * len(curves)) as (figure, finish):
-        ax = figure.add_subplot()
+    with drawing(WIDE, WIDE + 0.18 * len(curves)) as drawn:
         for i, (name, points) in enumerate(curves.items()):
             colour, dash = COLOURS[i % len(COLOURS)], "--" if name in single else "-"
             _, clips, scores, deviation = np.array(points).T
             if name in banded:
                 low, high = factor * (scores - deviation), factor * (scores + deviation)
-                ax.fill_between(clips, low, high, color=colour, alpha=0.16, linewidth=0)
+                drawn.ax.fill_between(clips, low, high, color=colour, alpha=0.16, linewidth=0)
             style: dict[str, Any] = {"color": colour, "linestyle": dash, "linewidth": 1.2}
-            ax.plot(clips, factor * scores, marker="o", markersize=3, label=name, **style)
-        ax.set_xlabel("training clips of a head (mean over folds)")
-        ax.set_ylabel(f"{task.primary_title} (%)" if task.in_percent else task.primary_title)
+            drawn.ax.plot(clips, factor * scores, marker="o", markersize=3, label=name, **style)
         if task.in_percent:
-            ax.set_ylim(bottom=0)
-        ax.grid(**GRID)
-        bare(ax)
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
-        return finish("Learning curves")
+            drawn.ax.set_ylim(bottom=0)
+        x = "training clips of a head (mean over folds)"
+        y = f"{task.primary_title} (%)" if task.in_percent else task.primary_title
+        return drawn.svg("Learning curves", x, y, legend={"ncols": 2})

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
 from mvemo.cache import failures_by_reason
-from mvemo.fuse.metrics.averages import complete
-from mvemo.fuse.numeric import F64
 from mvemo.fuse.report.text import count, fraction, percent
 from mvemo.fuse.results import ModelResult, Results
 
@@ -16,6 +15,8 @@ from mvemo.fuse.results import ModelResult, Results
 CLOSE = 0.03
 # Number of reasons that a sentence on failures names.
 _REASONS = 2
+# The spread of more targets than this would make the sentence too long.
+_MANY_TARGETS = 4
 
 
 def findings(results: Results, model: ModelResult | None) -> list[str]:
@@ -39,16 +40,15 @@ def weakest_class(results: Results, model: ModelResult) -> str:
     if not np.isfinite(recall).any():
         return ""
     low, high = int(np.nanargmin(recall)), int(np.nanargmax(recall))
+    lowest, highest = fraction(recall[low], 2), fraction(recall[high], 2)
+    if recall[low] == recall[high]:
+        return f"{model.name} finds every class equally often: recall {lowest}."
     n = int((results.y_true[model.valid] == low).sum())
-    n_right = round(float(recall[low]) * n)
     # Recalls cover all repeats; the number of clips is that of one repeat.
-    of = f"{n} clips" if results.repeats else f"{n_right} of {count(n, 'clip')}"
-    if low == high or recall[low] == recall[high]:
-        return f"{model.name} finds every class equally often: recall {fraction(recall[low], 2)}."
+    of = f"{n} clips" if results.repeats else f"{round(recall[low] * n)} of {count(n, 'clip')}"
     return (
-        f"{model.name} misses {results.classes[low]} most: recall {fraction(recall[low], 2)} "
-        f"({of}); best is {results.classes[high]} with "
-        f"{fraction(recall[high], 2)}."
+        f"{model.name} misses {results.classes[low]} most: recall {lowest} ({of}); best is "
+        f"{results.classes[high]} with {highest}."
     )
 
 
@@ -69,17 +69,8 @@ def confusion(results: Results, model: ModelResult) -> str:
     )
 
 
-def weakest_tag(results: Results, model: ModelResult) -> str:
-    """Name the tags of lowest and of highest AUC."""
-    return _weakest(results, model, "roc_auc", "AUC", "ranks")
-
-
-def weakest_target(results: Results, model: ModelResult) -> str:
-    """Name the targets of lowest and of highest R2."""
-    return _weakest(results, model, "r2", "R2", "predicts")
-
-
-def _weakest(results: Results, model: ModelResult, score: str, title: str, verb: str) -> str:
+def _weakest(results: Results, model: ModelResult, *, score: str, title: str, verb: str) -> str:
+    """Name the tags or targets of the lowest and of the highest score."""
     values = model.per_output[score]
     if np.isfinite(values).sum() < 2:
         return ""
@@ -104,29 +95,20 @@ def shrinkage(results: Results, model: ModelResult) -> str:
     return f"Its predictions spread over {', '.join(shares)} of the labels' standard deviation."
 
 
-_MANY_TARGETS = 4
-
-
 # --- confidence
 
 
-def class_confidence(results: Results, model: ModelResult) -> str:
-    """Compare the stated probability of the predicted class with the share that is right."""
-    valid = model.valid
-    stated = model.outputs[valid].max(axis=1)
-    right = model.y_pred[valid] == results.y_true[valid]
-    return _confidence(stated, np.asarray(right, dtype=np.float64))
+def confidence(results: Results, model: ModelResult) -> str:
+    """Compare the stated probability of the likeliest answer with the share that is right.
 
-
-def tag_confidence(results: Results, model: ModelResult) -> str:
-    """Compare stated probability and share right of the likelier answer, over clips and tags."""
-    valid = complete(model.outputs)
-    proba = model.outputs[valid]
-    right = (proba >= 0.5) == (results.y_true[valid] == 1)
-    return _confidence(np.maximum(proba, 1.0 - proba), np.asarray(right, dtype=np.float64))
-
-
-def _confidence(stated: F64, right: F64) -> str:
+    With classes that is the predicted class of each clip, with tags yes or no for each pair of
+    clip and tag.
+    """
+    proba, y_true = model.outputs[model.valid], results.y_true[model.valid]
+    if y_true.ndim == 2:
+        stated, right = np.maximum(proba, 1.0 - proba), (proba >= 0.5) == (y_true == 1)
+    else:
+        stated, right = proba.max(axis=1), proba.argmax(axis=1) == y_true
     mean, share = float(stated.mean()), float(right.mean())
     facts = f"on average it states {percent(mean, 0)} %, and is right in {percent(share, 0)} %"
     if mean - share > CLOSE:
@@ -173,9 +155,8 @@ def _failures(results: Results) -> str:
 FINDINGS: Mapping[str, Callable[[Results, ModelResult], str]] = {
     "weakest_class": weakest_class,
     "confusion": confusion,
-    "class_confidence": class_confidence,
-    "weakest_tag": weakest_tag,
-    "tag_confidence": tag_confidence,
-    "weakest_target": weakest_target,
+    "confidence": confidence,
+    "weakest_tag": partial(_weakest, score="roc_auc", title="AUC", verb="ranks"),
+    "weakest_target": partial(_weakest, score="r2", title="R2", verb="predicts"),
     "shrinkage": shrinkage,
 }

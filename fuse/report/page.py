@@ -11,28 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvemo.cache import failures_by_reason
-from mvemo.fuse.report import tables
-from mvemo.fuse.report.banners import PROTOCOLS, banners
+from mvemo.fuse.report import score_tables as tables
 from mvemo.fuse.report.figures import draw_figures, learning_curve_figure, loss_figures
-from mvemo.fuse.report.hard_clips import hard_clips
 from mvemo.fuse.report.published import LABEL, SOURCES, sentence_beside
-from mvemo.fuse.report.shown import recommended, without_twin
-from mvemo.fuse.report.summary import (
-    describe,
-    opening,
-    over_folds,
-    scoring_note,
-    seen_text,
-)
+from mvemo.fuse.report.summary import banners, describe, opening, scoring_note
 from mvemo.fuse.report.text import count
-from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.results import Results, recommended_model, without_twin
 from mvemo.manifests.files import to_json_values
 
 if TYPE_CHECKING:
     import jinja2
 
 TEMPLATES = Path(__file__).with_name("templates")
-_MANY_FAILURES = 500
 _REASONS = 5
 # Settings that the first table of the page already shows.
 _IN_FACTS = ("folds", "seed", "permute_labels")
@@ -41,27 +31,29 @@ _IN_FACTS = ("folds", "seed", "permute_labels")
 def report_html(results: Results) -> str:
     """Render the whole report as one HTML page that loads nothing; all text is escaped."""
     results, note = without_twin(results), scoring_note(results)
-    top = recommended(results)
-    clips, groups = hard_clips(results, top)
+    top = recommended_model(results)
+    clips, groups = tables.hard_clips(results, top)
+    provenance = _told_once(to_json_values(results.provenance, "provenance"))
     return (
         _environment()
         .get_template("report.html")
         .render(
             results=results,
             task=results.task,
+            count=count,
             banners=banners(results),
             subtitle=describe(results),
             opening=opening(results),
             best=top,
             figures=draw_figures(results, top),
-            tables=_tables(results, top),
-            outputs=None if top is None else tables.outputs_table(results, top),
+            tables={
+                "scores": tables.scores_table(results, top),
+                "outputs": None if top is None else tables.outputs_table(results, top),
+                **{name: build(results) for name, build in tables.OF_RESULTS.items()},
+            },
             hard_clips=clips,
             hard_groups=groups,
-            over=over_folds(results),
             scoring_note=note,
-            has_intervals=tables.has_intervals(results),
-            partial=tables.partly_predicted(results),
             fused=any(model.features for model in results.models),
             scaled=any("temperature" in model.calibration for model in results.models),
             published_label=LABEL,
@@ -69,62 +61,14 @@ def report_html(results: Results) -> str:
             beside=sentence_beside(results),
             learning_svg=learning_curve_figure(results) if results.learning_curve else None,
             losses=loss_figures(results.curves),
-            failed=_failed(results),
-            glossary=results.task.glossary,
-            protocol=PROTOCOLS.get(results.protocol, ""),
-            facts=_facts(results),
-            sections=provenance_sections(
-                _told_once(to_json_values(results.provenance, "provenance"))
-            ),
+            n_failed=len({clip_id for clip_id, _, _ in results.failures}),
+            n_unlisted=max(0, len(results.failures) - tables.MANY_FAILURES),
+            reasons=[kind.text() for kind in failures_by_reason(results.failures)[:_REASONS]],
+            fold_sizes=np.bincount(results.folds[results.tested], minlength=results.k).tolist(),
+            label_facts=results.task.label_facts(results.classes, results.y_true),
+            sections=provenance_sections(provenance),
         )
     )
-
-
-def _tables(results: Results, top: ModelResult | None) -> dict[str, tables.Table | None]:
-    """Return the tables that compare all models, by name; None if a table would be empty."""
-    return {
-        "scores": tables.scores_table(results, top),
-        "intervals": tables.intervals_table(results) if tables.has_intervals(results) else None,
-        "published": tables.published_table(results),
-        "published_confusion": tables.published_confusion_table(results),
-        "comparisons": tables.comparisons_table(results),
-        "without_modality": tables.without_modality_table(results),
-        "calibration": tables.calibration_table(results),
-        "repeats": tables.repeats_table(results),
-        "folds": tables.folds_table(results),
-        "missing": tables.missing_table(results),
-        "failures": tables.failures_table(results, _MANY_FAILURES),
-    }
-
-
-def _failed(results: Results) -> str:
-    """Return a sentence on the clips that failed in stage one, with the commonest reasons."""
-    clips = len({clip_id for clip_id, _, _ in results.failures})
-    more = len(results.failures) - _MANY_FAILURES
-    listed = f" {more} more failures are not listed here." if more > 0 else ""
-    kinds = failures_by_reason(results.failures)[:_REASONS]
-    reasons = "; ".join(kind.text() for kind in kinds) if len(results.failures) > 1 else ""
-    by_reason = f" The commonest reasons: {reasons}." if reasons else ""
-    return f"{count(clips, 'clip')} concerned.{listed}{by_reason}"
-
-
-def _facts(results: Results) -> list[tuple[str, str]]:
-    """Return the rows of the table of settings."""
-    sizes = np.bincount(results.folds[results.tested], minlength=results.k)
-    return [
-        ("data set", results.name),
-        ("task", results.task.name),
-        ("protocol", results.protocol),
-        ("folds", str(results.k)),
-        ("clips in each fold", ", ".join(str(n) for n in sizes)),
-        ("clips", str(len(results.clip_ids))),
-        ("groups", str(len(set(results.groups)))),
-        *results.task.label_facts(results.classes, results.y_true),
-        ("seed", str(results.seed)),
-        ("synthetic data", "yes" if results.synthetic else "no"),
-        ("labels permuted", "yes" if results.permuted else "no"),
-        ("clips scored by a net that saw them", seen_text(results)),
-    ]
 
 
 def _told_once(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from mvemo.fuse.report.banners import banners
+from mvemo.fuse.metrics.averages import spread
 from mvemo.fuse.report.published import LABEL, Published, published_beside, sentence_beside
-from mvemo.fuse.report.shown import recommended, without_twin
 from mvemo.fuse.report.summary import (
+    banners,
     compare_best,
     describe,
     recommend,
     scaling_notes,
     scoring_note,
-    spread,
 )
 from mvemo.fuse.report.text import (
     WIDTH,
@@ -24,7 +23,7 @@ from mvemo.fuse.report.text import (
     score_text,
     wrap,
 )
-from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.results import ModelResult, Results, recommended_model, without_twin
 
 
 def format_table(results: Results) -> str:
@@ -47,7 +46,7 @@ def format_table(results: Results) -> str:
     fits = max(map(len, with_interval)) <= WIDTH
     lines += [*(with_interval if fits else _table(results, beside, interval=False)), ""]
 
-    task, model = results.task, recommended(results)
+    task, model = results.task, recommended_model(results)
     key, what = task.primary_interval
     if model is not None and interval_text(model.intervals.get(key)):
         if fits:
@@ -55,15 +54,13 @@ def format_table(results: Results) -> str:
         else:
             ends = interval_text(model.intervals[key], in_percent=task.in_percent)
             note += f" 95 % interval of {what}, {clean(model.name)}: {ends} (over groups)."
-    lines.append(wrap(note))
-    if beside:
-        lines.append(wrap(f"* {LABEL}: PL20 Tables 2 and 3."))
-    sentences = [sentence_beside(results), "" if results.permuted else compare_best(results)]
+    sentences = [note, f"* {LABEL}: PL20 Tables 2 and 3." if beside else ""]
+    sentences += [sentence_beside(results), "" if results.permuted else compare_best(results)]
+    sentences += [*scaling_notes(results), *_footnotes(results)]
     lines += [wrap(clean(sentence)) for sentence in sentences if sentence]
-    lines += [wrap(clean(note)) for note in scaling_notes(results)]
-    advice = recommend(results)
-    last = ["", wrap(clean(advice))] if advice else []
-    return "\n".join([*lines, *footnotes(results), *last])
+    if advice := recommend(results):
+        lines += ["", wrap(clean(advice))]
+    return "\n".join(lines)
 
 
 def _table(results: Results, beside: dict[str, Published], *, interval: bool) -> list[str]:
@@ -71,15 +68,14 @@ def _table(results: Results, beside: dict[str, Published], *, interval: bool) ->
     shown = [column for column in task.columns(results.classes) if column.terminal]
     key = task.primary_interval[0]
     interval = interval and any(key in model.intervals for model in results.models)
-    partial = any(not model.valid[results.tested].all() for model in results.models)
+    partial = results.partly_predicted
     unit = " %" if task.in_percent else ""
     header = [f"min{unit}", f"mean{unit}", f"max{unit}", *(["95 %"] if interval else [])]
     header = ["model", *header, *(clean(column.title) for column in shown)]
     header += [*(["clips"] if partial else []), *(["paper %*"] if beside else [])]
 
     def row(model: ModelResult, *, baseline: bool = False) -> list[str]:
-        scores = spread(results.primary_per_fold(model))
-        cells = [score_text(task, value) for value in (scores.min, scores.mean, scores.max)]
+        cells = [score_text(task, value) for value in spread(results.primary_per_fold(model))]
         if interval:
             cells.append(interval_text(model.intervals.get(key), in_percent=task.in_percent))
         scored = not baseline or task.baseline_scored
@@ -94,29 +90,25 @@ def _table(results: Results, beside: dict[str, Published], *, interval: bool) ->
     return columns(body, [row(results.baseline, baseline=True)])
 
 
-def footnotes(results: Results) -> list[str]:
-    """Return lines on missing features, clips without a trained head, and failed clips."""
-    lines = []
+def _footnotes(results: Results) -> list[str]:
+    """Return sentences on missing features, clips without a trained head, and failed clips."""
     tested = results.tested
     missing = {name: int((~present[tested]).sum()) for name, present in results.present.items()}
-    if any(missing.values()):
-        listed = ", ".join(f"{clean(name)} {n}" for name, n in missing.items() if n)
-        lines.append(wrap(f"Tested clips without a feature: {listed} of {int(tested.sum())}."))
-    untrained = {m.name: m.n_untrained for m in results.models if m.n_untrained}
-    if untrained:
-        listed = ", ".join(f"{clean(name)} {n}" for name, n in untrained.items())
-        lines.append(
-            wrap(
-                "Clips that no head could be trained for, as their training folds have too few "
-                f"clips {results.task.too_few}: {listed}."
-            )
-        )
-    if results.failures:
-        clips = len({clip_id for clip_id, _, _ in results.failures})
-        lines.append(
-            wrap(
-                f"{count(len(results.failures), 'failure')} of {count(clips, 'clip')} in stage "
-                "one; the report lists them."
-            )
-        )
-    return lines
+    without = ", ".join(f"{name} {n}" for name, n in missing.items() if n)
+    untrained = ", ".join(f"{m.name} {m.n_untrained}" for m in results.models if m.n_untrained)
+    failed = len({clip_id for clip_id, _, _ in results.failures})
+    return [
+        f"Tested clips without a feature: {without} of {int(tested.sum())}." if without else "",
+        (
+            "Clips that no head could be trained for, as their training folds have too few clips "
+            f"{results.task.too_few}: {untrained}."
+            if untrained
+            else ""
+        ),
+        (
+            f"{count(len(results.failures), 'failure')} of {count(failed, 'clip')} in stage one; "
+            "the report lists them."
+            if failed
+            else ""
+        ),
+    ]

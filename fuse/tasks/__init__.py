@@ -1,1 +1,49 @@
-"""What depends on the task: labels, losses, metrics, decisions, tables and figures."""
+"""Tasks: classes, tags or values per clip."""
+
+from __future__ import annotations
+
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.tasks.base import Task
+from mvemo.fuse.tasks.multiclass import Multiclass
+from mvemo.fuse.tasks.multilabel import Multilabel
+from mvemo.fuse.tasks.regression import Regression
+from mvemo.manifests.labels import UNLABELLED
+
+TASKS: dict[str, type[Task]] = {
+    "multiclass": Multiclass,
+    "multilabel": Multilabel,
+    "regression": Regression,
+}
+
+
+def task_of(name: str) -> Task:
+    """Return the task with a name, as a manifest or a cache states it.
+
+    Parameters
+    ----------
+    name
+        ``multiclass``, ``multilabel`` or ``regression``.
+
+    Returns
+    -------
+    Task that reads, predicts and scores such labels.
+
+    Raises
+    ------
+    BadFeatures
+        The name is unknown, or the clips have no labels.
+
+    Examples
+    --------
+    >>> task_of("multilabel").primary_metric
+    'roc_auc_macro'
+    """
+    if name == UNLABELLED:
+        raise BadFeatures(
+            "these clips have no labels, which heads and scores need: give the manifest a column "
+            "'label' and run the same 'mvemo extract' or 'mvemo cache import' again, which keeps "
+            "the features"
+        )
+    if name not in TASKS:
+        raise BadFeatures(f"task {name!r} is not known: one of {', '.join(TASKS)}")
+    return TASKS[name]()

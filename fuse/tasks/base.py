@@ -6,48 +6,46 @@ outside this package never asks which task it has.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.bootstrap import Resamples
-from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
-from mvemo.fuse.metrics.calibration import (
-    brier_score,
-    calibration_terms,
-    expected_calibration_error,
-    log_loss,
-)
+from mvemo.fuse.metrics.averages import Measures, complete, mean_finite, mean_of_finite
+from mvemo.fuse.metrics.calibration import brier_score, calibration_terms, log_loss, reliability
 from mvemo.fuse.numeric import F64, Bools, Ints, Link
-from mvemo.fuse.tasks.wording import Wording
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Result of `Task.score`; the fields are those of `mvemo.fuse.ModelResult`."""
+class Column:
+    """A score as a column of a table of models."""
 
-    y_pred: NDArray[Any]
-    scores: Mapping[str, float]
-    per_fold: Mapping[str, F64]
-    per_output: Mapping[str, F64]
-    per_output_fold: Mapping[str, F64]
-    confusion: Ints | None = None
+    title: str
+    score: str  # key of `ModelResult.scores`, or with `output` of `ModelResult.per_output`
+    output: int | None = None  # index of the class, tag or target; None for all
+    terminal: bool = True  # True if the terminal's table shows it
 
-
-@dataclass(frozen=True)
-class Measures:
-    """Scores of one set of clips."""
-
-    overall: Mapping[str, float]  # score's name to its value over all outputs
-    per_output: Mapping[str, F64] = field(default_factory=dict)  # name to float64 (outputs,)
+    @property
+    def interval(self) -> str:
+        """Key of the score's interval in `ModelResult.intervals`."""
+        return self.score if self.output is None else f"{self.score}:{self.output}"
 
 
-class Task(Wording):
-    """Reading, fitting, prediction and scoring of labels; `Wording` has their presentation.
+# Titles of the columns, and the cells of each output.
+LabelColumns = tuple[list[str], list[list[str]]]
+
+
+class Task(ABC):
+    """Reading, fitting, prediction, scoring and presentation of labels.
+
+    Labels `y_true` are int64 (clips,) for classes, int64 (clips, tags) of 0 and 1 for tags, and
+    float64 (clips, targets) for values. Outputs are float64 (clips, outputs); rows with NaN were
+    not predicted. Folds are int64 (clips,), -1 for clips that no fold tests.
 
     Attributes
     ----------
@@ -61,37 +59,41 @@ class Task(Wording):
         come from different heads and need not share a scale.
     baseline_name
         Name of the model that uses no features.
-    needs_inner
-        True if decisions rest on predictions inside the training folds (`fit_thresholds`).
-    fits_temperature
-        True if a temperature can scale the probabilities (`scaled_calibration`).
-    decides_songs
-        True if the segments of a song can decide its class.
-    too_few
-        End of the message for folds with too few clips to train a head.
-    pooled_interval
-        True if the interval of the primary metric is that of the pooled predictions.
-    primary_interval
-        Key in `ModelResult.intervals` of the interval shown with the primary metric, and a
-        description of it for a sentence.
-    primary_output
-        Key in `ModelResult.per_output_fold` of the score that a report shows over folds.
-    brier_max
-        Largest possible Brier score.
     """
 
     name: ClassVar[str]
     link: ClassVar[Link]
     primary_metric: ClassVar[str]
     baseline_name: ClassVar[str]
-    needs_inner: ClassVar[bool] = False
-    fits_temperature: ClassVar[bool] = False
-    decides_songs: ClassVar[bool] = False
-    too_few: ClassVar[str] = "(two at least)"
-    pooled_interval: ClassVar[bool] = False
+    needs_inner: ClassVar[bool] = False  # decisions rest on inner predictions (`fit_thresholds`)
+    fits_temperature: ClassVar[bool] = False  # a temperature can scale the probabilities
+    decides_songs: ClassVar[bool] = False  # the segments of a song can decide its class
+    too_few: ClassVar[str] = "(two at least)"  # ends the message on folds with too few clips
+    pooled_interval: ClassVar[bool] = False  # the primary interval is of the pooled predictions
+    # Key in `ModelResult.intervals` of the primary metric's interval, and its description.
     primary_interval: ClassVar[tuple[str, str]]
-    primary_output: ClassVar[str] = ""
-    brier_max: ClassVar[int] = 1
+    primary_output: ClassVar[str] = ""  # key of `ModelResult.per_output_fold` shown over folds
+    brier_max: ClassVar[int] = 1  # largest possible Brier score
+
+    # Words of the report.
+    output_nouns: ClassVar[tuple[str, str]]  # noun for an output, singular and plural
+    primary_title: ClassVar[str]  # name of the primary metric for a reader
+    in_percent: ClassVar[bool] = False  # True if the primary metric is shown as a percentage
+    findings: ClassVar[tuple[str, ...]] = ()  # keys of `mvemo.fuse.report.findings.FINDINGS`
+    figures: ClassVar[tuple[str, ...]] = ()  # keys of `mvemo.fuse.report.figures`, in order
+    averaged_over: ClassVar[str] = ""  # suffix for a score that is a mean: ", mean over tags"
+    axis_from: ClassVar[float] = 0.0  # usual start of the axis of the primary metric
+    baseline_words: ClassVar[str]  # description of the baseline within a sentence
+    baseline_scored: ClassVar[bool] = True  # False if other scores mean nothing for the baseline
+    hard_clips: ClassVar[str] = "furthest_off"  # key of `score_tables.HARD_CLIPS`
+    error_title: ClassVar[str] = "error"  # title of the column of `clip_errors`
+    error_note: ClassVar[str] = ""  # sentence that explains `clip_errors`
+    probability_of: ClassVar[str] = ""  # event that a probability is stated for
+    probable_words: ClassVar[str] = ""  # items that are given a probability
+    right_words: ClassVar[str] = ""  # predicate of the items that are counted as right
+    published: ClassVar[str] = ""  # paper whose figures may be shown; '' for none
+    output_columns: ClassVar[tuple[Column, ...]]  # of the table of outputs, without `output`
+    csv_kinds: ClassVar[tuple[str, ...]] = ("true", "predicted")  # columns of each output
 
     # Labels.
 
@@ -99,35 +101,13 @@ class Task(Wording):
         """Return the task adapted to these labels; regression adds the plane of quadrants."""
         return self
 
-    @abstractmethod
     def read_labels(self, labels: NDArray[Any]) -> NDArray[Any]:
-        """Convert labels to the shape and type that all methods here take as `y_true`.
+        """Convert labels to the shape and type that all methods here take as `y_true`."""
+        return np.asarray(labels, dtype=np.int64)
 
-        This is int64 (clips,) for classes, int64 (clips, tags) of 0 and 1 for tags, or float64
-        (clips, targets) for values.
-        """
-
-    def parse_labels(self, rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> NDArray[Any]:
-        """Return `y_true` from rows of ``predictions.csv``, one per clip.
-
-        Parameters
-        ----------
-        rows
-            Mappings of column names to cells.
-        names
-            Names of the outputs.
-
-        Raises
-        ------
-        KeyError, ValueError
-            A column is missing, or a cell is not a label.
-        """
-        cells = [[float(row[f"true_{name}"]) for name in names] for row in rows]
-        return self.read_labels(np.array(cells, dtype=np.float64))
-
-    @abstractmethod
     def target(self, y_true: NDArray[Any], n_outputs: int) -> NDArray[np.float32]:
         """Return the targets of a head's outputs, float32 (outputs, clips)."""
+        return np.ascontiguousarray(y_true.T, np.float32)
 
     # Choices on inner folds.
 
@@ -140,15 +120,7 @@ class Task(Wording):
         return mean_of_finite(self.losses(y_true, outputs))
 
     def primary(self, y_true: NDArray[Any], outputs: F64) -> float:
-        """Return the primary metric of some clips; NaN if none of them was predicted.
-
-        Parameters
-        ----------
-        y_true
-            Labels, as `read_labels` returns them.
-        outputs
-            Predictions, float64 (clips, outputs); rows with NaN are left out.
-        """
+        """Return the primary metric of some clips; NaN if none of them was predicted."""
         valid = complete(outputs)
         return self._primary(y_true[valid], outputs[valid]) if valid.any() else float("nan")
 
@@ -172,66 +144,27 @@ class Task(Wording):
 
     @abstractmethod
     def decide(self, outputs: F64, thresholds: F64 | None = None) -> NDArray[Any]:
-        """Return `ModelResult.y_pred` for outputs (clips, outputs); NaN rows were not predicted.
+        """Return `ModelResult.y_pred` for outputs.
 
         `thresholds`, from `fit_thresholds`, broadcast against `outputs`.
         """
+
+    def baseline(
+        self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
+    ) -> tuple[F64, F64 | None]:
+        """Predict outputs and thresholds from only the labels of the training folds."""
+        outputs = np.full((len(y_true), n_outputs), np.nan)
+        for fold in range(k):
+            test = folds == fold
+            if test.any() and not test.all():
+                outputs[test] = y_true[~test].mean(axis=0)
+        return outputs, None
 
     # Scores.
 
     @abstractmethod
     def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
         """Score clips that are all predicted; without clips all scores are NaN."""
-
-    def score(
-        self,
-        y_true: NDArray[Any],
-        outputs: F64,
-        folds: Ints,
-        k: int,
-        thresholds: F64 | None = None,
-    ) -> Scores:
-        """Return all scores of out-of-fold outputs, over all clips and for each fold.
-
-        Parameters
-        ----------
-        y_true
-            Labels, as `read_labels` returns them.
-        outputs
-            Predictions, float64 (clips, outputs); rows with NaN are left out.
-        folds, k
-            Fold of each clip, int64 (clips,), -1 if no fold tests it; number of folds.
-        thresholds
-            Thresholds of each clip for `decide`, float64 (clips, tags).
-
-        Returns
-        -------
-        Decisions and scores.
-        """
-        y_pred = self.decide(outputs, thresholds)
-        valid = complete(outputs)
-        pooled = self.measure(y_true[valid], outputs[valid], y_pred[valid])
-        per_fold = {name: np.full(k, np.nan) for name in pooled.overall}
-        per_output_fold = {
-            name: np.full((k, len(values)), np.nan) for name, values in pooled.per_output.items()
-        }
-        for fold in range(k):
-            rows = valid & (folds == fold)
-            if not rows.any():
-                continue
-            of_fold = self.measure(y_true[rows], outputs[rows], y_pred[rows])
-            for name, value in of_fold.overall.items():
-                per_fold[name][fold] = value
-            for name, values in of_fold.per_output.items():
-                per_output_fold[name][fold] = values
-        return Scores(
-            y_pred=y_pred,
-            scores=self.summarise(pooled.overall, per_fold),
-            per_fold=per_fold,
-            per_output=pooled.per_output,
-            per_output_fold=per_output_fold,
-            confusion=self.confusion(y_true[valid], y_pred[valid], outputs.shape[1]),
-        )
 
     def summarise(
         self, pooled: Mapping[str, float], per_fold: Mapping[str, F64]
@@ -273,12 +206,6 @@ class Task(Wording):
         """Return ``minimum``, ``maximum``, ``mean`` and ``deviation`` of each regression target."""
         return {}
 
-    @abstractmethod
-    def baseline(
-        self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
-    ) -> tuple[F64, F64 | None]:
-        """Predict (clips, outputs) and thresholds from only the labels of the training folds."""
-
     # Intervals.
 
     @abstractmethod
@@ -293,22 +220,8 @@ class Task(Wording):
     ) -> dict[str, F64]:
         """Return every score that gets an interval, in each resample of groups.
 
-        Parameters
-        ----------
-        y_true
-            Labels, as `read_labels` returns them.
-        outputs
-            Predictions, float64 (models, clips, outputs); NaN rows were not predicted.
-        y_pred
-            Decisions (models, clips) or (models, clips, outputs), as `decide` returns them.
-        folds, k
-            Fold of each clip, int64 (clips,), and the number of folds.
-        resamples
-            Resamples of the clips' groups.
-
-        Returns
-        -------
-        Mapping of a name in `ModelResult.intervals` to float64 (models, resamples).
+        `outputs` and `y_pred` have the models as first axis. The result maps a name in
+        `ModelResult.intervals` to float64 (models, resamples).
         """
 
     def resample_primary(
@@ -350,21 +263,92 @@ class Task(Wording):
         """
         return {}
 
+    # Presentation.
+
+    def facts(self) -> dict[str, Any]:
+        """Return further facts on the scores, as JSON values."""
+        return {}
+
+    @abstractmethod
+    def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
+        """Return the scores shown next to the primary metric; `names` are those of the outputs."""
+
+    @property
+    @abstractmethod
+    def columns_note(self) -> str:
+        """Explanation of the columns of the main table."""
+
+    @abstractmethod
+    def prediction(self, names: Sequence[str]) -> str:
+        """Return the prediction for a clip in words: ``one of 2 classes (calm or tense)``."""
+
+    def remark(
+        self, names: Sequence[str], best: Mapping[str, float], baseline: Mapping[str, float]
+    ) -> str:
+        """Return one more sentence for the summary, from `ModelResult.scores`; may be empty."""
+        return ""
+
+    @abstractmethod
+    def label_columns(self, y_true: NDArray[Any], n_outputs: int) -> LabelColumns:
+        """Return columns that describe the labels of each output: titles and cells."""
+
+    def label_facts(self, names: Sequence[str], y_true: NDArray[Any]) -> list[tuple[str, str]]:
+        """Return rows (name, text) on the labels for the page's table of settings."""
+        return []
+
+    def label_texts(self, names: Sequence[str], y: NDArray[Any]) -> list[str]:
+        """Format the labels or decisions of clips, (clips, outputs), as text."""
+        raise NotImplementedError
+
+    def clip_errors(self, y_true: NDArray[Any], outputs: F64) -> F64:
+        """Return the error of each prediction, float64 (clips,); NaN if not predicted."""
+        raise NotImplementedError
+
+    def csv_columns(self, names: Sequence[str]) -> list[str]:
+        """Return the columns of ``predictions.csv`` after clip, group and fold."""
+        return ["model", *(f"{kind}_{name}" for name in names for kind in self.csv_kinds)]
+
+    def csv_cells(
+        self,
+        names: Sequence[str],
+        model: str,
+        y_true: NDArray[Any],
+        outputs: F64,
+        y_pred: NDArray[Any],
+    ) -> list[list[object]]:
+        """Return the cells of these columns, one row per clip."""
+        values = [y_true.tolist(), outputs.tolist()]
+        if "decided" in self.csv_kinds:
+            values.append(y_pred.astype(int).tolist())
+        rows: list[list[object]] = []
+        for predicted, *cells in zip(complete(outputs).tolist(), *values, strict=True):
+            if not predicted:
+                cells[1:] = [[""] * len(names) for _ in cells[1:]]
+            rows.append([model, *chain.from_iterable(zip(*cells, strict=True))])
+        return rows
+
 
 class ProbabilityTask(Task):
     """Task whose outputs are probabilities, of classes or of tags."""
 
     def calibration(self, y_true: NDArray[Any], outputs: F64) -> dict[str, float]:
         return {
-            "ece": expected_calibration_error(y_true, outputs),
+            "ece": reliability(y_true, outputs).ece,
             "brier": brier_score(y_true, outputs),
             "log_loss": log_loss(y_true, outputs),
         }
 
-    def resample_calibration(
-        self, y_true: Ints, outputs: F64, resamples: Resamples
+    def resample(
+        self,
+        y_true: NDArray[Any],
+        outputs: F64,
+        y_pred: NDArray[Any],
+        folds: Ints,
+        k: int,
+        resamples: Resamples,
     ) -> dict[str, F64]:
-        """Return `calibration` in each resample of groups; shapes are those of `resample`."""
+        # With one fold the mean over folds is the pooled score.
+        of_folds = folds if k > 1 else None
         drawn: dict[str, list[F64]] = {"ece": [], "brier": [], "log_loss": []}
         for proba in outputs:
             brier, loss, gaps, weight = calibration_terms(y_true, proba)
@@ -373,4 +357,19 @@ class ProbabilityTask(Task):
             drawn["brier"].append(sums[:, 0] / n)
             drawn["log_loss"].append(sums[:, 1] / n)
             drawn["ece"].append(np.abs(sums[:, 3:]).sum(axis=1) / n)
-        return {name: np.array(values) for name, values in drawn.items()}
+        return {
+            **self._resample_scores(y_true, outputs, y_pred, of_folds, resamples),
+            "primary": self.resample_primary(y_true, outputs, folds, k, resamples),
+            **{name: np.array(values) for name, values in drawn.items()},
+        }
+
+    @abstractmethod
+    def _resample_scores(
+        self,
+        y_true: NDArray[Any],
+        outputs: F64,
+        y_pred: NDArray[Any],
+        folds: Ints | None,
+        resamples: Resamples,
+    ) -> dict[str, F64]:
+        """Return every score but the primary metric and the calibration in each resample."""

@@ -10,24 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.bootstrap import Resamples, bootstrap_multiclass
-from mvemo.fuse.metrics.averages import complete, mean_of_finite
+from mvemo.fuse.metrics.averages import Measures, complete, mean_of_finite
 from mvemo.fuse.metrics.calibration import (
     apply_temperature,
     fit_temperature,
     log_losses,
     log_probabilities,
 )
-from mvemo.fuse.metrics.multiclass import (
-    accuracy,
-    balanced_accuracy,
-    class_scores,
-    cohen_kappa,
-    confusion_matrix,
-    roc_auc_macro_ovr,
-)
+from mvemo.fuse.metrics.scores import confusion_matrix, multiclass_scores
 from mvemo.fuse.numeric import F64, Bools, Ints
-from mvemo.fuse.tasks.base import Measures, ProbabilityTask
-from mvemo.fuse.tasks.wording import Column, LabelColumns
+from mvemo.fuse.tasks.base import Column, LabelColumns, ProbabilityTask
 
 
 @dataclass(frozen=True)
@@ -53,12 +45,10 @@ class Multiclass(ProbabilityTask):
     fits_temperature = True
     decides_songs = True
     too_few = "of two classes"
-    csv_prefix = "p_"
-    findings = ("weakest_class", "confusion", "class_confidence")
+    findings = ("weakest_class", "confusion", "confidence")
     figures = ("folds", "roc", "class_roc", "confusion", "reliability")
     primary_interval = ("accuracy", "the pooled accuracy")
     baseline_words = "always predicting the commonest class of the training clips"
-    baseline_note = "Majority class: always predicting the commonest class of the training clips."
     # It does not rank clips, and is never right for all other classes.
     baseline_scored = False
     hard_clips = "most_often_wrong"
@@ -67,49 +57,15 @@ class Multiclass(ProbabilityTask):
     right_words = "is right"
     brier_max = 2
     published = "PL20"
-    glossary = (
-        (
-            "Accuracy",
-            "Share of clips whose most probable class is the true one. Compare it with the "
-            "majority class before anything else.",
-        ),
-        (
-            "Balanced accuracy",
-            "Mean recall over classes: small classes count as much as large ones. Always "
-            "predicting one class gets one divided by the number of classes.",
-        ),
-        (
-            "Cohen's kappa",
-            "The accuracy beyond what predictions of the same classes in the same numbers would "
-            "get by chance: 1 is perfect, 0 is chance.",
-        ),
-        (
-            "Majority class",
-            "Can be right for fewer clips than guessing: the folds are made so that each has its "
-            "share of every class, and then a class that is a clip commoner in the training folds "
-            "is a clip rarer in the tested one. With classes of about equal size the baseline "
-            "names just those that the tested fold has least of.",
-        ),
-        (
-            "Macro F1",
-            "Harmonic mean of precision and recall of each class, averaged over classes: small "
-            "classes count as much as large ones.",
-        ),
-        (
-            "Macro AUC",
-            "The probability that a clip of a class is given a higher score for it than a clip "
-            "of another class, averaged over classes: 0.5 is chance, 1 is perfect. Within folds "
-            "only scores of one model are compared; the pooled figure mixes the folds' models "
-            "and can be lower.",
-        ),
+    output_columns = (
+        Column("recall", "recall"),
+        Column("precision", "precision"),
+        Column("F1", "f1"),
     )
-
-    def read_labels(self, labels: NDArray[Any]) -> Ints:
-        return np.asarray(labels, dtype=np.int64)
-
-    def parse_labels(self, rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> NDArray[Any]:
-        index = {name: i for i, name in enumerate(names)}
-        return self.read_labels(np.array([index[row["label"]] for row in rows]))
+    columns_note = (
+        "Balanced accuracy, Cohen's kappa and macro F1: of the pooled predictions. AUC: macro "
+        "one-vs-rest, mean over folds."
+    )
 
     def target(self, y_true: NDArray[Any], n_outputs: int) -> NDArray[np.float32]:
         one_hot = np.zeros((n_outputs, len(y_true)), np.float32)
@@ -139,17 +95,7 @@ class Multiclass(ProbabilityTask):
         )
 
     def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
-        precision, recall, f1 = class_scores(y_true, y_pred, outputs.shape[1])
-        return Measures(
-            {
-                "accuracy": accuracy(y_true, y_pred),
-                "balanced_accuracy": balanced_accuracy(y_true, y_pred, outputs.shape[1]),
-                "cohen_kappa": cohen_kappa(y_true, y_pred, outputs.shape[1]),
-                "f1_macro": mean_of_finite(f1),
-                "roc_auc_macro_ovr": roc_auc_macro_ovr(y_true, outputs),
-            },
-            {"precision": precision, "recall": recall, "f1": f1},
-        )
+        return multiclass_scores(y_true, outputs, y_pred)
 
     def summarise(
         self, pooled: Mapping[str, float], per_fold: Mapping[str, F64]
@@ -186,23 +132,15 @@ class Multiclass(ProbabilityTask):
                 outputs[test] = np.eye(n_outputs)[np.bincount(train).argmax()]
         return outputs, None
 
-    def resample(
+    def _resample_scores(
         self,
         y_true: NDArray[Any],
         outputs: F64,
         y_pred: NDArray[Any],
-        folds: Ints,
-        k: int,
+        folds: Ints | None,
         resamples: Resamples,
     ) -> dict[str, F64]:
-        # With one fold the mean over folds is the pooled score.
-        of_folds = folds if k > 1 else None
-        drawn = bootstrap_multiclass(y_true, outputs, resamples, of_folds)
-        return {
-            **drawn,
-            "primary": self.resample_primary(y_true, outputs, folds, k, resamples),
-            **self.resample_calibration(y_true, outputs, resamples),
-        }
+        return bootstrap_multiclass(y_true, outputs, resamples, folds)
 
     def _resample_primary(
         self, y_true: NDArray[Any], outputs: F64, valid: Bools, resamples: Resamples
@@ -215,15 +153,6 @@ class Multiclass(ProbabilityTask):
             Column("kappa", "cohen_kappa", terminal=False),
             Column("F1", "f1_macro"),
             Column("AUC", "roc_auc_macro_ovr"),
-        )
-
-    def output_columns(self) -> tuple[Column, ...]:
-        return (Column("recall", "recall"), Column("precision", "precision"), Column("F1", "f1"))
-
-    def columns_note(self) -> str:
-        return (
-            "Balanced accuracy, Cohen's kappa and macro F1: of the pooled predictions. AUC: macro "
-            "one-vs-rest, mean over folds."
         )
 
     def prediction(self, names: Sequence[str]) -> str:
@@ -261,7 +190,7 @@ class Multiclass(ProbabilityTask):
         return masks
 
     def csv_columns(self, names: Sequence[str]) -> list[str]:
-        return ["label", "model", "predicted", *(f"{self.csv_prefix}{name}" for name in names)]
+        return ["label", "model", "predicted", *(f"p_{name}" for name in names)]
 
     def csv_cells(
         self,
@@ -271,10 +200,9 @@ class Multiclass(ProbabilityTask):
         outputs: F64,
         y_pred: NDArray[Any],
     ) -> list[list[object]]:
-        empty = ["", *("" for _ in names)]
+        rows = zip(y_true.tolist(), y_pred.tolist(), outputs.tolist(), strict=True)
+        empty = [""] * (1 + len(names))
         return [
             [names[true], model, *([names[c], *proba] if c >= 0 else empty)]
-            for true, c, proba in zip(
-                y_true.tolist(), y_pred.tolist(), outputs.tolist(), strict=True
-            )
+            for true, c, proba in rows
         ]

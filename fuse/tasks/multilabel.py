@@ -10,20 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.bootstrap import Resamples, areas, bootstrap_multilabel
-from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
-from mvemo.fuse.metrics.calibration import (
-    log_losses,
-)
-from mvemo.fuse.metrics.multilabel import (
-    NAMES,
+from mvemo.fuse.metrics.averages import Measures, complete, mean_finite, mean_of_finite
+from mvemo.fuse.metrics.calibration import log_losses
+from mvemo.fuse.metrics.scores import (
+    DEFAULT_THRESHOLD,
     best_thresholds,
-    decide,
     multilabel_scores,
+    roc_auc,
 )
-from mvemo.fuse.metrics.ranking import roc_auc
 from mvemo.fuse.numeric import F64, Bools, Ints
-from mvemo.fuse.tasks.base import Measures, ProbabilityTask
-from mvemo.fuse.tasks.wording import Column, LabelColumns
+from mvemo.fuse.tasks.base import Column, LabelColumns, ProbabilityTask
 
 
 @dataclass(frozen=True)
@@ -48,47 +44,31 @@ class Multilabel(ProbabilityTask):
     primary_title = "macro ROC-AUC"
     baseline_name = "training frequency"
     needs_inner = True
-    findings = ("weakest_tag", "tag_confidence")
+    findings = ("weakest_tag", "confidence")
     figures = ("folds", "per_output", "class_roc", "reliability")
     averaged_over = ", mean over tags"
     primary_interval = ("primary", "the mean over folds")
     primary_output = "roc_auc"
     axis_from = 0.4
     baseline_words = "each tag's share of the training clips for every clip"
-    baseline_note = "Training frequency: each tag's share of the training clips, for every clip."
     error_title = "log loss"
     error_note = "By log loss over the tags."
     probability_of = "the tag"
     probable_words = "pairs of clip and tag"
     right_words = "has the tag"
-    glossary = (
-        (
-            "AUC",
-            "The probability that a clip with the tag is given a higher score for it than a clip "
-            "without: 0.5 is chance, 1 is perfect. Macro: mean over tags; micro: all pairs of "
-            "clip and tag as one. Pooled figures mix the heads of all folds.",
-        ),
-        (
-            "AP",
-            "Average precision: mean precision over the recall gained. Chance is the share of "
-            "clips that have the tag.",
-        ),
-        (
-            "F1",
-            "Harmonic mean of precision and recall of the decisions. The threshold of each tag "
-            "makes F1 largest on predictions made out-of-fold inside the training folds.",
-        ),
-        (
-            "Training frequency",
-            "What is possible without any feature. Compare with it before anything else.",
-        ),
+    output_columns = (
+        Column("AUC", "roc_auc"),
+        Column("AP", "average_precision"),
+        Column("F1", "f1"),
+        Column("precision", "precision"),
+        Column("recall", "recall"),
     )
-
-    def read_labels(self, labels: NDArray[Any]) -> Ints:
-        return np.asarray(labels, dtype=np.int64)
-
-    def target(self, y_true: NDArray[Any], n_outputs: int) -> NDArray[np.float32]:
-        return np.ascontiguousarray(y_true.T, np.float32)
+    columns_note = (
+        "F1, AUC and AP (average precision) of the pooled predictions: mean over tags, or "
+        "micro, over all pairs of clip and tag. Heads' decisions are by thresholds fitted "
+        "inside the training folds; those of nets' own outputs and of others at 0.5."
+    )
+    csv_kinds = ("true", "predicted", "decided")
 
     def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
         """Return the log loss of each clip, mean over tags."""
@@ -103,17 +83,12 @@ class Multilabel(ProbabilityTask):
         return best_thresholds(outputs, y_true)
 
     def decide(self, outputs: F64, thresholds: F64 | None = None) -> Bools:
-        return decide(outputs) if thresholds is None else decide(outputs, thresholds)
+        # NaN never reaches a threshold.
+        reached = outputs >= (DEFAULT_THRESHOLD if thresholds is None else thresholds)
+        return np.asarray(reached, dtype=np.bool_)
 
     def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
-        scores = multilabel_scores(y_true, outputs, y_pred)
-        return Measures(
-            {
-                **{f"{name}_macro": value for name, value in scores.macro.items()},
-                **{f"{name}_micro": value for name, value in scores.micro.items()},
-            },
-            {name: getattr(scores, name) for name in NAMES},
-        )
+        return multilabel_scores(y_true, outputs, y_pred)
 
     def baseline(
         self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
@@ -122,31 +97,25 @@ class Multilabel(ProbabilityTask):
 
         A tag is therefore always decided, unless no training clip has it.
         """
-        outputs = np.full(y_true.shape, np.nan)
+        outputs, _ = super().baseline(y_true, folds, k, n_outputs)
         thresholds = np.full((k, n_outputs), np.nan)
         for fold in range(k):
             test = folds == fold
-            if test.all() or not test.any():
-                continue
-            outputs[test] = y_true[~test].mean(axis=0)
-            constant = np.broadcast_to(y_true[~test].mean(axis=0), y_true[~test].shape)
-            thresholds[fold] = best_thresholds(constant, y_true[~test])
+            if test.any() and not test.all():
+                train = y_true[~test]
+                constant = np.broadcast_to(train.mean(axis=0), train.shape)
+                thresholds[fold] = best_thresholds(constant, train)
         return outputs, thresholds
 
-    def resample(
+    def _resample_scores(
         self,
         y_true: NDArray[Any],
         outputs: F64,
         y_pred: NDArray[Any],
-        folds: Ints,
-        k: int,
+        folds: Ints | None,
         resamples: Resamples,
     ) -> dict[str, F64]:
-        return {
-            **bootstrap_multilabel(y_true, outputs, y_pred, resamples),
-            "primary": self.resample_primary(y_true, outputs, folds, k, resamples),
-            **self.resample_calibration(y_true, outputs, resamples),
-        }
+        return bootstrap_multilabel(y_true, outputs, y_pred, resamples)
 
     def _resample_primary(
         self, y_true: NDArray[Any], outputs: F64, valid: Bools, resamples: Resamples
@@ -160,22 +129,6 @@ class Multilabel(ProbabilityTask):
             Column(f"{prefix}{title}", f"{name}_{kind}", terminal=kind == "macro" or name == "f1")
             for prefix, kind in (("", "macro"), ("micro ", "micro"))
             for name, title in titles.items()
-        )
-
-    def output_columns(self) -> tuple[Column, ...]:
-        return (
-            Column("AUC", "roc_auc"),
-            Column("AP", "average_precision"),
-            Column("F1", "f1"),
-            Column("precision", "precision"),
-            Column("recall", "recall"),
-        )
-
-    def columns_note(self) -> str:
-        return (
-            "F1, AUC and AP (average precision) of the pooled predictions: mean over tags, or "
-            "micro, over all pairs of clip and tag. Heads' decisions are by thresholds fitted "
-            "inside the training folds; those of nets' own outputs and of others at 0.5."
         )
 
     def prediction(self, names: Sequence[str]) -> str:
@@ -211,26 +164,3 @@ class Multilabel(ProbabilityTask):
             masks[f"{name}_micro"] = np.asarray(mask.any(axis=1), dtype=np.bool_)
             masks.update({f"{name}:{t}": mask[:, t] for t in range(n_outputs)})
         return masks
-
-    def csv_columns(self, names: Sequence[str]) -> list[str]:
-        kinds = ("true", "predicted", "decided")
-        return ["model", *(f"{kind}_{name}" for name in names for kind in kinds)]
-
-    def csv_cells(
-        self,
-        names: Sequence[str],
-        model: str,
-        y_true: NDArray[Any],
-        outputs: F64,
-        y_pred: NDArray[Any],
-    ) -> list[list[object]]:
-        rows: list[list[object]] = []
-        decisions = y_pred.astype(int).tolist()
-        for true, proba, decided, valid in zip(
-            y_true.tolist(), outputs.tolist(), decisions, complete(outputs), strict=True
-        ):
-            cells: list[object] = [model]
-            for y, p, d in zip(true, proba, decided, strict=True):
-                cells += [y, p, d] if valid else [y, "", ""]
-            rows.append(cells)
-        return rows

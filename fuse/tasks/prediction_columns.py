@@ -1,4 +1,4 @@
-"""Columns of truth and predictions in prediction files of other programs, by task."""
+"""Columns of truth and predictions in prediction files, by task."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.manifests.cells import parse_names
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label
+from mvemo.manifests.tables import Table
 
 # Columns with a fixed meaning in files of every task.
 RESERVED = ("repeat", "clip_id", "label", "group", "fold", "model", "predicted")
@@ -22,47 +22,22 @@ TOLERANCE = 1e-3
 _DECIMALS = 2
 
 
-class PredictionColumns(ABC):
-    """Columns of one file.
+class Columns(ABC):
+    """Columns of one file; `names` are its classes, tags or targets.
 
-    The argument `names` has the outputs if they are known beforehand, otherwise None. The
-    attribute `names` has the classes, tags or targets. `has_truth` is True if the file has their
-    true values.
+    The argument `names` has them if they are known beforehand, otherwise None. `has_truth` is
+    True if the file has their true values.
     """
 
-    task: ClassVar[str]
-    prefixes: ClassVar[tuple[str, ...]] = ("p_",)
-    noun: ClassVar[str] = "probability"
-    nouns: ClassVar[str] = "probabilities"
+    prefixes: tuple[str, ...] = ("p_",)
+    nouns = ("probability", "probabilities")
 
-    def __init__(
-        self,
-        path: Path,
-        header: Sequence[str],
-        rows: Sequence[Sequence[str]],
-        names: Sequence[str] | None,
-    ) -> None:
-        self.path, self.header = path, list(header)
-        self.columns = self._value_columns(names, rows)
+    def __init__(self, path: Path, table: Table, names: Sequence[str] | None) -> None:
+        self.path, self.table, self.header = path, table, table.header
+        self.marked = self._marked()
+        self.columns = self._value_columns(names)  # name of each output to its column's index
         self.names = tuple(self.columns)
         self.has_truth = "label" in self.header
-
-    def _value_columns(
-        self, names: Sequence[str] | None, rows: Sequence[Sequence[str]]
-    ) -> dict[str, int]:
-        """Map each output to the index of its column."""
-        marked = self._marked()
-        if names is not None:
-            found = {n: marked.get(n, self._index(n)) for n in names}
-            for name, column in found.items():
-                if column is None:
-                    raise BadFeatures(
-                        f"{self.path}: no column of {name!r}; there are {', '.join(self.header)}"
-                    )
-            return {name: column for name, column in found.items() if column is not None}
-        if marked:
-            return marked
-        return {n: i for i, n in enumerate(self.header) if n and not self._is_reserved(n)}
 
     def _marked(self) -> dict[str, int]:
         """Map each output to its column, for columns named by a prefix."""
@@ -76,68 +51,76 @@ class PredictionColumns(ABC):
                 return marked
         return {}
 
-    def _is_reserved(self, name: str) -> bool:
-        return name in RESERVED
+    def _value_columns(self, names: Sequence[str] | None) -> dict[str, int]:
+        if names is None:
+            plain = {n: i for i, n in enumerate(self.header) if n and n not in RESERVED}
+            return self.marked or plain
+        columns = {name: i for i, name in enumerate(self.header)} | self.marked
+        for name in names:
+            if name not in columns:
+                raise BadFeatures(
+                    f"{self.path}: no column of {name!r}; there are {', '.join(self.header)}"
+                )
+        return {name: columns[name] for name in names}
 
-    def _index(self, name: str) -> int | None:
-        return self.header.index(name) if name in self.header else None
+    def _cell(self, name: str, cells: Sequence[str]) -> str:
+        return cells[self.header.index(name)].strip()
 
     @abstractmethod
     def truth(self, place: str, cells: Sequence[str]) -> Label:
         """Return the label of a row, as in a manifest's `Clip`; only valid if `has_truth`."""
 
-    def values(self, place: str, cells: Sequence[str]) -> tuple[list[float], bool]:
+    def outputs(self, place: str, cells: Sequence[str]) -> tuple[list[float], bool]:
         """Return a row's outputs in the order of `names`, and True if they were normalised.
 
         The outputs are all NaN if the row was not predicted.
         """
-        numbers = [self._number(place, cells[i]) for i in self.columns.values()]
+        texts = [cells[i] for i in self.columns.values()]
+        try:
+            numbers = list(map(float, texts))
+        except ValueError:
+            numbers = [self._number(place, text) for text in texts]
         n_missing = sum(map(math.isnan, numbers))
         if n_missing not in (0, len(numbers)):
             raise BadFeatures(
-                f"{place}: {n_missing} of {len(numbers)} {self.nouns} are missing: give all, "
-                "or none where nothing was predicted"
+                f"{place}: {n_missing} of {len(numbers)} {self.nouns[1]} are missing: give all, "
+                "or none if the clip was not predicted"
             )
-        if n_missing:
-            return numbers, False
-        return self._checked(place, numbers, cells)
+        return (numbers, False) if n_missing else self._checked(place, numbers, cells)
 
     def _checked(
         self, place: str, numbers: list[float], cells: Sequence[str]
     ) -> tuple[list[float], bool]:
+        if min(numbers) >= 0.0 and max(numbers) <= 1.0:
+            return numbers, False
         for value in numbers:
             if not 0.0 <= value <= 1.0 + TOLERANCE:
-                raise BadFeatures(f"{place}: {value:g} is no probability, which is from 0 to 1")
+                raise BadFeatures(f"{place}: expected a probability from 0 to 1, got {value:g}")
         return [min(value, 1.0) for value in numbers], False
 
     def _number(self, place: str, cell: str) -> float:
         try:
             return float(cell) if cell.strip() else math.nan
         except ValueError:
-            raise BadFeatures(f"{place}: {self.noun} {shown(cell)} is no number") from None
+            raise BadFeatures(
+                f"{place}: {self.nouns[0]}: expected a number, got {shown(cell)}"
+            ) from None
 
 
-class ClassColumns(PredictionColumns):
+class ClassColumns(Columns):
     """``label`` and a probability of each class, or only ``predicted``, a class."""
 
-    task = "multiclass"
+    hard = False
 
-    def _value_columns(
-        self, names: Sequence[str] | None, rows: Sequence[Sequence[str]]
-    ) -> dict[str, int]:
-        self.hard = False
-        predicted = self._index("predicted")
-        if predicted is not None and not self._marked():
-            classes = {
-                row[i].strip()
-                for row in rows
-                for i in (self._index("label"), predicted)
-                if i is not None and row[i].strip()
-            }
+    def _value_columns(self, names: Sequence[str] | None) -> dict[str, int]:
+        if "predicted" in self.header and not self.marked:
+            cells = [*self.table.cells("label"), *self.table.cells("predicted")]
+            classes = set(filter(None, cells))
             if not classes & set(self.header):
                 self.hard = True
-                return dict.fromkeys(names if names is not None else sorted(classes), predicted)
-        columns = super()._value_columns(names, rows)
+                names = sorted(classes) if names is None else names
+                return dict.fromkeys(names, self.header.index("predicted"))
+        columns = super()._value_columns(names)
         if len(columns) < 2:
             raise BadFeatures(
                 f"{self.path}: {len(columns)} columns of probabilities: one for each class is "
@@ -147,23 +130,23 @@ class ClassColumns(PredictionColumns):
         return columns
 
     def truth(self, place: str, cells: Sequence[str]) -> Label:
-        label = cells[self.header.index("label")].strip()
-        self._require_class(place, "label", label)
-        return (label,)
+        return (self._class(place, "label", cells),)
 
-    def _require_class(self, place: str, column: str, name: str) -> None:
+    def _class(self, place: str, column: str, cells: Sequence[str]) -> str:
+        name = self._cell(column, cells)
         if name not in self.names:
             raise BadFeatures(
-                f"{place}: {column} {shown(name)} is none of the classes {', '.join(self.names)}"
+                f"{place}: {column}: expected one of the classes {', '.join(self.names)}, got "
+                f"{shown(name)}"
             )
+        return name
 
-    def values(self, place: str, cells: Sequence[str]) -> tuple[list[float], bool]:
+    def outputs(self, place: str, cells: Sequence[str]) -> tuple[list[float], bool]:
         if not self.hard:
-            return super().values(place, cells)
-        predicted = cells[self.header.index("predicted")].strip()
-        if not predicted:
+            return super().outputs(place, cells)
+        if not self._cell("predicted", cells):
             return [math.nan] * len(self.names), False
-        self._require_class(place, "predicted", predicted)
+        predicted = self._class(place, "predicted", cells)
         return [float(name == predicted) for name in self.names], False
 
     def _checked(
@@ -176,24 +159,34 @@ class ClassColumns(PredictionColumns):
         # Rounding shifts each probability by at most half of its last decimal.
         decimals = max(_decimals(cells[i]) for i in self.columns.values())
         if decimals < _DECIMALS or abs(total - 1.0) > len(numbers) * 0.5 * 10.0**-decimals + 1e-9:
-            raise BadFeatures(f"{place}: the probabilities sum to {total:.6g}, not to 1")
+            raise BadFeatures(
+                f"{place}: the probabilities sum to {total:.6g}, not to 1{self._left_out(cells)}"
+            )
         return [value / total for value in numbers], True
 
+    def _left_out(self, cells: Sequence[str]) -> str:
+        """Name the columns that may be of classes that the manifest lacks, for a message."""
+        plain = {n: i for i, n in enumerate(self.header) if n and n not in RESERVED}
+        others = [
+            name
+            for name, i in (self.marked or plain).items()
+            if name not in self.columns and _is_probability(cells[i])
+        ]
+        if not others:
+            return ""
+        return (
+            f": {', '.join(map(repr, others))} may be missing from the manifest, whose classes are "
+            f"{', '.join(self.names)}: list all classes in its line '# classes:'"
+        )
 
-class TagColumns(PredictionColumns):
+
+class TagColumns(Columns):
     """``label`` (tags joined by ``;``) or ``true_TAG``, and a probability of each tag."""
 
-    task = "multilabel"
     prefixes = ("predicted_", "p_")
 
-    def __init__(
-        self,
-        path: Path,
-        header: Sequence[str],
-        rows: Sequence[Sequence[str]],
-        names: Sequence[str] | None,
-    ) -> None:
-        super().__init__(path, header, rows, names)
+    def __init__(self, path: Path, table: Table, names: Sequence[str] | None) -> None:
+        super().__init__(path, table, names)
         if not self.columns:
             raise BadFeatures(
                 f"{path}: no columns of scores: one for each tag is needed, named like the tag, "
@@ -203,13 +196,13 @@ class TagColumns(PredictionColumns):
 
     def truth(self, place: str, cells: Sequence[str]) -> Label:
         if "label" not in self.header:
-            flags = {n: cells[self.header.index(f"true_{n}")].strip() for n in self.names}
+            flags = {name: self._cell(f"true_{name}", cells) for name in self.names}
             for name, flag in flags.items():
                 if flag not in ("0", "1"):
-                    raise BadFeatures(f"{place}: true_{name} is {shown(flag)}, which is not 0 or 1")
+                    raise BadFeatures(f"{place}: true_{name}: expected 0 or 1, got {shown(flag)}")
             return tuple(name for name, flag in flags.items() if flag == "1")
         try:
-            tags = parse_names(cells[self.header.index("label")], ";")
+            tags = parse_names(self._cell("label", cells), ";")
         except (ValueError, BadManifest) as error:
             raise BadFeatures(f"{place}: {error}") from None
         for tag in tags:
@@ -222,40 +215,34 @@ class TagColumns(PredictionColumns):
         return tuple(name for name in self.names if name in tags)
 
 
-class ValueColumns(PredictionColumns):
+class ValueColumns(Columns):
     """``label_NAME`` or ``true_NAME``, and the predicted value ``NAME``, of each target."""
 
-    task = "regression"
     prefixes = ("predicted_",)
-    noun = "value"
-    nouns = "values"
+    nouns = ("value", "values")
 
-    def __init__(
-        self,
-        path: Path,
-        header: Sequence[str],
-        rows: Sequence[Sequence[str]],
-        names: Sequence[str] | None,
-    ) -> None:
-        stated = [name[len("label_") :] for name in header if name.startswith("label_")]
-        super().__init__(path, header, rows, names if names is not None else stated or None)
-        if names is None and not stated and not self._marked():
+    def __init__(self, path: Path, table: Table, names: Sequence[str] | None) -> None:
+        stated = [name[len("label_") :] for name in table.header if name.startswith("label_")]
+        super().__init__(path, table, names if names is not None else stated or None)
+        if names is None and not stated and not self.marked:
             raise BadFeatures(
-                f"{path}: no columns label_NAME with the true value of a target NAME, beside a "
-                f"column NAME with the predicted one; there are {', '.join(header)}"
+                f"{path}: no columns label_NAME with the true value of a target NAME, next to a "
+                f"column NAME with the predicted one; there are {', '.join(self.header)}"
             )
+        # Name of the column with the true values; '' without one.
+        candidates = {name: (f"label_{name}", f"true_{name}") for name in self.names}
         self._true = {
-            n: self._index(f"label_{n}") if f"label_{n}" in header else self._index(f"true_{n}")
-            for n in self.names
+            name: next((column for column in both if column in self.header), "")
+            for name, both in candidates.items()
         }
-        self.has_truth = all(column is not None for column in self._true.values())
+        self.has_truth = all(self._true.values())
 
     def truth(self, place: str, cells: Sequence[str]) -> Label:
         values = []
         for name, column in self._true.items():
-            value = math.nan if column is None else self._number(place, cells[column])
+            value = self._number(place, self._cell(column, cells))
             if not math.isfinite(value):
-                raise BadFeatures(f"{place}: the true {name} is no finite number")
+                raise BadFeatures(f"{place}: the true {name}: expected a finite number")
             values.append(value)
         return tuple(values)
 
@@ -264,8 +251,15 @@ class ValueColumns(PredictionColumns):
     ) -> tuple[list[float], bool]:
         for value in numbers:
             if not math.isfinite(value):
-                raise BadFeatures(f"{place}: {value:g} is no finite number")
+                raise BadFeatures(f"{place}: expected a finite number, got {value:g}")
         return numbers, False
+
+
+COLUMNS: dict[str, type[Columns]] = {
+    "multiclass": ClassColumns,
+    "multilabel": TagColumns,
+    "regression": ValueColumns,
+}
 
 
 def _decimals(cell: str) -> int:
@@ -274,17 +268,8 @@ def _decimals(cell: str) -> int:
     return 17 if "e" in cell else len(cell.partition(".")[2])
 
 
-_KINDS: dict[str, type[PredictionColumns]] = {
-    kind.task: kind for kind in (ClassColumns, TagColumns, ValueColumns)
-}
-
-
-def prediction_columns(
-    task: str,
-    path: Path,
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    names: Sequence[str] | None = None,
-) -> PredictionColumns:
-    """Return the columns of a file of a task's predictions: see `PredictionColumns`."""
-    return _KINDS[task](path, header, rows, names)
+def _is_probability(cell: str) -> bool:
+    try:
+        return 0.0 <= float(cell) <= 1.0
+    except ValueError:
+        return False

@@ -11,18 +11,16 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.bootstrap import Resamples, bootstrap_regression
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite, ratio
-from mvemo.fuse.metrics.multiclass import confusion_matrix
-from mvemo.fuse.metrics.regression import (
-    NAMES,
-    QUADRANTS,
-    quadrant_accuracy,
-    quadrants,
-    regression_scores,
+from mvemo.fuse.metrics.averages import (
+    Measures,
+    complete,
+    mean_finite,
+    mean_of_finite,
+    ratio,
 )
+from mvemo.fuse.metrics.scores import QUADRANTS, confusion_matrix, quadrants, regression_scores
 from mvemo.fuse.numeric import F64, Bools, Ints
-from mvemo.fuse.tasks.base import Measures, Task
-from mvemo.fuse.tasks.wording import Column, LabelColumns
+from mvemo.fuse.tasks.base import Column, LabelColumns, Task
 from mvemo.manifests.labels import PLANE, parse_scale
 
 # Number of targets up to which the main table shows the score of each.
@@ -98,39 +96,17 @@ class Regression(Task):
     primary_interval = ("primary", "the pooled R2, mean over targets")
     primary_output = "r2"
     baseline_words = "each target's mean over the training clips for every clip"
-    baseline_note = "Training mean: each target's mean over the training clips, for every clip."
     error_title = "error"
     error_note = (
         "Root mean squared error over targets, each in units of its labels' standard deviation."
     )
     published = "C17"
-    glossary = (
-        (
-            "R2",
-            "Coefficient of determination: 1 is perfect, 0 is what always predicting the scored "
-            "clips' mean would get, and below 0 is worse. Of a fold, the mean is that of the "
-            "fold.",
-        ),
-        (
-            "CCC",
-            "Lin's concordance correlation coefficient: 1 where predictions equal labels; it is "
-            "the correlation, made smaller where mean or spread of the predictions differ from "
-            "those of the labels.",
-        ),
-        (
-            "r",
-            "Pearson's correlation of predictions and labels: whether clips come in the right "
-            "order and distances, whatever the mean and the spread.",
-        ),
-        (
-            "RMSE and MAE",
-            "Root mean squared and mean absolute error, in the labels' unit. The first weighs "
-            "large errors more.",
-        ),
-        (
-            "Training mean",
-            "What is possible without any feature. Compare with it before anything else.",
-        ),
+    output_columns = (
+        Column("R2", "r2"),
+        Column("r", "pearson_r"),
+        Column("CCC", "ccc"),
+        Column("RMSE", "rmse"),
+        Column("MAE", "mae"),
     )
 
     # Plane of valence and arousal, whose quadrants are scored; None without these targets.
@@ -142,9 +118,6 @@ class Regression(Task):
     def read_labels(self, labels: NDArray[Any]) -> F64:
         return np.asarray(labels, dtype=np.float64)
 
-    def target(self, y_true: NDArray[Any], n_outputs: int) -> NDArray[np.float32]:
-        return np.ascontiguousarray(y_true.T, np.float32)
-
     def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
         """Return squared errors over the targets' variances; their mean is 1 - R2."""
         losses, valid = np.full(len(y_true), np.nan), complete(outputs)
@@ -155,18 +128,16 @@ class Regression(Task):
 
     def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
         # A target without variance in a fold has no R2 and is left out of the mean.
-        return mean_of_finite(regression_scores(y_true, outputs).r2)
+        return regression_scores(y_true, outputs).overall["r2_macro"]
 
     def decide(self, outputs: F64, thresholds: F64 | None = None) -> F64:
         return outputs
 
     def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
-        scores = regression_scores(y_true, outputs)
-        per_output = {name: getattr(scores, name) for name in NAMES}
-        overall = {f"{name}_macro": mean_of_finite(v) for name, v in per_output.items()}
+        overall, per_output = regression_scores(y_true, outputs)
         if self.plane is not None:
-            right = self.plane.quadrants(y_true), self.plane.quadrants(outputs)
-            overall["quadrant_accuracy"] = quadrant_accuracy(*right)
+            right = self.plane.quadrants(y_true) == self.plane.quadrants(outputs)
+            overall = {**overall, "quadrant_accuracy": mean_of_finite(right.astype(np.float64))}
         return Measures(overall, per_output)
 
     def confusion(self, y_true: NDArray[Any], y_pred: NDArray[Any], n_outputs: int) -> Ints | None:
@@ -196,17 +167,6 @@ class Regression(Task):
             }
             for name, values in zip(names, y_true.T, strict=True)
         }
-
-    def baseline(
-        self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
-    ) -> tuple[F64, F64 | None]:
-        """Predict each target's mean over the training clips."""
-        outputs = np.full(y_true.shape, np.nan)
-        for fold in range(k):
-            test = folds == fold
-            if test.any() and not test.all():
-                outputs[test] = y_true[~test].mean(axis=0)
-        return outputs, None
 
     def resample(
         self,
@@ -246,7 +206,6 @@ class Regression(Task):
         return {"quadrants": {"names": QUADRANTS, "centre": centre, "scale": scale}}
 
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
-        titles = {"r2": "R2", "pearson_r": "r", "ccc": "CCC", "rmse": "RMSE", "mae": "MAE"}
         # The table of targets has the other scores of each target.
         columns = tuple(
             Column(f"R2 {output}", "r2", i)
@@ -254,23 +213,17 @@ class Regression(Task):
             if len(names) <= FEW_TARGETS
         )
         columns += tuple(
-            Column(f"{title}, mean" if len(names) > 1 else title, f"{name}_macro", terminal=False)
-            for name, title in titles.items()
-            if name != "r2" or len(names) > FEW_TARGETS
+            Column(
+                f"{c.title}, mean" if len(names) > 1 else c.title, f"{c.score}_macro", None, False
+            )
+            for c in self.output_columns
+            if c.score != "r2" or len(names) > FEW_TARGETS
         )
         if self.plane is None:
             return columns
         return (*columns, Column("quadrants", "quadrant_accuracy"))
 
-    def output_columns(self) -> tuple[Column, ...]:
-        return (
-            Column("R2", "r2"),
-            Column("r", "pearson_r"),
-            Column("CCC", "ccc"),
-            Column("RMSE", "rmse"),
-            Column("MAE", "mae"),
-        )
-
+    @property
     def columns_note(self) -> str:
         note = "R2, r (Pearson's), CCC, RMSE and MAE of the targets: pooled over folds."
         if self.plane is None:
@@ -317,24 +270,3 @@ class Regression(Task):
         self, y_true: NDArray[Any], y_pred: NDArray[Any], valid: Bools, n_outputs: int
     ) -> dict[str, Bools]:
         return {"quadrant_accuracy": valid}
-
-    def csv_columns(self, names: Sequence[str]) -> list[str]:
-        return ["model", *(f"{kind}_{name}" for name in names for kind in ("true", "predicted"))]
-
-    def csv_cells(
-        self,
-        names: Sequence[str],
-        model: str,
-        y_true: NDArray[Any],
-        outputs: F64,
-        y_pred: NDArray[Any],
-    ) -> list[list[object]]:
-        rows: list[list[object]] = []
-        for true, predicted, valid in zip(
-            y_true.tolist(), outputs.tolist(), complete(outputs), strict=True
-        ):
-            cells: list[object] = [model]
-            for y, p in zip(true, predicted, strict=True):
-                cells += [y, p if valid else ""]
-            rows.append(cells)
-        return rows

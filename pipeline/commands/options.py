@@ -270,7 +270,7 @@ permute_option: Decorator[Any] = click.option(
 )
 
 
-# Output files of `mvemo.fuse.report.paper.write_paper`.
+# Output files of `mvemo.fuse.report.text.write_paper`.
 paper_options: Decorator[Any] = together(
     [
         click.option("--latex", type=OUT_FILE, help="Also write the table for LaTeX (booktabs)."),

@@ -80,39 +80,34 @@ def report(
     """
     from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
     from mvemo.fuse.crossval.uncertainty import with_uncertainty
-    from mvemo.fuse.report.files import require_other_folder
-    from mvemo.fuse.report.paper import results_tables, write_paper
+    from mvemo.fuse.report.report_files import require_other_folder
+    from mvemo.fuse.report.score_tables import results_tables
+    from mvemo.fuse.report.text import write_paper
     from mvemo.pipeline.clips.clip_tables import links_of_manifest
     from mvemo.pipeline.stage_two import tell_stale_model
 
     require_other_folder(out, files)
-
-    marks = [_marks_beside(file) for file in files]
+    marks = {file: _marks_beside(file) for file in files}
     clips = None if manifest is None else read_manifest(manifest, media=False)
     predictions = read_predictions(*files, task=task, manifest=clips, columns=columns)
     for note in predictions.notes:
         tell_note(note)
+    leaky_files = [file.name for file, mark in marks.items() if mark.get("leaky")]
     results = results_of_predictions(
         predictions,
         name=name or (files[0].stem if clips is None else clips.name),
         synthetic=synthetic
         or (clips is not None and clips.synthetic)
-        or any(mark.get("synthetic") is True for mark in marks),
+        or any(mark.get("synthetic") is True for mark in marks.values()),
         scale=scale or (clips.scale if clips is not None else ""),
-        provenance=provenance(),
+        provenance={**provenance(), "leaky_files": leaky_files},
     )
     results = replace(
         results,
         media={} if clips is None else links_of_manifest(clips, out),
         predicted_by="" if clips is None else clips.predicted_by,
-        permuted=any(mark.get("permuted") is True for mark in marks),
-        leaky=results.leaky or any(mark.get("leaky") is True for mark in marks),
-        provenance={
-            **results.provenance,
-            "leaky_files": [
-                file.name for file, mark in zip(files, marks, strict=True) if mark.get("leaky")
-            ],
-        },
+        permuted=any(mark.get("permuted") is True for mark in marks.values()),
+        leaky=results.leaky or bool(leaky_files),
     )
     results = with_uncertainty(results)
     # Printed first: if the report cannot be written, the table is not lost.

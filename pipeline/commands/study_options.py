@@ -176,7 +176,7 @@ def conduct(
     Otherwise it has folds.
     """
     from mvemo.extract.training.memory import keep_freed_memory
-    from mvemo.fuse.report.paper import write_paper
+    from mvemo.fuse.report.text import write_paper
     from mvemo.pipeline.studies.core import open_study
     from mvemo.pipeline.studies.output import banners, without_empty_figures, write_study
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from mvemo.fuse.numeric import F64, Ints
-from mvemo.fuse.report import published_j22 as j22
+from mvemo.fuse.report.published import J22 as j22
 from mvemo.manifests import SCHEMES
 from mvemo.manifests.labels import LabelKind, label_kind
 from mvemo.pipeline.console.progress import Progress
+from mvemo.pipeline.studies import tags
 from mvemo.pipeline.studies.comparison import (
     OTHERS,
     Compared,
@@ -77,7 +78,7 @@ def run_baselines(study: Study, *, rnn_runs: int | None = None) -> StudyResult:
         tables=(_table(compared, labels, study.runs),),
         plots=(score_plot("accuracy", capital(what), bars, compared, labels),),
         notes=(*notes, *divergence_notes(compared)),
-        sources=(j22.SOURCE,),
+        sources=(tags.SOURCE,),
     )
 
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from mvemo.extract.settings import NetSettings
-from mvemo.fuse.metrics.multiclass import confusion_matrix
+from mvemo.fuse.metrics.scores import confusion_matrix
 from mvemo.fuse.numeric import F64, Ints
-from mvemo.fuse.report import published_j22 as j22
+from mvemo.fuse.report.published import J22 as j22
+from mvemo.pipeline.studies import tags
 from mvemo.pipeline.studies.comparison import (
     OTHERS,
     Compared,
@@ -89,7 +90,7 @@ def run_convnets(
             *media.left_out(media.usable(plans[0])),
             *divergence_notes(compared),
         ),
-        sources=(j22.SOURCE,),
+        sources=(tags.SOURCE,),
     )
 
 

@@ -25,8 +25,7 @@ from mvemo.extract.nets import (
 )
 from mvemo.extract.settings import NetSettings
 from mvemo.fuse.numeric import Ints
-from mvemo.fuse.report import published_j22
-from mvemo.fuse.report.published import comparable
+from mvemo.fuse.report.published import J22, comparable
 from mvemo.manifests import Folds, Manifest, folds_of, song_of
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.clips.media_files import longer_clips_note
@@ -171,7 +170,7 @@ def matches_j22(study: Study, *plans: NetSettings, seconds: float = 10.0) -> boo
 
     The nets must read segments of `seconds`. Without nets only the data are checked.
     """
-    known = bool(published_j22.known_classes(study.manifest.classes))
+    known = bool(J22.known_classes(study.manifest.classes))
     return known and _published(study, plans, seconds)
 
 

@@ -14,8 +14,9 @@ from mvemo.extract.training.jobs import Curve
 from mvemo.extract.training.jobs import steps_per_epoch as trained_steps
 from mvemo.extract.training.splits import TrainingClips, training_splits
 from mvemo.fuse.numeric import Ints
-from mvemo.fuse.report import published_j22 as j22
+from mvemo.fuse.report.published import J22 as j22
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.studies import tags
 from mvemo.pipeline.studies.comparison import OTHERS, Compared, Variant, comparison_table
 from mvemo.pipeline.studies.core import Study, StudyMedia, matches_j22
 from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit
@@ -81,7 +82,7 @@ def run_iterations(
             *media.left_out(media.usable(plan)),
         ),
         data={f"{net}@first fold": {"validation_at": curves.val_iteration, **_finite(curve)}},
-        sources=(j22.SOURCE,),
+        sources=(tags.SOURCE,),
     )
 
 

@@ -17,12 +17,13 @@ import numpy as np
 from mvemo.extract.nets import SequenceInput, input_of, with_length, with_shared_options
 from mvemo.extract.settings import LOSSES, NetSettings
 from mvemo.fuse.numeric import F64, Ints
-from mvemo.fuse.report import published_j22 as j22
+from mvemo.fuse.report.published import J22 as j22
 from mvemo.fuse.songs import decide_songs
 from mvemo.manifests import Manifest, holdout_of, parse_fractions, song_of
 from mvemo.manifests.splits.holdout import PARTS, TEST, VALIDATION
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.studies import tags
 from mvemo.pipeline.studies.convnets import confusion_table
 from mvemo.pipeline.studies.core import Study, StudyMedia, matches_j22
 from mvemo.pipeline.studies.crossfit import (
@@ -147,7 +148,7 @@ def run_j22(study: Study, experiment: Experiment | None = None) -> StudyResult:
             "by the validation column: the best of the test column flatters.",
             *notes,
         ),
-        sources=(j22.SOURCE,),
+        sources=(tags.SOURCE,),
         division=f"one split, {study.settings.extract.split}, that keeps songs whole",
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mvemo.extract.settings import LOSSES, NetSettings
-from mvemo.fuse.report import published_j22 as j22
+from mvemo.fuse.report.published import J22 as j22
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
     OTHERS,

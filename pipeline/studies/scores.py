@@ -15,8 +15,8 @@ from mvemo.fuse.metrics.averages import mean_finite, mean_of_finite
 from mvemo.fuse.models import Model
 from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.results import ModelResult, score_baseline, score_model
+from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Task
-from mvemo.fuse.tasks.registry import task_of
 from mvemo.manifests import Manifest
 
 _ANY = Model("", (), ())

@@ -10,12 +10,13 @@ import numpy as np
 from mvemo.extract.nets import SequenceInput, input_of, with_length
 from mvemo.extract.settings import NetSettings
 from mvemo.fuse.numeric import Ints
-from mvemo.fuse.report import published_j22 as j22
+from mvemo.fuse.report.published import J22 as j22
 from mvemo.fuse.songs import decide_songs
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Manifest
 from mvemo.manifests.segments import Tail, segment_manifest, song_of
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.studies import tags
 from mvemo.pipeline.studies.comparison import (
     Compared,
     NetPredictor,
@@ -163,7 +164,7 @@ def run_segments(
             cut.note(),
             *notes,
         ),
-        sources=(j22.SOURCE,),
+        sources=(tags.SOURCE,),
     )
 
 

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mvemo.fuse.report import tables
+from mvemo.fuse.report import text as tables
 from mvemo.fuse.report.published import LABEL
 from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.text_table import align_columns

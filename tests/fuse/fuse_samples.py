@@ -8,9 +8,9 @@ import numpy as np
 
 from mvemo.cache import open_cache
 from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate
-from mvemo.fuse.models import models_of
+from mvemo.fuse.models import Model, models_of
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
-from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.tasks import task_of
 
 CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
 EMBEDDINGS = {"music1d": 256, "music2d": 160, "c3d": 512, "i3d": 1024}
@@ -93,6 +93,22 @@ def make_results(n=96, k=6, *, classes=CLASSES, seed=0, missing=6, **changes) ->
         },
     )
     return dataclasses.replace(results, **changes)
+
+
+def few_results(**changes) -> Results:
+    """Three models and the curves of one net: quick to draw."""
+    made = make_results(24, 2, missing=2)
+    models = (made.models[0], made.models[2], made.models[-1])
+    curves = {"c3d@0": made.curves["c3d@0"]}
+    return dataclasses.replace(made, **{"models": models, "curves": curves, **changes})
+
+
+def one_model(results: Results, outputs: np.ndarray, **changes) -> Results:
+    """The same data with one model, ``net``, of these outputs."""
+    changed = dataclasses.replace(results, present={}, failures=(), **changes)
+    y, folds, k = changed.y_true, changed.folds, changed.k
+    scored = score_model(changed.task, Model("net", (), ()), outputs, y, folds, k)
+    return dataclasses.replace(changed, models=(scored,))
 
 
 def nasty_results() -> Results:

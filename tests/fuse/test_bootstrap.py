@@ -1,33 +1,19 @@
-"""Scores in each resample equal scikit-learn's of the resampled clips, one by one."""
+"""Scores in each resample equal those of the resampled clips, one by one."""
+
+from itertools import product
 
 import numpy as np
 import pytest
-from sklearn.metrics import (
-    accuracy_score,
-    average_precision_score,
-    balanced_accuracy_score,
-    cohen_kappa_score,
-    f1_score,
-    mean_absolute_error,
-    precision_score,
-    r2_score,
-    recall_score,
-    roc_auc_score,
-    root_mean_squared_error,
-)
 
 from mvemo.fuse.bootstrap import (
     Resamples,
     areas,
     bootstrap_multiclass,
-    bootstrap_multilabel,
-    bootstrap_regression,
     percentile_interval,
     resample_groups,
 )
-from mvemo.fuse.metrics import multiclass as metrics
-
-TOLERANCE = 1e-10
+from mvemo.fuse.metrics.scores import multiclass_scores
+from mvemo.fuse.tasks import task_of
 
 
 def made(n=90, n_classes=4, n_models=3, seed=0, digits=None):
@@ -64,28 +50,44 @@ def test_counts_hold_whole_groups_and_repeat_with_the_seed():
     np.testing.assert_allclose(many.var(axis=0), 2 / 3, atol=0.03)
 
 
-@pytest.mark.parametrize("digits", [None, 1])
-def test_scores_are_scikit_learns_scores_of_the_resampled_clips(digits):
-    labels, p, groups = made(digits=digits)
-    resamples = resample_groups(groups, 300, seed=1)
-    scores = bootstrap_multiclass(labels, p, resamples)
-    for m in range(len(p)):
-        mask = np.isfinite(p[m]).all(axis=1)
-        for d in (0, 7, 255, 256, 299):
-            rows = resampled(resamples, d, mask)
-            y, q = labels[rows], p[m, rows]
-            auc = np.mean([roc_auc_score(y == c, q[:, c]) for c in range(4)])
-            expected = [accuracy_score(y, q.argmax(1)), f1_score(y, q.argmax(1), average="macro")]
-            got = [scores[name][m, d] for name in ("balanced_accuracy", "cohen_kappa")]
-            by_class = [balanced_accuracy_score, cohen_kappa_score]
-            np.testing.assert_allclose(got, [f(y, q.argmax(1)) for f in by_class], atol=TOLERANCE)
-            of_classes = precision_score(y, q.argmax(1), average=None, zero_division=0)
-            classes = np.union1d(y, q.argmax(1))
-            for at, c in enumerate(classes):
-                got = scores[f"precision:{c}"][m, d]
-                assert got == pytest.approx(of_classes[at], abs=TOLERANCE)
-            got = [scores[n][m, d] for n in ("accuracy", "f1_macro", "roc_auc_macro_ovr_pooled")]
-            np.testing.assert_allclose(got, [*expected, auc], rtol=0, atol=TOLERANCE)
+def labelled(task, digits):
+    """Labels, outputs of three models and groups of any task."""
+    classes, p, groups = made(digits=digits)
+    rng = np.random.default_rng(5)
+    if task == "multilabel":
+        return (rng.random((90, 4)) < 0.4).astype(np.int64), p, groups
+    if task == "regression":
+        labels = rng.normal((5, -3, 0, 1), size=(90, 4))
+        return labels, labels + p + rng.normal(size=p.shape), groups
+    return classes, p, groups
+
+
+@pytest.mark.parametrize(
+    ("name", "digits"),
+    [("multiclass", None), ("multiclass", 1), ("multilabel", 1), ("regression", None)],
+)
+def test_scores_of_resamples_are_those_of_the_resampled_clips(name, digits):
+    labels, p, groups = labelled(name, digits)
+    task, resamples = task_of(name), resample_groups(groups, 300, seed=1)
+    task = (
+        task.for_labels(("valence", "arousal", "c", "d"), labels) if name != "multiclass" else task
+    )
+    decided = np.stack([task.decide(outputs) for outputs in p])
+    scores = task.resample(labels, p, decided, np.zeros(90, int), 1, resamples)
+    for m, d in product(range(3), (0, 7, 255, 256, 299)):
+        rows = resampled(resamples, d, np.isfinite(p[m]).all(axis=1))
+        overall, per_output = task.measure(labels[rows], p[m, rows], decided[m, rows])
+        expected = {**overall, **task.calibration(labels[rows], p[m, rows])}
+        for score, values in per_output.items():
+            expected |= {f"{score}:{i}": value for i, value in enumerate(values)}
+        if name == "multiclass":
+            expected["roc_auc_macro_ovr_pooled"] = expected.pop("roc_auc_macro_ovr")
+        assert set(expected) | {"primary"} == set(scores)
+        for score, value in expected.items():
+            # Precision of a class that is never predicted counts as 0.
+            plain = np.nan_to_num if score.startswith("precision:") else float
+            expected_score = pytest.approx(plain(value), abs=1e-9, nan_ok=True)
+            assert plain(scores[score][m, d]) == expected_score, score
 
 
 def test_a_resample_of_every_group_once_gives_the_reports_own_scores():
@@ -96,18 +98,17 @@ def test_a_resample_of_every_group_once_gives_the_reports_own_scores():
     scores = bootstrap_multiclass(labels, p, whole, folds)
     for m in range(len(p)):
         mask = np.isfinite(p[m]).all(axis=1)
-        per_fold = [
-            metrics.roc_auc_macro_ovr(
-                labels[mask & (folds == f)],
-                p[m, mask & (folds == f)],
-            )
-            for f in range(5)
-        ]
-        f1 = metrics.f1_macro(labels[mask], p[m, mask].argmax(1), 4)
-        assert scores["f1_macro"][m, 0] == pytest.approx(f1, abs=1e-12)
-        assert scores["roc_auc_macro_ovr"][m, 0] == pytest.approx(np.nanmean(per_fold), abs=1e-12)
-        pooled = metrics.roc_auc_macro_ovr(labels[mask], p[m, mask])
-        assert scores["roc_auc_macro_ovr_pooled"][m, 0] == pytest.approx(pooled, abs=1e-12)
+        per_fold = [mask & (folds == f) for f in range(5)]
+        overall, *by_fold = (
+            multiclass_scores(labels[rows], p[m, rows], p[m, rows].argmax(1)).overall
+            for rows in (mask, *per_fold)
+        )
+        got = {name: scores[name][m, 0] for name in ("accuracy", "f1_macro", "cohen_kappa")}
+        assert got == pytest.approx({name: overall[name] for name in got}, abs=1e-12)
+        name = "roc_auc_macro_ovr"
+        expected = np.nanmean([scores[name] for scores in by_fold])
+        assert scores[name][m, 0] == pytest.approx(expected, abs=1e-12)
+        assert scores[f"{name}_pooled"][m, 0] == pytest.approx(overall[name], abs=1e-12)
 
 
 def test_classes_that_a_resample_lacks_are_left_out():
@@ -149,56 +150,6 @@ def test_intervals_cover_the_true_accuracy():
     covered = np.mean((ends[:, 0] <= 0.7) & (ends[:, 1] >= 0.7))
     # Nominally 0.95; standard error 0.015.
     assert 0.89 < covered < 0.99
-
-
-def test_multilabel_scores_are_scikit_learns():
-    rng = np.random.default_rng(5)
-    truth = (rng.random((80, 5)) < 0.4).astype(np.int64)
-    p = np.round(np.clip(rng.random((2, 80, 5)) * 0.7 + 0.3 * truth, 0, 1), 1)
-    p[1, :9] = np.nan
-    said = p >= 0.5
-    resamples = resample_groups(np.arange(80) // 2, 260)
-    scores = bootstrap_multilabel(truth, p, said, resamples)
-    for m in range(2):
-        for d in (0, 100, 259):
-            rows = resampled(resamples, d, np.isfinite(p[m]).all(axis=1))
-            y, q = truth[rows], p[m, rows]
-            expected = {
-                "f1_macro": f1_score(y, said[m, rows], average="macro"),
-                "f1_micro": f1_score(y, said[m, rows], average="micro"),
-                "roc_auc_macro": roc_auc_score(y, q, average="macro"),
-                "average_precision_macro": average_precision_score(y, q, average="macro"),
-                "precision_micro": precision_score(y, said[m, rows], average="micro"),
-                "recall_macro": recall_score(y, said[m, rows], average="macro"),
-                "roc_auc_micro": roc_auc_score(y, q, average="micro"),
-                "average_precision_micro": average_precision_score(y, q, average="micro"),
-                "f1:2": f1_score(y[:, 2], said[m, rows][:, 2]),
-                "roc_auc:4": roc_auc_score(y[:, 4], q[:, 4]),
-            }
-            for name, value in expected.items():
-                assert scores[name][m, d] == pytest.approx(value, abs=TOLERANCE)
-
-
-def test_regression_scores_are_scikit_learns():
-    rng = np.random.default_rng(6)
-    y = rng.normal((5, -3), size=(70, 2))
-    p = y + rng.normal(size=(2, 70, 2)) * [[[0.4, 0.9]]] + 0.2
-    p[1, 5:11] = np.nan
-    resamples = resample_groups(np.arange(70) // 2, 30)
-    scores = bootstrap_regression(y, p, resamples)
-    for m in range(2):
-        for d in (0, 29):
-            rows = resampled(resamples, d, np.isfinite(p[m]).all(axis=1))
-            for c in range(2):
-                t, q = y[rows, c], p[m, rows, c]
-                got = [scores[name][m, c, d] for name in ("r2", "rmse", "ccc", "mae")]
-                correlation = scores["pearson_r"][m, c, d]
-                assert correlation == pytest.approx(np.corrcoef(t, q)[0, 1], abs=TOLERANCE)
-                cov = np.cov(t, q, bias=True)
-                ccc = 2 * cov[0, 1] / (cov[0, 0] + cov[1, 1] + (t.mean() - q.mean()) ** 2)
-                expected = [r2_score(t, q), root_mean_squared_error(t, q), ccc]
-                expected.append(mean_absolute_error(t, q))
-                np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE)
 
 
 def test_areas_of_one_class_alone_are_nan():

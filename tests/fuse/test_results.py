@@ -1,13 +1,21 @@
-"""How results and caches show themselves: in one line, and as a table in notebooks."""
+"""Results: as one line, as a table in notebooks, and the choice of a model."""
 
-from __future__ import annotations
+from dataclasses import replace
 
+import numpy as np
 from feature_samples import crossfit_cache, make_table
 from fuse_samples import NASTY, empty_results, make_results, nasty_results
 
 from mvemo.cache import open_cache
 from mvemo.fuse import Predictions
 from mvemo.fuse.crossval.saving import saved_heads
+from mvemo.fuse.results import (
+    Choice,
+    best_model,
+    recommended_model,
+    twin_of_integrated,
+    without_twin,
+)
 
 
 def test_one_line_whatever_the_size(tmp_path):
@@ -42,3 +50,35 @@ def test_a_notebook_gets_a_table_of_escaped_texts(tmp_path):
     assert (
         "<tr><td>c3d</td><td>video</td><td>vector</td><td>8</td><td>crossfit 2 folds</td>" in shown
     )
+
+
+def test_of_equally_good_models_the_simplest_is_best():
+    results = make_results(24, 2)
+    per_fold = {"accuracy": np.array([0.6, 0.6])}
+    by_name = {model.name: model for model in results.models}
+    names = ("integrated", "i3d+music2d", "i3d")
+    equal = tuple(replace(by_name[name], per_fold=per_fold) for name in names)
+    assert best_model(replace(results, models=equal)).name == "i3d"
+    assert best_model(results, ()) is None
+
+
+def test_the_recommended_model_is_that_of_the_choice():
+    results = make_results(24, 2)
+    assert recommended_model(results) is best_model(results)
+    other = next(m for m in results.models if m is not best_model(results))
+    chosen = replace(results, choice=Choice(other.name, (other.name,) * 2, best_model(results)))
+    assert recommended_model(chosen) is other
+    assert recommended_model(replace(chosen, permuted=True)) is best_model(results)
+
+
+def test_of_two_features_integrated_is_shown_once():
+    results = make_results(24, 2)
+    assert twin_of_integrated(results) == ""
+    assert without_twin(results) is results
+    kept = [m for m in results.models if m.name in ("i3d", "music2d", "i3d+music2d")]
+    integrated = replace(kept[-1], name="integrated")
+    choice = Choice("integrated", ("integrated", "i3d"), integrated)
+    two = replace(results, models=(*kept, integrated), choice=choice)
+    shown = without_twin(two)
+    assert [m.name for m in shown.models] == [m.name for m in kept]
+    assert (shown.choice.model, shown.choice.inside) == ("i3d+music2d", ("i3d+music2d", "i3d"))

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from feature_samples import features as vectors
+from feature_samples import make_table, spec, write_cache
 from stage_samples import run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache
@@ -192,10 +194,9 @@ def test_files_that_are_no_cache_are_one_line(
 def test_shared_nets_are_refused_and_then_marked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny_demo(tmp_path / "demo")
-    arguments = [tmp_path / "demo" / "manifest.csv", "--work", tmp_path, "--protocol", "shared"]
-    assert run("mvemo", "extract", *arguments, *tiny_settings()) == 0
-    capsys.readouterr()
+    table = make_table()
+    shared = spec("c3d", 12, "shared", None, table.clip_ids)
+    write_cache(tmp_path / "features.h5", table, [(shared, vectors(table, "c3d"))])
     assert run("mvemo-cv", tmp_path / "features.h5", "--out", tmp_path / "o") == 2
     assert "--protocol shared" in capsys.readouterr().err
     arguments = [tmp_path / "features.h5", "--protocol", "shared", "--out", tmp_path / "o"]

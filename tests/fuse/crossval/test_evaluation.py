@@ -28,7 +28,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mvemo.cache import merge_caches, select_features
 from mvemo.fuse import BadFeatures, HeadSettings, LeakError, format_table
-from mvemo.fuse.metrics.multilabel import best_thresholds
+from mvemo.fuse.metrics.scores import best_thresholds
 from mvemo.fuse.models import LATE, STACKED
 from mvemo.fuse.report.summary import recommend
 from mvemo.manifests import make_folds

@@ -14,8 +14,8 @@ from mvemo.cache import open_cache
 from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate, metrics_dict
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.models import LATE, STACKED, models_of, parts_of
+from mvemo.fuse.report.score_tables import without_modality_table
 from mvemo.fuse.report.summary import scoring_note
-from mvemo.fuse.report.tables import without_modality_table
 from mvemo.pipeline.cli import mvemo
 
 NO_LYRICS, SOUND_ALONE, LYRICS_ALONE = [3, 40], [8], [11]

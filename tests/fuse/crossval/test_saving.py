@@ -10,7 +10,7 @@ from fuse_samples import evaluated
 from output_samples import output_features, task_cache, task_table
 
 from mvemo.fuse import FuseError, load_heads, save_heads
-from mvemo.fuse.metrics.multilabel import best_thresholds
+from mvemo.fuse.metrics.scores import best_thresholds
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])

@@ -9,7 +9,7 @@ from output_samples import output_cache, output_table, task_cache, task_crossfit
 from mvemo.fuse import BadFeatures, Clips, load_heads, save_heads, task_of
 from mvemo.fuse.crossval.second_layers import base_models, late_outputs, late_weights
 from mvemo.fuse.metrics.calibration import apply_temperature, fit_temperature
-from mvemo.fuse.metrics.multilabel import best_thresholds
+from mvemo.fuse.metrics.scores import best_thresholds
 from mvemo.fuse.models import LATE, STACKED, models_of
 from mvemo.fuse.numeric import decision_inputs
 

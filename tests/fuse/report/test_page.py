@@ -1,12 +1,12 @@
 """The report's page: complete, escaped, and loading nothing."""
 
-import dataclasses
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
-from fuse_samples import NASTY, make_results, nasty_results
+from fuse_samples import NASTY, empty_results, few_results, nasty_results, primary
 
-from mvemo.fuse.report import page
 from mvemo.fuse.report.page import provenance_sections, report_html
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -43,33 +43,15 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
 
-def small(**changes):
-    """Three models and one net's curves: quick to draw."""
-    made = make_results(24, 2, missing=2)
-    return dataclasses.replace(
-        made,
-        **{
-            "models": (made.models[0], made.models[2], made.models[-1]),
-            "curves": {"c3d@0": made.curves["c3d@0"]},
-            **changes,
-        },
-    )
-
-
 @pytest.fixture(scope="module")
-def results():
-    return small()
-
-
-@pytest.fixture(scope="module")
-def html(results):
-    return report_html(results)
+def html(few):
+    return report_html(few)
 
 
 @pytest.fixture(scope="module")
 def nasty():
     made = nasty_results()
-    return dataclasses.replace(made, models=(made.models[0], made.models[2]))
+    return replace(made, models=(made.models[0], made.models[2]))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +60,7 @@ def nasty_html(nasty):
 
 
 @pytest.mark.figures
-def test_page_is_balanced_and_has_every_part(results, html):
+def test_page_is_balanced_and_has_every_part(few, html):
     page = Page(html)
     assert page.stack == []
     # Accuracy, two ROC, reliability, a confusion matrix a model, one net's losses.
@@ -96,7 +78,7 @@ def test_page_is_balanced_and_has_every_part(results, html):
         "How to read this page",
     ):
         assert heading in page.words
-    for clip_id, stage, reason in results.failures:
+    for clip_id, stage, reason in few.failures:
         assert clip_id in page.words
         assert stage in page.words
         assert reason in page.words
@@ -107,27 +89,19 @@ def test_page_is_balanced_and_has_every_part(results, html):
 
 
 @pytest.mark.figures
-def test_page_loads_nothing(html):
+def test_page_loads_nothing_and_its_links_lead_somewhere(html):
     page = Page(html)
     assert not {"link", "img", "iframe", "object", "embed", "base"} & set(page.tags)
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
     for name, value in page.attributes:
         if name in ("src", "href", "xlink:href", "action", "data"):
             assert value.startswith("#")
+            assert value[1:] in ids
         assert not name.startswith("on")
     assert "@import" not in html
     assert "url(http" not in html
     assert "default-src 'none'" in html
-
-
-@pytest.mark.figures
-def test_sections_that_the_page_links_to_exist(html):
-    page = Page(html)
-    ids = {value for name, value in page.attributes if name == "id"}
-    for name, value in page.attributes:
-        if name in ("href", "xlink:href"):
-            assert value[1:] in ids
-    every = [value for name, value in page.attributes if name == "id"]
-    assert len(every) == len(set(every))
 
 
 @pytest.mark.parametrize(
@@ -141,9 +115,9 @@ def test_sections_that_the_page_links_to_exist(html):
     ],
 )
 def test_banners(changes, expected):
-    made = small(**changes)
+    made = few_results(**changes)
     # Its single features are no published models: Table 2 is of nets by themselves.
-    html = report_html(dataclasses.replace(made, models=made.models[-1:], curves={}))
+    html = report_html(replace(made, models=made.models[-1:], curves={}))
     titles = ["SYNTHETIC DATA", "OPTIMISTIC", "PERMUTED LABELS", "PREDICTED LABELS"]
     assert [t for t in titles if f"<strong>{t}</strong>" in html] == sorted(
         expected, key=titles.index
@@ -170,8 +144,8 @@ def test_text_from_outside_is_escaped_everywhere(nasty, nasty_html):
 
 def test_many_failures_are_shortened_and_counted():
     many = tuple((f"clip {i}", "decode", "empty file") for i in range(600))
-    made = small(failures=many)
-    words = Page(report_html(dataclasses.replace(made, models=made.models[-1:], curves={}))).words
+    made = few_results(failures=many)
+    words = Page(report_html(replace(made, models=made.models[-1:], curves={}))).words
     assert "600 clips concerned. 100 more failures are not listed here." in words
 
 
@@ -195,9 +169,34 @@ def test_provenance_as_tables():
     assert sections[3]["rows"] == [("0", "a"), ("1", '{"b": 1}')]
 
 
-def test_failures_are_summed_up_by_their_reason(results):
+def test_failures_are_summed_up_by_their_reason(few):
     failures = [(f"c{i}", "decode:audio", f"ends at {i}.5 s") for i in range(5)]
     failures.append(("c9", "decode:video", "no frame decodes"))
-    text = page._failed(dataclasses.replace(results, failures=tuple(failures)))
-    assert text.startswith("6 clips concerned.")
-    assert "5 x decode:audio: ends at 0.5 s (c0, c1, c2, …); 1 x decode:video" in text
+    made = replace(few, failures=tuple(failures), models=(), curves={})
+    text = Page(report_html(made)).words
+    assert "6 clips concerned. The commonest reasons: 5 x decode:audio: ends at 0.5 s" in text
+    assert "(c0, c1, c2, …); 1 x decode:video" in text
+
+
+@pytest.mark.figures
+def test_pages_of_tags_and_of_values(outputs):
+    results = replace(outputs, name=NASTY, permuted=True, leaky=True)
+    html = report_html(results)
+    page = Page(html)
+    assert page.stack == []
+    assert "<script>alert" not in html
+    assert "http://" not in html.replace("http://www.w3.org", "")
+    of_tags = outputs.task.name == "multilabel"
+    for text in ("PERMUTED LABELS", "OPTIMISTIC", "SYNTHETIC DATA", NASTY, outputs.baseline.name):
+        assert text in page.words
+    for model in outputs.models:
+        assert f"{np.nanmean(primary(model)):.3f}" in page.words
+    assert ("Quadrants" in page.words) != of_tags
+    assert ("ROC curve of each tag" in html) == of_tags
+    assert 'id="groups"' in html
+    assert html == report_html(results)
+
+
+def test_nothing_predicted_is_said(outputs):
+    assert "No model made a prediction." in report_html(replace(outputs, models=()))
+    assert "No model made a prediction." in report_html(empty_results())

@@ -1,6 +1,6 @@
-"""Sentences: the best model, and one paired difference with its own interval and test."""
+"""Sentences: warnings, the verdict, and one paired difference with its own interval and test."""
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,26 +8,23 @@ from fuse_samples import make_results
 
 from mvemo.fuse.crossval.comparisons import compare_results
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
-from mvemo.fuse.report.shown import best
 from mvemo.fuse.report.summary import (
+    banners,
     best_comparison,
     compare_best,
+    opening,
     row_notes,
+    scaling_notes,
     scoring_note,
-    summarise,
+    small_nets,
 )
+from mvemo.fuse.results import Choice, best_model
 
 
-@pytest.fixture(scope="module")
-def results():
-    """Nine models; six clips without C3D."""
-    return with_uncertainty(make_results(), n_resamples=200)
-
-
-def test_difference_interval_and_p_are_of_one_comparison(results):
-    text = compare_best(results)
-    top = best(results, [m for m in results.models if len(m.features) > 1])
-    (c,) = [c for c in results.comparisons if c.model == top.name]
+def test_difference_interval_and_p_are_of_one_comparison(uncertain):
+    text = compare_best(uncertain)
+    top = best_model(uncertain, [m for m in uncertain.models if len(m.features) > 1])
+    (c,) = [c for c in uncertain.comparisons if c.model == top.name]
     low, high = c.interval
     assert f"The best fusion, {c.model} (" in text
     assert f"the best single feature in it, {c.reference} (" in text
@@ -37,13 +34,13 @@ def test_difference_interval_and_p_are_of_one_comparison(results):
     assert f"p {c.p:.3f}" in text.replace("p < 0.001", f"p {c.p:.3f}")
     assert "significant at 5 %" in text
     assert "was not tested" not in text
-    assert text in summarise(results)
+    assert text in opening(uncertain)[0]
 
 
-def test_a_difference_is_of_the_clips_that_both_predicted(results):
+def test_a_difference_is_of_the_clips_that_both_predicted(uncertain):
     """C3D has 90 of 96 clips: means of all clips are not what is compared."""
-    c3d = [m for m in results.models if m.name in ("c3d", "music1d", "c3d+music1d")]
-    few = with_uncertainty(dataclasses.replace(results, models=tuple(c3d)), n_resamples=50)
+    c3d = [m for m in uncertain.models if m.name in ("c3d", "music1d", "c3d+music1d")]
+    few = with_uncertainty(replace(uncertain, models=tuple(c3d)), n_resamples=50)
     (c,) = few.comparisons
     fusion, single = (next(m for m in c3d if m.name == n) for n in (c.model, c.reference))
     both = fusion.valid & single.valid
@@ -56,16 +53,16 @@ def test_a_difference_is_of_the_clips_that_both_predicted(results):
     assert "that both predicted" not in compare_best(whole)
 
 
-def test_single_rows_that_a_reader_must_know_something_of_are_told(results):
-    assert not row_notes(dataclasses.replace(results, protocol="frozen"))
-    single, fused = results.models[0], results.models[-1]
+def test_single_rows_that_a_reader_must_know_something_of_are_told(uncertain):
+    assert not row_notes(replace(uncertain, protocol="frozen"))
+    single, fused = uncertain.models[0], uncertain.models[-1]
     models = (
-        dataclasses.replace(single, name="i3d-outputs", by_net=True),
-        dataclasses.replace(fused, name="integrated-stacked"),
+        replace(single, name="i3d-outputs", by_net=True),
+        replace(fused, name="integrated-stacked"),
     )
     start = "Trained from random weights, where the papers start from pretrained ones: i3d"
-    provenance = {**results.provenance, "stage_one": {"notes": [start]}}
-    made = dataclasses.replace(results, models=models, provenance=provenance)
+    provenance = {**uncertain.provenance, "stage_one": {"notes": [start]}}
+    made = replace(uncertain, models=models, provenance=provenance)
     by_net, stacked, random = row_notes(made)
     assert by_net.startswith("i3d-outputs: what a net predicts itself")
     # Its second layer rests on nets that saw the clips that it is fitted on.
@@ -74,24 +71,24 @@ def test_single_rows_that_a_reader_must_know_something_of_are_told(results):
     assert random == start
     assert all(note in scoring_note(made) for note in row_notes(made))
     # Frozen nets saw no clip.
-    assert len(row_notes(dataclasses.replace(made, protocol="frozen"))) == 2
+    assert len(row_notes(replace(made, protocol="frozen"))) == 2
 
 
-def test_verdicts_in_words(results):
-    (c, *_) = results.comparisons
+def test_verdicts_in_words(uncertain):
+    (c, *_) = uncertain.comparisons
     for p, words in ((0.01, "significant at 5 %"), (0.2, "not significant at 5 %")):
-        changed = dataclasses.replace(c, p_holm=p)
-        made = dataclasses.replace(results, models=_pair(results, c), comparisons=(changed,))
+        changed = replace(c, p_holm=p)
+        made = replace(uncertain, models=_pair(uncertain, c), comparisons=(changed,))
         assert f": {words}" in compare_best(made)
         # Where the test and the interval differ, the sentence says so.
         leaves_out = c.interval[0] > 0 or c.interval[1] < 0
         assert ("although the interval" in compare_best(made)) == (leaves_out != (p < 0.05))
-    one_fold = dataclasses.replace(c, t=np.nan, p=np.nan, p_holm=np.nan)
+    one_fold = replace(c, t=np.nan, p=np.nan, p_holm=np.nan)
     for ends, words in (((0.01, 0.2), "leaves out no"), ((-0.1, 0.2), "includes no")):
-        changed = dataclasses.replace(one_fold, interval=ends)
-        made = dataclasses.replace(results, models=_pair(results, c), comparisons=(changed,))
+        changed = replace(one_fold, interval=ends)
+        made = replace(uncertain, models=_pair(uncertain, c), comparisons=(changed,))
         assert f"the interval {words} difference" in compare_best(made)
-    made = dataclasses.replace(results, models=_pair(results, c), comparisons=())
+    made = replace(uncertain, models=_pair(uncertain, c), comparisons=())
     assert compare_best(made) == ""
 
 
@@ -99,10 +96,10 @@ def _pair(results, c):
     return tuple(m for m in results.models if m.name in (c.model, c.reference))
 
 
-def test_of_others_models_the_two_best_are_compared(results):
-    nameless = tuple(dataclasses.replace(m, features=(), modalities=()) for m in results.models[:3])
-    made = dataclasses.replace(results, models=nameless)
-    made = dataclasses.replace(made, comparisons=tuple(compare_results([made])))
+def test_of_others_models_the_two_best_are_compared(uncertain):
+    nameless = tuple(replace(m, features=(), modalities=()) for m in uncertain.models[:3])
+    made = replace(uncertain, models=nameless)
+    made = replace(made, comparisons=tuple(compare_results([made])))
     assert len(made.comparisons) == 3
     c = best_comparison(made)
     order = sorted(made.models, key=lambda m: -made.primary_mean(m))
@@ -111,21 +108,57 @@ def test_of_others_models_the_two_best_are_compared(results):
     assert "the next, " in compare_best(made)
 
 
-def test_of_equally_good_models_the_simplest_is_best(results):
-    per_fold = {"accuracy": np.array([0.6, 0.6])}
-    names = ("integrated", "i3d+music2d", "i3d")
-    equal = tuple(
-        dataclasses.replace(next(m for m in results.models if m.name == name), per_fold=per_fold)
-        for name in names
-    )
-    assert best(dataclasses.replace(results, models=equal)).name == "i3d"
-    assert best(results, ()) is None
-
-
-def test_a_difference_that_rounds_to_nothing_is_not_called_better(results):
-    (c, *_) = results.comparisons
-    level = dataclasses.replace(c, mean=0.0, interval=(-0.02, 0.02), p=1.0, p_holm=1.0)
-    pair = dataclasses.replace(results, models=_pair(results, c), comparisons=(level,))
+def test_a_difference_that_rounds_to_nothing_is_not_called_better(uncertain):
+    (c, *_) = uncertain.comparisons
+    level = replace(c, mean=0.0, interval=(-0.02, 0.02), p=1.0, p_holm=1.0)
+    pair = replace(uncertain, models=_pair(uncertain, c), comparisons=(level,))
     text = compare_best(pair)
     assert ", is as good as the best single feature in it," in text
     assert "points better" not in text
+
+
+def test_the_verdict_is_on_the_model_of_the_choice(results):
+    other = next(m for m in results.models if m is not best_model(results) and len(m.features) == 2)
+    choice = Choice(other.name, (other.name,) * 2, best_model(results))
+    chosen = replace(results, choice=choice)
+    found, how, _ = opening(chosen)
+    assert found[0].startswith(f"Use {other.name}. Expect")
+    assert f"the recommended model, {other.name}, has" in " ".join(how)
+    assert f"The highest row is {best_model(results).name} with" in " ".join(how)
+
+
+def test_a_baseline_inside_the_interval_is_said(results):
+    model = best_model(results)
+    for low, expected in ((0.01, True), (0.9, False)):
+        changed = replace(model, intervals={"accuracy": (low, 1.0)})
+        _, how, _ = opening(replace(results, models=(changed,)))
+        assert ("nothing shows that it does better" in " ".join(how)) == expected
+
+
+def test_narrow_nets_are_named_on_top(results):
+    assert small_nets(results) == []
+    features = {"i3d": [{"width": 0.0625}] * 2, "c3d": [{"width": 1.0}], "lld": [{"width": None}]}
+    small = replace(results, provenance={**results.provenance, "features": features})
+    (banner,) = banners(small)
+    assert banner.title == "SMALL NETS"
+    assert banner.text.startswith("i3d (width 0.0625 of 1) is narrower than the published nets")
+    # Its outputs are of the same net, and name it no second time.
+    again = {**features, "i3d-outputs": [{"width": 0.0625}]}
+    twice = replace(results, provenance={"features": again})
+    assert small_nets(twice) == ["i3d (width 0.0625 of 1)"]
+    alone = {"i3d-outputs": [{"width": 0.0625}]}
+    assert small_nets(replace(results, provenance={"features": alone})) == [
+        "i3d-outputs (width 0.0625 of 1)"
+    ]
+
+
+def test_unusual_scaling_is_told(results):
+    assert scaling_notes(results) == []
+    within = {"clips": 9, "of_clips": 12, "groups": 3, "of_groups": 4, "min_clips": 2}
+    outliers = {"layer0": ("477", "767"), "layer1": (), "layer2": tuple("abcde")}
+    made = replace(results, outliers=outliers, provenance={"within_groups": within})
+    first, second = scaling_notes(made)
+    assert "9 of 12 clips, in the 3 of 4 groups that have 2 clips or more" in first
+    assert second == (
+        "Outliers (not used for scaling): layer0: 477, 767; layer2: a, b, c and 2 more."
+    )

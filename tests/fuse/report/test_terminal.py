@@ -1,16 +1,13 @@
 """The terminal's table: figures, warnings, width, and text from outside."""
 
-import dataclasses
+from dataclasses import replace
 
+import numpy as np
 import pytest
-from fuse_samples import NASTY, empty_results, make_results, nasty_results
+from fuse_samples import NASTY, empty_results, make_results, nasty_results, primary
 
+from mvemo.fuse.report.report_files import metrics_dict
 from mvemo.fuse.report.terminal import format_table
-
-
-@pytest.fixture(scope="module")
-def results():
-    return make_results()
 
 
 def row(text, name):
@@ -35,13 +32,29 @@ def test_a_row_has_the_models_figures(results):
     assert all(len(line) <= 79 for line in text.splitlines())
 
 
+def test_the_table_of_tags_and_of_values(outputs):
+    text = format_table(outputs)
+    assert max(map(len, text.splitlines())) <= 79
+    assert "SYNTHETIC DATA" in text
+    lines = {line.split("  ")[0]: line for line in text.splitlines()}
+    for model in (*outputs.models, outputs.baseline):
+        if model.name != "integrated":
+            assert f"{np.nanmean(primary(model)):.3f}" in lines[model.name]
+    # Of two features it is the pair, which has a row.
+    assert "integrated" not in lines
+    assert "c3d+music1d has all features: it is integrated, too." in " ".join(text.split())
+    assert "89/90" in lines["c3d"]
+    assert "Tested clips without a feature: c3d 1 of 90." in text
+    assert set(metrics_dict(outputs)["models"]) - {"integrated"} <= set(lines)
+
+
 def test_published_column_only_where_the_classes_are_the_papers(results):
     text = format_table(results)
     assert row(text, "integrated")[-1] == "88.6"
     assert "* published, other data" in text
     other = make_results(classes=("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Calm"))
     assert "published" not in format_table(other)
-    assert "published" not in format_table(dataclasses.replace(results, permuted=True))
+    assert "published" not in format_table(replace(results, permuted=True))
 
 
 def test_no_warning_without_cause(results):
@@ -62,7 +75,7 @@ def test_no_warning_without_cause(results):
     ],
 )
 def test_a_warning_comes_first(results, changes, title):
-    text = format_table(dataclasses.replace(results, **changes))
+    text = format_table(replace(results, **changes))
     assert text.startswith(f"! {title}")
 
 
@@ -77,13 +90,14 @@ def test_missing_and_failures_are_counted(results):
     assert "failure" not in format_table(whole)
 
 
-def test_nothing_predicted():
+def test_nothing_predicted(outputs):
+    assert outputs.baseline.name in format_table(replace(outputs, models=()))
     text = format_table(empty_results())
     assert row(text, "c3d")[1:6] == ["n/a"] * 5
 
 
 def test_control_characters_do_not_reach_the_terminal(results):
-    hostile = dataclasses.replace(results, name="a\x1b[2Jb\r\nc")
+    hostile = replace(results, name="a\x1b[2Jb\r\nc")
     text = format_table(hostile)
     assert "\x1b" not in text
     assert "\r" not in text

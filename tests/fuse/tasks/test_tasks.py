@@ -5,7 +5,7 @@ import pytest
 
 from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.regression import plane_of
 
 

@@ -7,8 +7,8 @@ import pytest
 from study_samples import make_set, tiny_options
 
 from mvemo.extract.nets import build_net
-from mvemo.fuse.report import published_j22 as j22
-from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.report.published import J22 as j22
+from mvemo.fuse.tasks import task_of
 from mvemo.manifests import folds_of, read_manifest, write_folds
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.studies import crossfit

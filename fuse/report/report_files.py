@@ -6,16 +6,16 @@ A folder holds one run: files of an older run are replaced or removed.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mvemo.fuse.crossval.comparisons import Comparison
 from mvemo.fuse.crossval.saving import save_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
-from mvemo.fuse.metrics.averages import mean_of_finite
+from mvemo.fuse.metrics.averages import mean_of_finite, spread
 from mvemo.fuse.report.page import report_html
-from mvemo.fuse.report.summary import spread
-from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.results import Choice, ModelResult, Results
 from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.files import dump_json, replacing_together, to_json_values, write_text
 
@@ -107,10 +107,11 @@ def metrics_dict(results: Results) -> dict[str, Any]:
     TypeError
         The provenance has a value that JSON cannot express.
     """
+    metric = results.task.primary_metric
     values: dict[str, Any] = {
         "name": results.name,
         "task": results.task.name,
-        "primary_metric": results.task.primary_metric,
+        "primary_metric": metric,
         "protocol": results.protocol,
         "synthetic": results.synthetic,
         "predicted_by": results.predicted_by or None,
@@ -128,12 +129,7 @@ def metrics_dict(results: Results) -> dict[str, Any]:
             {
                 "model": c.model,
                 "reference": c.reference,
-                "clips": c.n_clips,
-                "mean": c.mean,
-                "interval": c.interval,
-                "t": c.t,
-                "p": c.p,
-                "p_holm": c.p_holm,
+                **comparison_facts(c),
                 "differences": c.differences,
             }
             for c in results.comparisons
@@ -144,17 +140,12 @@ def metrics_dict(results: Results) -> dict[str, Any]:
         ],
         "learning_curve": {
             name: [
-                {
-                    "fraction": fraction,
-                    "clips": clips,
-                    results.task.primary_metric: score,
-                    "deviation": deviation,
-                }
-                for fraction, clips, score, deviation in points
+                dict(zip(("fraction", "clips", metric, "deviation"), point, strict=True))
+                for point in points
             ]
             for name, points in results.learning_curve.items()
         },
-        "choice": _choice_dict(results),
+        "choice": None if results.choice is None else _choice_dict(results, results.choice),
         "missing": results.missing,
         "outliers": dict(results.outliers),
         "failures": len(results.failures),
@@ -164,12 +155,14 @@ def metrics_dict(results: Results) -> dict[str, Any]:
     return result
 
 
-def _choice_dict(results: Results) -> dict[str, Any] | None:
-    choice = results.choice
-    if choice is None:
-        return None
-    nested = _model_dict(results, choice.nested)
-    metric = results.task.primary_metric
+def comparison_facts(c: Comparison) -> dict[str, Any]:
+    """Return the figures of a comparison, as they are written to files."""
+    names = ("mean", "interval", "t", "p", "p_holm")
+    return {"clips": c.n_clips, **{name: getattr(c, name) for name in names}}
+
+
+def _choice_dict(results: Results, choice: Choice) -> dict[str, Any]:
+    nested, metric = _model_dict(results, choice.nested), results.task.primary_metric
     return {
         "model": choice.model,
         "inside": choice.inside,
@@ -180,7 +173,6 @@ def _choice_dict(results: Results) -> dict[str, Any] | None:
 
 def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:
     per_fold = results.primary_per_fold(model)
-    primary = spread(per_fold)
     return {
         "modalities": model.modalities,
         "features": model.features,
@@ -188,9 +180,7 @@ def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:
         "predicted": int(model.valid.sum()),
         **model.scores,
         results.task.primary_metric: {
-            "min": primary.min,
-            "mean": primary.mean,
-            "max": primary.max,
+            **spread(per_fold)._asdict(),
             "per_fold": per_fold,
             "pooled": model.scores[results.task.primary_metric],
         },
@@ -244,19 +234,9 @@ def predictions_csv(results: Results) -> str:
     repeated = bool(results.repeats)
     writer.writerow(["repeat", *head] if repeated else head)
     for number, one in enumerate(results.repeats or (results,)):
-        rows = _prediction_rows(one)
-        writer.writerows([number, *row] for row in rows) if repeated else writer.writerows(rows)
+        repeat = [number] if repeated else []
+        cells = [task.csv_cells(names, m.name, one.y_true, m.outputs, m.y_pred) for m in one.models]
+        for i, clip_id in enumerate(one.clip_ids):
+            start = [*repeat, clip_id, one.groups[i], int(one.folds[i])]
+            writer.writerows([*start, *of_model[i]] for of_model in cells)
     return buffer.getvalue()
-
-
-def _prediction_rows(results: Results) -> list[Sequence[object]]:
-    task, names = results.task, results.classes
-    cells = {
-        model.name: task.csv_cells(names, model.name, results.y_true, model.outputs, model.y_pred)
-        for model in results.models
-    }
-    return [
-        [clip_id, results.groups[i], int(results.folds[i]), *cells[model.name][i]]
-        for i, clip_id in enumerate(results.clip_ids)
-        for model in results.models
-    ]

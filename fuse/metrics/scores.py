@@ -1,0 +1,291 @@
+"""Scores of classes, tags and targets, with NaN where there is nothing to score.
+
+scikit-learn itself is too slow here: every fold of every model is scored, and its functions
+check the input and rank one column at a time, which took longer than fitting the heads. The
+tests compare the results with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mvemo.fuse.metrics.averages import Measures, complete, mean_of_finite, ratio
+from mvemo.fuse.numeric import F64, Bools, Ints
+
+# Threshold of a tag that no training clip has.
+DEFAULT_THRESHOLD = 0.5
+# `quadrants` returns an index into these.
+QUADRANTS = (
+    "valence+ arousal+",
+    "valence- arousal+",
+    "valence- arousal-",
+    "valence+ arousal-",
+)
+
+
+# --- classes and tags
+
+
+def confusion_matrix(y_true: Ints, y_pred: Ints, n_classes: int) -> Ints:
+    """Count clips by true class (rows) and predicted class (columns), int64."""
+    cells = np.bincount(y_true * n_classes + y_pred, minlength=n_classes**2)
+    return cells.reshape(n_classes, n_classes).astype(np.int64)
+
+
+def precision_recall_f1(n_true: F64, n_predicted: F64, n_right: F64) -> dict[str, F64]:
+    """Return precision, recall and F1 of each column from counts of clips; NaN where 0 / 0.
+
+    F1 = 2 right / (true + predicted) is NaN only for a column that is neither true nor predicted.
+
+    Examples
+    --------
+    >>> scores = precision_recall_f1(np.array([2.0, 1.0]), np.array([1.0, 0.0]), np.array([1.0, 0]))
+    >>> scores["precision"], scores["recall"], scores["f1"].round(3)
+    (array([ 1., nan]), array([0.5, 0. ]), array([0.667, 0.   ]))
+    """
+    return {
+        "precision": ratio(n_right, n_predicted),
+        "recall": ratio(n_right, n_true),
+        "f1": ratio(2.0 * n_right, n_true + n_predicted),
+    }
+
+
+def decision_scores(n_true: F64, n_predicted: F64, n_right: F64) -> dict[str, F64]:
+    """Return `precision_recall_f1` with 0 where 0 / 0.
+
+    A column that is neither true nor predicted stays NaN.
+    """
+    seen = n_true + n_predicted > 0
+    scores = precision_recall_f1(n_true, n_predicted, n_right)
+    return {name: np.where(seen, np.nan_to_num(score), np.nan) for name, score in scores.items()}
+
+
+def kappa_of_counts(n_true: F64, n_predicted: F64, n_right: F64) -> F64:
+    """Return Cohen's kappa (Cohen 1960, eq. 1) from counts (..., classes): 1 perfect, 0 chance.
+
+    It is NaN without clips, and if all clips have the same class and are predicted as that class.
+
+    Examples
+    --------
+    >>> kappa_of_counts(np.array([2.0, 2.0]), np.array([3.0, 1.0]), np.array([2.0, 1.0]))
+    array(0.5)
+    """
+    n = n_true.sum(axis=-1)
+    by_chance = ratio((n_true * n_predicted).sum(axis=-1), n * n)
+    return ratio(ratio(n_right.sum(axis=-1), n) - by_chance, 1.0 - by_chance)
+
+
+def multiclass_scores(y_true: Ints, proba: F64, y_pred: Ints) -> Measures:
+    """Score probabilities (clips, classes) and the predicted classes (clips,).
+
+    Balanced accuracy is the mean recall over the classes that some clip has: always predicting
+    one class gives one divided by the number of classes. Macro F1 is the mean over the classes
+    that are true or predicted. The AUC is the mean over classes of the one-vs-rest ROC-AUC,
+    without the classes that all clips or no clips have; this convention reproduces the AUC
+    published by PL20's authors.
+    """
+    n_classes = proba.shape[1]
+    counts = confusion_matrix(y_true, y_pred, n_classes).astype(np.float64)
+    by_class = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
+    per_class = precision_recall_f1(*by_class)
+    auc = roc_auc(y_true[:, None] == np.arange(n_classes), proba)
+    overall = {
+        "accuracy": float(ratio(counts.diagonal().sum(), counts.sum())),
+        "balanced_accuracy": mean_of_finite(per_class["recall"]),
+        "cohen_kappa": float(kappa_of_counts(*by_class)),
+        "f1_macro": mean_of_finite(per_class["f1"]),
+        "roc_auc_macro_ovr": mean_of_finite(auc),
+    }
+    return Measures(overall, per_class)
+
+
+def multilabel_scores(y_true: Ints, proba: F64, y_pred: Bools) -> Measures:
+    """Score probabilities (clips, tags) and the decided tags, bool (clips, tags).
+
+    Macro scores are means over the tags where the score is defined, micro scores are of all
+    pairs of clip and tag as one column. Precision, recall and F1 follow `decision_scores`.
+    """
+    true = y_true.astype(np.bool_)
+    per_tag = _column_scores(true, proba, y_pred)
+    column = (-1, 1)
+    pairs = _column_scores(true.reshape(column), proba.reshape(column), y_pred.reshape(column))
+    return Measures(
+        {
+            **{f"{name}_macro": mean_of_finite(values) for name, values in per_tag.items()},
+            **{f"{name}_micro": float(values[0]) for name, values in pairs.items()},
+        },
+        per_tag,
+    )
+
+
+def _column_scores(y_true: Bools, proba: F64, y_pred: Bools) -> dict[str, F64]:
+    counts = (values.sum(axis=0, dtype=np.float64) for values in (y_true, y_pred, y_true & y_pred))
+    return {
+        **decision_scores(*counts),
+        "roc_auc": roc_auc(y_true, proba),
+        "average_precision": average_precision(y_true, proba),
+    }
+
+
+def best_thresholds(proba: F64, y_true: Ints) -> F64:
+    """Return the threshold of each tag that maximises its F1, float64 (tags,).
+
+    It must be fitted on inner out-of-fold predictions of the training clips, never on the scored
+    clips. It is the middle between two neighbouring probabilities; ties go to the highest
+    threshold. A tag that no clip has gets `DEFAULT_THRESHOLD`. Rows with NaN are left out.
+
+    Examples
+    --------
+    >>> best_thresholds(np.array([[0.9], [0.6], [0.2]]), np.array([[1], [1], [0]]))
+    array([0.4])
+    """
+    valid = complete(proba)
+    positive, p = y_true[valid].astype(np.bool_), proba[valid]
+    thresholds = np.full(p.shape[1], DEFAULT_THRESHOLD)
+    if not len(p):
+        return thresholds
+    ranking = rank_columns(positive, p)
+    n_positive = positive.sum(axis=0)
+    f1 = 2 * ranking.hits / (ranking.n_clips + n_positive)
+    best = np.where(ranking.ends, f1, -1.0).argmax(axis=0)
+    columns = np.arange(p.shape[1])
+    lowest_chosen = ranking.scores[best, columns]
+    next_down = ranking.scores[np.minimum(best + 1, len(p) - 1), columns]
+    middle = (lowest_chosen + next_down) / 2
+    # The middle of two neighbouring floats may round down to the lower one.
+    middle = np.where(middle > next_down, middle, lowest_chosen)
+    seen = n_positive > 0
+    thresholds[seen] = middle[seen]
+    return thresholds
+
+
+# --- ranking
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Clips of each column, sorted from the highest score down."""
+
+    scores: F64  # (clips, columns), falling
+    hits: F64  # (clips, columns): number of positive clips so far
+    ends: Bools  # (clips, columns): True at the end of a run of equal scores; read counts there
+
+    @property
+    def n_clips(self) -> F64:
+        """Number of clips so far, float64 (clips, 1)."""
+        return np.arange(1.0, len(self.scores) + 1.0)[:, None]
+
+    def before(self, counts: F64) -> F64:
+        """Return rising counts (clips, columns) as they were at the end of the run before."""
+        at_ends = np.maximum.accumulate(np.where(self.ends, counts, 0.0), axis=0)
+        return np.vstack([np.zeros((1, counts.shape[1])), at_ends[:-1]])
+
+
+def rank_columns(positive: Bools, scores: F64) -> Ranking:
+    """Sort the clips of each column by falling score; scores must not contain NaN."""
+    order = np.argsort(-scores, axis=0, kind="stable")
+    falling = np.take_along_axis(scores, order, axis=0)
+    hits = np.cumsum(np.take_along_axis(positive, order, axis=0), axis=0).astype(np.float64)
+    last = np.ones((min(len(scores), 1), scores.shape[1]), dtype=np.bool_)
+    return Ranking(falling, hits, np.vstack([falling[1:] != falling[:-1], last]))
+
+
+def roc_auc(positive: Bools, scores: F64) -> F64:
+    """Return the area under the ROC curve of each column, with ties counted half.
+
+    This is the Mann-Whitney form: the share of (positive, negative) pairs in the right order. It
+    is NaN for a column that is positive everywhere or nowhere.
+
+    Examples
+    --------
+    >>> positive = np.array([[True, True], [False, True], [True, True]])
+    >>> roc_auc(positive, np.array([[0.9, 0.1], [0.8, 0.2], [0.8, 0.3]]))
+    array([0.75,  nan])
+    """
+    n_positive = positive.sum(axis=0).astype(np.float64)
+    n_negative = len(positive) - n_positive
+    ranking = rank_columns(positive, scores)
+    misses = ranking.n_clips - ranking.hits
+    hits_before, misses_before = ranking.before(ranking.hits), ranking.before(misses)
+    # The negative clips of a run lie below the hits before it and tie with the hits in it.
+    right = (misses - misses_before) * (hits_before + ranking.hits) / 2.0
+    return ratio(np.where(ranking.ends, right, 0.0).sum(axis=0), n_positive * n_negative)
+
+
+def average_precision(positive: Bools, scores: F64) -> F64:
+    """Return the average precision of each column, without interpolation.
+
+    It is the mean of the precision at each positive clip, as in scikit-learn, and NaN for a
+    column without positive clips.
+
+    Examples
+    --------
+    >>> positive = np.array([[True, False], [False, False]])
+    >>> average_precision(positive, np.array([[0.9, 0.1], [0.8, 0.2]]))
+    array([ 1., nan])
+    """
+    ranking = rank_columns(positive, scores)
+    precision = ranking.hits / ranking.n_clips
+    gained = np.where(ranking.ends, ranking.hits - ranking.before(ranking.hits), 0.0)
+    n_positive = positive.sum(axis=0).astype(np.float64)
+    return ratio((gained * precision).sum(axis=0), n_positive)
+
+
+# --- targets
+
+
+def regression_scores(y_true: F64, y_pred: F64) -> Measures:
+    """Score predictions (clips, targets) of each target, and by the means over targets.
+
+    ``r2`` is the coefficient of determination: at most 1, 0 for always predicting the mean of
+    the scored clips, NaN if the labels do not vary. ``rmse`` and ``mae`` are root mean squared
+    and mean absolute error, in the labels' unit. ``ccc`` is Lin's concordance correlation
+    coefficient (Lin 1989, eq. 1), in [-1, 1],
+
+        CCC = 2 cov(y, p) / (var(y) + var(p) + (mean(y) - mean(p))^2),
+
+    with variances and covariance over n; NaN if labels and predictions are the same constant.
+    ``pearson_r`` is Pearson's correlation, in [-1, 1]; NaN if labels or predictions do not vary.
+
+    Examples
+    --------
+    >>> scores = regression_scores(np.array([[0.0], [1.0]]), np.array([[0.0], [0.5]])).per_output
+    >>> scores["r2"], scores["rmse"].round(3), scores["ccc"].round(3)
+    (array([0.5]), array([0.354]), array([0.667]))
+    """
+    if not len(y_true):
+        nothing = np.full(y_true.shape[1], np.nan)
+        per_target = dict.fromkeys(("r2", "rmse", "ccc", "pearson_r", "mae"), nothing)
+    else:
+        errors = y_true - y_pred
+        squares = np.square(errors)
+        y, p = y_true - y_true.mean(axis=0), y_pred - y_pred.mean(axis=0)
+        spread = y_true.var(axis=0) + y_pred.var(axis=0)
+        spread = spread + (y_true.mean(axis=0) - y_pred.mean(axis=0)) ** 2
+        # The deviations of a constant are not exactly 0 if its mean is rounded.
+        varies = (np.ptp(y_true, axis=0) > 0) & (np.ptp(y_pred, axis=0) > 0)
+        scale = np.sqrt(np.square(y).sum(axis=0) * np.square(p).sum(axis=0))
+        per_target = {
+            "r2": 1.0 - ratio(squares.sum(axis=0), np.square(y).sum(axis=0)),
+            "rmse": np.sqrt(squares.mean(axis=0)),
+            "ccc": ratio(2.0 * (y * p).mean(axis=0), spread),
+            "pearson_r": ratio((y * p).sum(axis=0), np.where(varies, scale, 0.0)),
+            "mae": np.abs(errors).mean(axis=0),
+        }
+    means = {f"{name}_macro": mean_of_finite(values) for name, values in per_target.items()}
+    return Measures(means, per_target)
+
+
+def quadrants(valence: F64, arousal: F64, centre: tuple[float, float] = (0.0, 0.0)) -> Ints:
+    """Return the index in `QUADRANTS` of points in the valence-arousal plane, int64 (clips,).
+
+    Quadrants run counter-clockwise from high valence and high arousal, as in Russell's
+    circumplex. `centre` is the neutral point: (0, 0) for ratings in [-1, 1], (5, 5) for ratings
+    from 1 to 9. A value on the centre counts as high; NaN in either value gives -1.
+    """
+    pleasant, excited = valence >= centre[0], arousal >= centre[1]
+    index = np.where(excited, np.where(pleasant, 0, 1), np.where(pleasant, 3, 2))
+    index[np.isnan(valence) | np.isnan(arousal)] = -1
+    return index.astype(np.int64)

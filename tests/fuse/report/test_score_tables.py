@@ -1,0 +1,96 @@
+"""Tables of the page and of a paper: folds, the hardest clips, the best row in bold."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+from fuse_samples import CLASSES, MULTICLASS, make_results
+
+from mvemo.fuse.report.score_tables import folds_table, hard_clips, results_tables
+from mvemo.fuse.report.text import interval_text, p_text
+from mvemo.fuse.results import best_model
+
+
+def texts(table):
+    return [[cell.text for cell in row] for row in table.rows]
+
+
+def test_folds_of_repeats_are_rows_of_their_own(results):
+    few = replace(results, models=results.models[:2])
+    twice = [
+        replace(m, per_fold={"accuracy": np.tile(m.per_fold["accuracy"], 2)})
+        for m in (*few.models, few.baseline)
+    ]
+    both = replace(few, models=tuple(twice[:2]), baseline=twice[2], repeats=(few, few))
+    table = folds_table(both)
+    assert [head.title for head in table.head][1:] == ["repeat", *"012345", "mean"]
+    assert [row[:2] for row in texts(table)] == [[m.name, r] for m in few.models for r in "01"]
+    assert len(table.foot) == 2
+    # Of many folds each is a row.
+    many = make_results(96, 16, missing=0, classes=CLASSES[:2])
+    table = folds_table(replace(many, models=many.models[:2]))
+    assert len(table.rows) == 16
+    assert [head.title for head in table.head][1:] == ["music1d", "music2d", "majority class"]
+
+
+def test_a_papers_row_has_the_mean_its_interval_and_the_corrected_test(uncertain):
+    ((caption, table),) = results_tables(uncertain)
+    rows = {row[0].text: row for row in (*table.rows, *table.foot)}
+    mean = [head.title for head in table.head].index("mean")
+    key, top = uncertain.task.primary_interval[0], best_model(uncertain)
+    for model in uncertain.models:
+        cell = rows[model.name][mean]
+        assert cell.text == f"{100 * uncertain.primary_mean(model):.1f}"
+        assert cell.below == interval_text(model.intervals[key], in_percent=True)
+        assert cell.strong == (model is top)
+    tests = {name: row[-1].text for name, row in rows.items() if row[-1].text}
+    assert tests == {c.model: p_text(c.p_holm) for c in uncertain.comparisons}
+    assert "in brackets: 95 % interval" in caption
+    assert "F1 (published, other data)" in [head.title for head in table.head]
+    ((caption, _),) = results_tables(replace(uncertain, synthetic=True))
+    assert caption.startswith("SYNTHETIC DATA: ")
+
+
+def test_most_often_wrong_by_hand():
+    made = make_results(24, 2, missing=0)
+    proba = np.eye(6)[made.y_true] * 0.5 + 0.5 / 6
+    wrong = proba.copy()
+    wrong[3] = np.eye(6)[(made.y_true[3] + 1) % 6]
+    wrong[5] = np.eye(6)[(made.y_true[5] + 2) % 6]
+    missing = wrong.copy()
+    missing[3] = np.nan
+    models = tuple(
+        replace(m, outputs=p, y_pred=MULTICLASS.decide(p))
+        for m, p in zip(made.models[:3], (wrong, missing, proba), strict=True)
+    )
+    changed = replace(made, models=models)
+    clips, groups = hard_clips(changed, best_model(changed))
+    rows = texts(clips.table)
+    assert [row[0] for row in rows] == [made.clip_ids[5], made.clip_ids[3]]
+    assert [(row[4], row[5]) for row in rows] == [("2", "3"), ("1", "2")]
+    assert rows[0][3] == made.classes[(made.y_true[5] + 2) % 6]
+    assert rows[0][1] == made.groups[5]
+    assert rows[1][6] == f"{(0.5 + 0.5 / 6) / 2:.2f}"
+    assert models[1].y_pred[3] == -1
+    # Two clips a group: 2 of 6 and 1 of 5 predictions are wrong.
+    assert texts(groups.table) == [[made.groups[5], "2", "33.3"], [made.groups[3], "2", "20.0"]]
+
+
+def test_furthest_off_by_hand(outputs):
+    top = best_model(outputs)
+    errors = outputs.task.clip_errors(outputs.y_true, top.outputs)
+    clips, groups = hard_clips(outputs, top)
+    worst = texts(clips.table)[0]
+    assert worst[0] == outputs.clip_ids[int(np.nanargmax(errors))]
+    assert worst[-1] == f"{np.nanmax(errors):.2f}"
+    name, n, mean = texts(groups.table)[0]
+    rows = [i for i, g in enumerate(outputs.groups) if g == name]
+    assert (int(n), mean) == (Counter(outputs.groups)[name], f"{np.nanmean(errors[rows]):.2f}")
+
+
+def test_nothing_is_listed_where_all_is_right():
+    made = make_results(24, 2, missing=0)
+    model = replace(made.models[0], outputs=np.eye(6)[made.y_true], y_pred=made.y_true)
+    changed = replace(made, models=(model,))
+    assert [listing.table for listing in hard_clips(changed, model)] == [None, None]
+    assert [listing.table for listing in hard_clips(changed, None)] == [None, None]
