@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 # Part of the names of temporary files, so that only this machine's are cleaned up.
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
@@ -43,18 +49,9 @@ def replacing(
     """Give a temporary path to write to, and rename it to `path` at the end.
 
     Whenever the process ends, `path` is the old file or the complete new one. A device or a pipe,
-    as ``/dev/stdout``, is not replaced: the complete file is written to it.
-
-    Parameters
-    ----------
-    temp
-        Temporary path on the same file system; default: a hidden file next to `path`.
-    error
-        Exception to raise if the file cannot be written; default: the OSError.
-    kept
-        End of the error message: what is unchanged after the failure.
-    durable
-        Flush to disk, so that the file also survives a power failure.
+    as ``/dev/stdout``, is not replaced: the complete file is written to it. `temp` is the temporary
+    path, by default a hidden file next to `path`. A failure raises `error` (default: the OSError),
+    whose message ends with `kept`. With `durable`, the file also survives a power failure.
 
     Examples
     --------
@@ -189,15 +186,10 @@ def write_text(
 
 
 def write_json(
-    path: Path,
-    value: Any,
-    *,
-    where: str | None = None,
-    error: MakeError | None = None,
-    durable: bool = True,
+    path: Path, value: Any, *, error: MakeError | None = None, durable: bool = True
 ) -> None:
-    """Write `dump_json(value, where)` atomically; see `replacing`."""
-    write_text(path, dump_json(value, where), error=error, durable=durable)
+    """Write `dump_json(value)` atomically; see `replacing`."""
+    write_text(path, dump_json(value), error=error, durable=durable)
 
 
 def _sync(path: Path) -> None:
@@ -251,11 +243,11 @@ def shown(text: str, most: int = 80) -> str:
     return f"{text[: most - 3]!r} ({len(text)} characters)"
 
 
-# --- JSON
+# --- JSON and TOML
 
 
-def dump_json(value: Any, where: str | None = None) -> str:
-    """Return strict, indented JSON text of `to_json_values(value, where)`.
+def dump_json(value: Any) -> str:
+    """Return strict, indented JSON text of `to_json_values(value)`.
 
     Examples
     --------
@@ -267,7 +259,7 @@ def dump_json(value: Any, where: str | None = None) -> str:
       ]
     }
     """
-    values = to_json_values(value, where)
+    values = to_json_values(value)
     return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -315,3 +307,15 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("not JSON: nested too deep") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the tables of a TOML text from any source; raise a one-line ValueError."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:
+        raise ValueError("a number has too many digits") from None

@@ -157,10 +157,6 @@ def apply_scheme(
         Labels are not in the scheme (the message lists them), no clip is left, or the task
         is regression.
 
-    See Also
-    --------
-    find_scheme : Find a scheme by its name.
-
     Examples
     --------
     >>> from pathlib import Path

@@ -63,10 +63,6 @@ def segment_manifest(
     BadManifest
         A length is out of range, the length of a clip is unknown, or two segments have one id.
 
-    See Also
-    --------
-    song_of : Return the clip of a segment.
-
     Examples
     --------
     >>> from pathlib import Path

@@ -13,7 +13,7 @@ from mvemo.extract.arrays import F64
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.media.checks import Problem
 from mvemo.extract.views import ViewSettings, window_starts
-from mvemo.manifests.cells import MAX_SECONDS
+from mvemo.manifests.clip_rows import MAX_SECONDS
 
 
 @dataclass(frozen=True)

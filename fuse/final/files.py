@@ -26,7 +26,7 @@ from mvemo.fuse.final.model import (
     Reference,
     short_keys,
 )
-from mvemo.manifests.arrays import NpzFile
+from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.files import parse_json, replacing, write_json
 
 # Increased whenever an older reader would predict something else.

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from mvemo.fuse.errors import BadFeatures
-from mvemo.manifests.cells import parse_names
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label
+from mvemo.manifests.tables import parse_names
 
 # Columns with a fixed meaning in files of every task.
 RESERVED = ("repeat", "clip_id", "label", "group", "fold", "model", "predicted")

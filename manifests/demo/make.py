@@ -11,8 +11,15 @@ import joblib
 import numpy as np
 from filelock import FileLock
 
-from mvemo.manifests.demo.media import render, synthesise, video_codec, write_clip
-from mvemo.manifests.demo.recipes import CLASSES, picture_of, sound_of
+from mvemo.manifests.demo.media import (
+    CLASSES,
+    picture_of,
+    render,
+    sound_of,
+    synthesise,
+    video_codec,
+    write_clip,
+)
 from mvemo.manifests.errors import BadManifest, ManifestError
 from mvemo.manifests.files import parse_json, write_json
 from mvemo.manifests.model import Clip, Manifest
@@ -26,7 +33,8 @@ VARIABLE = 0.25  # share of the clips with a variable frame rate
 _SHORT = 40.0
 _WORKERS = 8
 
-_NAME = re.compile(r"\.?[a-z]+_\d+-\d+-of-\d+\.mp4(\.partial)?")
+# Names of clips, and of temporary files of a killed run.
+_NAME = re.compile(r"\.?[a-z]+_\d+-\d+-of-\d+\.mp4(\..*\.tmp)?")
 Settings = dict[str, Any]
 
 
@@ -45,7 +53,7 @@ def make_demo(
     ``folder/demo.json`` with the settings, and ``folder/manifest.csv``, which is written last.
     Clips of one group share key, instrument and palette, like pieces of one music video. Sound
     or pictures only cannot separate two pairs of classes; both together separate all classes
-    (see `mvemo.manifests.demo.recipes`).
+    (see `mvemo.manifests.demo.media`).
 
     Parameters
     ----------

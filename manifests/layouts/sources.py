@@ -7,9 +7,9 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from mvemo.manifests.cells import plain_text
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.model import Manifest
+from mvemo.manifests.tables import plain_text
 
 _WORDS = re.compile(r"[^\W_]+")
 # Minimum length of a word in which one differing letter counts as a typing error.
@@ -135,7 +135,7 @@ def _finder(pattern: str) -> Callable[[str], str]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise BadManifest(f"the pattern {pattern!r} of groups is none: {error}") from None
+        raise BadManifest(f"invalid pattern of groups {pattern!r}: {error}") from None
     if expression.groups != 1:
         raise BadManifest(
             f"the pattern {pattern!r} of groups has {expression.groups} groups in parentheses: "

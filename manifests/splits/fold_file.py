@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.manifests.csv_files import CsvWriter
-from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.errors import BadManifest, MissingManifest, Problems
 from mvemo.manifests.files import shown
 from mvemo.manifests.model import Manifest
-from mvemo.manifests.problems import Problems
 from mvemo.manifests.splits.folds import fold_notes, make_folds
-from mvemo.manifests.tables import Table, collect_table, write_table
+from mvemo.manifests.tables import Table, read_table, write_table
 
 VERSION = "1"
 
@@ -98,11 +95,6 @@ def folds_of(
     BadManifest
         There are fewer groups than folds, or prescribed folds are incomplete.
 
-    See Also
-    --------
-    make_folds : Make folds from labels and groups, without a manifest.
-    write_folds : Store folds in a file.
-
     Examples
     --------
     >>> from mvemo.manifests import Clip
@@ -172,19 +164,12 @@ def write_folds(folds: Folds, path: str | Path) -> None:
     ------
     BadManifest
         The file cannot be written.
-
-    See Also
-    --------
-    read_folds : Read folds; has an example.
     """
-    buffer = io.StringIO()
-    buffer.write(f"# mvemo folds {VERSION}\n# k: {folds.k}\n# seed: {folds.seed}\n")
+    settings: dict[str, object] = {"k": folds.k, "seed": folds.seed}
     if folds.manifest_digest:
-        buffer.write(f"# manifest: {folds.manifest_digest}\n")
-    writer = CsvWriter(buffer)
-    writer.writerow(["clip_id", "fold"])
-    writer.writerows(zip(folds.clip_ids, folds.assignment.tolist(), strict=True))
-    write_table(Path(path), buffer.getvalue())
+        settings["manifest"] = folds.manifest_digest
+    rows = zip(folds.clip_ids, folds.assignment.tolist(), strict=True)
+    write_table(Path(path), f"mvemo folds {VERSION}", settings, [("clip_id", "fold"), *rows])
 
 
 def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
@@ -210,10 +195,6 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
     BadManifest
         The file has problems; the message lists all of them.
 
-    See Also
-    --------
-    write_folds : Write folds.
-
     Examples
     --------
     >>> import tempfile
@@ -225,8 +206,7 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
     """
     path = Path(path)
     problems = Problems(path)
-    table = collect_table(path, problems)
-    problems.raise_any()
+    table = read_table(path, error=BadManifest, missing=MissingManifest)
     if table.kind not in ("", "folds"):
         raise BadManifest(f"{path}: this is a mvemo {table.kind}, not a file of folds")
     if table.kind and table.version != VERSION:

@@ -22,7 +22,7 @@ from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor, stored_as
 from mvemo.fuse.final.predicting import Vectors, distances, predict_clips, standardise_folders
 from mvemo.fuse.matrices.descriptor_statistics import DescriptorStatistics, statistics_of
 from mvemo.fuse.metrics.averages import complete
-from mvemo.manifests.csv_files import CsvWriter
+from mvemo.manifests.tables import CsvWriter
 from mvemo.manifests.text_table import align_columns, shown_name
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.prediction.formats import Record, format_of

@@ -16,8 +16,8 @@ from mvemo.extract.media.checks import reasons_text
 from mvemo.fuse.errors import FuseError
 from mvemo.fuse.final.files import load_model
 from mvemo.fuse.final.model import FinalModel
-from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.files import replacing_together, write_text
+from mvemo.manifests.tables import CsvWriter
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction import page
 from mvemo.pipeline.prediction.batches import clip_seconds

@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvemo.manifests.csv_files import BadText, CsvWriter, iter_csv
 from mvemo.manifests.files import (
     cause,
     dump_json,
@@ -27,7 +26,7 @@ from mvemo.manifests.files import (
     write_json,
     write_text,
 )
-from mvemo.manifests.tables import read_table
+from mvemo.manifests.tables import BadText, CsvWriter, iter_csv, read_table
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -16,8 +16,7 @@ from mvemo.manifests import (
     read_manifest,
     write_manifest,
 )
-from mvemo.manifests.cells import plain_text
-from mvemo.manifests.tables import read_table
+from mvemo.manifests.tables import plain_text, read_table
 
 
 def save(folder: Path, text: str, media: tuple[str, ...] = ()) -> Path:
@@ -389,7 +388,7 @@ def test_what_is_hardly_meant_is_found_by_check_alone(tmp_path):
     path = save(tmp_path, "path,label\na.mp3,Calm\nb.mp3,calm\nc.mp3,calm\nd.mp3,tense\n")
     ((line, message),) = problems(path, media=False)
     assert line == 2
-    assert message.startswith("label 'Calm' differs from 'calm' in case alone (1 and 2 clips)")
+    assert message.startswith("label 'Calm' differs from 'calm' only in case (1 and 2 clips)")
     assert read_manifest(path, media=False).classes == ("Calm", "calm", "tense")
     head = "# mvemo manifest 1\n# task: multilabel\npath,label\n"
     path = save(tmp_path, head + "a.mp3,calm|dark\nb.mp3,dark\nc.mp3,fast;dark\n")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvemo.manifests import BadManifest, read_manifest
-from mvemo.manifests.cells import format_names, parse_names
+from mvemo.manifests.tables import format_names, parse_names
 
 names = st.lists(st.text(min_size=1).filter(lambda t: t == t.strip()), max_size=4)
 

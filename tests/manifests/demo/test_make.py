@@ -158,7 +158,7 @@ def test_a_killed_run_looks_unfinished_and_is_completed(made: Manifest, tmp_path
     left = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.mp4")}
     assert 5 <= len(left) < 12
     # What a kill in the middle of a file leaves.
-    (tmp_path / "media" / "Sad" / ".sad_01-1-of-2.mp4.partial").write_bytes(b"half")
+    (tmp_path / "media" / "Sad" / ".sad_01-1-of-2.mp4.host-1.tmp").write_bytes(b"half")
     reports: list[int] = []
     small(tmp_path, progress=lambda done, of: reports.append(done))
     assert reports == list(range(len(left) + 1, 13))

@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mvemo.manifests.demo.media import FPS, HEIGHT, SR, WIDTH, render, synthesise
-from mvemo.manifests.demo.recipes import PICTURES, SOUNDS
+from mvemo.manifests.demo.media import FPS, HEIGHT, PICTURES, SOUNDS, SR, WIDTH, render, synthesise
 
 
 def played(**changes: float) -> np.ndarray:

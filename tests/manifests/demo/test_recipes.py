@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mvemo.manifests import SCHEMES
-from mvemo.manifests.demo.recipes import CLASSES, PICTURES, SOUNDS, picture_of, sound_of
+from mvemo.manifests.demo.media import CLASSES, PICTURES, SOUNDS, picture_of, sound_of
 
 
 def test_classes_are_the_papers_in_its_order() -> None:

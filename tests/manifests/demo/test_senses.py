@@ -10,8 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mvemo.manifests.demo.media import SR, render, synthesise
-from mvemo.manifests.demo.recipes import CLASSES, picture_of, sound_of
+from mvemo.manifests.demo.media import CLASSES, SR, picture_of, render, sound_of, synthesise
 
 GROUPS, PIECES = 10, 2
 Floats = NDArray[np.float64]

@@ -69,7 +69,7 @@ def test_groups_by_a_pattern_of_ones_own(tmp_path):
     grouped = with_inferred_groups(manifest, r"([^/]+)_[ab]$")
     assert grouped.groups == ("song1", "song1", "other")
     for pattern, message in (
-        ("(", "is none: "),
+        ("(", "invalid pattern of groups '(': "),
         ("song", "has 0 groups in parentheses"),
         ("(zzz)", "no path matches the pattern '(zzz)' of groups, as 'x/song1_a.mp3'"),
     ):
