@@ -1,11 +1,14 @@
 """Labels mapped to the papers' classes."""
 
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
 from mvemo.manifests import SCHEMES, BadManifest, Clip, Manifest, apply_scheme, find_scheme
-from mvemo.manifests.schemes import J22, PL20
+from mvemo.manifests.files import parse_toml
+
+PL20, J22 = SCHEMES["pl20"], SCHEMES["j22"]
 
 # PL20 Table 1 as printed, but for Hate under Sad.
 TABLE_1 = {
@@ -63,6 +66,13 @@ def test_a_word_of_two_classes_is_noted_where_it_is_mapped() -> None:
         "'hate' (1 clips): PL20's Table 1 has it under Sad as well as under Tension; "
         "here it is Tension",
     )
+
+
+def test_a_word_stands_for_one_class() -> None:
+    text = resources.files("mvemo.manifests").joinpath("schemes.toml").read_text()
+    for name in SCHEMES:
+        words = [word for words in parse_toml(text)[name].values() for word in words]
+        assert len({word.lower() for word in words}) == len(words)
 
 
 def test_every_class_is_a_word_of_itself() -> None:
