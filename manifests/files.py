@@ -28,6 +28,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+TomlError = tomllib.TOMLDecodeError
 # Part of the names of temporary files, so that only this machine's are cleaned up.
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
 # An exception class, or a function from a message to an exception.
@@ -315,7 +316,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    except tomllib.TOMLDecodeError:
+    except TomlError:
         raise
     except ValueError:
         raise ValueError("a number has too many digits") from None

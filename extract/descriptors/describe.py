@@ -10,6 +10,7 @@ import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
 from mvemo.extract.arrays import F32
+from mvemo.extract.descriptors.descriptor_settings import DescriptorSettings
 from mvemo.extract.descriptors.frames import Frames, audible_frames, blocks
 from mvemo.extract.descriptors.pitch import fundamental
 from mvemo.extract.descriptors.prediction import (
@@ -18,7 +19,6 @@ from mvemo.extract.descriptors.prediction import (
     residual,
     residual_phase,
 )
-from mvemo.extract.descriptors.settings import DescriptorSettings
 from mvemo.extract.descriptors.spectral import (
     FilterBanks,
     cepstrum,

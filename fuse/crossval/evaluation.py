@@ -11,12 +11,12 @@ from mvemo.cache import Cache
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.choice import choose_model
+from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
 from mvemo.fuse.crossval.out_of_fold import OutOfFold
 from mvemo.fuse.crossval.prediction import predict_all
 from mvemo.fuse.crossval.preparation import Preparation, permute, prepare, provenance_of
 from mvemo.fuse.crossval.repeats import evaluate_on_other_folds, with_repeats
-from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.head import Head

@@ -15,9 +15,9 @@ import numpy as np
 from mvemo.fuse.arrays import F32, F64, Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.choice import best_model
+from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.crossval.out_of_fold import Fallback, OutOfFold
 from mvemo.fuse.crossval.preparation import Preparation
-from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.crossval.strengths import Strength, choose_strengths
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Matrix

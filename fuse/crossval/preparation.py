@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import TEST, Cache
-from mvemo.fuse.crossval.settings import EvaluationSettings
+from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Features
 from mvemo.fuse.leakage import find_leaks, refuse_leaks

@@ -10,7 +10,7 @@ import numpy as np
 
 from mvemo.cache import Cache
 from mvemo.fuse.arrays import F64
-from mvemo.fuse.crossval.settings import EvaluationSettings
+from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import mean_finite
 from mvemo.fuse.results import Choice, ModelResult, Results

@@ -8,6 +8,8 @@ from mvemo.extract.nets import NETS, input_of, net_names
 from mvemo.extract.settings import NetSettings, RecipeSettings
 from mvemo.extract.views import ViewSettings
 from mvemo.fuse import EvaluationSettings
+from mvemo.manifests.declared import profile_fields
+from mvemo.manifests.files import parse_toml
 from mvemo.pipeline import settings_files
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import DEFAULT_NETS, PROFILES, ExtractSettings
@@ -109,7 +111,7 @@ def test_options_of_a_net_can_be_overridden_one_by_one():
         ("extract.nets=music1d,foo", "unknown net 'foo'"),
         ("folds=4", "unknown setting 'folds'"),
         ("folds", "write it as key=value"),
-        ("extract.folds.x=1", "no table of settings"),
+        ("extract.folds.x=1", "not a table of settings"),
         ("nets.c3d.name=i3d", "nets.c3d.name: unknown setting"),
         ("nets.c3d.lr=0", "nets.c3d.lr is 0.0: it must be above 0"),
         ("nets.c3d.options.depth=3", "c3d: option 'depth' is not known"),
@@ -207,18 +209,12 @@ def test_unknown_profile():
 
 
 def keys(settings) -> set[str]:
-    """Keys of a table of settings; those of a nested object are in the same table."""
-    found = set()
-    for each in fields(settings):
-        value = getattr(settings, each.name)
-        if each.metadata.get("profile", True):
-            found |= keys(value) if is_dataclass(value) else {each.name}
-    return found
+    return {each.name for each, _ in profile_fields(settings)}
 
 
 def test_the_paper_profile_lists_every_setting_but_those_of_nets():
     folder = Path(settings_files.__file__).with_name("profiles")
-    tree = settings_files.tomllib.loads((folder / "paper.toml").read_text())
+    tree = parse_toml((folder / "paper.toml").read_text())
     kinds = {
         "extract": ExtractSettings,
         "descriptors": DescriptorSettings,
