@@ -37,17 +37,6 @@ class MissingManifest(ManifestError, FileNotFoundError):
 class Problem:
     """One problem of a file.
 
-    Parameters
-    ----------
-    path
-        Path of the file.
-    line
-        Line number from 1; 0 for the file as a whole.
-    message
-        Description of the problem, with the bad value and the expected one.
-    count
-        Number of lines with a problem of this kind; `line` is the first of them, or 0.
-
     Examples
     --------
     >>> str(Problem(Path("clips.csv"), 3, "empty label", count=12))
@@ -55,9 +44,9 @@ class Problem:
     """
 
     path: Path
-    line: int
-    message: str
-    count: int = 1
+    line: int  # from 1; 0 for the file as a whole
+    message: str  # with the bad value and the expected one
+    count: int = 1  # lines with a problem of this kind; `line` is the first of them, or 0
 
     def __str__(self) -> str:
         where = f"{self.path}:{self.line}" if self.line else f"{self.path}"

@@ -296,9 +296,9 @@ def _media_root(path: Path, table: Table, given: _Overrides, problems: Problems)
         # A root that is the whole file system must be given explicitly.
         drives = {os.path.splitdrive(cell)[0] for cell in cells}
         folder = os.path.commonpath([*map(os.path.dirname, cells)]) if len(drives) == 1 else ""
-        there = os.path.isdir(folder) or not given.media
+        usable = os.path.isdir(folder) or not given.media
         below = Path(folder).is_relative_to(root.absolute())
-        if there and folder != os.path.dirname(folder) and not below:
+        if usable and folder != os.path.dirname(folder) and not below:
             root = Path(folder)
     if given.root is None and root.is_dir() and root.resolve() == Path(root.resolve().anchor):
         problems.add(

@@ -15,24 +15,12 @@ from mvemo.manifests.model import Manifest
 
 @dataclass(frozen=True)
 class Scheme:
-    """Classes in fixed order, and the labels that belong to each.
+    """Classes in fixed order, and the labels that belong to each."""
 
-    Parameters
-    ----------
-    name
-        Name on the command line.
-    classes
-        Class names, in the order of the paper.
-    words
-        Map from a word (lower case, parts separated by one blank) to its class.
-    doubtful
-        Map from a word, as in `words`, to a note for users about its class.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    words: Mapping[str, str]
-    doubtful: Mapping[str, str] = field(default_factory=dict)
+    name: str  # on the command line
+    classes: tuple[str, ...]  # in the order of the paper
+    words: Mapping[str, str]  # word (lower case, parts separated by one blank) -> class
+    doubtful: Mapping[str, str] = field(default_factory=dict)  # word -> note for users
 
     def doubt(self, label: str) -> str:
         """Return the note about a label's class, or an empty text."""

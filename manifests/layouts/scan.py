@@ -41,22 +41,13 @@ AUDIO_SUFFIXES = frozenset([
 
 @dataclass(frozen=True)
 class Scan:
-    """Manifest of a folder, and the files that it leaves out.
+    """Manifest of a folder, and the files that it leaves out."""
 
-    Parameters
-    ----------
-    manifest
-        Manifest with one clip per media file, sorted by path.
-    left_out
-        (path relative to the folder, reason) of each file that is not a clip. Hidden files and
-        files of mvemo are not listed.
-    remarks
-        Sentences on differences from the published data set.
-    """
-
-    manifest: Manifest
+    manifest: Manifest  # one clip per media file, sorted by path
+    # (path relative to the folder, reason) of each file that is not a clip. Hidden files and files
+    # of mvemo are not listed.
     left_out: tuple[tuple[str, str], ...]
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # differences from the published data set
 
     def notes(self, most: int = 10) -> tuple[str, ...]:
         """Return the remarks, and a line per reason with the first `most` of its files."""
@@ -68,29 +59,22 @@ def left_out_notes(left_out: Sequence[tuple[str, str]], most: int = 10) -> list[
     by_reason: dict[str, list[str]] = {}
     for path, reason in left_out:
         by_reason.setdefault(reason, []).append(path)
-    notes = []
-    for reason, paths in by_reason.items():
-        notes.append(f"{len(paths)} left out, {reason}: {listed([*map(repr, paths)], most)}")
-    return notes
+    return [
+        f"{len(paths)} left out, {reason}: {listed([*map(repr, paths)], most)}"
+        for reason, paths in by_reason.items()
+    ]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Selection of clips and tags of a data set; None is the default of its layout.
+    """Selection of clips and tags of a data set; None is the default of its layout."""
 
-    Parameters
-    ----------
-    channel, modality, intensity
-        RAVDESS: vocal channel, modality and intensity of the clips. Without a modality one copy
-        of each take is kept, with sound and pictures if it exists.
-    tags
-        CAL500: ``emotion`` (the default), ``all``, or names separated by commas.
-    """
-
-    channel: str | None = None
+    channel: str | None = None  # RAVDESS: vocal channel of the clips
+    # RAVDESS: kind of the clips; default: one copy of each take, with sound and pictures if it
+    # exists.
     modality: str | None = None
-    intensity: str | None = None
-    tags: str | None = None
+    intensity: str | None = None  # RAVDESS: intensity of the clips
+    tags: str | None = None  # CAL500: emotion (the default), all, or names separated by commas
 
     def check(self, layout: str, folder: Path) -> None:
         """Raise `BadManifest` for an unknown value, or one that the layout does not support."""

@@ -35,30 +35,14 @@ class GroupedClips(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """Assignment of clips to folds.
+    """Assignment of clips to folds."""
 
-    Parameters
-    ----------
-    assignment
-        Fold of each clip, int64 (clips,), from 0 to k - 1.
-    k
-        Number of folds.
-    seed
-        Random seed of the folds; -1 for folds that the manifest prescribes.
-    clip_ids
-        Clip ids, in the order of `assignment`.
-    manifest_digest
-        Digest of the manifest that the folds were made for, or empty.
-    notes
-        Notes for the user, one line each.
-    """
-
-    assignment: NDArray[np.int64]
-    k: int
-    seed: int
-    clip_ids: tuple[str, ...]
-    manifest_digest: str = ""
-    notes: tuple[str, ...] = ()
+    assignment: NDArray[np.int64]  # fold of each clip, (clips,), from 0 to k - 1
+    k: int  # number of folds
+    seed: int  # random seed of the folds; -1 for folds that the manifest prescribes
+    clip_ids: tuple[str, ...]  # in the order of `assignment`
+    manifest_digest: str = ""  # of the manifest that the folds were made for, or empty
+    notes: tuple[str, ...] = ()  # for the user, one line each
 
     def test(self, fold: int) -> NDArray[np.bool_]:
         """Return bool (clips,), True for the clips of this fold."""
@@ -109,30 +93,24 @@ def folds_of(
     (True, '5 of 5 groups keep the folds that they had; the others are divided anew')
     """
     given = [clip.fold for clip in manifest.clips if clip.fold is not None]
+    labels, groups = manifest.labels, manifest.groups
+    task, classes = manifest.task, manifest.classes
     if not given:
         kept = _kept_folds(manifest, earlier, k, seed)
-        assignment = make_folds(
-            manifest.labels, manifest.groups, k, seed, manifest.task, earlier=kept
-        )
-        notes = fold_notes(manifest.labels, manifest.groups, k, manifest.task, manifest.classes)
+        assignment = make_folds(labels, groups, k, seed, task, earlier=kept)
+        notes = fold_notes(labels, groups, k, task, classes)
         if kept and earlier is not None and earlier.clip_ids != manifest.clip_ids:
-            n_groups = len(set(manifest.groups))
-            notes = (
-                f"{len(kept)} of {n_groups} groups keep the folds that they had; the others are "
-                "divided anew",
-                *notes,
-            )
+            how = "groups keep the folds that they had; the others are divided anew"
+            notes = (f"{len(kept)} of {len(set(groups))} {how}", *notes)
         return Folds(assignment, k, seed, manifest.clip_ids, manifest.digest, notes)
     if len(given) != len(manifest):
         raise BadManifest(f"{manifest.name}: {len(manifest) - len(given)} clips have no fold")
     assignment = np.array(given, dtype=np.int64)
-    _check_groups(manifest.name, manifest.groups, assignment)
+    _check_groups(manifest.name, groups, assignment)
     prescribed = len(set(given))
     if prescribed < 2 or set(given) != set(range(prescribed)):
         raise BadManifest(f"{manifest.name}: folds must be 0, 1, ...; found {sorted(set(given))}")
-    notes = fold_notes(
-        manifest.labels, manifest.groups, prescribed, manifest.task, manifest.classes
-    )
+    notes = fold_notes(labels, groups, prescribed, task, classes)
     if prescribed != k:
         notes = (f"the manifest prescribes {prescribed} folds, which are kept; not {k}", *notes)
     return Folds(assignment, prescribed, -1, manifest.clip_ids, manifest.digest, notes)

@@ -43,21 +43,11 @@ def part_of(word: str) -> int | None:
 
 @dataclass(frozen=True, eq=False)
 class Holdout:
-    """Assignment of clips to training, validation and test.
+    """Assignment of clips to training, validation and test."""
 
-    Parameters
-    ----------
-    assignment
-        Part of each clip, int64 (clips,): 0 training, 1 validation, 2 test.
-    seed
-        Random seed of the split; -1 if the manifest prescribes it.
-    notes
-        Notes for the user, one line each.
-    """
-
-    assignment: Ints
-    seed: int
-    notes: tuple[str, ...] = ()
+    assignment: Ints  # part of each clip, (clips,): 0 training, 1 validation, 2 test
+    seed: int  # random seed of the split; -1 if the manifest prescribes it
+    notes: tuple[str, ...] = ()  # for the user, one line each
 
 
 def parse_fractions(text: str) -> tuple[float, float, float]:
