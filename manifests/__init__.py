@@ -2,8 +2,8 @@
 
 from mvemo.manifests.errors import BadManifest, ManifestError, MissingManifest, Problem
 from mvemo.manifests.labels import TASKS, Task
+from mvemo.manifests.layouts.file_names import infer_group, source_of, with_inferred_groups
 from mvemo.manifests.layouts.scan import LAYOUTS, Scan, Selection, scan_clips
-from mvemo.manifests.layouts.sources import infer_group, source_of, with_inferred_groups
 from mvemo.manifests.model import Clip, Manifest
 from mvemo.manifests.reader import check_manifest, read_manifest
 from mvemo.manifests.schemes import SCHEMES, Scheme, apply_scheme, find_scheme

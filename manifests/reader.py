@@ -47,7 +47,7 @@ from mvemo.manifests.labels import (
     label_kind,
     parse_scale,
 )
-from mvemo.manifests.layouts.sources import source_of
+from mvemo.manifests.layouts.file_names import source_of
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.tables import (
     MANIFEST_VERSION,

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mvemo.manifests.clip_rows import Row
 from mvemo.manifests.errors import BadManifest, Problems
-from mvemo.manifests.layouts.named_files import FoundClips
+from mvemo.manifests.layouts.file_names import FoundClips
 from mvemo.manifests.tables import Table, read_lines, read_table
 
 SONGS, WORDS, ANNOTATIONS = "songNames.txt", "vocab.txt", "hardAnnotations.txt"

@@ -13,8 +13,7 @@ from mvemo.manifests.clip_rows import Row, finish_rows
 from mvemo.manifests.errors import BadManifest, MissingManifest, Problems
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.cal500 import find_annotations, read_segments, read_songs
-from mvemo.manifests.layouts.named_files import NAMED_FILES, FoundClips
-from mvemo.manifests.layouts.sources import with_inferred_groups
+from mvemo.manifests.layouts.file_names import NAMED_FILES, FoundClips, with_inferred_groups
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.splits.holdout import part_of
 from mvemo.manifests.tables import plain_text

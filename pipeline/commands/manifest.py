@@ -31,8 +31,7 @@ from mvemo.manifests import (
     write_manifest,
 )
 from mvemo.manifests.labels import UNLABELLED, label_kind
-from mvemo.manifests.layouts.named_files import NAMED_FILES
-from mvemo.manifests.layouts.sources import similar_groups
+from mvemo.manifests.layouts.file_names import NAMED_FILES, similar_groups
 from mvemo.manifests.segments import TAILS
 from mvemo.pipeline.commands.options import (
     OUT_FILE,

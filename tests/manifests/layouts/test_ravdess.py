@@ -2,7 +2,7 @@
 
 import pytest
 
-from mvemo.manifests.layouts.named_files import NAMED_FILES
+from mvemo.manifests.layouts.file_names import NAMED_FILES
 
 
 def test_a_name_taken_apart() -> None:
