@@ -53,15 +53,6 @@ def replacing(
     as ``/dev/stdout``, is not replaced: the complete file is written to it. `temp` is the temporary
     path, by default a hidden file next to `path`. A failure raises `error` (default: the OSError),
     whose message ends with `kept`. With `durable`, the file also survives a power failure.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "values.txt"
-    >>> with replacing(path) as temp:
-    ...     _ = temp.write_text("whole")
-    >>> path.read_text()
-    'whole'
     """
     to_stream = _is_stream(path)
     if to_stream:
@@ -76,7 +67,8 @@ def replacing(
                 shutil.copyfileobj(file, stream)
             return
         if durable:
-            _sync(temp)
+            with temp.open("rb+") as file:
+                os.fsync(file.fileno())
         os.replace(temp, path)
         if durable:
             _sync_folder(path.parent)
@@ -193,23 +185,15 @@ def write_json(
     write_text(path, dump_json(value), error=error, durable=durable)
 
 
-def _sync(path: Path) -> None:
-    """Flush the content of a file to disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
 def _sync_folder(folder: Path) -> None:
     """Flush the names in a folder to disk, where the system allows it."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
-    try:
-        # Some network file systems refuse this; the file itself is already safe.
-        with suppress(OSError):
-            os.fsync(handle)
-    finally:
-        os.close(handle)
+    # Some network file systems refuse this; the file itself is already safe.
+    with suppress(OSError):
+        os.fsync(handle)
+    os.close(handle)
 
 
 def cause(problem: BaseException) -> str:
@@ -248,18 +232,7 @@ def shown(text: str, most: int = 80) -> str:
 
 
 def dump_json(value: Any) -> str:
-    """Return strict, indented JSON text of `to_json_values(value)`.
-
-    Examples
-    --------
-    >>> print(dump_json({"loss": [0.5, float("nan")]}), end="")
-    {
-      "loss": [
-        0.5,
-        null
-      ]
-    }
-    """
+    """Return strict, indented JSON text of `to_json_values(value)`."""
     values = to_json_values(value)
     return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -270,11 +243,6 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
     A number that is not finite becomes null. Mappings keep their order; sets are sorted. With
     `where` (the name of the value, for the message), other types raise TypeError; without it they
     become text, so that an unusual value in the provenance does not end a long run.
-
-    Examples
-    --------
-    >>> to_json_values({"scores": np.array([1.0, np.inf]), "path": Path("a/b")})
-    {'scores': [1.0, None], 'path': 'a/b'}
     """
     if isinstance(value, Mapping):
         return {str(k): to_json_values(v, where and f"{where}.{k}") for k, v in value.items()}
@@ -294,14 +262,7 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text from any source; raise a one-line ValueError.
-
-    Examples
-    --------
-    >>> parse_json("[" * 100_000)
-    Traceback (most recent call last):
-    ValueError: not JSON: nested too deep
-    """
+    """Return the value of a JSON text from any source; raise a one-line ValueError."""
     try:
         return json.loads(text)
     except RecursionError:

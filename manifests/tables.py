@@ -135,16 +135,7 @@ def read_table(
     missing: MakeError | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Table:
-    """Read a table, rename its columns (`Table.renamed`), and raise the caller's errors.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "scores.csv"
-    >>> _ = path.write_text("clip_id,score\\na,1\\n\\nb,2\\n")
-    >>> read_table(path, error=ValueError).rows
-    ((1, ['clip_id', 'score']), (2, ['a', '1']), (4, ['b', '2']))
-    """
+    """Read a table, rename its columns (`Table.renamed`), and raise the caller's errors."""
     with _reading(path, error, missing):
         try:
             table = _load_table(path).renamed(columns or {})
