@@ -25,15 +25,6 @@ def test_tasks() -> None:
         label_kind("tagging")
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_cells_read_back_as_the_label(task: str) -> None:
-    kind, problems = label_kind(task), Problems(Path("clips.csv"))
-    for label, _ in LABELS[task]:
-        fields = dict(zip(kind.columns(CLASSES), kind.format(label, CLASSES), strict=True))
-        assert kind.parse(fields, CLASSES, problems.at(2)) == label
-    assert not problems.found
-
-
 def test_numbers_of_numpy_are_written_as_numbers() -> None:
     assert label_kind("regression").format((np.float64(0.1), 2.0), CLASSES) == ["0.1", "2.0"]
 

@@ -1,6 +1,5 @@
 """What file names state: sources of clips, and facts of data sets."""
 
-import csv
 import re
 from pathlib import Path
 
@@ -72,13 +71,6 @@ def test_infer_group(stem: str, source: str) -> None:
 )
 def test_sources(path: str, source: str) -> None:
     assert source_of(path) == source
-
-
-def test_the_real_clips_are_grouped_as_their_index_groups_them(shared_data: Path) -> None:
-    with (shared_data / "mve" / "index.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 100
-    assert [source_of(row["file"]) for row in rows] == [row["source_group"] for row in rows]
 
 
 def test_groups_of_a_manifest_are_replaced() -> None:

@@ -75,19 +75,6 @@ def test_a_class_of_one_group_is_trained_on() -> None:
         assert set(side.tolist()) == {0, 1, 2}
 
 
-def test_tags_and_numbers_are_spread_evenly() -> None:
-    rng = np.random.default_rng(0)
-    groups = [str(i) for i in range(300)]
-    tags = (rng.random((300, 5)) < 0.3).astype(int)
-    side = holdout_split(tags, groups, (7, 2, 1), 0, "multilabel")
-    for s, share in enumerate((0.7, 0.2, 0.1)):
-        np.testing.assert_allclose(tags[side == s].sum(0), share * tags.sum(0), atol=2.0)
-    values = rng.normal(size=(300, 2))
-    side = holdout_split(values, groups, (7, 2, 1), 0, "regression")
-    means = [values[side == s].mean(0) for s in range(3)]
-    np.testing.assert_allclose(means, np.zeros((3, 2)), atol=0.25)
-
-
 def test_a_prescribed_split_is_kept() -> None:
     holdout = holdout_of(manifest(["train"] * 6 + ["val"] * 2 + ["Test"] * 2), seed=3)
     assert holdout.assignment.tolist() == [0] * 6 + [1] * 2 + [2] * 2
