@@ -15,7 +15,7 @@ from mvemo.manifests.lazy import import_on_use
 
 if TYPE_CHECKING:
     from mvemo.extract.descriptors.describe import DESCRIPTORS, describe, descriptor_spec
-    from mvemo.extract.descriptors.descriptor_settings import DescriptorSettings
+    from mvemo.extract.descriptors.settings import DescriptorSettings
     from mvemo.extract.duplicates import (
         Duplicate,
         Fingerprint,
@@ -58,7 +58,7 @@ _PLACES = {
     "BadSetting": "errors",
     "BadWeights": "errors",
     "Decoded": "media.request",
-    "DescriptorSettings": "descriptors.descriptor_settings",
+    "DescriptorSettings": "descriptors.settings",
     "Duplicate": "duplicates",
     "ExtractError": "errors",
     "FetchFailed": "errors",

@@ -10,7 +10,6 @@ import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
 from mvemo.extract.arrays import F32
-from mvemo.extract.descriptors.descriptor_settings import DescriptorSettings
 from mvemo.extract.descriptors.frames import Frames, audible_frames, blocks
 from mvemo.extract.descriptors.pitch import fundamental
 from mvemo.extract.descriptors.prediction import (
@@ -19,6 +18,7 @@ from mvemo.extract.descriptors.prediction import (
     residual,
     residual_phase,
 )
+from mvemo.extract.descriptors.settings import DescriptorSettings
 from mvemo.extract.descriptors.spectral import (
     FilterBanks,
     cepstrum,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mvemo.extract.arrays import F32, I64, release
-from mvemo.extract.descriptors.descriptor_settings import DescriptorSettings
+from mvemo.extract.descriptors.settings import DescriptorSettings
 from mvemo.extract.errors import BadMedia
 
 # Sound is decoded to [-1, 1]. Powers of much larger samples would leave the range of float32.

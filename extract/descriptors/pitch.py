@@ -6,7 +6,7 @@ import numpy as np
 import scipy  # not scipy.fft, see `spectral`
 
 from mvemo.extract.arrays import F32, F64, I64
-from mvemo.extract.descriptors.descriptor_settings import DescriptorSettings
+from mvemo.extract.descriptors.settings import DescriptorSettings
 
 # The period is the first dip of the normalised difference below this (the paper's step 4).
 DIP = 0.1

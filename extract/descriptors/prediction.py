@@ -11,8 +11,8 @@ import numpy as np
 import scipy  # not scipy.fft, see `spectral`
 
 from mvemo.extract.arrays import F32, F64
-from mvemo.extract.descriptors.descriptor_settings import DescriptorSettings, window_of
 from mvemo.extract.descriptors.frames import Frames
+from mvemo.extract.descriptors.settings import DescriptorSettings, window_of
 
 # Share of white noise added to the energy, -90 dB: it keeps the recursion stable on frames that
 # can be predicted exactly.

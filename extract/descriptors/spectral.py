@@ -10,7 +10,7 @@ import numpy as np
 import scipy  # imports scipy.fft at its first use: loading nets does not need it
 
 from mvemo.extract.arrays import F32, F64
-from mvemo.extract.descriptors.descriptor_settings import (
+from mvemo.extract.descriptors.settings import (
     DescriptorSettings,
     frequencies_of,
     window_of,

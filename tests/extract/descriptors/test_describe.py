@@ -17,7 +17,7 @@ from mvemo.extract.descriptors import (
     descriptor_spec,
     dim_of,
 )
-from mvemo.extract.descriptors.descriptor_settings import SPECTROGRAM
+from mvemo.extract.descriptors.settings import SPECTROGRAM
 from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
 from mvemo.extract.errors import BadMedia, BadSetting
 

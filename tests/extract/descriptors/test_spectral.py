@@ -7,7 +7,7 @@ import pytest
 from scipy.signal import get_window
 
 from mvemo.extract.descriptors import DescriptorSettings, describe
-from mvemo.extract.descriptors.descriptor_settings import window_of
+from mvemo.extract.descriptors.settings import window_of
 from mvemo.extract.descriptors.spectral import filter_banks, octave_bands
 from mvemo.extract.mel import MelSettings, mel_filter_bank
 
