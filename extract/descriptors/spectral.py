@@ -10,11 +10,7 @@ import numpy as np
 import scipy  # imports scipy.fft at its first use: loading nets does not need it
 
 from mvemo.extract.arrays import F32, F64
-from mvemo.extract.descriptors.settings import (
-    DescriptorSettings,
-    frequencies_of,
-    window_of,
-)
+from mvemo.extract.descriptors.settings import DescriptorSettings, frequencies_of, window_of
 from mvemo.extract.mel import MelSettings, mel_filter_bank
 
 # Floor of a power before its logarithm: -100 dB.
