@@ -16,7 +16,7 @@ from mvemo.manifests import (
     read_manifest,
     write_manifest,
 )
-from mvemo.manifests.tables import RESERVED, plain_text, read_table
+from mvemo.manifests.tables import RESERVED, plain_text
 
 
 def save(folder: Path, text: str, media: tuple[str, ...] = ()) -> Path:
@@ -262,6 +262,10 @@ def test_missing_media(tmp_path: Path) -> None:
     assert "none of the 3 media files" in message
     (tmp_path / "other").mkdir()
     assert "wrong root?" in problems(path, root=tmp_path / "other")[0][1]
+    for name, content in (("a b.mp4", b""), ("d.mp4", b"x")):
+        (tmp_path / name).write_bytes(content)
+    (empty, _) = problems(path)
+    assert (empty[0], empty[1].startswith("the file is empty: ")) == (2, True)
 
 
 def test_a_root_that_is_no_folder_is_named_where_media_are_read(tmp_path: Path) -> None:
@@ -286,15 +290,6 @@ def test_what_is_no_text_file(tmp_path: Path) -> None:
         read_manifest(tmp_path / "none.csv")
     with pytest.raises(MissingManifest, match="no such file"):
         check_manifest(tmp_path / "none.csv")
-
-
-def test_pieces_of_one_source_in_several_groups(tmp_path: Path) -> None:
-    text = "path,label,group\nA/v-1-of-2.mp4,x,1\nB/v-2-of-2.mp4,y,2\nB/3.mp4,y,3\nA/3.mp4,x,4\n"
-    path = save(tmp_path, text)
-    assert problems(path, media=False) == []
-    ((line, message),) = problems(path, media=False, infer_groups=True)
-    assert line == 3
-    assert "a piece of the source of line 2" in message
 
 
 def test_the_root_is_written_relative_to_the_file(tmp_path: Path) -> None:
@@ -383,34 +378,27 @@ def test_written_and_read_back_it_is_the_same(
     assert np.array_equal(again.labels, manifest.labels)
 
 
-def test_what_is_hardly_meant_is_found_by_check_alone(tmp_path):
-    path = save(tmp_path, "path,label\na.mp3,Calm\nb.mp3,calm\nc.mp3,calm\nd.mp3,tense\n")
-    ((line, message),) = problems(path, media=False)
-    assert line == 2
-    assert message.startswith("label 'Calm' differs from 'calm' only in case (1 and 2 clips)")
-    assert read_manifest(path, media=False).classes == ("Calm", "calm", "tense")
-    head = "# mvemo manifest 1\n# task: multilabel\npath,label\n"
-    path = save(tmp_path, head + "a.mp3,calm|dark\nb.mp3,dark\nc.mp3,fast;dark\n")
-    ((line, message),) = problems(path, media=False)
-    assert (line, "not by '|'" in message) == (4, True)
-    path = save(tmp_path, head + 'a.mp3,"rock, pop"\nb.mp3,dark\n')
-    assert problems(path, media=False) == []
-    path = save(tmp_path, head + 'a.mp3,"rock, pop"\nb.mp3,"pop,dark"\n')
-    assert "not by ','" in problems(path, media=False)[0][1]
+PIECES = "path,label,group\nA/v-1-of-2.mp4,x,1\nB/v-2-of-2.mp4,y,2\nB/3.mp4,y,3\nA/3.mp4,x,4\n"
+TAGGED = "# mvemo manifest 1\n# task: multilabel\npath,label\n"
 
 
-def test_a_comma_in_quotes_separates_no_cells(tmp_path):
-    path = save(tmp_path, 'path;"high, low";label\na.mp3;0.5;x\n')
-    rows = ((1, ["path", "high, low", "label"]), (2, ["a.mp3", "0.5", "x"]))
-    assert read_table(path, error=ValueError).rows == rows
-
-
-def test_empty_files_are_found_by_check(tmp_path):
-    (tmp_path / "a.mp3").touch()
-    (tmp_path / "b.mp3").write_bytes(b"x")
-    path = save(tmp_path, "path,label\na.mp3,calm\nb.mp3,tense\n")
-    ((line, message),) = problems(path)
-    assert (line, message.startswith("the file is empty: ")) == (2, True)
+@pytest.mark.parametrize(
+    ("text", "options", "expected"),
+    [
+        ("path,label\na,Calm\nb,calm\nc,calm\nd,tense\n", {},
+         [(2, "label 'Calm' differs from 'calm' only in case (1 and 2 clips)")]),
+        (TAGGED + "a.mp3,calm|dark\nb.mp3,dark\nc.mp3,fast;dark\n", {}, [(4, "not by '|'")]),
+        (TAGGED + 'a.mp3,"rock, pop"\nb.mp3,dark\n', {}, []),
+        (TAGGED + 'a.mp3,"rock, pop"\nb.mp3,"pop,dark"\n', {}, [(4, "not by ','")]),
+        (PIECES, {}, []),
+        (PIECES, {"infer_groups": True}, [(3, "a piece of the source of line 2")]),
+    ],
+)  # fmt: skip
+def test_doubts_are_found_only_by_check(tmp_path, text, options, expected):
+    actual = problems(save(tmp_path, text), media=False, **options)
+    assert [line for line, _ in actual] == [line for line, _ in expected]
+    assert all(part in message for (_, message), (_, part) in zip(actual, expected, strict=True))
+    assert len(read(tmp_path, text)) > 1
 
 
 @pytest.mark.parametrize("mark", [", ", ";", " | "])

@@ -47,6 +47,11 @@ def test_rows_have_the_number_of_their_first_line() -> None:
         (7, ["x\ny", "2"]),
         (10, ["z", "3"]),
     ]
+    # A comma in quotes separates no cells.
+    assert list(iter_csv(['path;"high, low";label\n', "a.mp3;0.5;x\n"])) == [
+        (1, ["path", "high, low", "label"]),
+        (2, ["a.mp3", "0.5", "x"]),
+    ]
     with pytest.raises(BadText, match="not CSV from here on") as caught:
         list(iter_csv(["a\n", "b\n", '"open\n']))
     assert caught.value.line == 3
