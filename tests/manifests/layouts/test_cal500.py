@@ -19,10 +19,7 @@ def test_songs_have_their_emotions_and_are_groups(tmp_path: Path) -> None:
     assert manifest.clip_ids == manifest.groups == SONGS
     assert manifest.clips[0].path == "CAL500_32kps/2pac-trapped.mp3"
     assert scan.notes()[0].endswith("has 502 songs and 174 tags; this has 3 and 6")
-
-
-def test_the_manifest_has_a_column_for_each_tag_and_reads_back(tmp_path: Path) -> None:
-    manifest = scan_clips(make_cal500(tmp_path)).manifest
+    # The manifest has a column for each tag, and reads back.
     path = tmp_path / "songs.csv"
     write_manifest(manifest, path)
     assert f"clip_id,path,{ANGRY},{HAPPY},group" in path.read_text()
