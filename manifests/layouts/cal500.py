@@ -143,23 +143,15 @@ def _require_same_words(
     found: Sequence[str], words: Sequence[str], first: Path, problems: Problems
 ) -> None:
     """Add a problem if a song's tags or their order differ from those of the first song."""
-    if list(found) == list(words):
-        return
-    unknown = [name for name in found if name not in words]
-    missing = [name for name in words if name not in found]
-    if unknown:
-        problems.add(1, f"tag {unknown[0]!r} is not in {first}")
-    elif missing:
-        problems.add(1, f"no column {missing[0]!r}, which {first} has")
-    else:
-        problems.add(1, f"the tags are in another order than in {first}")
+    if list(found) != list(words):
+        different = [f"tag {name!r} is not in {first}" for name in found if name not in words]
+        different += [f"no column {n!r}, which {first} has" for n in words if n not in found]
+        problems.add(1, [*different, f"the tags are in another order than in {first}"][0])
 
 
 def _chosen_tags(words: Sequence[str], tags: str, path: Path) -> dict[str, int]:
     """Map each requested tag, in readable form, to its column."""
-    repeated = [word for i, word in enumerate(words) if word in words[:i]]
-    if repeated:
-        raise BadManifest(f"{path}: word {repeated[0]!r} is there twice")
+    _refuse_repeated(words, f"{path}: word")
     if tags == "all":
         return {_plain(word): i for i, word in enumerate(words)}
     emotions = {
@@ -185,6 +177,12 @@ def _chosen_tags(words: Sequence[str], tags: str, path: Path) -> dict[str, int]:
     if not chosen:
         raise BadManifest(f"--tags {tags!r}: names no tag: emotion, all, or names with commas")
     return dict(sorted(chosen.items(), key=lambda item: item[1]))
+
+
+def _refuse_repeated(names: Sequence[str], what: str) -> None:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise BadManifest(f"{what} {name!r} occurs twice")
 
 
 def _plain(word: str) -> str:
@@ -213,9 +211,7 @@ def _files_of(
 
     If no file has exactly the song's name, case and punctuation are ignored.
     """
-    repeated = [song for i, song in enumerate(songs) if song in songs[:i]]
-    if repeated:
-        raise BadManifest(f"{folder}: song {repeated[0]!r} is there twice")
+    _refuse_repeated(songs, f"{folder}: song")
     stems = {posixpath.splitext(posixpath.basename(path))[0]: path for path in media}
     alike = {_letters(stem): path for stem, path in stems.items()}
     files: dict[str, str] = {}
