@@ -72,7 +72,7 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev build/types/mvemo/__init__.py
 	$(BIN)/mypy
 
-# docs/settings.md, from the declarations of the settings.
+# docs/settings.md and settings-nets.md, from the declarations of the settings.
 settings: $(VENV)/.dev
 	$(BIN)/python docs/make_settings.py
 

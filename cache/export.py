@@ -12,8 +12,8 @@ from mvemo.cache.errors import BadCache, CacheError, MissingCache
 from mvemo.cache.reader import Cache, open_cache
 from mvemo.cache.storage.index import spec_to_json
 from mvemo.cache.types import F32
-from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.files import replacing
+from mvemo.manifests.tables import CsvWriter
 
 
 def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | None = None) -> None:

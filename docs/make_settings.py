@@ -1,6 +1,7 @@
-"""Write docs/settings.md from the declarations of the settings: `make settings`.
+"""Write docs/settings.md and docs/settings-nets.md from the declarations: `make settings`.
 
-The meaning of a setting is its entry under Parameters in the docstring of its dataclass.
+A setting is declared by `mvemo.manifests.declared.setting`; an option of a net has its meaning in
+the docstring of its class, under Parameters.
 """
 
 from __future__ import annotations
@@ -8,18 +9,18 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings
-from mvemo.pipeline.settings import PROFILES
+from mvemo.manifests.declared import profile_fields
+from mvemo.pipeline.settings import PROFILES, Settings
 from mvemo.pipeline.settings_files import load_settings
 
-PAGE = Path(__file__).with_name("settings.md")
+FOLDER = Path(__file__).parent
 HEAD = """# Every setting
 
 Written by `make settings` from the declarations in the code; a test checks that it is current. A
@@ -36,13 +37,18 @@ size = 112
 ```
 
 `mvemo extract` and `mvemo study` read all tables, `mvemo fuse` and `mvemo-cv` only `fuse`. Unknown
-keys, values of another type and numbers that are not finite are refused in one line. The last
-column has the values of profiles that differ from the default.
+keys and values that are not allowed are refused in one line. The last column has the values of
+profiles that differ from the default. Settings of nets: [settings of nets](settings-nets.md).
+"""
+HEAD_NETS = """# Settings of nets
+
+Written by `make settings`. NAME is the name of a net (`mvemo nets`). How to give a setting:
+[every setting](settings.md).
 """
 
 
-def meanings(kind: type) -> dict[str, str]:
-    """Name of each parameter in a docstring, and those of its bases, to its text in one line."""
+def meaning_of_options(kind: type) -> dict[str, str]:
+    """First sentences of each parameter in a docstring, and in those of its bases."""
     found: dict[str, str] = {}
     for each in reversed(kind.__mro__):
         text = inspect.cleandoc(each.__doc__ or "")
@@ -54,29 +60,21 @@ def meanings(kind: type) -> dict[str, str]:
                 found |= dict.fromkeys(names, "")
             for name in names if line.startswith(" ") else ():
                 found[name] = f"{found[name]} {line.strip()}".strip()
-    return {name: _readable(text, kind) for name, text in found.items()}
+    return {name: first_sentences(text) for name, text in found.items()}
 
 
-def _readable(text: str, kind: type) -> str:
-    """Replace names of constants by their values, and the marks of docstrings."""
-
-    def values(match: re.Match[str]) -> str:
-        value = getattr(sys.modules[kind.__module__], match.group(1), match.group(1))
-        listed = [value] if isinstance(value, str) else value
-        return ", ".join(f"`{each}`" for each in listed)
-
-    return re.sub(r"`([A-Z]{4,})`", values, re.sub(r"`+", "`", text)).replace("|", "\\|")
+def first_sentences(text: str, most: int = 130) -> str:
+    """Return the first sentence of a text, and those after it that fit."""
+    first, *others = re.split(r"(?<=\.) ", text)
+    for sentence in others:
+        if len(first) + len(sentence) < most:
+            first = f"{first} {sentence}"
+    return first
 
 
-def declared(settings: Any) -> Iterator[tuple[str, Any, str]]:
-    """Name, value and meaning of all that a table may set, nested ones in place."""
-    known = meanings(type(settings))
-    for each in fields(settings):
-        value = getattr(settings, each.name)
-        if each.metadata.get("profile", True) and each.name not in ("name", "options"):
-            yield from (
-                declared(value) if is_dataclass(value) else [(each.name, value, known[each.name])]
-            )
+def row(*cells: str) -> str:
+    """Return a row of a table."""
+    return "|" + "|".join(re.sub(r"`+", "`", cell).replace("|", "\\|") for cell in cells) + "|"
 
 
 def shown(value: Any) -> str:
@@ -85,57 +83,82 @@ def shown(value: Any) -> str:
     return f"`{json.dumps(plain)}`"
 
 
-def table(key: str) -> Iterator[str]:
+def declared(settings: Any) -> Iterator[tuple[str, Any, str, str]]:
+    """Name, value, meaning and allowed values of all that a table may set."""
+    for each, value in profile_fields(settings):
+        if each.name != "options":
+            yield each.name, value, each.metadata["meaning"], str(each.metadata["allowed"])
+
+
+def values_of(settings: Any) -> dict[str, Any]:
+    """Values of all that a table may set."""
+    return {name: value for name, value, *_ in declared(settings)}
+
+
+def table(key: str, profiles: dict[str, Settings]) -> Iterator[str]:
     """Rows of the settings of one table, with what the profiles change."""
-    of_profile = {
-        profile: {name: value for name, value, _ in declared(getattr(load_settings(profile), key))}
-        for profile in PROFILES
-    }
-    yield from ("", f"## {key}", "", "| key | default | meaning | profiles |", "|---|---|---|---|")
-    for name, value, meaning in declared(getattr(load_settings("paper"), key)):
-        others = [
-            f"{profile}: {shown(values[name])}"
-            for profile, values in of_profile.items()
-            if values[name] != value
-        ]
-        yield f"| `{key}.{name}` | {shown(value)} | {meaning} | {'; '.join(others)} |"
+    yield from (
+        "",
+        f"## {key}",
+        "",
+        "|key|default|meaning|allowed|profiles|",
+        "|---|---|---|---|---|",
+    )
+    for name, value, meaning, allowed in declared(getattr(profiles["paper"], key)):
+        others = {
+            profile: values_of(getattr(settings, key))[name]
+            for profile, settings in profiles.items()
+        }
+        changed = [f"{profile}: {shown(v)}" for profile, v in others.items() if v != value]
+        yield row(f"`{key}.{name}`", shown(value), meaning, allowed, "; ".join(changed))
 
 
-def nets() -> Iterator[str]:
+def nets(profiles: dict[str, Settings]) -> Iterator[str]:
     """Rows of what all nets have, of where a net differs, and of each net's options."""
+    general = values_of(NetSettings("any"))
+    yield from (
+        "",
+        "## Training and windows",
+        "",
+        "|key|default|meaning|allowed|",
+        "|---|---|---|---|",
+    )
+    for name, value, meaning, allowed in declared(NetSettings("any")):
+        yield row(f"`nets.NAME.{name}`", shown(value), meaning, allowed)
+    yield from ("", "## Where a net differs", "")
+    yield from ("|net|in profile paper|other profiles|", "|---|---|---|")
     # Encoders of local folders (hf:FOLDER) have other names on each machine.
     names = sorted(name for name in NETS if ":" not in name)
-    general = {name: value for name, value, _ in declared(NetSettings("any"))}
-    yield from ("", "## nets", "", "| key | default | meaning |", "|---|---|---|")
-    for name, value, meaning in declared(NetSettings("any")):
-        yield f"| `nets.NAME.{name}` | {shown(value)} | {meaning} |"
-    yield from ("", "### Where a net differs", "")
-    yield from ("| net | in profile paper | other profiles |", "|---|---|---|")
-    for name in names:
-        of_profile: dict[str, Mapping[str, Any]] = {}
-        for profile in PROFILES:
-            values = {key: value for key, value, _ in declared(load_settings(profile).nets[name])}
-            of_profile[profile] = values
+    for net in names:
+        of_profile = {name: values_of(each.nets[net]) for name, each in profiles.items()}
         paper = of_profile["paper"]
-        cells = [[f"{k} {shown(v)}" for k, v in paper.items() if v != general[k]], []]
+        first = ", ".join(f"{k}={shown(v)}" for k, v in paper.items() if v != general[k])
+        others = []
         for profile, values in of_profile.items():
-            changed = [f"{k} {shown(v)}" for k, v in values.items() if v != paper[k]]
-            cells[1] += [f"{profile}: {', '.join(changed)}"] if changed else []
-        yield f"| `{name}` | {', '.join(cells[0])} | {'; '.join(cells[1])} |"
-    yield from ("", "### Options", "", "| key | default | meaning |", "|---|---|---|")
-    for name in names:
-        options = NETS[name].Options()
-        known = meanings(type(options))
+            changed = ", ".join(f"{k}={shown(v)}" for k, v in values.items() if v != paper[k])
+            others += [f"{profile}: {changed}"] if changed else []
+        yield row(f"`{net}`", first, "; ".join(others))
+    yield from ("", "## Options", "", "|key|default|meaning|", "|---|---|---|")
+    for net in names:
+        options = NETS[net].Options()
+        known = meaning_of_options(type(options))
         for each in fields(options):
-            value = getattr(options, each.name)
-            yield f"| `nets.{name}.options.{each.name}` | {shown(value)} | {known[each.name]} |"
+            meaning = each.metadata.get("meaning") or known[each.name]
+            yield row(
+                f"`nets.{net}.options.{each.name}`", shown(getattr(options, each.name)), meaning
+            )
 
 
-def page() -> str:
-    """Return the text of the page."""
-    tables = [line for key in ("extract", "descriptors", "fuse") for line in table(key)]
-    return "\n".join([HEAD.rstrip(), *tables, *nets(), ""])
+def pages() -> dict[str, str]:
+    """Return the text of each page, by file name."""
+    profiles = {profile: load_settings(profile) for profile in PROFILES}
+    tables = [line for key in ("extract", "descriptors", "fuse") for line in table(key, profiles)]
+    return {
+        "settings.md": "\n".join([HEAD.rstrip(), *tables, ""]),
+        "settings-nets.md": "\n".join([HEAD_NETS.rstrip(), *nets(profiles), ""]),
+    }
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for file, text in pages().items():
+        (FOLDER / file).write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ import numpy as np
 
 from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadSetting
+from mvemo.manifests.declared import check_settings, setting
 
 LAYOUTS = ("start", "spread", "dense")
 POOLINGS = ("mean", "mean+std")
@@ -22,28 +23,13 @@ LEAST_REST = 0.02
 class ViewSettings:
     """Windows of a clip that a net reads, and the pooling of their embeddings.
 
-    Parameters
-    ----------
-    views
-        Maximum number of windows per clip. A clip that fewer windows cover has fewer: no
-        window occurs twice, and a window is padded only if the clip is shorter than it.
-    layout
-        Places of the windows. ``start``: one after the other from the clip's start.
-        ``spread``: at equal distances, the first at the clip's start and the last at its
-        end, and not more than cover the clip. ``dense``: like ``spread``, but neighbours may
-        overlap by half. A single view begins at the clip's start in all layouts.
-    rate
-        For video nets: frames per second within a window, so that a window lasts ``n_frames
-        / rate`` seconds. 0 splits the clip into `views` equal parts and spreads a window's
-        frames evenly over its part: one view reads the whole clip, as in the papers.
-    pooling
-        ``mean`` for the mean of the windows' embeddings; ``mean+std`` to append their
-        standard deviation, which is 0 for a clip with one window.
-
-    Raises
-    ------
-    BadSetting
-        A value is unknown or out of range.
+    A clip that fewer windows cover has fewer: no window occurs twice, and a window is padded only
+    if the clip is shorter than it. Layouts: ``start``, one after the other from the clip's start;
+    ``spread``, at equal distances from its start to its end, and not more than cover the clip;
+    ``dense``, like ``spread``, but neighbours may overlap by half. A single view begins at the
+    clip's start. For video nets a window lasts ``n_frames / rate`` seconds; a rate of 0 splits the
+    clip into `views` equal parts and spreads a window's frames evenly over its part, as in the
+    papers. ``mean+std`` appends the standard deviation to the mean of the embeddings.
 
     Examples
     --------
@@ -53,20 +39,13 @@ class ViewSettings:
     {}
     """
 
-    views: int = 1
-    layout: str = "spread"
-    rate: float = 0.0
-    pooling: str = "mean"
+    views: int = setting(1, "Maximum number of windows per clip.", ge=1)
+    layout: str = setting("spread", "Places of the windows in the clip.", names=LAYOUTS)
+    rate: float = setting(0.0, "Frames per second in a window; 0: spread over the clip.", ge=0)
+    pooling: str = setting("mean", "Statistics of the windows' embeddings.", names=POOLINGS)
 
     def __post_init__(self) -> None:
-        if self.views < 1:
-            raise BadSetting(f"views is {self.views}: it must be 1 or more")
-        if not (math.isfinite(self.rate) and self.rate >= 0):
-            raise BadSetting(f"rate is {self.rate}: it must be 0 or more frames a second")
-        for name, allowed in (("layout", LAYOUTS), ("pooling", POOLINGS)):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise BadSetting(f"{name} {value!r} is not known: one of {', '.join(allowed)}")
+        check_settings(self, BadSetting)
         if self.pooling == "mean+std" and self.views == 1:
             raise BadSetting("pooling 'mean+std' needs views of 2 or more: one has no deviation")
 

@@ -7,8 +7,8 @@ from mvemo.manifests.lazy import import_on_use
 if TYPE_CHECKING:
     from mvemo.fuse.clips import Clips
     from mvemo.fuse.crossval.evaluation import evaluate
+    from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
     from mvemo.fuse.crossval.saving import SavedHeads, load_heads, save_heads
-    from mvemo.fuse.crossval.settings import EvaluationSettings
     from mvemo.fuse.errors import BadFeatures, FuseError, LeakError
     from mvemo.fuse.external import Predictions, results_of_predictions
     from mvemo.fuse.heads.fitting import Fit, fit_heads
@@ -28,7 +28,7 @@ _NAMES = {
     "clips": ("Clips",),
     "crossval.evaluation": ("evaluate",),
     "crossval.saving": ("SavedHeads", "load_heads", "save_heads"),
-    "crossval.settings": ("EvaluationSettings",),
+    "crossval.evaluation_settings": ("EvaluationSettings",),
     "errors": ("BadFeatures", "FuseError", "LeakError"),
     "external": ("Predictions", "results_of_predictions"),
     "heads.fitting": ("Fit", "fit_heads"),

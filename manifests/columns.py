@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvemo.manifests.labels import UNLABELLED, LabelKind, Task, is_flag
-from mvemo.manifests.problems import Problems
-from mvemo.manifests.rows import Row, RowParser, inside_root
+from mvemo.manifests.clip_rows import Row, RowParser, inside_root
+from mvemo.manifests.errors import Problems
+from mvemo.manifests.labels import UNLABELLED, LabelKind, Names, Task, is_flag
 from mvemo.manifests.tables import RESERVED, Table, are_numbers
 
 # Possible separators of tags in one cell; the first that occurs is used.
@@ -29,7 +29,7 @@ def value_columns(table: Table) -> dict[str, str]:
     {'valence': 'Valence_mean'}
     """
     numeric = [name for name in table.header if are_numbers(table.cells(name))]
-    if stated := {n.removeprefix(_PREFIX): n for n in numeric if n.startswith(_PREFIX)}:
+    if stated := _with_prefix(numeric):
         return stated
     plain = {n.casefold().removeprefix("mean_").removesuffix("_mean"): n for n in numeric}
     found = {target: plain[target] for target in _DIMENSIONS if target in plain}
@@ -43,8 +43,11 @@ def tag_columns(table: Table) -> dict[str, str]:
         for name in table.header
         if name not in RESERVED and table.cells(name) and all(map(is_flag, table.cells(name)))
     ]
-    stated = {name.removeprefix(_PREFIX): name for name in names if name.startswith(_PREFIX)}
-    return stated or {name: name for name in names}
+    return _with_prefix(names) or {name: name for name in names}
+
+
+def _with_prefix(names: Names) -> dict[str, str]:
+    return {name.removeprefix(_PREFIX): name for name in names if name.startswith(_PREFIX)}
 
 
 def tag_separator(cells: Sequence[str]) -> str:
@@ -72,11 +75,111 @@ def _hold_tags(cells: Sequence[str]) -> bool:
     return 2 * sum(counts[part] > 1 for part in joined) > len(joined)
 
 
-def recognised_task(table: Table) -> Task:
+def recognised_task(table: Table, problems: Problems) -> Task:
     """Return the task of a table that does not state one; multilabel only if cells join tags."""
-    if "label" in table.header:
-        return "multilabel" if not table.kind and _hold_tags(table.cells("label")) else "multiclass"
-    return UNLABELLED if set(table.header) <= {"", *RESERVED} else "multiclass"
+    labels = table.cells("label")
+    if table.kind:
+        tags = False
+    else:
+        tags = "label" in table.header and _hold_tags(labels)
+        if are_numbers(labels) and not all(float(cell).is_integer() for cell in labels if cell):
+            problems.add(
+                0,
+                f"its labels are numbers, as {labels[0]!r}: ratings are read with --task "
+                "regression --column NAME=COLUMN, and --task multiclass takes numbers as classes",
+            )
+    if tags:
+        return "multilabel"
+    return UNLABELLED if set(table.header) <= {"", *RESERVED[1:]} else "multiclass"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns that are read, and the labels in them.
+
+    With `spread`, each tag or target has a column. `mapped` maps our names of columns to those of
+    the file. Without `media`, an id is enough.
+    """
+
+    kind: LabelKind
+    spread: bool
+    classes: Names | None
+    mapped: Mapping[str, str]
+    root: Path
+    media: bool = True
+
+    def parse_rows(self, table: Table, problems: Problems) -> list[Row]:
+        """Parse the rows of a table; errors are added to `problems`."""
+        place = self._place(table, problems)
+        if place is None:
+            return []
+        header = table.header
+        # The meaning of other columns is known only in our own files.
+        used = set(place.values())
+        extra = [(i, name) for i, name in enumerate(header) if table.kind and i not in used]
+        # Blanks around a path count in our own files; other programs put blanks after commas.
+        parser = RowParser(place, bool(table.kind), self.kind, self.classes, problems)
+        rows: list[Row] = []
+        outside: list[Row] = []
+        for line, cells in table.rows[1:]:
+            if len(cells) != len(header):
+                problems.add(line, f"{len(cells)} cells; the header has {len(header)}")
+                continue
+            row = parser.parse(cells, line)
+            if extra:
+                row.extra = tuple((name, cells[i].strip()) for i, name in extra)
+            tidy = inside_root(row.path, self.root) if row.path else ""
+            if tidy is None:
+                outside.append(row)
+            row.path = tidy or row.path
+            rows.append(row)
+        self._report_outside(outside, len(rows), problems)
+        return rows
+
+    def _place(self, table: Table, problems: Problems) -> dict[str, int] | None:
+        """Return the index of each column in the table, or None if a required one is missing."""
+        line, names = table.rows[0][0], table.header
+        labels: tuple[str, ...] = () if self.kind.task == UNLABELLED else ("label",)
+        if self.spread:
+            labels = tuple(self.classes or ())
+        known = [*RESERVED[1:], *labels] if self.spread else [*RESERVED]
+        if unknown := [key for key in self.mapped if key not in known]:
+            problems.add(
+                0, f"no such column to map: {', '.join(unknown)}; one of {', '.join(known)}"
+            )
+        for key in known:
+            if names.count(key) > 1:
+                problems.add(line, f"column {key!r} occurs twice")
+        required = ["path" if self.media or "clip_id" not in names else "clip_id"]
+        required += labels
+        missing = [key for key in required if key not in names]
+        if missing:
+            hint = ""
+            if len(names) == 1 and "|" in names[0]:
+                hint = "; cells must be separated by commas"
+            elif "path" in missing:
+                hint = (
+                    "; name it with --column path=NAME of 'mvemo manifest import', or, if there "
+                    "are no media, --no-media --column clip_id=NAME"
+                )
+            if "label" in missing:
+                hint += f"; {_label_hint(table)}"
+            listed = ", ".join(map(repr, missing))
+            problems.add(line, f"the header has no column {listed}; it has {names}{hint}")
+        place = {key: names.index(key) for key in known if names.count(key) == 1}
+        return place if all(key in place for key in required) else None
+
+    def _report_outside(self, outside: Sequence[Row], n_rows: int, problems: Problems) -> None:
+        """Report paths outside the media root, or the root itself if all paths are outside."""
+        root = f"below the media root {str(self.root)!r}"
+        cure = "give the folder of the media files with --root"
+        if len(outside) == n_rows > 1:
+            first = f"{outside[0].path!r} in line {outside[0].line}"
+            message = f"none of the {n_rows} paths is {root}, as {first}: {cure}"
+            problems.add(0, message, count=n_rows)
+            return
+        for row in outside:
+            problems.add(row.line, f"path {row.path!r} is not {root}: {cure}")
 
 
 def _label_hint(table: Table) -> str:
@@ -88,111 +191,3 @@ def _label_hint(table: Table) -> str:
     if tags:
         return f"{', '.join(tags)}: 0 and 1 are read with --task multilabel; {otherwise}"
     return "name it with --column label=NAME, or read clips without labels with --task unlabelled"
-
-
-def are_ratings(cells: Sequence[str]) -> bool:
-    """Return True if all labels are numbers and at least one is not whole."""
-    return are_numbers(cells) and not all(float(cell).is_integer() for cell in cells if cell)
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Settings for reading the columns of a table."""
-
-    kind: LabelKind
-    spread: bool
-    classes: Sequence[str] | None
-    mapped: Mapping[str, str]
-    root: Path
-    media: bool = True
-
-    @property
-    def known(self) -> list[str]:
-        """Names of all columns that are read."""
-        return [*RESERVED[1:], *(self.classes or ())] if self.spread else [*RESERVED]
-
-    def required(self, names: Sequence[str]) -> list[str]:
-        """Return the columns that the table must have; without media, an id is enough."""
-        first = "path" if self.media or "clip_id" not in names else "clip_id"
-        labels = () if self.kind.task == UNLABELLED else ("label",)
-        return [first, *((self.classes or ()) if self.spread else labels)]
-
-
-def _place_columns(table: Table, columns: Columns, problems: Problems) -> dict[str, int] | None:
-    """Return the index of each column in the table, or None if a required one is missing."""
-    line, names = table.rows[0][0], table.header
-    unknown = [key for key in columns.mapped if key not in columns.known]
-    if unknown:
-        problems.add(
-            0, f"no such column to map: {', '.join(unknown)}; one of {', '.join(columns.known)}"
-        )
-    place: dict[str, int] = {}
-    for key in columns.known:
-        if names.count(key) > 1:
-            problems.add(line, f"column {key!r} occurs twice")
-        elif key in names:
-            place[key] = names.index(key)
-    required = columns.required(names)
-    missing = [key for key in required if key not in names]
-    if missing:
-        hint = ""
-        if len(names) == 1 and "|" in names[0]:
-            hint = "; cells must be separated by commas"
-        elif "path" in missing:
-            hint = (
-                "; name it with --column path=NAME of 'mvemo manifest import', or, if there are no "
-                "media, --no-media --column clip_id=NAME"
-            )
-        if "label" in missing:
-            hint += f"; {_label_hint(table)}"
-        listed = ", ".join(map(repr, missing))
-        problems.add(line, f"the header has no column {listed}; it has {names}{hint}")
-    return place if all(key in place for key in required) else None
-
-
-def parse_rows(table: Table, columns: Columns, problems: Problems) -> list[Row]:
-    """Parse the rows of a table; errors are added to `problems`."""
-    place = _place_columns(table, columns, problems)
-    if place is None:
-        return []
-    header = table.header
-    n_columns = len(header)
-    # The meaning of other columns is known only in our own files.
-    used = set(place.values()) if table.kind else set(range(n_columns))
-    extra = [(i, name) for i, name in enumerate(header) if i not in used]
-    # Blanks around a path count in our own files; other programs put blanks after commas.
-    parser = RowParser(place, bool(table.kind), columns.kind, columns.classes, problems)
-    rows: list[Row] = []
-    outside: list[Row] = []
-    for line, cells in table.rows[1:]:
-        if len(cells) != n_columns:
-            problems.add(line, f"{len(cells)} cells; the header has {n_columns}")
-            continue
-        row = parser.parse(cells, line)
-        if extra:
-            row.extra = tuple((name, cells[i].strip()) for i, name in extra)
-        tidy = inside_root(row.path, columns.root) if row.path else ""
-        if tidy is None:
-            outside.append(row)
-        row.path = tidy or row.path
-        rows.append(row)
-    _report_outside(outside, len(rows), columns.root, problems)
-    return rows
-
-
-def _report_outside(outside: Sequence[Row], n_rows: int, root: Path, problems: Problems) -> None:
-    """Report paths outside the media root, or the root itself if all paths are outside."""
-    cure = "give the folder of the media files with --root"
-    if len(outside) == n_rows > 1:
-        first = outside[0]
-        problems.add(
-            0,
-            f"none of the {n_rows} paths is below the media root {str(root)!r}, as {first.path!r} "
-            f"in line {first.line}: {cure}",
-            count=n_rows,
-        )
-        return
-    for row in outside:
-        problems.add(
-            row.line, f"path {row.path!r} is not below the media root {str(root)!r}: {cure}"
-        )

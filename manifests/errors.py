@@ -1,6 +1,21 @@
-"""Errors of manifests."""
+"""Errors of manifests, and problems of a file, which are collected and reported together."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+# Adds a problem of one line: `Problems.at`.
+Report = Callable[[str], None]
+# If more problems of one kind occur, only the first and their number are reported.
+MOST_ALIKE = 10
+# The same limit for problems with equal messages.
+MOST_EQUAL = 3
+# Numbers and quoted values, in which problems of one kind differ.
+_VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|-?\d+(\.\d+)?")
 
 
 class ManifestError(Exception):
@@ -16,3 +31,65 @@ class MissingManifest(ManifestError, FileNotFoundError):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else "missing"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of a file.
+
+    Examples
+    --------
+    >>> str(Problem(Path("clips.csv"), 3, "empty label", count=12))
+    'clips.csv:3: empty label (and 11 more lines like it)'
+    """
+
+    path: Path
+    line: int  # from 1; 0 for the file as a whole
+    message: str  # with the bad value and the expected one
+    count: int = 1  # lines with a problem of this kind; `line` is the first of them, or 0
+
+    def __str__(self) -> str:
+        where = f"{self.path}:{self.line}" if self.line else f"{self.path}"
+        more = f" (and {self.count - 1} more lines like it)" if self.line and self.count > 1 else ""
+        return f"{where}: {self.message}{more}"
+
+
+@dataclass
+class Problems:
+    """Collector of the problems of one file, in the order in which they are found."""
+
+    path: Path
+    found: list[Problem] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Number of lines with a problem."""
+        return sum(problem.count for problem in self.found)
+
+    def add(self, line: int, message: str, count: int = 1) -> None:
+        """Add a problem of `count` lines; line 0 stands for the file as a whole."""
+        self.found.append(Problem(self.path, line, message, count))
+
+    def at(self, line: int) -> Report:
+        """Return a function that adds a problem of this line."""
+        return partial(self.add, line)
+
+    def in_order(self) -> list[Problem]:
+        """Return the problems by line; many of one kind are joined to one."""
+        by_kind: dict[str, list[Problem]] = {}
+        for problem in sorted(self.found, key=lambda problem: problem.line):
+            by_kind.setdefault(_VALUES.sub("…", problem.message), []).append(problem)
+        listed: list[Problem] = []
+        for alike in by_kind.values():
+            equal = len({problem.message for problem in alike}) == 1
+            many = len(alike) > (MOST_EQUAL if equal else MOST_ALIKE)
+            listed += [replace(alike[0], count=len(alike))] if many else alike
+        return sorted(listed, key=lambda problem: problem.line)
+
+    def raise_any(self) -> None:
+        """Raise BadManifest with all problems, if there are any."""
+        if len(self.found) == 1:
+            raise BadManifest(str(self.found[0]))
+        if self.found:
+            lines = "\n".join(f"  {problem}" for problem in self.in_order())
+            raise BadManifest(f"{self.path}: {self.count} problems\n{lines}")

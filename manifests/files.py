@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,6 +23,12 @@ from typing import Any
 
 import numpy as np
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TomlError = tomllib.TOMLDecodeError
 # Part of the names of temporary files, so that only this machine's are cleaned up.
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
 # An exception class, or a function from a message to an exception.
@@ -43,27 +50,9 @@ def replacing(
     """Give a temporary path to write to, and rename it to `path` at the end.
 
     Whenever the process ends, `path` is the old file or the complete new one. A device or a pipe,
-    as ``/dev/stdout``, is not replaced: the complete file is written to it.
-
-    Parameters
-    ----------
-    temp
-        Temporary path on the same file system; default: a hidden file next to `path`.
-    error
-        Exception to raise if the file cannot be written; default: the OSError.
-    kept
-        End of the error message: what is unchanged after the failure.
-    durable
-        Flush to disk, so that the file also survives a power failure.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "values.txt"
-    >>> with replacing(path) as temp:
-    ...     _ = temp.write_text("whole")
-    >>> path.read_text()
-    'whole'
+    as ``/dev/stdout``, is not replaced: the complete file is written to it. `temp` is the temporary
+    path, by default a hidden file next to `path`. A failure raises `error` (default: the OSError),
+    whose message ends with `kept`. With `durable`, the file also survives a power failure.
     """
     to_stream = _is_stream(path)
     if to_stream:
@@ -78,7 +67,8 @@ def replacing(
                 shutil.copyfileobj(file, stream)
             return
         if durable:
-            _sync(temp)
+            with temp.open("rb+") as file:
+                os.fsync(file.fileno())
         os.replace(temp, path)
         if durable:
             _sync_folder(path.parent)
@@ -189,21 +179,10 @@ def write_text(
 
 
 def write_json(
-    path: Path,
-    value: Any,
-    *,
-    where: str | None = None,
-    error: MakeError | None = None,
-    durable: bool = True,
+    path: Path, value: Any, *, error: MakeError | None = None, durable: bool = True
 ) -> None:
-    """Write `dump_json(value, where)` atomically; see `replacing`."""
-    write_text(path, dump_json(value, where), error=error, durable=durable)
-
-
-def _sync(path: Path) -> None:
-    """Flush the content of a file to disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    """Write `dump_json(value)` atomically; see `replacing`."""
+    write_text(path, dump_json(value), error=error, durable=durable)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -211,12 +190,10 @@ def _sync_folder(folder: Path) -> None:
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
-    try:
-        # Some network file systems refuse this; the file itself is already safe.
-        with suppress(OSError):
-            os.fsync(handle)
-    finally:
-        os.close(handle)
+    # Some network file systems refuse this; the file itself is already safe.
+    with suppress(OSError):
+        os.fsync(handle)
+    os.close(handle)
 
 
 def cause(problem: BaseException) -> str:
@@ -251,23 +228,12 @@ def shown(text: str, most: int = 80) -> str:
     return f"{text[: most - 3]!r} ({len(text)} characters)"
 
 
-# --- JSON
+# --- JSON and TOML
 
 
-def dump_json(value: Any, where: str | None = None) -> str:
-    """Return strict, indented JSON text of `to_json_values(value, where)`.
-
-    Examples
-    --------
-    >>> print(dump_json({"loss": [0.5, float("nan")]}), end="")
-    {
-      "loss": [
-        0.5,
-        null
-      ]
-    }
-    """
-    values = to_json_values(value, where)
+def dump_json(value: Any) -> str:
+    """Return strict, indented JSON text of `to_json_values(value)`."""
+    values = to_json_values(value)
     return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -277,11 +243,6 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
     A number that is not finite becomes null. Mappings keep their order; sets are sorted. With
     `where` (the name of the value, for the message), other types raise TypeError; without it they
     become text, so that an unusual value in the provenance does not end a long run.
-
-    Examples
-    --------
-    >>> to_json_values({"scores": np.array([1.0, np.inf]), "path": Path("a/b")})
-    {'scores': [1.0, None], 'path': 'a/b'}
     """
     if isinstance(value, Mapping):
         return {str(k): to_json_values(v, where and f"{where}.{k}") for k, v in value.items()}
@@ -301,17 +262,22 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text from any source; raise a one-line ValueError.
-
-    Examples
-    --------
-    >>> parse_json("[" * 100_000)
-    Traceback (most recent call last):
-    ValueError: not JSON: nested too deep
-    """
+    """Return the value of a JSON text from any source; raise a one-line ValueError."""
     try:
         return json.loads(text)
     except RecursionError:
         raise ValueError("not JSON: nested too deep") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the tables of a TOML text from any source; raise a one-line ValueError."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except TomlError:
+        raise
+    except ValueError:
+        raise ValueError("a number has too many digits") from None

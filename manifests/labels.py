@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import ClassVar, Literal
@@ -16,18 +15,19 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mvemo.manifests.cells import format_names, parse_names, parse_number
-from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.errors import BadManifest, Report
 from mvemo.manifests.files import shown
-from mvemo.manifests.problems import Problems
-from mvemo.manifests.tables import RESERVED
+from mvemo.manifests.tables import RESERVED, format_names, parse_names
 
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 Task = Literal["multiclass", "multilabel", "regression", "unlabelled"]
+TASKS: tuple[Task, ...] = ("multiclass", "multilabel", "regression")
+UNLABELLED: Task = "unlabelled"
 Label = tuple[str, ...] | tuple[float, ...]
+Names = Sequence[str]
 
 # Cells of a tag's column.
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True}
@@ -53,36 +53,23 @@ class LabelKind(ABC):
     # Allowed ndim of a label array; the values of one target may have one axis.
     n_axes: ClassVar[tuple[int, ...]] = (2,)
 
-    def columns(self, classes: Sequence[str]) -> list[str]:
+    def columns(self, classes: Names) -> list[str]:
         """Return the label columns of a written manifest."""
-        return list(classes) if self.numeric else ["label"]
+        return ["label"]
 
     @abstractmethod
-    def parse(
-        self,
-        fields: Mapping[str, str],
-        classes: Sequence[str] | None,
-        line: int,
-        problems: Problems,
-    ) -> Label:
-        """Return the label in a row's cells (by column); errors are added to `problems`.
+    def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
+        """Return the label in a row's cells (by column), and report errors.
 
         Names must be among `classes`; None allows any name.
         """
 
-    def format(self, label: Label, classes: Sequence[str]) -> list[str]:
+    def format(self, label: Label, classes: Names) -> list[str]:
         """Return the cells of a label, one for each of `columns`."""
         return [str(part) for part in label]
 
-    def doubts(self, labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int, str]]:
-        """Return line and message of each label that is probably a mistake.
-
-        `labels` maps each distinct label to its first line and its number of rows, in line order.
-        """
-        return _case_doubts(labels)
-
     @abstractmethod
-    def array(self, labels: Sequence[Label], classes: Sequence[str]) -> Ints | F64:
+    def array(self, labels: Sequence[Label], classes: Names) -> Ints | F64:
         """Return the labels of clips as one array."""
 
     def shape(self, n_clips: int, n_classes: int) -> tuple[int, ...]:
@@ -93,7 +80,7 @@ class LabelKind(ABC):
     def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
         """Return bool (clips,), True for rows of an array that are not a valid label."""
 
-    def members(self, labels: ArrayLike, classes: Sequence[str]) -> dict[str, Bools]:
+    def members(self, labels: ArrayLike, classes: Names) -> dict[str, Bools]:
         """Map each class or tag to bool (clips,), True if a clip has it; empty for numbers."""
         return {}
 
@@ -101,7 +88,7 @@ class LabelKind(ABC):
     def strata(self, labels: ArrayLike) -> F64:
         """Return float64 (clips, strata), 1 if a clip is in a stratum that folds share evenly."""
 
-    def counts(self, labels: Ints | F64, classes: Sequence[str]) -> list[str]:
+    def counts(self, labels: Ints | F64, classes: Names) -> list[str]:
         """Return as text the number of clips of each class, or the range of each target."""
         return [str(int(member.sum())) for member in self.members(labels, classes).values()]
 
@@ -113,21 +100,13 @@ class ClassLabels(LabelKind):
     exclusive = True
     n_axes = (1,)
 
-    def parse(
-        self,
-        fields: Mapping[str, str],
-        classes: Sequence[str] | None,
-        line: int,
-        problems: Problems,
-    ) -> Label:
-        cell = fields["label"]
-        if not cell:
-            problems.add(
-                line, "empty label: --skip-unlabelled of 'mvemo manifest import' leaves it out"
-            )
-        return _known([cell] if cell else [], classes, line, problems)
+    def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
+        if not fields["label"]:
+            report("empty label: --skip-unlabelled of 'mvemo manifest import' leaves it out")
+            return ()
+        return _known([fields["label"]], classes, report)
 
-    def array(self, labels: Sequence[Label], classes: Sequence[str]) -> Ints:
+    def array(self, labels: Sequence[Label], classes: Names) -> Ints:
         index = {name: i for i, name in enumerate(classes)}
         return np.array([index[str(label[0])] for label in labels], dtype=self.dtype)
 
@@ -135,7 +114,7 @@ class ClassLabels(LabelKind):
         invalid: Bools = (labels < 0) | (labels >= n_classes)
         return invalid
 
-    def members(self, labels: ArrayLike, classes: Sequence[str]) -> dict[str, Bools]:
+    def members(self, labels: ArrayLike, classes: Names) -> dict[str, Bools]:
         values = np.asarray(labels)
         return {name: values == i for i, name in enumerate(classes)}
 
@@ -157,36 +136,25 @@ class TagLabels(LabelKind):
     def __init__(self, separator: str = ";") -> None:
         self._separator = separator
 
-    def columns(self, classes: Sequence[str]) -> list[str]:
+    def columns(self, classes: Names) -> list[str]:
         return ["label"] if set(classes) & set(RESERVED) else list(classes)
 
-    def parse(
-        self,
-        fields: Mapping[str, str],
-        classes: Sequence[str] | None,
-        line: int,
-        problems: Problems,
-    ) -> Label:
+    def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
         if "label" not in fields:
-            tags = classes or ()
-            return tuple(tag for tag in tags if _flag(fields[tag], tag, line, problems))
+            return tuple(tag for tag in classes or () if _flag(fields[tag], tag, report))
         try:
-            names = parse_names(fields["label"], self._separator)
+            return _known(parse_names(fields["label"], self._separator), classes, report)
         except ValueError as error:
-            problems.add(line, str(error))
-            names = []
-        return _known(names, classes, line, problems)
+            report(str(error))
+            return ()
 
-    def doubts(self, labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int, str]]:
-        return [*_case_doubts(labels), *_separator_doubts(labels)]
-
-    def format(self, label: Label, classes: Sequence[str]) -> list[str]:
+    def format(self, label: Label, classes: Names) -> list[str]:
         if self.columns(classes) == ["label"]:
             return [format_names([str(tag) for tag in label], ";")]
         tags = set(label)
         return [str(int(name in tags)) for name in classes]
 
-    def array(self, labels: Sequence[Label], classes: Sequence[str]) -> Ints:
+    def array(self, labels: Sequence[Label], classes: Names) -> Ints:
         index = {name: i for i, name in enumerate(classes)}
         tags = np.zeros((len(labels), len(classes)), dtype=np.int64)
         for row, label in enumerate(labels):
@@ -197,7 +165,7 @@ class TagLabels(LabelKind):
         invalid: Bools = np.logical_not(np.isin(labels, (0, 1)).all(axis=1))
         return invalid
 
-    def members(self, labels: ArrayLike, classes: Sequence[str]) -> dict[str, Bools]:
+    def members(self, labels: ArrayLike, classes: Names) -> dict[str, Bools]:
         values = np.asarray(labels)
         return {name: values[:, i] > 0 for i, name in enumerate(classes)}
 
@@ -211,24 +179,16 @@ class ValueLabels(LabelKind):
 
     task = "regression"
     numeric = True
-
-    def doubts(self, labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int, str]]:
-        return []
-
     dtype = np.float64
     n_axes = (1, 2)
 
-    def parse(
-        self,
-        fields: Mapping[str, str],
-        classes: Sequence[str] | None,
-        line: int,
-        problems: Problems,
-    ) -> Label:
-        values = (parse_number(fields[name], name, line, problems) for name in classes or ())
-        return tuple(math.nan if value is None else value for value in values)
+    def columns(self, classes: Names) -> list[str]:
+        return list(classes)
 
-    def array(self, labels: Sequence[Label], classes: Sequence[str]) -> F64:
+    def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
+        return tuple(parse_number(fields[name], name, report) for name in classes or ())
+
+    def array(self, labels: Sequence[Label], classes: Names) -> F64:
         return np.array(labels, dtype=np.float64).reshape(self.shape(len(labels), len(classes)))
 
     def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
@@ -247,11 +207,8 @@ class ValueLabels(LabelKind):
         ]
         return np.column_stack([_one_hot(column) for column in bins])
 
-    def counts(self, labels: Ints | F64, classes: Sequence[str]) -> list[str]:
+    def counts(self, labels: Ints | F64, classes: Names) -> list[str]:
         return [f"{v.min():g} to {v.max():g}, mean {v.mean():.4g}" for v in labels.T]
-
-
-UNLABELLED: Task = "unlabelled"
 
 
 class NoLabels(LabelKind):
@@ -259,19 +216,13 @@ class NoLabels(LabelKind):
 
     task = UNLABELLED
 
-    def columns(self, classes: Sequence[str]) -> list[str]:
+    def columns(self, classes: Names) -> list[str]:
         return []
 
-    def parse(
-        self,
-        fields: Mapping[str, str],
-        classes: Sequence[str] | None,
-        line: int,
-        problems: Problems,
-    ) -> Label:
+    def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
         return ()
 
-    def array(self, labels: Sequence[Label], classes: Sequence[str]) -> Ints:
+    def array(self, labels: Sequence[Label], classes: Names) -> Ints:
         return np.zeros((len(labels), len(classes)), dtype=self.dtype)
 
     def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
@@ -281,50 +232,13 @@ class NoLabels(LabelKind):
         return np.ones((len(np.asarray(labels)), 1))
 
 
-def _case_doubts(labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int, str]]:
-    """Report names that differ only in case, with the line of the rarer one."""
-    first: dict[str, int] = {}
-    counts: Counter[str] = Counter()
-    for label, (line, count) in labels.items():
-        for name in map(str, label):
-            first.setdefault(name, line)
-            counts[name] += count
-    by_case: dict[str, list[str]] = {}
-    for name in first:
-        by_case.setdefault(name.casefold(), []).append(name)
-    found = []
-    for names in by_case.values():
-        usual, *others = sorted(names, key=lambda name: (-counts[name], name))
-        found += [
-            (
-                first[name],
-                f"label {name!r} differs from {usual!r} in case alone ({counts[name]} and "
-                f"{counts[usual]} clips): write both alike",
-            )
-            for name in others
-        ]
-    return found
-
-
-def _separator_doubts(labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int, str]]:
-    """Report tags whose parts, split at ``|`` or ``,``, also occur in other tags."""
-    tags: dict[str, int] = {}
-    for label, (line, _) in labels.items():
-        for name in map(str, label):
-            tags.setdefault(name, line)
-    for mark in "|,":
-        joined = {tag: [p.strip() for p in tag.split(mark)] for tag in tags if mark in tag}
-        seen = [part for parts in joined.values() for part in parts]
-        for tag, parts in joined.items():
-            if any(part in tags or seen.count(part) > 1 for part in parts):
-                return [
-                    (
-                        tags[tag],
-                        f"{tag!r} is read as one tag: tags of one clip are separated by ';', not "
-                        f"by {mark!r}",
-                    )
-                ]
-    return []
+def parse_number(cell: str, name: str, report: Report) -> float:
+    """Return the finite number in a cell; otherwise report it, and return NaN."""
+    with suppress(ValueError):
+        if math.isfinite(value := float(cell)):
+            return value
+    report(f"{name} {shown(cell)} is not a number")
+    return math.nan
 
 
 def parse_scale(text: str) -> tuple[float, float]:
@@ -348,25 +262,20 @@ def is_flag(cell: str) -> bool:
     return cell.strip() in _FLAGS
 
 
-def _flag(cell: str, tag: str, line: int, problems: Problems) -> bool:
-    """Return the value of a tag's cell; add a problem of the line if it has none."""
+def _flag(cell: str, tag: str, report: Report) -> bool:
+    """Return the value of a tag's cell, and report a cell without one."""
     if not is_flag(cell):
-        problems.add(line, f"tag {tag!r} is {cell!r}; write 1 where the clip has it, else 0")
+        report(f"tag {tag!r} is {cell!r}; write 1 where the clip has it, else 0")
     return _FLAGS.get(cell.strip(), False)
 
 
-def _known(
-    names: Sequence[str], classes: Sequence[str] | None, line: int, problems: Problems
-) -> tuple[str, ...]:
-    """Return the names that are among the classes; report the others."""
+def _known(names: Names, classes: Names | None, report: Report) -> tuple[str, ...]:
+    """Return the names that are among the classes, and report the others."""
     if classes is None:
         return tuple(names)
     unknown = [name for name in names if name not in classes]
     if unknown:
-        problems.add(
-            line,
-            f"unknown label {', '.join(map(repr, unknown))}; one of {', '.join(classes)}",
-        )
+        report(f"unknown label {', '.join(map(repr, unknown))}; one of {', '.join(classes)}")
     return tuple(name for name in names if name in classes)
 
 
@@ -377,7 +286,6 @@ def _one_hot(index: Ints) -> F64:
 _KINDS: dict[str, LabelKind] = {
     kind.task: kind for kind in (ClassLabels(), TagLabels(), ValueLabels(), NoLabels())
 }
-TASKS: tuple[Task, ...] = ("multiclass", "multilabel", "regression")
 
 
 def label_kind(task: str) -> LabelKind:
@@ -391,5 +299,5 @@ def label_kind(task: str) -> LabelKind:
     [[1, 0], [1, 1], [0, 0]]
     """
     if task not in _KINDS:
-        raise ValueError(f"task {task!r} is none of {', '.join(_KINDS)}")
+        raise ValueError(f"unknown task {task!r}; one of {', '.join(_KINDS)}")
     return _KINDS[task]

@@ -15,76 +15,35 @@ from mvemo.manifests.labels import F64, Ints, Label, Task, label_kind
 class Clip:
     """One labelled media file, or a part of one.
 
-    Parameters
-    ----------
-    clip_id
-        Id, unique in its manifest.
-    path
-        Path of the media file, relative to the manifest's root, with forward slashes.
-    label
-        Multiclass: one class name. Multilabel: any number of tags. Regression: one value for
-        each target, in the manifest's order.
-    group
-        Song, source video, artist or actor; clips of a group stay in one fold.
-    start
-        Start in the file, in seconds from 0.
-    duration
-        Duration in seconds, above 0; None for the rest of the file.
-    fold
-        Prescribed fold, from 0; None if the manifest does not prescribe folds.
-    split
-        Name of a prescribed split (``train``, ``val``, ``test``), or None.
-    extra
-        (column, cell) of other facts of a data set, such as RAVDESS's intensity. They are kept
-        in manifest files and not used otherwise.
+    A multiclass label has one class name, a multilabel label any number of tags, a regression label
+    one value for each target, in the manifest's order.
     """
 
-    clip_id: str
-    path: str
+    clip_id: str  # unique in its manifest
+    path: str  # relative to the manifest's root, with forward slashes
     label: Label
-    group: str
-    start: float = 0.0
-    duration: float | None = None
-    fold: int | None = None
-    split: str | None = None
+    group: str  # song, source video, artist or actor; clips of a group stay in one fold
+    start: float = 0.0  # in the file, in seconds
+    duration: float | None = None  # in seconds, above 0; None for the rest of the file
+    fold: int | None = None  # prescribed fold, from 0
+    split: str | None = None  # prescribed split: train, val or test
+    # (column, cell) of other facts, such as RAVDESS's intensity; kept in manifest files.
     extra: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Labelled clips in fixed order, and everything needed to read their labels.
+    """Labelled clips in fixed order, and everything needed to read their labels."""
 
-    Parameters
-    ----------
-    name
-        Name for reports; by default that of the file or folder.
-    task
-        One of `mvemo.manifests.TASKS`.
-    classes
-        Class names, tags or regression targets, in fixed order.
-    clips
-        Clips, in the order of every array that is aligned to this manifest.
-    root
-        Folder that the clips' paths are relative to.
-    synthetic
-        True for generated data; every report is marked with it.
-    scale
-        Lowest and highest value of the valence and arousal scale, as ``1..9``; empty if not
-        stated.
-    predicted_by
-        Model whose predictions the labels are; empty for labels by people.
-    notes
-        Sentences on how a user's own table was read.
-    """
-
-    name: str
+    name: str  # for reports; by default that of the file or folder
     task: Task
-    classes: tuple[str, ...]
-    clips: tuple[Clip, ...]
-    root: Path
-    synthetic: bool = False
-    scale: str = ""
-    predicted_by: str = ""
+    classes: tuple[str, ...]  # class names, tags or regression targets, in fixed order
+    clips: tuple[Clip, ...]  # in the order of every array that is aligned to this manifest
+    root: Path  # folder that the clips' paths are relative to
+    synthetic: bool = False  # generated data; every report is marked with it
+    scale: str = ""  # lowest and highest value of valence and arousal, as 1..9; empty if unknown
+    predicted_by: str = ""  # model whose predictions the labels are; empty for labels by people
+    # Sentences on how a user's own table was read.
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
@@ -117,10 +76,8 @@ class Manifest:
     def labels(self) -> Ints | F64:
         """Labels as one array.
 
-        Returns
-        -------
-        multiclass: int64 (clips,), indices into `classes`. multilabel: int64
-        (clips, classes) of 0 and 1. regression: float64 (clips, classes).
+        Multiclass: int64 (clips,), indices into `classes`. Multilabel: int64 (clips, classes) of 0
+        and 1. Regression: float64 (clips, classes).
         """
         return label_kind(self.task).array([clip.label for clip in self.clips], self.classes)
 

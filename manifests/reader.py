@@ -21,39 +21,42 @@ from __future__ import annotations
 
 import gc
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mvemo.manifests.cells import parse_names, plain_text
+from mvemo.manifests.clip_rows import Row, check_media, finish_rows
 from mvemo.manifests.columns import (
     Columns,
-    are_ratings,
     holds_mark,
-    parse_rows,
     recognised_task,
     tag_columns,
     tag_separator,
     value_columns,
 )
+from mvemo.manifests.errors import Problem, Problems
 from mvemo.manifests.labels import (
     PLANE,
     TASKS,
     UNLABELLED,
-    Label,
     LabelKind,
     TagLabels,
     Task,
     label_kind,
     parse_scale,
 )
-from mvemo.manifests.layouts.sources import source_of
-from mvemo.manifests.media_files import check_media
+from mvemo.manifests.layouts.file_names import source_of
 from mvemo.manifests.model import Manifest
-from mvemo.manifests.problems import Problem, Problems
-from mvemo.manifests.rows import Row, finish_rows
-from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, Table, collect_table
+from mvemo.manifests.tables import (
+    MANIFEST_VERSION,
+    RESERVED,
+    Table,
+    collect_table,
+    parse_names,
+    plain_text,
+)
 
 
 @dataclass(frozen=True)
@@ -123,11 +126,6 @@ def read_manifest(
     BadManifest
         The file has problems; the message lists all of them, one per line.
 
-    See Also
-    --------
-    check_manifest : Return the problems as a list.
-    write_manifest : Write a manifest.
-
     Examples
     --------
     >>> import tempfile
@@ -178,10 +176,6 @@ def check_manifest(
     MissingManifest
         The file does not exist.
 
-    See Also
-    --------
-    read_manifest : Raise the problems as an error.
-
     Examples
     --------
     >>> import tempfile
@@ -198,12 +192,9 @@ def check_manifest(
         manifest, rows = _parse(path, problems, _Overrides(root, media=media))
     if media:
         check_media(manifest.root, rows, problems, links=root is not None, empty=True)
-    labels: dict[Label, tuple[int, int]] = {}
-    for row in rows:
-        line, count = labels.get(row.label, (row.line, 0))
-        labels[row.label] = line, count + 1
-    for line, message in label_kind(manifest.task).doubts(labels):
-        problems.add(line, message)
+    kind = label_kind(manifest.task)
+    if not kind.numeric:
+        _check_names(rows, kind, problems)
     if infer_groups:
         _check_sources(rows, problems)
     return problems.in_order()
@@ -252,11 +243,9 @@ def _parse(path: Path, problems: Problems, given: _Overrides) -> tuple[Manifest,
         table = _without_unlabelled(table, classes or () if spread else ("label",))
         notes.append(f"rows without a label, left out: {n_rows - len(table.rows)}")
 
-    rows: list[Row] = []
-    if table.rows:
-        needs_media = given.media and not table.kind
-        columns = Columns(kind, spread, classes, given.columns, root, needs_media)
-        rows = parse_rows(table, columns, problems)
+    needs_media = given.media and not table.kind
+    columns = Columns(kind, spread, classes, given.columns, root, needs_media)
+    rows = columns.parse_rows(table, problems) if table.rows else []
     if len(table.rows) < 2:
         problems.add(0, "no clips: the table has a header at most")
     if classes is None:
@@ -307,9 +296,9 @@ def _media_root(path: Path, table: Table, given: _Overrides, problems: Problems)
         # A root that is the whole file system must be given explicitly.
         drives = {os.path.splitdrive(cell)[0] for cell in cells}
         folder = os.path.commonpath([*map(os.path.dirname, cells)]) if len(drives) == 1 else ""
-        there = os.path.isdir(folder) or not given.media
+        usable = os.path.isdir(folder) or not given.media
         below = Path(folder).is_relative_to(root.absolute())
-        if there and folder != os.path.dirname(folder) and not below:
+        if usable and folder != os.path.dirname(folder) and not below:
             root = Path(folder)
     if given.root is None and root.is_dir() and root.resolve() == Path(root.resolve().anchor):
         problems.add(
@@ -336,18 +325,8 @@ def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
     """Return the task that the caller or the file states, or that is recognised."""
     if given.task is not None or given.separator is not None:
         return given.task or "multilabel"
-    if "task" in table.settings or "classes" in table.settings:
-        return _stated_task(table, problems)
-    if not table.kind and are_ratings(labels := table.cells("label")):
-        problems.add(
-            0,
-            f"its labels are numbers, as {labels[0]!r}: ratings are read with --task regression "
-            "--column NAME=COLUMN, and --task multiclass takes numbers as classes",
-        )
-    return recognised_task(table)
-
-
-def _stated_task(table: Table, problems: Problems) -> Task:
+    if not {"task", "classes"} & table.settings.keys():
+        return recognised_task(table, problems)
     word = table.setting("task", "multiclass").lower()
     for task in (*TASKS, UNLABELLED):
         if word == task:
@@ -411,6 +390,35 @@ def _order_names(rows: Sequence[Row], classes: Sequence[str]) -> None:
             continue
         names = {str(name) for name in row.label}
         row.label = tuple(sorted(names, key=lambda name: order.get(name, 0)))
+
+
+def _check_names(rows: Sequence[Row], kind: LabelKind, problems: Problems) -> None:
+    """Report names that differ only in case, and tags that contain a separator of tags."""
+    first: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    for row in rows:
+        for name in map(str, row.label):
+            first.setdefault(name, row.line)
+            counts[name] += 1
+    by_case: dict[str, list[str]] = {}
+    for name in first:
+        by_case.setdefault(name.casefold(), []).append(name)
+    for names in by_case.values():
+        usual, *others = sorted(names, key=lambda name: (-counts[name], name))
+        for name in others:
+            problems.add(
+                first[name],
+                f"label {name!r} differs from {usual!r} only in case ({counts[name]} and "
+                f"{counts[usual]} clips): write both alike",
+            )
+    for mark in "|," if not kind.exclusive else "":
+        joined = {tag: [p.strip() for p in tag.split(mark)] for tag in first if mark in tag}
+        parts = Counter(part for parts in joined.values() for part in parts)
+        for tag in joined:
+            if any(part in first or parts[part] > 1 for part in joined[tag]):
+                what = f"{tag!r} is read as one tag: tags of one clip are separated by ';'"
+                problems.add(first[tag], f"{what}, not by {mark!r}")
+                return
 
 
 def _check_sources(rows: Sequence[Row], problems: Problems) -> None:

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib import resources
 
 from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.files import parse_toml
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.model import Manifest
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """Classes in fixed order, and the labels that belong to each.
+    """Classes in fixed order, and the labels that belong to each."""
 
-    Parameters
-    ----------
-    name
-        Name on the command line.
-    classes
-        Class names, in the order of the paper.
-    words
-        Map from a word (lower case, parts separated by one blank) to its class.
-    doubtful
-        Map from a word, as in `words`, to a note for users about its class.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    words: Mapping[str, str]
-    doubtful: Mapping[str, str] = field(default_factory=dict)
+    name: str  # on the command line
+    classes: tuple[str, ...]  # in the order of the paper
+    words: Mapping[str, str]  # word (lower case, parts separated by one blank) -> class
+    doubtful: Mapping[str, str] = field(default_factory=dict)  # word -> note for users
 
     def doubt(self, label: str) -> str:
         """Return the note about a label's class, or an empty text."""
@@ -46,71 +35,22 @@ def _normalise(label: str) -> str:
     return " ".join(label.casefold().translate(str.maketrans("_-()", "    ")).split())
 
 
-def _scheme(
-    name: str,
-    members: Mapping[str, Iterable[str]],
-    doubtful: Mapping[str, str] | None = None,
-) -> Scheme:
-    words: dict[str, str] = {}
-    for class_name, listed in members.items():
-        for word in (class_name, *listed):
-            if words.setdefault(_normalise(word), class_name) != class_name:
-                raise ValueError(f"scheme {name}: {word!r} stands for two classes")
-    return Scheme(name, tuple(members), words, doubtful or {})
+def _read_schemes() -> dict[str, Scheme]:
+    text = resources.files(__package__).joinpath("schemes.toml").read_text(encoding="utf-8")
+    tables = parse_toml(text)
+    doubtful = tables.pop("doubtful")
+    schemes = {}
+    for name, members in tables.items():
+        words = {
+            _normalise(word): class_name
+            for class_name, listed in members.items()
+            for word in (class_name, *listed)
+        }
+        schemes[name] = Scheme(name, tuple(members), words, doubtful.get(name, {}))
+    return schemes
 
 
-# PL20 Table 1. The first line of each class has the words of the table. The second line has
-# spellings of the same words in published copies of the data set and in other data sets.
-#
-# The table lists Hate under Sad and under Tension. Here it is Tension: section 2 describes
-# Tension by violent, arousing, negative scenes, which fits Anger and Rage in the same row, and
-# Sad by loss, grief, disappointment and a slow tempo.
-#
-# "Little (Sad, Fearful, Exciting, Relax)" is Neutral: a weak form of another class.
-_LITTLE = (
-    *("sad", "fearful", "exciting", "relax"),
-    *("fear", "excited", "excitation", "relaxed", "relaxing", "relaxation", "tense", "tension"),
-)
-PL20 = _scheme(
-    "pl20",
-    {
-        "Exciting": (
-            *("Happy", "Fun", "Love", "Sexy", "Joy", "Pleasure", "Exciting", "Adorable"),
-            *("Cheerful", "Surprising", "Interest"),
-            *("Excitation", "Excited", "Excitement", "Happiness", "Joyful", "Surprise"),
-            *("Surprised", "Interesting"),
-        ),
-        "Fear": (
-            *("Horror", "Fear", "Scary", "Disgust", "Terror"),
-            *("Fearful", "Scared", "Disgusted"),
-        ),
-        "Neutral": (
-            *(f"Little {word}" for word in _LITTLE),
-            *("Ecstasy", "Mellow"),
-        ),
-        "Relaxation": ("Calm", "Chill", "Relaxing", "Relax", "Relaxed"),
-        "Sad": (
-            *("Depressing", "Melancholic", "Sentimental", "Shameful", "Distress", "Anguish"),
-            *("Sadness", "Depressed", "Melancholy", "Shame", "Distressed"),
-        ),
-        "Tension": ("Anger", "Hate", "Rage", "Tense", "Angry"),
-    },
-    {"hate": "PL20's Table 1 has it under Sad as well as under Tension; here it is Tension"},
-)
-
-# The four classes of J22, which match angry, happy, calm and sad of RAVDESS.
-J22 = _scheme(
-    "j22",
-    {
-        "anger": ("angry",),
-        "happy": ("happiness",),
-        # Table 4 of J22 calls it quiet.
-        "relaxation": ("calm", "quiet", "relax", "relaxed", "relaxing"),
-        "sad": ("sadness",),
-    },
-)
-
-SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (PL20, J22)}
+SCHEMES = _read_schemes()
 
 
 def find_scheme(name: str) -> Scheme:
@@ -157,10 +97,6 @@ def apply_scheme(
         Labels are not in the scheme (the message lists them), no clip is left, or the task
         is regression.
 
-    See Also
-    --------
-    find_scheme : Find a scheme by its name.
-
     Examples
     --------
     >>> from pathlib import Path
@@ -190,7 +126,7 @@ def apply_scheme(
             elif name not in names:
                 names.append(name)
         if names or not kind.exclusive:
-            clips.append(dataclasses.replace(clip, label=_in_order(names, scheme.classes)))
+            clips.append(replace(clip, label=_in_order(names, scheme.classes)))
     listed = ", ".join(f"{label!r} ({n})" for label, n in sorted(unmapped.items()))
     if unmapped and not drop_unmapped:
         raise BadManifest(
@@ -207,7 +143,7 @@ def apply_scheme(
     if len(classes) < len(scheme.classes):
         absent = [name for name in scheme.classes if name not in used]
         notes.append(f"scheme {scheme.name}: no clip of {', '.join(absent)}")
-    return dataclasses.replace(manifest, classes=classes, clips=tuple(clips)), tuple(notes)
+    return replace(manifest, classes=classes, clips=tuple(clips)), tuple(notes)
 
 
 def _in_order(names: Iterable[str], classes: Sequence[str]) -> tuple[str, ...]:

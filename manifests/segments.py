@@ -63,10 +63,6 @@ def segment_manifest(
     BadManifest
         A length is out of range, the length of a clip is unknown, or two segments have one id.
 
-    See Also
-    --------
-    song_of : Return the clip of a segment.
-
     Examples
     --------
     >>> from pathlib import Path
@@ -87,8 +83,9 @@ def segment_manifest(
     segments: list[Clip] = []
     owner: dict[str, str] = {}
     for clip in manifest.clips:
-        for segment in _segments(clip, _length(manifest, clip, durations), seconds, overlap,
-                                 tail, first):  # fmt: skip
+        length = _length(manifest, clip, durations)
+        for start, duration in _pieces(clip, length, seconds, seconds - overlap, tail, first):
+            segment = _segment(clip, start, duration)
             if segment.clip_id in owner:
                 raise BadManifest(
                     f"{manifest.name}: clips {owner[segment.clip_id]!r} and {clip.clip_id!r} "
@@ -136,24 +133,18 @@ def _length(manifest: Manifest, clip: Clip, durations: Mapping[str, float | None
     return seconds if clip.duration is None else min(seconds, clip.duration)
 
 
-def _segments(
-    clip: Clip,
-    length: float | None,
-    seconds: float,
-    overlap: float,
-    tail: Tail,
-    first: float | None,
-) -> Iterator[Clip]:
+def _pieces(
+    clip: Clip, length: float | None, seconds: float, step: float, tail: Tail, first: float | None
+) -> Iterator[tuple[float, float | None]]:
+    """Yield start and duration of each segment of a clip."""
     # A clip of unknown length cannot be decoded; as one segment it fails only once.
     used = length
     if first is not None and used is not None and used > first + _SLACK:
         used = first
     if used is None or used < seconds + _SLACK:
         # The clip keeps its duration unless only its first seconds are used.
-        duration = clip.duration if used == length else used
-        yield _piece(clip, clip.start, duration)
+        yield clip.start, clip.duration if used == length else used
         return
-    step = seconds - overlap
     count = 1 + math.floor((used - seconds + _SLACK) / step)
     last = clip.start + (count - 1) * step
     rest = clip.start + used - (last + seconds)
@@ -161,19 +152,14 @@ def _segments(
     joined = tail == "join" and not keeps_rest and rest > _SLACK
     for i in range(count):
         longer = rest if joined and i == count - 1 else 0.0
-        yield _piece(clip, clip.start + i * step, seconds + longer)
+        yield clip.start + i * step, seconds + longer
     if keeps_rest:
         # The rest starts one step after the last segment, with the same overlap.
-        start = last + step
-        yield _piece(clip, start, clip.start + used - start)
+        yield last + step, clip.start + used - (last + step)
 
 
-def _piece(clip: Clip, start: float, duration: float | None) -> Clip:
+def _segment(clip: Clip, start: float, duration: float | None) -> Clip:
     start = round(start, _DIGITS)
     name = f"{start:.{_DIGITS}f}".rstrip("0").rstrip(".")
-    return replace(
-        clip,
-        clip_id=f"{clip.clip_id}@{name}",
-        start=start,
-        duration=None if duration is None else round(duration, _DIGITS),
-    )
+    duration = None if duration is None else round(duration, _DIGITS)
+    return replace(clip, clip_id=f"{clip.clip_id}@{name}", start=start, duration=duration)

@@ -1,4 +1,4 @@
-"""Tables in CSV or Parquet files (settings, columns, rows), and matching of their clip names."""
+"""Tables in CSV or Parquet files: reading, writing, cells, and matching of their clip names."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mvemo.manifests.cells import plain_text
-from mvemo.manifests.csv_files import BadText, CsvRow, iter_csv, read_text
-from mvemo.manifests.errors import BadManifest, MissingManifest
-from mvemo.manifests.files import MakeError, write_bytes
-from mvemo.manifests.problems import Problems
+from mvemo.manifests.errors import BadManifest, MissingManifest, Problem, Problems
+from mvemo.manifests.files import MakeError, parse_json, shown, write_bytes
 
 MANIFEST_VERSION = "1"
 # Columns of a manifest that cannot be targets or tags.
@@ -29,6 +28,23 @@ TABLES = (".csv", ".tsv", *PARQUET)
 _OF_PREDICT = frozenset({"model", "notes", "error"})
 _SETTING = re.compile(r"#\s*([A-Za-z]+)\s*:\s*(.*)$")
 _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
+# Excel's line above a table that states the separator of its cells.
+_STATED = re.compile(r"\s*\"?sep=(.)\"?\s*$", re.IGNORECASE)
+# The beginning of a cell that a spreadsheet would run as a formula.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+# Characters of no width: zero-width space, word joiner, byte-order mark.
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
+
+CsvRow = tuple[int, list[str]]  # line and cells
+
+
+class BadText(ValueError):
+    """Error for a file that is not text or not a table; line 0 means the whole file."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+        self.message = message
 
 
 @dataclass(frozen=True)
@@ -109,6 +125,61 @@ class Table:
         return table.renamed({"": "duration"}) if of_files and not table.kind else table
 
 
+# --- reading
+
+
+def read_table(
+    path: Path,
+    *,
+    error: MakeError,
+    missing: MakeError | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Table:
+    """Read a table, rename its columns (`Table.renamed`), and raise the caller's errors."""
+    with _reading(path, error, missing):
+        try:
+            table = _load_table(path).renamed(columns or {})
+            if not table.rows:
+                raise BadText(0, "the table has no rows")
+            return table
+        except BadText as problem:
+            raise error(str(Problem(path, problem.line, problem.message))) from None
+
+
+def collect_table(
+    path: Path, problems: Problems, columns: Mapping[str, str] | None = None
+) -> Table:
+    """Read a table of clips; errors in its content are added to `problems`."""
+    if path.is_dir():
+        problems.add(0, "this is a folder; `mvemo manifest scan` makes a manifest of it")
+        return Table()
+    with _reading(path, BadManifest, MissingManifest):
+        try:
+            return _load_table(path).renamed(columns or {}).with_path()
+        except BadText as error:
+            problems.add(error.line, error.message)
+            return Table()
+
+
+def read_lines(path: Path, *, error: MakeError) -> list[str]:
+    """Return the lines of a UTF-8 file that are not blank, without blanks around them."""
+    with _reading(path, error, None):
+        try:
+            return [line.strip() for line in _read_text(path).splitlines() if line.strip()]
+        except BadText as problem:
+            raise error(str(Problem(path, problem.line, problem.message))) from None
+
+
+@contextmanager
+def _reading(path: Path, error: MakeError, missing: MakeError | None) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise (missing or error)(f"{path}: no such file") from None
+    except OSError as problem:
+        raise error(f"{path}: cannot be read: {problem.strerror or problem}") from None
+
+
 def _load_table(path: Path) -> Table:
     """Read a Parquet file, or a CSV file with optional comment lines above its header.
 
@@ -119,7 +190,7 @@ def _load_table(path: Path) -> Table:
         return Table(rows=tuple(_parquet_rows(path)))
     kind = version = ""
     settings: dict[str, tuple[int, str]] = {}
-    lines: Iterator[str] = iter(io.StringIO(read_text(path), newline=""))
+    lines: Iterator[str] = iter(io.StringIO(_read_text(path), newline=""))
     n_comments = 0
     filled = False
     for text_line in lines:
@@ -138,54 +209,20 @@ def _load_table(path: Path) -> Table:
     return Table(kind, version, settings, tuple(iter_csv(lines, first=n_comments + 1)))
 
 
-def read_table(
-    path: Path,
-    *,
-    error: MakeError,
-    missing: MakeError | None = None,
-    columns: Mapping[str, str] | None = None,
-) -> Table:
-    """Read a table, rename its columns (`Table.renamed`), and raise the caller's errors.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "scores.csv"
-    >>> _ = path.write_text("clip_id,score\\na,1\\n\\nb,2\\n")
-    >>> read_table(path, error=ValueError).rows
-    ((1, ['clip_id', 'score']), (2, ['a', '1']), (4, ['b', '2']))
-    """
+def _read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file, with or without a byte-order mark; keep its line ends."""
+    content = path.read_bytes()
     try:
-        table = _load_table(path).renamed(columns or {})
-        if not table.rows:
-            raise BadText(0, "the table has no rows")
-        return table
-    except FileNotFoundError:
-        raise (missing or error)(f"{path}: no such file") from None
-    except OSError as problem:
-        raise error(f"{path}: cannot be read: {problem.strerror or problem}") from None
-    except BadText as problem:
-        raise error(f"{path}:{problem.line or ''}".rstrip(":") + f": {problem.message}") from None
-
-
-def collect_table(
-    path: Path, problems: Problems, columns: Mapping[str, str] | None = None
-) -> Table:
-    """Read a table and rename its columns; errors are added to `problems`."""
-    if path.is_dir():
-        problems.add(0, "this is a folder; `mvemo manifest scan` makes a manifest of it")
-        return Table()
-    table = Table()
-    try:
-        table = _load_table(path)
-        return table.renamed(columns or {}).with_path()
-    except FileNotFoundError:
-        raise MissingManifest(f"{path}: no such file") from None
-    except OSError as error:
-        raise BadManifest(f"{path}: cannot be read: {error.strerror or error}") from None
-    except BadText as error:
-        problems.add(error.line, error.message)
-        return table
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        problem = f"byte {content[error.start]:#04x} is not UTF-8; save the file as UTF-8"
+        raise BadText(line, problem) from None
+    if "\0" in text:
+        raise BadText(text.count("\n", 0, text.index("\0")) + 1, "a zero byte; not a text file")
+    if not text.strip():
+        raise BadText(0, "the file is empty")
+    return text
 
 
 def _comment(line: str) -> str | None:
@@ -197,6 +234,41 @@ def _comment(line: str) -> str | None:
         except csv.Error:
             return None
     return text if text.startswith("#") or not text.strip(", ") else None
+
+
+def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
+    """Yield line number and cells of each row that is not blank.
+
+    Cells are separated by commas, or by semicolons or tabs if the first row has no comma outside
+    of quotes. A first line ``sep=;``, as Excel writes it, states the separator.
+    """
+    lines = iter(lines)
+    before = list(_to_first_row(lines))
+    stated = _STATED.match(before[-1]) if before else None
+    if stated:
+        first += len(before)
+        before = list(_to_first_row(lines))
+    header = re.sub('"[^"]*"', "", before[-1]) if before else ""
+    mark = stated[1] if stated else next((mark for mark in ",;\t" if mark in header), ",")
+    reader = csv.reader(itertools.chain(before, lines), strict=True, delimiter=mark)
+    start = 0
+    try:
+        for cells in reader:
+            if any(map(str.strip, cells)):
+                if "'" in "".join(cells):
+                    cells = [c[1:] if c[:1] == "'" and _FORMULA.match(c) else c for c in cells]
+                yield first + start, cells
+            start = reader.line_num
+    except csv.Error as error:
+        raise BadText(first + start, f"not CSV from here on: {error}") from None
+
+
+def _to_first_row(lines: Iterator[str]) -> Iterator[str]:
+    """Yield the lines up to the first that is not blank."""
+    for line in lines:
+        yield line
+        if line.strip():
+            return
 
 
 def _parquet_rows(path: Path) -> Iterator[CsvRow]:
@@ -222,14 +294,97 @@ def _cell_of(value: Any) -> str:
     return "" if value is None else str(int(value) if isinstance(value, bool) else value)
 
 
-def write_table(path: Path, text: str) -> None:
-    """Write the text of a manifest or fold file atomically."""
+# --- writing
+
+
+class CsvWriter:
+    """Writer of CSV rows that are safe to open in a spreadsheet.
+
+    A spreadsheet could run text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line end
+    as a formula. Such text is written after an apostrophe, which `iter_csv` removes. Numbers are
+    not changed.
+
+    Examples
+    --------
+    >>> text = io.StringIO()
+    >>> CsvWriter(text).writerow(["=1+1", "-0.5", -1, "a"])
+    >>> text.getvalue(), list(iter_csv([text.getvalue()]))
+    ("'=1+1,-0.5,-1,a\\n", [(1, ['=1+1', '-0.5', '-1', 'a'])])
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._writer = csv.writer(file, lineterminator="\n")
+
+    def writerow(self, row: Iterable[Any]) -> None:
+        """Write one row."""
+        self._writer.writerow([_harmless(c) if isinstance(c, str) else c for c in row])
+
+    def writerows(self, rows: Iterable[Iterable[Any]]) -> None:
+        """Write several rows."""
+        for row in rows:
+            self.writerow(row)
+
+
+def _harmless(cell: str) -> str:
+    return f"'{cell}" if _FORMULA.match(cell) and not are_numbers([cell]) else cell
+
+
+def write_table(
+    path: Path, first: str, settings: Mapping[str, object], rows: Iterable[Iterable[Any]]
+) -> None:
+    """Write a manifest or fold file atomically: line `first`, settings and rows."""
+    buffer = io.StringIO()
+    buffer.write(f"# {first}\n")
+    buffer.writelines(f"# {key}: {value}\n" for key, value in settings.items())
+    CsvWriter(buffer).writerows(rows)
     try:
-        content = text.encode()
+        content = buffer.getvalue().encode()
     except UnicodeEncodeError as error:
         bad = error.object[error.start : error.end]
         raise BadManifest(f"{path}: cannot be written as UTF-8 because of {bad!r}") from None
     write_bytes(path, content, error=BadManifest)
+
+
+# --- cells
+
+
+def plain_text(cell: str) -> str:
+    """Return a name in Unicode's form NFC, without invisible characters, for comparison.
+
+    Examples
+    --------
+    >>> plain_text("Cafe\\u0301\\u200b") == "Caf\\u00e9"
+    True
+    """
+    return cell if cell.isascii() else _INVISIBLE.sub("", unicodedata.normalize("NFC", cell))
+
+
+def parse_names(cell: str, separator: str) -> list[str]:
+    """Return the names in a cell, which is a separated list or a JSON list."""
+    if cell.startswith("["):
+        try:
+            names = parse_json(cell)
+        except ValueError as error:
+            raise ValueError(f"{shown(cell)} is not a JSON list: {error}") from None
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{shown(cell)} has items that are not text: put them in quotes")
+        return [name.strip() for name in names]
+    return [name for name in (part.strip() for part in cell.split(separator)) if name]
+
+
+def format_names(names: Sequence[str], separator: str) -> str:
+    """Return the cell that `parse_names` reads back, as JSON only if a name needs it."""
+    if any(separator in name for name in names) or (names and names[0].startswith("[")):
+        return json.dumps(list(names), ensure_ascii=False)
+    return (separator if separator == ";" else separator + " ").join(names)
+
+
+def are_numbers(cells: Sequence[str]) -> bool:
+    """Return True if all cells that are not empty are numbers, and at least one is."""
+    try:
+        return bool([float(cell) for cell in cells if cell])
+    except ValueError:
+        return False
 
 
 # Differences between another program's clip names and ours.
@@ -255,8 +410,8 @@ def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, 
     for how, form in _FORMS.items():
         clips: dict[str, set[str]] = {}
         for name, clip in names.items():
-            clips.setdefault(form(_plain(name)), set()).add(clip)
-        found = [clips.get(form(_plain(text)), set()) for text in ids]
+            clips.setdefault(form(_plain_path(name)), set()).add(clip)
+        found = [clips.get(form(_plain_path(text)), set()) for text in ids]
         n = sum(len(clip) == 1 for clip in found)
         # A few may match by chance, such as 7 and Sad/7.mp4.
         if n > best[0] and (not how or 2 * n > len(ids)):
@@ -265,14 +420,6 @@ def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, 
     return best[1], best[2]
 
 
-def _plain(name: str) -> str:
+def _plain_path(name: str) -> str:
     """Return a name with forward slashes and in NFC, as on Linux."""
     return plain_text(name).replace("\\", "/")
-
-
-def are_numbers(cells: Sequence[str]) -> bool:
-    """Return True if all cells that are not empty are numbers, and at least one is."""
-    try:
-        return bool([float(cell) for cell in cells if cell])
-    except ValueError:
-        return False

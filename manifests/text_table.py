@@ -19,15 +19,13 @@ def align_columns(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -
     c3d         98
     music1d    100
     """
-    widths = [max(map(_places, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = []
-        for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            blanks = " " * (width - _places(cell))
-            cells.append(cell + blanks if i in left else blanks + cell)
-        lines.append("  ".join(cells).rstrip())
-    return lines
+    columns = []
+    for i, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(_places, column))
+        blanks = [" " * (width - _places(cell)) for cell in column]
+        pairs = zip(column, blanks, strict=True)
+        columns.append([c + blank if i in left else blank + c for c, blank in pairs])
+    return ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
 
 
 def _places(text: str) -> int:

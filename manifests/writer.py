@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 
-from mvemo.manifests.cells import format_names
-from mvemo.manifests.csv_files import CsvWriter
+from mvemo.manifests.clip_rows import inside_root
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.model import Clip, Manifest
-from mvemo.manifests.rows import inside_root
-from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, write_table
+from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, format_names, write_table
 
 
 def write_manifest(manifest: Manifest, path: str | Path) -> None:
@@ -32,10 +29,6 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     ------
     BadManifest
         A name, id or path cannot be represented in the file, or the file cannot be written.
-
-    See Also
-    --------
-    read_manifest : Read a manifest.
 
     Examples
     --------
@@ -60,66 +53,42 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     for text in (manifest.name, root, *manifest.classes):
         if text != text.strip() or "\n" in text or "\r" in text:
             raise BadManifest(f"{path}: {text!r} must not have blanks around it or line breaks")
-    head = [
-        f"# mvemo manifest {MANIFEST_VERSION}",
-        f"# name: {manifest.name}",
-        f"# task: {manifest.task}",
-        f"# classes: {format_names(manifest.classes, ',')}",
-        f"# root: {root}",
-    ]
-    if manifest.synthetic:
-        head.append("# synthetic: true")
-    head += [f"# scale: {manifest.scale}"] if manifest.scale else []
-    head += [f"# predicted: {manifest.predicted_by}"] if manifest.predicted_by else []
-
-    kind = label_kind(manifest.task)
-    optional = _optional_columns(manifest)
-    extra = _extra_columns(manifest)
-    buffer = io.StringIO()
-    writer = CsvWriter(buffer)
+    settings = {
+        "name": manifest.name,
+        "task": manifest.task,
+        "classes": format_names(manifest.classes, ","),
+        "root": root,
+        "synthetic": "true" if manifest.synthetic else "",
+        "scale": manifest.scale,
+        "predicted": manifest.predicted_by,
+    }
+    clips, kind = manifest.clips, label_kind(manifest.task)
     # Features are enough for the clips of a manifest without media.
-    path_column = ["path"] if any(clip.path for clip in manifest.clips) else []
-    writer.writerow(
-        ["clip_id", *path_column, *kind.columns(manifest.classes), "group", *optional, *extra]
-    )
-    for clip in manifest.clips:
+    columns = ["path"] * any(clip.path for clip in clips)
+    columns += [*kind.columns(manifest.classes), "group"]
+    if any(clip.start or clip.duration is not None for clip in clips):
+        columns += ["start", "duration"]
+    columns += ["fold"] * any(clip.fold is not None for clip in clips)
+    columns += ["split"] * any(clip.split is not None for clip in clips)
+    extra = dict.fromkeys(name for clip in clips for name, _ in clip.extra)
+    columns += [name for name in extra if name not in (*RESERVED, *manifest.classes)]
+    rows = [["clip_id", *columns]]
+    for clip in clips:
         _check_clip(clip, manifest.root, path)
+        label = kind.format(clip.label, manifest.classes)
         cells = {
             **dict(clip.extra),
+            "path": clip.path,
+            **dict(zip(kind.columns(manifest.classes), label, strict=True)),
+            "group": clip.group,
             "start": repr(clip.start),
             "duration": "" if clip.duration is None else repr(clip.duration),
             "fold": "" if clip.fold is None else str(clip.fold),
             "split": clip.split or "",
         }
-        writer.writerow(
-            [
-                clip.clip_id,
-                *([clip.path] if path_column else []),
-                *kind.format(clip.label, manifest.classes),
-                clip.group,
-                *(cells.get(column, "") for column in (*optional, *extra)),
-            ]
-        )
-    write_table(path, "\n".join(head) + "\n" + buffer.getvalue())
-
-
-def _optional_columns(manifest: Manifest) -> list[str]:
-    """Return the optional columns that some clip needs."""
-    clips = manifest.clips
-    columns: list[str] = []
-    if any(clip.start or clip.duration is not None for clip in clips):
-        columns += ["start", "duration"]
-    if any(clip.fold is not None for clip in clips):
-        columns.append("fold")
-    if any(clip.split is not None for clip in clips):
-        columns.append("split")
-    return columns
-
-
-def _extra_columns(manifest: Manifest) -> list[str]:
-    """Return the names in `Clip.extra`, except those of other columns."""
-    names = dict.fromkeys(name for clip in manifest.clips for name, _ in clip.extra)
-    return [name for name in names if name not in (*RESERVED, *manifest.classes)]
+        rows.append([clip.clip_id, *(cells.get(column, "") for column in columns)])
+    stated = {key: value for key, value in settings.items() if value or key == "classes"}
+    write_table(path, f"mvemo manifest {MANIFEST_VERSION}", stated, rows)
 
 
 def _check_clip(clip: Clip, root: Path, path: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mvemo.cache import FeatureSpec
 from mvemo.cache.spec import TRAINED
 from mvemo.fuse.final.model import FinalModel, load_model
-from mvemo.manifests.arrays import NpzFile
+from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.files import replacing
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption

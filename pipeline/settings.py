@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets import (
-    NETS,
-    SharedSettings,
-    net_names,
-)
+from mvemo.extract.nets import NETS, SharedSettings, net_names
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.store.decoded import DecodeSettings
 from mvemo.extract.workers.process import ClipLimits
-from mvemo.fuse.crossval.settings import EvaluationSettings
+from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
+from mvemo.manifests.declared import check_settings, setting
 
 PROFILES = ("best", "c17", "demo", "paper", "pretrained")
 # Default nets: those of PL20 and Z22.
@@ -28,96 +25,43 @@ MOST = 1_000_000
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """Settings of stage one.
+    """Settings of stage one; an unknown name or a value out of range raises `BadSetting`.
 
-    Parameters
-    ----------
-    run
-        Settings shared by all nets: protocol, seed, device and precision. They are keys of
-        ``[extract]``, too.
-    nets
-        Names of the nets to run, in order.
-    folds
-        Number of folds.
-    fold_seed
-        Seed of the folds and of the split.
-    keep_folds
-        True to keep the folds of clips in the feature file when other clips come or go, so
-        that only nets whose training clips change are trained again.
-    fail_fast
-        True to end the run at the first clip that cannot be decoded or described.
-    split
-        Shares of training, validation and test clips for ``holdout`` (J22: 7:2:1), if the
-        manifest prescribes no split.
-    n_frames
-        Number of frames in a window, for video nets without a fixed number.
-    workers
-        Number of decoding processes; 0 for one per core.
-    clip_seconds
-        Time limit for decoding or describing a clip, in seconds for a small file, and the
-        same again for each 30 MB; 0 for no limit.
-    clip_memory
-        Memory limit for decoding or describing a clip, in GiB; 0 for no limit.
-    retry_failed
-        True to decode clips again that failed before.
-    embed_batch
-        Number of windows to embed in one step and of clips to read at a time; 0 for 4 on a
-        CPU and 32 on a GPU.
-    fetch
-        True to fetch public weights that are not here, for nets that start from such weights;
-        a net whose weights cannot be fetched is left out.
-    descriptors
-        Names of the descriptor sequences to write to the cache; other sequences that nets
-        read are computed, too.
-    sequence_dtype
-        Storage type of the sequences: ``float32``, or ``float16`` in half the room, with a
-        relative error of at most 2^-11 (0.05 %), or an absolute error of 2^-25 near zero.
-        Times stay float32.
-
-    Raises
-    ------
-    BadSetting
-        A value is out of range, or a name is unknown or given twice.
+    The keys of `run` (protocol, seed, device, precision) are keys of ``[extract]``, too. With
+    `keep_folds`, clips that come or go move no others, so that only nets whose training clips
+    change are trained again. ``float16`` sequences have a relative error of at most 2^-11 (0.05 %),
+    or an absolute error of 2^-25 near zero; times stay float32. A net whose weights cannot be
+    fetched is left out.
     """
 
-    run: RunSettings = field(default_factory=RunSettings)
-    nets: tuple[str, ...] = DEFAULT_NETS
-    folds: int = 6
-    fold_seed: int = 0
-    keep_folds: bool = True
-    fail_fast: bool = False
-    split: str = "7:2:1"
-    n_frames: int = 32
-    workers: int = 0
-    clip_seconds: float = 60.0
-    clip_memory: float = 4.0
-    retry_failed: bool = False
-    embed_batch: int = 0
-    fetch: bool = False
-    descriptors: tuple[str, ...] = (
-        "mel",
-        "mfcc",
-        "rp",
-        "mfcc_rp",
-        "f0",
-        "formants",
-        "contrast",
-        "chroma",
-        "times",
+    run: RunSettings = setting(RunSettings, "Settings shared by all nets.")
+    nets: tuple[str, ...] = setting(DEFAULT_NETS, "Nets to run, in order.")
+    folds: int = setting(6, "Number of folds.", ge=2, le=MOST)
+    fold_seed: int = setting(0, "Seed of the folds and of the split.", ge=0, le=2**32 - 1)
+    keep_folds: bool = setting(True, "Keep the folds of earlier clips in the feature file.")
+    fail_fast: bool = setting(False, "End at the first clip that cannot be decoded.")
+    split: str = setting("7:2:1", "Shares of training, validation and test for `holdout`.")
+    n_frames: int = setting(32, "Frames in a window, if the net has no number.", ge=1, le=MOST)
+    workers: int = setting(0, "Decoding processes; 0: one per core.", ge=0, le=MOST)
+    clip_seconds: float = setting(
+        60.0, "Time limit per clip in s, and per 30 MB; 0: none.", ge=0, le=MOST
     )
-    sequence_dtype: str = "float32"
+    clip_memory: float = setting(4.0, "Memory limit per clip in GiB; 0: none.", ge=0, le=MOST)
+    retry_failed: bool = setting(False, "Decode clips again that failed before.")
+    embed_batch: int = setting(
+        0, "Windows to embed in one step; 0: 4 on a CPU, 32 on a GPU.", ge=0, le=MOST
+    )
+    fetch: bool = setting(False, "Fetch missing public weights.")
+    descriptors: tuple[str, ...] = setting(
+        ("mel", "mfcc", "rp", "mfcc_rp", "f0", "formants", "contrast", "chroma", "times"),
+        "Descriptor sequences to write to the cache.",
+    )
+    sequence_dtype: str = setting(
+        "float32", "Storage type of the sequences.", names=("float32", "float16")
+    )
 
     def __post_init__(self) -> None:
-        least = {"folds": 2, "fold_seed": 0, "n_frames": 1, "workers": 0, "embed_batch": 0}
-        least |= {"clip_seconds": 0, "clip_memory": 0}
-        for name, value in least.items():
-            most = 2**32 - 1 if name == "fold_seed" else MOST
-            if not value <= getattr(self, name) <= most:
-                raise BadSetting(
-                    f"{name} is {getattr(self, name)}: it must be from {value} to {most}"
-                )
-        if self.sequence_dtype not in ("float32", "float16"):
-            raise BadSetting(f"sequence_dtype is {self.sequence_dtype!r}: it is float32 or float16")
+        check_settings(self, BadSetting)
         if not self.nets:
             raise BadSetting(f"nets names no net: some of {', '.join(net_names())}")
         for what, known in (("nets", NETS), ("descriptors", DESCRIPTORS)):
@@ -139,31 +83,15 @@ class ExtractSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a whole run.
+    """Settings of a whole run."""
 
-    Parameters
-    ----------
-    profile
-        Name or path of the profile.
-    extract, descriptors, fuse
-        Settings of stage one, of its descriptors, and of stage two.
-    nets
-        Settings of every known net, by name, including options that follow from `extract` and
-        `descriptors`.
-    profile_named
-        True if the user chose the profile; otherwise another may be proposed.
-    folds_named
-        True if the user asked for folds; otherwise a split that the manifest prescribes is
-        used.
-    """
-
-    profile: str
+    profile: str  # name or path
     extract: ExtractSettings
     descriptors: DescriptorSettings
-    nets: Mapping[str, NetSettings]
+    nets: Mapping[str, NetSettings]  # every known net, with options that follow from the others
     fuse: EvaluationSettings
-    profile_named: bool = True
-    folds_named: bool = True
+    profile_named: bool = True  # by the user; otherwise another one may be proposed
+    folds_named: bool = True  # by the user; otherwise a split of the manifest is used
 
     @property
     def shared(self) -> SharedSettings:

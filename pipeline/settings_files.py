@@ -11,18 +11,12 @@ lists the known keys.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.errors import BadSetting
@@ -36,8 +30,10 @@ from mvemo.extract.nets import (
     options_of,
     with_shared_options,
 )
-from mvemo.fuse.crossval.settings import EvaluationSettings
+from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import FuseError
+from mvemo.manifests.declared import profile_fields
+from mvemo.manifests.files import TomlError, parse_toml
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import PROFILES, ExtractSettings, Settings
 
@@ -171,28 +167,19 @@ def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
     for override in overrides:
         _override(tree, override)
     _check_numbers(tree, "", source)
-    unknown = sorted(set(tree) - {"extract", "descriptors", "nets", "fuse"})
-    if unknown:
-        raise BadOption(
-            f"{source}: unknown setting {unknown[0]!r}: extract, descriptors, nets or fuse"
-        )
-    _add_folders(tree, source)
+    for name in sorted(set(tree) - {"extract", "descriptors", "nets", "fuse"}):
+        raise BadOption(f"{source}: unknown setting {name!r}: extract, descriptors, nets or fuse")
+    extract = _table(tree, "extract", source)
+    if "nets" in extract:
+        try:
+            nets = add_folders(_names(extract["nets"], f"{source}: extract.nets"))
+        except BadSetting as error:
+            raise BadOption(f"{source}: extract.nets: {error}") from error
+        tree["extract"] = {**extract, "nets": list(nets)}
     for name in _table(tree, "nets", source):
         if name not in NETS:
             raise BadOption(f"{source}: unknown net {name!r}: one of {', '.join(net_names())}")
     return source, tree
-
-
-def parse_toml(text: str) -> dict[str, Any]:
-    """Read TOML; raise ValueError also for too deep nesting and for too long numbers."""
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        raise
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    except ValueError:
-        raise ValueError("a number has too many digits") from None
 
 
 def _check_numbers(value: Any, key: str, source: str) -> None:
@@ -208,19 +195,6 @@ def _check_numbers(value: Any, key: str, source: str) -> None:
         raise BadOption(f"{source}: {key} is {text}")
 
 
-def _add_folders(tree: dict[str, Any], source: str) -> None:
-    """Replace folders in ``extract.nets`` by the names of their nets."""
-    extract = _table(tree, "extract", source)
-    nets = extract.get("nets")
-    if isinstance(nets, str):
-        nets = [part.strip() for part in nets.split(",") if part.strip()]
-    if isinstance(nets, list) and all(isinstance(net, str) for net in nets):
-        try:
-            tree["extract"] = {**extract, "nets": list(add_folders(nets))}
-        except BadSetting as error:
-            raise BadOption(f"{source}: extract.nets: {error}") from error
-
-
 def _override(tree: dict[str, Any], override: str) -> None:
     """Apply one ``key=value`` to a tree of settings."""
     key, equals, text = override.partition("=")
@@ -228,7 +202,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
         raise BadOption(f"--set {override!r}: write it as key=value")
     try:
         value = parse_toml(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except TomlError:
         value = text.strip()
     except ValueError as error:
         raise BadOption(f"--set {override!r}: {error}") from error
@@ -237,7 +211,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
     for part in parents:
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
-            raise BadOption(f"--set {override!r}: {part!r} is no table of settings")
+            raise BadOption(f"--set {override!r}: {part!r} is not a table of settings")
     node[last] = value
 
 
@@ -257,7 +231,7 @@ def _filled(defaults: T, tree: Mapping[str, Any], key: str, source: str) -> T:
     The keys of a nested settings object are keys of the same table.
     """
     table = _table(tree, key, source)
-    known = _keys(defaults)
+    known = [each.name for each, _ in profile_fields(defaults)]
     for name in table:
         if name not in known:
             raise BadOption(
@@ -268,20 +242,6 @@ def _filled(defaults: T, tree: Mapping[str, Any], key: str, source: str) -> T:
     except (BadSetting, FuseError) as error:
         # The messages of settings start with the name of a setting.
         raise BadOption(f"{source}: {key}.{error}") from error
-
-
-def _keys(settings: Any) -> list[str]:
-    """Return the names of all values that a table may set, including nested ones.
-
-    Fields with the metadata ``profile=False`` can only be set by commands.
-    """
-    keys: list[str] = []
-    for each in fields(settings):
-        if not each.metadata.get("profile", True):
-            continue
-        value = getattr(settings, each.name)
-        keys += _keys(value) if is_dataclass(value) else [each.name]
-    return [key for key in keys if key != "name"]
 
 
 def _replaced(settings: T, table: Mapping[str, Any], where: str) -> T:
@@ -299,17 +259,22 @@ def _replaced(settings: T, table: Mapping[str, Any], where: str) -> T:
 def _typed(value: Any, default: Any, where: str) -> Any:
     """Convert a value to the type of its default; a mapping only replaces the given keys."""
     if isinstance(default, tuple):
-        if isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return tuple(value)
-        raise BadOption(f"{where} is {value!r}: it takes a list of names")
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _names(value, where)
     if isinstance(default, Mapping):
         if isinstance(value, dict):
             return {**default, **value}
         raise BadOption(f"{where} is {value!r}: it takes a table")
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
     if type(value) is type(default):
         return value
     raise BadOption(f"{where} is {value!r}: it takes {type(default).__name__}")
+
+
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    """Return a list of names, which may be one text with commas."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise BadOption(f"{where} is {value!r}: it takes a list of names")

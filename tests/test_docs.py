@@ -133,11 +133,10 @@ def test_the_profile_for_two_cores_is_one(tmp_path: Path) -> None:
     assert settings.descriptors.hop_length == 512
 
 
-def test_the_page_of_settings_is_current() -> None:
+def test_the_pages_of_settings_are_current() -> None:
     script = runpy.run_path(str(ROOT / "docs" / "make_settings.py"))
-    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == script["page"](), (
-        "make settings"
-    )
+    for name, text in script["pages"]().items():
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, "make settings"
 
 
 def test_commands_are_found() -> None:

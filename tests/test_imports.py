@@ -25,7 +25,7 @@ STEPS = {
         # Half of the start of stage two.
         *("sklearn", "scipy.stats"),
     ),
-    f"import {', '.join(PLACES)}": HEAVY,
+    f"import mvemo.manifests.demo, {', '.join(PLACES)}": HEAVY,
     "from mvemo.pipeline.settings_files import load_fuse_settings; "
     "assert load_fuse_settings('demo', ['nets.i3d.lr=1']).head.C == 0.01": ("torch",),
     # Workers are handed the filter banks.

@@ -15,8 +15,7 @@ MAY_IMPORT = {
     # task, since a cache keeps a manifest's labels and has to hold and check the same arrays.
     # And how tables are shown.
     "cache": {
-        "manifests.arrays",
-        "manifests.csv_files",
+        "manifests.array_files",
         "manifests.files",
         "manifests.labels",
         "manifests.tables",
@@ -32,17 +31,14 @@ SOURCES = sorted(p for name in MAY_IMPORT for p in (ROOT / name).rglob("*.py"))
 # imports rooms of lower floors only. A new room is put on the lowest floor that it can be on.
 FLOORS = {
     "manifests": (
-        "errors files lazy text_table",
-        "arrays csv_files",
-        "problems",
-        "cells",
-        "tables",
+        "declared errors files lazy text_table",
+        "array_files tables",
         "labels",
         "model",
         "schemes segments",
-        "rows splits",
+        "clip_rows splits",
         "columns",
-        "layouts media_files writer",
+        "layouts writer",
         "reader",
         "demo",
     ),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.storage.plain import PlainDataSets
-from mvemo.manifests.arrays import DAMAGED, NpzFile, read_npy
+from mvemo.manifests.array_files import DAMAGED, NpzFile, read_npy
 from mvemo.manifests.tables import TABLES, are_numbers, match_ids, read_table
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.storage.heap import REFERENCE, read_texts
-from mvemo.manifests.arrays import most_bytes
+from mvemo.manifests.array_files import most_bytes
 
 _TEXT: np.dtype[Any] = h5py.string_dtype("utf-8")
 
@@ -261,7 +261,7 @@ def _texts(item: Any, name: str, count: int, facts: FileFacts) -> list[str]:
 class PlainDataSets(Mapping[str, Any]):
     """All data sets of another program's HDF5 file by path; they may be compressed.
 
-    `size` is that of the file in bytes; `mvemo.manifests.arrays.most_bytes` limits the memory.
+    `size` is that of the file in bytes; `mvemo.manifests.array_files.most_bytes` limits the memory.
     """
 
     def __init__(self, file: Any, size: int) -> None:

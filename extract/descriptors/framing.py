@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from mvemo.extract.array_types import F32, F64, I64, release
 from mvemo.extract.errors import BadMedia, BadSetting
+from mvemo.manifests.declared import setting
 
 # Names of settings in the first caches: new names would change the key of each descriptor.
 _RECORDED_NAMES = {"silence_db": "mute_db"}
@@ -39,49 +40,6 @@ class DescriptorSettings:
     44.1 kHz (46 ms) under the Blackman-Harris window. For the spectrogram J22 2.3.1 names
     frames of 10 to 30 ms: 1,024 samples are 23 ms. J22 does not give the other values.
 
-    Parameters
-    ----------
-    sr
-        Sampling rate in Hz, from 4,000 to 384,000.
-    n_fft
-        Frame length in samples, even, at least 64.
-    hop_length
-        Step between frames in samples, from 1 to `n_fft`.
-    spectrogram_n_fft
-        Frame length of the spectrogram in samples, even, at least 64.
-    spectrogram_hop_length
-        Step between frames of the spectrogram in samples.
-    window
-        Name of a window that ``scipy.signal.get_window`` knows.
-    silence_db
-        RMS in dB of full scale below which a frame is silent and dropped (J22 3.1, Fig. 6:
-        "mute frames").
-    n_mels
-        Number of mel bands, kappa_1 of J22 2.2.1, from 0 Hz to half of `sr`.
-    n_mfcc
-        Number of cepstral coefficients of `mfcc`, `rp` and `mfcc_rp`, from 1 to `n_mels`.
-    lpc_order
-        Order p of the linear prediction in J22 eq. 1, whose residual gives the residual phase,
-        at most 64.
-    alpha
-        Weight of RP in `mfcc_rp`, from 0 (only MFCC) to 1 (only RP).
-    f0_min
-        Lower end of the fundamental frequency's range in Hz. Periods longer than half a frame
-        cannot be found: the lower end is at least ``sr / (n_fft / 2 - 1)``.
-    f0_max
-        Upper end of the fundamental frequency's range in Hz, at most a quarter of `sr`.
-    f0_threshold
-        Cumulative mean normalised difference at the period below which a frame is voiced. The
-        period itself is chosen with YIN's own threshold of 0.1.
-    n_formants
-        Number of formants, at most half of `formant_order`.
-    formant_order
-        Order of the prediction that finds the formants, from 2 to 64.
-    n_bands
-        Number of octaves of the spectral contrast; one more band lies below them.
-    contrast_min
-        Lower edge of the lowest octave in Hz.
-
     Raises
     ------
     BadSetting
@@ -98,24 +56,33 @@ class DescriptorSettings:
     mvemo.extract.errors.BadSetting: n_fft is 1001: it must be even
     """
 
-    sr: int = 44_100
-    n_fft: int = 2048
-    hop_length: int = 1024
-    spectrogram_n_fft: int = 1024
-    spectrogram_hop_length: int = 512
-    window: str = "blackmanharris"
-    silence_db: float = -60.0
-    n_mels: int = 64
-    n_mfcc: int = 20
-    lpc_order: int = 16
-    alpha: float = 0.5
-    f0_min: float = 55.0
-    f0_max: float = 2000.0
-    f0_threshold: float = 0.2
-    n_formants: int = 4
-    formant_order: int = 12
-    n_bands: int = 6
-    contrast_min: float = 200.0
+    sr: int = setting(44_100, "Sampling rate in Hz.", ge=4000, le=384_000)
+    n_fft: int = setting(2048, "Frame length in samples, even.", ge=64, le=1 << 16)
+    hop_length: int = setting(1024, "Step between frames in samples, at most `n_fft`.", ge=1)
+    spectrogram_n_fft: int = setting(
+        1024, "Frame length of the spectrogram in samples, even.", ge=64, le=1 << 16
+    )
+    spectrogram_hop_length: int = setting(512, "Step between frames of the spectrogram.", ge=1)
+    window: str = setting("blackmanharris", "Window of `scipy.signal.get_window`.")
+    # J22 3.1, Fig. 6: "mute frames".
+    silence_db: float = setting(
+        -60.0, "RMS in dB below which a frame is silent and dropped.", ge=-200, le=0
+    )
+    n_mels: int = setting(64, "Mel bands from 0 Hz to half of `sr` (J22 2.2.1).", ge=1, le=4096)
+    n_mfcc: int = setting(20, "Cepstral coefficients, at most `n_mels`.", ge=1)
+    lpc_order: int = setting(16, "Order of the linear prediction (J22 eq. 1).", ge=1, le=64)
+    alpha: float = setting(0.5, "Weight of RP in `mfcc_rp`; 0: only MFCC.", ge=0, le=1)
+    # Periods longer than half a frame cannot be found.
+    f0_min: float = setting(55.0, "Lowest fundamental frequency in Hz.", ge=1)
+    f0_max: float = setting(2000.0, "Highest one in Hz, at most `sr / 4`.", ge=1)
+    # The period itself is chosen with YIN's own threshold of 0.1.
+    f0_threshold: float = setting(
+        0.2, "Normalised difference below which a frame is voiced.", ge=0, le=1
+    )
+    n_formants: int = setting(4, "Formants, at most half of `formant_order`.", ge=1)
+    formant_order: int = setting(12, "Order of the prediction for formants.", ge=2, le=64)
+    n_bands: int = setting(6, "Octaves of the spectral contrast, above a lowest band.", ge=1, le=16)
+    contrast_min: float = setting(200.0, "Lower edge of the lowest octave in Hz.", ge=1)
 
     def __post_init__(self) -> None:
         ranges: dict[str, tuple[float, float]] = {

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.views import ViewSettings, window_starts
-from mvemo.manifests.cells import MAX_SECONDS
+from mvemo.manifests.clip_rows import MAX_SECONDS
 
 # A clip is cut off if less than this share of it can be decoded.
 MIN_DECODED_SHARE = 0.8

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.settings import check_loss
+from mvemo.extract.settings import TrainSettings
 
 # Rate of Wen et al. 2016, who introduced the centre loss; J22 gives no rate.
 CENTRE_RATE = 0.5
@@ -214,7 +214,7 @@ def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.
     >>> round(value.item(), 3)  # log 4
     1.386
     """
-    check_loss(name, tau)
+    TrainSettings(loss=name, tau=tau)  # refuses other names and weights
     if task != "multiclass":
         if name != "softmax":
             raise BadSetting(

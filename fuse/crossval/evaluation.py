@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache import Cache
+from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
 from mvemo.fuse.crossval.prediction import predict_all
 from mvemo.fuse.crossval.preparation import Preparation, prepare, provenance_of
-from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import mean_finite

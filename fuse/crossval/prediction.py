@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mvemo.fuse.clips import leave_each_out
+from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.crossval.out_of_fold import Fallback, OutOfFold
 from mvemo.fuse.crossval.preparation import Preparation
 from mvemo.fuse.crossval.second_layers import (
@@ -21,7 +22,6 @@ from mvemo.fuse.crossval.second_layers import (
     base_models,
     late_bases,
 )
-from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.crossval.strengths import Strength, choose_strengths
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Matrix

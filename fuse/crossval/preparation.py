@@ -13,7 +13,7 @@ import numpy as np
 
 from mvemo.cache import TEST, Cache, ClipTable
 from mvemo.fuse.clips import Clips
-from mvemo.fuse.crossval.settings import EvaluationSettings
+from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures, LeakError
 from mvemo.fuse.features import Features
 from mvemo.fuse.models import AUDIO, SECOND_LAYERS, VIDEO, Model, chosen_models, in_order

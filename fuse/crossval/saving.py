@@ -16,7 +16,7 @@ from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import SECOND_LAYERS, Model
 from mvemo.fuse.results import Results
-from mvemo.manifests.arrays import NpzFile
+from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.files import parse_json, replacing
 from mvemo.manifests.text_table import listed
 

@@ -27,7 +27,7 @@ from mvemo.fuse.models import LATE, SECOND_LAYERS
 from mvemo.fuse.numeric import F64, decision_inputs
 from mvemo.fuse.scaling import CONSTANT, Scaling, standardise_within
 from mvemo.fuse.tasks import task_of
-from mvemo.manifests.arrays import NpzFile
+from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.files import parse_json, replacing, write_json
 from mvemo.manifests.text_table import listed
 

@@ -16,8 +16,8 @@ from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.metrics.averages import mean_of_finite, spread
 from mvemo.fuse.report.page import report_html
 from mvemo.fuse.results import Choice, ModelResult, Results
-from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.files import dump_json, replacing_together, to_json_values, write_text
+from mvemo.manifests.tables import CsvWriter
 
 # Every file that a run may have; `write_report` removes those of an older run.
 RUN_FILES = ("report.html", "metrics.json", "predictions.csv", "heads.npz")

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mvemo.fuse.errors import BadFeatures
-from mvemo.manifests.cells import parse_names
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label
-from mvemo.manifests.tables import Table
+from mvemo.manifests.tables import Table, parse_names
 
 # Columns with a fixed meaning in files of every task.
 RESERVED = ("repeat", "clip_id", "label", "group", "fold", "model", "predicted")

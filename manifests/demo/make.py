@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,16 @@ import joblib
 import numpy as np
 from filelock import FileLock
 
-from mvemo.manifests.demo.media import render, synthesise, video_codec, write_clip
-from mvemo.manifests.demo.recipes import CLASSES, picture_of, sound_of
+from mvemo.manifests.declared import check_settings, setting
+from mvemo.manifests.demo.media import (
+    CLASSES,
+    picture_of,
+    render,
+    sound_of,
+    synthesise,
+    video_codec,
+    write_clip,
+)
 from mvemo.manifests.errors import BadManifest, ManifestError
 from mvemo.manifests.files import parse_json, write_json
 from mvemo.manifests.model import Clip, Manifest
@@ -26,8 +35,22 @@ VARIABLE = 0.25  # share of the clips with a variable frame rate
 _SHORT = 40.0
 _WORKERS = 8
 
-_NAME = re.compile(r"\.?[a-z]+_\d+-\d+-of-\d+\.mp4(\.partial)?")
-Settings = dict[str, Any]
+# Names of clips, and of temporary files of a killed run.
+_NAME = re.compile(r"\.?[a-z]+_\d+-\d+-of-\d+\.mp4(\..*\.tmp)?")
+
+
+@dataclass(frozen=True)
+class _Settings:
+    clips_per_class: int = setting(16, ge=1)
+    clips_per_group: int = setting(2, ge=1)
+    seconds: float = setting(4.0, ge=0.5, le=120)
+    seed: int = setting(0, ge=0)
+
+    def __post_init__(self) -> None:
+        check_settings(self, lambda text: BadManifest(f"demo set: {text}"))
+
+    def record(self) -> dict[str, Any]:
+        return {"version": VERSION, **asdict(self), "seconds": float(self.seconds)}
 
 
 def make_demo(
@@ -45,7 +68,7 @@ def make_demo(
     ``folder/demo.json`` with the settings, and ``folder/manifest.csv``, which is written last.
     Clips of one group share key, instrument and palette, like pieces of one music video. Sound
     or pictures only cannot separate two pairs of classes; both together separate all classes
-    (see `mvemo.manifests.demo.recipes`).
+    (see `mvemo.manifests.demo.media`).
 
     Parameters
     ----------
@@ -73,31 +96,9 @@ def make_demo(
     ManifestError
         The folder cannot be written, or PyAV or its encoders are missing.
     """
-    for name, value, least in (
-        ("clips_per_class", clips_per_class, 1),
-        ("clips_per_group", clips_per_group, 1),
-        ("seed", seed, 0),
-    ):
-        if value < least:
-            raise BadManifest(f"demo set: {name} is {value}; it must be {least} or more")
-    if not 0.5 <= seconds <= 120:
-        raise BadManifest(f"demo set: seconds is {seconds}; it must be from 0.5 to 120")
-    folder = Path(folder)
-    settings: Settings = {
-        "version": VERSION,
-        "clips_per_class": clips_per_class,
-        "clips_per_group": clips_per_group,
-        "seconds": float(seconds),
-        "seed": seed,
-    }
-    manifest = Manifest(
-        name="demo (synthetic)",
-        task="multiclass",
-        classes=CLASSES,
-        clips=tuple(_clips(clips_per_class, clips_per_group)),
-        root=folder,
-        synthetic=True,
-    )
+    settings = _Settings(clips_per_class, clips_per_group, seconds, seed)
+    folder, clips = Path(folder), tuple(_clips(clips_per_class, clips_per_group))
+    manifest = Manifest("demo (synthetic)", "multiclass", CLASSES, clips, folder, synthetic=True)
     if _finished(manifest, settings):
         return manifest
     try:
@@ -123,11 +124,11 @@ def _clips(per_class: int, per_group: int) -> list[Clip]:
     return clips
 
 
-def _finished(manifest: Manifest, settings: Settings) -> bool:
+def _finished(manifest: Manifest, settings: _Settings) -> bool:
     """Return True if settings, manifest and all files (by size) are those of the set."""
     saved = _saved(manifest.root)
     table = manifest.root / "manifest.csv"
-    if saved.get("settings") != settings or not table.is_file():
+    if saved.get("settings") != settings.record() or not table.is_file():
         return False
     if not all(_intact(manifest, clip, saved) for clip in manifest.clips):
         return False
@@ -146,7 +147,7 @@ def _intact(manifest: Manifest, clip: Clip, saved: dict[str, Any]) -> bool:
 
 
 def _make(
-    manifest: Manifest, settings: Settings, progress: Callable[[int, int], None] | None
+    manifest: Manifest, settings: _Settings, progress: Callable[[int, int], None] | None
 ) -> None:
     folder, clips = manifest.root, manifest.clips
     table = folder / "manifest.csv"
@@ -158,7 +159,7 @@ def _make(
         )
     # Without a manifest the set does not look finished until it is written again.
     table.unlink(missing_ok=True)
-    same = saved.get("settings") == settings
+    same = saved.get("settings") == settings.record()
     expected = {clip.path for clip in clips} if same else set()
     for label in CLASSES:
         place = folder / "media" / label
@@ -167,28 +168,29 @@ def _make(
             # A file of a killed run or of other settings; other names belong to the user.
             if _NAME.fullmatch(path.name) and f"media/{label}/{path.name}" not in expected:
                 path.unlink()
-    _save(folder, {"settings": settings, "bytes": saved.get("bytes", {}) if same else {}})
+    facts = {"settings": settings.record(), "bytes": saved.get("bytes", {}) if same else {}}
+    write_json(folder / "demo.json", facts, error=BadManifest)
 
     missing = [i for i, clip in enumerate(clips) if not (same and _intact(manifest, clip, saved))]
     tasks = [
         joblib.delayed(_make_clip)(
             manifest.media_path(clips[i]),
             CLASSES.index(str(clips[i].label[0])),
-            *divmod(i % settings["clips_per_class"], settings["clips_per_group"]),
-            settings["seconds"],
-            settings["seed"],
+            *divmod(i % settings.clips_per_class, settings.clips_per_group),
+            settings.seconds,
+            settings.seed,
             codec,
         )
         for i in missing
     ]
-    short = len(missing) * settings["seconds"] < _SHORT
+    short = len(missing) * settings.seconds < _SHORT
     workers = 1 if short else min(joblib.cpu_count(), _WORKERS)
     finished = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(tasks)
     for done, _ in enumerate(finished, start=len(clips) - len(missing) + 1):
         if progress is not None:
             progress(done, len(clips))
-    sizes = {clip.path: manifest.media_path(clip).stat().st_size for clip in clips}
-    _save(folder, {"settings": settings, "bytes": sizes})
+    facts["bytes"] = {clip.path: manifest.media_path(clip).stat().st_size for clip in clips}
+    write_json(folder / "demo.json", facts, error=BadManifest)
     write_manifest(manifest, table)
 
 
@@ -215,7 +217,3 @@ def _saved(folder: Path) -> dict[str, Any]:
         return {}
     # An older version saved only the settings.
     return saved if isinstance(saved, dict) and isinstance(saved.get("bytes", {}), dict) else {}
-
-
-def _save(folder: Path, facts: dict[str, Any]) -> None:
-    write_json(folder / "demo.json", facts, error=BadManifest)

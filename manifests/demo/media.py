@@ -1,28 +1,43 @@
-"""Media of the demo data set: synthetic music, moving pictures, and their MP4 files."""
+"""Media of the demo data set: recipes of the emotion classes, synthetic music, moving pictures.
+
+The recipes follow PL20 section 2. Exciting has fast tempo, major tonality, complementing
+harmonics, high body movement and colourful places. Fear has fast tempo, high loudness, irregular
+rhythm, and pictures of danger or horror that change abruptly. Relaxation has slow tempo,
+complementing harmonies and natural scenes. Sad has slow tempo, minor tonality and the look of loss
+and despair. Tension has high loudness, fast tempo, clashing harmonies and violent, highly arousing
+scenes. Neutral mixes influences of the others.
+
+Neither modality suffices to classify. Sound hardly separates Fear from Tension (loud, clashing,
+off the beat), or Sad from Relaxation (slow and soft; only the mode differs). Pictures hardly
+separate Exciting from Tension (fast, colourful, many cuts); Fear is as dark and colourless as Sad,
+but has cuts. Every two classes differ in sound or in pictures.
+"""
 
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.manifests.demo.recipes import Picture, Sound
 from mvemo.manifests.errors import ManifestError
 from mvemo.manifests.files import replacing
+from mvemo.manifests.schemes import SCHEMES
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+Rng = np.random.Generator
+
+CLASSES = SCHEMES["pl20"].classes
+_MIXED = "Neutral"
 
 SR = 22_050  # Hz
 WIDTH, HEIGHT, FPS = 160, 120, 15
 CODECS = ("libx264", "mpeg4")
-# Suffix of a file that is being written.
-_PARTIAL = ".partial"
 _BLOCK = 1024  # samples of an AAC frame
 # Four-chord progressions, in semitones above the root.
 _MAJOR = ((0, 4, 7), (9, 12, 16), (5, 9, 12), (7, 11, 14))
@@ -34,7 +49,113 @@ _Y, _X = (np.mgrid[0:HEIGHT, 0:WIDTH] / WIDTH).astype(np.float32)
 _GRAIN = 3.0  # standard deviation, on the scale 0 to 255
 
 
-def synthesise(recipe: Sound, seconds: float, rng: np.random.Generator) -> F32:
+@dataclass(frozen=True)
+class Sound:
+    """Recipe of a clip's music."""
+
+    tempo: float  # beats a minute
+    minor: float  # probability of a minor mode, 0 to 1
+    level: float  # RMS level in dBFS
+    regularity: float  # 1 for beats on time, 0 for onsets anywhere
+    dissonance: float  # share of chords with minor seconds, 0 to 1
+    brightness: float  # share of high harmonics, 0 to 1
+    drums: float  # level of the beats relative to the chords, 0 to 1
+    root: float  # MIDI number of the key note
+    even: float = 0.6  # level of even harmonics relative to odd ones, 0 to 1 (the instrument)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Recipe of a clip's pictures."""
+
+    motion: float  # speed of the discs, in picture widths per second
+    light: float  # mean brightness, 0 to 1
+    hue: float  # hue in turns, 0 to 1
+    colour: float  # saturation, 0 to 1
+    cuts: float  # cuts per second
+    slope: float = 0.25  # direction in which the background grows lighter, in turns
+
+
+SOUNDS = {
+    "Exciting": Sound(156, 0.15, -13, 1.0, 0.0, 0.8, 0.9, 62),
+    "Fear": Sound(136, 0.85, -14.5, 0.1, 0.85, 0.5, 0.25, 43),
+    "Neutral": Sound(104, 0.3, -21, 0.95, 0.05, 0.4, 0.5, 57),
+    "Relaxation": Sound(66, 0.15, -28, 0.9, 0.0, 0.1, 0.0, 56),
+    "Sad": Sound(64, 0.85, -28, 0.9, 0.0, 0.1, 0.0, 55),
+    "Tension": Sound(134, 0.85, -14.5, 0.15, 0.9, 0.5, 0.3, 43),
+}
+PICTURES = {
+    "Exciting": Picture(1.1, 0.58, 0.07, 0.8, 2.0),
+    "Fear": Picture(0.15, 0.18, 0.62, 0.2, 1.6),
+    "Neutral": Picture(0.4, 0.45, 0.12, 0.15, 0.4),
+    "Relaxation": Picture(0.1, 0.68, 0.37, 0.5, 0.1),
+    "Sad": Picture(0.13, 0.2, 0.61, 0.2, 0.2),
+    "Tension": Picture(1.1, 0.56, 0.04, 0.77, 2.0),
+}
+# Share of clips whose sound or pictures have the recipe of a random class.
+STRAYS = 0.05
+
+_Recipe = TypeVar("_Recipe", Sound, Picture)
+
+
+def sound_of(label: str, group: Rng, clip: Rng) -> Sound:
+    """Draw a clip's music: the group fixes key and instrument, the rest varies by clip.
+
+    `group` is a generator in the same state for every clip of a group; `clip` is the clip's own.
+    """
+    recipe = _drawn(SOUNDS, label, clip)
+    return replace(
+        recipe,
+        root=recipe.root + int(group.integers(-4, 5)),
+        tempo=recipe.tempo * float(np.exp(0.08 * group.normal() + 0.03 * clip.normal())),
+        level=recipe.level + 1.5 * float(group.normal()) + 1.0 * float(clip.normal()),
+        brightness=_share(recipe.brightness + 0.12 * group.normal()),
+        even=_share(group.uniform(0.2, 1.0)),
+        minor=float(group.random() < recipe.minor),
+        dissonance=_share(recipe.dissonance + 0.06 * clip.normal()),
+        regularity=_share(recipe.regularity + 0.05 * clip.normal()),
+        drums=_share(recipe.drums + 0.08 * clip.normal()),
+    )
+
+
+def picture_of(label: str, group: Rng, clip: Rng) -> Picture:
+    """Draw a clip's pictures: the group fixes the palette, the rest varies by clip.
+
+    Parameters are those of `sound_of`.
+    """
+    recipe = _drawn(PICTURES, label, clip)
+    light = recipe.light * float(np.exp(0.1 * group.normal() + 0.08 * clip.normal()))
+    return replace(
+        recipe,
+        light=float(np.clip(light, 0.06, 0.8)),
+        hue=float((recipe.hue + 0.05 * group.normal()) % 1.0),
+        colour=_share(recipe.colour + 0.07 * group.normal()),
+        slope=float(group.random()),
+        motion=recipe.motion * float(np.exp(0.25 * clip.normal())),
+        cuts=recipe.cuts * float(np.exp(0.2 * clip.normal())),
+    )
+
+
+def _drawn(recipes: dict[str, _Recipe], label: str, clip: Rng) -> _Recipe:
+    """Return the class's recipe (rarely another one); Neutral is mixed with another class."""
+    other = recipes[CLASSES[int(clip.integers(len(CLASSES)))]]
+    share = clip.uniform(0.0, 0.25)
+    if clip.random() < STRAYS:
+        return other
+    recipe = recipes[label]
+    if label != _MIXED:
+        return recipe
+    # Hue and key are not mixed: a value between two others is not similar to both.
+    names = [each.name for each in fields(recipe) if each.name not in ("hue", "root")]
+    mixed = {n: (1 - share) * getattr(recipe, n) + share * getattr(other, n) for n in names}
+    return replace(recipe, **mixed)
+
+
+def _share(value: float) -> float:
+    return float(np.clip(value, 0.0, 1.0))
+
+
+def synthesise(recipe: Sound, seconds: float, rng: Rng) -> F32:
     """Return stereo music, float32 (2, samples) at `SR`, within [-1, 1]."""
     n = round(seconds * SR)
     onsets = _onsets(recipe, seconds, rng)
@@ -63,7 +184,7 @@ def _rms(sound: F64) -> float:
     return float(np.sqrt(np.mean(sound**2) + 1e-12))
 
 
-def _onsets(recipe: Sound, seconds: float, rng: np.random.Generator) -> list[float]:
+def _onsets(recipe: Sound, seconds: float, rng: Rng) -> list[float]:
     """Return the times of the beats in seconds, shifted if the rhythm is irregular."""
     on_time = np.arange(0.0, seconds - 0.1, 60.0 / recipe.tempo)
     loose = np.sort(rng.uniform(0.0, seconds - 0.1, len(on_time)))
@@ -72,7 +193,7 @@ def _onsets(recipe: Sound, seconds: float, rng: np.random.Generator) -> list[flo
     return [float(t) for t in times]
 
 
-def _chord(notes: list[float], seconds: float, recipe: Sound, rng: np.random.Generator) -> F64:
+def _chord(notes: list[float], seconds: float, recipe: Sound, rng: Rng) -> F64:
     t = np.arange(max(round(seconds * SR), 2)) / SR
     attack, decay = (0.25, 1.6) if recipe.tempo < _SLOW else (0.01, 0.5)
     envelope = np.minimum(t / attack, 1.0) * np.exp(-t / decay)
@@ -87,7 +208,7 @@ def _chord(notes: list[float], seconds: float, recipe: Sound, rng: np.random.Gen
     return result
 
 
-def _drum(rng: np.random.Generator) -> F64:
+def _drum(rng: Rng) -> F64:
     """Return a falling tone with a burst of noise."""
     t = np.arange(round(0.12 * SR)) / SR
     body = np.sin(2 * np.pi * (60 * t + 1.2 * (1 - np.exp(-t / 0.03))))
@@ -104,7 +225,7 @@ class _Scene:
     colours: F32  # (discs, 3), 0 to 255
 
 
-def render(recipe: Picture, seconds: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+def render(recipe: Picture, seconds: float, rng: Rng) -> NDArray[np.uint8]:
     """Return uint8 (frames, HEIGHT, WIDTH, 3), RGB frames at `FPS`."""
     n = max(round(seconds * FPS), 2)
     frames = np.empty((n, HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -121,7 +242,7 @@ def render(recipe: Picture, seconds: float, rng: np.random.Generator) -> NDArray
     return frames
 
 
-def _scene(recipe: Picture, rng: np.random.Generator) -> _Scene:
+def _scene(recipe: Picture, rng: Rng) -> _Scene:
     """Draw a scene: the background has the recipe's mean lightness, the discs are brighter."""
     hues = recipe.hue + np.array([0.0, 0.08, -0.08]) + 0.03 * rng.normal(size=3)
     light = recipe.light * np.array([0.75, 1.15, 1.4]) + 0.04 * rng.normal(size=3)
@@ -185,11 +306,7 @@ def video_codec() -> str:
 
 
 def write_clip(
-    path: Path,
-    frames: NDArray[np.uint8],
-    kept: NDArray[np.bool_],
-    sound: NDArray[np.float32],
-    codec: str,
+    path: Path, frames: NDArray[np.uint8], kept: NDArray[np.bool_], sound: F32, codec: str
 ) -> None:
     """Write one clip atomically.
 
@@ -198,11 +315,7 @@ def write_clip(
     """
     import av
 
-    temp = path.with_name(f".{path.name}{_PARTIAL}")
-    with (
-        replacing(path, temp) as partial,
-        av.open(str(partial), "w", format="mp4") as container,
-    ):
+    with replacing(path) as temp, av.open(str(temp), "w", format="mp4") as container:
         video: Any = container.add_stream(codec, rate=FPS)
         video.height, video.width = frames.shape[1:3]
         video.pix_fmt = "yuv420p"

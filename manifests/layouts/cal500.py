@@ -13,17 +13,15 @@ sets themselves were not available when this module was written.
 from __future__ import annotations
 
 import csv
-import io
 import math
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from mvemo.manifests.csv_files import BadText, CsvRow, iter_csv, read_text
-from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.problems import Problems
-from mvemo.manifests.rows import Row
+from mvemo.manifests.clip_rows import Row
+from mvemo.manifests.errors import BadManifest, Problems
+from mvemo.manifests.layouts.file_names import FoundClips
+from mvemo.manifests.tables import Table, read_lines, read_table
 
 SONGS, WORDS, ANNOTATIONS = "songNames.txt", "vocab.txt", "hardAnnotations.txt"
 SEGMENT_COLUMNS = ("Start_Time", "End_Time")
@@ -32,17 +30,6 @@ EMOTION = "Emotion-"
 # Published numbers of songs (or segments) and of words (or tags).
 PUBLISHED = {"cal500": (502, 174), "cal500exp": (3223, 67)}
 N_EMOTIONS = 18
-
-
-@dataclass(frozen=True)
-class TaggedClips:
-    """Songs, or segments of songs, with their tags."""
-
-    rows: list[Row]  # songs that have a sound file, or their segments
-    tags: tuple[str, ...]  # requested tags, in the order of the vocabulary
-    # (name, reason) of songs without a sound file, and of sound files without a song.
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-    remarks: tuple[str, ...] = ()  # differences from the published data set
 
 
 def find_annotations(folder: Path) -> tuple[Path | None, tuple[Path, ...]]:
@@ -68,94 +55,74 @@ def _is_segment_table(path: Path) -> bool:
     )
 
 
-def read_songs(
-    folder: Path, annotations: Path | None, media: Sequence[str], tags: str
-) -> TaggedClips:
+def read_songs(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
     """Read CAL500: one clip per song.
 
     `media` are paths of sound files relative to `folder`; `tags` is ``emotion``, ``all`` or names
     separated by commas.
     """
+    annotations = find_annotations(folder)[0]
     if annotations is None:
         raise BadManifest(
             f"{folder}: has no {ANNOTATIONS}: CAL500 has it, {SONGS} and {WORDS} in one folder"
         )
-    songs = _names(annotations.with_name(SONGS))
-    words = _names(annotations.with_name(WORDS))
+    songs = read_lines(annotations.with_name(SONGS), error=BadManifest)
+    words = read_lines(annotations.with_name(WORDS), error=BadManifest)
+    lines = read_table(annotations, error=BadManifest).rows
     problems = Problems(annotations)
-    lines = [line for line in _text(annotations).splitlines() if line.strip()]
     if len(lines) != len(songs):
         problems.add(0, f"{len(lines)} rows, but {SONGS} has {len(songs)} songs")
     chosen = _chosen_tags(words, tags, annotations.with_name(WORDS))
     files, left_out = _files_of(songs, media, folder)
     rows: list[Row] = []
-    for number, (song, text) in enumerate(zip(songs, lines, strict=False), start=1):
-        cells = text.split(",")
+    for song, (line, cells) in zip(songs, lines, strict=False):
         if len(cells) != len(words):
-            problems.add(number, f"{len(cells)} cells, but {WORDS} has {len(words)} words")
+            problems.add(line, f"{len(cells)} cells, but {WORDS} has {len(words)} words")
             continue
-        label = _label(cells, chosen, number, problems)
+        label = _label(cells, chosen, line, problems)
         if song in files:
-            rows.append(Row(number, files[song], label, clip_id=song, group=song))
+            rows.append(Row(line, files[song], label, clip_id=song, group=song))
     problems.raise_any()
-    names = tuple(chosen)
-    return TaggedClips(
-        rows, names, left_out, _remarks("cal500", len(songs), len(words), names, tags)
-    )
+    remarks = _remarks("cal500", len(songs), len(words), len(chosen), tags)
+    return FoundClips(rows, list(chosen), "multilabel", left_out, remarks)
 
 
-def read_segments(
-    folder: Path, tables: Sequence[Path], media: Sequence[str], tags: str
-) -> TaggedClips:
-    """Read CAL500exp: one clip per segment, grouped by song.
-
-    `tables` are the songs' CSV files; the other parameters are those of `read_songs`.
-    """
-    if not tables:
+def read_segments(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
+    """Read CAL500exp: one clip per segment, grouped by song; see `read_songs`."""
+    paths = find_annotations(folder)[1]
+    if not paths:
         raise BadManifest(
             f"{folder}: has no CSV with the columns {', '.join(SEGMENT_COLUMNS)}: CAL500exp has "
             "one for each song, in a folder SegLabelHard"
         )
     by_song: dict[str, Path] = {}
-    for table in tables:
-        if (other := by_song.setdefault(table.stem, table)) is not table:
-            raise BadManifest(f"{folder}: song {table.stem!r} has two tables, {other} and {table}")
+    for path in paths:
+        if (other := by_song.setdefault(path.stem, path)) is not path:
+            raise BadManifest(f"{folder}: song {path.stem!r} has two tables, {other} and {path}")
     files, left_out = _files_of(list(by_song), media, folder)
-    words = _words_of(_cells(tables[0]))
-    chosen = _chosen_tags(words, tags, tables[0])
+    tables = {song: read_table(path, error=BadManifest) for song, path in by_song.items()}
+    words = tables[paths[0].stem].header[2:]
+    chosen = _chosen_tags(words, tags, paths[0])
     rows: list[Row] = []
-    n_segments = 0
-    for song, table in by_song.items():
-        problems = Problems(table)
-        cells = _cells(table)
-        lines = cells[1:]
-        _require_same_words(_words_of(cells), words, tables[0], problems)
+    for song, table in tables.items():
+        problems = Problems(by_song[song])
+        _require_same_words(table.header[2:], words, paths[0], problems)
         problems.raise_any()
-        n_segments += len(lines)
-        segments = list(_segments(lines, song, files.get(song, ""), words, chosen, problems))
+        segments = list(_segments(table, song, files.get(song, ""), chosen, problems))
         problems.raise_any()
         rows += sorted(segments, key=lambda row: row.start) if song in files else []
-    remarks = _remarks("cal500exp", n_segments, len(words), tuple(chosen), tags)
-    return TaggedClips(rows, tuple(chosen), left_out, remarks)
-
-
-def _words_of(rows: Sequence[CsvRow]) -> list[str]:
-    """Return the tags in the header of a song's table."""
-    return [name.strip() for name in rows[0][1][2:]]
+    n_segments = sum(len(table.rows) - 1 for table in tables.values())
+    remarks = _remarks("cal500exp", n_segments, len(words), len(chosen), tags)
+    return FoundClips(rows, list(chosen), "multilabel", left_out, remarks)
 
 
 def _segments(
-    lines: Sequence[CsvRow],
-    song: str,
-    path: str,
-    words: Sequence[str],
-    chosen: dict[str, int],
-    problems: Problems,
+    table: Table, song: str, path: str, chosen: dict[str, int], problems: Problems
 ) -> Iterator[Row]:
     """Yield the rows of one song's table."""
-    for line, cells in lines:
-        if len(cells) != len(words) + 2:
-            problems.add(line, f"{len(cells)} cells; the header has {len(words) + 2}")
+    for line, cells in table.rows[1:]:
+        if len(cells) != len(table.header):
+            problems.add(line, f"{len(cells)} cells; the header has {len(table.header)}")
             continue
         times = [_number(cell) for cell in cells[:2]]
         if not (all(map(math.isfinite, times)) and 0 <= times[0] < times[1]):
@@ -176,23 +143,15 @@ def _require_same_words(
     found: Sequence[str], words: Sequence[str], first: Path, problems: Problems
 ) -> None:
     """Add a problem if a song's tags or their order differ from those of the first song."""
-    if list(found) == list(words):
-        return
-    unknown = [name for name in found if name not in words]
-    missing = [name for name in words if name not in found]
-    if unknown:
-        problems.add(1, f"tag {unknown[0]!r} is not in {first}")
-    elif missing:
-        problems.add(1, f"no column {missing[0]!r}, which {first} has")
-    else:
-        problems.add(1, f"the tags are in another order than in {first}")
+    if list(found) != list(words):
+        different = [f"tag {name!r} is not in {first}" for name in found if name not in words]
+        different += [f"no column {n!r}, which {first} has" for n in words if n not in found]
+        problems.add(1, [*different, f"the tags are in another order than in {first}"][0])
 
 
 def _chosen_tags(words: Sequence[str], tags: str, path: Path) -> dict[str, int]:
     """Map each requested tag, in readable form, to its column."""
-    repeated = [word for i, word in enumerate(words) if word in words[:i]]
-    if repeated:
-        raise BadManifest(f"{path}: word {repeated[0]!r} is there twice")
+    _refuse_repeated(words, f"{path}: word")
     if tags == "all":
         return {_plain(word): i for i, word in enumerate(words)}
     emotions = {
@@ -218,6 +177,12 @@ def _chosen_tags(words: Sequence[str], tags: str, path: Path) -> dict[str, int]:
     if not chosen:
         raise BadManifest(f"--tags {tags!r}: names no tag: emotion, all, or names with commas")
     return dict(sorted(chosen.items(), key=lambda item: item[1]))
+
+
+def _refuse_repeated(names: Sequence[str], what: str) -> None:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise BadManifest(f"{what} {name!r} occurs twice")
 
 
 def _plain(word: str) -> str:
@@ -246,9 +211,7 @@ def _files_of(
 
     If no file has exactly the song's name, case and punctuation are ignored.
     """
-    repeated = [song for i, song in enumerate(songs) if song in songs[:i]]
-    if repeated:
-        raise BadManifest(f"{folder}: song {repeated[0]!r} is there twice")
+    _refuse_repeated(songs, f"{folder}: song")
     stems = {posixpath.splitext(posixpath.basename(path))[0]: path for path in media}
     alike = {_letters(stem): path for stem, path in stems.items()}
     files: dict[str, str] = {}
@@ -273,9 +236,7 @@ def _letters(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
-def _remarks(
-    layout: str, n_rows: int, n_words: int, tags: Sequence[str], asked: str
-) -> tuple[str, ...]:
+def _remarks(layout: str, n_rows: int, n_words: int, n_tags: int, asked: str) -> tuple[str, ...]:
     """Return sentences on counts that differ from the published ones."""
     rows, words = PUBLISHED[layout]
     what = "songs" if layout == "cal500" else "segments"
@@ -285,8 +246,8 @@ def _remarks(
             f"{layout} as published has {rows:,} {what} and {words} tags; this has "
             f"{n_rows:,} and {n_words}"
         )
-    if asked == "emotion" and len(tags) != N_EMOTIONS:
-        remarks.append(f"{len(tags)} of the published {N_EMOTIONS} emotion tags are here")
+    if asked == "emotion" and n_tags != N_EMOTIONS:
+        remarks.append(f"{n_tags} of the published {N_EMOTIONS} emotion tags are here")
     return tuple(remarks)
 
 
@@ -295,32 +256,3 @@ def _number(cell: str) -> float:
         return float(cell)
     except ValueError:
         return math.nan
-
-
-def _names(path: Path) -> list[str]:
-    """Return the names in a file with one name per line."""
-    names = [line.strip() for line in _text(path).splitlines() if line.strip()]
-    if not names:
-        raise BadManifest(f"{path}: is empty; a name a line is needed")
-    return names
-
-
-def _cells(path: Path) -> list[CsvRow]:
-    """Return the rows of a CSV with their line numbers, header first, without blank lines."""
-    try:
-        return list(iter_csv(io.StringIO(_text(path), newline=""), first=1))
-    except BadText as error:
-        raise BadManifest(f"{path}:{error.line}: {error.message}") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return read_text(path)
-    except FileNotFoundError:
-        raise BadManifest(
-            f"{path}: no such file: CAL500 has {SONGS}, {WORDS} and {ANNOTATIONS} in one folder"
-        ) from None
-    except OSError as error:
-        raise BadManifest(f"{path}: cannot be read: {error.strerror}") from None
-    except BadText as error:
-        raise BadManifest(f"{path}:{error.line}: {error.message}") from None

@@ -8,35 +8,18 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from mvemo.manifests.cells import plain_text
-from mvemo.manifests.errors import BadManifest, MissingManifest
-from mvemo.manifests.labels import UNLABELLED, Task
-from mvemo.manifests.layouts.cal500 import (
-    TaggedClips,
-    find_annotations,
-    read_segments,
-    read_songs,
-)
-from mvemo.manifests.layouts.ravdess import (
-    CHANNELS,
-    EMOTIONS,
-    INTENSITIES,
-    MODALITIES,
-    RavdessName,
-    one_copy_each,
-    parse_ravdess,
-)
-from mvemo.manifests.layouts.sources import with_inferred_groups
+from mvemo.manifests.clip_rows import Row, finish_rows
+from mvemo.manifests.errors import BadManifest, MissingManifest, Problems
+from mvemo.manifests.labels import UNLABELLED
+from mvemo.manifests.layouts.cal500 import find_annotations, read_segments, read_songs
+from mvemo.manifests.layouts.file_names import NAMED_FILES, FoundClips, with_inferred_groups
 from mvemo.manifests.model import Manifest
-from mvemo.manifests.problems import Problems
-from mvemo.manifests.rows import Row, finish_rows
 from mvemo.manifests.splits.holdout import part_of
+from mvemo.manifests.tables import plain_text
 from mvemo.manifests.text_table import listed
 
-Layout = Literal["auto", "class-folders", "ravdess", "cal500", "cal500exp"]
-LAYOUTS: tuple[Layout, ...] = ("auto", "class-folders", "ravdess", "cal500", "cal500exp")
+LAYOUTS = ("auto", "class-folders", *NAMED_FILES, "cal500", "cal500exp")
 
 _NO_CLASS = "not in a folder of a class"
 LINK = "a link out of the folder (--follow-links takes them)"
@@ -57,22 +40,13 @@ AUDIO_SUFFIXES = frozenset([
 
 @dataclass(frozen=True)
 class Scan:
-    """Manifest of a folder, and the files that it leaves out.
+    """Manifest of a folder, and the files that it leaves out."""
 
-    Parameters
-    ----------
-    manifest
-        Manifest with one clip per media file, sorted by path.
-    left_out
-        (path relative to the folder, reason) of each file that is not a clip. Hidden files and
-        files of mvemo are not listed.
-    remarks
-        Sentences on differences from the published data set.
-    """
-
-    manifest: Manifest
+    manifest: Manifest  # one clip per media file, sorted by path
+    # (path relative to the folder, reason) of each file that is not a clip. Hidden files and files
+    # of mvemo are not listed.
     left_out: tuple[tuple[str, str], ...]
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # differences from the published data set
 
     def notes(self, most: int = 10) -> tuple[str, ...]:
         """Return the remarks, and a line per reason with the first `most` of its files."""
@@ -84,41 +58,32 @@ def left_out_notes(left_out: Sequence[tuple[str, str]], most: int = 10) -> list[
     by_reason: dict[str, list[str]] = {}
     for path, reason in left_out:
         by_reason.setdefault(reason, []).append(path)
-    notes = []
-    for reason, paths in by_reason.items():
-        notes.append(f"{len(paths)} left out, {reason}: {listed([*map(repr, paths)], most)}")
-    return notes
+    return [
+        f"{len(paths)} left out, {reason}: {listed([*map(repr, paths)], most)}"
+        for reason, paths in by_reason.items()
+    ]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Selection of clips and tags of a data set; None is the default of its layout.
+    """Selection of clips and tags of a data set; None is the default of its layout."""
 
-    Parameters
-    ----------
-    channel, modality, intensity
-        RAVDESS: vocal channel, modality and intensity of the clips. Without a modality one copy
-        of each take is kept, with sound and pictures if it exists.
-    tags
-        CAL500: ``emotion`` (the default), ``all``, or names separated by commas.
-    """
-
-    channel: str | None = None
+    channel: str | None = None  # RAVDESS: vocal channel of the clips
+    # RAVDESS: kind of the clips; default: one copy of each take, with sound and pictures if it
+    # exists.
     modality: str | None = None
-    intensity: str | None = None
-    tags: str | None = None
+    intensity: str | None = None  # RAVDESS: intensity of the clips
+    tags: str | None = None  # CAL500: emotion (the default), all, or names separated by commas
 
     def check(self, layout: str, folder: Path) -> None:
         """Raise `BadManifest` for an unknown value, or one that the layout does not support."""
-        for name, value, allowed in (
-            ("vocal channel", self.channel, CHANNELS),
-            ("modality", self.modality, MODALITIES),
-            ("intensity", self.intensity, INTENSITIES),
-        ):
-            if value is not None and value not in allowed:
-                raise BadManifest(f"unknown {name} {value!r}; one of {', '.join(allowed)}")
-            if value is not None and layout != "ravdess":
-                raise BadManifest(f"{folder}: {name} {value!r} needs the ravdess layout")
+        for named in NAMED_FILES.values():
+            for key, name in named.select.items():
+                value, allowed = getattr(self, key), named.fields[key]
+                if value is not None and value not in allowed:
+                    raise BadManifest(f"unknown {name} {value!r}; one of {', '.join(allowed)}")
+                if value is not None and layout != named.name:
+                    raise BadManifest(f"{folder}: {name} {value!r} needs the {named.name} layout")
         if self.tags is not None and not layout.startswith("cal500"):
             raise BadManifest(
                 f"{folder}: tags {self.tags!r} need the layout cal500 or cal500exp, not {layout}"
@@ -130,7 +95,7 @@ def scan_clips(
     *,
     infer_groups: bool = False,
     name: str | None = None,
-    layout: Layout = "auto",
+    layout: str = "auto",
     select: Selection | None = None,
     follow_links: bool = False,
     labels: bool = True,
@@ -174,10 +139,6 @@ def scan_clips(
         There are no clips or fewer than two classes, the layout is unknown, or it does not
         support the selection.
 
-    See Also
-    --------
-    read_manifest : Read a manifest from a CSV file.
-
     Examples
     --------
     >>> import tempfile
@@ -208,51 +169,42 @@ def scan_clips(
             if n_links
             else f"{folder}: no media files; expected a folder of clips for each class"
         )
-    the_name = name or folder.resolve().name or "clips"
     if layout == "auto":
         layout = _layout_of(folder, paths) if labels else "class-folders"
     select = select or Selection()
     select.check(layout, folder)
-    if layout in ("cal500", "cal500exp"):
-        return _tagged(folder, layout, paths, select.tags or "emotion", the_name)
-    if layout == "ravdess":
-        rows, classes = _ravdess(paths, select, left_out)
+    if layout.startswith("cal500"):
+        left_out = []  # the annotations are among the other files
+        read = read_songs if layout == "cal500" else read_segments
+        found = read(folder, paths, select.tags or "emotion")
+    elif layout in NAMED_FILES:
+        stems = {path: _stem(path) for path in paths}
+        found = NAMED_FILES[layout].find(stems, vars(select))
     else:
-        rows, classes = _class_folders(paths, left_out) if labels else ([], [])
-    if not rows and layout == "class-folders":
-        left_out = [(path, reason) for path, reason in left_out if reason != _NO_CLASS]
-        rows = [Row(number, path, ()) for number, path in enumerate(paths, start=1)]
-        manifest = _manifest_of(rows, folder, the_name, UNLABELLED, ())
-        manifest = with_inferred_groups(manifest) if infer_groups else manifest
-        remark = "no clip is in a folder of its class: a manifest without labels"
-        return Scan(manifest, tuple(sorted(left_out)), (remark,) if labels else ())
-    if not rows:
-        raise BadManifest(f"{folder}: no clip fits layout {layout}; {_first_left_out(left_out)}")
-    if len(classes) < 2:
-        also = f"; left out were {_first_left_out(left_out)}" if left_out else ""
-        raise BadManifest(
-            f"{folder}: only one class, {classes[0]!r}; two are needed at least{also}"
-        )
-    manifest = _manifest_of(rows, folder, the_name, "multiclass", classes)
-    if infer_groups and layout != "ravdess":
-        manifest = with_inferred_groups(manifest)
-    return Scan(manifest, tuple(sorted(left_out)))
-
-
-def _manifest_of(
-    rows: Sequence[Row], folder: Path, name: str, task: Task, classes: Sequence[str]
-) -> Manifest:
-    """Return the manifest of rows, after checking them against each other."""
+        found = _class_folders(paths, labels)
+    left_out += found.left_out
+    first = f"; left out: {left_out[0][0]!r}, {left_out[0][1]}" if left_out else ""
+    if not found.rows:
+        raise BadManifest(f"{folder}: no clip fits layout {layout}{first}")
+    if found.task == "multiclass" and len(found.classes) < 2:
+        only = f"only one class, {found.classes[0]!r}; two are needed at least"
+        raise BadManifest(f"{folder}: {only}{first}")
     problems = Problems(folder)
-    finish_rows(rows, problems)
+    finish_rows(found.rows, problems)
     problems.raise_any()
-    return Manifest(name, task, tuple(classes), tuple(row.clip() for row in rows), folder)
+    name = name or folder.resolve().name or "clips"
+    clips = tuple(row.clip() for row in found.rows)
+    manifest = Manifest(name, found.task, tuple(found.classes), clips, folder)
+    if infer_groups and layout == "class-folders":
+        manifest = with_inferred_groups(manifest)
+    return Scan(manifest, tuple(sorted(left_out)), found.remarks)
 
 
-def _layout_of(folder: Path, paths: Sequence[str]) -> Layout:
+def _layout_of(folder: Path, paths: Sequence[str]) -> str:
     """Return the layout of a folder, by its content."""
-    if all(parse_ravdess(_stem(path)) for path in paths):
-        return "ravdess"
+    for layout in NAMED_FILES.values():
+        if all(layout.parse(_stem(path)) for path in paths):
+            return layout.name
     annotations, tables = find_annotations(folder)
     if annotations is not None and tables:
         raise BadManifest(
@@ -264,25 +216,30 @@ def _layout_of(folder: Path, paths: Sequence[str]) -> Layout:
     return "cal500exp" if tables else "class-folders"
 
 
-def _tagged(folder: Path, layout: str, paths: Sequence[str], tags: str, name: str) -> Scan:
-    """Scan the songs of CAL500 or the segments of CAL500exp."""
-    annotations, tables = find_annotations(folder)
-    found: TaggedClips = (
-        read_songs(folder, annotations, paths, tags)
-        if layout == "cal500"
-        else read_segments(folder, tables, paths, tags)
-    )
-    manifest = _manifest_of(found.rows, folder, name, "multilabel", found.tags)
-    return Scan(manifest, tuple(sorted(found.left_out)), found.remarks)
-
-
 def _stem(path: str) -> str:
     return posixpath.splitext(posixpath.basename(path))[0]
 
 
-def _first_left_out(left_out: Sequence[tuple[str, str]]) -> str:
-    path, reason = left_out[0]
-    return f"{path!r}: {reason}"
+def _class_folders(paths: Sequence[str], labels: bool) -> FoundClips:
+    """Return the clips in folders of classes; all clips, without labels, if there are none."""
+    tops = {path.split("/")[0] for path in paths if "/" in path}
+    splits = bool(tops) and all(part_of(top) is not None for top in tops)
+    found = FoundClips([], ())
+    for path in paths if labels else ():
+        parts = path.split("/")
+        if len(parts) < (3 if splits else 2):
+            found.left_out.append((path, _NO_CLASS))
+            continue
+        part = part_of(parts[0]) if splits else None
+        split = None if part is None else SPLITS[part]
+        label = plain_text(parts[1 if splits else 0].strip())
+        found.rows.append(Row(len(found.rows) + 1, path, (label,), split=split))
+    found.classes = sorted({str(row.label[0]) for row in found.rows})
+    if found.rows:
+        return found
+    remark = "no clip is in a folder of its class: a manifest without labels"
+    rows = [Row(number, path, ()) for number, path in enumerate(paths, start=1)]
+    return FoundClips(rows, (), UNLABELLED, remarks=(remark,) if labels else ())
 
 
 def find_media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool) -> list[str]:
@@ -343,45 +300,3 @@ def _is_ours(path: Path) -> bool:
             return file.read(8) == b"# mvemo "
     except OSError:
         return False
-
-
-def _class_folders(
-    paths: Sequence[str], left_out: list[tuple[str, str]]
-) -> tuple[list[Row], list[str]]:
-    tops = {path.split("/")[0] for path in paths if "/" in path}
-    splits = bool(tops) and all(part_of(top) is not None for top in tops)
-    rows: list[Row] = []
-    for path in paths:
-        parts = path.split("/")
-        if len(parts) < (3 if splits else 2):
-            left_out.append((path, _NO_CLASS))
-            continue
-        part = part_of(parts[0]) if splits else None
-        split = None if part is None else SPLITS[part]
-        label = plain_text(parts[1 if splits else 0].strip())
-        rows.append(Row(len(rows) + 1, path, (label,), split=split))
-    return rows, sorted({str(row.label[0]) for row in rows})
-
-
-def _ravdess(
-    paths: Sequence[str], select: Selection, left_out: list[tuple[str, str]]
-) -> tuple[list[Row], list[str]]:
-    names: list[tuple[str, RavdessName]] = []
-    for path in paths:
-        name = parse_ravdess(_stem(path))
-        if name is None:
-            left_out.append((path, "not named as RAVDESS names its files"))
-        elif select.channel not in (None, name.channel):
-            left_out.append((path, f"vocal channel is not {select.channel}"))
-        elif select.intensity not in (None, name.intensity):
-            left_out.append((path, f"intensity is not {select.intensity}"))
-        else:
-            names.append((path, name))
-    names, copies = one_copy_each(names, select.modality)
-    left_out += copies
-    rows = [
-        Row(number, path, (name.emotion,), group=name.group, extra=name.extra)
-        for number, (path, name) in enumerate(names, start=1)
-    ]
-    used = {name.emotion for _, name in names}
-    return rows, [emotion for emotion in EMOTIONS if emotion in used]

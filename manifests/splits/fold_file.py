@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.manifests.csv_files import CsvWriter
-from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.errors import BadManifest, MissingManifest, Problems
 from mvemo.manifests.files import shown
 from mvemo.manifests.model import Manifest
-from mvemo.manifests.problems import Problems
 from mvemo.manifests.splits.folds import fold_notes, make_folds
-from mvemo.manifests.tables import Table, collect_table, write_table
+from mvemo.manifests.tables import Table, read_table, write_table
 
 VERSION = "1"
 
@@ -38,30 +35,14 @@ class GroupedClips(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """Assignment of clips to folds.
+    """Assignment of clips to folds."""
 
-    Parameters
-    ----------
-    assignment
-        Fold of each clip, int64 (clips,), from 0 to k - 1.
-    k
-        Number of folds.
-    seed
-        Random seed of the folds; -1 for folds that the manifest prescribes.
-    clip_ids
-        Clip ids, in the order of `assignment`.
-    manifest_digest
-        Digest of the manifest that the folds were made for, or empty.
-    notes
-        Notes for the user, one line each.
-    """
-
-    assignment: NDArray[np.int64]
-    k: int
-    seed: int
-    clip_ids: tuple[str, ...]
-    manifest_digest: str = ""
-    notes: tuple[str, ...] = ()
+    assignment: NDArray[np.int64]  # fold of each clip, (clips,), from 0 to k - 1
+    k: int  # number of folds
+    seed: int  # random seed of the folds; -1 for folds that the manifest prescribes
+    clip_ids: tuple[str, ...]  # in the order of `assignment`
+    manifest_digest: str = ""  # of the manifest that the folds were made for, or empty
+    notes: tuple[str, ...] = ()  # for the user, one line each
 
     def test(self, fold: int) -> NDArray[np.bool_]:
         """Return bool (clips,), True for the clips of this fold."""
@@ -98,11 +79,6 @@ def folds_of(
     BadManifest
         There are fewer groups than folds, or prescribed folds are incomplete.
 
-    See Also
-    --------
-    make_folds : Make folds from labels and groups, without a manifest.
-    write_folds : Store folds in a file.
-
     Examples
     --------
     >>> from mvemo.manifests import Clip
@@ -117,30 +93,24 @@ def folds_of(
     (True, '5 of 5 groups keep the folds that they had; the others are divided anew')
     """
     given = [clip.fold for clip in manifest.clips if clip.fold is not None]
+    labels, groups = manifest.labels, manifest.groups
+    task, classes = manifest.task, manifest.classes
     if not given:
         kept = _kept_folds(manifest, earlier, k, seed)
-        assignment = make_folds(
-            manifest.labels, manifest.groups, k, seed, manifest.task, earlier=kept
-        )
-        notes = fold_notes(manifest.labels, manifest.groups, k, manifest.task, manifest.classes)
+        assignment = make_folds(labels, groups, k, seed, task, earlier=kept)
+        notes = fold_notes(labels, groups, k, task, classes)
         if kept and earlier is not None and earlier.clip_ids != manifest.clip_ids:
-            n_groups = len(set(manifest.groups))
-            notes = (
-                f"{len(kept)} of {n_groups} groups keep the folds that they had; the others are "
-                "divided anew",
-                *notes,
-            )
+            how = "groups keep the folds that they had; the others are divided anew"
+            notes = (f"{len(kept)} of {len(set(groups))} {how}", *notes)
         return Folds(assignment, k, seed, manifest.clip_ids, manifest.digest, notes)
     if len(given) != len(manifest):
         raise BadManifest(f"{manifest.name}: {len(manifest) - len(given)} clips have no fold")
     assignment = np.array(given, dtype=np.int64)
-    _check_groups(manifest.name, manifest.groups, assignment)
+    _check_groups(manifest.name, groups, assignment)
     prescribed = len(set(given))
     if prescribed < 2 or set(given) != set(range(prescribed)):
         raise BadManifest(f"{manifest.name}: folds must be 0, 1, ...; found {sorted(set(given))}")
-    notes = fold_notes(
-        manifest.labels, manifest.groups, prescribed, manifest.task, manifest.classes
-    )
+    notes = fold_notes(labels, groups, prescribed, task, classes)
     if prescribed != k:
         notes = (f"the manifest prescribes {prescribed} folds, which are kept; not {k}", *notes)
     return Folds(assignment, prescribed, -1, manifest.clip_ids, manifest.digest, notes)
@@ -172,19 +142,12 @@ def write_folds(folds: Folds, path: str | Path) -> None:
     ------
     BadManifest
         The file cannot be written.
-
-    See Also
-    --------
-    read_folds : Read folds; has an example.
     """
-    buffer = io.StringIO()
-    buffer.write(f"# mvemo folds {VERSION}\n# k: {folds.k}\n# seed: {folds.seed}\n")
+    settings: dict[str, object] = {"k": folds.k, "seed": folds.seed}
     if folds.manifest_digest:
-        buffer.write(f"# manifest: {folds.manifest_digest}\n")
-    writer = CsvWriter(buffer)
-    writer.writerow(["clip_id", "fold"])
-    writer.writerows(zip(folds.clip_ids, folds.assignment.tolist(), strict=True))
-    write_table(Path(path), buffer.getvalue())
+        settings["manifest"] = folds.manifest_digest
+    rows = zip(folds.clip_ids, folds.assignment.tolist(), strict=True)
+    write_table(Path(path), f"mvemo folds {VERSION}", settings, [("clip_id", "fold"), *rows])
 
 
 def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
@@ -210,10 +173,6 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
     BadManifest
         The file has problems; the message lists all of them.
 
-    See Also
-    --------
-    write_folds : Write folds.
-
     Examples
     --------
     >>> import tempfile
@@ -225,8 +184,7 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
     """
     path = Path(path)
     problems = Problems(path)
-    table = collect_table(path, problems)
-    problems.raise_any()
+    table = read_table(path, error=BadManifest, missing=MissingManifest)
     if table.kind not in ("", "folds"):
         raise BadManifest(f"{path}: this is a mvemo {table.kind}, not a file of folds")
     if table.kind and table.version != VERSION:

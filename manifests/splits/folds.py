@@ -1,4 +1,4 @@
-"""Stratified, group-disjoint, seeded folds and inner splits.
+"""Stratified, group-disjoint, seeded folds and splits.
 
 scikit-learn's StratifiedGroupKFold does not stratify when it shuffles in the releases for
 Python 3.10, and supports neither tags nor numbers as labels.
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.labels import F64, TASKS, UNLABELLED, Bools, Ints, Task, label_kind
 
+Names = Sequence[str] | NDArray[np.str_]
 _PASSES = 4
 # Swaps are tried for all pairs of groups, so only if there are few groups; with many groups,
 # the greedy choice and single moves leave almost nothing to gain.
@@ -22,7 +23,7 @@ _MOST_GROUPS_TO_SWAP = 800
 
 def make_folds(
     labels: ArrayLike,
-    groups: Sequence[str] | NDArray[np.str_],
+    groups: Names,
     k: int,
     seed: int,
     task: Task,
@@ -65,12 +66,6 @@ def make_folds(
         There are fewer groups than folds, k is below 2, an earlier fold is out of range, or
         the shapes of the arrays do not match.
 
-    See Also
-    --------
-    folds_of : Return the folds of a manifest, prescribed or new.
-    inner_split : Hold out one part of the training folds.
-    holdout_split : Split into training, validation and test clips.
-
     Examples
     --------
     >>> labels = [0, 1, 0, 1, 0, 1, 0, 1]
@@ -82,7 +77,7 @@ def make_folds(
     """
     if k < 2:
         raise BadManifest(f"k is {k}; cross-validation needs 2 folds at least")
-    counts, member = group_counts(labels, groups, task)
+    counts, member = _group_counts(labels, groups, task)
     if len(counts) < k:
         raise BadManifest(f"{len(counts)} group(s) cannot fill {k} folds; use k <= {len(counts)}")
     fixed = np.full(len(counts), -1, dtype=np.int64)
@@ -90,16 +85,10 @@ def make_folds(
         fixed[:] = [earlier.get(group, -1) for group in np.unique(np.asarray(groups)).tolist()]
     if fixed.max() >= k:
         raise BadManifest(f"an earlier fold is {fixed.max()}; there are folds 0 to {k - 1}")
-    return assign_groups(counts, np.full(k, 1.0 / k), seed, fixed)[member]
+    return _assign_groups(counts, np.full(k, 1.0 / k), seed, fixed)[member]
 
 
-def inner_split(
-    labels: ArrayLike,
-    groups: Sequence[str] | NDArray[np.str_],
-    fraction: float,
-    seed: int,
-    task: Task,
-) -> Bools:
+def inner_split(labels: ArrayLike, groups: Names, fraction: float, seed: int, task: Task) -> Bools:
     """Hold out about a fraction of the clips, with whole groups and even shares of each class.
 
     It is used inside training folds, for early stopping and for temperatures. A class whose
@@ -122,10 +111,6 @@ def inner_split(
     BadManifest
         There are fewer than two groups, or the fraction is out of range.
 
-    See Also
-    --------
-    make_folds : Make folds by the same search.
-
     Examples
     --------
     >>> labels, groups = [0, 1] * 10, [f"song {i}" for i in range(20)]
@@ -135,21 +120,62 @@ def inner_split(
     """
     if not 0 < fraction < 1:
         raise BadManifest(f"fraction is {fraction}; it must lie between 0 and 1")
-    counts, member = group_counts(labels, groups, task)
+    counts, member = _group_counts(labels, groups, task)
     if len(counts) < 2:
         raise BadManifest("one group only; an inner split needs 2 groups at least")
-    side = assign_groups(counts, np.array([1.0 - fraction, fraction]), seed)
-    keep_in_training(counts, side)
-    held_out: Bools = (side == 1)[member]
+    held_out: Bools = _split_groups(counts, [1.0 - fraction, fraction], seed)[member] == 1
     return held_out
 
 
+def holdout_split(
+    labels: ArrayLike, groups: Names, fractions: Sequence[float], seed: int, task: Task
+) -> Ints:
+    """Split clips into three parts, with whole groups and even shares of each class.
+
+    It uses the same search as for folds, with unequal shares. A class whose clips are all in
+    one group goes to training if possible.
+
+    Parameters
+    ----------
+    labels, groups, seed, task
+        Same as for `make_folds`.
+    fractions
+        Shares of training, validation and test: three positive numbers, such as
+        ``(7, 2, 1)``, of which only the ratios matter.
+
+    Returns
+    -------
+    Part of each clip, int64 (clips,): 0 training, 1 validation, 2 test. Each part has at least
+    one group.
+
+    Raises
+    ------
+    BadManifest
+        There are fewer than three groups, the fractions are not three positive numbers, or
+        the shapes of the arrays do not match.
+
+    Examples
+    --------
+    >>> labels, groups = [0, 1] * 10, [f"song {i}" for i in range(20)]
+    >>> np.bincount(holdout_split(labels, groups, (7, 2, 1), seed=0, task="multiclass"))
+    array([14,  4,  2])
+    """
+    shares = np.asarray(fractions, dtype=np.float64)
+    if shares.shape != (3,) or not np.isfinite(shares).all() or not (shares > 0).all():
+        raise BadManifest(
+            f"the split is {list(fractions)}: it takes three numbers above 0, for training, "
+            "validation and test, as 7:2:1"
+        )
+    counts, member = _group_counts(labels, groups, task)
+    if len(counts) < 3:
+        raise BadManifest(
+            f"{len(counts)} group(s) cannot fill training, validation and test: 3 are needed"
+        )
+    return _split_groups(counts, shares / shares.sum(), seed)[member]
+
+
 def fold_notes(
-    labels: ArrayLike,
-    groups: Sequence[str] | NDArray[np.str_],
-    k: int,
-    task: Task,
-    classes: Sequence[str],
+    labels: ArrayLike, groups: Names, k: int, task: Task, classes: Sequence[str]
 ) -> tuple[str, ...]:
     """Return warnings about cross-validating these data, one line each.
 
@@ -169,16 +195,13 @@ def fold_notes(
     return tuple(notes)
 
 
-def group_counts(
-    labels: ArrayLike, groups: Sequence[str] | NDArray[np.str_], task: Task
-) -> tuple[F64, Ints]:
+def _group_counts(labels: ArrayLike, groups: Names, task: Task) -> tuple[F64, Ints]:
     """Count the clips of each group in each stratum, and return the group of each clip.
 
     The counts are (groups, strata + 1), groups sorted by name, with all clips in the last column;
     the group indices are int64 (clips,).
     """
-    values = np.asarray(labels)
-    names = np.asarray(groups)
+    values, names = np.asarray(labels), np.asarray(groups)
     if task not in (*TASKS, UNLABELLED):
         raise BadManifest(f"unknown task {task!r}; one of {', '.join(TASKS)}")
     kind = label_kind(task)
@@ -197,7 +220,7 @@ def group_counts(
     return counts, member.astype(np.int64)
 
 
-def assign_groups(counts: F64, shares: F64, seed: int, fixed: Ints | None = None) -> Ints:
+def _assign_groups(counts: F64, shares: F64, seed: int, fixed: Ints | None = None) -> Ints:
     """Return the part of each group, so that parts hold their shares of every stratum.
 
     With c_ps the clips of stratum s in part p, N_s all clips of the stratum and t_p the share of
@@ -258,12 +281,7 @@ def _fill_empty(group_shares: F64, part: Ints, excess: F64, free: Bools) -> None
 
 
 def _move(
-    group_shares: F64,
-    weight: F64,
-    shares: F64,
-    part: Ints,
-    excess: F64,
-    order: Ints,
+    group_shares: F64, weight: F64, shares: F64, part: Ints, excess: F64, order: Ints
 ) -> bool:
     """Move single groups of `order` where this decreases the sum; return True if any moved."""
     sizes = np.bincount(part, minlength=len(excess))
@@ -286,13 +304,7 @@ def _move(
     return gained
 
 
-def _swap(
-    group_shares: F64,
-    shares: F64,
-    part: Ints,
-    excess: F64,
-    order: Ints,
-) -> bool:
+def _swap(group_shares: F64, shares: F64, part: Ints, excess: F64, order: Ints) -> bool:
     """Swap groups of `order` with others if this decreases the sum; return True if any did."""
     gained = False
     others = np.setdiff1d(np.arange(len(part)), order)
@@ -313,17 +325,17 @@ def _swap(
     return gained
 
 
-def keep_in_training(counts: F64, side: Ints) -> None:
-    """Move groups to training (side 0) for strata that would be missing there.
+def _split_groups(counts: F64, shares: Sequence[float] | F64, seed: int) -> Ints:
+    """Return the part of each group; a stratum that would miss in part 0 gets a group there.
 
-    `side` is changed in place. A side keeps its last group, even if that group has all clips of a
-    stratum.
+    A part keeps its last group, even if that group has all clips of a stratum.
     """
+    part = _assign_groups(counts, np.asarray(shares), seed)
     for stratum in range(counts.shape[1]):
         has = counts[:, stratum] > 0
-        if not has.any() or (side[has] == 0).any():
+        if not has.any() or (part[has] == 0).any():
             continue
-        sizes = np.bincount(side)
-        movable = np.flatnonzero(has & (sizes[side] > 1))
+        movable = np.flatnonzero(has & (np.bincount(part)[part] > 1))
         if len(movable):
-            side[movable[counts[movable].sum(axis=1).argmin()]] = 0
+            part[movable[counts[movable].sum(axis=1).argmin()]] = 0
+    return part

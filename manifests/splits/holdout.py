@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.labels import Ints, Task, label_kind
+from mvemo.manifests.labels import Ints, label_kind
 from mvemo.manifests.model import Manifest
-from mvemo.manifests.splits.folds import assign_groups, group_counts, inner_split, keep_in_training
+from mvemo.manifests.splits.folds import holdout_split, inner_split
 
 # J22 section 3.
 FRACTIONS = (0.7, 0.2, 0.1)
@@ -44,79 +43,11 @@ def part_of(word: str) -> int | None:
 
 @dataclass(frozen=True, eq=False)
 class Holdout:
-    """Assignment of clips to training, validation and test.
+    """Assignment of clips to training, validation and test."""
 
-    Parameters
-    ----------
-    assignment
-        Part of each clip, int64 (clips,): 0 training, 1 validation, 2 test.
-    seed
-        Random seed of the split; -1 if the manifest prescribes it.
-    notes
-        Notes for the user, one line each.
-    """
-
-    assignment: Ints
-    seed: int
-    notes: tuple[str, ...] = ()
-
-
-def holdout_split(
-    labels: ArrayLike,
-    groups: Sequence[str] | NDArray[np.str_],
-    fractions: Sequence[float],
-    seed: int,
-    task: Task,
-) -> Ints:
-    """Split clips into three parts, with whole groups and even shares of each class.
-
-    It uses the same search as for folds, with unequal shares. A class whose clips are all in
-    one group goes to training if possible.
-
-    Parameters
-    ----------
-    labels, groups, seed, task
-        Same as for `make_folds`.
-    fractions
-        Shares of training, validation and test: three positive numbers, such as
-        ``(7, 2, 1)``, of which only the ratios matter.
-
-    Returns
-    -------
-    Part of each clip, int64 (clips,): 0 training, 1 validation, 2 test. Each part has at least
-    one group.
-
-    Raises
-    ------
-    BadManifest
-        There are fewer than three groups, the fractions are not three positive numbers, or
-        the shapes of the arrays do not match.
-
-    See Also
-    --------
-    holdout_of : Return the split of a manifest, prescribed or new.
-    make_folds : Make folds by the same search.
-
-    Examples
-    --------
-    >>> labels, groups = [0, 1] * 10, [f"song {i}" for i in range(20)]
-    >>> np.bincount(holdout_split(labels, groups, (7, 2, 1), seed=0, task="multiclass"))
-    array([14,  4,  2])
-    """
-    shares = np.asarray(fractions, dtype=np.float64)
-    if shares.shape != (3,) or not np.isfinite(shares).all() or not (shares > 0).all():
-        raise BadManifest(
-            f"the split is {list(fractions)}: it takes three numbers above 0, for training, "
-            "validation and test, as 7:2:1"
-        )
-    counts, member = group_counts(labels, groups, task)
-    if len(counts) < 3:
-        raise BadManifest(
-            f"{len(counts)} group(s) cannot fill training, validation and test: 3 are needed"
-        )
-    parts = assign_groups(counts, shares / shares.sum(), seed)
-    keep_in_training(counts, parts)
-    return parts[member]
+    assignment: Ints  # part of each clip, (clips,): 0 training, 1 validation, 2 test
+    seed: int  # random seed of the split; -1 if the manifest prescribes it
+    notes: tuple[str, ...] = ()  # for the user, one line each
 
 
 def parse_fractions(text: str) -> tuple[float, float, float]:
@@ -164,10 +95,6 @@ def holdout_of(
         There are too few groups, or the prescribed split is not valid: clips without a split,
         unknown names, groups in two parts, no training clips, or only training clips.
 
-    See Also
-    --------
-    prescribed_split : Return the split for features that need no training.
-
     Examples
     --------
     >>> from pathlib import Path
@@ -183,25 +110,19 @@ def holdout_of(
         return Holdout(assignment, seed, _class_notes(manifest, assignment))
     if problem := _straddling(manifest, assignment):
         raise BadManifest(f"{manifest.name}: {problem}")
-    assignment, notes = _with_test_part(assignment)
+    notes = _move_to_test(assignment)
     for part in (TRAIN, TEST):
-        if not (assignment == part).any():
+        if part not in assignment:
             raise BadManifest(f"{manifest.name}: no clip is in split {PARTS[part]!r}")
-    if not (assignment == VALIDATION).any():
+    if VALIDATION not in assignment:
         rows = np.flatnonzero(assignment == TRAIN)
         share = fractions[VALIDATION] / (fractions[TRAIN] + fractions[VALIDATION])
-        validation = inner_split(
-            np.asarray(manifest.labels)[rows],
-            [manifest.groups[row] for row in rows],
-            share,
-            seed,
-            manifest.task,
-        )
+        labels, groups = np.asarray(manifest.labels)[rows], np.asarray(manifest.groups)[rows]
+        validation = inner_split(labels, groups, share, seed, manifest.task)
         assignment[rows[validation]] = VALIDATION
-        notes = (
-            *notes,
+        notes.append(
             f"the manifest prescribes no validation clips: {validation.sum()} of its "
-            f"{len(rows)} training clips were taken",
+            f"{len(rows)} training clips were taken"
         )
     return Holdout(assignment, -1, (*notes, *_class_notes(manifest, assignment)))
 
@@ -229,10 +150,6 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
     BadManifest
         Some clips have no split, or a name is unknown.
 
-    See Also
-    --------
-    holdout_of : Return the split for nets that are trained on it.
-
     Examples
     --------
     >>> from pathlib import Path
@@ -259,12 +176,12 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
         return None, (f"all clips are in split {PARTS[parts[0]]!r}: {instead}",)
     if problem := _straddling(manifest, assignment):
         return None, (f"the manifest's split is not used, for {problem}: {instead}",)
-    assignment, notes = _with_test_part(assignment)
-    if not (assignment == TRAIN).any():
+    notes = _move_to_test(assignment)
+    if TRAIN not in assignment:
         # Validation clips choose nothing here, so heads are trained on them, too.
-        notes = (*notes, "the manifest prescribes no training clips: heads have the validation's")
-    notes = (*notes, *_class_notes(manifest, assignment))
-    return Holdout(assignment, -1, notes), notes
+        notes.append("the manifest prescribes no training clips: heads have the validation's")
+    split = Holdout(assignment, -1, (*notes, *_class_notes(manifest, assignment)))
+    return split, split.notes
 
 
 def _read_split(manifest: Manifest) -> Ints | None:
@@ -300,27 +217,25 @@ def _straddling(manifest: Manifest, assignment: Ints) -> str:
     return text if len(both) == 1 else f"{text}, and {len(both) - 1} more groups straddle"
 
 
-def _with_test_part(
-    assignment: Ints,
-) -> tuple[Ints, tuple[str, ...]]:
+def _move_to_test(assignment: Ints) -> list[str]:
     """If there are no test clips, turn the validation clips into test clips, with a note."""
     validation = assignment == VALIDATION
-    if (assignment == TEST).any() or not validation.any():
-        return assignment, ()
-    note = (
+    if TEST in assignment or not validation.any():
+        return []
+    assignment[validation] = TEST
+    return [
         f"the manifest prescribes no test clips: its {validation.sum()} validation clips are "
         "the tested ones"
-    )
-    return np.where(validation, TEST, assignment), (note,)
+    ]
 
 
 def _class_notes(manifest: Manifest, assignment: Ints) -> tuple[str, ...]:
     """Return a note for each class or tag that is missing from a part."""
     members = label_kind(manifest.task).members(manifest.labels, manifest.classes)
-    parts = [part for part in (TRAIN, VALIDATION, TEST) if (assignment == part).any()]
+    parts = [part for part in (TRAIN, VALIDATION, TEST) if part in assignment]
     notes = []
     for name, member in members.items():
-        missing = [PARTS[p] for p in parts if not (assignment[member] == p).any()]
+        missing = [PARTS[p] for p in parts if p not in assignment[member]]
         if missing:
             notes.append(f"class {name!r} has no clips in {' and '.join(missing)}")
     return tuple(notes)

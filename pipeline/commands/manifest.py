@@ -31,8 +31,7 @@ from mvemo.manifests import (
     write_manifest,
 )
 from mvemo.manifests.labels import UNLABELLED, label_kind
-from mvemo.manifests.layouts.ravdess import CHANNELS, INTENSITIES, MODALITIES
-from mvemo.manifests.layouts.sources import similar_groups
+from mvemo.manifests.layouts.file_names import NAMED_FILES, similar_groups
 from mvemo.manifests.segments import TAILS
 from mvemo.pipeline.commands.options import (
     OUT_FILE,
@@ -54,6 +53,12 @@ if TYPE_CHECKING:
 
 # Modality that was not compared -> what was compared.
 _COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only pictures"}
+
+
+def _ravdess(field: str) -> click.Choice[str]:
+    return click.Choice(NAMED_FILES["ravdess"].fields[field])
+
+
 _scheme = click.option(
     "--scheme", type=click.Choice(list(SCHEMES)), help="Map labels to a paper's classes."
 )
@@ -94,13 +99,13 @@ def manifest() -> None:
 @_infer
 @_pattern
 @click.option("--layout", type=click.Choice(LAYOUTS), default="auto", show_default=True)
-@click.option("--channel", type=click.Choice(CHANNELS), help="RAVDESS: only this vocal channel.")
+@click.option("--channel", type=_ravdess("channel"), help="RAVDESS: only this vocal channel.")
 @click.option(
     "--modality",
-    type=click.Choice(MODALITIES),
+    type=_ravdess("modality"),
     help="RAVDESS: only such copies.  [default: one of each take, with pictures if there is one]",
 )
-@click.option("--intensity", type=click.Choice(INTENSITIES), help="RAVDESS: only this intensity.")
+@click.option("--intensity", type=_ravdess("intensity"), help="RAVDESS: only this intensity.")
 @click.option("--tags", help="CAL500: emotion, all, or names with commas.  [default: emotion]")
 @_scheme
 @_drop

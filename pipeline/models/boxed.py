@@ -77,7 +77,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
     Raises `BadOption` if it cannot be read, or has an unknown key or a wrong type.
     """
-    from mvemo.pipeline.settings_files import parse_toml
+    from mvemo.manifests.files import parse_toml
 
     try:
         about = parse_toml(path.read_text(encoding="utf-8"))

@@ -12,9 +12,9 @@ import numpy as np
 
 from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.isolated import probe_isolated
-from mvemo.manifests.cells import parse_stretch
+from mvemo.manifests.clip_rows import parse_stretch
+from mvemo.manifests.errors import Problems
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, find_media, left_out_notes
-from mvemo.manifests.problems import Problems
 from mvemo.manifests.tables import TABLES, collect_table
 from mvemo.pipeline.console.messages import tell_note
 
@@ -95,7 +95,7 @@ def _listed(path: Path) -> list[NewClip]:
         if not row.get("path"):
             problems.add(line, "empty path")
             continue
-        start, duration = parse_stretch(row, line, problems)
+        start, duration = parse_stretch(row, problems.at(line))
         name = row["path"] if not start and duration is None else f"{row['path']}@{start or 0:g}"
         media = root / row["path"]
         problem = "" if media.exists() else f"no such file in {root}"

@@ -31,7 +31,7 @@ from mvemo.fuse.final.model import (
 )
 from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.numeric import F64
-from mvemo.manifests.csv_files import CsvWriter
+from mvemo.manifests.tables import CsvWriter
 from mvemo.manifests.text_table import align_columns, shown_name
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.prediction.formats import Record, format_of

@@ -9,7 +9,7 @@ from typing import Any
 
 from mvemo.fuse.report import text as tables
 from mvemo.fuse.report.published import LABEL
-from mvemo.manifests.csv_files import CsvWriter
+from mvemo.manifests.tables import CsvWriter
 from mvemo.manifests.text_table import align_columns
 
 Cell = str | int | float | None

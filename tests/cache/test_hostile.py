@@ -248,7 +248,7 @@ def test_imports_read_no_more_than_their_file_holds(tmp_path: Path, ending: str)
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.npz", {"values.npy": b"", "readme.txt": b"hello"}, "readme.txt' is no array"),
+        ("a.npz", {"values.npy": b"", "readme.txt": b"hello"}, "readme.txt' is not an array"),
         ("a.npz", {"values.npy": b"text"}, "member 'values'"),
         ("a.npy", b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 5000, "cannot be read"),
         ("a.npy", b"\x93NUMPY\x03\x00" + bytes(40), "version"),

@@ -147,7 +147,7 @@ def test_contradictions_of_the_clip_table(tmp_path: Path, change: dict, problem:
 
 
 def test_a_table_of_no_known_task_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadCache, match="task 'tagging' is none of multiclass, multilabel"):
+    with pytest.raises(BadCache, match="unknown task 'tagging'; one of multiclass, multilabel"):
         fill(tmp_path / "x.h5", replace(CLIPS, task="tagging"), VECTOR)
 
 

@@ -16,8 +16,7 @@ from mvemo.manifests import (
     read_manifest,
     write_manifest,
 )
-from mvemo.manifests.cells import plain_text
-from mvemo.manifests.tables import read_table
+from mvemo.manifests.tables import RESERVED, plain_text
 
 
 def save(folder: Path, text: str, media: tuple[str, ...] = ()) -> Path:
@@ -29,132 +28,132 @@ def save(folder: Path, text: str, media: tuple[str, ...] = ()) -> Path:
     return path
 
 
+def read(folder: Path, text: str, **options) -> Manifest:
+    return read_manifest(save(folder, text), **{"media": False, **options})
+
+
 def problems(path: Path, **options: object) -> list[tuple[int, str]]:
     return [(f.line, f.message) for f in check_manifest(path, **options)]  # type: ignore[arg-type]
 
 
-def one_problem(folder: Path, text: str) -> tuple[int, str]:
-    (actual,) = problems(save(folder, text), media=False)
-    return actual
+def facts(manifest: Manifest, *names: str) -> dict[str, object]:
+    """Facts of a manifest by name; those of its clips as tuples."""
+    found: dict[str, object] = {}
+    for name in names:
+        value = getattr(manifest, name, None)
+        if value is None:
+            value = tuple(getattr(clip, name) for clip in manifest.clips)
+        found[name] = value.tolist() if isinstance(value, np.ndarray) else value
+    return found
 
 
-def test_a_users_own_csv(tmp_path: Path) -> None:
-    path = save(tmp_path, "label, path ,notes\nsad, b c.mp4,x\nhappy,a.mp4,y\n")
-    manifest = read_manifest(path, media=False)
-    assert manifest.task == "multiclass"
-    assert manifest.classes == ("happy", "sad")
-    assert manifest.clip_ids == ("b c", "a")
-    assert manifest.groups == ("b c", "a")
-    assert manifest.labels.tolist() == [1, 0]
-    assert manifest.name == "m"
-    assert manifest.media_path(manifest.clips[0]) == tmp_path / "b c.mp4"
-    assert not manifest.synthetic
-
-
-def test_comment_lines_state_what_a_table_cannot(tmp_path: Path) -> None:
-    (tmp_path / "media").mkdir()
-    text = (
-        "\ufeff# mvemo manifest 1\n# name: my set\n# task: multiclass\n"
-        '# classes: ["B, b", "A"]\n# root: media\n# synthetic: true\n# a free remark\n'
-        'path,label\n1.mp4,A\n2.mp4,"B, b"\n'
-    )
-    manifest = read_manifest(save(tmp_path, text), media=False)
-    assert manifest.name == "my set"
-    assert manifest.classes == ("B, b", "A")
-    assert manifest.labels.tolist() == [1, 0]
-    assert manifest.root == tmp_path / "media"
-    assert manifest.synthetic
-
-
-def test_a_spreadsheet_quotes_and_fills_up_comment_lines(tmp_path: Path) -> None:
-    text = (
-        '# name: x,,\r\n"# classes: B, A",,\r\n,,\r\npath,label,group\r\n1.mp4,A,g\r\n2.mp4,B,h\r\n'
-    )
-    manifest = read_manifest(save(tmp_path, text), media=False)
-    assert manifest.name == "x"
-    assert manifest.classes == ("B", "A")
-
-
-def test_columns_of_other_names(tmp_path: Path) -> None:
-    path = save(tmp_path, "file,target,album\na.mp3,x,1\nb.mp3,y,2\n")
-    columns = {"path": "file", "label": "target", "group": "album"}
-    manifest = read_manifest(path, columns=columns, media=False)
-    assert manifest.groups == ("1", "2")
-    assert manifest.classes == ("x", "y")
-    with pytest.raises(BadManifest, match="no column 'singer' for group"):
-        read_manifest(path, columns={**columns, "group": "singer"}, media=False)
-    with pytest.raises(BadManifest, match="no such column to map: gruop"):
-        read_manifest(path, columns={**columns, "gruop": "album"}, media=False)
-
-
-def test_regression_has_a_column_for_each_dimension(tmp_path: Path) -> None:
-    text = "# task: regression\n# classes: valence, arousal\npath,arousal,valence\na,0.25,-1e-3\n"
-    path = save(tmp_path, text)
-    manifest = read_manifest(path, media=False)
-    assert manifest.classes == ("valence", "arousal")
-    assert manifest.labels.tolist() == [[-1e-3, 0.25]]
-    other = read_manifest(
-        save(tmp_path, "file,v\na,0.5\n"),
-        task="regression",
-        columns={"path": "file", "valence": "v"},
-        media=False,
-    )
-    assert other.classes == ("valence",)
-    assert other.labels.tolist() == [[0.5]]
-
-
-def test_labels_that_a_model_predicted_name_it(tmp_path: Path) -> None:
-    text = "path,model,label,notes,error\na,film/late,x,,\nb,film/late,y,,\nc,,x,,no sound\n"
-    manifest = read_manifest(save(tmp_path, text), media=False)
-    assert manifest.predicted_by == "film"
-    write_manifest(manifest, tmp_path / "again.csv")
-    assert read_manifest(tmp_path / "again.csv", media=False).predicted_by == "film"
-
-
-def test_multilabel_tags(tmp_path: Path) -> None:
-    text = '# task: multilabel\npath,label\na,x; y;x\nb,\nc,"[""z;z"", ""x""]"\n'
-    manifest = read_manifest(save(tmp_path, text), media=False)
-    assert manifest.classes == ("x", "y", "z;z")
-    assert manifest.labels.tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 1]]
-
-
-def test_tags_with_a_column_each(tmp_path: Path) -> None:
-    text = "path,calm,sad,bpm\na,1,0,90\nb,0,0,1\n"
-    manifest = read_manifest(save(tmp_path, text), task="multilabel", media=False)
-    # bpm is not of 0 and 1 alone, so it is no tag.
-    assert manifest.classes == ("calm", "sad")
-    assert manifest.labels.tolist() == [[1, 0], [0, 0]]
-    renamed = read_manifest(
-        save(tmp_path, text), task="multilabel", columns={"sad": "sad"}, media=False
-    )
-    assert renamed.classes == ("sad",)
+RATINGS = "# task: regression\n# classes: valence, arousal\npath,arousal,valence\na,0.25,-1e-3\n"
+TAGS = '# task: multilabel\npath,label\na,x; y;x\nb,\nc,"[""z;z"", ""x""]"\n'
+COLUMNS = "path,calm,sad,bpm\na,1,0,90\nb,0,0,1\n"  # bpm has other numbers than 0 and 1
+SEGMENTS = "path,label,start,duration\na.mp3,x,0,10\na.mp3,x,2.5,10\nb.mp3,y,,\n"
+OWN = "file,target,album\na.mp3,x,1\nb.mp3,y,2\n"
+STATED = (
+    "\ufeff# mvemo manifest 1\n# name: my set\n# task: multiclass\n"
+    '# classes: ["B, b", "A"]\n# root: media\n# synthetic: true\n# a free remark\n'
+    'path,label\n1.mp4,A\n2.mp4,"B, b"\n'
+)
+# As a spreadsheet writes it.
+QUOTED = (
+    '# name: x,,\r\n"# classes: B, A",,\r\n,,\r\npath,label,group\r\n1.mp4,A,g\r\n2.mp4,B,h\r\n'
+)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "options", "expected"),
     [
-        ("# task: multilabel\n# classes: calm, sad\npath,calm\na,1\n", "has no column 'sad'"),
-        ("# task: multilabel\n# classes: calm\npath,calm\na,yes\n", "tag 'calm' is 'yes'; write 1"),
-        ("# task: multilabel\npath,bpm\na,90\n", "needs a column label, or one of 0 and 1"),
-        ("# task: multilabel\n# classes: group\npath,group\na,1\n", "must not be named 'group'"),
+        (
+            "label, path ,notes\nsad, b c.mp4,x\nhappy,a.mp4,y\n",
+            {},
+            {"task": "multiclass", "classes": ("happy", "sad"), "clip_ids": ("b c", "a"),
+             "groups": ("b c", "a"), "labels": [1, 0], "name": "m", "synthetic": False},
+        ),
+        (STATED, {}, {"name": "my set", "classes": ("B, b", "A"), "labels": [1, 0],
+                      "synthetic": True}),
+        (QUOTED, {}, {"name": "x", "classes": ("B", "A")}),
+        (OWN, {"columns": {"path": "file", "label": "target", "group": "album"}},
+         {"groups": ("1", "2"), "classes": ("x", "y")}),
+        # One column may have two names.
+        ("song,label\na.mp3,x\nb.mp3,y\n", {"columns": {"path": "song", "clip_id": "song"}},
+         {"clip_ids": ("a.mp3", "b.mp3")}),
+        (RATINGS, {}, {"classes": ("valence", "arousal"), "labels": [[-1e-3, 0.25]]}),
+        ("file,v\na,0.5\n", {"task": "regression", "columns": {"path": "file", "valence": "v"}},
+         {"classes": ("valence",), "labels": [[0.5]]}),
+        (TAGS, {}, {"classes": ("x", "y", "z;z"), "labels": [[1, 1, 0], [0, 0, 0], [1, 0, 1]]}),
+        (COLUMNS, {"task": "multilabel"}, {"classes": ("calm", "sad"), "labels": [[1, 0], [0, 0]]}),
+        (COLUMNS, {"task": "multilabel", "columns": {"sad": "sad"}}, {"classes": ("sad",)}),
+        ("path,label_calm,label_sad,loud\na,1,0,1\nb,0,1,0\n", {"task": "multilabel"},
+         {"classes": ("calm", "sad")}),
+        # Segments of one file are one group by default.
+        (SEGMENTS, {}, {"clip_ids": ("a@0", "a@2.5", "b"), "groups": ("a", "a", "b"),
+                        "duration": (10.0, 10.0, None)}),
+        ("path,label\na.mp3,x\na.wav,y\n", {}, {"clip_ids": ("a.mp3", "a.wav")}),
+        ('path,label\na,"sad, blue"\nb,calm\n', {}, {"classes": ("calm", "sad, blue")}),
+        ('path,label\na,"sad, blue/calm"\nb,calm\n', {"separator": "/"},
+         {"task": "multilabel", "classes": ("calm", "sad, blue")}),
+        ("path,valence,arousal,x\na,0.25,1,2\nb,0.5,2,3\n", {"task": "regression"},
+         {"classes": ("valence", "arousal"), "labels": [[0.25, 1.0], [0.5, 2.0]]}),
+        ("path,label_valence,x\na,0.25,2\nb,0.5,3\n", {"task": "regression"},
+         {"classes": ("valence",)}),
+        ("path,mood\na,x\nb,y\n", {"task": "unlabelled"}, {"task": "unlabelled"}),
+        # Names that are equal in Unicode are one.
+        ("path,label,group\na,Cafe\u0301,g\nb,Caf\u00e9,g\u200b\nc,sad,h\n", {},
+         {"classes": ("Caf\u00e9", "sad"), "groups": ("g", "g", "h")}),
+        # Semicolons and tabs separate cells if no comma does; Excel states the separator.
+        ("path;label\nx, y.mp3;calm\nb.mp3;tense\n", {}, {"path": ("x, y.mp3", "b.mp3")}),
+        ("path\tlabel\nx, y.mp3\tcalm\nb.mp3\ttense\n", {}, {"path": ("x, y.mp3", "b.mp3")}),
+        ("sep=;\npath;label\na, b;x\nb;y\n", {}, {"path": ("a, b", "b")}),
+        ('"sep=;"\npath;label\na, b;x\nb;y\n', {}, {"path": ("a, b", "b")}),
+        # Absolute paths of another machine.
+        ("path,label\n/far/a.mp3,calm\n/far/b.mp3,sad\n", {}, {"clip_ids": ("a", "b")}),
     ],
-)
-def test_bad_columns_of_tags(tmp_path: Path, text: str, message: str) -> None:
+)  # fmt: skip
+def test_tables_are_read(tmp_path: Path, text: str, options: dict, expected: dict) -> None:
+    manifest = read(tmp_path, text, **options)
+    assert facts(manifest, *expected) == expected
+
+
+def test_the_stated_root_is_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    manifest = read(tmp_path, STATED)
+    assert manifest.root == tmp_path / "media"
+    assert manifest.media_path(manifest.clips[0]) == tmp_path / "media" / "1.mp4"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (OWN, {"columns": {"path": "file", "label": "target", "group": "singer"}},
+         "no column 'singer' for group"),
+        (OWN, {"columns": {"path": "file", "label": "target", "gruop": "album"}},
+         "no such column to map: gruop"),
+        ("# task: multilabel\n# classes: calm, sad\npath,calm\na,1\n", {}, "no column 'sad'"),
+        ("# task: multilabel\n# classes: calm\npath,calm\na,yes\n", {},
+         "tag 'calm' is 'yes'; write 1"),
+        ("# task: multilabel\npath,bpm\na,90\n", {}, "needs a column label, or one of 0 and 1"),
+        ("# task: multilabel\n# classes: group\npath,group\na,1\n", {},
+         "must not be named 'group'"),
+        ("path,label_valence\na,0.25\nb,0.5\n", {}, "ratings are read with --task regression"),
+        ("path,label\na,0.5\nb,1\n", {}, r"numbers, as '0\.5': ratings .* --task regression"),
+        ("path,label_calm,loud\na,1,1\nb,0,0\n", {}, "0 and 1 are read with --task multilabel"),
+        # A column that may be the labels is not passed over.
+        ("path,mood\na.mp3,x\nb.mp3,y\n", {}, r"--column label=NAME, .* --task unlabelled"),
+        ("song,label\na,x\nb,y\n", {}, "--column path=NAME of 'mvemo manifest import'"),
+        ("song,label\na,x\nb,y\n", {"columns": {"clip_id": "song"}, "media": True},
+         "--no-media --column clip_id=NAME"),
+        ("clip_id,label\na,calm\na,sad\n", {}, "clip_id 'a' is that of line 2"),
+        ("clip_id,path,label\ne\u0301,a,x\n\u00e9,b,y\n", {},
+         "that of line 2 in another form of Unicode"),
+        ('path,label\nx,"a\nb"\ny,c\n', {}, r":2: label 'a\\nb' has a line break"),
+    ],
+)  # fmt: skip
+def test_tables_that_are_refused(tmp_path: Path, text: str, options: dict, message: str) -> None:
     with pytest.raises(BadManifest, match=message):
-        read_manifest(save(tmp_path, text), media=False)
-
-
-def test_segments_of_one_file_are_one_group_by_default(tmp_path: Path) -> None:
-    text = "path,label,start,duration\na.mp3,x,0,10\na.mp3,x,2.5,10\nb.mp3,y,,\n"
-    manifest = read_manifest(save(tmp_path, text), media=False)
-    assert manifest.clip_ids == ("a@0", "a@2.5", "b")
-    assert manifest.groups == ("a", "a", "b")
-    assert [c.duration for c in manifest.clips] == [10.0, 10.0, None]
-
-
-def test_files_that_differ_in_suffix_only_keep_it_in_their_ids(tmp_path: Path) -> None:
-    manifest = read_manifest(save(tmp_path, "path,label\na.mp3,x\na.wav,y\n"), media=False)
-    assert manifest.clip_ids == ("a.mp3", "a.wav")
+        read(tmp_path, text, **options)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +224,7 @@ def test_files_that_differ_in_suffix_only_keep_it_in_their_ids(tmp_path: Path) -
 def test_each_problem_is_reported_with_its_line(
     tmp_path: Path, text: str, line: int, message: str
 ) -> None:
-    actual_line, actual = one_problem(tmp_path, text)
+    ((actual_line, actual),) = problems(save(tmp_path, text), media=False)
     assert actual_line == line
     assert message in actual
     with pytest.raises(BadManifest, match=r"^\S*m\.csv"):
@@ -263,6 +262,10 @@ def test_missing_media(tmp_path: Path) -> None:
     assert "none of the 3 media files" in message
     (tmp_path / "other").mkdir()
     assert "wrong root?" in problems(path, root=tmp_path / "other")[0][1]
+    for name, content in (("a b.mp4", b""), ("d.mp4", b"x")):
+        (tmp_path / name).write_bytes(content)
+    (empty, _) = problems(path)
+    assert (empty[0], empty[1].startswith("the file is empty: ")) == (2, True)
 
 
 def test_a_root_that_is_no_folder_is_named_where_media_are_read(tmp_path: Path) -> None:
@@ -287,15 +290,6 @@ def test_what_is_no_text_file(tmp_path: Path) -> None:
         read_manifest(tmp_path / "none.csv")
     with pytest.raises(MissingManifest, match="no such file"):
         check_manifest(tmp_path / "none.csv")
-
-
-def test_pieces_of_one_source_in_several_groups(tmp_path: Path) -> None:
-    text = "path,label,group\nA/v-1-of-2.mp4,x,1\nB/v-2-of-2.mp4,y,2\nB/3.mp4,y,3\nA/3.mp4,x,4\n"
-    path = save(tmp_path, text)
-    assert problems(path, media=False) == []
-    ((line, message),) = problems(path, media=False, infer_groups=True)
-    assert line == 3
-    assert "a piece of the source of line 2" in message
 
 
 def test_the_root_is_written_relative_to_the_file(tmp_path: Path) -> None:
@@ -337,9 +331,8 @@ seconds = st.floats(0, 1e6, allow_nan=False)
 @st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
     task = draw(st.sampled_from(["multiclass", "multilabel", "regression"]))
-    reserved = {"path", "label", "clip_id", "group", "start", "duration", "fold", "split"}
     classes = draw(
-        st.lists(name.filter(lambda n: n not in reserved), min_size=2, max_size=4, unique=True)
+        st.lists(name.filter(lambda n: n not in RESERVED), min_size=2, max_size=4, unique=True)
     )
     n = draw(st.integers(1, 5))
     with_folds = draw(st.booleans()) and n >= 2
@@ -385,56 +378,27 @@ def test_written_and_read_back_it_is_the_same(
     assert np.array_equal(again.labels, manifest.labels)
 
 
-def test_what_is_hardly_meant_is_found_by_check_alone(tmp_path):
-    path = save(tmp_path, "path,label\na.mp3,Calm\nb.mp3,calm\nc.mp3,calm\nd.mp3,tense\n")
-    ((line, message),) = problems(path, media=False)
-    assert line == 2
-    assert message.startswith("label 'Calm' differs from 'calm' in case alone (1 and 2 clips)")
-    assert read_manifest(path, media=False).classes == ("Calm", "calm", "tense")
-    head = "# mvemo manifest 1\n# task: multilabel\npath,label\n"
-    path = save(tmp_path, head + "a.mp3,calm|dark\nb.mp3,dark\nc.mp3,fast;dark\n")
-    ((line, message),) = problems(path, media=False)
-    assert (line, "not by '|'" in message) == (4, True)
-    path = save(tmp_path, head + 'a.mp3,"rock, pop"\nb.mp3,dark\n')
-    assert problems(path, media=False) == []
-    path = save(tmp_path, head + 'a.mp3,"rock, pop"\nb.mp3,"pop,dark"\n')
-    assert "not by ','" in problems(path, media=False)[0][1]
+PIECES = "path,label,group\nA/v-1-of-2.mp4,x,1\nB/v-2-of-2.mp4,y,2\nB/3.mp4,y,3\nA/3.mp4,x,4\n"
+TAGGED = "# mvemo manifest 1\n# task: multilabel\npath,label\n"
 
 
-@pytest.mark.parametrize("mark", [";", "\t"])
-def test_semicolons_and_tabs_separate_cells_where_no_comma_does(tmp_path, mark):
-    text = "path,label\nx, y.mp3,calm\nb.mp3,tense\n".replace(",", mark).replace(f"x{mark}", "x,")
-    manifest = read_manifest(save(tmp_path, text), media=False)
-    assert [clip.path for clip in manifest.clips] == ["x, y.mp3", "b.mp3"]
-    assert manifest.classes == ("calm", "tense")
-
-
-def test_a_comma_in_quotes_separates_no_cells(tmp_path):
-    path = save(tmp_path, 'path;"high, low";label\na.mp3;0.5;x\n')
-    rows = ((1, ["path", "high, low", "label"]), (2, ["a.mp3", "0.5", "x"]))
-    assert read_table(path, error=ValueError).rows == rows
-
-
-def test_a_missing_path_column_points_to_import(tmp_path):
-    path = save(tmp_path, "song,label\na.mp3,calm\nb.mp3,tense\n")
-    (message,) = (message for _, message in problems(path, media=False))
-    assert "--column path=NAME of 'mvemo manifest import'" in message
-    assert "--no-media --column clip_id=NAME" in message
-
-
-def test_empty_files_are_found_by_check(tmp_path):
-    (tmp_path / "a.mp3").touch()
-    (tmp_path / "b.mp3").write_bytes(b"x")
-    path = save(tmp_path, "path,label\na.mp3,calm\nb.mp3,tense\n")
-    ((line, message),) = problems(path)
-    assert (line, message.startswith("the file is empty: ")) == (2, True)
-
-
-# --- tables that people have
-
-
-def read(folder: Path, text: str, **options):
-    return read_manifest(save(folder, text), **{"media": False, **options})
+@pytest.mark.parametrize(
+    ("text", "options", "expected"),
+    [
+        ("path,label\na,Calm\nb,calm\nc,calm\nd,tense\n", {},
+         [(2, "label 'Calm' differs from 'calm' only in case (1 and 2 clips)")]),
+        (TAGGED + "a.mp3,calm|dark\nb.mp3,dark\nc.mp3,fast;dark\n", {}, [(4, "not by '|'")]),
+        (TAGGED + 'a.mp3,"rock, pop"\nb.mp3,dark\n', {}, []),
+        (TAGGED + 'a.mp3,"rock, pop"\nb.mp3,"pop,dark"\n', {}, [(4, "not by ','")]),
+        (PIECES, {}, []),
+        (PIECES, {"infer_groups": True}, [(3, "a piece of the source of line 2")]),
+    ],
+)  # fmt: skip
+def test_doubts_are_found_only_by_check(tmp_path, text, options, expected):
+    actual = problems(save(tmp_path, text), media=False, **options)
+    assert [line for line, _ in actual] == [line for line, _ in expected]
+    assert all(part in message for (_, message), (_, part) in zip(actual, expected, strict=True))
+    assert len(read(tmp_path, text)) > 1
 
 
 @pytest.mark.parametrize("mark", [", ", ";", " | "])
@@ -451,31 +415,6 @@ def test_tags_in_one_cell_are_recognised_and_told(tmp_path, mark):
     assert (again.digest, again.notes) == (manifest.digest, ())
 
 
-def test_a_class_with_a_comma_and_a_stated_separator(tmp_path):
-    assert read(tmp_path, 'path,label\na,"sad, blue"\nb,calm\n').classes == ("calm", "sad, blue")
-    text = 'path,label\na,"sad, blue/calm"\nb,calm\n'
-    tags = read(tmp_path, text, separator="/")
-    assert (tags.task, tags.classes) == ("multilabel", ("calm", "sad, blue"))
-
-
-@pytest.mark.parametrize("names", ["valence,arousal", "label_valence,label_arousal"])
-def test_ratings_need_no_line_of_classes(tmp_path, names):
-    text = f"path,{names},x\na,0.25,1,2\nb,0.5,2,3\n"
-    manifest = read(tmp_path, text, task="regression")
-    assert (manifest.classes, manifest.labels.tolist()[0]) == (("valence", "arousal"), [0.25, 1.0])
-    with pytest.raises(BadManifest, match="ratings are read with --task regression"):
-        read(tmp_path, text)
-    with pytest.raises(BadManifest, match=r"numbers, as '0\.5': ratings .* --task regression"):
-        read(tmp_path, "path,label\na,0.5\nb,1\n")
-
-
-def test_tags_named_label(tmp_path):
-    text = "path,label_calm,label_sad,loud\na,1,0,1\nb,0,1,0\n"
-    assert read(tmp_path, text, task="multilabel").classes == ("calm", "sad")
-    with pytest.raises(BadManifest, match="0 and 1 are read with --task multilabel"):
-        read(tmp_path, text)
-
-
 def test_absolute_paths_need_no_root(tmp_path):
     media, lists = tmp_path / "media", tmp_path / "lists"
     for folder in (media / "x", lists):
@@ -487,8 +426,6 @@ def test_absolute_paths_need_no_root(tmp_path):
     assert (manifest.root, manifest.clip_ids) == (media, ("x/a", "b"))
     write_manifest(manifest, lists / "again.csv")
     assert read_manifest(lists / "again.csv").digest == manifest.digest
-    # Of another machine, where only the features are here.
-    assert len(read(lists, "path,label\n/far/a.mp3,calm\n/far/b.mp3,sad\n")) == 2
 
 
 def test_an_id_is_enough_without_media(tmp_path):
@@ -498,10 +435,6 @@ def test_an_id_is_enough_without_media(tmp_path):
     assert "path" not in (tmp_path / "again.csv").read_text()
     assert read_manifest(tmp_path / "again.csv", media=False).digest == manifest.digest
     assert check_manifest(tmp_path / "again.csv") == []
-    with pytest.raises(BadManifest, match="--no-media --column clip_id=NAME"):
-        read(tmp_path, text, columns={"clip_id": "song"}, media=True)
-    with pytest.raises(BadManifest, match="clip_id 'a' is that of line 2"):
-        read(tmp_path, "clip_id,label\na,calm\na,sad\n")
 
 
 def test_clips_without_labels(tmp_path):
@@ -509,10 +442,6 @@ def test_clips_without_labels(tmp_path):
     assert (manifest.task, manifest.classes, manifest.labels.shape) == ("unlabelled", (), (2, 0))
     write_manifest(manifest, tmp_path / "again.csv")
     assert read_manifest(tmp_path / "again.csv", media=False).digest == manifest.digest
-    # A column that may be the labels is not passed over.
-    with pytest.raises(BadManifest, match=r"--column label=NAME, .* --task unlabelled"):
-        read(tmp_path, "path,mood\na.mp3,x\nb.mp3,y\n")
-    assert read(tmp_path, "path,mood\na,x\nb,y\n", task="unlabelled").task == "unlabelled"
 
 
 PREDICTED = "path,model,label,confidence,calm,sad,notes,error\n"
@@ -533,29 +462,3 @@ def test_labels_that_a_model_predicted_are_named(tmp_path, name):
     rows = [f"{row},{end}" for row, end in zip(text.split(), ("truth", "x", "y", "x"), strict=True)]
     truth = read(tmp_path, "\n".join(rows), columns={"label": "truth"})
     assert (truth.classes, truth.predicted_by) == (("x", "y"), "")
-
-
-def test_names_that_are_equal_in_unicode_are_one(tmp_path):
-    text = "path,label,group\na,Cafe\u0301,g\nb,Caf\u00e9,g\u200b\nc,sad,h\n"
-    manifest = read(tmp_path, text)
-    assert (manifest.classes, manifest.groups) == (("Caf\u00e9", "sad"), ("g", "g", "h"))
-    ids = "clip_id,path,label\ne\u0301,a,x\n\u00e9,b,y\n"
-    with pytest.raises(BadManifest, match="that of line 2 in another form of Unicode"):
-        read(tmp_path, ids)
-
-
-def test_a_label_with_a_line_break(tmp_path):
-    with pytest.raises(BadManifest, match=r":2: label 'a\\nb' has a line break"):
-        read(tmp_path, 'path,label\nx,"a\nb"\ny,c\n')
-
-
-@pytest.mark.parametrize("stated", ["sep=;", '"sep=;"'])
-def test_the_separator_that_excel_states(tmp_path, stated):
-    manifest = read(tmp_path, f"{stated}\npath;label\na, b;x\nb;y\n")
-    assert [clip.path for clip in manifest.clips] == ["a, b", "b"]
-
-
-def test_one_column_may_have_two_names(tmp_path):
-    manifest = read(tmp_path, "song,label\na.mp3,x\nb.mp3,y\n",
-                    columns={"path": "song", "clip_id": "song"})  # fmt: skip
-    assert manifest.clip_ids == ("a.mp3", "b.mp3")

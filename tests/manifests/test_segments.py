@@ -56,6 +56,21 @@ def test_thirty_seconds_are_cut_as_stated(seconds, tail, expected) -> None:
     assert spans(segments) == expected
 
 
+@pytest.mark.parametrize(
+    ("seconds", "length", "options", "expected"),
+    [
+        (10, 300.0, {"first": 30.0}, [(0, 10), (10, 10), (20, 10)]),
+        (10, 300.0, {"first": 8.0}, [(0, 8.0)]),
+        (4, 10.0, {"overlap": 1.0}, [(0, 4), (3, 4), (6, 4)]),
+        # A rest of 2 s is a segment of its own, which overlaps like the others.
+        (4, 12.0, {"overlap": 1.0}, [(0, 4), (3, 4), (6, 4), (9, 3)]),
+    ],
+)
+def test_first_seconds_and_overlaps(seconds, length, options, expected) -> None:
+    segments = segment_manifest(manifest(clip()), seconds, durations={"a": length}, **options)
+    assert spans(segments) == expected
+
+
 def test_segments_keep_what_their_clip_has() -> None:
     given = clip("a@b", start=7.5, duration=20.0, fold=1, split="val")
     segments = segment_manifest(manifest(given), 10, durations={"a@b": 99.0})
@@ -76,21 +91,6 @@ def test_short_and_unknown_clips_stay_whole() -> None:
         ("b@0", 0.0, 4.0),
         ("c@2", 2.0, None),
     ]
-
-
-def test_only_the_first_seconds_are_used() -> None:
-    segments = segment_manifest(manifest(clip()), 10, durations={"a": 300.0}, first=30.0)
-    assert spans(segments) == [(0, 10), (10, 10), (20, 10)]
-    segments = segment_manifest(manifest(clip()), 10, durations={"a": 300.0}, first=8.0)
-    assert spans(segments) == [(0, 8.0)]
-
-
-def test_overlapping_segments_start_step_by_step() -> None:
-    segments = segment_manifest(manifest(clip()), 4, durations={"a": 10.0}, overlap=1.0)
-    assert spans(segments) == [(0, 4), (3, 4), (6, 4)]
-    # A rest of 2 s is a segment of its own, which overlaps like the others.
-    segments = segment_manifest(manifest(clip()), 4, durations={"a": 12.0}, overlap=1.0)
-    assert spans(segments) == [(0, 4), (3, 4), (6, 4), (9, 3)]
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,5 +1,7 @@
-"""List cells, and Parquet tables (by pyarrow if it is installed, otherwise by a stand-in)."""
+"""CSV and Parquet tables (by pyarrow if it is installed, otherwise by a stand-in), and cells."""
 
+import csv
+import io
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -9,7 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvemo.manifests import BadManifest, read_manifest
-from mvemo.manifests.cells import format_names, parse_names
+from mvemo.manifests.tables import (
+    BadText,
+    CsvWriter,
+    format_names,
+    iter_csv,
+    parse_names,
+    read_table,
+)
+
+
+class OwnError(Exception):
+    pass
+
 
 names = st.lists(st.text(min_size=1).filter(lambda t: t == t.strip()), max_size=4)
 
@@ -19,15 +33,69 @@ def test_lists_of_names_are_read_back(listed: list[str], separator: str) -> None
     assert parse_names(format_names(listed, separator), separator) == listed
 
 
-def test_bad_lists_are_named() -> None:
-    with pytest.raises(ValueError, match="not a JSON list"):
-        parse_names('["a"', ",")
-    with pytest.raises(ValueError, match="not text"):
-        parse_names("[1]", ",")
-
-
-def test_plain_lists_forgive_blanks() -> None:
+def test_lists_of_names_with_blanks_and_mistakes() -> None:
     assert parse_names(" a ,b,, c", ",") == ["a", "b", "c"]
+    for cell, message in (('["a"', "not a JSON list"), ("[1]", "not text")):
+        with pytest.raises(ValueError, match=message):
+            parse_names(cell, ",")
+
+
+def test_rows_have_the_number_of_their_first_line() -> None:
+    lines = ["a,b\n", "\n", '"x\n', 'y",2\n', ",\n", "z,3\n"]
+    assert list(iter_csv(lines, first=5)) == [
+        (5, ["a", "b"]),
+        (7, ["x\ny", "2"]),
+        (10, ["z", "3"]),
+    ]
+    # A comma in quotes separates no cells.
+    assert list(iter_csv(['path;"high, low";label\n', "a.mp3;0.5;x\n"])) == [
+        (1, ["path", "high, low", "label"]),
+        (2, ["a.mp3", "0.5", "x"]),
+    ]
+    with pytest.raises(BadText, match="not CSV from here on") as caught:
+        list(iter_csv(["a\n", "b\n", '"open\n']))
+    assert caught.value.line == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", ": the file is empty"),
+        (b"a\nb\xff\n", ":2: byte 0xff is not UTF-8; save the file as UTF-8"),
+        (b"a\n\0\n", ":2: a zero byte; not a text file"),
+        (b'a\n"b', ":2: not CSV from here on: unexpected end of data"),
+    ],
+)
+def test_files_that_are_no_csv(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(OwnError) as caught:
+        read_table(path, error=OwnError)
+    assert str(caught.value) == f"{path}{message}"
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(OwnError, match=r"none\.csv: no such file"):
+        read_table(tmp_path / "none.csv", error=OwnError)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_table(tmp_path / "none.csv", error=OwnError, missing=FileNotFoundError)
+    with pytest.raises(OwnError, match="cannot be read: Is a directory"):
+        read_table(tmp_path, error=OwnError)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("\ufeffclip,é\r\n".encode())
+    assert read_table(tmp_path / "a.csv", error=OwnError).rows == ((1, ["clip", "é"]),)
+
+
+def test_formulas_are_harmless_and_read_back(tmp_path: Path) -> None:
+    cells = ["=1+1", "@x", "+y", "-z", "\ttab", "'=already", "''-twice", "-1.5", "'plain", "a=b"]
+    text = io.StringIO()
+    CsvWriter(text).writerow(cells)
+    raw = next(csv.reader([text.getvalue()]))
+    assert raw[:7] == [f"'{cell}" for cell in cells[:7]]
+    assert raw[7:] == cells[7:]
+    assert list(iter_csv([text.getvalue()])) == [(1, cells)]
 
 
 COLUMNS = {

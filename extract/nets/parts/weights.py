@@ -29,7 +29,7 @@ from mvemo.cache.storage.plain import PlainDataSets
 from mvemo.extract.errors import BadWeights, MissingFile
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.registry import NETS
-from mvemo.manifests.arrays import DAMAGED, NpzFile, check_inflated, most_bytes, read_npy
+from mvemo.manifests.array_files import DAMAGED, NpzFile, check_inflated, most_bytes, read_npy
 from mvemo.manifests.files import shown
 
 UNKNOWN = "nothing: not a published file tried here"

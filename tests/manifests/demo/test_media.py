@@ -1,12 +1,72 @@
-"""Synthetic media: the properties of a recipe can be measured in samples and pixels."""
+"""Synthetic media: recipes follow the paper, and their properties can be measured."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
-from mvemo.manifests.demo.media import FPS, HEIGHT, SR, WIDTH, render, synthesise
-from mvemo.manifests.demo.recipes import PICTURES, SOUNDS
+from mvemo.manifests.demo.media import (
+    CLASSES,
+    FPS,
+    HEIGHT,
+    PICTURES,
+    SOUNDS,
+    SR,
+    WIDTH,
+    picture_of,
+    render,
+    sound_of,
+    synthesise,
+)
+
+
+def test_recipes_follow_the_papers_section_2() -> None:
+    assert CLASSES == ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
+    assert CLASSES == tuple(SOUNDS) == tuple(PICTURES)
+    fast = {label for label, sound in SOUNDS.items() if sound.tempo > 110}
+    slow = {label for label, sound in SOUNDS.items() if sound.tempo < 80}
+    loud = {label for label, sound in SOUNDS.items() if sound.level > -18}
+    assert fast == loud == {"Exciting", "Fear", "Tension"}
+    assert slow == {"Relaxation", "Sad"}
+    assert SOUNDS["Sad"].minor > 0.5 > SOUNDS["Exciting"].minor
+    assert SOUNDS["Fear"].regularity < 0.2
+    assert SOUNDS["Tension"].dissonance > 0.8
+    assert max(SOUNDS[c].dissonance for c in ("Exciting", "Relaxation", "Sad")) == 0
+    assert PICTURES["Exciting"].motion > 5 * PICTURES["Relaxation"].motion
+
+
+@pytest.mark.parametrize("label", CLASSES)
+def test_clips_of_a_group_share_what_a_song_shares(label: str) -> None:
+    def drawn(group: int, clip: int) -> tuple[dict[str, float], dict[str, float]]:
+        rng = np.random.default_rng([9, clip])
+        sound = sound_of(label, np.random.default_rng([group, 1]), rng)
+        picture = picture_of(label, np.random.default_rng([group, 2]), rng)
+        return asdict(sound), asdict(picture)
+
+    (sound_a, picture_a), (sound_b, picture_b) = drawn(0, 0), drawn(0, 1)
+    sound_c, picture_c = drawn(1, 0)
+    assert sound_a["even"] == sound_b["even"]
+    assert picture_a["slope"] == picture_b["slope"]
+    assert sound_a != sound_b
+    assert picture_a != picture_b
+    assert sound_a["even"] != sound_c["even"]
+    assert picture_a["slope"] != picture_c["slope"]
+
+
+@pytest.mark.parametrize("label", CLASSES)
+def test_parameters_stay_in_their_ranges(label: str) -> None:
+    for seed in range(200):
+        group, clip = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
+        sound, picture = sound_of(label, group, clip), picture_of(label, group, clip)
+        for name in ("minor", "regularity", "dissonance", "brightness", "drums", "even"):
+            assert 0 <= getattr(sound, name) <= 1
+        assert sound.tempo > 30
+        assert sound.level < 0
+        assert 24 < sound.root < 84
+        for name in ("light", "hue", "colour", "slope"):
+            assert 0 <= getattr(picture, name) <= 1
+        assert picture.motion > 0
+        assert picture.cuts >= 0
 
 
 def played(**changes: float) -> np.ndarray:
@@ -62,15 +122,12 @@ def changes_between(frames: np.ndarray) -> np.ndarray:
     return np.abs(np.diff(frames.astype(float), axis=0)).mean((1, 2, 3))
 
 
-def test_shape() -> None:
-    frames = drawn()
-    assert frames.shape == (2 * FPS, HEIGHT, WIDTH, 3)
-    assert frames.dtype == np.uint8
-
-
 @pytest.mark.parametrize("light", [0.2, 0.5, 0.7])
 def test_mean_lightness_is_the_recipes(light: float) -> None:
-    values = [drawn(seed, light=light).max(-1).mean() / 255 for seed in range(4)]
+    clips = [drawn(seed, light=light) for seed in range(4)]
+    assert clips[0].shape == (2 * FPS, HEIGHT, WIDTH, 3)
+    assert clips[0].dtype == np.uint8
+    values = [frames.max(-1).mean() / 255 for frames in clips]
     assert np.mean(values) == pytest.approx(light, abs=0.08)
 
 
@@ -78,12 +135,11 @@ def test_colour_and_hue() -> None:
     def means(**changes: float) -> np.ndarray:
         return drawn(**changes).mean((0, 1, 2))
 
-    grey, red, green = means(colour=0.0), means(colour=0.9, hue=0.0), means(colour=0.9, hue=1 / 3)
-    assert np.ptp(grey) < 3
-    assert red.argmax() == 0
-    assert np.ptp(red) > 30
-    assert green.argmax() == 1
-    assert np.ptp(green) > 30
+    assert np.ptp(means(colour=0.0)) < 3
+    for channel, hue in enumerate((0.0, 1 / 3)):
+        colour = means(colour=0.9, hue=hue)
+        assert colour.argmax() == channel
+        assert np.ptp(colour) > 30
 
 
 def test_motion_changes_pixels() -> None:

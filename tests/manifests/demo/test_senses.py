@@ -10,10 +10,9 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mvemo.manifests.demo.media import SR, render, synthesise
-from mvemo.manifests.demo.recipes import CLASSES, picture_of, sound_of
+from mvemo.manifests.demo.media import CLASSES, SR, picture_of, render, sound_of, synthesise
 
-GROUPS, PIECES = 10, 2
+GROUPS, PIECES = 8, 2
 Floats = NDArray[np.float64]
 
 
@@ -50,8 +49,8 @@ def measured() -> tuple[Floats, Floats, NDArray[np.int64], NDArray[np.int64]]:
             for piece in range(PIECES):
                 rng = np.random.default_rng([label, song, piece])
                 music, palette = (np.random.default_rng([label, song, 9, i]) for i in (0, 1))
-                sounds.append(measured_sound(synthesise(sound_of(name, music, rng), 2.0, rng)))
-                pictures.append(measured_pictures(render(picture_of(name, palette, rng), 1.0, rng)))
+                sounds.append(measured_sound(synthesise(sound_of(name, music, rng), 1.5, rng)))
+                pictures.append(measured_pictures(render(picture_of(name, palette, rng), 0.7, rng)))
                 labels.append(label)
                 groups.append(label * GROUPS + song)
     return np.array(sounds), np.array(pictures), np.array(labels), np.array(groups)

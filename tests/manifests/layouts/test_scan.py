@@ -138,30 +138,33 @@ def test_one_copy_of_a_take_of_ravdess(tmp_path: Path) -> None:
     assert again.digest == strong.manifest.digest
 
 
-def test_bad_folders(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folder", "options", "message"),
+    [
+        ("empty", {}, "no media files"),
+        ("A/a.mp4", {}, "is a file"),
+        ("one", {}, "only one class, 'A'"),
+        (".", {"layout": "flat"}, "unknown layout 'flat'"),
+        (".", {"select": Selection(channel="hum")}, "unknown vocal channel"),
+        (".", {"select": Selection(channel="song")}, "needs the ravdess layout"),
+        (".", {"layout": "ravdess"}, "no clip fits layout ravdess; left out: 'A/a.mp4', not named"),
+    ],
+)
+def test_bad_folders(tmp_path: Path, folder: str, options: dict, message: str) -> None:
+    fill(tmp_path, "A/a.mp4", "B/b.mp4", "one/A/a.mp4")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadManifest, match=message):
+        scan_clips(tmp_path / folder, **options)
+
+
+def test_folders_without_classes(tmp_path: Path) -> None:
     with pytest.raises(MissingManifest, match="no such folder"):
         scan_clips(tmp_path / "none")
-    with pytest.raises(BadManifest, match="no media files"):
-        scan_clips(tmp_path)
-    fill(tmp_path, "A/a.mp4")
-    with pytest.raises(BadManifest, match="is a file"):
-        scan_clips(tmp_path / "A" / "a.mp4")
-    with pytest.raises(BadManifest, match="only one class, 'A'"):
-        scan_clips(tmp_path)
-    fill(tmp_path, "B/b.mp4")
-    with pytest.raises(BadManifest, match="unknown layout 'flat'"):
-        scan_clips(tmp_path, layout="flat")  # type: ignore[arg-type]
-    with pytest.raises(BadManifest, match="unknown vocal channel"):
-        scan_clips(tmp_path, select=Selection(channel="hum"))
-    with pytest.raises(BadManifest, match="needs the ravdess layout"):
-        scan_clips(tmp_path, select=Selection(channel="song"))
-    with pytest.raises(BadManifest, match="no clip fits layout ravdess"):
-        scan_clips(tmp_path, layout="ravdess")
     flat = fill(tmp_path / "flat", "README.txt", "a.mp4", "b.mp4")
     unlabelled = scan_clips(flat)
     assert unlabelled.manifest.task == "unlabelled"
     assert "no clip is in a folder of its class" in unlabelled.notes()[0]
-    assert scan_clips(tmp_path / "A", labels=False).manifest.clip_ids == ("a",)
+    assert scan_clips(fill(tmp_path / "A", "a.mp4"), labels=False).manifest.clip_ids == ("a",)
 
 
 def test_the_real_clips(shared_data: Path) -> None:

@@ -44,23 +44,13 @@ def test_written_and_read_back(tmp_path: Path) -> None:
     assert (again.k, again.seed, again.clip_ids) == (3, 5, manifest.clip_ids)
     assert again.manifest_digest == manifest.digest
     assert np.array_equal(read_folds(tmp_path / "f.csv").assignment, folds.assignment)
-
-
-def test_masks() -> None:
-    folds = folds_of(make(), 3, 0)
-    assert sum(folds.test(f).sum() for f in range(3)) == 12
-    for f in range(3):
-        assert np.array_equal(folds.train(f), ~folds.test(f))
-    with pytest.raises(BadManifest, match="folds 0 to 2"):
-        folds.test(3)
-
-
-def test_folds_follow_the_manifests_order(tmp_path: Path) -> None:
-    manifest = make()
-    write_folds(folds_of(manifest, 3, 0), tmp_path / "f.csv")
+    # The folds follow the manifest's order.
     turned = dataclasses.replace(manifest, clips=manifest.clips[::-1])
-    folds = read_folds(tmp_path / "f.csv", manifest).assignment
-    assert np.array_equal(read_folds(tmp_path / "f.csv", turned).assignment, folds[::-1])
+    assert np.array_equal(read_folds(tmp_path / "f.csv", turned).assignment, folds.assignment[::-1])
+    assert sum(again.test(f).sum() for f in range(3)) == 12
+    assert np.array_equal(again.train(1), ~again.test(1))
+    with pytest.raises(BadManifest, match="folds 0 to 2"):
+        again.test(3)
 
 
 def test_prescribed_folds_are_kept() -> None:
@@ -75,16 +65,19 @@ def test_prescribed_folds_are_kept() -> None:
         folds_of(make(folds=[1 + f for f in given]), 6, 9)
 
 
-def test_another_manifests_folds_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"n": 14}, r"no fold is given for .*\(2 clips .* 0 unknown"),
+        ({"n": 10}, r"there is no clip .*\(0 clips .* 2 unknown"),
+        ({"pieces": 12}, r"'g0' straddles folds . and .$"),
+        ({"pieces": 3}, r"straddles folds . and ., and \d more groups straddle"),
+    ],
+)
+def test_another_manifests_folds_are_refused(tmp_path: Path, other: dict, message: str) -> None:
     write_folds(folds_of(make(), 3, 0), tmp_path / "f.csv")
-    with pytest.raises(BadManifest, match=r"no fold is given for .*\(2 clips .* 0 unknown"):
-        read_folds(tmp_path / "f.csv", make(14))
-    with pytest.raises(BadManifest, match=r"there is no clip .*\(0 clips .* 2 unknown"):
-        read_folds(tmp_path / "f.csv", make(10))
-    with pytest.raises(BadManifest, match=r"'g0' straddles folds . and .$"):
-        read_folds(tmp_path / "f.csv", make(pieces=12))
-    with pytest.raises(BadManifest, match=r"straddles folds . and ., and \d more groups straddle"):
-        read_folds(tmp_path / "f.csv", make(pieces=3))
+    with pytest.raises(BadManifest, match=message):
+        read_folds(tmp_path / "f.csv", make(**other))
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,19 @@
 """Folds: whole groups, even shares, the same for the same seed."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from mvemo.manifests import BadManifest, Task, fold_notes, inner_split, make_folds
 
+Case = tuple[Any, Any]  # arrays of labels and of groups
 
-def random_case(
-    seed: int, task: Task, n: int = 120, n_groups: int = 30
-) -> tuple[NDArray[np.generic], NDArray[np.str_]]:
+
+def random_case(seed: int, task: Task, n: int = 120, n_groups: int = 30) -> Case:
     rng = np.random.default_rng(seed)
     groups = np.char.add("g", rng.integers(0, n_groups, n).astype(str))
     if task == "multiclass":
@@ -23,7 +24,7 @@ def random_case(
     return rng.normal(size=(n, 2)), groups
 
 
-def unevenness(labels: NDArray[np.generic], folds: NDArray[np.int64], k: int) -> float:
+def unevenness(labels: Any, folds: Any, k: int) -> float:
     """Mean over classes of the standard deviation over folds of the class's share."""
     shares = np.array(
         [
@@ -43,7 +44,7 @@ cases = st.builds(
 )
 
 
-def task_of(labels: NDArray[np.generic]) -> Task:
+def task_of(labels: Any) -> Task:
     if labels.ndim == 1:
         return "multiclass"
     return "multilabel" if labels.dtype.kind == "i" else "regression"
@@ -51,7 +52,7 @@ def task_of(labels: NDArray[np.generic]) -> Task:
 
 @settings(max_examples=60, deadline=None)
 @given(cases, st.integers(2, 5), st.integers(0, 100))
-def test_properties(case: tuple[NDArray[np.generic], NDArray[np.str_]], k: int, seed: int) -> None:
+def test_properties(case: Case, k: int, seed: int) -> None:
     labels, groups = case
     task = task_of(labels)
     if len(set(groups.tolist())) < k:
@@ -67,6 +68,8 @@ def test_properties(case: tuple[NDArray[np.generic], NDArray[np.str_]], k: int, 
     assert np.array_equal(folds, make_folds(labels, groups, k, seed, task))
     order = np.random.default_rng(seed).permutation(len(labels))
     assert np.array_equal(folds[order], make_folds(labels[order], groups[order], k, seed, task))
+    if task == "multiclass":  # labels may be names
+        assert np.array_equal(folds, make_folds(labels.astype(str), groups, k, seed, task))
 
 
 @pytest.mark.skipif(
@@ -121,50 +124,35 @@ def test_tags_and_numbers_are_stratified_too() -> None:
         assert np.abs(counts - 8).max() <= 1
 
 
-def test_another_seed_gives_other_folds() -> None:
-    labels, groups = random_case(0, "multiclass")
-    made = [make_folds(labels, groups, 5, seed, "multiclass") for seed in range(6)]
-    assert len({folds.tobytes() for folds in made}) == 6
-
-
 def test_seeds_mix_clips_at_random() -> None:
     # With one label, each pair of clips must share a fold as often as chance has it.
     labels = np.repeat([0, 1], 20)
     groups = np.arange(40).astype(str)
     together = np.zeros((40, 40))
-    for seed in range(400):
+    for seed in range(150):
         folds = make_folds(labels, groups, 4, seed, "multiclass")
         together += folds[:, None] == folds[None, :]
-    within = together[:20, :20][~np.eye(20, dtype=bool)] / 400
-    # 4 of the 19 others; standard error over 400 seeds 0.02.
+    within = together[:20, :20][~np.eye(20, dtype=bool)] / 150
+    # 4 of the 19 others; standard error over 150 seeds 0.033.
     assert within.mean() == pytest.approx(4 / 19, abs=1e-3)
-    assert np.abs(within - 4 / 19).max() < 0.1
+    assert np.abs(within - 4 / 19).max() < 0.14
 
 
-def test_labels_may_be_names() -> None:
-    labels, groups = random_case(1, "multiclass")
-    names = np.array(["a", "b", "c", "d"])[labels.astype(np.int64)]
-    assert np.array_equal(
-        make_folds(labels, groups, 3, 0, "multiclass"),
-        make_folds(names, groups, 3, 0, "multiclass"),
-    )
-
-
-def test_bad_requests() -> None:
-    with pytest.raises(BadManifest, match=r"2 group\(s\) cannot fill 3 folds"):
-        make_folds([0, 1, 0], ["a", "b", "a"], 3, 0, "multiclass")
-    with pytest.raises(BadManifest, match="k is 1"):
-        make_folds([0, 1], ["a", "b"], 1, 0, "multiclass")
-    with pytest.raises(BadManifest, match="shape"):
-        make_folds([0, 1], ["a"], 2, 0, "multiclass")
-    with pytest.raises(BadManifest, match="shape"):
-        make_folds([0, 1], ["a", "b"], 2, 0, "multilabel")
-    with pytest.raises(BadManifest, match="finite"):
-        make_folds([0.0, np.nan], ["a", "b"], 2, 0, "regression")
-    with pytest.raises(BadManifest, match="unknown task"):
-        make_folds([0, 1], ["a", "b"], 2, 0, "sorting")  # type: ignore[arg-type]
-    with pytest.raises(BadManifest, match="no clips"):
-        make_folds([], [], 2, 0, "multiclass")
+@pytest.mark.parametrize(
+    ("labels", "groups", "k", "task", "message"),
+    [
+        ([0, 1, 0], "aba", 3, "multiclass", r"2 group\(s\) cannot fill 3 folds"),
+        ([0, 1], "ab", 1, "multiclass", "k is 1"),
+        ([0, 1], "a", 2, "multiclass", "shape"),
+        ([0, 1], "ab", 2, "multilabel", "shape"),
+        ([0.0, np.nan], "ab", 2, "regression", "finite"),
+        ([0, 1], "ab", 2, "sorting", "unknown task"),
+        ([], "", 2, "multiclass", "no clips"),
+    ],
+)
+def test_bad_requests(labels: list, groups: str, k: int, task: Task, message: str) -> None:
+    with pytest.raises(BadManifest, match=message):
+        make_folds(labels, list(groups), k, 0, task)
 
 
 def test_notes_on_classes_with_few_groups() -> None:
@@ -185,9 +173,7 @@ def test_notes_on_classes_with_few_groups() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(cases, st.floats(0.05, 0.6), st.integers(0, 100))
-def test_inner_split_properties(
-    case: tuple[NDArray[np.generic], NDArray[np.str_]], fraction: float, seed: int
-) -> None:
+def test_inner_split_properties(case: Case, fraction: float, seed: int) -> None:
     labels, groups = case
     task = task_of(labels)
     held_out = inner_split(labels, groups, fraction, seed, task)
@@ -219,18 +205,17 @@ def test_inner_split_keeps_every_class_in_training() -> None:
         assert held_out.any()
 
 
-def test_bad_inner_splits() -> None:
-    with pytest.raises(BadManifest, match="one group only"):
-        inner_split([0, 1], ["a", "a"], 0.2, 0, "multiclass")
-    with pytest.raises(BadManifest, match="between 0 and 1"):
-        inner_split([0, 1], ["a", "b"], 1.0, 0, "multiclass")
+@pytest.mark.parametrize(
+    ("groups", "fraction", "message"), [("aa", 0.2, "one group only"), ("ab", 1.0, "between 0 and")]
+)
+def test_bad_inner_splits(groups: str, fraction: float, message: str) -> None:
+    with pytest.raises(BadManifest, match=message):
+        inner_split([0, 1], list(groups), fraction, 0, "multiclass")
 
 
 @settings(max_examples=40, deadline=None)
 @given(cases, st.integers(2, 5), st.data())
-def test_earlier_groups_keep_their_folds(
-    case: tuple[NDArray[np.generic], NDArray[np.str_]], k: int, data: st.DataObject
-) -> None:
+def test_earlier_groups_keep_their_folds(case: Case, k: int, data: st.DataObject) -> None:
     labels, groups = case
     task = task_of(labels)
     names = sorted(set(groups.tolist()))

@@ -96,12 +96,7 @@ def test_check_prints_every_problem_and_exits_2(clips: Path) -> None:
     done = run("check", path)
     assert done.exit_code == 2
     lines = done.stderr.splitlines()
-    assert [line.split(": ")[0] for line in lines[:-1]] == [
-        f"{path}:2",
-        f"{path}:3",
-        f"{path}:3",
-        f"{path}:3",
-    ]
+    assert [line.split(": ")[0] for line in lines[:-1]] == [f"{path}:{n}" for n in (2, 3, 3, 3)]
     assert lines[-1] == f"{path}: 4 problems"
     assert isinstance(run("check", clips / "none.csv").exception, MissingManifest)
 
@@ -144,21 +139,16 @@ def test_check_tells_a_problem_of_many_lines_once(clips: Path) -> None:
     assert first == f"{path}:2: 3 cells; the header has 2 (and 6 more lines like it)"
 
 
-def test_check_holds_groups_against_names(clips: Path) -> None:
-    assert run("scan", clips).exit_code == 0
-    assert run("check", clips / "manifest.csv").exit_code == 0
-    done = run("check", clips / "manifest.csv", "--infer-groups")
-    assert done.exit_code == 2
-    assert done.stderr.count("a piece of the source of line") == 6
-
-
-def test_check_without_media(clips: Path, tmp_path: Path) -> None:
+def test_check_needs_the_media_unless_told_otherwise(clips: Path, tmp_path: Path) -> None:
     assert run("scan", clips).exit_code == 0
     copied = tmp_path / "copied.csv"
     copied.write_text((clips / "manifest.csv").read_text())
     assert run("check", copied).exit_code == 2
     assert run("check", copied, "--no-media").exit_code == 0
     assert run("check", copied, "--root", clips).exit_code == 0
+    done = run("check", clips / "manifest.csv", "--infer-groups")
+    assert done.exit_code == 2
+    assert done.stderr.count("a piece of the source of line") == 6
 
 
 def test_import_of_a_csv_with_other_columns(clips: Path, tmp_path: Path) -> None:
@@ -172,10 +162,12 @@ def test_import_of_a_csv_with_other_columns(clips: Path, tmp_path: Path) -> None
     assert made.classes == ("Exciting", "Tension")
     assert made.groups == ("v H0", "v R0")
     numbers = ("--column", "path=file", "--column", "valence=v", "--task", "regression")
-    done = run("import", own, *numbers, "--out", out, "--force")
+    pattern = ("--group-pattern", r"/v (.)\d")
+    done = run("import", own, *numbers, *pattern, "--out", out, "--force")
     assert done.exit_code == 0, done.output
     assert "-0.5 to 0.5, mean 0" in done.stdout
     assert read_manifest(out).labels.tolist() == [[0.5], [-0.5]]
+    assert read_manifest(out).groups == ("H", "R")
 
 
 @pytest.mark.parametrize(
@@ -195,13 +187,6 @@ def test_bad_columns(tmp_path: Path, columns: tuple[str, ...], message: str) -> 
     assert not (tmp_path / "m.csv").exists()
 
 
-def test_too_few_groups_for_the_folds(clips: Path, tmp_path: Path) -> None:
-    assert run("scan", clips, "--infer-groups").exit_code == 0
-    done = run("folds", clips / "manifest.csv", "--folds", 7, "--out", tmp_path / "f.csv")
-    assert isinstance(done.exception, BadManifest)
-    assert "6 group(s) cannot fill 7 folds" in str(done.exception)
-
-
 def test_the_real_index_becomes_a_manifest(shared_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.csv"
     columns = ("--column", "path=file", "--column", "group=source_group")
@@ -216,13 +201,10 @@ def test_the_real_index_becomes_a_manifest(shared_data: Path, tmp_path: Path) ->
 
 
 def test_import_without_media(tmp_path: Path) -> None:
-    theirs = tmp_path / "theirs.csv"
+    theirs, out = tmp_path / "theirs.csv", tmp_path / "ours.csv"
     theirs.write_text("id,file,joy\n7,7.mp3,0.5\n8,8.mp3,0.25\n")
-    out = tmp_path / "ours.csv"
-    columns = ("clip_id=id", "path=file", "valence=joy")
-    arguments = [theirs, "--task", "regression", "--out", out]
-    for column in columns:
-        arguments += ["--column", column]
+    columns = ("--column", "clip_id=id", "--column", "path=file", "--column", "valence=joy")
+    arguments = [theirs, "--task", "regression", "--out", out, *columns]
     assert isinstance(run("import", *arguments).exception, BadManifest)
     done = run("import", *arguments, "--no-media")
     assert done.exit_code == 0, done.output
@@ -255,15 +237,6 @@ def test_a_clip_that_starts_after_its_files_end_is_found(tmp_path: Path) -> None
     assert done.exit_code == 2
     assert f"{table}: clip 'b' starts at 3 s, but its file ends at 1.00 s" in done.stderr
     assert run("check", table, "--no-media").exit_code == 0
-
-
-def test_groups_by_a_pattern(tmp_path: Path) -> None:
-    table = tmp_path / "m.csv"
-    table.write_text("path;label\nsong1_a.mp3;calm\nsong1_b.mp3;calm\ntwo_a.mp3;tense\n")
-    out = tmp_path / "out.csv"
-    done = run("import", table, "--no-media", "--group-pattern", r"(.+)_[ab]", "--out", out)
-    assert done.exit_code == 0, done.output
-    assert read_manifest(out, media=False).groups == ("song1", "song1", "two")
 
 
 def test_links_that_were_skipped_are_named(clips: Path, tmp_path: Path) -> None:

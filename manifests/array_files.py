@@ -53,16 +53,7 @@ def most_bytes(size: int) -> int:
 
 
 def read_npy(path: Path) -> NDArray[Any]:
-    """Return the array of an ``.npy`` file; raise a one-line ValueError if it is not one.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "rows.npy"
-    >>> np.save(path, np.arange(3))
-    >>> read_npy(path)
-    array([0, 1, 2])
-    """
+    """Return the array of an ``.npy`` file; raise a one-line ValueError if it is not one."""
     with path.open("rb") as file, _as_value_error():
         return _read(file, path.stat().st_size)
 
@@ -123,15 +114,15 @@ def _members(archive: zipfile.ZipFile, most: int) -> dict[str, zipfile.ZipInfo]:
     for info in archive.infolist():
         name = info.filename.removesuffix(".npy")
         if name == info.filename:
-            raise ValueError(f"member {shown(info.filename)} is no array (.npy)")
+            raise ValueError(f"member {shown(info.filename)} is not an array (.npy)")
         if name in members:
-            raise ValueError(f"member {shown(info.filename)} is there twice")
+            raise ValueError(f"member {shown(info.filename)} occurs twice")
         members[name] = info
     return members
 
 
 def _read(file: Any, size: int) -> NDArray[Any]:
-    """Return an array of at most `size` bytes, header included."""
+    """Return the array of an open file of `size` bytes, header included."""
     version = np.lib.format.read_magic(file)
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -139,25 +130,19 @@ def _read(file: Any, size: int) -> NDArray[Any]:
     }
     if version not in readers:
         raise ValueError(f"an array file of version {version}, only {list(readers)} are read")
-    shape, columns_first, dtype = readers[version](file, max_header_size=_HEADER)
+    shape, _, dtype = readers[version](file, max_header_size=_HEADER)
     if dtype.hasobject:
         raise ValueError("an array of Python objects, which are not read: save numbers or text")
     if not all(type(axis) is int and axis >= 0 for axis in shape) or len(shape) > 32:
-        raise ValueError(f"shape {shown(str(shape))} is none of an array")
-    n_bytes = math.prod(shape) * dtype.itemsize
-    if n_bytes > size:
+        raise ValueError(f"invalid array shape {shown(str(shape))}")
+    n_bytes, available = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if n_bytes > available:
         raise ValueError(
-            f"shape {shown(str(shape))} of {dtype} needs {n_bytes:,} bytes, the file has {size:,}"
+            f"truncated: shape {shown(str(shape))} of {dtype} needs {n_bytes:,} bytes, the file "
+            f"has {available:,}"
         )
-    array = np.empty(shape, dtype, order="F" if columns_first else "C")
-    if n_bytes:
-        place = memoryview(array.reshape(-1, order="A").view(np.uint8).data)
-        done = 0
-        while done < n_bytes and (count := file.readinto(place[done:])):
-            done += count
-        if done != n_bytes:
-            raise ValueError(f"truncated: {done:,} of {n_bytes:,} bytes are there")
-    return array
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False, max_header_size=_HEADER)
 
 
 @contextmanager
@@ -170,8 +155,7 @@ def _as_value_error(name: str = "") -> Iterator[None]:
     except (ValueError, *DAMAGED) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
+        text = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, RecursionError):
             text = "nested too deep"
-        else:
-            text = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{place}{text[:300]}") from None

@@ -1,21 +1,135 @@
-"""Source video or song of a clip, inferred from file names."""
+"""Facts that file names state: the source of a clip, and those of data sets such as RAVDESS.
+
+A data set whose file names consist of two-digit numbers, one for each field, is one TOML file in
+this folder (see ``ravdess.toml``).
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import resources
 
-from mvemo.manifests.cells import plain_text
+from mvemo.manifests.clip_rows import Row
 from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.files import parse_toml
+from mvemo.manifests.labels import Names, Task
 from mvemo.manifests.model import Manifest
+from mvemo.manifests.tables import plain_text
 
 _WORDS = re.compile(r"[^\W_]+")
 # Minimum length of a word in which one differing letter counts as a typing error.
 _LONG_WORD = 5
 # Names such as `Exciting_MV_3GPP(57)-3-of-8`, written by tools that divide long videos.
 _PIECE = re.compile(r"(?P<source>.*?\S)[-_ ]+(?P<k>\d+)[-_ ]of[-_ ](?P<n>\d+)", re.IGNORECASE)
+
+
+# --- data sets
+
+
+@dataclass
+class FoundClips:
+    """Clips that a layout finds in a folder."""
+
+    rows: list[Row]
+    classes: Names
+    task: Task = "multiclass"
+    # (name, reason) of files that are not clips, and of songs without a file.
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    remarks: tuple[str, ...] = ()  # differences from the published data set
+
+
+@dataclass(frozen=True)
+class NamedFiles:
+    """Layout of a data set by its file names; fields are those of its TOML file."""
+
+    name: str
+    title: str
+    fields: Mapping[str, Sequence[str]]  # values by field, in the order of their numbers
+    label: str
+    group: str
+    copies: str
+    preferred: Sequence[str]
+    extra: Sequence[str]
+    select: Mapping[str, str]
+
+    def parse(self, stem: str) -> dict[str, str] | None:
+        """Return the facts in a file name without suffix; None for another data set's name."""
+        parts = stem.split("-")
+        if len(parts) != len(self.fields) or not all(p.isdecimal() and len(p) == 2 for p in parts):
+            return None
+        facts = {}
+        for number, (key, values) in zip(map(int, parts), self.fields.items(), strict=True):
+            if not 1 <= number <= len(values):
+                return None
+            facts[key] = values[number - 1]
+        return facts
+
+    def find(self, stems: Mapping[str, str], selected: Mapping[str, str | None]) -> FoundClips:
+        """Return the clips with selected values, one copy of each take.
+
+        `stems` maps paths to file names without suffix. Without a selected kind of copy, the first
+        of `preferred` that exists is kept.
+        """
+        names: dict[str, dict[str, str]] = {}
+        left_out: list[tuple[str, str]] = []
+        others = [key for key in self.select if key != self.copies]
+        for path, stem in stems.items():
+            facts = self.parse(stem)
+            if facts is None:
+                left_out.append((path, f"not named as {self.title} names its files"))
+                continue
+            other = [key for key in others if selected.get(key) not in (None, facts[key])]
+            if other:
+                key = other[0]
+                left_out.append((path, f"{self.select[key]} is not {selected[key]}"))
+            else:
+                names[path] = facts
+        kind = selected.get(self.copies)
+        best: dict[tuple[str, ...], str] = {}
+        for path in sorted(names, key=lambda path: self.preferred.index(names[path][self.copies])):
+            if kind in (None, names[path][self.copies]):
+                best.setdefault(self._take(names[path]), path)
+        rows: list[Row] = []
+        for path, facts in names.items():
+            if best.get(self._take(facts)) == path:
+                group = f"{self.group}-{facts[self.group]}"
+                extra = tuple((key, facts[key]) for key in self.extra)
+                rows.append(Row(len(rows) + 1, path, (facts[self.label],), "", group, extra=extra))
+            elif kind not in (None, facts[self.copies]):
+                left_out.append((path, f"{self.select[self.copies]} is not {kind}"))
+            else:
+                left_out.append((path, "another copy of the same take is there"))
+        used = {row.label[0] for row in rows}
+        classes = [value for value in self.fields[self.label] if value in used]
+        return FoundClips(rows, classes, left_out=left_out)
+
+    def _take(self, facts: Mapping[str, str]) -> tuple[str, ...]:
+        return tuple(value for key, value in facts.items() if key != self.copies)
+
+
+def _read_layouts() -> dict[str, NamedFiles]:
+    layouts = {}
+    for file in resources.files(__package__).iterdir():
+        if file.name.endswith(".toml"):
+            stated = parse_toml(file.read_text(encoding="utf-8"))
+            fields = {
+                key: [f"{i:02d}" for i in range(1, values + 1)]
+                if isinstance(values, int)
+                else values
+                for key, values in stated.pop("fields").items()
+            }
+            layout = NamedFiles(fields=fields, **stated.pop("clips"), **stated)
+            layouts[layout.name] = layout
+    return dict(sorted(layouts.items()))
+
+
+NAMED_FILES = _read_layouts()
+
+
+# --- sources
 
 
 def infer_group(stem: str) -> str:
@@ -85,10 +199,10 @@ def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
             f"no path matches the pattern {pattern!r} of groups, as {manifest.clips[0].path!r}"
         )
     clips = tuple(
-        dataclasses.replace(clip, group=group or clip.group)
+        replace(clip, group=group or clip.group)
         for clip, group in zip(manifest.clips, groups, strict=True)
     )
-    return dataclasses.replace(manifest, clips=clips)
+    return replace(manifest, clips=clips)
 
 
 def similar_groups(manifest: Manifest) -> list[tuple[str, str]]:
@@ -135,7 +249,7 @@ def _finder(pattern: str) -> Callable[[str], str]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise BadManifest(f"the pattern {pattern!r} of groups is none: {error}") from None
+        raise BadManifest(f"invalid pattern of groups {pattern!r}: {error}") from None
     if expression.groups != 1:
         raise BadManifest(
             f"the pattern {pattern!r} of groups has {expression.groups} groups in parentheses: "

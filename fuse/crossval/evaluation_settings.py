@@ -1,0 +1,114 @@
+"""Settings of an evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mvemo.fuse.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
+from mvemo.fuse.descriptor_statistics import check_statistics
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.features import FeatureSettings
+from mvemo.fuse.heads.head import HeadSettings
+from mvemo.fuse.songs import SongRule
+from mvemo.manifests import Folds
+from mvemo.manifests.declared import check_settings, setting
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Settings of `evaluate`; the defaults are those of ``mvemo fuse`` and ``mvemo-cv``.
+
+    Parameters
+    ----------
+    folds
+        Number of folds, or the folds themselves, in the order of the cache's clips
+        (`mvemo.manifests.read_folds`); None for the cache's own folds, or six.
+    seed
+        Seed of new folds and of the permutation. None keeps the cache's folds if their number
+        matches; crossfitted features always keep them.
+    models
+        Names of the models to evaluate; None for all that the features allow, and the stack.
+    permute_labels
+        Shuffle the labels over the clips first, in whole rows. All scores must then be at
+        chance level.
+    scale
+        Scale of valence and arousal, such as ``1..9``; empty for the cache's.
+    allow_leak
+        Accept scores of clips by nets that saw them; the results then say so.
+    songs
+        Rule by which whole songs are decided from their segments (`mvemo.fuse.song_level`);
+        None to score the clips themselves.
+    repeats
+        Number of evaluations, each on other folds; more than one needs features that all folds
+        share.
+    learning_curve
+        Also score heads trained on fewer clips.
+    refit
+        Also fit each head on all clips, to predict new clips.
+    head, lld, ...
+        Settings of the table ``[fuse]``, see docs/settings.md.
+
+    Raises
+    ------
+    BadFeatures
+        A number is out of range, or the list of models is empty.
+
+    Examples
+    --------
+    >>> settings = EvaluationSettings(folds=6, head=HeadSettings(C=0.1))
+    >>> settings.record()["head"]["C"]
+    0.1
+    """
+
+    folds: int | Folds | None = setting(None, ge=2, profile=False)
+    seed: int | None = setting(None, ge=0, profile=False)
+    models: tuple[str, ...] | None = setting(None, profile=False)
+    permute_labels: bool = setting(False, profile=False)
+    scale: str = setting("", profile=False)
+    allow_leak: bool = setting(False, profile=False)
+    songs: SongRule | None = setting(None, profile=False)
+    repeats: int = setting(1, ge=1, profile=False)
+    learning_curve: bool = setting(False, profile=False)
+    refit: bool = setting(False, profile=False)
+    head: HeadSettings = setting(HeadSettings, "Settings of all heads.")
+    lld: tuple[str, ...] = setting((), "Sequences whose statistics are the feature `lld`.")
+    lld_statistics: tuple[str, ...] = setting(
+        DEFAULT_STATISTICS,
+        "Statistics: `mean`, `std`, `p10`, `p90`, `diff_mean` to `diff_p90`.",
+    )
+    within_groups: bool = setting(
+        False, "Standardise within groups of five or more; new clips must come as groups, too."
+    )
+    memory: float = setting(4.0, "GiB for features; larger ones are read in blocks.", ge=0)
+    stacked: bool = setting(True, "Add `integrated-stacked` (PL20 3.4).")
+    late: bool = setting(True, "Add `integrated-late`, the product of predictions of features.")
+    missing_modality: bool = setting(True, "Also score and predict clips that lack a modality.")
+    choose_model: bool = setting(True, "Recommend a model, and estimate its score.")
+    temperature: bool = setting(True, "Also report calibration with a fitted temperature.")
+    n_resamples: int = setting(1000, "Resamples for 95 % intervals; 0 for none.", ge=0)
+
+    def __post_init__(self) -> None:
+        check_settings(self, BadFeatures)
+        if isinstance(self.folds, Folds) and self.repeats > 1:
+            raise BadFeatures(
+                f"--repeats {self.repeats} needs other folds, but --folds gives these: evaluate "
+                "once, or give a number of folds"
+            )
+        check_statistics(self.lld_statistics)
+        if self.models is not None and not self.models:
+            raise BadFeatures("models names no model: name one at least, or None for all")
+
+    @property
+    def features(self) -> FeatureSettings:
+        """Return the settings of the features."""
+        return FeatureSettings(self.lld, self.lld_statistics, self.within_groups, self.memory)
+
+    def record(self) -> dict[str, Any]:
+        """Return all settings as JSON values; for given folds, their number and digest."""
+        values = asdict(self)
+        if isinstance(self.folds, Folds):
+            digest = hashlib.sha256(self.folds.assignment.tobytes()).hexdigest()
+            values["folds"] = {"k": self.folds.k, "digest": digest}
+        return values

@@ -1,0 +1,110 @@
+"""Declaration of settings: default, meaning and allowed values of each field, stated once.
+
+Commands read them from profiles, docs/settings.md lists them, and `check_settings` refuses other
+values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Allowed values of a setting: a range of numbers, or some of several names."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    names: Sequence[str] = ()
+
+    def __contains__(self, value: Any) -> bool:
+        if self.names:
+            return value in self.names
+        return not isinstance(value, (int, float)) or (
+            math.isfinite(value)
+            and (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
+        )
+
+    def __str__(self) -> str:
+        """Return the range in words.
+
+        Examples
+        --------
+        >>> print(Allowed(ge=0), Allowed(gt=0, lt=1), Allowed(ge=0, lt=1), sep="; ")
+        0 or more; above 0 and below 1; from 0, below 1
+        """
+        if self.names:
+            return f"one of {', '.join(self.names)}"
+        if self.ge is not None and self.le is not None:
+            return f"from {self.ge:.12g} to {self.le:.12g}"
+        if self.ge is not None and self.lt is not None:
+            return f"from {self.ge:g}, below {self.lt:g}"
+        words = (
+            (self.ge, "{:.12g} or more"),
+            (self.gt, "above {:.12g}"),
+            (self.le, "at most {:.12g}"),
+            (self.lt, "below {:.12g}"),
+        )
+        return " and ".join(text.format(limit) for limit, text in words if limit is not None)
+
+
+def setting(
+    default: Any,
+    meaning: str = "",
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    names: Sequence[str] = (),
+    profile: bool = True,
+) -> Any:
+    """Return a field of a dataclass of settings.
+
+    Parameters
+    ----------
+    default
+        Default value, or the class of nested settings.
+    meaning
+        Sentence for docs/settings.md, if profiles may state the setting.
+    ge, gt, le, lt
+        Limits: the value must be greater than or equal to `ge`, greater than `gt`, and so on.
+    names
+        Allowed names.
+    profile
+        False if only a caller may state it.
+    """
+    allowed = Allowed(ge, gt, le, lt, names)
+    metadata = {"meaning": meaning, "allowed": allowed, "profile": profile}
+    if isinstance(default, type):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def profile_fields(settings: Any) -> Iterator[tuple[Field[Any], Any]]:
+    """Yield field and value of each setting that a profile may state, nested ones in place."""
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if is_dataclass(value):
+            yield from profile_fields(value)
+        elif each.metadata.get("profile", True) and each.name != "name":
+            yield each, value
+
+
+def check_settings(settings: Any, error: Callable[[str], Exception]) -> None:
+    """Raise `error` for the first field whose value is not allowed."""
+    for each in fields(settings):
+        value, allowed = getattr(settings, each.name), each.metadata.get("allowed")
+        if allowed is None or value in allowed:
+            continue
+        if allowed.names:
+            raise error(f"{each.name} {value!r} is not known: {allowed}")
+        raise error(f"{each.name} is {value}: it must be {allowed}")

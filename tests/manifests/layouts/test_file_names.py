@@ -1,0 +1,89 @@
+"""What file names state: sources of clips, and facts of data sets."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mvemo.manifests import (
+    BadManifest,
+    Clip,
+    Manifest,
+    infer_group,
+    source_of,
+    with_inferred_groups,
+)
+from mvemo.manifests.layouts.file_names import NAMED_FILES
+
+
+def test_a_name_taken_apart() -> None:
+    facts = NAMED_FILES["ravdess"].parse("03-02-05-02-01-02-12")
+    assert facts is not None
+    assert list(facts.values()) == ["audio", "song", "angry", "strong", "01", "02", "12"]
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "song",
+        "03-02-05-02-01-02",
+        "03-02-09-02-01-02-12",
+        "04-02-05-02-01-02-12",
+        "03-02-00-02-01-02-12",
+        "03-02-05-02-01-02-25",
+        "03-02-05-02-01-03-12",
+        "03-02-05-02-01-02-12-01",
+        "3-02-05-02-01-02-12",
+    ],
+)
+def test_other_names(stem: str) -> None:
+    assert NAMED_FILES["ravdess"].parse(stem) is None
+
+
+@pytest.mark.parametrize(
+    ("stem", "source"),
+    [
+        ("Exciting_MV_3GPP(57)-3-of-8", "Exciting_MV_3GPP(57)"),
+        ("a b.c-10-of-12", "a b.c"),
+        ("song_2_of_3", "song"),
+        ("X-1-OF-2", "X"),
+        ("one-of-us", "one-of-us"),
+        ("X-5-of-3", "X-5-of-3"),
+        ("-1-of-2", "-1-of-2"),
+        ("14", "14"),
+        ("a-1-of-2-1-of-3", "a-1-of-2"),
+    ],
+)
+def test_infer_group(stem: str, source: str) -> None:
+    assert infer_group(stem) == source
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        # A bare number means nothing outside its folder.
+        ("Train/Sad/23.mp4", "Sad/23"),
+        ("Sad/7-2-of-3.mp4", "Sad/7"),
+        ("7.mp4", "7"),
+        ("Fear/v-1-of-2.mp4", "v"),
+        ("Sad/v-2-of-2.mkv", "v"),
+    ],
+)
+def test_sources(path: str, source: str) -> None:
+    assert source_of(path) == source
+
+
+def test_groups_of_a_manifest_are_replaced() -> None:
+    paths = ("x/song1_a.mp3", "x/song1_b.mp3", "v-1-of-2.mp3")
+    clips = tuple(Clip(path, path, ("x",), path) for path in paths)
+    manifest = Manifest("m", "multiclass", ("x", "y"), clips, Path())
+    assert with_inferred_groups(manifest).groups == ("song1_a", "song1_b", "v")
+    grouped = with_inferred_groups(manifest, r"([^/]+)_[ab]$")
+    assert grouped.groups == ("song1", "song1", "v-1-of-2.mp3")
+    for pattern, message in (
+        ("(", "invalid pattern of groups '(': "),
+        ("song", "has 0 groups in parentheses"),
+        ("(zzz)", "no path matches the pattern '(zzz)' of groups, as 'x/song1_a.mp3'"),
+    ):
+        with pytest.raises(BadManifest, match=re.escape(message)):
+            with_inferred_groups(manifest, pattern)
