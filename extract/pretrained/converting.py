@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.nets.parts.packages import PretrainedPackage
+from mvemo.extract.nets.parts.cards import PretrainedPackage
 from mvemo.extract.pretrained.tensorflow_checkpoint import read_checkpoint
 
 MOST_AXES = 8

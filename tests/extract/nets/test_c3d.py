@@ -219,7 +219,7 @@ def test_gradients_reach_every_parameter():
         ({"n_frames": 0}, "n_frames is 0: it must be at least 1"),
         ({"size": 15}, "size is 15: it must be at least 16"),
         ({"dropout": 1.0}, "dropout is 1.0: it must lie in"),
-        ({"scale": "imagenet"}, "scale 'imagenet': one of sports1m, unit"),
+        ({"scale": "imagenet"}, "scale 'imagenet' is not known: one of sports1m, unit"),
     ],
 )
 def test_bad_options(options, message):

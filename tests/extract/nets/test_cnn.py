@@ -131,5 +131,5 @@ def test_bad_options_are_refused(options, says):
 
 
 def test_sequences_of_other_columns_are_refused():
-    with pytest.raises(BadSetting, match=r"\(batch, frames, 12\) is needed; .* n_mels"):
+    with pytest.raises(BadSetting, match=r"\(batch, frames, 12\), got .* n_mels"):
         make().prepare(sequences([4], 13, 4))

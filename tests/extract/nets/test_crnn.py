@@ -246,5 +246,5 @@ def test_bad_options_are_refused(options, says):
 
 
 def test_sequences_of_other_columns_are_refused():
-    with pytest.raises(BadSetting, match=r"\(batch, frames, 26\) is needed; .* lld_dim"):
+    with pytest.raises(BadSetting, match=r"\(batch, frames, 26\), got .* lld_dim"):
         make().prepare(sequences([4], 27, 4))

@@ -7,6 +7,7 @@ import torch
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.effnet import EffNet
+from mvemo.extract.nets.parts.weights import load_tensors
 
 # (kernel, stride, expansion, inputs, outputs) of the 21 blocks at width 1, from the
 # published weights' shapes and the paper's strides.
@@ -86,7 +87,7 @@ def published() -> dict[str, np.ndarray]:
 def net(published) -> EffNet:
     net = build_net("effnet", 6, n_frames=2, size=SIZE)
     assert isinstance(net, EffNet)
-    match = net.load_pretrained({k: torch.from_numpy(v) for k, v in published.items()})
+    match = load_tensors(net, {k: torch.from_numpy(v) for k, v in published.items()})
     assert match.missing == ("classifier.weight", "classifier.bias")
     assert match.unexpected == ("_fc.weight", "_fc.bias")
     assert not match.mismatched
@@ -119,7 +120,7 @@ def test_it_agrees_with_an_independent_forward_pass(net, published):
 @torch.inference_mode()
 def test_odd_sizes_are_padded_as_published(published):
     net = build_net("effnet", 6, n_frames=1, size=45)
-    net.load_pretrained({k: torch.from_numpy(v) for k, v in published.items()})
+    load_tensors(net, {k: torch.from_numpy(v) for k, v in published.items()})
     raw = frames(1, 45)
     picture = (raw[0, 0].numpy().astype(np.float64) - 127.0) / 128.0
     expected = independent_features(picture.transpose(2, 0, 1), published)
@@ -138,7 +139,7 @@ def test_it_learns_also_from_still_pictures():
 
 def test_its_own_weights_are_read_back():
     net, other = build_net("effnet", 2, width=0.1), build_net("effnet", 2, width=0.1)
-    match = other.load_pretrained(net.state_dict())
+    match = load_tensors(other, net.state_dict())
     assert not match.missing
     assert not match.mismatched
 

@@ -7,14 +7,8 @@ import torch
 
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.mel import MelSettings
-from mvemo.extract.nets.parts.frontends import (
-    C17,
-    C17_SECONDS,
-    PL20,
-    PL20_SECONDS,
-    MelSpectrogram,
-    fit_waveform,
-)
+from mvemo.extract.nets.music2d import C17, C17_SECONDS, PL20, PL20_SECONDS, MelSpectrogram
+from mvemo.extract.nets.parts.layers import fit_waveform
 
 
 def sound(samples: int, sr: int, seed: int = 0) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.musicnn import MEL, PATCH, TAGS, Musicnn
-from mvemo.extract.nets.parts.weights import Match
+from mvemo.extract.nets.parts.weights import WeightReport, load_tensors
 
 SR = 16000
 # (frames, bands, inputs, outputs) of the published convolutions, in the order they were made.
@@ -77,8 +77,8 @@ def independent_tags(units: np.ndarray, arrays: dict[str, np.ndarray]) -> np.nda
     return 1.0 / (1.0 + np.exp(-logits))
 
 
-def load(net: Musicnn, arrays: dict[str, np.ndarray]) -> Match:
-    return net.load_pretrained({name: torch.from_numpy(value) for name, value in arrays.items()})
+def load(net: Musicnn, arrays: dict[str, np.ndarray]) -> WeightReport:
+    return load_tensors(net, {name: torch.from_numpy(value) for name, value in arrays.items()})
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_it_learns_and_keeps_its_front_end(published):
 
 def test_its_own_weights_are_read_back():
     net, other = build_net("musicnn", 2, width=0.1), build_net("musicnn", 2, width=0.1)
-    match = other.load_pretrained(net.state_dict())
+    match = load_tensors(other, net.state_dict())
     assert not match.missing
     assert not match.mismatched
 

@@ -70,7 +70,7 @@ def test_bad_options_are_refused(options, says):
 
 
 def test_sequences_of_other_columns_are_refused():
-    with pytest.raises(BadSetting, match=r"\(batch, frames, 24\) is needed; .* spectrogram_dim"):
+    with pytest.raises(BadSetting, match=r"\(batch, frames, 24\), got .* spectrogram_dim"):
         make().prepare(sequences([4], 27, 4))
 
 

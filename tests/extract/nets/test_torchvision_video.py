@@ -72,5 +72,5 @@ def test_bad_options_are_refused(options: dict[str, float], message: str) -> Non
 
 
 def test_a_net_of_one_size_refuses_others() -> None:
-    with pytest.raises(BadSetting, match="8 frames of 224 pixels: it takes 16 of 224"):
+    with pytest.raises(BadSetting, match="expected 16 frames of 224 pixels, got 8 frames"):
         build_net("mvit_v2_s", 2, n_frames=8)

@@ -244,7 +244,7 @@ def test_the_classifier_alone_is_no_fit(tmp_path):
 
 def test_a_net_that_fails_half_way_is_restored(tmp_path, arrays):
     class Fussy(Toy):
-        def load_pretrained(self, tensors):
+        def from_published(self, tensors):
             with torch.no_grad():
                 self.hidden.weight.zero_()
             raise BadWeights("tensor z is odd")
