@@ -10,14 +10,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.nets.parts.base import VideoNet
+from mvemo.extract.nets.parts.base import FrameNet, VideoNet
 from mvemo.extract.nets.parts.cards import (
     DEMO_TRAINING,
     MEGABYTE,
     NetCard,
-    PieceInput,
     PretrainedPackage,
-    VideoInput,
     profile,
 )
 from mvemo.extract.nets.parts.fast_conv import NormedConvolution
@@ -125,7 +123,7 @@ class EffNetOptions:
         ),
     ),
 )
-class EffNet(VideoNet):
+class EffNet(FrameNet, VideoNet):
     """EfficientNet-lite2 frame by frame; the embedding is mean and deviation over the frames.
 
     The lite models have ReLU6 in place of swish and no squeeze-and-excitation. The features
@@ -167,21 +165,7 @@ class EffNet(VideoNet):
         features: Tensor = self.head(x)
         return features.mean(dim=(2, 3))
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, used, 3, size, size) to (batch, embedding_dim)."""
-        # (batch, used, 1280)
-        features = self.frame_features(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
-        return mean_and_deviation(features)
-
-    def piece_input(self) -> PieceInput:
-        return PieceInput(VideoInput(1, self.options.size), count=self.options.n_frames)
-
-    def embed_pieces(self, raw: Tensor) -> Tensor:
-        """Map uint8 (frames, 1, size, size, 3) to (frames, 1280)."""
-        frames = raw[:, 0].permute(0, 3, 1, 2)
-        return self.frame_features(frames.float().sub_(MEAN).div_(SPREAD))
-
-    def pool_pieces(self, values: Tensor) -> Tensor:
+    def pool_frames(self, values: Tensor) -> Tensor:
         return mean_and_deviation(values)
 
     def scaling(self) -> dict[str, Any]:

@@ -324,22 +324,14 @@ def kinetics_names() -> tuple[str, ...]:
     return tuple(R3D_18_Weights.KINETICS400_V1.meta["categories"])
 
 
-# Unit of a block in piergiaj's and in hassony2's layout.
-_PIERGIAJ = {
-    "b0": "Branch_0.Conv3d_0a_1x1",
-    "b1a": "Branch_1.Conv3d_0a_1x1",
-    "b1b": "Branch_1.Conv3d_0b_3x3",
-    "b2a": "Branch_2.Conv3d_0a_1x1",
-    "b2b": "Branch_2.Conv3d_0b_3x3",
-    "b3b": "Branch_3.Conv3d_0b_1x1",
-}
-_HASSONY = {
-    "branch_0": "Branch_0.Conv3d_0a_1x1",
-    "branch_1.0": "Branch_1.Conv3d_0a_1x1",
-    "branch_1.1": "Branch_1.Conv3d_0b_3x3",
-    "branch_2.0": "Branch_2.Conv3d_0a_1x1",
-    "branch_2.1": "Branch_2.Conv3d_0b_3x3",
-    "branch_3.1": "Branch_3.Conv3d_0b_1x1",
+# Unit of a block by its name in piergiaj's and in hassony2's layout.
+_UNITS = {
+    **dict.fromkeys(("b0", "branch_0"), "Branch_0.Conv3d_0a_1x1"),
+    **dict.fromkeys(("b1a", "branch_1.0"), "Branch_1.Conv3d_0a_1x1"),
+    **dict.fromkeys(("b1b", "branch_1.1"), "Branch_1.Conv3d_0b_3x3"),
+    **dict.fromkeys(("b2a", "branch_2.0"), "Branch_2.Conv3d_0a_1x1"),
+    **dict.fromkeys(("b2b", "branch_2.1"), "Branch_2.Conv3d_0b_3x3"),
+    **dict.fromkeys(("b3b", "branch_3.1"), "Branch_3.Conv3d_0b_1x1"),
 }
 _KINDS = {"conv3d": "conv", "batch3d": "norm", "bn": "norm"}
 _FLAX = re.compile(r"^(params|batch_stats)/(.+)/(Conv_0|BatchNorm_0)/(kernel|bias|scale|mean|var)$")
@@ -380,7 +372,7 @@ def net_name(name: str) -> str | None:
     block = parts[0][:1].upper() + parts[0][1:]
     branch = ".".join(parts[1:-2])
     if branch:
-        unit = _PIERGIAJ.get(branch) or _HASSONY.get(branch)
+        unit = _UNITS.get(branch)
         if unit is None:
             return None
         block = f"{block}.{unit}"

@@ -206,6 +206,35 @@ class VideoNet(BuiltNet):
         }
 
 
+class FrameNet(BuiltNet):
+    """Base of nets that embed each frame by itself and then pool over the frames."""
+
+    input: VideoInput
+
+    @abstractmethod
+    def frame_features(self, x: Tensor) -> Tensor:
+        """Embed single prepared frames: (n, 3, height, width) -> (n, dim)."""
+
+    @abstractmethod
+    def pool_frames(self, values: Tensor) -> Tensor:
+        """Pool over the frames: (..., frames, dim) -> (..., embedding_dim)."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Map float32 (batch, frames, 3, height, width) to (batch, embedding_dim)."""
+        features = self.frame_features(x.flatten(0, 1))
+        return self.pool_frames(features.reshape(*x.shape[:2], -1))
+
+    def piece_input(self) -> PieceInput:
+        return PieceInput(VideoInput(1, self.input.size), count=self.input.n_frames)
+
+    def embed_pieces(self, raw: Tensor) -> Tensor:
+        """Map uint8 (frames, 1, size, size, 3) to (frames, dim)."""
+        return self.frame_features(self.prepare(raw)[:, 0])
+
+    def pool_pieces(self, values: Tensor) -> Tensor:
+        return self.pool_frames(values)
+
+
 class WaveformNet(BuiltNet):
     """Base of nets that read a waveform of `seconds`."""
 

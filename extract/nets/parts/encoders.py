@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting, BadWeights
-from mvemo.extract.nets.parts.base import BuiltNet
-from mvemo.extract.nets.parts.cards import AudioInput, NetCard, PieceInput, VideoInput
+from mvemo.extract.nets.parts.base import BuiltNet, FrameNet
+from mvemo.extract.nets.parts.cards import AudioInput, NetCard, VideoInput
 from mvemo.extract.nets.parts.hugging_face import (
     FAMILIES,
     Family,
@@ -240,7 +240,7 @@ class SpectrogramEncoder(SoundEncoder):
         return pool(states.flatten(2).transpose(1, 2), self.options.pooling)
 
 
-class PictureEncoder(EncoderNet):
+class PictureEncoder(EncoderNet, FrameNet):
     """Transformer on single pictures: the towers of CLIP and SigLIP, ViT, DINOv2.
 
     Frames are scaled by their short side and cropped in the middle, without distortion, to the
@@ -309,20 +309,8 @@ class PictureEncoder(EncoderNet):
             return states[:, 0]
         return states.mean(dim=1)
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, frames, 3, crop, crop) to (batch, embedding_dim)."""
-        features = self.frame_features(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
-        return pool(features, self.options.pooling)
-
-    def piece_input(self) -> PieceInput:
-        return PieceInput(VideoInput(1, self.input.size), count=self.options.n_frames)
-
-    def embed_pieces(self, raw: Tensor) -> Tensor:
-        """Map uint8 (frames, 1, size, size, 3) to (frames, dim)."""
-        return self.frame_features(self.prepare(raw)[:, 0])
-
-    def pool_pieces(self, values: Tensor) -> Tensor:
-        return pool(values[None], self.options.pooling)[0]
+    def pool_frames(self, values: Tensor) -> Tensor:
+        return pool(values, self.options.pooling)
 
 
 _BASES: Mapping[str, type[EncoderNet]] = {
@@ -353,14 +341,14 @@ def make_net_class(folder: EncoderFolder) -> type[EncoderNet]:
 
 
 def pool(values: Tensor, pooling: str) -> Tensor:
-    """Pool over the frames: (batch, frames, dim) -> (batch, dim), or 2 * dim for ``mean+std``.
+    """Pool over the frames: (..., frames, dim) -> (..., dim), or 2 * dim for ``mean+std``.
 
     Examples
     --------
     >>> pool(torch.tensor([[[1.0], [3.0]]]), "mean+std").tolist()
     [[2.0, 1.0]]
     """
-    return values.mean(dim=1) if pooling == "mean" else mean_and_deviation(values)
+    return values.mean(dim=-2) if pooling == "mean" else mean_and_deviation(values)
 
 
 def _picture_sizes(kind: type[EncoderNet] | EncoderNet) -> tuple[int, int]:

@@ -191,18 +191,11 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
     are removed. Nested names are joined by a dot (torch) or a slash (HDF5).
     """
     path = Path(path)
-    if not path.exists():
-        raise MissingFile(f"{path}: no such weight file")
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "a pipe, socket or device"
-        raise BadWeights(f"{path}: is {what}, not a weight file")
+    layout = file_layout(path)
     try:
         sha256 = content_digest(path)
-        with path.open("rb") as file:
-            head = file.read(512)
     except OSError as error:
         raise BadWeights(f"{path}: cannot be read: {error.strerror}") from error
-    layout = _layout(path, head)
     try:
         if layout == "HDF5":
             tensors = _read_hdf5(path)
@@ -238,17 +231,21 @@ def published_as(sha256: str) -> str:
     return ""
 
 
-def file_layout(path: str | Path) -> str:
-    """Return ``torch checkpoint``, ``NumPy archive``, ``NumPy array`` or ``HDF5``."""
-    path = Path(path)
-    if not path.is_file():
+def file_layout(path: Path) -> str:
+    """Return the format of a file from its first bytes.
+
+    The formats are ``torch checkpoint``, ``NumPy archive``, ``NumPy array`` and ``HDF5``.
+    """
+    if not path.exists():
         raise MissingFile(f"{path}: no such weight file")
-    with path.open("rb") as file:
-        return _layout(path, file.read(512))
-
-
-def _layout(path: Path, head: bytes) -> str:
-    """Return the format of a file from its first bytes."""
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "a pipe, socket or device"
+        raise BadWeights(f"{path}: is {what}, not a weight file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise BadWeights(f"{path}: cannot be read: {error.strerror}") from error
     accepted = "a torch checkpoint, NumPy .npz or .npy, or HDF5 is needed"
     if not head:
         raise BadWeights(f"{path}: is empty: {accepted}")
@@ -272,7 +269,7 @@ def _layout(path: Path, head: bytes) -> str:
         return "torch checkpoint"
     if all(byte in b"\t\n\r\f" or byte >= 32 for byte in head) and b"\x7f" not in head:
         raise BadWeights(f"{path}: is text, not weights: {accepted}")
-    raise BadWeights(f"{path}: is of no known format: {accepted}")
+    raise BadWeights(f"{path}: unknown format: {accepted}")
 
 
 def _read_hdf5(path: Path) -> Tensors:

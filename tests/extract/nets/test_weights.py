@@ -133,7 +133,7 @@ def test_what_is_missing_or_no_weight_file(tmp_path):
     for content, message in (
         (b"", "is empty"),
         (b"<html>not found</html>\n", "is text"),
-        (bytes(range(1, 200)), "no known format"),
+        (bytes(range(1, 200)), "unknown format"),
         (b"PK\x05\x06" + bytes(18), "without tensors"),
     ):
         (tmp_path / "w.pt").write_bytes(content)

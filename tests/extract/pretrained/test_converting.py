@@ -53,7 +53,7 @@ class Shell:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"w": Trap()}, "names .*_spring, which is no array"),
+        ({"w": Trap()}, "names .*_spring, which is not an array"),
         ({"w": Shell()}, "names (posix|nt).system"),
         ({"w": np.array([Trap()], dtype=object)}, "names .*_spring|not of numbers"),
         ({"w": np.array(["text"])}, "not of numbers"),

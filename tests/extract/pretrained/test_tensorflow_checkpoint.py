@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from package_samples import block_of, checkpoint_of, entry_of, number, part, table_of
 
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.pretrained.tensorflow_checkpoint import read_checkpoint, read_index
+from mvemo.extract.pretrained.converting import read_checkpoint, read_index
 
 RNG = np.random.default_rng(0)
 ARRAYS = {
