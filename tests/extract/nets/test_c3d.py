@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mvemo.extract.errors import BadSetting, BadWeights
+from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import build_net, weights_digest
 from mvemo.extract.nets.c3d import SPORTS1M_MEAN
 from mvemo.extract.nets.parts.weights import load_weights
@@ -164,17 +164,6 @@ def test_narrower_net_names_what_does_not_fit(tmp_path):
     assert weights_digest(net) == before
 
 
-def test_own_file_comes_back_whole(tmp_path):
-    net, other = made_net(8, 32, scale="unit"), made_net(8, 32, scale="unit")
-    torch.nn.init.ones_(net.classifier.weight)
-    torch.nn.init.uniform_(net.convolutions["conv1a"].weight)
-    torch.save(net.state_dict(), tmp_path / "own.pt")
-    report = load_weights(other, tmp_path / "own.pt")
-    assert report.complete
-    assert report.missing + report.unexpected + report.mismatched == ()
-    assert weights_digest(other) == weights_digest(net)
-
-
 def test_mean_is_that_of_the_published_clip(shared_data):
     clip = np.load(shared_data / "c3d" / "c3d_crop_mean_16x112x112x3.npy")
     np.testing.assert_allclose(SPORTS1M_MEAN, clip.mean((0, 1, 2), dtype=np.float64), atol=5e-4)
@@ -204,24 +193,3 @@ def test_published_sizes():
     convolutions = sum(p.numel() for p in net.convolutions.parameters())
     # Sports-1M's C3D has 27.66 million in its convolutions.
     assert convolutions == 27_655_936
-
-
-def test_gradients_reach_every_parameter():
-    net = made_net(4, 20, scale="unit").train()
-    loss = net(net.prepare(torch.from_numpy(frames(4, 20))[None])).square().sum()
-    loss.backward()
-    assert all(p.grad is not None and bool(p.grad.any()) for p in net.parameters())
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"n_frames": 0}, "n_frames is 0: it must be at least 1"),
-        ({"size": 15}, "size is 15: it must be at least 16"),
-        ({"dropout": 1.0}, "dropout is 1.0: it must lie in"),
-        ({"scale": "imagenet"}, "scale 'imagenet' is not known: one of sports1m, unit"),
-    ],
-)
-def test_bad_options(options, message):
-    with pytest.raises(BadSetting, match=message):
-        build_net("c3d", 6, **options)

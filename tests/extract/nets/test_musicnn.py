@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.musicnn import MEL, PATCH, TAGS, Musicnn
 from mvemo.extract.nets.parts.weights import WeightReport, load_tensors
@@ -180,41 +179,6 @@ def test_outputs_stand_in_the_order_asked_for(net, published):
         torch.testing.assert_close(front[i], patch.mean(dim=0))
         expected = net.patch_units(patch).std(dim=0, correction=0)
         torch.testing.assert_close(deviation[i], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_it_learns_and_keeps_its_front_end(published):
-    net = build_net("musicnn", 2, width=0.1, seconds=3.0)
-    x = net.prepare(batch_of(net, tone(3.0), tone(3.0, 1760.0)))
-    net.train()
-    net(x).square().sum().backward()
-    unused = {name for name, value in net.named_parameters() if value.grad is None}
-    assert unused == {"tags.weight", "tags.bias", "input_norm.weight", "input_norm.bias"}
-    assert all(value.grad.isfinite().all() for value in net.parameters() if value.grad is not None)
-    assert not any(name in net.state_dict() for name in ("window", "filterbank"))
-
-
-def test_its_own_weights_are_read_back():
-    net, other = build_net("musicnn", 2, width=0.1), build_net("musicnn", 2, width=0.1)
-    match = load_tensors(other, net.state_dict())
-    assert not match.missing
-    assert not match.mismatched
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"seconds": 0.01}, "seconds is 0.01: it must be at least 0.032"),
-        ({"dropout": 1.0}, "dropout is 1.0"),
-        ({"norm_momentum": 0.0}, "norm_momentum is 0.0"),
-        ({"patch": 3}, "option 'patch'"),
-        ({"outputs": "units,tag"}, "outputs is 'units,tag': some of units, deviation, front, tags"),
-        ({"outputs": "tags,tags"}, "each once"),
-        ({"outputs": ""}, "outputs is ''"),
-    ],
-)
-def test_bad_options_are_refused(options, message):
-    with pytest.raises(BadSetting, match=message):
-        build_net("musicnn", 2, **options)
 
 
 def test_the_record_names_the_front_end(net):

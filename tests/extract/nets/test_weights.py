@@ -2,8 +2,6 @@
 
 import hashlib
 import pickle
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -265,16 +263,3 @@ def test_published_files_are_known(shared_data):
         sha256 = hashlib.sha256((shared_data / file).read_bytes()).hexdigest()
         assert published_as(sha256).endswith(f": {net}")
     assert published_as("0" * 64) == ""
-
-
-def test_loading_weights_imports_no_other_net(tmp_path):
-    code = (
-        "import sys; import torch; from mvemo.extract.nets import build_net;"
-        "from mvemo.extract.nets.parts.weights import load_weights;"
-        "net = build_net('music1d', 2, width=0.1); torch.save(net.state_dict(), sys.argv[1]);"
-        "load_weights(net, sys.argv[1]);"
-        "print([m for m in sys.modules if m in ('mvemo.extract.nets.i3d', 'scipy.optimize')])"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "net.pt")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
