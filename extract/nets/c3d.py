@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.nets.parts.base import VideoNet
-from mvemo.extract.nets.parts.cards import NetCard, profile
-from mvemo.extract.nets.parts.registry import check_choice, check_options, scaled
+from mvemo.extract.nets.parts.cards import NetCard, check_choice, check_options, profile, scaled
 from mvemo.extract.settings import TrainSettings
 
 # Name and number of channels of each convolution; a pooling follows those in `POOLED`.

@@ -11,8 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.descriptors import dim_of
-from mvemo.extract.nets.parts.cards import NetCard, SequenceInput, SharedSettings, profile
-from mvemo.extract.nets.parts.registry import check_options, scaled
+from mvemo.extract.nets.parts.cards import (
+    NetCard,
+    SequenceInput,
+    SharedSettings,
+    check_options,
+    profile,
+    scaled,
+)
 from mvemo.extract.nets.parts.sequences import (
     DescriptorNet,
     FrameNorm,

@@ -16,11 +16,12 @@ from mvemo.extract.nets.parts.cards import (
     MEGABYTE,
     NetCard,
     PretrainedPackage,
+    check_options,
     profile,
+    scaled,
 )
 from mvemo.extract.nets.parts.fast_conv import NormedConvolution
 from mvemo.extract.nets.parts.layers import mean_and_deviation, same_sides
-from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.settings import TrainSettings
 
 EPSILON = 1e-3

@@ -18,10 +18,16 @@ from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import VideoNet
-from mvemo.extract.nets.parts.cards import MEGABYTE, NetCard, PretrainedPackage, profile
+from mvemo.extract.nets.parts.cards import (
+    MEGABYTE,
+    NetCard,
+    PretrainedPackage,
+    check_options,
+    profile,
+    scaled,
+)
 from mvemo.extract.nets.parts.fast_conv import NormedConvolution
 from mvemo.extract.nets.parts.layers import same_sides
-from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.settings import TrainSettings
 
 Triple = tuple[int, int, int]

@@ -10,8 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.nets.parts.cards import DEMO_TRAINING, NetCard, profile
-from mvemo.extract.nets.parts.registry import check_options, scaled
+from mvemo.extract.nets.parts.cards import DEMO_TRAINING, NetCard, check_options, profile, scaled
 from mvemo.extract.nets.parts.sequences import (
     DescriptorNet,
     FrameNorm,

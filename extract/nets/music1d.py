@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.nets.parts.base import WaveformNet
-from mvemo.extract.nets.parts.cards import AudioInput, NetCard, profile
+from mvemo.extract.nets.parts.cards import AudioInput, NetCard, check_options, profile, scaled
 from mvemo.extract.nets.parts.layers import Elu, fit_waveform
-from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.settings import TrainSettings
 
 SR = 16000

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.mel import MelSettings, mel_filter_bank
 from mvemo.extract.nets.parts.base import WaveformNet
-from mvemo.extract.nets.parts.cards import AudioInput, NetCard, profile
+from mvemo.extract.nets.parts.cards import AudioInput, NetCard, check_choice, profile, scaled
 from mvemo.extract.nets.parts.layers import Elu, fit_waveform
-from mvemo.extract.nets.parts.registry import check_choice, scaled
 from mvemo.extract.settings import TrainSettings
 
 # PL20 3.1: 480,000 samples give 96 x 1,876. PL20 gives neither the padding nor the reference of

@@ -20,10 +20,11 @@ from mvemo.extract.nets.parts.cards import (
     NetCard,
     PieceInput,
     PretrainedPackage,
+    check_options,
     profile,
+    scaled,
 )
 from mvemo.extract.nets.parts.layers import LEAST_VARIANCE
-from mvemo.extract.nets.parts.registry import check_options, scaled
 
 MEL = MelSettings(sr=16000, n_fft=512, hop_length=256, n_mels=96)
 # Length of a patch in frames, 3 s.

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from mvemo.extract.nets.parts.cards import DEMO_TRAINING, NetCard, profile
-from mvemo.extract.nets.parts.registry import check_options, scaled
+from mvemo.extract.nets.parts.cards import DEMO_TRAINING, NetCard, check_options, profile, scaled
 from mvemo.extract.nets.parts.sequences import DescriptorNet, FrameNorm, last_states, split_frames
 
 HIDDEN = 64

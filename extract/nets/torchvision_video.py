@@ -17,8 +17,7 @@ from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import VideoNet
-from mvemo.extract.nets.parts.cards import NetCard, profile
-from mvemo.extract.nets.parts.registry import check_options
+from mvemo.extract.nets.parts.cards import NetCard, check_options, profile
 from mvemo.extract.settings import TrainSettings
 
 # Prefix of the names of torchvision's tensors in the net.

@@ -1,14 +1,16 @@
-"""Statements of a net about itself: its card, its input, its package of public weights.
+"""Statements of a net about itself: its card, options, input and package of public weights.
 
 This module does not import torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from mvemo.extract.errors import BadSetting
 from mvemo.extract.settings import NetSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -257,3 +259,47 @@ class NetCard:
         if self.package is not None:
             kind.package = replace(self.package, net=self.name)  # type: ignore[attr-defined]
         return kind
+
+
+def check_options(
+    options: Any, prefix: str, *positive: str, least_size: int = 0, least_seconds: float = 0.0
+) -> None:
+    """Raise `BadSetting` if an option that many nets have is out of range.
+
+    `positive` has the names of options of at least 1; the others are checked if the net has them.
+    """
+    values = vars(options)
+    seconds = values.get("seconds", 0.0)
+    if not (math.isfinite(seconds) and seconds >= least_seconds):
+        raise BadSetting(f"{prefix}seconds is {seconds}: it must be at least {least_seconds:g}")
+    for name in positive:
+        if values[name] < 1:
+            raise BadSetting(f"{prefix}{name} is {values[name]}: it must be at least 1")
+    if least_size and values["size"] < least_size:
+        raise BadSetting(
+            f"{prefix}size is {values['size']}: it must be at least {least_size} pixels"
+        )
+    dropout = values.get("dropout", 0.0)
+    if not 0 <= dropout < 1:
+        raise BadSetting(f"{prefix}dropout is {dropout}: it must lie in [0, 1)")
+    momentum = values.get("norm_momentum", 1)
+    if not 0 < momentum <= 1:
+        raise BadSetting(f"{prefix}norm_momentum is {momentum}: it must lie above 0, up to 1")
+
+
+def check_choice(options: Any, prefix: str, name: str, allowed: Sequence[str]) -> None:
+    """Raise `BadSetting` if an option is not one of the allowed texts."""
+    value = getattr(options, name)
+    if value not in allowed:
+        raise BadSetting(f"{prefix}{name} {value!r} is not known: one of {', '.join(allowed)}")
+
+
+def scaled(channels: int, width: float) -> int:
+    """Return the number of channels in a net of this width, at least 1.
+
+    Examples
+    --------
+    >>> scaled(32, 0.25), scaled(32, 0.001)
+    (8, 1)
+    """
+    return max(1, round(channels * width))

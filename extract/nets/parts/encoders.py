@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.nets.parts.base import BuiltNet, FrameNet
-from mvemo.extract.nets.parts.cards import AudioInput, NetCard, VideoInput
+from mvemo.extract.nets.parts.cards import AudioInput, NetCard, VideoInput, check_choice
 from mvemo.extract.nets.parts.hugging_face import (
     FAMILIES,
     Family,
@@ -25,7 +25,7 @@ from mvemo.extract.nets.parts.hugging_face import (
     transformers,
 )
 from mvemo.extract.nets.parts.layers import mean_and_deviation
-from mvemo.extract.nets.parts.registry import OUTPUT, EncoderFolder, check_choice
+from mvemo.extract.nets.parts.registry import OUTPUT, EncoderFolder
 from mvemo.extract.settings import NetSettings, TrainSettings
 from mvemo.extract.views import ViewSettings
 

@@ -18,7 +18,6 @@ from mvemo.extract.nets import (
     net_names,
     weights_digest,
 )
-from mvemo.extract.nets.parts.registry import scaled
 
 # They have one width, the whole one, and tests of their own.
 TORCHVISION = {"mvit_v2_s", "r2plus1d_18", "s3d", "swin3d_t"}
@@ -58,10 +57,6 @@ def test_the_seed_decides_the_weights():
         torch.manual_seed(seed)
         digests.append(weights_digest(build_net("music1d", 2, width=0.1)))
     assert digests[0] == digests[1] != digests[2]
-
-
-def test_width_leaves_a_channel():
-    assert [scaled(32, w) for w in (1, 0.5, 0.001, 2)] == [32, 16, 1, 64]
 
 
 @pytest.mark.parametrize(
