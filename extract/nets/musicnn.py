@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -242,29 +242,28 @@ class Musicnn(WaveformNet):
 
     def embed_pieces(self, raw: Tensor) -> Tensor:
         """Map float32 (patches, samples) to (patches, embedding_dim), not yet pooled."""
-        front = self.patch_front(self._log_mel(raw, center=False))
-        return torch.cat(self._patch_outputs(front), dim=1)
+        return self._patch_values(self.patch_front(self._log_mel(raw, center=False)))
 
     def pool_pieces(self, values: Tensor) -> Tensor:
         filled = torch.ones(1, len(values), dtype=torch.bool, device=values.device)
-        parts = torch.split(values, self.part_dims, dim=1)
-        return torch.cat(self._pooled(parts, filled), dim=1)[0]
+        return self._pooled(values, filled)[0]
 
-    def _patch_outputs(self, front: Tensor) -> list[Tensor]:
-        """Return the values that each part of the embedding pools, (patches, dim) each."""
+    def _patch_values(self, front: Tensor) -> Tensor:
+        """Return the values that the parts of the embedding pool: (n, 1506) -> (n, dim)."""
         units = self.patch_units(front)
         of_name = {"front": front}
         if "tags" in self.options.output_names:
             of_name["tags"] = self.tags(units).sigmoid()
-        return [of_name.get(name, units) for name in self.options.output_names]
+        return torch.cat([of_name.get(name, units) for name in self.options.output_names], dim=1)
 
-    def _pooled(self, parts: Sequence[Tensor], filled: Tensor) -> list[Tensor]:
+    def _pooled(self, values: Tensor, filled: Tensor) -> Tensor:
         """Pool each part over the patches of a clip: (n, dim) -> (batch, dim)."""
-        names = self.options.output_names
-        return [
-            (_deviation if name == "deviation" else _mean)(part, filled)
-            for name, part in zip(names, parts, strict=True)
-        ]
+        parts = torch.split(values, self.part_dims, dim=1)
+        named = zip(self.options.output_names, parts, strict=True)
+        return torch.cat(
+            [(_deviation if name == "deviation" else _mean)(part, filled) for name, part in named],
+            dim=1,
+        )
 
     def patch_units(self, front: Tensor) -> Tensor:
         """Return the penultimate layer from `patch_front`: (n, 1506) -> (n, 200)."""
@@ -272,16 +271,10 @@ class Musicnn(WaveformNet):
         normed: Tensor = self.dense_norm(units)
         return normed
 
-    def tag_probabilities(self, x: Tensor) -> Tensor:
-        """Return the mean probabilities of `TAGS` over the patches of a clip, (batch, 50)."""
-        filled = x[:, :, 0, 0].isfinite()
-        return _mean(self.tags(self.patch_units(self.patch_front(x[filled]))).sigmoid(), filled)
-
     def embed(self, x: Tensor) -> Tensor:
         """Map float32 (batch, patches, 187, 96) to (batch, embedding_dim)."""
         filled = x[:, :, 0, 0].isfinite()
-        parts = self._patch_outputs(self.patch_front(x[filled]))
-        return torch.cat(self._pooled(parts, filled), dim=1)
+        return self._pooled(self._patch_values(self.patch_front(x[filled])), filled)
 
     def preparation(self) -> dict[str, Any]:
         return {

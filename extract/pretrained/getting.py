@@ -77,6 +77,13 @@ def find_package(name: str) -> PretrainedPackage:
     )
 
 
+def package_to_fetch(net: str) -> PretrainedPackage | None:
+    """Return the package of a net's public weights if they are not here, or are damaged."""
+    package = NETS[net].package
+    stored = find_weights(net) if package is not None else None
+    return None if stored is not None and stored.whole else package
+
+
 def get_weights(
     package: PretrainedPackage,
     source: Path | None = None,

@@ -122,13 +122,13 @@ def test_units_and_tags_agree_with_an_independent_forward_pass(net, published):
     expected_tags = np.stack([(tags[0] + tags[1]) / 2, tags[2]])
     single = net.embed(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(single, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
-    double = build_net("musicnn", 6)
+    double = build_net("musicnn", 6, outputs="units,tags")
     load(double, published)
     double.eval().double()
     exact = torch.from_numpy(x.astype(np.float64))
-    np.testing.assert_allclose(double.embed(exact).numpy(), expected, rtol=0, atol=1e-11)
-    found = double.tag_probabilities(exact).numpy()
-    np.testing.assert_allclose(found, expected_tags, rtol=0, atol=1e-12)
+    found, found_tags = double.embed(exact).split([200, 50], dim=1)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(found_tags.numpy(), expected_tags, rtol=0, atol=1e-12)
 
 
 @torch.inference_mode()
@@ -173,9 +173,10 @@ def test_outputs_stand_in_the_order_asked_for(net, published):
     units, deviation, front, tags = all_of_it.eval().embed(x).split([200, 200, 1506, 50], dim=1)
     assert (net.embedding_dim, all_of_it.embedding_dim) == (200, 1956)
     torch.testing.assert_close(units, net.embed(x))
-    torch.testing.assert_close(tags, net.tag_probabilities(x))
     patches = [net.patch_front(x[i, :n]) for i, n in ((0, 2), (1, 1))]
     for i, patch in enumerate(patches):
+        probabilities = net.tags(net.patch_units(patch)).sigmoid()
+        torch.testing.assert_close(tags[i], probabilities.mean(dim=0))
         torch.testing.assert_close(front[i], patch.mean(dim=0))
         expected = net.patch_units(patch).std(dim=0, correction=0)
         torch.testing.assert_close(deviation[i], expected, rtol=1e-4, atol=1e-5)
@@ -195,7 +196,7 @@ def test_the_published_weights_give_the_known_tags(fetched_weights, shared_data)
     The resampler matters: with a steeper filter, as stage one has, the top band's tag of
     the first clip moves from .354 to .400.
     """
-    net = build_net("musicnn", 6)
+    net = build_net("musicnn", 6, outputs="tags")
     with np.load(fetched_weights("musicnn")) as archive:
         load(net, {name: archive[name] for name in archive.files})
     net.eval()
@@ -205,7 +206,7 @@ def test_the_published_weights_give_the_known_tags(fetched_weights, shared_data)
         ("43", {33: 0.166, 45: 0.166, 1: 0.150, 15: 0.141}),
     ):
         wave = resampled(shared_data / "mve" / "Train" / "Excited" / f"{clip}.mp4")
-        tags = net.tag_probabilities(net.prepare(torch.from_numpy(wave)[None]))[0]
+        tags = net.embed(net.prepare(torch.from_numpy(wave)[None]))[0]
         assert set(tags.topk(4).indices.tolist()) == set(known)
         for i, probability in known.items():
             assert float(tags[i]) == pytest.approx(probability, abs=1e-3)
