@@ -185,6 +185,7 @@ def test_outputs_stand_in_the_order_asked_for(net, published):
 def test_the_record_names_the_front_end(net):
     record = net.preprocessing()
     assert record["mel"]["hop_length"] == MEL.hop_length
+    assert not {"window", "filterbank"} & set(net.state_dict())
     assert len(TAGS) == 50
     assert [TAGS[i] for i in (17, 22, 35, 47, 49)] == ["Mellow", "chill", "party", "sad", "happy"]
 

@@ -106,6 +106,17 @@ def test_gradients_reach_every_learnt_parameter(name):
             assert bool(value.grad.any()) or value.ndim == 1, key
 
 
+@pytest.mark.parametrize("name", ["effnet", "i3d", "musicnn"])
+def test_statistics_follow_the_option(name):
+    width, options = SMALL[name]
+    net = build_net(name, 3, width=width, **options, norm_momentum=0.25).train()
+    norms = [m for m in net.modules() if hasattr(m, "running_mean")]
+    net(net.prepare(raw_of(net.input)))
+    for norm in norms:
+        assert norm.momentum == 0.25
+        assert bool(norm.running_mean.any())
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_own_file_comes_back_whole(name, tmp_path):
     net, other = make(name), make(name, seed=1)
