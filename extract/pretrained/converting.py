@@ -169,7 +169,7 @@ def _flatten(tree: object, path: tuple[str, ...], into: Arrays) -> None:
         raise BadWeights(f"{place} is nested more than {MOST_DEPTH} deep")
     for key, value in tree.items():
         if not isinstance(key, str):
-            raise BadWeights(f"{place} has the key {key!r}, which is no text")
+            raise BadWeights(f"{place} has the key {key!r}, which is not text")
         _flatten(value, (*path, key), into)
 
 

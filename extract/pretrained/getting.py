@@ -292,7 +292,7 @@ def _read_tar(content: bytes, names: list[str], most_bytes: int) -> dict[str, by
             if info.name in found:
                 raise BadWeights(f"has two members {info.name}")
             if not info.isreg() or info.issparse():
-                raise BadWeights(f"member {info.name} is no plain file")
+                raise BadWeights(f"member {info.name} is not a plain file")
             _check_size(info.name, info.size, most_bytes)
             member = archive.extractfile(info)
             found[info.name] = b"" if member is None else member.read(info.size)

@@ -172,11 +172,11 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise MissingFile(f"{folder}: has no {name}: it is no folder of an encoder") from None
+        raise MissingFile(f"{folder}: has no {name}: not the folder of an encoder") from None
     except (OSError, ValueError) as error:
         raise BadWeights(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(record, dict):
-        raise BadWeights(f"{path}: is no table of settings")
+        raise BadWeights(f"{path}: expected a JSON object of settings")
     return record
 
 

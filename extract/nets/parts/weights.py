@@ -91,7 +91,7 @@ class WeightReport:
         for title, names in (
             ("not in the file, left as they were", self.missing),
             ("of another shape, left as they were", self.mismatched),
-            ("in the file, but of no use to the net", self.unexpected),
+            ("in the file, not used by the net", self.unexpected),
         ):
             if names:
                 lines.append(f"  {len(names)} {title}:")
@@ -306,7 +306,7 @@ def read_torch(path: Path) -> Tensors:
         if "Unsupported" in text or "Weights only" in text or "weights_only" in text:
             raise BadWeights(
                 "holds Python objects besides tensors, or is damaged; such files are not "
-                "opened: save the net's state_dict() alone"
+                "opened: save only the net's state_dict()"
             ) from error
         raise
     for _ in range(_MOST_DEPTH):

@@ -304,5 +304,5 @@ def test_links_are_no_members(kind):
         info = tarfile.TarInfo("a")
         info.type, info.linkname = kind, "/etc/passwd"
         archive.addfile(info)
-    with pytest.raises(BadWeights, match="no plain file"):
+    with pytest.raises(BadWeights, match="not a plain file"):
         read_members(buffer.getvalue(), ["a"], 1000)
