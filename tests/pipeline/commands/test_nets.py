@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from package_samples import made_sdist, made_wheel
+from package_samples import made_sdist, made_wheel, without_index
 
 from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
 from mvemo.extract.nets import NETS, build_net
@@ -82,8 +82,7 @@ def test_released_file(shared_data: Path) -> None:
 def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two made packages in the catalogue, their files in a folder, and an empty home."""
     monkeypatch.setenv("MVEMO_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    without_index(monkeypatch)
     (tmp_path / "files").mkdir()
     arrays = {"dense/bias": np.arange(3, dtype=np.float32)}
     wheel, _ = made_wheel(tmp_path / "files", arrays)
@@ -152,7 +151,6 @@ def test_what_cannot_be_got_is_one_line(catalogue: Path, arguments, kind, messag
 
 
 def test_without_a_network_each_line_says_what_to_copy(catalogue: Path) -> None:
-    pytest.importorskip("pip")
     done = run("get", "all")
     assert done.exit_code == 2
     lines = [line for line in done.stderr.splitlines() if "could not download" in line]
