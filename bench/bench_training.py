@@ -30,7 +30,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from mvemo.extract.nets import Net, build_net
-from mvemo.extract.nets.parts.inputs import AudioInput, SequenceInput
+from mvemo.extract.nets.parts.cards import AudioInput, SequenceInput
 from mvemo.extract.nets.parts.layers import Elu
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import autocast, describe_device, place

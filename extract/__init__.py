@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mvemo.extract.media.request import Decoded, FrameSampling, Problem
     from mvemo.extract.mel import MelSettings, mel_filter_bank
     from mvemo.extract.nets.parts.base import Net
-    from mvemo.extract.nets.parts.inputs import AudioInput, SequenceInput, VideoInput
+    from mvemo.extract.nets.parts.cards import AudioInput, SequenceInput, VideoInput
     from mvemo.extract.nets.parts.registry import build_net, default_settings, net_names
     from mvemo.extract.nets.parts.weights import WeightReport, load_weights
     from mvemo.extract.pretrained.getting import find_package, get_weights
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "DESCRIPTORS": "descriptors.describe",
-    "AudioInput": "nets.parts.inputs",
+    "AudioInput": "nets.parts.cards",
     "BadMedia": "errors",
     "BadSetting": "errors",
     "BadWeights": "errors",
@@ -70,12 +70,12 @@ _PLACES = {
     "RawBatches": "training.batches",
     "RunSettings": "settings",
     "Search": "duplicates",
-    "SequenceInput": "nets.parts.inputs",
+    "SequenceInput": "nets.parts.cards",
     "TrainSettings": "settings",
     "TrainedNet": "training.protocols",
     "TrainingClips": "training.protocols",
     "TrainingDiverged": "errors",
-    "VideoInput": "nets.parts.inputs",
+    "VideoInput": "nets.parts.cards",
     "ViewSettings": "views",
     "WeightReport": "nets.parts.weights",
     "build_net": "nets.parts.registry",

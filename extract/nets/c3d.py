@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.inputs import SharedSettings, VideoInput
-from mvemo.extract.nets.parts.registry import check_options, scaled
-from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
-from mvemo.extract.settings import NetSettings, TrainSettings
+from mvemo.extract.nets.parts.base import VideoNet
+from mvemo.extract.nets.parts.cards import NetCard, check_choice, check_options, profile, scaled
+from mvemo.extract.settings import TrainSettings
 
 # Name and number of channels of each convolution; a pooling follows those in `POOLED`.
 CONVOLUTIONS = (
@@ -82,11 +79,28 @@ class C3DOptions:
 
     def __post_init__(self) -> None:
         check_options(self, "c3d: ", "n_frames", least_size=16)
-        if self.scale not in SCALES:
-            raise BadSetting(f"c3d: scale {self.scale!r}: one of {', '.join(SCALES)}")
+        check_choice(self, "c3d: ", "scale", tuple(SCALES))
 
 
-class C3D(Net):
+@NetCard(
+    "c3d",
+    C3DOptions,
+    {
+        # PL20 Table 2, the chosen row.
+        "paper": profile(TrainSettings(optimizer="sgd", lr=1e-5, batch_size=8), size=112),
+        "demo": profile(TrainSettings(lr=1e-3, epochs=20, patience=6), width=0.125, size=56),
+    },
+    windows_at_once=2,
+    started_from="Sports-1M weights (PL20 3.3, 3.5)",
+    random_options={"scale": "unit"},
+    published=(
+        "Sports-1M in Caffe's names (conv1a ... conv5b) as .npz or HDF5",
+        "c3d.pickle of DavideA/c3d-pytorch (conv1.weight ... conv5b.weight)",
+        "c3d_sports1m_pretrain of mmaction (conv1a.conv.weight ...)",
+        "arrays of hx173149/C3D-tensorflow (wc1 ... wc5b, bc1 ... bc5b)",
+    ),
+)
+class C3D(VideoNet):
     """C3D: eight 3 x 3 x 3 convolutions and five poolings, then layers of 1,024 and 512 units.
 
     The first pooling keeps the frames; the last one pads height and width, as published. The
@@ -95,41 +109,12 @@ class C3D(Net):
     than the remaining frames or pixels.
     """
 
-    name: ClassVar[str] = "c3d"
-    modality: ClassVar[Literal["audio", "video"]] = "video"
-    Options = C3DOptions
-    profiles: ClassVar[Mapping[str, NetSettings]] = {
-        # PL20 Table 2, the chosen row.
-        "paper": NetSettings(
-            "c3d",
-            options={"size": 112},
-            train=TrainSettings(optimizer="sgd", lr=1e-5, batch_size=8),
-        ),
-        "demo": NetSettings(
-            "c3d",
-            width=0.125,
-            options={"size": 56},
-            train=TrainSettings(lr=1e-3, epochs=20, patience=6),
-        ),
-    }
+    colour = "BGR"
+    follows_run = True
+    options: C3DOptions
     _mean: Tensor
-    windows_at_once: ClassVar[int] = 2
-    started_from: ClassVar[str] = "Sports-1M weights (PL20 3.3, 3.5)"
-    random_options: ClassVar[Mapping[str, Any]] = {"scale": "unit"}
-    published: ClassVar[tuple[str, ...]] = (
-        "Sports-1M in Caffe's names (conv1a ... conv5b) as .npz or HDF5",
-        "c3d.pickle of DavideA/c3d-pytorch (conv1.weight ... conv5b.weight)",
-        "c3d_sports1m_pretrain of mmaction (conv1a.conv.weight ...)",
-        "arrays of hx173149/C3D-tensorflow (wc1 ... wc5b, bc1 ... bc5b)",
-    )
 
-    options: C3DOptions  # see `C3DOptions`
-    input: VideoInput
-
-    def __init__(
-        self, n_outputs: int, *, width: float = 1.0, options: C3DOptions | None = None
-    ) -> None:
-        super().__init__(options or C3DOptions())
+    def build(self, width: float) -> int:
         self.convolutions = nn.ModuleDict()
         last = 3
         for name, channels in CONVOLUTIONS:
@@ -141,25 +126,16 @@ class C3D(Net):
             frames = frames if name == "conv1a" else max(frames // 2, 1)
             side = (side + 2) // 2 if name == "conv5b" else max(side // 2, 1)
         self.fc6 = nn.Linear(last * frames * side * side, scaled(1024, width))
-        self.embedding_dim = scaled(512, width)
-        self.fc7 = nn.Linear(self.fc6.out_features, self.embedding_dim)
+        self.fc7 = nn.Linear(self.fc6.out_features, scaled(512, width))
         for layer in (*self.convolutions.values(), self.fc6, self.fc7):
             assert isinstance(layer, (nn.Conv3d, nn.Linear))
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
-        self.dropout = self.classifier_dropout = nn.Dropout(self.options.dropout)
-        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+        self.dropout = self.classifier_dropout
         self._divisor = SCALES[self.options.scale]
         self.register_buffer("_mean", torch.tensor(SPORTS1M_MEAN), persistent=False)
-
-    @classmethod
-    def input_of(cls, options: C3DOptions) -> VideoInput:
-        return VideoInput(options.n_frames, options.size)
-
-    @classmethod
-    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
-        return {"n_frames": shared.n_frames}
+        return self.fc7.out_features
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Map RGB uint8 (batch, frames, height, width, 3) to BGR float32 (batch, 3, frames, ...).
@@ -182,39 +158,29 @@ class C3D(Net):
         # -> (batch, embedding_dim)
         return functional.relu(self.fc7(x))
 
-    def preprocessing(self) -> dict[str, Any]:
-        return {
-            "frames": "uniform presentation times",
-            "colour": "BGR",
-            "mean": list(SPORTS1M_MEAN),
-            "divisor": self._divisor,
-            "crop": "short side scaled, middle",
-            "options": asdict(self.options),
-        }
+    def scaling(self) -> dict[str, Any]:
+        return {"mean": list(SPORTS1M_MEAN), "divisor": self._divisor}
 
-    def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
-        """Load the convolutions of any published layout, or a file that mvemo saved.
+    def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+        """Map the convolutions of any published layout.
 
-        The fully connected layers are replaced, so the `Match` lists them as unexpected.
+        The fully connected layers are replaced, so those of a file have a place only if they
+        have the net's names and shapes.
         """
         state = self.state_dict()
         if any(name.startswith("convolutions.") for name in tensors):
-            return load_own(self, tensors)
-        mapped: dict[str, Tensor] = {}
-        unexpected: list[str] = []
-        for name, value in tensors.items():
-            convolution = convolution_tensor(name, value)
-            if convolution is not None:
-                mapped[convolution[0]] = convolution[1]
-            elif name in state and value.shape == state[name].shape:
-                mapped[name] = value
-            else:
-                unexpected.append(name)
-        first = "convolutions.conv1a.weight"
-        if first in mapped:
-            # `prepare` divides by this, so the features are the same with any scale.
-            mapped[first] = mapped[first] * self._divisor
-        return load_mapped(self, mapped, unexpected=unexpected)
+            return {}
+        mapped: dict[str, tuple[str, Tensor]] = {}
+        for published, tensor in tensors.items():
+            place = convolution_tensor(published, tensor)
+            if place is not None:
+                name, value = place
+                # `prepare` divides by this, so the features are the same with any scale.
+                scale = self._divisor if name == "convolutions.conv1a.weight" else 1.0
+                mapped[published] = (name, value * scale)
+            elif published in state and tensor.shape == state[published].shape:
+                mapped[published] = (published, tensor)
+        return mapped
 
 
 def convolution_tensor(name: str, value: Tensor) -> tuple[str, Tensor] | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,20 +11,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.descriptors import dim_of
-from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.inputs import SequenceInput, SharedSettings
-from mvemo.extract.nets.parts.registry import check_options, scaled
+from mvemo.extract.nets.parts.cards import (
+    NetCard,
+    SequenceInput,
+    SharedSettings,
+    check_options,
+    profile,
+    scaled,
+)
 from mvemo.extract.nets.parts.sequences import (
+    DescriptorNet,
     FrameNorm,
     band_edges,
     band_means,
-    check_width,
     frames_of,
     last_states,
     pool,
     split_frames,
 )
-from mvemo.extract.settings import NetSettings, TrainSettings
+from mvemo.extract.settings import TrainSettings
 
 # Low-level descriptors of branch 2 (J22 2.3.2).
 DESCRIPTORS = ("mfcc_rp", "f0", "formants", "contrast", "chroma")
@@ -71,7 +75,26 @@ class CRNNOptions:
         check_options(self, "crnn: ", *names)
 
 
-class CRNN(Net):
+@NetCard(
+    "crnn",
+    CRNNOptions,
+    {
+        # J22: segments of 10 s; the paper gives no optimizer, learning rate or tau.
+        "paper": profile(
+            TrainSettings(loss="improved-centre", tau=1.0), n_frames=430, spectrogram_frames=860
+        ),
+        "demo": profile(
+            TrainSettings(lr=3e-3, epochs=20, patience=6, loss="improved-centre", tau=1.0),
+            width=0.25,
+            n_frames=172,
+            spectrogram_frames=344,
+            bands=64,
+        ),
+    },
+    # 2: the frames of the spectrogram differ from those of the descriptors.
+    version=2,
+)
+class CRNN(DescriptorNet):
     """J22's improved CNN: two branches, whose concatenated last states are the embedding.
 
     Branch 1 reads the spectrogram in decibels. C1 has kernels along time and kernels along
@@ -85,33 +108,9 @@ class CRNN(Net):
     of the training frames, because each descriptor has its own unit.
     """
 
-    name: ClassVar[str] = "crnn"
-    # 2: the frames of the spectrogram differ from those of the descriptors.
-    version: ClassVar[int] = 2
-    modality: ClassVar[Literal["audio", "video"]] = "audio"
-    Options = CRNNOptions
-    profiles: ClassVar[Mapping[str, NetSettings]] = {
-        # J22: segments of 10 s; the paper gives no optimizer, learning rate or tau.
-        "paper": NetSettings(
-            "crnn",
-            options={"n_frames": 430, "spectrogram_frames": 860},
-            train=TrainSettings(loss="improved-centre", tau=1.0),
-        ),
-        "demo": NetSettings(
-            "crnn",
-            width=0.25,
-            options={"n_frames": 172, "spectrogram_frames": 344, "bands": 64},
-            train=TrainSettings(lr=3e-3, epochs=20, patience=6, loss="improved-centre", tau=1.0),
-        ),
-    }
+    options: CRNNOptions
 
-    options: CRNNOptions  # see `CRNNOptions`
-    input: SequenceInput
-
-    def __init__(
-        self, n_outputs: int, *, width: float = 1.0, options: CRNNOptions | None = None
-    ) -> None:
-        super().__init__(options or CRNNOptions())
+    def build(self, width: float) -> int:
         edges = band_edges(self.options.spectrogram_dim, self.options.bands)
         bands = len(edges) - 1
         self._widths = np.diff(edges).tolist()
@@ -131,9 +130,7 @@ class CRNN(Net):
         self.lld_lstm = nn.LSTM(
             self.options.lld_dim, hidden, num_layers=2, batch_first=True, bidirectional=True
         )
-        self.embedding_dim = 4 * hidden
-        self.classifier_dropout = nn.Dropout(self.options.dropout)
-        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+        return 4 * hidden
 
     @classmethod
     def input_of(cls, options: CRNNOptions) -> SequenceInput:
@@ -162,7 +159,7 @@ class CRNN(Net):
         """
         options = self.options
         bins, lld = options.spectrogram_dim, options.lld_dim
-        check_width(self.name, raw, bins + lld, "spectrogram_dim, and lld_dim for the rest")
+        self.check_columns(raw, bins + lld, "spectrogram_dim, and lld_dim for the rest")
         x = torch.cat([band_means(raw[:, :, :bins], self._widths), raw[:, :, bins:]], dim=2)
         bands = len(self._widths)
         x[:, options.spectrogram_frames :, :bands] = torch.nan
@@ -195,7 +192,7 @@ class CRNN(Net):
         x = self.lld_norm(x.transpose(1, 2), lengths).transpose(1, 2)
         return last_states(self.lld_lstm, x, lengths)
 
-    def preprocessing(self) -> dict[str, Any]:
+    def preparation(self) -> dict[str, Any]:
         return {
             "features": list(self.input.features),
             "n_frames": self.options.n_frames,
@@ -203,5 +200,4 @@ class CRNN(Net):
             "shorter": "their own length",
             "longer": "cut",
             "bands": "means of bins, widths growing geometrically from one bin",
-            "options": asdict(self.options),
         }

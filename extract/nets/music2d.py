@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.frontends import (
-    C17,
-    C17_SECONDS,
-    PL20,
-    PL20_SECONDS,
-    MelSpectrogram,
-    fit_waveform,
-)
-from mvemo.extract.nets.parts.inputs import AudioInput, SharedSettings
-from mvemo.extract.nets.parts.layers import Elu
-from mvemo.extract.nets.parts.registry import scaled
-from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
-from mvemo.extract.settings import NetSettings, TrainSettings
+from mvemo.extract.errors import BadSetting, BadWeights
+from mvemo.extract.mel import MelSettings, mel_filter_bank
+from mvemo.extract.nets.parts.base import WaveformNet
+from mvemo.extract.nets.parts.cards import AudioInput, NetCard, check_choice, profile, scaled
+from mvemo.extract.nets.parts.layers import Elu, fit_waveform
+from mvemo.extract.settings import TrainSettings
 
+# PL20 3.1: 480,000 samples give 96 x 1,876. PL20 gives neither the padding nor the reference of
+# the decibels. Only centred frames give 1,876; the net is C17's, and so are the decibels.
+PL20 = MelSettings(sr=16000)
+PL20_SECONDS = 30.0
+# C17's kapre layers under Theano: 348,000 samples give 96 x 1,360.
+C17 = MelSettings(sr=12000, frames="same", reverse_window=True)
+C17_SECONDS = 29.0
+# Largest allowed difference between a released DFT kernel and the windowed DFT that replaces
+# it; the maximum of the window is 1. Those of C17 differ by 3e-8, the rounding of float32.
+KERNEL_TOLERANCE = 1e-6
 # Size of each layer's pooling as (mel bands, frames), for 96 bands.
 POOLS = ((2, 4), (3, 4), (2, 5), (2, 4), (4, 4))
 FRONT_ENDS = {"c17": (C17, C17_SECONDS), "pl20": (PL20, PL20_SECONDS)}
@@ -68,9 +69,7 @@ class Music2DOptions:
             ("activation", ACTIVATIONS),
             ("norm", NORMS),
         ):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise BadSetting(f"music2d: {name} {value!r}: one of {', '.join(allowed)}")
+            check_choice(self, "music2d: ", name, allowed)
         settings, default_seconds = FRONT_ENDS[self.front_end]
         if self.seconds == 0.0:
             object.__setattr__(self, "seconds", default_seconds)
@@ -81,7 +80,39 @@ class Music2DOptions:
             )
 
 
-class Music2D(Net):
+@NetCard(
+    "music2d",
+    Music2DOptions,
+    {
+        # PL20 3.1, 3.2 and the chosen row of its Table 2. Normalisation is per clip, which
+        # the pretrained weights need.
+        "paper": profile(
+            TrainSettings(optimizer="sgd", momentum=0.5), front_end="pl20", activation="relu"
+        ),
+        # Default options, with which the released weights were trained.
+        "c17": profile(TrainSettings(optimizer="sgd", momentum=0.5)),
+        "demo": profile(
+            TrainSettings(lr=1e-2, epochs=20, patience=6),
+            width=0.25,
+            seconds=4.0,
+            front_end="pl20",
+            activation="relu",
+            norm="batch",
+        ),
+    },
+    started_from="C17's weights, of the Million Song Dataset (PL20 3.2)",
+    fixed=("front_end.",),
+    known_files={
+        "caf89f811415691fbb245be7eef394b9cebd787d7e3f78e29695972141cf2a08": (
+            "C17's music tagger, trained on the Million Song Dataset (Keras 1.2.2, Theano)"
+        ),
+    },
+    published=(
+        "C17's msd_compact_cnn_theano.hdf5: Million Song Dataset, 50 tags; exact with profile "
+        "c17 (front_end c17, norm clip, activation elu)",
+    ),
+)
+class Music2D(WaveformNet):
     """2D Music CNN: five layers of convolution, normalisation, activation and max-pooling.
 
     Convolutions are 3 x 3 with 32 channels, padded to keep the size. The feature of a layer
@@ -93,45 +124,9 @@ class Music2D(Net):
     weights serve any length.
     """
 
-    name: ClassVar[str] = "music2d"
-    modality: ClassVar[Literal["audio", "video"]] = "audio"
-    Options = Music2DOptions
-    profiles: ClassVar[Mapping[str, NetSettings]] = {
-        # PL20 3.1, 3.2 and the chosen row of its Table 2. Normalisation is per clip, which
-        # the pretrained weights need.
-        "paper": NetSettings(
-            "music2d",
-            options={"front_end": "pl20", "activation": "relu"},
-            train=TrainSettings(optimizer="sgd", momentum=0.5),
-        ),
-        # Default options, with which the released weights were trained.
-        "c17": NetSettings("music2d", train=TrainSettings(optimizer="sgd", momentum=0.5)),
-        "demo": NetSettings(
-            "music2d",
-            width=0.25,
-            options={"seconds": 4.0, "front_end": "pl20", "activation": "relu", "norm": "batch"},
-            train=TrainSettings(lr=1e-2, epochs=20, patience=6),
-        ),
-    }
-    started_from: ClassVar[str] = "C17's weights, of the Million Song Dataset (PL20 3.2)"
-    fixed: ClassVar[tuple[str, ...]] = ("front_end.",)
-    known_files: ClassVar[Mapping[str, str]] = {
-        "caf89f811415691fbb245be7eef394b9cebd787d7e3f78e29695972141cf2a08": (
-            "C17's music tagger, trained on the Million Song Dataset (Keras 1.2.2, Theano)"
-        ),
-    }
-    published: ClassVar[tuple[str, ...]] = (
-        "C17's msd_compact_cnn_theano.hdf5: Million Song Dataset, 50 tags; exact with profile "
-        "c17 (front_end c17, norm clip, activation elu)",
-    )
+    options: Music2DOptions
 
-    options: Music2DOptions  # see `Music2DOptions`
-    input: AudioInput
-
-    def __init__(
-        self, n_outputs: int, *, width: float = 1.0, options: Music2DOptions | None = None
-    ) -> None:
-        super().__init__(options or Music2DOptions())
+    def build(self, width: float) -> int:
         self.front_end = MelSpectrogram(FRONT_ENDS[self.options.front_end][0])
         channels = scaled(32, width)
         self.convolutions = nn.ModuleList(
@@ -144,16 +139,11 @@ class Music2D(Net):
             for _ in POOLS
         )
         self.activation = Elu() if self.options.activation == "elu" else nn.ReLU()
-        self.embedding_dim = len(POOLS) * channels
-        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+        return len(POOLS) * channels
 
     @classmethod
     def input_of(cls, options: Music2DOptions) -> AudioInput:
         return AudioInput(FRONT_ENDS[options.front_end][0].sr, options.seconds)
-
-    @classmethod
-    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
-        return {"seconds": seconds}
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Map float32 (batch, samples) in [-1, 1] to decibels (batch, 1, 96, frames)."""
@@ -180,30 +170,18 @@ class Music2D(Net):
         # -> (batch, channels, bands // pool, frames // pool)
         return nn.functional.max_pool2d(x, (bands, min(frames, x.shape[3])))
 
-    def preprocessing(self) -> dict[str, Any]:
-        return {
-            "sr": self.input.sr,
-            "samples": self.input.samples,
-            "range": [-1, 1],
-            "shorter": "zero-padded at the end",
-            "longer": "cut",
-            "mel": self.front_end.settings.record(),
-            "options": asdict(self.options),
-        }
+    def preparation(self) -> dict[str, Any]:
+        return {**super().preparation(), "mel": self.front_end.settings.record()}
 
-    def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
-        """Load C17's released file, or a file that mvemo saved.
+    def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+        """Map C17's released file.
 
         Theano convolves and torch correlates, so kernels are rotated by 180 degrees. The net
         does not use the running means and standard deviations of the file (0 and 1, never
         used by C17), nor its 50-tag layer on the last 32 features. The DFT kernels and the
         filterbank are used if the front end is ``c17``.
         """
-        theano = "ConvBNEluDr/convolution2d_1_W"
-        if theano not in tensors:
-            return load_own(self, tensors)
-        mapped: dict[str, Tensor] = {}
-        used: set[str] = set()
+        mapped: dict[str, tuple[str, Tensor]] = {}
         for i in range(len(POOLS)):
             for name, published in (
                 (f"convolutions.{i}.weight", f"convolution2d_{i + 1}_W"),
@@ -212,16 +190,94 @@ class Music2D(Net):
                 (f"norms.{i}.bias", f"batchnormalization_{i + 1}_beta"),
             ):
                 source = f"ConvBNEluDr/{published}"
-                if source not in tensors:
-                    continue
-                used.add(source)
-                value = tensors[source]
-                mapped[name] = value.flip(2, 3) if value.dim() == 4 else value
-        kernels = tuple(f"melgram/param_{i}" for i in range(3))
+                if source in tensors:
+                    value = tensors[source]
+                    mapped[source] = (name, value.flip(2, 3) if value.dim() == 4 else value)
+        kernels = [f"melgram/param_{i}" for i in range(3)]
         if self.options.front_end == "c17" and all(name in tensors for name in kernels):
-            real, imag, bank = (tensors[name] for name in kernels)
-            self.front_end.load_kernels(real, imag, bank)
-            used.update(kernels)
-            mapped["front_end.window"] = self.front_end.window
-            mapped["front_end.filterbank"] = self.front_end.filterbank
-        return load_mapped(self, mapped, unexpected=[n for n in tensors if n not in used])
+            self.front_end.load_kernels(*(tensors[name] for name in kernels))
+            for kernel, name in zip(kernels, ("window", "window", "filterbank"), strict=True):
+                mapped[kernel] = (f"front_end.{name}", getattr(self.front_end, name))
+        return mapped
+
+
+class MelSpectrogram(nn.Module):
+    """Mel spectrogram in decibels relative to the clip's maximum.
+
+    The steps are: power of a Hann-windowed DFT, mel bands, 10 log10 with the floor `amin`,
+    minus the maximum over the clip, clipped at ``-dynamic_range``. A silent clip is 0 dB
+    throughout. The window and the filterbank are buffers, so the digest of a net covers them.
+    """
+
+    window: Tensor
+    filterbank: Tensor
+
+    def __init__(self, settings: MelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        window = torch.hann_window(settings.n_fft, periodic=True, dtype=torch.float64)
+        if settings.reverse_window:
+            window = window.flip(0)
+        self.register_buffer("window", window.float())
+        self.register_buffer("filterbank", torch.from_numpy(mel_filter_bank(settings)).float())
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Map float32 (batch, samples) to (batch, n_mels, n_frames), in [-dynamic_range, 0] dB."""
+        settings = self.settings
+        # Half precision would lose the quiet bands: 80 dB are eight orders of magnitude.
+        with torch.autocast(waveform.device.type, enabled=False):
+            spectrum = torch.stft(
+                waveform.float(),
+                settings.n_fft,
+                settings.hop_length,
+                window=self.window,
+                center=True,
+                pad_mode="constant",
+                return_complex=True,
+            )  # (batch, n_fft // 2 + 1, frames)
+            spectrum = spectrum[..., : settings.n_frames(waveform.shape[-1])]
+            power = spectrum.real.square() + spectrum.imag.square()
+            mel = self.filterbank.T @ power  # (batch, n_mels, frames)
+            decibel = 10.0 * mel.clamp_min(settings.amin).log10()
+            decibel = decibel - decibel.amax(dim=(1, 2), keepdim=True)
+            return decibel.clamp_min(-settings.dynamic_range)
+
+    def load_kernels(self, real: Tensor, imag: Tensor, filterbank: Tensor) -> float:
+        """Take the window and the filterbank from released kernels.
+
+        The DFT kernels (n_fft, n_fft // 2 + 1) must be a windowed DFT, because the fast
+        transform replaces the convolution with them. `filterbank` is (n_fft // 2 + 1, n_mels).
+        The return value is the largest difference from a windowed DFT.
+        """
+        n_fft, n_bins = self.settings.n_fft, self.settings.n_fft // 2 + 1
+        real, imag = real.squeeze().double(), imag.squeeze().double()
+        for name, kernel, shape in (
+            ("real DFT kernel", real, (n_fft, n_bins)),
+            ("imaginary DFT kernel", imag, (n_fft, n_bins)),
+            ("filterbank", filterbank, (n_bins, self.settings.n_mels)),
+        ):
+            if tuple(kernel.shape) != shape:
+                raise BadWeights(f"{name} has shape {tuple(kernel.shape)}, {shape} is needed")
+        # At frequency zero the real kernel is the window itself.
+        window = real[:, 0]
+        angle = (
+            torch.arange(n_fft, dtype=torch.float64)[:, None]
+            * torch.arange(n_bins, dtype=torch.float64)
+            * (2.0 * math.pi / n_fft)
+        )
+        cosines, sines = window[:, None] * angle.cos(), window[:, None] * angle.sin()
+        # The sign of the imaginary part is a convention that does not affect the power.
+        sign = 1.0 if float((sines * imag).sum()) >= 0 else -1.0
+        deviation = max(
+            float((real - cosines).abs().max()),
+            float((imag - sign * sines).abs().max()),
+        )
+        if not deviation <= KERNEL_TOLERANCE:
+            raise BadWeights(
+                f"DFT kernels are {deviation:.2g} from a windowed DFT, at most "
+                f"{KERNEL_TOLERANCE:g} is allowed"
+            )
+        with torch.no_grad():
+            self.window.copy_(window.flip(0) if self.settings.reverse_window else window)
+            self.filterbank.copy_(filterbank)
+        return deviation

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +12,19 @@ from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.mel import MelSettings, mel_filter_bank
-from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.inputs import AudioInput, PieceInput, SharedSettings
-from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
-from mvemo.extract.nets.parts.registry import check_options, scaled
-from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
-from mvemo.extract.settings import NetSettings, TrainSettings
+from mvemo.extract.nets.parts.base import WaveformNet
+from mvemo.extract.nets.parts.cards import (
+    DEMO_TRAINING,
+    MEGABYTE,
+    AudioInput,
+    NetCard,
+    PieceInput,
+    PretrainedPackage,
+    check_options,
+    profile,
+    scaled,
+)
+from mvemo.extract.nets.parts.layers import LEAST_VARIANCE
 
 MEL = MelSettings(sr=16000, n_fft=512, hop_length=256, n_mels=96)
 # Length of a patch in frames, 3 s.
@@ -32,8 +38,6 @@ TIMBRAL = ((7, 38), (7, 67))
 TEMPORAL = (128, 64, 32)
 CONTEXT = 7
 UNITS = 200
-# Least variance over patches, so that the deviation of one patch has a gradient.
-LEAST_VARIANCE = 1e-12
 # Names of the parts that an embedding may have.
 OUTPUTS = ("units", "deviation", "front", "tags")
 # Outputs of the weights trained on the Million Song Dataset: the commonest tags of Last.fm.
@@ -74,17 +78,13 @@ class MusicnnOptions:
     norm_momentum: float = 0.01
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.seconds) and self.seconds * MEL.sr >= MEL.n_fft):
-            raise BadSetting(
-                f"musicnn: seconds is {self.seconds}: it must be at least {MEL.n_fft / MEL.sr}"
-            )
         names = self.output_names
         if not names or len(set(names)) < len(names) or not set(names) <= set(OUTPUTS):
             raise BadSetting(
                 f"musicnn: outputs is {self.outputs!r}: some of {', '.join(OUTPUTS)}, each once, "
                 "separated by commas"
             )
-        check_options(self, "musicnn: ")
+        check_options(self, "musicnn: ", least_seconds=MEL.n_fft / MEL.sr)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -92,39 +92,24 @@ class MusicnnOptions:
         return tuple(part.strip() for part in self.outputs.split(",") if part.strip())
 
 
-class Musicnn(Net):
-    """musicnn: timbral and temporal kernels, then dense layers (Pons & Serra 2019, Fig. 1).
-
-    A clip is cut into patches of 3 s without overlap. An incomplete last patch is left out,
-    as in the published code; a clip shorter than one patch is padded with silence. The
-    embedding is the mean over the patches of the 200 units before the tags, or the parts
-    that the option `outputs` names.
-    """
-
-    name: ClassVar[str] = "musicnn"
-    modality: ClassVar[Literal["audio", "video"]] = "audio"
-    Options = MusicnnOptions
-    profiles: ClassVar[Mapping[str, NetSettings]] = {
+@NetCard(
+    "musicnn",
+    MusicnnOptions,
+    {
         # No paper trains this net on emotions; the learning rate is that of its authors.
-        "paper": NetSettings("musicnn"),
-        "demo": NetSettings(
-            "musicnn",
-            width=0.25,
-            options={"seconds": 4.0, "norm_momentum": 0.1},
-            train=TrainSettings(lr=3e-3, epochs=20, patience=6),
-        ),
-    }
-    known_files: ClassVar[Mapping[str, str]] = {
+        "paper": profile(),
+        "demo": profile(DEMO_TRAINING, width=0.25, seconds=4.0, norm_momentum=0.1),
+    },
+    known_files={
         # The file that 'mvemo weights get' writes.
         "7c523bf9e8ccb697275e698af0214b5a082c865ecfafea55d90e0301e2c5b54f": (
             "musicnn, trained on the Million Song Dataset (musicnn 0.1.0)"
         ),
-    }
-    published: ClassVar[tuple[str, ...]] = (
+    },
+    published=(
         "MSD_musicnn of the package musicnn 0.1.0, as 'mvemo weights get musicnn' converts it",
-    )
-    package: ClassVar[PretrainedPackage] = PretrainedPackage(
-        net="musicnn",
+    ),
+    package=PretrainedPackage(
         project="musicnn",
         version="0.1.0",
         filename="musicnn-0.1.0-py3-none-any.whl",
@@ -143,17 +128,22 @@ class Musicnn(Net):
             "for music audio tagging. Late-breaking/demo session, ISMIR. Trained on the Million "
             "Song Dataset with 50 Last.fm tags."
         ),
-    )
+    ),
+)
+class Musicnn(WaveformNet):
+    """musicnn: timbral and temporal kernels, then dense layers (Pons & Serra 2019, Fig. 1).
 
-    options: MusicnnOptions  # see `MusicnnOptions`
-    input: AudioInput
+    A clip is cut into patches of 3 s without overlap. An incomplete last patch is left out,
+    as in the published code; a clip shorter than one patch is padded with silence. The
+    embedding is the mean over the patches of the 200 units before the tags, or the parts
+    that the option `outputs` names.
+    """
+
+    options: MusicnnOptions
     window: Tensor
     filterbank: Tensor
 
-    def __init__(
-        self, n_outputs: int, *, width: float = 1.0, options: MusicnnOptions | None = None
-    ) -> None:
-        super().__init__(options or MusicnnOptions())
+    def build(self, width: float) -> int:
         # Not persistent: they are fixed, and the record of the preprocessing describes them.
         window = torch.hann_window(MEL.n_fft, periodic=True)
         self.register_buffer("window", window, persistent=False)
@@ -183,19 +173,14 @@ class Musicnn(Net):
         for module in self.modules():
             if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 module.momentum = self.options.norm_momentum
-        self.dropout = self.classifier_dropout = nn.Dropout(self.options.dropout)
+        self.dropout = self.classifier_dropout
         dims = {"units": units, "deviation": units, "front": pooled, "tags": len(TAGS)}
         self.part_dims = [dims[name] for name in self.options.output_names]
-        self.embedding_dim = sum(self.part_dims)
-        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+        return sum(self.part_dims)
 
     @classmethod
     def input_of(cls, options: MusicnnOptions) -> AudioInput:
         return AudioInput(MEL.sr, options.seconds, mark_end=True)
-
-    @classmethod
-    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
-        return {"seconds": seconds}
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Cut waveforms into patches of the log mel spectrogram, log10(10,000 power + 1).
@@ -257,29 +242,28 @@ class Musicnn(Net):
 
     def embed_pieces(self, raw: Tensor) -> Tensor:
         """Map float32 (patches, samples) to (patches, embedding_dim), not yet pooled."""
-        front = self.patch_front(self._log_mel(raw, center=False))
-        return torch.cat(self._patch_outputs(front), dim=1)
+        return self._patch_values(self.patch_front(self._log_mel(raw, center=False)))
 
     def pool_pieces(self, values: Tensor) -> Tensor:
         filled = torch.ones(1, len(values), dtype=torch.bool, device=values.device)
-        parts = torch.split(values, self.part_dims, dim=1)
-        return torch.cat(self._pooled(parts, filled), dim=1)[0]
+        return self._pooled(values, filled)[0]
 
-    def _patch_outputs(self, front: Tensor) -> list[Tensor]:
-        """Return the values that each part of the embedding pools, (patches, dim) each."""
+    def _patch_values(self, front: Tensor) -> Tensor:
+        """Return the values that the parts of the embedding pool: (n, 1506) -> (n, dim)."""
         units = self.patch_units(front)
         of_name = {"front": front}
         if "tags" in self.options.output_names:
             of_name["tags"] = self.tags(units).sigmoid()
-        return [of_name.get(name, units) for name in self.options.output_names]
+        return torch.cat([of_name.get(name, units) for name in self.options.output_names], dim=1)
 
-    def _pooled(self, parts: Sequence[Tensor], filled: Tensor) -> list[Tensor]:
+    def _pooled(self, values: Tensor, filled: Tensor) -> Tensor:
         """Pool each part over the patches of a clip: (n, dim) -> (batch, dim)."""
-        names = self.options.output_names
-        return [
-            (_deviation if name == "deviation" else _mean)(part, filled)
-            for name, part in zip(names, parts, strict=True)
-        ]
+        parts = torch.split(values, self.part_dims, dim=1)
+        named = zip(self.options.output_names, parts, strict=True)
+        return torch.cat(
+            [(_deviation if name == "deviation" else _mean)(part, filled) for name, part in named],
+            dim=1,
+        )
 
     def patch_units(self, front: Tensor) -> Tensor:
         """Return the penultimate layer from `patch_front`: (n, 1506) -> (n, 200)."""
@@ -287,18 +271,12 @@ class Musicnn(Net):
         normed: Tensor = self.dense_norm(units)
         return normed
 
-    def tag_probabilities(self, x: Tensor) -> Tensor:
-        """Return the mean probabilities of `TAGS` over the patches of a clip, (batch, 50)."""
-        filled = x[:, :, 0, 0].isfinite()
-        return _mean(self.tags(self.patch_units(self.patch_front(x[filled]))).sigmoid(), filled)
-
     def embed(self, x: Tensor) -> Tensor:
         """Map float32 (batch, patches, 187, 96) to (batch, embedding_dim)."""
         filled = x[:, :, 0, 0].isfinite()
-        parts = self._patch_outputs(self.patch_front(x[filled]))
-        return torch.cat(self._pooled(parts, filled), dim=1)
+        return self._pooled(self._patch_values(self.patch_front(x[filled])), filled)
 
-    def preprocessing(self) -> dict[str, Any]:
+    def preparation(self) -> dict[str, Any]:
         return {
             "sr": self.input.sr,
             "samples": self.input.samples,
@@ -316,15 +294,15 @@ class Musicnn(Net):
                 "compression": f"log10({COMPRESSION:.0f} x + 1)",
             },
             "patch": PATCH,
-            "options": asdict(self.options),
         }
 
-    def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
-        """Load the variables of the published graph or a file that mvemo saved."""
-        if "conv2d/kernel" not in tensors:
-            return load_own(self, tensors)
-        mapped, used = from_tensorflow(tensors)
-        return load_mapped(self, mapped, unexpected=[name for name in tensors if name not in used])
+    def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+        """Map the variables of the published graph."""
+        return {
+            published: (name, _torch_axes(tensors[published], name))
+            for name, published in _published_names()
+            if published in tensors
+        }
 
 
 class _Front(nn.Module):
@@ -361,13 +339,6 @@ def _deviation(values: Tensor, filled: Tensor) -> Tensor:
     """Return the standard deviation over the patches of each clip, (batch, dim); see `_mean`."""
     centred = values - _mean(values, filled)[filled.nonzero()[:, 0]]
     return _mean(centred.square(), filled).clamp_min(LEAST_VARIANCE).sqrt()
-
-
-def from_tensorflow(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
-    """Map the variables of the published graph to the net's tensors; also return those used."""
-    names = [(name, published) for name, published in _published_names() if published in tensors]
-    mapped = {name: _torch_axes(tensors[published], name) for name, published in names}
-    return mapped, {published for _, published in names}
 
 
 def _published_names() -> Iterator[tuple[str, str]]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
-from mvemo.extract.nets.parts.registry import check_options, scaled
+from mvemo.extract.nets.parts.cards import DEMO_TRAINING, NetCard, check_options, profile, scaled
 from mvemo.extract.nets.parts.sequences import DescriptorNet, FrameNorm, last_states, split_frames
-from mvemo.extract.settings import NetSettings, TrainSettings
 
 HIDDEN = 64
 
@@ -41,6 +38,12 @@ class RNNOptions:
         check_options(self, "rnn: ", "n_frames", "n_mfcc", "layers")
 
 
+@NetCard(
+    "rnn",
+    RNNOptions,
+    # J22: segments of 10 s; the paper gives neither optimizer nor learning rate.
+    {"paper": profile(n_frames=430), "demo": profile(DEMO_TRAINING, width=0.5, n_frames=172)},
+)
 class RNN(DescriptorNet):
     """Gated recurrent units over the MFCC of the frames; the last state is the embedding.
 
@@ -49,39 +52,17 @@ class RNN(DescriptorNet):
     training frames.
     """
 
-    name: ClassVar[str] = "rnn"
     descriptor = "mfcc"
     columns_option = "n_mfcc"
-    Options = RNNOptions
-    profiles: ClassVar[Mapping[str, NetSettings]] = {
-        # J22: segments of 10 s; the paper gives neither optimizer nor learning rate.
-        "paper": NetSettings("rnn", options={"n_frames": 430}),
-        "demo": NetSettings(
-            "rnn",
-            width=0.5,
-            options={"n_frames": 172},
-            train=TrainSettings(lr=3e-3, epochs=20, patience=6),
-        ),
-    }
+    options: RNNOptions
 
-    options: RNNOptions  # see `RNNOptions`
-
-    def __init__(
-        self, n_outputs: int, *, width: float = 1.0, options: RNNOptions | None = None
-    ) -> None:
-        super().__init__(options or RNNOptions())
-        layers = self.options.layers
-        self.embedding_dim = scaled(HIDDEN, width)
-        self.input_norm = FrameNorm(self.options.n_mfcc, momentum=None)
-        self.gru = nn.GRU(
-            self.options.n_mfcc,
-            self.embedding_dim,
-            num_layers=layers,
-            batch_first=True,
-            dropout=self.options.dropout if layers > 1 else 0.0,
-        )
-        self.classifier_dropout = nn.Dropout(self.options.dropout)
-        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+    def build(self, width: float) -> int:
+        n_mfcc, layers = self.options.n_mfcc, self.options.layers
+        hidden = scaled(HIDDEN, width)
+        self.input_norm = FrameNorm(n_mfcc, momentum=None)
+        dropout = self.options.dropout if layers > 1 else 0.0
+        self.gru = nn.GRU(n_mfcc, hidden, num_layers=layers, batch_first=True, dropout=dropout)
+        return hidden
 
     def embed(self, x: Tensor) -> Tensor:
         """Map (batch, frames, n_mfcc), NaN after a clip's end, to (batch, embedding_dim)."""

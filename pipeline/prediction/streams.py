@@ -22,8 +22,8 @@ from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput
+from mvemo.extract.nets.parts.cards import PieceInput
 from mvemo.extract.nets.parts.fast_conv import optimized
-from mvemo.extract.nets.parts.inputs import PieceInput
 from mvemo.extract.training.embedding import pool_windows
 from mvemo.extract.views import ViewSettings
 from mvemo.fuse.descriptor_statistics import sequence_statistics

@@ -13,58 +13,9 @@ from mvemo.cache import open_cache
 from mvemo.extract import nets
 from mvemo.pipeline.settings_files import load_settings
 
-SOURCE = '''
-"""Mean colour of each frame, and a layer on top."""
-
-from dataclasses import asdict, dataclass
-
-import torch
-from torch import nn
-
-from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets import Net, VideoInput
-from mvemo.extract.settings import NetSettings, TrainSettings
-
-
-@dataclass(frozen=True)
-class Options:
-    n_frames: int = 32
-    size: int = 16
-
-    def __post_init__(self):
-        if self.size < 2:
-            raise BadSetting(f"colours: size is {self.size}: it must be at least 2 pixels")
-
-
-class Colours(Net):
-    name = "colours"
-    modality = "video"
-    Options = Options
-    profiles = {"paper": NetSettings("colours", train=TrainSettings(lr=1e-2, epochs=2))}
-
-    def __init__(self, n_outputs, *, width=1.0, options=None):
-        super().__init__(options or Options())
-        self.embedding_dim = max(2, round(8 * width))
-        self.hidden = nn.Linear(3 * self.options.n_frames, self.embedding_dim)
-        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
-
-    @classmethod
-    def input_of(cls, options):
-        return VideoInput(options.n_frames, options.size)
-
-    @classmethod
-    def shared_options(cls, shared):
-        return {"n_frames": shared.n_frames}
-
-    def prepare(self, raw):
-        return raw.float().mean(dim=(2, 3)).flatten(1) / 255.0
-
-    def embed(self, x):
-        return torch.tanh(self.hidden(x))
-
-    def preprocessing(self):
-        return {"options": asdict(self.options)}
-'''
+# The example of the page is a whole net.
+PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
+SOURCE = PAGE.read_text(encoding="utf-8").split("```python\n", 1)[1].split("```", 1)[0]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from package_samples import without_index
 from stage_samples import run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache
@@ -41,9 +42,7 @@ def keep_narrow(name: str) -> None:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty data folder, and a pip that finds no packages."""
     monkeypatch.setenv("MVEMO_HOME", str(tmp_path / "home"))
-    (tmp_path / "index").mkdir()
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    without_index(monkeypatch)
     return tmp_path / "home"
 
 

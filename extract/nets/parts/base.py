@@ -1,29 +1,38 @@
-"""Base class of all nets, and the digest of their weights."""
+"""Base classes of nets, and the digest of their weights."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mvemo.extract.nets.parts.inputs import NetInput, PieceInput, SharedSettings
-from mvemo.extract.nets.parts.packages import PretrainedPackage
+from mvemo.extract.nets.parts.cards import (
+    AudioInput,
+    NetCard,
+    NetInput,
+    PieceInput,
+    PretrainedPackage,
+    SharedSettings,
+    VideoInput,
+)
 from mvemo.extract.settings import NetSettings
 
 
+@NetCard("", object, {})
 class Net(nn.Module, ABC):
     """Unimodal net: ``prepare`` -> ``embed`` -> ``classifier``.
 
-    A subclass describes itself in its class variables and class methods. Its constructor is
-    called as ``kind(n_outputs, width=…, options=…)``; `n_outputs` is the number of classes,
-    tags or regression targets, and `width` multiplies the number of channels or hidden units.
-    The constructor sets `embedding_dim` and `classifier`, an ``nn.Linear`` from the embedding
-    to the outputs and the only part that depends on `n_outputs`. It may set
-    `classifier_dropout`, which is applied before the classifier.
+    A subclass has a `NetCard`. Its constructor is called as ``kind(n_outputs, width=…,
+    options=…)``; `n_outputs` is the number of classes, tags or regression targets, and `width`
+    multiplies the number of channels or hidden units. The constructor sets `embedding_dim` and
+    `classifier`, an ``nn.Linear`` from the embedding to the outputs and the only part that
+    depends on `n_outputs`. It may set `classifier_dropout`, which is applied before the
+    classifier. `BuiltNet` has such a constructor.
 
     Parameters
     ----------
@@ -32,55 +41,27 @@ class Net(nn.Module, ABC):
 
     Attributes
     ----------
-    name
-        Name of the module in `mvemo.extract.nets`.
     modality
         ``audio`` or ``video``.
-    Options
-        Frozen dataclass of bool, int, float and str fields with defaults. It checks its
-        values, raises `BadSetting`, and is saved as JSON next to the weights.
-    profiles
-        Settings of the net by profile. A user's profile file starts from ``paper``; a demo
-        uses ``demo``, or ``paper`` if there is no ``demo``.
-    version
-        Number that rises whenever the same weights would give other embeddings.
-    known_files
-        SHA-256 of published weight files that were tried with the net -> description.
-    published
-        Published weight files that `load_pretrained` maps, for ``mvemo nets``.
-    package
-        Public package from which ``mvemo weights get`` takes the weights; None if none is
-        known.
-    started_from
-        Weights from which the net's paper starts its training; empty for random weights.
-    random_options
-        Options for training from random weights, unless the user sets them.
-    fixed
-        Prefixes of the names of buffers that training does not change, such as a front end.
-        A weight file may lack them.
-    pretrained_outputs
-        Number of outputs of the net in the published files; 0 if they cannot be used.
     brings_weights
         True if the net is built with its pretrained weights and needs no weight file.
-    windows_at_once
-        Number of windows that a CPU embeds in one step. It is small for large nets, where
-        more windows only take memory.
     """
 
-    name: ClassVar[str]
     modality: ClassVar[Literal["audio", "video"]]
+    brings_weights: ClassVar[bool] = False
+    # Fields of the card.
+    name: ClassVar[str]
     Options: ClassVar[type[Any]]
     profiles: ClassVar[Mapping[str, NetSettings]]
-    version: ClassVar[int] = 1
-    known_files: ClassVar[Mapping[str, str]] = {}
-    published: ClassVar[tuple[str, ...]] = ()
-    started_from: ClassVar[str] = ""
-    random_options: ClassVar[Mapping[str, Any]] = {}
-    fixed: ClassVar[tuple[str, ...]] = ()
-    pretrained_outputs: ClassVar[int] = 0
-    package: ClassVar[PretrainedPackage | None] = None
-    brings_weights: ClassVar[bool] = False
-    windows_at_once: ClassVar[int] = 4
+    version: ClassVar[int]
+    windows_at_once: ClassVar[int]
+    fixed: ClassVar[tuple[str, ...]]
+    started_from: ClassVar[str]
+    random_options: ClassVar[Mapping[str, Any]]
+    published: ClassVar[tuple[str, ...]]
+    known_files: ClassVar[Mapping[str, str]]
+    pretrained_outputs: ClassVar[int]
+    package: ClassVar[PretrainedPackage | None]
 
     options: Any
     input: NetInput
@@ -134,6 +115,11 @@ class Net(nn.Module, ABC):
         features: Tensor = self.classifier_dropout(self.embed(x))
         return features
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of a prepared batch, float32 (batch, outputs)."""
+        logits: Tensor = self.classifier(self.features(x))
+        return logits
+
     def piece_input(self) -> PieceInput | None:
         """Return the input of one piece, if windows of a clip can share embedded pieces.
 
@@ -150,16 +136,124 @@ class Net(nn.Module, ABC):
         """Return the embedding of a clip from its pieces: (pieces, dim) -> (embedding_dim,)."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of a prepared batch, float32 (batch, outputs)."""
-        logits: Tensor = self.classifier(self.features(x))
-        return logits
+    def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+        """Map tensors of a published file: its name -> the net's name, and value in its axes.
+
+        The mapping is empty for a file that mvemo saved. Tensors without a place are left out.
+        """
+        return {}
 
     def embedding_state(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the parameters and buffers that `embed` uses: all except the classifier's."""
         for name, value in sorted(self.state_dict().items()):
             if not name.startswith("classifier."):
                 yield name, value
+
+
+class BuiltNet(Net):
+    """Base of nets that only make their layers; the constructor is here.
+
+    An option `dropout` is applied before the classifier.
+    """
+
+    def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:
+        super().__init__(options or self.Options())
+        if hasattr(self.options, "dropout"):
+            self.classifier_dropout = nn.Dropout(self.options.dropout)
+        self.embedding_dim = self.build(width)
+        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+
+    @abstractmethod
+    def build(self, width: float) -> int:
+        """Make the layers before the classifier, and return the size of the embedding."""
+
+    def preparation(self) -> dict[str, Any]:
+        """Return the record of `prepare` without the options, as JSON values."""
+        return {}
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {**self.preparation(), "options": asdict(self.options)}
+
+
+class VideoNet(BuiltNet):
+    """Base of nets that read `n_frames` square pictures of `size` pixels."""
+
+    modality: ClassVar[Literal["audio", "video"]] = "video"
+    colour: ClassVar[str] = "RGB"  # order of the colours in which the net reads them
+    # True if the run's number of frames is the default of the net's.
+    follows_run: ClassVar[bool] = False
+
+    input: VideoInput
+
+    @classmethod
+    def input_of(cls, options: Any) -> VideoInput:
+        return VideoInput(options.n_frames, options.size)
+
+    @classmethod
+    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
+        return {"n_frames": shared.n_frames} if cls.follows_run else {}
+
+    @abstractmethod
+    def scaling(self) -> dict[str, Any]:
+        """Return a record of how the values of pixels are scaled, as JSON values."""
+
+    def preparation(self) -> dict[str, Any]:
+        return {
+            "frames": "uniform presentation times",
+            "colour": self.colour,
+            **self.scaling(),
+            "crop": "short side scaled, middle",
+        }
+
+
+class FrameNet(BuiltNet):
+    """Base of nets that embed each frame by itself and then pool over the frames."""
+
+    input: VideoInput
+
+    @abstractmethod
+    def frame_features(self, x: Tensor) -> Tensor:
+        """Embed single prepared frames: (n, 3, height, width) -> (n, dim)."""
+
+    @abstractmethod
+    def pool_frames(self, values: Tensor) -> Tensor:
+        """Pool over the frames: (..., frames, dim) -> (..., embedding_dim)."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Map float32 (batch, frames, 3, height, width) to (batch, embedding_dim)."""
+        features = self.frame_features(x.flatten(0, 1))
+        return self.pool_frames(features.reshape(*x.shape[:2], -1))
+
+    def piece_input(self) -> PieceInput:
+        return PieceInput(VideoInput(1, self.input.size), count=self.input.n_frames)
+
+    def embed_pieces(self, raw: Tensor) -> Tensor:
+        """Map uint8 (frames, 1, size, size, 3) to (frames, dim)."""
+        return self.frame_features(self.prepare(raw)[:, 0])
+
+    def pool_pieces(self, values: Tensor) -> Tensor:
+        return self.pool_frames(values)
+
+
+class WaveformNet(BuiltNet):
+    """Base of nets that read a waveform of `seconds`."""
+
+    modality: ClassVar[Literal["audio", "video"]] = "audio"
+
+    input: AudioInput
+
+    @classmethod
+    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
+        return {"seconds": seconds}
+
+    def preparation(self) -> dict[str, Any]:
+        return {
+            "sr": self.input.sr,
+            "samples": self.input.samples,
+            "range": [-1, 1],
+            "shorter": "zero-padded at the end",
+            "longer": "cut",
+        }
 
 
 def weights_digest(net: Net) -> str:

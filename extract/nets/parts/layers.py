@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from mvemo.extract.errors import BadSetting
 
 # Least variance over frames, so that the deviation of equal frames has a gradient.
 LEAST_VARIANCE = 1e-12
@@ -94,3 +97,19 @@ def mean_and_deviation(values: Tensor) -> Tensor:
     """
     variance = values.var(dim=-2, correction=0).clamp_min(LEAST_VARIANCE)
     return torch.cat([values.mean(dim=-2), variance.sqrt()], dim=-1)
+
+
+def fit_waveform(waveform: Tensor, samples: int) -> Tensor:
+    """Zero-pad a waveform (..., length) at the end, or shorten it, to (..., samples).
+
+    Examples
+    --------
+    >>> fit_waveform(torch.ones(3), 5)
+    tensor([1., 1., 1., 0., 0.])
+    """
+    if samples < 1:
+        raise BadSetting(f"samples is {samples}: it must be above 0")
+    length = waveform.shape[-1]
+    if length >= samples:
+        return waveform[..., :samples]
+    return functional.pad(waveform, (0, samples - length))

@@ -1,9 +1,11 @@
 """Nets by name: the modules of the folder `mvemo.extract.nets`.
 
-Every module there without a leading underscore is a net with the name of the module. It is
-imported on first use. So naming a net imports neither torch nor the libraries of other nets,
-such as torchvision. A folder of an encoder, named ``hf:FOLDER`` in a run, is a net after
-`add_folders`.
+A module there without a leading underscore holds the nets of its lines ``@NetCard("NAME", …)``,
+or one net with the name of the module if it has no such line. It is imported on first use of a
+net. So naming a net imports neither torch nor the libraries of other nets, such as torchvision.
+A folder of an encoder, named ``hf:FOLDER`` or ``hf:FOLDER@4+8`` in a run, is a net after
+`add_folders`. Folders are opened when their nets are used, because stage two also reads
+profiles, on machines without the folders.
 """
 
 from __future__ import annotations
@@ -12,27 +14,29 @@ import importlib
 import math
 import os
 import pkgutil
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.encoder_folders import PREFIX, EncoderFolder, parse_entries
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.workers.process import imports_uncollected
 
 if TYPE_CHECKING:
     from mvemo.extract.nets.parts.base import Net
-    from mvemo.extract.nets.parts.inputs import NetInput, SharedSettings
+    from mvemo.extract.nets.parts.cards import NetInput, SharedSettings
 
 PACKAGE = "mvemo.extract.nets"
-# Folders by the name of their net, and their classes after first use.
-_FOLDERS: dict[str, EncoderFolder] = {}
-_FOLDER_NETS: dict[EncoderFolder, type[Net]] = {}
 # Profile that replaces one for which a net has no settings.
 FALLBACK_PROFILE = "paper"
+PREFIX = "hf:"
+# Number of an encoder's output, after all its layers.
+OUTPUT = -1
+_CARD = re.compile(r'^@NetCard\(\s*"(\w+)"', re.MULTILINE)
+_LAYERS = re.compile(r"@(\d+(?:\+\d+)*)$")
 
 
 def net_names() -> tuple[str, ...]:
@@ -46,6 +50,11 @@ def net_names() -> tuple[str, ...]:
     >>> "i3d" in net_names()
     True
     """
+    return tuple(sorted(_modules()))
+
+
+def _modules() -> Mapping[str, str]:
+    """Return the module of each net."""
     path = importlib.import_module(PACKAGE).__path__
     return _modules_in(
         tuple((folder, os.stat(folder).st_mtime_ns) for folder in path if os.path.isdir(folder))
@@ -53,15 +62,100 @@ def net_names() -> tuple[str, ...]:
 
 
 @cache
-def _modules_in(folders: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
-    """Return the names of the modules in folders; a changed modification time lists again."""
-    return tuple(
-        sorted(
-            module.name
-            for module in pkgutil.iter_modules([folder for folder, _ in folders])
-            if not module.ispkg and not module.name.startswith("_")
-        )
-    )
+def _modules_in(folders: tuple[tuple[str, int], ...]) -> Mapping[str, str]:
+    """Return the modules in folders by net; a changed modification time lists again."""
+    modules: dict[str, str] = {}
+    for folder, _ in folders:
+        for module in pkgutil.iter_modules([folder]):
+            source = Path(folder, f"{module.name}.py")
+            if module.ispkg or module.name.startswith("_") or not source.is_file():
+                continue
+            names = _CARD.findall(source.read_text(encoding="utf-8")) or [module.name]
+            modules.update(dict.fromkeys(names, module.name))
+    return modules
+
+
+@dataclass(frozen=True)
+class EncoderFolder:
+    """Local folder in the layout of Hugging Face that serves as a net."""
+
+    # Name of the net and its feature: the folder's name, and ``-layer8`` if a layer is given;
+    # letters, digits, ``_`` and ``-``.
+    name: str
+    path: Path
+    # Hidden state used as the embedding: 0 for the input of the first layer, 1 for its output,
+    # `OUTPUT` for the encoder's output.
+    layer: int = OUTPUT
+
+
+def parse_entry(entry: str) -> tuple[EncoderFolder, ...]:
+    """Return the nets of an entry of ``--nets`` that begins with `PREFIX`, one per layer.
+
+    Examples
+    --------
+    >>> [(net.name, net.layer) for net in parse_entry("hf:models/MERT-v1.0@4+8")]
+    [('MERT-v1_0-layer4', 4), ('MERT-v1_0-layer8', 8)]
+    >>> parse_entry("hf:models/dinov2")
+    (EncoderFolder(name='dinov2', path=PosixPath('models/dinov2'), layer=-1),)
+    """
+    text = entry.removeprefix(PREFIX)
+    found = _LAYERS.search(text)
+    path = Path(text[: found.start()] if found else text).expanduser()
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", path.name or path.absolute().name)
+    if not text or not name.strip("_-"):
+        raise BadSetting(f"{entry!r}: write it as {PREFIX}FOLDER or {PREFIX}FOLDER@LAYER+LAYER")
+    if found is None:
+        return (EncoderFolder(name, path),)
+    layers = [int(layer) for layer in found[1].split("+")]
+    if len(set(layers)) < len(layers):
+        raise BadSetting(f"{entry!r} names a layer twice")
+    return tuple(EncoderFolder(f"{name}-layer{layer}", path, layer) for layer in layers)
+
+
+class _Registry(Mapping[str, "type[Net]"]):
+    """Mapping from the name of a net to its class, imported on access."""
+
+    def __init__(self) -> None:
+        self.folders: dict[str, EncoderFolder] = {}
+        self._folder_nets: dict[EncoderFolder, type[Net]] = {}
+
+    def add_folder(self, folder: EncoderFolder) -> None:
+        """Register a folder, whose files may have changed since its last use."""
+        self.folders[folder.name] = folder
+        self._folder_nets.pop(folder, None)
+
+    def __getitem__(self, name: str) -> type[Net]:
+        folder = self.folders.get(name)
+        if folder is not None:
+            if folder not in self._folder_nets:
+                from mvemo.extract.nets.parts.encoders import make_net_class
+
+                self._folder_nets[folder] = make_net_class(folder)
+            return self._folder_nets[folder]
+        place = _modules()[name]
+        with imports_uncollected():
+            module = importlib.import_module(f"{PACKAGE}.{place}")
+        for kind in vars(module).values():
+            if (
+                isinstance(kind, type)
+                and kind.__module__ == module.__name__
+                and getattr(kind, "name", None) == name
+            ):
+                return kind
+        raise BadSetting(f"{module.__file__}: has no class whose name is {name!r}")
+
+    def __contains__(self, name: object) -> bool:
+        return name in _modules() or name in self.folders
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(net_names())
+
+    def __len__(self) -> int:
+        return len(_modules())
+
+
+_REGISTRY = _Registry()
+NETS: Mapping[str, type[Net]] = _REGISTRY
 
 
 def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
@@ -80,16 +174,28 @@ def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
     >>> add_folders(["musicnn", "hf:models/MERT-v1-95M@4+8"])
     ('musicnn', 'MERT-v1-95M-layer4', 'MERT-v1-95M-layer8')
     """
-    names, folders = parse_entries(entries)
-    for folder in folders:
-        if folder.name in net_names():
-            raise BadSetting(
-                f"{PREFIX}{folder.path}: {folder.name} is the name of a net there is: rename the "
-                "folder, or link to it by another name"
-            )
-        _FOLDERS[folder.name] = folder
-        _FOLDER_NETS.pop(folder, None)
-    return names
+    names: list[str] = []
+    folders: dict[str, EncoderFolder] = {}
+    for entry in entries:
+        if not entry.startswith(PREFIX):
+            names.append(entry)
+            continue
+        for folder in parse_entry(entry):
+            other = folders.setdefault(folder.name, folder)
+            if other.path != folder.path:
+                raise BadSetting(
+                    f"{other.path} and {folder.path} would both be the net {folder.name!r}: "
+                    "rename a folder, or link to it by another name"
+                )
+            if folder.name in net_names():
+                raise BadSetting(
+                    f"{PREFIX}{folder.path}: {folder.name} is the name of an existing net: rename "
+                    "the folder, or link to it by another name"
+                )
+            names.append(folder.name)
+    for folder in folders.values():
+        _REGISTRY.add_folder(folder)
+    return tuple(names)
 
 
 def add_folder(name: str, path: Path) -> None:
@@ -97,55 +203,17 @@ def add_folder(name: str, path: Path) -> None:
 
     The hidden state is an option in the features' record.
     """
-    _FOLDERS[name] = EncoderFolder(name, path)
-    _FOLDER_NETS.pop(_FOLDERS[name], None)
+    _REGISTRY.add_folder(EncoderFolder(name, path))
 
 
 def folder_nets() -> dict[str, EncoderFolder]:
     """Return the registered folders by the name of their net, for other processes."""
-    return dict(_FOLDERS)
+    return dict(_REGISTRY.folders)
 
 
 def add_folder_nets(folders: Mapping[str, EncoderFolder]) -> None:
     """Register the `folder_nets` of another process."""
-    _FOLDERS.update(folders)
-
-
-class _Registry(Mapping[str, "type[Net]"]):
-    """Mapping from the name of a net to its class, imported on access."""
-
-    def __getitem__(self, name: str) -> type[Net]:
-        if name in _FOLDERS:
-            folder = _FOLDERS[name]
-            if folder not in _FOLDER_NETS:
-                from mvemo.extract.nets.parts.encoder_nets import make_net_class
-
-                _FOLDER_NETS[folder] = make_net_class(folder)
-            return _FOLDER_NETS[folder]
-        if name not in net_names():
-            raise KeyError(name)
-        with imports_uncollected():
-            module = importlib.import_module(f"{PACKAGE}.{name}")
-        for kind in vars(module).values():
-            if (
-                isinstance(kind, type)
-                and kind.__module__ == module.__name__
-                and getattr(kind, "name", None) == name
-            ):
-                return kind
-        raise BadSetting(f"{module.__file__}: has no class whose name is {name!r}")
-
-    def __contains__(self, name: object) -> bool:
-        return name in net_names() or name in _FOLDERS
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(net_names())
-
-    def __len__(self) -> int:
-        return len(net_names())
-
-
-NETS: Mapping[str, type[Net]] = _Registry()
+    _REGISTRY.folders.update(folders)
 
 
 def check_name(name: str) -> None:
@@ -294,35 +362,3 @@ def _typed(net: str, key: str, value: Any, default: Any) -> Any:
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     raise BadSetting(f"{net}: option {key} is {value!r}: it takes a {type(default).__name__}")
-
-
-def check_options(options: Any, prefix: str, *positive: str, least_size: int = 0) -> None:
-    """Raise `BadSetting` if an option that many nets have is out of range.
-
-    `positive` has the names of options of at least 1; `size`, `dropout` and `norm_momentum` are
-    checked if the net has them.
-    """
-    values = vars(options)
-    for name in positive:
-        if values[name] < 1:
-            raise BadSetting(f"{prefix}{name} is {values[name]}: it must be at least 1")
-    if least_size and values["size"] < least_size:
-        raise BadSetting(
-            f"{prefix}size is {values['size']}: it must be at least {least_size} pixels"
-        )
-    if not 0 <= values["dropout"] < 1:
-        raise BadSetting(f"{prefix}dropout is {values['dropout']}: it must lie in [0, 1)")
-    momentum = values.get("norm_momentum", 1)
-    if not 0 < momentum <= 1:
-        raise BadSetting(f"{prefix}norm_momentum is {momentum}: it must lie above 0, up to 1")
-
-
-def scaled(channels: int, width: float) -> int:
-    """Return the number of channels in a net of this width, at least 1.
-
-    Examples
-    --------
-    >>> scaled(32, 0.25), scaled(32, 0.001)
-    (8, 1)
-    """
-    return max(1, round(channels * width))

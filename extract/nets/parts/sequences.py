@@ -7,8 +7,7 @@ embedding of a clip is the same in any batch and with any padding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import scipy
@@ -18,13 +17,59 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from mvemo.extract.array_types import I64
-from mvemo.extract.descriptors import dim_of
+from mvemo.extract.descriptors import DescriptorSettings, dim_of
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.inputs import SequenceInput, SharedSettings
+from mvemo.extract.nets.parts.base import BuiltNet
+from mvemo.extract.nets.parts.cards import (
+    AudioInput,
+    NetInput,
+    SequenceInput,
+    SharedSettings,
+    VideoInput,
+)
 
-if TYPE_CHECKING:
-    from mvemo.extract.descriptors import DescriptorSettings
+
+class DescriptorNet(BuiltNet):
+    """Base of nets that read `n_frames` frames of one descriptor."""
+
+    modality: ClassVar[Literal["audio", "video"]] = "audio"
+    descriptor: ClassVar[str]  # name of the descriptor
+    columns_option: ClassVar[str]  # name of the option for its number of columns
+
+    input: SequenceInput
+
+    @classmethod
+    def input_of(cls, options: Any) -> SequenceInput:
+        return SequenceInput((cls.descriptor,), options.n_frames)
+
+    @classmethod
+    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
+        return {cls.columns_option: dim_of(cls.descriptor, shared.descriptors)}
+
+    @classmethod
+    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
+        return {"n_frames": frames_of(seconds, shared.descriptors, cls.descriptor)}
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """Return the batch unchanged: (batch, n_frames, columns), NaN after a clip's end."""
+        self.check_columns(raw, getattr(self.options, self.columns_option), self.columns_option)
+        return raw
+
+    def check_columns(self, raw: Tensor, columns: int, option: str) -> None:
+        """Raise `BadSetting` if sequences have a different number of columns than the net."""
+        if raw.dim() != 3 or raw.shape[2] != columns:
+            raise BadSetting(
+                f"{self.name}: expected sequences of shape (batch, frames, {columns}), got "
+                f"{tuple(raw.shape)}; the number of columns is set by the option {option}"
+            )
+
+    def preparation(self) -> dict[str, Any]:
+        return {
+            "features": list(self.input.features),
+            "n_frames": self.input.n_frames,
+            "shorter": "their own length",
+            "longer": "cut",
+        }
 
 
 def frames_of(seconds: float, descriptors: DescriptorSettings, name: str = "mel") -> int:
@@ -32,7 +77,6 @@ def frames_of(seconds: float, descriptors: DescriptorSettings, name: str = "mel"
 
     Examples
     --------
-    >>> from mvemo.extract.descriptors import DescriptorSettings
     >>> frames_of(10.0, DescriptorSettings())
     431
     >>> frames_of(10.0, DescriptorSettings(), "spectrogram")
@@ -41,13 +85,15 @@ def frames_of(seconds: float, descriptors: DescriptorSettings, name: str = "mel"
     return max(1, round(seconds * descriptors.sr / descriptors.framed(name).hop_length))
 
 
-def check_width(net: str, raw: Tensor, dim: int, option: str) -> None:
-    """Raise `BadSetting` if sequences have a different number of columns than the net."""
-    if raw.dim() != 3 or raw.shape[2] != dim:
-        raise BadSetting(
-            f"{net}: sequences of shape {tuple(raw.shape)}: (batch, frames, {dim}) is needed; "
-            f"the number of columns is set by the option {option}"
-        )
+def empty_input(net_input: NetInput, device: str, descriptors: DescriptorSettings) -> Tensor:
+    """Return a batch of one silent, black clip."""
+    if isinstance(net_input, AudioInput):
+        return torch.zeros(1, net_input.samples, device=device)
+    if isinstance(net_input, VideoInput):
+        shape = (1, net_input.n_frames, net_input.size, net_input.size, 3)
+        return torch.zeros(shape, dtype=torch.uint8, device=device)
+    dim = sum(dim_of(name, descriptors) for name in net_input.features)
+    return torch.zeros(1, net_input.n_frames, dim, device=device)
 
 
 def split_frames(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,40 +225,3 @@ def last_states(layers: nn.LSTM | nn.GRU, x: Tensor, lengths: Tensor) -> Tensor:
     hidden = state[0] if isinstance(state, tuple) else state
     # (layers * directions, batch, hidden): the top layer's directions are last
     return torch.cat(list(hidden[-2:] if layers.bidirectional else hidden[-1:]), dim=1)
-
-
-class DescriptorNet(Net):
-    """Base of nets that read `n_frames` frames of one descriptor."""
-
-    modality: ClassVar[Literal["audio", "video"]] = "audio"
-    descriptor: ClassVar[str]  # name of the descriptor
-    columns_option: ClassVar[str]  # name of the option for its number of columns
-
-    input: SequenceInput
-
-    @classmethod
-    def input_of(cls, options: Any) -> SequenceInput:
-        return SequenceInput((cls.descriptor,), options.n_frames)
-
-    @classmethod
-    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
-        return {cls.columns_option: dim_of(cls.descriptor, shared.descriptors)}
-
-    @classmethod
-    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
-        return {"n_frames": frames_of(seconds, shared.descriptors, cls.descriptor)}
-
-    def prepare(self, raw: Tensor) -> Tensor:
-        """Return the batch unchanged: (batch, n_frames, columns), NaN after a clip's end."""
-        columns = getattr(self.options, self.columns_option)
-        check_width(self.name, raw, columns, self.columns_option)
-        return raw
-
-    def preprocessing(self) -> dict[str, Any]:
-        return {
-            "features": list(self.input.features),
-            "n_frames": self.input.n_frames,
-            "shorter": "their own length",
-            "longer": "cut",
-            "options": asdict(self.options),
-        }

@@ -44,18 +44,6 @@ _MOST_ENTRIES = 100_000
 
 
 @dataclass(frozen=True)
-class Match:
-    """Result of matching the tensors of a file with those of a net."""
-
-    loaded: tuple[str, ...]  # tensors of the net that now hold the file's values
-    # Tensors of the net that are not in the file and keep their values, without fixed ones.
-    missing: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()  # tensors of the file that the net does not use
-    # Tensors with different shapes, as ``NAME: file (…), net (…)``; not loaded.
-    mismatched: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class WeightReport:
     """Result of `load_weights`.
 
@@ -103,7 +91,7 @@ class WeightReport:
         for title, names in (
             ("not in the file, left as they were", self.missing),
             ("of another shape, left as they were", self.mismatched),
-            ("in the file, but of no use to the net", self.unexpected),
+            ("in the file, not used by the net", self.unexpected),
         ):
             if names:
                 lines.append(f"  {len(names)} {title}:")
@@ -112,10 +100,7 @@ class WeightReport:
 
 
 def load_weights(net: Net, path: str | Path) -> WeightReport:
-    """Load a pretrained file into a net.
-
-    A net with a method ``load_pretrained(tensors) -> Match`` maps published layouts itself.
-    Any other net accepts only the layout of its own ``state_dict``.
+    """Load a pretrained file into a net, in a published layout or in that of its ``state_dict``.
 
     Parameters
     ----------
@@ -142,48 +127,42 @@ def load_weights(net: Net, path: str | Path) -> WeightReport:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise BadWeights(f"{path}: tensor {name} holds values that are not finite")
     before = {name: value.detach().clone() for name, value in net.state_dict().items()}
-    convert = getattr(net, "load_pretrained", None)
     try:
-        match: Match = load_own(net, tensors) if convert is None else convert(tensors)
+        report = load_tensors(net, tensors, path, sha256)
         # The classifier, fixed front ends and biases may match only by their size, which does
         # not show that the file is for this net.
         learnt = {name for name, value in net.named_parameters() if value.ndim > 1}
-        if not any(name in learnt and not name.startswith("classifier.") for name in match.loaded):
-            raise BadWeights(_nothing_fits(net, tensors, match))
+        if not any(name in learnt and not name.startswith("classifier.") for name in report.loaded):
+            raise BadWeights(_nothing_fits(net, tensors, report))
     except BadWeights as error:
         net.load_state_dict(before)
         raise BadWeights(f"{path}: {error}") from error
-    return WeightReport(path, sha256, **vars(match))
+    return report
 
 
-def _nothing_fits(net: Net, tensors: Tensors, match: Match) -> str:
+def _nothing_fits(net: Net, tensors: Tensors, report: WeightReport) -> str:
     def some(names: Iterable[str]) -> str:
         names = list(names)
         return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
-    if match.mismatched:
-        return f"no tensor has the shape that this {net.name} needs: {some(match.mismatched)}"
+    if report.mismatched:
+        return f"no tensor has the shape that this {net.name} needs: {some(report.mismatched)}"
     return (
         f"no tensor fits {net.name}; the file has {some(tensors)}, the net {some(net.state_dict())}"
     )
 
 
-def load_own(net: Net, tensors: Mapping[str, Tensor]) -> Match:
-    """Load the tensors that have the names of the net's ``state_dict``."""
-    state = net.state_dict()
-    return load_mapped(
-        net,
-        {name: value for name, value in tensors.items() if name in state},
-        unexpected=[name for name in tensors if name not in state],
-    )
+def load_tensors(
+    net: Net, tensors: Mapping[str, Tensor], path: Path = Path(), sha256: str = ""
+) -> WeightReport:
+    """Copy tensors of a file into the net where name and shape are equal.
 
-
-def load_mapped(net: Net, mapped: Mapping[str, Tensor], *, unexpected: Iterable[str] = ()) -> Match:
-    """Copy tensors into the net where name and shape are equal.
-
-    `mapped` has the net's names and axis order; `unexpected` is passed on to the `Match`.
+    `path` and `sha256` of the file are passed on to the report.
     """
     state = net.state_dict()
+    places = net.from_published(tensors) or {name: (name, tensors[name]) for name in tensors}
+    places = {source: place for source, place in places.items() if place[0] in state}
+    mapped = dict(places.values())
     loaded: list[str] = []
     mismatched: list[str] = []
     missing: list[str] = []
@@ -200,7 +179,8 @@ def load_mapped(net: Net, mapped: Mapping[str, Tensor], *, unexpected: Iterable[
             else:
                 target.copy_(mapped[name])
                 loaded.append(name)
-    return Match(tuple(loaded), tuple(missing), tuple(unexpected), tuple(mismatched))
+    unexpected = tuple(name for name in tensors if name not in places)
+    return WeightReport(path, sha256, tuple(loaded), tuple(missing), unexpected, tuple(mismatched))
 
 
 def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
@@ -211,18 +191,11 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
     are removed. Nested names are joined by a dot (torch) or a slash (HDF5).
     """
     path = Path(path)
-    if not path.exists():
-        raise MissingFile(f"{path}: no such weight file")
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "a pipe, socket or device"
-        raise BadWeights(f"{path}: is {what}, not a weight file")
+    layout = file_layout(path)
     try:
         sha256 = content_digest(path)
-        with path.open("rb") as file:
-            head = file.read(512)
     except OSError as error:
         raise BadWeights(f"{path}: cannot be read: {error.strerror}") from error
-    layout = _layout(path, head)
     try:
         if layout == "HDF5":
             tensors = _read_hdf5(path)
@@ -258,34 +231,21 @@ def published_as(sha256: str) -> str:
     return ""
 
 
-def describe_file(path: str | Path) -> str:
-    """Describe a weight file for the terminal: format, SHA-256, known origin, all tensors."""
-    tensors, sha256 = read_weight_file(path)
-    n_numbers = sum(value.numel() for value in tensors.values())
-    lines = [
-        f"{path}: {file_layout(path)}, {len(tensors)} tensors, {n_numbers:,} numbers",
-        f"sha256 {sha256}",
-        f"known as {published_as(sha256) or UNKNOWN}",
-    ]
-    width = max(len(name) for name in tensors)
-    for name, value in tensors.items():
-        dtype = str(value.dtype).removeprefix("torch.")
-        shape = " x ".join(map(str, value.shape)) or "scalar"
-        lines.append(f"  {name:<{width}}  {dtype}  {shape}")
-    return "\n".join(lines)
+def file_layout(path: Path) -> str:
+    """Return the format of a file from its first bytes.
 
-
-def file_layout(path: str | Path) -> str:
-    """Return ``torch checkpoint``, ``NumPy archive``, ``NumPy array`` or ``HDF5``."""
-    path = Path(path)
-    if not path.is_file():
+    The formats are ``torch checkpoint``, ``NumPy archive``, ``NumPy array`` and ``HDF5``.
+    """
+    if not path.exists():
         raise MissingFile(f"{path}: no such weight file")
-    with path.open("rb") as file:
-        return _layout(path, file.read(512))
-
-
-def _layout(path: Path, head: bytes) -> str:
-    """Return the format of a file from its first bytes."""
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "a pipe, socket or device"
+        raise BadWeights(f"{path}: is {what}, not a weight file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise BadWeights(f"{path}: cannot be read: {error.strerror}") from error
     accepted = "a torch checkpoint, NumPy .npz or .npy, or HDF5 is needed"
     if not head:
         raise BadWeights(f"{path}: is empty: {accepted}")
@@ -309,7 +269,7 @@ def _layout(path: Path, head: bytes) -> str:
         return "torch checkpoint"
     if all(byte in b"\t\n\r\f" or byte >= 32 for byte in head) and b"\x7f" not in head:
         raise BadWeights(f"{path}: is text, not weights: {accepted}")
-    raise BadWeights(f"{path}: is of no known format: {accepted}")
+    raise BadWeights(f"{path}: unknown format: {accepted}")
 
 
 def _read_hdf5(path: Path) -> Tensors:
@@ -346,7 +306,7 @@ def read_torch(path: Path) -> Tensors:
         if "Unsupported" in text or "Weights only" in text or "weights_only" in text:
             raise BadWeights(
                 "holds Python objects besides tensors, or is damaged; such files are not "
-                "opened: save the net's state_dict() alone"
+                "opened: save only the net's state_dict()"
             ) from error
         raise
     for _ in range(_MOST_DEPTH):
@@ -360,7 +320,7 @@ def read_torch(path: Path) -> Tensors:
         saved = {path.stem: saved}
     if not isinstance(saved, dict):
         raise BadWeights(f"holds a {type(saved).__name__}, not a dictionary of tensors")
-    tensors = _Flattening(most).run(saved)
+    tensors = _flatten(saved, most)
     if tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
@@ -404,44 +364,37 @@ def _check_pickle(program: bytes) -> None:
         raise BadWeights("asks for memory by a number (bytearray), which no weights do")
 
 
-class _Flattening:
-    """Flattens nested dictionaries of tensors into one, within limits."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._tensors: Tensors = {}
-        self._bytes = 0
-        self._entries = 0
-
-    def run(self, tree: Mapping[Any, Any]) -> Tensors:
-        self._visit(tree, "", ())
-        return self._tensors
-
-    def _visit(self, tree: Mapping[Any, Any], prefix: str, above: tuple[int, ...]) -> None:
-        if id(tree) in above:
-            raise BadWeights(f"{shown(prefix)} is a dictionary that holds itself")
-        if len(above) >= _MOST_DEPTH:
-            raise BadWeights(f"{shown(prefix)} is nested more than {_MOST_DEPTH} deep")
-        for key, value in tree.items():
-            self._entries += 1
-            if self._entries > _MOST_ENTRIES:
+def _flatten(tree: Mapping[Any, Any], most: int) -> Tensors:
+    """Return the tensors of nested dictionaries by joined names, at most `most` bytes."""
+    tensors: Tensors = {}
+    n_entries = n_bytes = 0
+    # name, value, and ids of the dictionaries around it
+    stack: list[tuple[str, Any, tuple[int, ...]]] = [("", tree, ())]
+    while stack:
+        name, value, above = stack.pop()
+        if isinstance(value, dict):
+            if id(value) in above:
+                raise BadWeights(f"{shown(name)} is a dictionary that holds itself")
+            if len(above) >= _MOST_DEPTH:
+                raise BadWeights(f"{shown(name)} is nested more than {_MOST_DEPTH} deep")
+            n_entries += len(value)
+            if n_entries > _MOST_ENTRIES:
                 raise BadWeights(f"has more than {_MOST_ENTRIES:,} entries, which no net has")
-            name = f"{prefix}{key}"
-            if isinstance(value, Tensor):
-                self._tensors[name] = self._checked(name, value.detach())
-            elif isinstance(value, np.ndarray):
-                self._tensors[name] = self._checked(name, numbers(name, value))
-            elif isinstance(value, dict):
-                self._visit(value, f"{name}.", (*above, id(tree)))
-
-    def _checked(self, name: str, value: Tensor) -> Tensor:
+            prefix, inside = f"{name}." * bool(above), (*above, id(value))
+            stack += [(f"{prefix}{key}", item, inside) for key, item in reversed(value.items())]
+            continue
+        if isinstance(value, np.ndarray):
+            value = numbers(name, value)
+        if not isinstance(value, Tensor):
+            continue
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
             raise BadWeights(f"tensor {name} is sparse, quantised or without values: not read")
         # A tensor may describe more numbers than it stores: a stride of 0 repeats one.
-        self._bytes += value.numel() * value.element_size()
-        if self._bytes > self._most:
+        n_bytes += value.numel() * value.element_size()
+        if n_bytes > most:
             raise BadWeights(
                 f"tensor {name} of shape {tuple(value.shape)}: the tensors would become "
-                f"{self._bytes:,} bytes, at most {self._most:,} are read of a file of its size"
+                f"{n_bytes:,} bytes, at most {most:,} are read of a file of its size"
             )
-        return value
+        tensors[name] = value.detach()
+    return tensors

@@ -3,27 +3,19 @@
 import json
 
 import numpy as np
-import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from sequence_samples import (
-    assert_padding_changes_nothing,
     made_problem,
     pad,
     sequences,
     settle,
+    train,
 )
 
 from mvemo.extract.descriptors import DescriptorSettings, describe
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import build_net
-from mvemo.extract.nets.parts.sequences import band_edges, last_states
-from mvemo.extract.settings import TrainSettings
+from mvemo.extract.nets.parts.sequences import band_edges
 from mvemo.extract.training.batches import RawBatches
-from mvemo.extract.training.checkpoints import JobFolder
-from mvemo.extract.training.fine_tuning import fine_tune
-from mvemo.extract.training.jobs import TrainingJob
 
 BINS, LLD = 20, 6
 
@@ -37,10 +29,6 @@ def make(**options):
         "bands": 8,
     }
     return build_net("crnn", 3, width=0.125, **{**sizes, **options})
-
-
-def test_padding_and_company_change_nothing():
-    assert_padding_changes_nothing(make, BINS + LLD)
 
 
 def test_sizes_and_record():
@@ -111,54 +99,6 @@ def test_branches_have_frames_of_their_own():
             assert changed.max() == 0
 
 
-def test_last_states_are_those_of_a_lstm_written_out():
-    torch.manual_seed(0)
-    lstm = torch.nn.LSTM(3, 4, num_layers=2, batch_first=True, bidirectional=True).double()
-    x = torch.randn(2, 7, 3, dtype=torch.float64)
-    lengths = [7, 4]
-    with torch.no_grad():
-        got = last_states(lstm, x, torch.tensor(lengths)).numpy()
-    weights = {name: value.detach().numpy() for name, value in lstm.named_parameters()}
-
-    def sigmoid(z):
-        return 1 / (1 + np.exp(-z))
-
-    def run(frames, suffix):
-        h, c, seen = np.zeros(4), np.zeros(4), []
-        for frame in frames:
-            z = (
-                weights[f"weight_ih_{suffix}"] @ frame
-                + weights[f"bias_ih_{suffix}"]
-                + weights[f"weight_hh_{suffix}"] @ h
-                + weights[f"bias_hh_{suffix}"]
-            )
-            i, f, g, o = z.reshape(4, 4)
-            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-            h = sigmoid(o) * np.tanh(c)
-            seen.append(h)
-        return np.array(seen)
-
-    for row, clip, length in zip(got, x.numpy(), lengths, strict=True):
-        frames = clip[:length]
-        for layer in ("l0", "l1"):
-            forward, backward = run(frames, layer), run(frames[::-1], f"{layer}_reverse")
-            ends = np.concatenate([forward[-1], backward[-1]])
-            frames = np.concatenate([forward, backward[::-1]], axis=1)
-        np.testing.assert_allclose(row, ends, atol=1e-12)
-
-
-@pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU])
-def test_a_batch_without_shorter_clips_is_read_as_one_with_them(kind):
-    torch.manual_seed(0)
-    layers = kind(3, 4, num_layers=2, batch_first=True, bidirectional=kind is torch.nn.LSTM)
-    x = torch.randn(3, 7, 3)
-    with torch.no_grad():
-        whole = last_states(layers, x, torch.tensor([7, 7, 7]))
-        mixed = last_states(layers, x, torch.tensor([7, 7, 4]))
-    torch.testing.assert_close(whole[:2], mixed[:2], atol=1e-6, rtol=0)
-    assert (whole[2] - mixed[2]).abs().max() > 1e-3
-
-
 def test_bands_are_means_of_their_bins():
     x = sequences([5, 3], BINS + LLD, 5)
     net = make()
@@ -170,51 +110,6 @@ def test_bands_are_means_of_their_bins():
         )
     np.testing.assert_array_equal(got[:, :, 8:], x[:, :, BINS:].numpy())
     np.testing.assert_array_equal(np.isnan(got).all(2), np.isnan(x.numpy()).all(2))
-
-
-@given(st.integers(1, 3000), st.integers(1, 300))
-def test_bands_cover_every_bin_once(bins, bands):
-    edges = band_edges(bins, bands)
-    widths = np.diff(edges)
-    assert edges[0] == 0
-    assert edges[-1] == bins
-    assert len(widths) == min(bins, bands)
-    assert widths.min() >= 1
-    # They grow, up to the rounding of their borders.
-    assert (np.diff(widths) >= -1).all()
-
-
-def test_the_spectrum_s_lowest_bins_stay_apart():
-    widths = np.diff(band_edges(1025, 128))
-    assert widths[:6].tolist() == [1] * 6
-    assert widths.max() < 30
-
-
-# The first and the last of them; with all, test_cnn.py.
-@pytest.mark.parametrize("loss", ["softmax", "improved-centre"])
-def test_learns_a_made_problem(tmp_path, loss):
-    clips, labels = made_problem(60, 24, 30)
-    torch.manual_seed(0)
-    net = build_net("crnn", 3, width=0.125, n_frames=30, spectrogram_dim=18, lld_dim=6, bands=8)
-    folder = JobFolder(tmp_path, loss, "d" * 64)
-    folder.begin({})
-    curve = fine_tune(
-        net,
-        RawBatches(lambda row: clips[row], net.input),
-        TrainingJob(
-            "toy@all",
-            labels,
-            task="multiclass",
-            train_rows=list(range(40)),
-            val_rows=list(range(40, 60)),
-            settings=TrainSettings(
-                lr=0.01, epochs=6, patience=6, batch_size=10, loss=loss, tau=0.3
-            ),
-            seed=0,
-        ),
-        folder,
-    )
-    assert max(curve["val_accuracy"]) >= 0.9
 
 
 def test_embeddings_read_from_batches_of_uneven_clips():
@@ -230,21 +125,9 @@ def test_embeddings_read_from_batches_of_uneven_clips():
         )
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"n_frames": 0}, "n_frames is 0"),
-        ({"spectrogram_frames": 0}, "spectrogram_frames is 0"),
-        ({"lld_dim": 0}, "lld_dim is 0"),
-        ({"bands": 0}, "bands is 0"),
-        ({"dropout": -0.1}, r"lie in \[0, 1\)"),
-    ],
-)
-def test_bad_options_are_refused(options, says):
-    with pytest.raises(BadSetting, match=says):
-        make(**options)
-
-
-def test_sequences_of_other_columns_are_refused():
-    with pytest.raises(BadSetting, match=r"\(batch, frames, 26\) is needed; .* lld_dim"):
-        make().prepare(sequences([4], 27, 4))
+def test_learns_a_made_problem(tmp_path):
+    clips, labels = made_problem(60, 24, 30)
+    torch.manual_seed(0)
+    net = build_net("crnn", 3, width=0.125, n_frames=30, spectrogram_dim=18, lld_dim=6, bands=8)
+    curve = train(net, clips, labels, tmp_path, epochs=6, loss="improved-centre", tau=0.3)
+    assert max(curve["val_accuracy"]) >= 0.9

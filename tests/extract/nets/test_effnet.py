@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.effnet import EffNet
+from mvemo.extract.nets.parts.weights import load_tensors, load_weights
 
 # (kernel, stride, expansion, inputs, outputs) of the 21 blocks at width 1, from the
 # published weights' shapes and the paper's strides.
@@ -86,7 +86,7 @@ def published() -> dict[str, np.ndarray]:
 def net(published) -> EffNet:
     net = build_net("effnet", 6, n_frames=2, size=SIZE)
     assert isinstance(net, EffNet)
-    match = net.load_pretrained({k: torch.from_numpy(v) for k, v in published.items()})
+    match = load_tensors(net, {k: torch.from_numpy(v) for k, v in published.items()})
     assert match.missing == ("classifier.weight", "classifier.bias")
     assert match.unexpected == ("_fc.weight", "_fc.bias")
     assert not match.mismatched
@@ -119,7 +119,7 @@ def test_it_agrees_with_an_independent_forward_pass(net, published):
 @torch.inference_mode()
 def test_odd_sizes_are_padded_as_published(published):
     net = build_net("effnet", 6, n_frames=1, size=45)
-    net.load_pretrained({k: torch.from_numpy(v) for k, v in published.items()})
+    load_tensors(net, {k: torch.from_numpy(v) for k, v in published.items()})
     raw = frames(1, 45)
     picture = (raw[0, 0].numpy().astype(np.float64) - 127.0) / 128.0
     expected = independent_features(picture.transpose(2, 0, 1), published)
@@ -127,45 +127,13 @@ def test_odd_sizes_are_padded_as_published(published):
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
-def test_it_learns_also_from_still_pictures():
-    net = build_net("effnet", 2, width=0.1, n_frames=4, size=32)
-    still = frames(1).expand(2, 4, -1, -1, -1)
-    net.train()
-    net(net.prepare(still)).square().sum().backward()
-    assert all(value.grad is not None for value in net.parameters())
-    assert all(value.grad.isfinite().all() for value in net.parameters())
-
-
-def test_its_own_weights_are_read_back():
-    net, other = build_net("effnet", 2, width=0.1), build_net("effnet", 2, width=0.1)
-    match = other.load_pretrained(net.state_dict())
-    assert not match.missing
-    assert not match.mismatched
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"n_frames": 0}, "n_frames is 0: it must be at least 1"),
-        ({"size": 16}, "size is 16: it must be at least 32"),
-        ({"dropout": -0.1}, "dropout is -0.1"),
-        ({"norm_momentum": 2.0}, "norm_momentum is 2.0"),
-    ],
-)
-def test_bad_options_are_refused(options, message):
-    with pytest.raises(BadSetting, match=message):
-        build_net("effnet", 2, **options)
-
-
 @torch.inference_mode()
 def test_the_published_weights_fill_the_net(fetched_weights):
-    from mvemo.extract.nets.parts.weights import load_weights
-
-    net = build_net("effnet", 6)
+    net = build_net("effnet", 6, n_frames=2)
     report = load_weights(net, fetched_weights("effnet"))
     assert report.complete
     assert "EfficientNet-lite2" in report.known_as
-    raw = torch.zeros(1, 32, 260, 260, 3, dtype=torch.uint8)
+    raw = torch.zeros(1, 2, 260, 260, 3, dtype=torch.uint8)
     embedded = net.eval().embed(net.prepare(raw))[0]
     assert embedded.isfinite().all()
     # ReLU6 bounds the features; equal frames do not deviate.

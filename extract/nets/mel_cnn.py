@@ -1,0 +1,213 @@
+"""CNNs on a spectrogram: J22's classical and lightweight CNN, and the one of L17."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mvemo.extract.nets.parts.cards import DEMO_TRAINING, NetCard, check_options, profile, scaled
+from mvemo.extract.nets.parts.sequences import (
+    DescriptorNet,
+    FrameNorm,
+    band_edges,
+    band_means,
+    masked_mean,
+    pool,
+    split_frames,
+)
+
+CHANNELS = (32, 64, 128, 256)
+# Size of the pooling after each convolution: mel bands, frames.
+POOL = (2, 2)
+
+
+class MelCNN(DescriptorNet):
+    """Four layers of convolution, batch normalisation, ReLU and 2 x 2 max-pooling.
+
+    The mean of the last map over frequency and over the frames of the clip goes through a
+    fully connected layer, which a subclass may leave out.
+
+    J22 compares two such nets (Table 3) without describing them, so the sizes are the usual
+    ones. The input is the mel spectrogram, or the descriptor that a subclass names, in
+    decibels. Each band is normalised by statistics of the training frames, so the loudness
+    and the balance of a clip are kept.
+    """
+
+    descriptor = "mel"
+    columns_option = "n_mels"
+
+    def build(self, width: float) -> int:
+        self.input_norm = FrameNorm(self.n_bands, momentum=None)
+        channels = [1, *(scaled(count, width) for count in CHANNELS)]
+        self.convolutions = nn.ModuleList(
+            self.make_convolution(i, a, b) for i, (a, b) in enumerate(pairwise(channels))
+        )
+        self.norms = nn.ModuleList(FrameNorm(count) for count in channels[1:])
+        self.hidden = self.make_hidden(channels[-1])
+        return channels[-1]
+
+    @property
+    def n_bands(self) -> int:
+        """Return the number of bands of the first layer's input."""
+        n_mels: int = self.options.n_mels
+        return n_mels
+
+    def make_convolution(self, layer: int, inputs: int, outputs: int) -> nn.Module:
+        """Make the convolution of a layer, which keeps the size and has no bias."""
+        return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+
+    def make_hidden(self, channels: int) -> nn.Module:
+        """Make the layer from the mean of the last map to the embedding, both (batch, channels)."""
+        return nn.Sequential(nn.Linear(channels, channels), nn.ReLU())
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Map float32 (batch, frames, bands), NaN after a clip's end, to (batch, embedding_dim)."""
+        x, lengths = split_frames(x)
+        # -> (batch, 1, bands, frames)
+        x = self.input_norm(x.transpose(1, 2), lengths).unsqueeze(1)
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            # zeros after a clip's end, as beyond the edges
+            x = functional.relu(norm(convolution(x), lengths))
+            # -> (batch, channels, bands / 2, frames / 2), rounded up
+            x, lengths = pool(x, lengths, POOL)
+        # -> (batch, channels) -> (batch, embedding_dim)
+        embedding: Tensor = self.hidden(masked_mean(x, lengths))
+        return embedding
+
+
+@dataclass(frozen=True)
+class MelCNNOptions:
+    """Options of `CNN` and `LightCNN`.
+
+    Parameters
+    ----------
+    n_frames
+        Number of frames of the input; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and a hop of
+        1,024.
+    n_mels
+        Number of mel bands; J22 gives no number.
+    dropout
+        Probability of dropout before the classifier during training.
+    """
+
+    n_frames: int = 430
+    n_mels: int = 64
+    dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_options(self, "mel CNN: ", "n_frames", "n_mels")
+
+
+@NetCard(
+    "cnn",
+    MelCNNOptions,
+    # J22: segments of 10 s; the paper gives neither optimizer nor learning rate.
+    {"paper": profile(n_frames=430), "demo": profile(DEMO_TRAINING, width=0.25, n_frames=172)},
+)
+class CNN(MelCNN):
+    """J22's classical CNN (Tables 2-4): 3 x 3 convolutions over all channels, a dense layer."""
+
+
+@NetCard(
+    "lightcnn",
+    MelCNNOptions,
+    {"paper": profile(n_frames=430), "demo": profile(DEMO_TRAINING, width=0.5, n_frames=172)},
+)
+class LightCNN(MelCNN):
+    """Classical CNN with depthwise separable convolutions (J22 3.4, Table 3).
+
+    J22 asks for a net that overfits less on few clips, without describing it. Here each
+    convolution except the first is a 3 x 3 convolution of each channel separately, followed
+    by a 1 x 1 convolution over channels (Howard et al. 2017). The mean of the last map is the
+    embedding, without a fully connected layer. The net has about a tenth of the parameters.
+    """
+
+    def make_convolution(self, layer: int, inputs: int, outputs: int) -> nn.Module:
+        if layer == 0:
+            # A single input channel cannot be separated.
+            return super().make_convolution(layer, inputs, outputs)
+        return nn.Sequential(
+            nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
+            nn.Conv2d(inputs, outputs, 1, bias=False),
+        )
+
+    def make_hidden(self, channels: int) -> nn.Module:
+        return nn.Identity()
+
+
+@dataclass(frozen=True)
+class SpecCNNOptions:
+    """Options of `SpecCNN`.
+
+    Parameters
+    ----------
+    n_frames
+        Number of frames of the input; 1,378 frames are 16 s, the longest segments of CAL500exp,
+        at 44.1 kHz and a hop of 512.
+    spectrogram_dim
+        Number of bins of the spectrogram.
+    bands
+        Number of bands to which the bins are averaged; a value of at least `spectrogram_dim`
+        keeps all bins.
+    dropout
+        Probability of dropout before the last layer during training.
+    """
+
+    n_frames: int = 1378
+    spectrogram_dim: int = 513
+    bands: int = 128
+    dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_options(self, "speccnn: ", "n_frames", "spectrogram_dim", "bands")
+
+
+@NetCard(
+    "speccnn",
+    SpecCNNOptions,
+    {
+        # The abstract of L17 gives neither optimizer nor learning rate.
+        "paper": profile(n_frames=1378),
+        "demo": profile(DEMO_TRAINING, width=0.25, n_frames=344, bands=64),
+    },
+)
+class SpecCNN(MelCNN):
+    """Square convolutions over time and frequency of the spectrogram; one sigmoid per tag.
+
+    L17 (Liu et al. 2017) trains a CNN on music spectrograms, "that contain both the original
+    time and frequency domain information", with no other features, for the emotion tags of
+    CAL500 and CAL500exp. Only the abstract is available, so the number and the size of the
+    layers are those of the classical CNN here. The spectrogram has frames of 23 ms (J22 2.3.1
+    names 10 to 30 ms) and is averaged to bands that are one bin wide at low frequencies.
+
+    The outputs are logits; for tags, binary cross-entropy trains a sigmoid on each.
+    """
+
+    descriptor = "spectrogram"
+    columns_option = "spectrogram_dim"
+
+    def build(self, width: float) -> int:
+        edges = band_edges(self.options.spectrogram_dim, self.options.bands)
+        self._widths = np.diff(edges).tolist()
+        return super().build(width)
+
+    @property
+    def n_bands(self) -> int:
+        return int(min(self.options.spectrogram_dim, self.options.bands))
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """Average bins to bands.
+
+        float32 (batch, n_frames, spectrogram_dim), in decibels -> (batch, n_frames, bands).
+        Frames after the end of a clip stay NaN.
+        """
+        return band_means(super().prepare(raw), self._widths)
+
+    def preparation(self) -> dict[str, Any]:
+        bands = "means of bins, widths growing geometrically from one bin"
+        return {**super().preparation(), "bands": bands}

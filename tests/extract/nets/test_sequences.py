@@ -1,0 +1,125 @@
+"""Layers on sequences: bands, real frames only, and the last state of each clip."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sequence_samples import sequences, settle
+
+from mvemo.extract.nets import build_net
+from mvemo.extract.nets.parts.sequences import (
+    FrameNorm,
+    band_edges,
+    last_states,
+    masked_mean,
+    pool,
+    split_frames,
+)
+
+
+def test_normalisation_takes_real_frames_alone():
+    x = sequences([9, 4], 3, 12)
+    values, lengths = split_frames(x)
+    assert lengths.tolist() == [9, 4]
+    norm = FrameNorm(3, momentum=None).train()
+    out = norm(values.transpose(1, 2), lengths).transpose(1, 2)
+    real = torch.cat([x[0, :9], x[1, :4]]).numpy()
+    expected = (real - real.mean(0)) / np.sqrt(real.var(0) + 1e-5)
+    got = torch.cat([out[0, :9], out[1, :4]]).detach().numpy()
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert not out[0, 9:].any()
+    assert not out[1, 4:].any()
+    np.testing.assert_allclose(norm.norm.running_mean.numpy(), real.mean(0), rtol=1e-5)
+
+
+def test_one_frame_is_normalised_by_what_is_known():
+    norm = FrameNorm(2).train()
+    values, lengths = split_frames(torch.tensor([[[3.0, 4.0]]]))
+    out = norm(values.transpose(1, 2), lengths)
+    np.testing.assert_allclose(out.detach().numpy().ravel(), [3, 4], rtol=1e-4)
+
+
+def test_pooling_and_mean_keep_to_the_clip():
+    x = torch.zeros(2, 1, 2, 5)
+    x[0] = torch.arange(1.0, 11.0).reshape(2, 5)
+    x[1, :, :, :3] = 2.0
+    pooled, lengths = pool(x, torch.tensor([5, 3]), (2, 2))
+    assert pooled[0, 0].tolist() == [[7.0, 9.0, 10.0]]
+    assert pooled[1, 0].tolist() == [[2.0, 2.0, 0.0]]
+    assert lengths.tolist() == [3, 2]
+    assert masked_mean(pooled, lengths).tolist() == [[pytest.approx(26 / 3)], [2.0]]
+
+
+def test_last_states_are_those_of_a_lstm_written_out():
+    torch.manual_seed(0)
+    lstm = torch.nn.LSTM(3, 4, num_layers=2, batch_first=True, bidirectional=True).double()
+    x = torch.randn(2, 7, 3, dtype=torch.float64)
+    lengths = [7, 4]
+    with torch.no_grad():
+        got = last_states(lstm, x, torch.tensor(lengths)).numpy()
+    weights = {name: value.detach().numpy() for name, value in lstm.named_parameters()}
+
+    def sigmoid(z):
+        return 1 / (1 + np.exp(-z))
+
+    def run(frames, suffix):
+        h, c, seen = np.zeros(4), np.zeros(4), []
+        for frame in frames:
+            z = (
+                weights[f"weight_ih_{suffix}"] @ frame
+                + weights[f"bias_ih_{suffix}"]
+                + weights[f"weight_hh_{suffix}"] @ h
+                + weights[f"bias_hh_{suffix}"]
+            )
+            i, f, g, o = z.reshape(4, 4)
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            h = sigmoid(o) * np.tanh(c)
+            seen.append(h)
+        return np.array(seen)
+
+    for row, clip, length in zip(got, x.numpy(), lengths, strict=True):
+        frames = clip[:length]
+        for layer in ("l0", "l1"):
+            forward, backward = run(frames, layer), run(frames[::-1], f"{layer}_reverse")
+            ends = np.concatenate([forward[-1], backward[-1]])
+            frames = np.concatenate([forward, backward[::-1]], axis=1)
+        np.testing.assert_allclose(row, ends, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU])
+def test_a_batch_without_shorter_clips_is_read_as_one_with_them(kind):
+    torch.manual_seed(0)
+    layers = kind(3, 4, num_layers=2, batch_first=True, bidirectional=kind is torch.nn.LSTM)
+    x = torch.randn(3, 7, 3)
+    with torch.no_grad():
+        whole = last_states(layers, x, torch.tensor([7, 7, 7]))
+        mixed = last_states(layers, x, torch.tensor([7, 7, 4]))
+    torch.testing.assert_close(whole[:2], mixed[:2], atol=1e-6, rtol=0)
+    assert (whole[2] - mixed[2]).abs().max() > 1e-3
+
+
+@given(st.integers(1, 3000), st.integers(1, 300))
+def test_bands_cover_every_bin_once(bins, bands):
+    edges = band_edges(bins, bands)
+    widths = np.diff(edges)
+    assert edges[0] == 0
+    assert edges[-1] == bins
+    assert len(widths) == min(bins, bands)
+    assert widths.min() >= 1
+    # They grow, up to the rounding of their borders.
+    assert (np.diff(widths) >= -1).all()
+
+
+def test_the_spectrum_s_lowest_bins_stay_apart():
+    widths = np.diff(band_edges(1025, 128))
+    assert widths[:6].tolist() == [1] * 6
+    assert widths.max() < 30
+
+
+def test_the_end_of_a_clip_counts_for_the_rnn():
+    x = sequences([40, 40], 6, 40)
+    net = settle(build_net("rnn", 3, width=0.125, n_frames=40, n_mfcc=6), x)
+    turned = x.flip(1)
+    with torch.no_grad():
+        assert not torch.allclose(net(net.prepare(x)), net(net.prepare(turned)), atol=1e-4)
