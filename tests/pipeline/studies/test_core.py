@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from mvemo.extract.nets import with_length
 from mvemo.fuse.report import published
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.studies.comparison import Variant
-from mvemo.pipeline.studies.core import Study, matches_j22, matches_pl20
-from mvemo.pipeline.studies.optimizers import run_optimizers
-from mvemo.pipeline.studies.output import StudyResult, without_empty_figures
-from mvemo.pipeline.studies.tables import Column, Table
+from mvemo.pipeline.studies.comparison import Draft, printed_figure
+from mvemo.pipeline.studies.result import Column, StudyResult, Table, without_empty_figures
+from mvemo.pipeline.studies.runner import grid_row
+from mvemo.pipeline.studies.study import Study, matches_j22, matches_pl20
+from mvemo.pipeline.studies.study_file import built_in
 
 PL20 = published.CLASSES
 J22 = ("calm", "happy", "sad", "angry")
@@ -74,19 +72,10 @@ def test_columns_without_a_figure_are_left_out_and_the_page_says_why() -> None:
 
 @pytest.mark.parametrize(("scale", "printed"), [(1.0, 0.4453), (2.0, None)])
 def test_figures_of_optimizers_are_beside_the_papers_rates(
-    scale: float, printed: float | None, monkeypatch: pytest.MonkeyPatch
+    scale: float, printed: float | None
 ) -> None:
-    class Compared(Exception):
-        pass
-
-    def stop(study: Study, variants: list[Variant], *_: object) -> None:
-        raise Compared(variants[0].printed_accuracy)
-
-    media = SimpleNamespace(
-        usable=lambda plan: np.ones(1, dtype=bool), left_out=lambda *_: (), manifest=None
-    )
-    monkeypatch.setattr("mvemo.pipeline.studies.optimizers.compare", stop)
-    monkeypatch.setattr(Study, "media", lambda *_: media)
-    with pytest.raises(Compared) as found:
-        run_optimizers(made_study(PL20), nets=["music1d"], rate_scale=scale)
-    assert found.value.args == (printed,)
+    study, file = made_study(PL20), built_in()["optimizers"]
+    row = grid_row(study, file, {"net": "music1d", "optimizer": "Adam"}, {"rate_scale": scale})
+    assert row.plans[0].train.lr == 1e-3 * scale
+    draft = Draft(study, file, {"rate_scale": scale})
+    assert printed_figure(draft, file.published[0], row, study) == printed

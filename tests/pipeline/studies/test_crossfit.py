@@ -14,9 +14,9 @@ from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.workers.pool import Outcome
 from mvemo.extract.workers.process import Call
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.studies import crossfit
-from mvemo.pipeline.studies.core import open_study
-from mvemo.pipeline.studies.crossfit import NetTraining, train_ahead
+from mvemo.pipeline.studies import predictors
+from mvemo.pipeline.studies.predictors import NetTraining, train_ahead
+from mvemo.pipeline.studies.study import open_study
 
 
 def test_a_net_that_two_ask_for_is_trained_once(
@@ -38,9 +38,9 @@ def test_a_net_that_two_ask_for_is_trained_once(
             (each,) = call.arguments
             (fold,) = each.clips.trained_folds
             asked.append((fold, each.plan.train.epochs))
-            yield Outcome(i, crossfit.train_missing(each, lambda text: None))
+            yield Outcome(i, predictors.train_missing(each, lambda text: None))
 
-    monkeypatch.setattr(crossfit, "run_calls", train_here)
+    monkeypatch.setattr(predictors, "run_calls", train_here)
     train_ahead(study, [training, replace(training), other])
     assert asked == [(0, 2), (1, 2), (0, 1), (1, 1)]
     asked.clear()

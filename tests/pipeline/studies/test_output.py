@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mvemo.pipeline.studies.output import Plot, render
+from mvemo.pipeline.studies.result import Plot, render
 
 
 @pytest.mark.figures

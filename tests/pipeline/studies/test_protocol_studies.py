@@ -13,7 +13,8 @@ from mvemo.extract.nets import build_net
 from mvemo.extract.settings import NetSettings, RecipeSettings, TrainSettings
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies import protocols
-from mvemo.pipeline.studies.recipes import PARTS, chosen_parts, without
+from mvemo.pipeline.studies.protocols import PARTS, chosen_parts, without
+from mvemo.pipeline.studies.study_file import built_in
 
 RECIPE = tuple(
     f"nets.music1d.{key}={value}"
@@ -43,8 +44,10 @@ def conduct(study: str, made: tuple[Path, Path], *arguments: str, settings: tupl
 
 def test_the_demo_freezes_the_quick_nets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocols, "find_weights", lambda name: Path(name))
-    every = [plan.name for plan in protocols.frozen_plans(protocols.default_frozen("paper"))]
-    quick = [plan.name for plan in protocols.frozen_plans(protocols.default_frozen("demo"))]
+    every = [plan.name for plan in protocols.frozen_plans()]
+    quick = [
+        plan.name for plan in protocols.frozen_plans(built_in()["protocols"].options["frozen"].demo)
+    ]
     assert every == ["musicnn", "effnet", "i3d"]
     assert quick == ["musicnn", "effnet"]
     with pytest.raises(BadOption, match="--frozen cnn: profile pretrained has musicnn"):
@@ -135,8 +138,9 @@ def test_a_part_left_out_changes_nothing_else() -> None:
     assert chosen_parts(plan, ("papers", "probe")) == ("papers", "probe")
     assert chosen_parts(plan, ("none",)) == ()
     assert chosen_parts(plan, ("rest",)) == ("rest",)
-    for part, changes in PARTS.items():
+    off = {**dict.fromkeys(PARTS, 0), "layer_decay": 1.0}
+    for part in PARTS:
         train = without(plan, part).train
         before = {**vars(plan.train), **vars(recipe), "recipe": None}
         after = {**vars(train), **vars(train.recipe), "recipe": None}
-        assert {key: after[key] for key in after if after[key] != before[key]} == changes
+        assert {key: after[key] for key in after if after[key] != before[key]} == {part: off[part]}

@@ -11,10 +11,9 @@ from study_samples import make_set, read_tables, tiny_options
 from mvemo.extract.training import fine_tuning
 from mvemo.extract.workers import pool
 from mvemo.manifests import Clip, Manifest, read_manifest, song_of
-from mvemo.pipeline.commands.study_options import default_jobs
+from mvemo.pipeline.commands.study import default_jobs, option_values
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.studies.core import open_study
-from mvemo.pipeline.studies.segments import Cut, cut_study
+from mvemo.pipeline.studies.study import Cut, cut_study, find_songs, open_study
 
 # Study -> its own options, and what the first column of one of its tables has.
 STUDIES = {
@@ -152,12 +151,11 @@ def test_nets_read_segments_unless_whole_clips_are_asked_for(study, made, capsys
 def test_segments_of_a_song_are_in_its_fold(tmp_path):
     path = make_set(tmp_path / "set", clips_per_class=3)
     study = open_study(path, load_settings("paper", tiny_options()[1::2]), work=tmp_path)
-    segments, _ = cut_study(study, 0.25, Cut())
+    segments = cut_study(study, find_songs(study), 0.25, Cut())
     assert len(segments.manifest) == 3 * len(study.manifest)
     of_song = dict(zip(study.manifest.clip_ids, study.folds().tolist(), strict=True))
     songs = [song_of(clip_id) for clip_id in segments.manifest.clip_ids]
     assert segments.folds().tolist() == [of_song[song] for song in songs]
-    assert cut_study(study, 0.0, None) == (study, [])
 
 
 def test_the_demo_trains_two_nets_at_once_where_there_are_two_cores(monkeypatch):
@@ -215,7 +213,7 @@ def test_j22_trains_as_long_as_the_paper_but_in_the_demo(options, steps, tmp_pat
     chosen = []
     monkeypatch.setattr(
         "mvemo.pipeline.commands.study.conduct",
-        lambda *_, experiment, **_options: chosen.append(experiment["iterations"]) or 0,
+        lambda file, options: chosen.append(option_values(file, options)["iterations"]) or 0,
     )
     assert run("mvemo", "study", "j22", "m.csv", "--out", tmp_path, *options) == 0
     assert chosen == [steps]
@@ -327,7 +325,7 @@ def test_the_study_of_tags_scores_each_tag_by_the_net_alone(made, other_task, ca
                              "nets.speccnn.lr=0.01"))  # fmt: skip
     if task != "multilabel":
         assert code == 2
-        assert "this study is of multilabel alone" in capsys.readouterr().err
+        assert "this study needs multilabel" in capsys.readouterr().err
         return
     assert code == 0
     tables = read_tables(out, "tags")["tables"]

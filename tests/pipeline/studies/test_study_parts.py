@@ -7,42 +7,46 @@ import pytest
 from study_samples import make_set, tiny_options
 
 from mvemo.extract.nets import build_net
-from mvemo.fuse.report import published_j22 as j22
 from mvemo.fuse.tasks.registry import task_of
 from mvemo.manifests import folds_of, read_manifest, write_folds
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.studies import crossfit
-from mvemo.pipeline.studies.baselines import QUADRANTS, predict_out_of_fold, quadrants_of
-from mvemo.pipeline.studies.convnets import confusion_table
-from mvemo.pipeline.studies.core import open_study
-from mvemo.pipeline.studies.crossfit import NetJob, cross_fit, predict
+from mvemo.pipeline.studies import predictors
+from mvemo.pipeline.studies.class_tables import confusion_table
+from mvemo.pipeline.studies.classical import QUADRANTS, predict_out_of_fold, quadrants_of
 from mvemo.pipeline.studies.iterations import smoothed, stable_from
-from mvemo.pipeline.studies.optimizers import RATES
+from mvemo.pipeline.studies.predictors import NetPredictor, predict
+from mvemo.pipeline.studies.result import Column, Table, cell_text
+from mvemo.pipeline.studies.runner import grid_row
 from mvemo.pipeline.studies.scores import Labels, baseline_score, score
-from mvemo.pipeline.studies.tables import Column, Table, shown
+from mvemo.pipeline.studies.study import open_study
+from mvemo.pipeline.studies.study_file import built_in, published
 
 
 def test_published_figures_are_those_of_the_paper():
-    assert list(j22.TABLE_2["crnn"].values()) == [0.7683, 0.8106, 0.8692, 0.8825]
+    j22 = published()["J22"]
+    table_2, table_3, table_4 = (j22[f"table_{i}"] for i in (2, 3, 4))
+    assert list(table_2["crnn"].values()) == [0.7683, 0.8106, 0.8692, 0.8825]
     # J22 3.2: at 10 s the improved CNN is 6.56 points above the CNN.
-    gap = j22.TABLE_2["crnn"][10.0] - j22.TABLE_2["cnn"][10.0]
-    assert gap == pytest.approx(0.0656)
+    assert table_2["crnn"]["10"] - table_2["cnn"]["10"] == pytest.approx(0.0656)
     # 3.4: the CNN falls by 11.57 points from training to test.
-    assert j22.TABLE_3["cnn"][0] - j22.TABLE_3["cnn"][1] == pytest.approx(0.1157)
+    assert table_3["cnn"]["training"] - table_3["cnn"]["test"] == pytest.approx(0.1157)
     # 3.5: happiness rises by 7.45 points; each true class sums to one.
-    happy = j22.TABLE_4["crnn"]["happy"][1] - j22.TABLE_4["cnn"]["happy"][1]
+    happy = table_4["crnn"]["happy"]["happy"] - table_4["cnn"]["happy"]["happy"]
     assert happy == pytest.approx(0.0745)
-    for net in j22.TABLE_4.values():
+    for net in table_4.values():
         for shares in net.values():
-            assert sum(shares) == pytest.approx(1.0)
+            assert sum(shares.values()) == pytest.approx(1.0)
     # 3.6: the RNN is 3.25 above [14].
-    assert j22.FIGURE_8["rnn"] - j22.FIGURE_8["classical"] == pytest.approx(0.0325)
+    assert j22["figure_8"]["rnn"] - j22["figure_8"]["classical"] == pytest.approx(0.0325)
 
 
-def test_chosen_rates_are_those_of_the_paper_profile():
-    nets = load_settings("paper").nets
+def test_chosen_rates_are_those_of_the_paper_profile(tmp_path):
+    study = open_study(make_set(tmp_path), load_settings("paper"), work=tmp_path)
+    file = built_in()["optimizers"]
     for net, chosen in (("music1d", "Adam"), ("music2d", "SGD"), ("c3d", "SGD"), ("i3d", "Adam")):
-        assert RATES[net][chosen] == (nets[net].train.lr, nets[net].train.momentum)
+        row = grid_row(study, file, {"net": net, "optimizer": chosen}, {})
+        (plan,), own = row.plans, study.settings.nets[net]
+        assert (plan.train.lr, plan.train.momentum) == (own.train.lr, own.train.momentum)
 
 
 def test_a_table_puts_published_columns_behind_a_bar():
@@ -72,7 +76,7 @@ def test_a_table_puts_published_columns_behind_a_bar():
      ("a", "text", "a"), (None, "percent", "-")],
 )  # fmt: skip
 def test_cells_as_text(cell, kind, text):
-    assert shown(cell, kind) == text
+    assert cell_text(cell, kind) == text
 
 
 def test_a_table_for_a_paper_has_intervals_in_cells_and_the_best_strong():
@@ -233,9 +237,12 @@ def test_nets_of_a_study_are_tested_on_all_views_of_a_clip(tmp_path, monkeypatch
     media = study.media([study.plan("rnn")])
     read = []
     monkeypatch.setattr(
-        crossfit, "predict", lambda net, batches, rows, *_: read.append(batches) or np.zeros((1, 4))
+        predictors,
+        "predict",
+        lambda net, batches, rows, *_: read.append(batches) or np.zeros((1, 4)),
     )
-    cross_fit(study, media, NetJob(study.plan("rnn"), study.folds(), only_first=True))
+    plan = study.plan("rnn")
+    NetPredictor(study, media, plan, study.manifest, only_first=True)(0, study.folds())
     assert read[0].load_views([0])[1] == [2]
 
 

@@ -1,9 +1,10 @@
-"""Study T5: classical models and an RNN on descriptors (J22 3.6, Fig. 8)."""
+"""Classical models on descriptors for the study of baselines (J22 3.6, Fig. 8)."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,30 +12,17 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from mvemo.fuse.arrays import F64, Ints
-from mvemo.fuse.report import published_j22 as j22
 from mvemo.manifests import SCHEMES
 from mvemo.manifests.labels import LabelKind, label_kind
-from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.studies.comparison import (
-    OTHERS,
-    Compared,
-    NetPredictor,
-    Variant,
-    compare,
-    comparison_table,
-    divergence_notes,
-    score_plot,
-)
-from mvemo.pipeline.studies.core import Study, StudyMedia, matches_j22
-from mvemo.pipeline.studies.crossfit import FoldPredictions
-from mvemo.pipeline.studies.output import StudyResult
+from mvemo.pipeline.studies.comparison import Draft, Row
+from mvemo.pipeline.studies.predictors import FoldPredictions, NetTraining
 from mvemo.pipeline.studies.scores import Labels
-from mvemo.pipeline.studies.tables import PERCENT, Column, Table, capital
+from mvemo.pipeline.studies.study import Study, StudyMedia
+from mvemo.pipeline.studies.study_file import StudyFile
 
 # All descriptors except the spectrogram, which mel summarises.
 DESCRIPTORS = ("mel", "mfcc", "rp", "f0", "formants", "contrast", "chroma")
 RNN = "MFCC + deep RNN"
-NOTE = "low and high: 95 % interval over groups, of the mean over runs. sd: over runs."
 # Class of J22's scheme -> signs of valence and arousal.
 QUADRANTS: Mapping[str, tuple[int, int]] = {
     "happy": (1, 1),
@@ -45,96 +33,88 @@ QUADRANTS: Mapping[str, tuple[int, int]] = {
 REGRESSION = "linear regression, quadrant"
 # (training rows, their labels, test rows, seed) -> outputs of the test rows: probabilities
 # (or 0 and 1) of classes or tags, or values of targets.
-Predictor = Callable[[F64, NDArray[Any], F64, int], F64]
+Model = Callable[[F64, NDArray[Any], F64, int], F64]
 
 
-def run_baselines(study: Study, *, rnn_runs: int | None = None) -> StudyResult:
-    """Cross-validate the models that J22 Fig. 8 compares with, `study.runs` times.
+@dataclass(frozen=True)
+class ClassicalPredictor:
+    """Cross-validation of a classical model on the statistics of descriptors."""
+
+    model: Model
+    rows: F64  # float64 (clips, statistics)
+    labels: Labels
+    seed: int
+
+    def __call__(self, run: int, folds: Ints) -> FoldPredictions:
+        """Predict in one repeat."""
+        y_true, n_outputs = self.labels.y_true, len(self.labels.names)
+        seed = self.seed + run
+        return FoldPredictions(
+            predict_out_of_fold(self.model, self.rows, y_true, folds, seed, n_outputs)
+        )
+
+    def trainings(self, run: int, folds: Ints) -> Sequence[NetTraining]:
+        """Return the trainings of nets: none."""
+        return ()
+
+
+def classical_rows(
+    study: Study, file: StudyFile, options: Mapping[str, Any]
+) -> tuple[list[Row], list[str]]:
+    """Return the models that J22 Fig. 8 compares with; with notes.
 
     Models read the mean and the standard deviation of each descriptor over a clip's frames.
     Scalers are fitted inside the training folds. Each run has its own folds and seeds.
     """
-    rnn_runs = study.runs if rnn_runs is None else rnn_runs
-    media = study.media([study.plan("rnn")] if rnn_runs else [], DESCRIPTORS)
-    labels, kind = Labels.of(media.manifest), label_kind(study.manifest.task)
+    labels, kind = Labels.of(study.manifest), label_kind(study.manifest.task)
     quadrants = quadrants_of(labels.names) if kind.exclusive else None
-    notes = [NOTE, *media.left_out(media.described)]
+    notes = []
     if quadrants is None and kind.exclusive:
         notes.append(
             f"{REGRESSION} is left out: it needs classes that are quadrants of arousal and "
             f"valence ({', '.join(QUADRANTS)})."
         )
-    models = classical_models(kind, len(labels.names), quadrants)
-    compared = _compare_classical(study, media, models, labels)
-    if rnn_runs:
-        rnn = _rnn_variant(study, media)
-        compared += compare(study, [rnn], media.manifest, study.folds_of_runs(rnn_runs))
-    bars = [each.bar() for each in compared]
-    what = f"{labels.task.primary_title} of classical models and an RNN"
-    return StudyResult(
-        name="baselines",
-        title="Classical models and an RNN",
-        tables=(_table(compared, labels, study.runs),),
-        plots=(score_plot("accuracy", capital(what), bars, compared, labels),),
-        notes=(*notes, *divergence_notes(compared)),
-        sources=(j22.SOURCE,),
-    )
+    known: dict[tuple[str, ...], F64] = {}
+    rows = [
+        Row(
+            name,
+            {"model": name},
+            descriptors=DESCRIPTORS,
+            model=_predictor(study, name, model, known),
+        )
+        for name, model in classical_models(kind, len(labels.names), quadrants).items()
+    ]
+    runs = options.get("rnn_runs")
+    if runs != 0:
+        rows.append(Row(RNN, {"model": RNN, "net": "rnn"}, (study.plan("rnn"),), runs=runs))
+    return rows, notes
 
 
-def _compare_classical(
-    study: Study, media: StudyMedia, models: Mapping[str, Predictor], labels: Labels
-) -> list[Compared]:
-    """Compare classical models on the statistics of all descriptors; one reads mel only."""
-    all_rows, mel_rows = media.statistics(DESCRIPTORS), media.statistics(["mel"])
-    on_mel = last_on_mel(label_kind(study.manifest.task))
+def _predictor(
+    study: Study, name: str, model: Model, known: dict[tuple[str, ...], F64]
+) -> Callable[[StudyMedia], ClassicalPredictor]:
+    """Return a function that makes a model's predictor; `known` has statistics of all models."""
+    descriptors = ("mel",) if name.endswith("(mel)") else DESCRIPTORS
 
-    def variant(name: str, predictor: Predictor, bar: Progress) -> Variant:
-        rows: F64 = mel_rows if name == on_mel else all_rows
+    def make(media: StudyMedia) -> ClassicalPredictor:
+        labels, seed = Labels.of(media.manifest), study.settings.extract.run.seed
+        if descriptors not in known:
+            known[descriptors] = media.statistics(descriptors)
+        return ClassicalPredictor(model, known[descriptors], labels, seed)
 
-        def predict(run: int, folds: Ints) -> FoldPredictions:
-            seed = study.settings.extract.run.seed + run
-            y_true, n_outputs = labels.y_true, len(labels.names)
-            outputs = predict_out_of_fold(predictor, rows, y_true, folds, seed, n_outputs)
-            bar.step()
-            return FoldPredictions(outputs)
-
-        # J22 prints one figure for all classifiers of its [14], which reads other features.
-        return Variant(name, predict, (name,), (None,))
-
-    with Progress("baselines", len(models) * study.runs, "run") as bar:
-        variants = [variant(name, predictor, bar) for name, predictor in models.items()]
-        return compare(study, variants, media.manifest, study.folds_of_runs())
+    return make
 
 
-def _rnn_variant(study: Study, media: StudyMedia) -> Variant:
-    """Return the RNN on MFCC, trained without each fold in turn."""
-    plan = study.plan("rnn")
-    known = j22.FIGURE_8["rnn"] if matches_j22(study, plan, seconds=0.0) else None
-    predict = NetPredictor(study, media, plan, title="rnn")
-    return Variant(RNN, predict, (RNN,), (known,), known)
-
-
-def _table(compared: list[Compared], labels: Labels, n_runs: int) -> Table:
-    """Return a table with a row for each model, then the baseline without features."""
-    task = labels.task
-    table = comparison_table(
-        "accuracy",
-        f"{capital(task.primary_title)} of the models that J22 Fig. 8 compares with, mean of runs",
-        compared,
-        labels=labels,
-        first=(Column("model"),),
-        measures=("score", "sd over runs", "low", "high", OTHERS, "runs", "baseline"),
-        published=(Column("J22 Fig. 8", PERCENT, published=True),),
-    )
-    score = compared[0].scores.baseline
-    known = {task.primary_title: score, "runs": n_runs, "majority": score, "baseline": score}
+def add_baseline_row(draft: Draft) -> None:
+    """Add a row for the baseline without features."""
+    table, task = draft.tables[0], draft.labels.task
+    score, runs = draft.compared[0].scores.baseline, draft.study.runs
+    known = {task.primary_title: score, "runs": runs, "majority": score, "baseline": score}
     last = (task.baseline_name, *(known.get(column.name) for column in table.columns[1:]))
-    return Table(table.name, table.title, table.columns, (*table.rows, last))
+    draft.tables[0] = replace(table, rows=(*table.rows, last))
 
 
-def classical_models(
-    kind: LabelKind, n_outputs: int, quadrants: Ints | None
-) -> dict[str, Predictor]:
+def classical_models(kind: LabelKind, n_outputs: int, quadrants: Ints | None) -> dict[str, Model]:
     """Return the kinds of models of J22's [14] and [17], for classes, tags or ratings.
 
     J22 names the kinds of models without settings, so these are mostly scikit-learn's
@@ -147,11 +127,6 @@ def classical_models(
     if quadrants is not None:
         models[REGRESSION] = _quadrant_regression(quadrants)
     return models
-
-
-def last_on_mel(kind: LabelKind) -> str:
-    """Return the name of the model that reads only the mel spectrogram."""
-    return f"{'ridge' if kind.numeric else 'logistic'} regression (mel)"
 
 
 def _classifiers() -> dict[str, Callable[[int], Any]]:
@@ -202,8 +177,8 @@ def _fitted(make: Callable[[int], Any], seed: int, train: F64, y: NDArray[Any]) 
     return model.fit(train, y)
 
 
-def _classifier(n_classes: int) -> Callable[[Callable[[int], Any]], Predictor]:
-    def wrap(make: Callable[[int], Any]) -> Predictor:
+def _classifier(n_classes: int) -> Callable[[Callable[[int], Any]], Model]:
+    def wrap(make: Callable[[int], Any]) -> Model:
         def predict(train: F64, classes: NDArray[Any], test: F64, seed: int) -> F64:
             if len(np.unique(classes)) == 1:
                 # Most models refuse to fit a single class.
@@ -217,7 +192,7 @@ def _classifier(n_classes: int) -> Callable[[Callable[[int], Any]], Predictor]:
     return wrap
 
 
-def _tagger(make: Callable[[int], Any]) -> Predictor:
+def _tagger(make: Callable[[int], Any]) -> Model:
     def predict(train: F64, tags: NDArray[Any], test: F64, seed: int) -> F64:
         outputs = np.empty((len(test), tags.shape[1]))
         for i, has in enumerate(tags.T):
@@ -236,7 +211,7 @@ def _tagger(make: Callable[[int], Any]) -> Predictor:
     return predict
 
 
-def _regressor(make: Callable[[int], Any]) -> Predictor:
+def _regressor(make: Callable[[int], Any]) -> Model:
     def predict(train: F64, values: NDArray[Any], test: F64, seed: int) -> F64:
         outputs = np.empty((len(test), values.shape[1]))
         for i, target in enumerate(values.T):
@@ -248,7 +223,7 @@ def _regressor(make: Callable[[int], Any]) -> Predictor:
     return predict
 
 
-def _quadrant_regression(quadrants: Ints) -> Predictor:
+def _quadrant_regression(quadrants: Ints) -> Model:
     """Predict the class by a linear regression to the signs of valence and arousal.
 
     Descriptors have many columns, so the regression is a ridge, whose penalty is chosen
@@ -277,7 +252,7 @@ def quadrants_of(classes: Sequence[str]) -> Ints | None:
 
 
 def predict_out_of_fold(
-    predictor: Predictor, rows: F64, y_true: NDArray[Any], folds: Ints, seed: int, n_outputs: int
+    model: Model, rows: F64, y_true: NDArray[Any], folds: Ints, seed: int, n_outputs: int
 ) -> F64:
     """Predict every clip by a model fitted without its fold; NaN for rows that have NaN."""
     from sklearn.exceptions import ConvergenceWarning
@@ -295,5 +270,5 @@ def predict_out_of_fold(
         with warnings.catch_warnings():
             # The number of iterations is the setting, not a problem.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            outputs[test] = predictor(x_train, y_true[train], x_test, seed)
+            outputs[test] = model(x_train, y_true[train], x_test, seed)
     return outputs
