@@ -22,6 +22,7 @@ from mvemo.pipeline.studies.comparison import (
     divergence_notes,
     figure_of,
     main_table,
+    measured,
     score_plot,
     with_songs,
 )
@@ -38,6 +39,7 @@ def run_study(study: Study, file: StudyFile, options: Mapping[str, Any]) -> Stud
         result: StudyResult = whole(study, file, options)
         return result
     draft = Draft(study, file, options)
+    measured(draft)  # an unknown metric is refused before anything is trained
     _compare_all(draft)
     draft.tables.append(main_table(draft))
     if file.table.counts:
@@ -85,7 +87,7 @@ def grid_row(
     nets = values["combination"].split("+") if "combination" in values else [values["net"]]
     plans = tuple(plan_of(study, file, {**values, "net": net}, options) for net in nets)
     protocol = values.get("protocol", "crossfit" if "combination" in values else "")
-    many = [axis for axis in values if len(file.grid.get(axis, ())) != 1]
+    many = [axis for axis in values if len(file.grid.get(axis, ())) != 1 or axis in file.vary]
     label = file.table.label or ", ".join(f"{{{axis}}}" for axis in many or values)
     shown = {axis: file.names.get(str(value), value) for axis, value in values.items()}
     return Row(fill(label, shown), values, plans, protocol)

@@ -125,7 +125,7 @@ class PlotSpec:
 class OptionSpec:
     """Option of a study's command."""
 
-    type: str = ""  # of `study_options.TYPES`; default: by the name
+    type: str = ""  # float, int, net, nets, lengths or words; default: by the name
     help: str = ""
     default: Any = None  # for ``net`` and ``nets``: the values of the grid
     demo: Any = None  # default with the profile ``demo``
@@ -148,7 +148,7 @@ class StudyFile:
     profile: str = "paper"
     splits: bool = False  # train and test on one split, not on folds
     run: str = ""  # function that runs the whole study
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ("{interval}",)
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     vary: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     set: tuple[Setting, ...] = ()
@@ -237,8 +237,6 @@ def parse_study(text: str, path: str) -> StudyFile:
         tree["set"] = [
             {"where": entry.pop("where", {}), "values": dict(entry)} for entry in entries
         ]
-    if "grid" in tree or not (tree.get("run") or tree.get("table", {}).get("rows")):
-        tree.setdefault("grid", {})
     known = {"path": path, "name": Path(path).stem}
     file: StudyFile = _filled(StudyFile, {**tree, **known}, path, "")
     _check(file)
