@@ -49,7 +49,7 @@ class RecipeSettings:
         replaces early stopping: set ``patience = 0``.
     augment
         Change pictures (crop, flip, times) and sound (start, gain, masked stretches and
-        bands) at random, see `mvemo.extract.training.augment`.
+        bands) at random, see `mvemo.extract.training.recipe`.
     mixup
         Both parameters of the beta distribution by which pairs of clips are mixed (Zhang et
         al. 2018); 0 for no mixing.

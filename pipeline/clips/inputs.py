@@ -14,7 +14,7 @@ from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore
 from mvemo.extract.store.described import DescribedStore
 from mvemo.extract.store.folders import DecodeJob, DecodeRequest, Stamp, digest_file
-from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.training.data import RawBatches
 from mvemo.extract.views import ViewSettings
 from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.text_table import listed

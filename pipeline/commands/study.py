@@ -220,7 +220,7 @@ def _parse_lengths(
 
 def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
     """Read the manifest, run a study, print its tables, write its files; return the exit code."""
-    from mvemo.extract.training.memory import keep_freed_memory
+    from mvemo.extract.training.devices import keep_freed_memory
     from mvemo.fuse.report.paper import write_paper
     from mvemo.pipeline.studies.result import banners, without_empty_figures, write_study
     from mvemo.pipeline.studies.runner import run_study

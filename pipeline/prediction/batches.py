@@ -15,7 +15,7 @@ import numpy as np
 from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.isolated import probe_isolated
 from mvemo.extract.nets import AudioInput, NetInput, input_of
-from mvemo.extract.training.memory import return_freed_memory
+from mvemo.extract.training.devices import return_freed_memory
 from mvemo.extract.workers.pool import cores
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.model import FeatureKey, Predictor

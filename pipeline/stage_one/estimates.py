@@ -17,10 +17,10 @@ from mvemo.extract.nets import NETS, AudioInput, SequenceInput, input_of
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore, stored_problems
 from mvemo.extract.store.folders import DecodeJob
+from mvemo.extract.training.data import TrainingClips
 from mvemo.extract.training.devices import pick_device, windows_at_once
-from mvemo.extract.training.jobs import n_epochs
 from mvemo.extract.training.protocols import known_nets
-from mvemo.extract.training.splits import TrainingClips
+from mvemo.extract.training.steps import n_epochs
 from mvemo.extract.training.timing import PASSES, NetCost, measure_net
 from mvemo.extract.views import window_starts
 from mvemo.extract.workers.handle import peak_memory

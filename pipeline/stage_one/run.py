@@ -13,10 +13,10 @@ from mvemo.cache.storage.layout import subset
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings
-from mvemo.extract.training.memory import keep_freed_memory, return_freed_memory
+from mvemo.extract.training.data import TrainingClips
+from mvemo.extract.training.devices import keep_freed_memory, return_freed_memory
 from mvemo.extract.training.protocols import train_nets
 from mvemo.extract.training.ranks import Ranks, current_ranks, joined_ranks
-from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests import write_folds
 from mvemo.pipeline.clips.clip_media import ClipMedia
@@ -63,13 +63,13 @@ def run_extract(
     execution = execution or Execution()
     with joined_ranks(settings.extract.run.device) as ranks:
         _check_rank_options(settings, execution, ranks)
-        if not ranks.first:
+        if not ranks.is_writer:
             # Wait until the first rank has read all media and fetched missing weights.
             ranks.wait()
         elif execution.force:
             shard = execution.shard
             _remove_damaged(out if shard is None else ShardFolder(out).cache(shard))
-        with nullcontext() if ranks.first else silenced():
+        with nullcontext() if ranks.is_writer else silenced():
             plan = plan_extract(
                 manifest_path,
                 settings,
@@ -79,7 +79,7 @@ def run_extract(
                 fold_file=fold_file,
                 execution=execution,
             )
-        if ranks.first:
+        if ranks.is_writer:
             return _run(plan, work, out, execution)
         return _train_with_first_rank(plan, work, out)
 

@@ -15,11 +15,10 @@ from mvemo.extract.descriptors import TIMES, descriptor_spec
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.devices import describe_device, pick_device
+from mvemo.extract.training.data import TrainingClips
+from mvemo.extract.training.devices import describe_device, pick_device, return_freed_memory
 from mvemo.extract.training.embedding import embed_rows, outputs_of
-from mvemo.extract.training.memory import return_freed_memory
 from mvemo.extract.training.protocols import FrozenNets, TrainedNet, outputs_spec, train_nets
-from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.views import ViewSettings
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.messages import tell, tell_note

@@ -19,7 +19,7 @@ from mvemo.cache import ClipTable, FeatureSpec, PartWriter, StoredRows
 from mvemo.cache.storage.layout import subset
 from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
 from mvemo.extract.settings import FETCHED, NetSettings
-from mvemo.extract.training.memory import keep_freed_memory
+from mvemo.extract.training.devices import keep_freed_memory
 from mvemo.extract.training.protocols import FrozenNets
 from mvemo.manifests import Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia

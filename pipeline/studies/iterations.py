@@ -19,9 +19,9 @@ import numpy as np
 
 from mvemo.extract.nets import SequenceInput, input_of
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.jobs import Curve
-from mvemo.extract.training.jobs import steps_per_epoch as trained_steps
-from mvemo.extract.training.splits import TrainingClips, training_splits
+from mvemo.extract.training.data import TrainingClips, training_splits
+from mvemo.extract.training.steps import Curve
+from mvemo.extract.training.steps import steps_per_epoch as trained_steps
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.songs import decide_songs
 from mvemo.manifests import Manifest, holdout_of, parse_fractions

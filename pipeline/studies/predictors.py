@@ -13,13 +13,11 @@ from mvemo.extract.nets import NETS, Net
 from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
 from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.batches import RawBatches
-from mvemo.extract.training.devices import pick_device
+from mvemo.extract.training.data import RawBatches, TrainingClips
+from mvemo.extract.training.devices import keep_freed_memory, pick_device
 from mvemo.extract.training.embedding import embed_rows, outputs_of
-from mvemo.extract.training.jobs import Curve
-from mvemo.extract.training.memory import keep_freed_memory
 from mvemo.extract.training.protocols import TrainedNet, known_nets, train_nets
-from mvemo.extract.training.splits import TrainingClips
+from mvemo.extract.training.steps import Curve
 from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call
 from mvemo.fuse.arrays import F64, Ints

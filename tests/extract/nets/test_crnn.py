@@ -20,10 +20,9 @@ from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.parts.sequences import band_edges, last_states
 from mvemo.extract.settings import TrainSettings
-from mvemo.extract.training.batches import RawBatches
-from mvemo.extract.training.checkpoints import JobFolder
-from mvemo.extract.training.fine_tuning import fine_tune
-from mvemo.extract.training.jobs import TrainingJob
+from mvemo.extract.training.data import RawBatches
+from mvemo.extract.training.steps import TrainingJob
+from mvemo.extract.training.trainer import JobFolder, fine_tune
 
 BINS, LLD = 20, 6
 

@@ -11,9 +11,8 @@ from mvemo.extract.nets import SequenceInput, SharedSettings, build_net
 from mvemo.extract.nets.parts.registry import with_length, with_shared_options
 from mvemo.extract.nets.parts.sequences import band_edges
 from mvemo.extract.settings import NetSettings, TrainSettings
-from mvemo.extract.training.batches import RawBatches
-from mvemo.extract.training.checkpoints import JobFolder
-from mvemo.extract.training.fine_tuning import TrainingJob, fine_tune
+from mvemo.extract.training.data import RawBatches
+from mvemo.extract.training.trainer import JobFolder, TrainingJob, fine_tune
 
 BINS = 24
 

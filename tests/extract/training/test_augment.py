@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mvemo.extract.training import augment
+from mvemo.extract.training import recipe as augment
 
 
 def test_sound_keeps_its_end_and_its_scale() -> None:

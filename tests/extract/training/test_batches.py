@@ -6,7 +6,7 @@ import torch
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets import SequenceInput
-from mvemo.extract.training.batches import RawBatches, split_rows
+from mvemo.extract.training.data import RawBatches, split_rows
 
 
 def reader(clips, n_frames=4):

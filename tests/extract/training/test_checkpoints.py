@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mvemo.extract.training.checkpoints import JobFolder
+from mvemo.extract.training.trainer import JobFolder
 
 
 def folder(tmp_path: Path, digest: str = "a" * 64) -> JobFolder:

@@ -10,11 +10,11 @@ from toy_net import Toy, problem, same, tuned
 from mvemo.extract.errors import BadMedia, BadSetting, TrainingDiverged
 from mvemo.extract.nets import AudioInput, VideoInput
 from mvemo.extract.settings import LOSSES, TrainSettings
-from mvemo.extract.training import fine_tuning as finetune
-from mvemo.extract.training import jobs
-from mvemo.extract.training.batches import RawBatches, split_rows
-from mvemo.extract.training.checkpoints import JobFolder
+from mvemo.extract.training import steps as jobs
+from mvemo.extract.training import trainer as finetune
+from mvemo.extract.training.data import RawBatches, split_rows
 from mvemo.extract.training.embedding import embed_rows
+from mvemo.extract.training.trainer import JobFolder
 
 CPU = torch.device("cpu")
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import AudioInput, Net
 from mvemo.extract.settings import LOSSES, TrainSettings
-from mvemo.extract.training import fine_tuning as finetune
-from mvemo.extract.training.batches import RawBatches
-from mvemo.extract.training.checkpoints import JobFolder
+from mvemo.extract.training import trainer as finetune
+from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.losses import make_loss
+from mvemo.extract.training.trainer import JobFolder
 
 N, DIM, CLASSES, TAU = 7, 5, 3, 0.7
 

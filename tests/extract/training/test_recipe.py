@@ -14,7 +14,7 @@ from toy_net import Toy, problem, same, tuned
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.settings import RecipeSettings, TrainSettings
-from mvemo.extract.training import fine_tuning, recipe
+from mvemo.extract.training import recipe, trainer
 from mvemo.extract.training.losses import make_loss
 
 EVERYTHING = RecipeSettings(
@@ -46,7 +46,7 @@ def test_a_run_of_all_parts_resumes_as_if_it_had_not_been_cut_off(
     tmp_path: Path, monkeypatch
 ) -> None:
     whole, curve = tuned(tmp_path, "whole", settings(EVERYTHING))
-    monkeypatch.setattr(fine_tuning, "STATE_INTERVAL", -1.0)
+    monkeypatch.setattr(trainer, "STATE_INTERVAL", -1.0)
 
     class Killed(Exception):
         pass

@@ -13,9 +13,9 @@ from toy_net import Toy, problem, same, tuned
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets import SequenceInput, build_net
 from mvemo.extract.settings import TrainSettings
-from mvemo.extract.training import batches
-from mvemo.extract.training.batches import RawBatches, ResidentBatches, batches_for, split_rows
-from mvemo.extract.training.memory import saved_bytes
+from mvemo.extract.training import data
+from mvemo.extract.training.data import RawBatches, ResidentBatches, batches_for, split_rows
+from mvemo.extract.training.devices import saved_bytes
 from mvemo.extract.training.steps import NetLoss, to_floats
 
 SETTINGS = TrainSettings(optimizer="sgd", lr=0.1, epochs=3, patience=0, batch_size=12)
@@ -125,7 +125,7 @@ def test_a_processor_keeps_descriptors_that_it_has_room_for(monkeypatch) -> None
     for wanted, (_, raw) in zip(expected, kept.ahead(groups), strict=True):
         assert torch.equal(raw.nan_to_num(9.0), wanted.nan_to_num(9.0))
     assert not n_read
-    monkeypatch.setattr(batches, "MAIN", 100)
+    monkeypatch.setattr(data, "MAIN", 100)
     assert batches_for(read, rows, torch.device("cpu")) is read
 
 

@@ -6,10 +6,9 @@ from torch import Tensor, nn
 
 from mvemo.extract.nets import AudioInput, Net
 from mvemo.extract.settings import TrainSettings
-from mvemo.extract.training.batches import RawBatches
-from mvemo.extract.training.checkpoints import JobFolder
-from mvemo.extract.training.fine_tuning import fine_tune
-from mvemo.extract.training.jobs import TrainingJob
+from mvemo.extract.training.data import RawBatches
+from mvemo.extract.training.steps import TrainingJob
+from mvemo.extract.training.trainer import JobFolder, fine_tune
 
 
 class Toy(Net):

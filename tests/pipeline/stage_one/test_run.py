@@ -20,7 +20,7 @@ from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.media.checks import Problem
 from mvemo.extract.nets import build_net
 from mvemo.extract.store.folders import Stamp
-from mvemo.extract.training import fine_tuning
+from mvemo.extract.training import trainer as fine_tuning
 from mvemo.manifests import Clip, Manifest, folds_of, read_folds, read_manifest, write_folds
 from mvemo.pipeline.clips import inputs
 from mvemo.pipeline.clips.clip_tables import extracted_clips

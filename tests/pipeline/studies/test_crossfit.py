@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from study_samples import make_set, tiny_options
 
-from mvemo.extract.training.splits import TrainingClips
+from mvemo.extract.training.data import TrainingClips
 from mvemo.extract.workers.pool import Outcome
 from mvemo.extract.workers.process import Call
 from mvemo.pipeline.settings_files import load_settings

@@ -8,7 +8,7 @@ import torch
 from stage_samples import run
 from study_samples import make_set, read_tables, tiny_options
 
-from mvemo.extract.training import fine_tuning
+from mvemo.extract.training import trainer as fine_tuning
 from mvemo.extract.workers import pool
 from mvemo.manifests import Clip, Manifest, read_manifest, song_of
 from mvemo.pipeline.commands.study import default_jobs, option_values
