@@ -132,6 +132,10 @@ class SharedNorm(nn.modules.batchnorm._BatchNorm):
     It shares the weights and statistics of the module that it replaces.
     """
 
+    running_mean: Any
+    running_var: Any
+    num_batches_tracked: Any
+
     def __init__(self, replaced: nn.modules.batchnorm._BatchNorm) -> None:
         super().__init__(replaced.num_features, replaced.eps, replaced.momentum)
         self._parameters, self._buffers = replaced._parameters, replaced._buffers

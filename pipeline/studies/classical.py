@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ QUADRANTS: Mapping[str, tuple[int, int]] = {
     "sad": (-1, -1),
     "relaxation": (1, -1),
 }
+PENALTIES = np.logspace(-1, 5, 13)
 REGRESSION = "linear regression, quadrant"
 # (training rows, their labels, test rows, seed) -> outputs of the test rows: probabilities
 # (or 0 and 1) of classes or tags, or values of targets.
@@ -121,53 +123,42 @@ def classical_models(kind: LabelKind, n_outputs: int, quadrants: Ints | None) ->
     defaults. Each tag has a model of its own; ratings are predicted by regression.
     """
     if kind.numeric:
-        return {name: _regressor(make) for name, make in _regressors().items()}
-    wrap = _classifier(n_outputs) if kind.exclusive else _tagger
-    models = {name: wrap(make) for name, make in _classifiers().items()}
+        return {name: partial(_predict_values, make) for name, make in _estimators(True).items()}
+    classes = partial(_predict_classes, n_classes=n_outputs)
+    predict = classes if kind.exclusive else _predict_tags
+    models: dict[str, Model] = {
+        name: partial(predict, make) for name, make in _estimators(False).items()
+    }
     if quadrants is not None:
         models[REGRESSION] = _quadrant_regression(quadrants)
     return models
 
 
-def _classifiers() -> dict[str, Callable[[int], Any]]:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.neighbors import KNeighborsClassifier
-    from sklearn.neural_network import MLPClassifier
-    from sklearn.svm import SVC
-    from sklearn.tree import DecisionTreeClassifier
+def _estimators(numeric: bool) -> dict[str, Callable[[int], Any]]:
+    """Return functions of a seed that make estimators of ratings, or of classes."""
+    from sklearn import linear_model, neighbors, neural_network, svm, tree
 
-    return {
-        "SVM, RBF kernel": lambda seed: SVC(),
-        "SVM, linear kernel": lambda seed: SVC(kernel="linear", C=0.01),
-        "decision tree": lambda seed: DecisionTreeClassifier(random_state=seed),
-        "k nearest neighbours": lambda seed: KNeighborsClassifier(),
-        "multilayer perceptron": lambda seed: MLPClassifier(
-            hidden_layer_sizes=(64,), alpha=0.1, max_iter=100, random_state=seed
+    def kind(module: Any, regressor: str, classifier: str, **options: Any) -> Any:
+        cls = getattr(module, regressor if numeric else classifier)
+        seeded = "random_state" in cls().get_params() and module in (tree, neural_network)
+        return lambda seed: cls(**options, **({"random_state": seed} if seeded else {}))
+
+    perceptron = {"hidden_layer_sizes": (64,), "alpha": 0.1, "max_iter": 100}
+    found = {
+        "SVM, RBF kernel": kind(svm, "SVR", "SVC"),
+        "SVM, linear kernel": kind(svm, "SVR", "SVC", kernel="linear", C=0.01),
+        "decision tree": kind(tree, "DecisionTreeRegressor", "DecisionTreeClassifier"),
+        "k nearest neighbours": kind(neighbors, "KNeighborsRegressor", "KNeighborsClassifier"),
+        "multilayer perceptron": kind(
+            neural_network, "MLPRegressor", "MLPClassifier", **perceptron
         ),
-        "logistic regression (mel)": lambda seed: LogisticRegression(C=0.1, max_iter=500),
     }
-
-
-def _regressors() -> dict[str, Callable[[int], Any]]:
-    from sklearn.linear_model import RidgeCV
-    from sklearn.neighbors import KNeighborsRegressor
-    from sklearn.neural_network import MLPRegressor
-    from sklearn.svm import SVR
-    from sklearn.tree import DecisionTreeRegressor
-
-    alphas = np.logspace(-1, 5, 13)
-    return {
-        "SVM, RBF kernel": lambda seed: SVR(),
-        "SVM, linear kernel": lambda seed: SVR(kernel="linear", C=0.01),
-        "decision tree": lambda seed: DecisionTreeRegressor(random_state=seed),
-        "k nearest neighbours": lambda seed: KNeighborsRegressor(),
-        "multilayer perceptron": lambda seed: MLPRegressor(
-            hidden_layer_sizes=(64,), alpha=0.1, max_iter=100, random_state=seed
-        ),
+    if numeric:
         # The penalty is chosen inside the training clips.
-        "linear regression": lambda seed: RidgeCV(alphas=alphas),
-        "ridge regression (mel)": lambda seed: RidgeCV(alphas=alphas),
-    }
+        ridge = kind(linear_model, "RidgeCV", "", alphas=PENALTIES)
+        return {**found, "linear regression": ridge, "ridge regression (mel)": ridge}
+    logistic = kind(linear_model, "", "LogisticRegression", C=0.1, max_iter=500)
+    return {**found, "logistic regression (mel)": logistic}
 
 
 def _fitted(make: Callable[[int], Any], seed: int, train: F64, y: NDArray[Any]) -> Any:
@@ -177,50 +168,48 @@ def _fitted(make: Callable[[int], Any], seed: int, train: F64, y: NDArray[Any]) 
     return model.fit(train, y)
 
 
-def _classifier(n_classes: int) -> Callable[[Callable[[int], Any]], Model]:
-    def wrap(make: Callable[[int], Any]) -> Model:
-        def predict(train: F64, classes: NDArray[Any], test: F64, seed: int) -> F64:
-            if len(np.unique(classes)) == 1:
-                # Most models refuse to fit a single class.
-                y_pred = np.full(len(test), classes[0], dtype=np.int64)
-            else:
-                y_pred = np.asarray(_fitted(make, seed, train, classes).predict(test), np.int64)
-            return np.eye(n_classes)[y_pred]
-
-        return predict
-
-    return wrap
-
-
-def _tagger(make: Callable[[int], Any]) -> Model:
-    def predict(train: F64, tags: NDArray[Any], test: F64, seed: int) -> F64:
-        outputs = np.empty((len(test), tags.shape[1]))
-        for i, has in enumerate(tags.T):
-            if len(np.unique(has)) == 1:
-                outputs[:, i] = has[0]
-                continue
-            model = _fitted(make, seed, train, has)
-            # A support vector machine gives distances; ROC-AUC needs only their order.
-            outputs[:, i] = (
-                model.predict_proba(test)[:, 1]
-                if hasattr(model, "predict_proba")
-                else expit(model.decision_function(test))
-            )
-        return outputs
-
-    return predict
+def _predict_classes(
+    make: Callable[[int], Any],
+    train: F64,
+    classes: NDArray[Any],
+    test: F64,
+    seed: int,
+    n_classes: int,
+) -> F64:
+    y_pred = np.full(len(test), classes[0], dtype=np.int64)
+    # Most models refuse to fit a single class.
+    if len(np.unique(classes)) > 1:
+        y_pred = np.asarray(_fitted(make, seed, train, classes).predict(test), np.int64)
+    return np.eye(n_classes)[y_pred]
 
 
-def _regressor(make: Callable[[int], Any]) -> Model:
-    def predict(train: F64, values: NDArray[Any], test: F64, seed: int) -> F64:
-        outputs = np.empty((len(test), values.shape[1]))
-        for i, target in enumerate(values.T):
-            scale = target.std() or 1.0
-            model = _fitted(make, seed, train, (target - target.mean()) / scale)
-            outputs[:, i] = np.asarray(model.predict(test)) * scale + target.mean()
-        return outputs
+def _predict_tags(
+    make: Callable[[int], Any], train: F64, tags: NDArray[Any], test: F64, seed: int
+) -> F64:
+    outputs = np.empty((len(test), tags.shape[1]))
+    for i, has in enumerate(tags.T):
+        if len(np.unique(has)) == 1:
+            outputs[:, i] = has[0]
+            continue
+        model = _fitted(make, seed, train, has)
+        # A support vector machine gives distances; ROC-AUC needs only their order.
+        outputs[:, i] = (
+            model.predict_proba(test)[:, 1]
+            if hasattr(model, "predict_proba")
+            else expit(model.decision_function(test))
+        )
+    return outputs
 
-    return predict
+
+def _predict_values(
+    make: Callable[[int], Any], train: F64, values: NDArray[Any], test: F64, seed: int
+) -> F64:
+    outputs = np.empty((len(test), values.shape[1]))
+    for i, target in enumerate(values.T):
+        scale = target.std() or 1.0
+        model = _fitted(make, seed, train, (target - target.mean()) / scale)
+        outputs[:, i] = np.asarray(model.predict(test)) * scale + target.mean()
+    return outputs
 
 
 def _quadrant_regression(quadrants: Ints) -> Model:
@@ -233,7 +222,7 @@ def _quadrant_regression(quadrants: Ints) -> Model:
 
     def predict(train: F64, classes: NDArray[Any], test: F64, seed: int) -> F64:
         del seed  # nothing here is random
-        model = RidgeCV(alphas=np.logspace(-1, 5, 13)).fit(train, quadrants[classes])
+        model = RidgeCV(alphas=PENALTIES).fit(train, quadrants[classes])
         signs = np.where(np.asarray(model.predict(test)) >= 0, 1, -1)
         # (rows, classes): True if both signs are the class's
         same = (signs[:, None, :] == quadrants[None]).all(axis=2)

@@ -5,6 +5,7 @@ import wave
 from pathlib import Path
 
 import numpy as np
+from stage_samples import run
 
 from mvemo.manifests import Clip, Manifest, write_manifest
 
@@ -68,3 +69,11 @@ def read_tables(out: Path, study: str) -> dict:
 
     text = (out / f"{study}.json").read_text()
     return json.loads(text, parse_constant=refuse)
+
+
+def conduct(
+    study: str, manifest: Path, folder: Path, *options: object, settings: tuple = ()
+) -> int:
+    """Run a study into ``folder/STUDY`` with the working folder ``folder/work``; its exit code."""
+    places = (manifest, "--out", folder / study, "--work", folder / "work")
+    return run("mvemo", "study", study, *places, *options, *tiny_options(*settings))

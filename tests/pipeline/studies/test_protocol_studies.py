@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from stage_samples import make_chords, run
-from study_samples import make_set, read_tables, tiny_options
+from stage_samples import make_chords
+from study_samples import conduct, make_set, read_tables
 
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import NetSettings, RecipeSettings, TrainSettings
@@ -33,13 +33,6 @@ RECIPE = tuple(
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("made")
     return make_set(folder / "set", clips_per_class=4), folder
-
-
-def conduct(study: str, made: tuple[Path, Path], *arguments: str, settings: tuple = ()) -> int:
-    manifest, folder = made
-    out = ["--out", folder / study, "--work", folder / "work"]
-    options = tiny_options(*settings)
-    return run("mvemo", "study", study, manifest, *out, *arguments, "--profile", "paper", *options)
 
 
 def test_the_demo_freezes_the_quick_nets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +62,7 @@ def test_shared_nets_know_shuffled_labels_and_crossfitted_ones_do_not(
         "nets.music1d.lr=0.02",
         "fuse.C=1.0",
     )
-    assert conduct("protocols", made, "--nets", "music1d", settings=by_heart) == 0
+    assert conduct("protocols", *made, "--nets", "music1d", settings=by_heart) == 0
     printed = capsys.readouterr().out
     table = read_tables(made[1] / "protocols", "protocols")["tables"]["scores"]
     of_name = {row[0]: row for row in table["rows"]}
@@ -96,7 +89,12 @@ def test_a_recipe_is_scored_without_each_of_its_parts(
     torch.manual_seed(0)
     torch.save(build_net("music1d", 4, width=0.1, seconds=1.0).state_dict(), tmp_path / "own.pt")
     weights = (f"nets.music1d.weights='{tmp_path / 'own.pt'}'",)
-    assert conduct("recipes", made, "--net", "music1d", settings=(*RECIPE, *weights)) == 0
+    assert (
+        conduct(
+            "recipes", *made, "--profile", "paper", "--net", "music1d", settings=(*RECIPE, *weights)
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     table = read_tables(made[1] / "recipes", "recipes")["tables"]["scores"]
     names = [column["name"] for column in table["columns"]]
@@ -123,9 +121,22 @@ def test_a_recipe_is_scored_without_each_of_its_parts(
 def test_a_net_without_a_recipe_is_told(
     made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert conduct("recipes", made, "--net", "music1d") == 2
+    assert conduct("recipes", *made, "--profile", "paper", "--net", "music1d") == 2
     assert "music1d has no recipe in this profile: take --profile best" in capsys.readouterr().err
-    assert conduct("recipes", made, "--net", "music1d", "--parts", "mixup", settings=RECIPE) == 2
+    assert (
+        conduct(
+            "recipes",
+            *made,
+            "--profile",
+            "paper",
+            "--net",
+            "music1d",
+            "--parts",
+            "mixup",
+            settings=RECIPE,
+        )
+        == 2
+    )
     assert "--parts mixup: the recipe of music1d has probe, cosine, average" in (
         capsys.readouterr().err
     )

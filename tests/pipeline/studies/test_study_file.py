@@ -45,17 +45,16 @@ protocol = ["shared"]
 """
 
 
-def conduct(folder: Path, text: str, *options: str) -> tuple[int, Path]:
+def run_file(folder: Path, text: str, *options: str) -> tuple[int, Path]:
     """Run a study file on a small set; the exit code and the folder of its files."""
-    make_set(folder / "set", clips_per_class=4)
-    (folder / "my.toml").write_text(text)
-    out = folder / "out"
-    places = (folder / "set" / "manifest.csv", "--out", out, "--work", folder / "work")
-    return run("mvemo", "study", "run", folder / "my.toml", *places, *options), out
+    manifest, file = make_set(folder / "set", clips_per_class=4), folder / "my.toml"
+    file.write_text(text)
+    places = (file, manifest, "--out", folder / "out", "--work", folder / "work")
+    return run("mvemo", "study", "run", *places, *options, *tiny_options()), folder / "out"
 
 
 def test_a_study_of_ones_own_has_a_row_for_each_combination(tmp_path: Path) -> None:
-    code, out = conduct(tmp_path, MY_STUDY, *tiny_options())
+    code, out = run_file(tmp_path, MY_STUDY)
     assert code == 0
     record = read_tables(out, "my")
     assert record["title"] == "Loss by length of segments of cnn"
@@ -74,7 +73,7 @@ def test_a_study_of_ones_own_has_a_row_for_each_combination(tmp_path: Path) -> N
 
 
 def test_heads_on_several_nets_are_compared_by_protocol(tmp_path: Path) -> None:
-    code, out = conduct(tmp_path, HEADS, *tiny_options(), "--runs", "2")
+    code, out = run_file(tmp_path, HEADS, "--runs", "2")
     assert code == 0
     record = read_tables(out, "my")
     rows = [row[:3] for row in record["tables"]["scores"]["rows"]]
@@ -125,7 +124,7 @@ def test_a_mistake_in_a_study_file_names_file_key_and_what_is_possible(
 def test_an_unknown_metric_is_refused_before_anything_is_trained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _ = conduct(tmp_path, MY_STUDY.replace('"kappa"', '"kapa"'), *tiny_options())
+    code, _ = run_file(tmp_path, MY_STUDY.replace('"kappa"', '"kapa"'))
     assert code == 2
     (line,) = (x for x in capsys.readouterr().err.splitlines() if "kapa" in x)
     assert "my.toml: measure.metrics: unknown 'kapa'; expected one of score, test" in line
