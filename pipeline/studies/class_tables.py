@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from mvemo.fuse import Model, ModelResult, score_baseline, score_model
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.metrics.averages import mean_finite, mean_of_finite
 from mvemo.fuse.metrics.multiclass import confusion_matrix
-from mvemo.fuse.models import Model
-from mvemo.fuse.results import ModelResult, score_baseline, score_model
 from mvemo.pipeline.studies.comparison import Draft
 from mvemo.pipeline.studies.result import NUMBER, PERCENT, Cell, Column, Table
 from mvemo.pipeline.studies.scores import Labels

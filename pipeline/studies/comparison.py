@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.errors import TrainingDiverged
-from mvemo.extract.settings import NetSettings
+from mvemo.extract import NetSettings, TrainingDiverged
 from mvemo.fuse.arrays import Ints
 from mvemo.fuse.report import published as papers
 from mvemo.fuse.songs import decide_songs

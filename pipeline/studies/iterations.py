@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.nets import SequenceInput, input_of
-from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.data import TrainingClips, training_splits
+from mvemo.extract import NetSettings, RunSettings, SequenceInput, TrainingClips
+from mvemo.extract.nets import input_of
+from mvemo.extract.training.data import training_splits
 from mvemo.extract.training.steps import Curve
 from mvemo.extract.training.steps import steps_per_epoch as trained_steps
 from mvemo.fuse.arrays import F64, Ints

@@ -9,23 +9,30 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mvemo.extract.nets import NETS, Net
+from mvemo.extract import (
+    Net,
+    NetSettings,
+    RawBatches,
+    RunSettings,
+    TrainedNet,
+    TrainingClips,
+    WeightReport,
+    embed_rows,
+    pick_device,
+    train_nets,
+)
+from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
-from mvemo.extract.nets.parts.weights import WeightReport
-from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.data import RawBatches, TrainingClips
-from mvemo.extract.training.devices import keep_freed_memory, pick_device
-from mvemo.extract.training.embedding import embed_rows, outputs_of
-from mvemo.extract.training.protocols import TrainedNet, known_nets, train_nets
+from mvemo.extract.training.devices import keep_freed_memory
+from mvemo.extract.training.embedding import outputs_of
+from mvemo.extract.training.protocols import known_nets
 from mvemo.extract.training.steps import Curve
 from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call
+from mvemo.fuse import Clips, Fit, fit_heads, models_of
 from mvemo.fuse.arrays import F64, Ints
-from mvemo.fuse.clips import Clips
 from mvemo.fuse.features import Matrix, matrix_of
-from mvemo.fuse.heads.fitting import Fit, fit_heads
 from mvemo.fuse.links import Link, apply_link
-from mvemo.fuse.models import models_of
 from mvemo.manifests import Manifest
 from mvemo.manifests.splits.holdout import TRAIN
 from mvemo.pipeline.console.progress import Progress, epoch_text

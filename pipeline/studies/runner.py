@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.nets import SequenceInput, input_of
-from mvemo.extract.settings import NetSettings
+from mvemo.extract import NetSettings, SequenceInput
+from mvemo.extract.nets import input_of
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.comparison import (
