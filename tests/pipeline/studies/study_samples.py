@@ -8,6 +8,8 @@ import numpy as np
 from stage_samples import run
 
 from mvemo.manifests import Clip, Manifest, write_manifest
+from mvemo.pipeline.settings_files import load_settings
+from mvemo.pipeline.studies.study import Study, open_study
 
 CLASSES = ("happy", "sad", "angry", "calm")
 TINY = (
@@ -69,6 +71,12 @@ def read_tables(out: Path, study: str) -> dict:
 
     text = (out / f"{study}.json").read_text()
     return json.loads(text, parse_constant=refuse)
+
+
+def opened(folder: Path, *settings: str, clips_per_class: int = 2, **options: object) -> Study:
+    """A study of the small set, with `TINY` and more settings."""
+    path = make_set(folder / "set", clips_per_class)
+    return open_study(path, load_settings("paper", [*TINY, *settings]), work=folder, **options)
 
 
 def conduct(

@@ -3,21 +3,18 @@
 import csv
 import pickle
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 import torch
 from stage_samples import run
-from study_samples import conduct, make_set, read_tables, tiny_options
+from study_samples import conduct, make_set, read_tables
 
 from mvemo.extract.training import trainer as fine_tuning
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import Outcome
-from mvemo.manifests import Clip, Manifest, read_manifest, song_of
+from mvemo.manifests import read_manifest
 from mvemo.pipeline.commands.study import default_jobs, option_values
-from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.studies import predictors
-from mvemo.pipeline.studies.study import Cut, cut_study, find_songs, open_study
 
 # Study -> its own options, and what the first column of one of its tables has.
 STUDIES = {
@@ -125,16 +122,6 @@ def test_nets_read_segments_unless_whole_clips_are_asked_for(study, made, capsys
     assert "is narrower than" in found["0"][1].out
 
 
-def test_segments_of_a_song_are_in_its_fold(tmp_path):
-    path = make_set(tmp_path / "set", clips_per_class=3)
-    study = open_study(path, load_settings("paper", tiny_options()[1::2]), work=tmp_path)
-    segments = cut_study(study, find_songs(study), 0.25, Cut())
-    assert len(segments.manifest) == 3 * len(study.manifest)
-    of_song = dict(zip(study.manifest.clip_ids, study.folds().tolist(), strict=True))
-    songs = [song_of(clip_id) for clip_id in segments.manifest.clip_ids]
-    assert segments.folds().tolist() == [of_song[song] for song in songs]
-
-
 def test_the_demo_trains_two_nets_at_once_where_there_are_two_cores(monkeypatch):
     assert [default_jobs(profile) for profile in ("paper", "my.toml")] == [1, 1]
     for count, jobs in ((1, 1), (2, 2), (8, 2)):
@@ -197,17 +184,6 @@ def test_j22_trains_as_long_as_the_paper_but_in_the_demo(options, steps, tmp_pat
     )
     assert run("mvemo", "study", "j22", "m.csv", "--out", tmp_path, *options) == 0
     assert chosen == [steps]
-
-
-def test_j22s_counts_are_those_of_whole_segments_of_the_first_half_minute():
-    songs = tuple(Clip(f"song {i}", f"{i}.mp3", ("sad",), f"song {i}") for i in range(3))
-    manifest = Manifest("songs", "multiclass", ("sad", "happy"), songs, Path())
-    lengths = {"song 0": 30.0, "song 1": 241.5, "song 2": 12.0}
-    counts = {s: len(Cut().segments(manifest, s, lengths)) for s in (3.0, 5.0, 10.0, 16.0)}
-    # 30 s give one segment of 16 s; a song that is shorter than a segment gives one, too.
-    assert counts == {3.0: 10 + 10 + 4, 5.0: 6 + 6 + 2, 10.0: 3 + 3 + 1, 16.0: 3}
-    everything = Cut(first=None, tail="half").segments(manifest, 16.0, lengths)
-    assert len(everything) == 2 + 15 + 1
 
 
 def test_iterations_are_steps_and_epochs_are_told_by_them(made):
