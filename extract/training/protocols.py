@@ -217,7 +217,17 @@ def train_nets(
             if ranks.is_writer:
                 summary = {k: v for k, v in facts.items() if k not in ("clips", "labels", "groups")}
                 folder.begin({**summary, "fold": split.fold, "trained_on": trained_on})
-            job = _training_job(settings, clips, split, run)
+            job = TrainingJob(
+                label=split.label,
+                y_true=clips.manifest.labels,
+                task=clips.manifest.task,
+                train_rows=split.train_rows,
+                val_rows=split.val_rows,
+                settings=settings.train,
+                seed=split.seed,
+                precision=run.precision,
+                compiled=run.compile,
+            )
             with ranks.shared_norms(net):
                 curve = fine_tune(net, reader, job, folder, on_epoch=_labelled(on_epoch, job))
             if ranks.is_writer:
@@ -292,22 +302,6 @@ def _job_facts(
 
 def _job_folder(jobs: Path, split: TrainingSplit, facts: Mapping[str, Any]) -> JobFolder:
     return JobFolder(jobs, split.label.replace("@", "-"), digest_of(facts))
-
-
-def _training_job(
-    settings: NetSettings, clips: TrainingClips, split: TrainingSplit, run: RunSettings
-) -> TrainingJob:
-    return TrainingJob(
-        label=split.label,
-        y_true=clips.manifest.labels,
-        task=clips.manifest.task,
-        train_rows=split.train_rows,
-        val_rows=split.val_rows,
-        settings=settings.train,
-        seed=split.seed,
-        precision=run.precision,
-        compiled=run.compile,
-    )
 
 
 def _labelled(

@@ -16,10 +16,11 @@ from mvemo.fuse.arrays import F64, Ints
 from mvemo.manifests import SCHEMES
 from mvemo.manifests.labels import LabelKind, label_kind
 from mvemo.pipeline.studies.comparison import Draft, Row
-from mvemo.pipeline.studies.predictors import FoldPredictions, NetTraining
+from mvemo.pipeline.studies.predictors import FoldPredictions
 from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.study import Study, StudyMedia
 from mvemo.pipeline.studies.study_file import StudyFile
+from mvemo.pipeline.studies.trainings import NetTraining
 
 # All descriptors except the spectrogram, which mel summarises.
 DESCRIPTORS = ("mel", "mfcc", "rp", "f0", "formants", "contrast", "chroma")

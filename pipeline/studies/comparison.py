@@ -17,11 +17,12 @@ from mvemo.manifests import Manifest
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.plots import Bar, score_bars, score_lines
-from mvemo.pipeline.studies.predictors import FoldPredictions, Predictor, train_ahead
+from mvemo.pipeline.studies.predictors import FoldPredictions, Predictor
 from mvemo.pipeline.studies.result import NUMBER, PERCENT, TEXT, Cell, Column, Plot, Table, capital
 from mvemo.pipeline.studies.scores import NO_SCORES, Labels, Scores, difference, score
 from mvemo.pipeline.studies.study import Songs, Study, StudyMedia, matches_j22, matches_pl20
 from mvemo.pipeline.studies.study_file import Figure, StudyFile, fill, matches, published
+from mvemo.pipeline.studies.trainings import train_ahead
 
 
 @dataclass(frozen=True)

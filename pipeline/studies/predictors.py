@@ -1,10 +1,9 @@
-"""Out-of-fold predictions of nets and of heads on nets, and training by several processes."""
+"""Out-of-fold predictions of nets and of heads on nets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,37 +12,27 @@ from mvemo.extract import (
     Net,
     NetSettings,
     RawBatches,
-    RunSettings,
     TrainedNet,
     TrainingClips,
-    WeightReport,
     embed_rows,
     pick_device,
-    train_nets,
 )
 from mvemo.extract.nets import NETS
-from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
-from mvemo.extract.training.devices import keep_freed_memory
 from mvemo.extract.training.embedding import outputs_of
-from mvemo.extract.training.protocols import known_nets
 from mvemo.extract.training.steps import Curve
-from mvemo.extract.workers.pool import run_calls
-from mvemo.extract.workers.process import Call
 from mvemo.fuse import Clips, Fit, fit_heads, models_of
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.features import Matrix, matrix_of
 from mvemo.fuse.links import Link, apply_link
 from mvemo.manifests import Manifest
 from mvemo.manifests.splits.holdout import TRAIN
-from mvemo.pipeline.console.progress import Progress, epoch_text
+from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one.spread import job_environments
 from mvemo.pipeline.starting_weights import tell_weights
 from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.study import Study, StudyMedia
-
-_TRAIN = "mvemo.pipeline.studies.predictors:train_missing"
+from mvemo.pipeline.studies.trainings import NetTraining
 
 
 @dataclass(frozen=True)
@@ -215,95 +204,3 @@ def _embedded(
         device=pick_device(settings.extract.run.device),
         precision=settings.extract.run.precision,
     )
-
-
-@dataclass(frozen=True)
-class NetTraining:
-    """Training of a net under a protocol: once, or once for each fold."""
-
-    media: StudyMedia  # the decoded clips that the net reads
-    clips: TrainingClips  # the clips with their folds or split
-    plan: NetSettings
-    run: RunSettings  # protocol, seed, device
-    folder: Path  # the folder of trained nets
-    folders: Mapping[str, Any] = field(default_factory=folder_nets)  # nets from hf:FOLDER
-
-    @classmethod
-    def of(
-        cls,
-        study: Study,
-        media: StudyMedia,
-        clips: TrainingClips,
-        plan: NetSettings,
-        protocol: str,
-        repeat: int,
-    ) -> NetTraining:
-        """Return the training of a repeat with the study's settings."""
-        run = study.settings.extract.run
-        run = replace(run, protocol=protocol, seed=run.seed + repeat)
-        return cls(media, clips, plan, run, study.work / "nets")
-
-    def missing(self) -> dict[Path, NetTraining]:
-        """Return a training for each net that is not trained yet, by the net's own folder."""
-        return {
-            net.folder: self._of_fold(net.split.fold)
-            for net in known_nets(self.plan, self.clips, self.run, self.folder)
-            if net.split is not None and net.folder is not None and net.spec is None
-        }
-
-    def nets(
-        self,
-        on_epoch: Callable[[str], None],
-        on_report: Callable[[WeightReport], None] | None = None,
-    ) -> Iterator[TrainedNet]:
-        """Yield the nets one after the other, trained ones from the folder.
-
-        `on_epoch` gets a text after each epoch; `on_report` gets the reports of `train_nets`.
-        """
-        return train_nets(
-            self.plan,
-            self.clips,
-            self.run,
-            batches=lambda net: self.media.batches(net, self.plan.view),
-            jobs=self.folder,
-            on_epoch=lambda *epoch: on_epoch(epoch_text(*epoch)),
-            on_report=on_report,
-        )
-
-    def _of_fold(self, fold: int | None) -> NetTraining:
-        if fold is None:
-            return self
-        return replace(self, clips=replace(self.clips, trained_folds=frozenset([fold])))
-
-
-def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
-    """Train nets in ``study.jobs`` processes and leave them in the folder of trained nets.
-
-    The nets are the same as from one process, except for rounding with other numbers of
-    threads. If a training fails, the study tries it again and raises the error.
-    """
-    if study.jobs < 2:
-        return
-    # Two trainings may need the same net.
-    missing: dict[Path, NetTraining] = {}
-    for training in trainings:
-        missing |= training.missing()
-    jobs = min(study.jobs, len(missing))
-    if jobs < 2:
-        return
-    calls = [Call(_TRAIN, (each,), parts=True) for each in missing.values()]
-    environments = job_environments(jobs, study.settings.extract.run)
-    with Progress(f"train by {jobs} processes", len(calls), "net") as bar:
-        for outcome in run_calls(calls, environments=environments):
-            if outcome.last:
-                bar.step(failed=int(outcome.error is not None))
-            else:
-                bar.note(outcome.value)
-
-
-def train_missing(training: NetTraining, emit: Callable[[str], None]) -> None:
-    """Train the missing nets in this process, and emit a text after each epoch."""
-    keep_freed_memory()
-    add_folder_nets(training.folders)
-    for _ in training.nets(emit):
-        pass

@@ -270,7 +270,7 @@ def _readable(
     if not absent:
         return list(rows), []
     reason = next(filter(None, map(media.reason, media.manifest.clip_ids)), "")
-    note = f"No clip has what is read by {', '.join(sorted(absent))}, which are left out"
+    note = f"Left out, since no clip has their input: {', '.join(sorted(absent))}"
     kept = [
         replace(row, plans=tuple(plan for plan in row.plans if plan.name not in absent))
         for row in rows

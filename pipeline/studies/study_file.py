@@ -58,7 +58,7 @@ FUNCTIONS: Mapping[str, Mapping[str, str]] = {
         "recipe findings": "protocols:add_recipe_findings",
         "tags": "class_tables:add_tags",
     },
-    "run": {"iterations": "iterations:run_iterations", "j22": "iterations:run_j22"},
+    "run": {"iterations": "iterations:run_iterations", "j22": "j22:run_j22"},
 }
 METRICS = (
     *("score", "test", "low", "high", "sd", "sd over runs", "baseline", "training", "gap"),
@@ -117,7 +117,6 @@ class PlotSpec:
 
     title: str = "{Score}"
     x: str = ""  # axis
-    y: str = ""  # measured quantity of the lines; default: the score
     axis: str = ""  # title of the x axis
 
 

@@ -14,7 +14,7 @@ from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import Outcome
 from mvemo.manifests import read_manifest
 from mvemo.pipeline.commands.study import default_jobs, option_values
-from mvemo.pipeline.studies import predictors
+from mvemo.pipeline.studies import trainings
 
 # Study -> its own options, and what the first column of one of its tables has.
 STUDIES = {
@@ -144,7 +144,7 @@ def test_processes_train_each_missing_net_once(tmp_path, monkeypatch):
             getattr(import_module(module), name)(training, lambda text: None)
             yield Outcome(i, None)
 
-    monkeypatch.setattr(predictors, "run_calls", train_here)
+    monkeypatch.setattr(trainings, "run_calls", train_here)
     together = ("--work", tmp_path / "work-two", "--jobs", 2)
     assert conduct("j22", manifest, tmp_path, *options, *together) == 0
     losses = ("improved-centre", "softmax", "angular", "centre")
