@@ -263,6 +263,10 @@ def option_values(file: StudyFile, options: Mapping[str, Any]) -> dict[str, Any]
             demo = options["profile"] == "demo" and spec.demo is not None
             value = spec.demo if demo else spec.default
             value = CUT_OPTIONS.get(name, {}).get("default") if value is None else value
+            # Defaults are written as on the command line.
+            if isinstance(value, str) and spec.type in ("lengths", "words"):
+                value = comma_separated(value)
+                value = tuple(map(float, value)) if spec.type == "lengths" else value
         values[name] = tuple(value) if isinstance(value, list) else value
     return values
 

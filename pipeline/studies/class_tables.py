@@ -11,6 +11,7 @@ from mvemo.fuse import Model, ModelResult, score_baseline, score_model
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.metrics.averages import mean_finite, mean_of_finite
 from mvemo.fuse.metrics.multiclass import confusion_matrix
+from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.comparison import Draft
 from mvemo.pipeline.studies.result import NUMBER, PERCENT, Cell, Column, Table
 from mvemo.pipeline.studies.scores import Labels
@@ -27,8 +28,8 @@ def add_confusions(draft: Draft) -> None:
     """Add a table of confusion for each net, if labels are classes."""
     labels = draft.labels
     for each in draft.compared:
-        (plan,) = each.row.plans
-        if each.scores.n_clips and labels.y_true.ndim == 1:
+        if each.scores.n_clips and labels.y_true.ndim == 1 and len(each.row.plans) == 1:
+            (plan,) = each.row.plans
             printed = matches_j22(each.study, plan)
             y_true = each.labels.y_true
             draft.tables.append(
@@ -70,6 +71,8 @@ def confusion_table(
 
 def add_tags(draft: Draft) -> None:
     """Add averages of each net and the baseline, scores of each tag, and a note on tags."""
+    if draft.study.manifest.task != "multilabel":
+        raise BadOption(f"{draft.file.path}: table.extra: 'tags' needs a manifest of tags")
     labels, folds = draft.labels, draft.study.folds_of_runs()
     y_true, names = labels.y_true, labels.names
     results: dict[str, list[ModelResult]] = {

@@ -148,15 +148,18 @@ def _compare_all(draft: Draft) -> None:
 
 def _check_lengths(draft: Draft, lengths: Sequence[float]) -> None:
     """Refuse lengths that clips cannot be cut to, and nets that cannot read segments."""
+    file, from_options = draft.file, "seconds" in draft.options
     for length in lengths:
         if not (length > 0 or (length == 0 and len(lengths) == 1)):
-            raise BadOption(f"--seconds {length:g}: a segment must be longer than 0 s")
+            place = "--seconds" if from_options else f"{file.path}: grid.segment"
+            raise BadOption(f"{place} {length:g}: a segment must be longer than 0 s")
     if len(lengths) > 1:
-        for values in row_values(draft.file):
-            for plan in grid_row(draft.study, draft.file, values, draft.options).plans:
+        place = "--nets" if from_options else f"{file.path}: grid.net"
+        for values in row_values(file):
+            for plan in grid_row(draft.study, file, values, draft.options).plans:
                 if not isinstance(input_of(plan), SequenceInput):
                     raise BadOption(
-                        f"--nets {plan.name}: segments are studied with nets on sequences"
+                        f"{place} {plan.name}: segments are studied with nets on sequences"
                     )
 
 

@@ -60,10 +60,14 @@ FUNCTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "run": {"iterations": "iterations:run_iterations", "j22": "j22:run_j22"},
 }
-METRICS = (
-    *("score", "test", "low", "high", "sd", "sd over runs", "baseline", "training", "gap"),
-    *("clips", "runs", "parameters", "others"),
-)
+# Function -> axes and options that it reads.
+NEEDED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "iterations": (("net", "segment"), ("iterations",)),
+    "j22": (("net", "segment"), ("iterations", "ablations")),
+    "recipe parts": (("net",), ()),
+}
+# Papers whose figures a path can name.
+PAPERS = ("J22", "PL20", "Z22")
 
 
 @dataclass(frozen=True)
@@ -293,6 +297,23 @@ def _converted(annotation: str, value: Any, path: str, place: str) -> Any:
     return value
 
 
+def _check_functions(file: StudyFile) -> None:
+    """Check the names of functions, and that the file has what they read."""
+    for place, name, kind in (
+        ("run", file.run, "run"),
+        ("table.rows", file.table.rows, "rows"),
+        ("table.extra", file.table.extra, "extra"),
+    ):
+        if name and name not in FUNCTIONS[kind]:
+            expected = ", ".join(FUNCTIONS[kind])
+            raise BadOption(f"{file.path}: {place}: unknown {name!r}; expected one of {expected}")
+        axes, options = NEEDED.get(name, ((), ()))
+        for table, keys in (("grid", axes), ("options", options)):
+            for key in keys:
+                if key not in getattr(file, table):
+                    raise BadOption(f"{file.path}: {place}: {name!r} needs {table}.{key}")
+
+
 def _check(file: StudyFile) -> None:
     """Check axes, listed values, names of functions and templates."""
 
@@ -312,15 +333,14 @@ def _check(file: StudyFile) -> None:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number and not option and (axis in ("segment", "alpha") or "number" in possible):
                 raise refuse(f"{place}.{axis}", value, possible)
+    for axis, values in (*file.grid.items(), *file.vary.items()):
+        if not values:
+            raise BadOption(f"{file.path}: grid.{axis}: expected at least one value")
+    if file.runs < 1:
+        raise BadOption(f"{file.path}: runs: expected 1 or more, got {file.runs}")
+    _check_functions(file)
     if not (file.run or file.table.rows) and not {"net", "combination"} & file.grid.keys():
         raise BadOption(f"{file.path}: grid: name the nets that are compared, as net = ['crnn']")
-    for place, name, kind in (
-        ("run", file.run, "run"),
-        ("table.rows", file.table.rows, "rows"),
-        ("table.extra", file.table.extra, "extra"),
-    ):
-        if name and name not in FUNCTIONS[kind]:
-            raise refuse(place, name, FUNCTIONS[kind])
     for level in file.measure.level:
         if level not in ("segment", "song"):
             raise refuse("measure.level", level, ("segment", "song"))
@@ -328,12 +348,19 @@ def _check(file: StudyFile) -> None:
         raise BadOption(f"{file.path}: measure.level: songs need segments: add grid.segment")
     if file.plot.x and file.plot.x not in file.grid:
         raise refuse("plot.x", file.plot.x, file.grid or "an axis of the grid")
+    for value in file.grid.get(file.plot.x, ()):
+        if isinstance(value, str):
+            raise BadOption(f"{file.path}: plot.x: expected an axis of numbers, got {value!r}")
     for column in () if file.table.rows else file.table.columns:
         if column not in (*file.grid, "rate", *AXES):
             raise refuse("table.columns", column, (*file.grid, "rate"))
     for figure in file.published:
         if figure.rule not in ("", "j22", "pl20"):
             raise refuse("published.rule", figure.rule, ("j22", "pl20"))
+        if isinstance(figure.value, str) and figure.value.split(".")[0] not in PAPERS:
+            raise refuse(
+                "published.value", figure.value, f"a number, or {', '.join(PAPERS)} and a path"
+            )
     words = {**dict.fromkeys(file.grid, ""), **dict.fromkeys(("Score", "score", "interval"), "")}
     for place, text in (
         ("title", file.title),

@@ -1,11 +1,13 @@
 """Study files of users: one is run, and mistakes are refused in one line."""
 
+from importlib import resources
 from pathlib import Path
 
 import pytest
 from stage_samples import run
 from study_samples import make_set, read_tables, tiny_options
 
+from mvemo.pipeline.commands.study import option_values
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.study_file import built_in, check_values, parse_study
 
@@ -108,6 +110,11 @@ def test_heads_on_several_nets_are_compared_by_protocol(tmp_path: Path) -> None:
         ("title =", "titel =", "title: expected a text"),
         ("title =", "run = 'j23'\ntitle =", "run: unknown 'j23'; expected one of iterations"),
         ("title =", "runs = 2.5\ntitle =", "runs: expected an integer, got 2.5"),
+        ("title =", "runs = 0\ntitle =", "runs: expected 1 or more, got 0"),
+        ("title =", "run = 'j22'\ntitle =", "run: 'j22' needs options.iterations"),
+        ('["cnn"]', "[]", "grid.net: expected at least one value"),
+        ('x = "segment"', 'x = "loss"', "plot.x: expected an axis of numbers, got 'softmax'"),
+        ("value = 0.81", "value = 'J23.x'", "published.value: unknown 'J23.x'; expected a nu"),
         ("title =", "title", "invalid TOML"),
     ],
 )
@@ -129,6 +136,24 @@ def test_an_unknown_metric_is_refused_before_anything_is_trained(
     (line,) = (x for x in capsys.readouterr().err.splitlines() if "kapa" in x)
     assert "my.toml: measure.metrics: unknown 'kapa'; expected one of score, test" in line
     assert not (tmp_path / "work" / "nets").exists()
+
+
+@pytest.mark.parametrize("name", sorted(built_in()))
+def test_a_copy_of_a_built_in_study_has_the_values_of_its_command(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    monkeypatch.setattr(
+        "mvemo.pipeline.commands.study.conduct",
+        lambda file, options: found.append(option_values(file, options)) or 0,
+    )
+    copy = tmp_path / "copy.toml"
+    text = resources.files("mvemo.pipeline.studies").joinpath(f"{name}.toml").read_text()
+    copy.write_text(text)
+    assert run("mvemo", "study", name, "m.csv", "--out", tmp_path) == 0
+    assert run("mvemo", "study", "run", copy, "m.csv", "--out", tmp_path) == 0
+    command, own = ({**values, "net": None, "nets": None} for values in found)
+    assert own == command
 
 
 def test_the_built_in_studies_name_known_nets_and_values() -> None:
