@@ -25,8 +25,7 @@ from figures import Row, bench_parser, finish, has_bf16
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.fast_conv import optimized
-from mvemo.extract.training.devices import autocast, place
-from mvemo.extract.training.memory import keep_freed_memory
+from mvemo.extract.training.devices import autocast, keep_freed_memory, place
 
 NETS = ("i3d", "c3d", "effnet")
 SIDES = ("plain", "mvemo", "mvemo bf16")

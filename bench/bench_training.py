@@ -33,10 +33,9 @@ from mvemo.extract.nets import Net, build_net
 from mvemo.extract.nets.parts.cards import AudioInput, SequenceInput
 from mvemo.extract.nets.parts.layers import Elu
 from mvemo.extract.settings import NetSettings
-from mvemo.extract.training.devices import autocast, describe_device, place
-from mvemo.extract.training.fine_tuning import Trainer
-from mvemo.extract.training.jobs import TrainingJob
-from mvemo.extract.training.memory import keep_freed_memory
+from mvemo.extract.training.devices import autocast, describe_device, keep_freed_memory, place
+from mvemo.extract.training.steps import TrainingJob
+from mvemo.extract.training.trainer import Trainer
 from mvemo.pipeline.settings_files import load_settings
 
 N_CLASSES = 6

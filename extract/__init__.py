@@ -42,11 +42,10 @@ if TYPE_CHECKING:
     from mvemo.extract.pretrained.getting import find_package, get_weights
     from mvemo.extract.pretrained.store import pretrained_path
     from mvemo.extract.settings import NetSettings, RunSettings, TrainSettings
-    from mvemo.extract.training.batches import RawBatches
+    from mvemo.extract.training.data import RawBatches, TrainingClips
     from mvemo.extract.training.devices import pick_device
     from mvemo.extract.training.embedding import embed_rows
     from mvemo.extract.training.protocols import TrainedNet, train_nets
-    from mvemo.extract.training.splits import TrainingClips
     from mvemo.extract.views import ViewSettings
 
 _PLACES = {

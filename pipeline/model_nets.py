@@ -34,7 +34,7 @@ def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, .
 
     Returns the names of the written files, and of the nets that are not in the working folder.
     """
-    from mvemo.extract.training.checkpoints import JobFolder
+    from mvemo.extract.training.trainer import JobFolder
 
     written, absent = [], []
     for spec in trained_specs(model):

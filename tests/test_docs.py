@@ -17,6 +17,7 @@ import pytest
 import mvemo
 from mvemo.pipeline import cli
 from mvemo.pipeline.settings_files import load_settings
+from mvemo.pipeline.studies.study_file import parse_study
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -124,9 +125,10 @@ def test_a_worked_example_gives_what_it_shows(page: str, n_examples: int) -> Non
     assert runner.run(example, out=report.append).failed == 0, "".join(report)
 
 
-def test_the_profile_for_two_cores_is_one(tmp_path: Path) -> None:
+def test_the_study_and_the_profile_of_the_page_of_studies_are_read(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    study, block = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert parse_study(study, "my.toml").grid["segment"] == (5, 10)
     (tmp_path / "small.toml").write_text(block)
     settings = load_settings(str(tmp_path / "small.toml"))
     assert settings.nets["crnn"].train.loss == "improved-centre"

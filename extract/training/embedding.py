@@ -12,7 +12,7 @@ from mvemo.extract.array_types import F32
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.fast_conv import optimized
-from mvemo.extract.training.batches import RawBatches, split_rows
+from mvemo.extract.training.data import RawBatches, split_rows
 from mvemo.extract.training.devices import (
     autocast,
     memory_text,
@@ -32,35 +32,16 @@ def embed_rows(
     precision: str = "float32",
     independent: bool = False,
 ) -> Iterator[tuple[Sequence[int], F32]]:
-    """Embed manifest rows, batch by batch.
+    """Embed manifest rows, batch by batch, with a net on `device`, put into evaluation mode.
 
-    Parameters
-    ----------
-    net
-        Net on `device`; it is put into evaluation mode.
-    batches
-        Decoded media by manifest row, and the windows to read.
-    rows
-        Manifest rows to embed, in this order.
-    batch_size
-        Number of rows to read and of windows to embed per step, see `windows_at_once`. It is
-        halved when the windows do not fit into the device's memory.
-    device, precision
-        Device and precision of the computation.
-    independent
-        If True, the embedding of a row is bit-identical whichever other rows are embedded:
-        each row has a fixed place in batches of one shape. An interrupted and resumed run then
-        gives the same result as an uninterrupted one.
+    Yields the rows of a batch and their embeddings pooled over the windows of `batches`, float32
+    (rows, batches.view.pooled_dim(net.embedding_dim)). A step reads `batch_size` rows and embeds
+    as many windows, see `windows_at_once`; it is halved when the windows do not fit into the
+    device's memory, and `ExtractError` is raised if one does not fit.
 
-    Raises
-    ------
-    ExtractError
-        The device's memory is too small for one window.
-
-    Yields
-    ------
-    Rows of a batch, and their embeddings pooled over the windows, float32 (rows,
-    batches.view.pooled_dim(net.embedding_dim)).
+    With `independent`, the embedding of a row is bit-identical whichever other rows are embedded:
+    each row has a fixed place in batches of one shape. An interrupted and resumed run then gives
+    the same result as an uninterrupted one.
     """
     embedder = _Embedder(net, device, precision, windows_at_once(batch_size, device, net))
     per_batch = batches.rows_per_batch(embedder.at_once)

@@ -102,16 +102,8 @@ class CentreLoss(ClassLoss):
     them. So they move as in Wen et al. 2016 (eq. 4), who introduced the loss:
     Q_j -= rate sum_{i: y_i = j} (Q_j - x_i) / (1 + n_j), with n_j the number of clips of class
     j in the batch. Centres start at zero and move after each step. They are not parameters, so
-    they get no gradient.
-
-    Parameters
-    ----------
-    n_classes, dim
-        Number of centres, and size of the features.
-    tau
-        Weight of the term with the centres.
-    rate
-        Step size of the centres, from 0 to 1.
+    they get no gradient. `tau` weighs the term with the centres; `rate` is their step size, from
+    0 to 1.
     """
 
     def __init__(self, n_classes: int, dim: int, *, tau: float, rate: float = CENTRE_RATE) -> None:

@@ -27,15 +27,18 @@ from mvemo.extract.nets.parts.registry import NETS, build_net
 from mvemo.extract.nets.parts.weights import WeightReport, load_weights
 from mvemo.extract.pretrained.store import pretrained_path
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
-from mvemo.extract.training.batches import RawBatches, batches_for
-from mvemo.extract.training.checkpoints import JobFolder
+from mvemo.extract.training.data import (
+    RawBatches,
+    TrainingClips,
+    TrainingSplit,
+    batches_for,
+    training_splits,
+)
 from mvemo.extract.training.devices import pick_device, place, resolve_precision
-from mvemo.extract.training.fine_tuning import fine_tune
-from mvemo.extract.training.jobs import Curve, TrainingJob
 from mvemo.extract.training.ranks import current_ranks
 from mvemo.extract.training.recipe import PROBE_C, RMSPROP
-from mvemo.extract.training.splits import TrainingClips, TrainingSplit, training_splits
-from mvemo.extract.training.steps import set_determinism
+from mvemo.extract.training.steps import Curve, TrainingJob, set_determinism
+from mvemo.extract.training.trainer import JobFolder, fine_tune
 from mvemo.manifests import Manifest
 from mvemo.manifests.labels import label_kind
 
@@ -45,21 +48,11 @@ TRAINING_VERSION = 2
 
 @dataclass(frozen=True)
 class TrainedNet:
-    """Net that is ready to embed.
+    """Net that is ready to embed."""
 
-    Parameters
-    ----------
-    net
-        Net with its final weights, in evaluation mode.
-    spec
-        Specification of its feature, including `trained_on`.
-    curve
-        Losses by epoch; empty for a frozen net.
-    """
-
-    net: Net
-    spec: FeatureSpec
-    curve: Curve
+    net: Net  # with its final weights, in evaluation mode
+    spec: FeatureSpec  # of its feature, including `trained_on`
+    curve: Curve  # losses by epoch; empty for a frozen net
 
 
 def require_weights(settings: NetSettings, run: RunSettings) -> None:
@@ -221,13 +214,23 @@ def train_nets(
         result = folder.result()
         ranks.require_same(result is not None, f"the trained {split.label}")
         if result is None:
-            if ranks.first:
+            if ranks.is_writer:
                 summary = {k: v for k, v in facts.items() if k not in ("clips", "labels", "groups")}
                 folder.begin({**summary, "fold": split.fold, "trained_on": trained_on})
-            job = _training_job(settings, clips, split, run)
+            job = TrainingJob(
+                label=split.label,
+                y_true=clips.manifest.labels,
+                task=clips.manifest.task,
+                train_rows=split.train_rows,
+                val_rows=split.val_rows,
+                settings=settings.train,
+                seed=split.seed,
+                precision=run.precision,
+                compiled=run.compile,
+            )
             with ranks.shared_norms(net):
                 curve = fine_tune(net, reader, job, folder, on_epoch=_labelled(on_epoch, job))
-            if ranks.first:
+            if ranks.is_writer:
                 folder.finish({k: v.cpu() for k, v in net.state_dict().items()}, curve)
         else:
             weights, curve = result
@@ -301,22 +304,6 @@ def _job_folder(jobs: Path, split: TrainingSplit, facts: Mapping[str, Any]) -> J
     return JobFolder(jobs, split.label.replace("@", "-"), digest_of(facts))
 
 
-def _training_job(
-    settings: NetSettings, clips: TrainingClips, split: TrainingSplit, run: RunSettings
-) -> TrainingJob:
-    return TrainingJob(
-        label=split.label,
-        y_true=clips.manifest.labels,
-        task=clips.manifest.task,
-        train_rows=split.train_rows,
-        val_rows=split.val_rows,
-        settings=settings.train,
-        seed=split.seed,
-        precision=run.precision,
-        compiled=run.compile,
-    )
-
-
 def _labelled(
     on_epoch: Callable[[str, int, int, float], None] | None, job: TrainingJob
 ) -> Callable[[int, float], None] | None:
@@ -335,13 +322,6 @@ class FrozenNets:
 
     Loading the weights of a net and optimising it takes a second, in which a GPU embeds
     hundreds of clips. A net whose weight file has changed is built again.
-
-    Parameters
-    ----------
-    run
-        Settings of the run: device, precision and seed.
-    n_outputs
-        Number of classes, tags or regression targets.
     """
 
     def __init__(self, run: RunSettings, n_outputs: int) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -33,13 +33,6 @@ _PATIENCE = timedelta(days=30)
 class Ranks:
     """Rank of this process, and its operations together with the other ranks.
 
-    Parameters
-    ----------
-    number
-        Rank of this process, from 0; rank 0 writes files.
-    count
-        Number of ranks.
-
     Examples
     --------
     >>> [Ranks(number, 2).part([5, 6, 7]) for number in (0, 1)]
@@ -47,11 +40,11 @@ class Ranks:
     """
 
     def __init__(self, number: int = 0, count: int = 1) -> None:
-        self.number = number
+        self.number = number  # from 0; rank 0 writes files
         self.count = count
 
     @property
-    def first(self) -> bool:
+    def is_writer(self) -> bool:
         """Return True for rank 0, the only rank that writes files."""
         return self.number == 0
 
@@ -119,25 +112,91 @@ class Ranks:
     @contextmanager
     def shared_norms(self, net: nn.Module) -> Iterator[None]:
         """Let batch normalisation use the statistics of all ranks' clips, inside this context."""
-        norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        if self.count == 1:
-            norms = []
-        for module in norms:
-            module.forward = partial(_normalise, module)  # type: ignore[method-assign]
+        norms = {
+            name: module
+            for name, module in net.named_modules()
+            if self.count > 1 and isinstance(module, nn.modules.batchnorm._BatchNorm)
+        }
+        for name, module in norms.items():
+            net.set_submodule(name, SharedNorm(module))
         try:
             yield
         finally:
-            for module in norms:
-                del module.forward
+            for name, module in norms.items():
+                net.set_submodule(name, module.train(net.get_submodule(name).training))
 
 
-_SINGLE = Ranks()
-_current = _SINGLE
+class SharedNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation over all ranks' clips (Ioffe & Szegedy 2015), also on a CPU.
+
+    It shares the weights and statistics of the module that it replaces.
+    """
+
+    running_mean: Any
+    running_var: Any
+    num_batches_tracked: Any
+
+    def __init__(self, replaced: nn.modules.batchnorm._BatchNorm) -> None:
+        super().__init__(replaced.num_features, replaced.eps, replaced.momentum)
+        self._parameters, self._buffers = replaced._parameters, replaced._buffers
+        self.train(replaced.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise by mean and variance of all ranks' clips; of past clips in evaluation."""
+        if not self.training:
+            return functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        total: Any = _Sum.apply
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        shape = [1, -1, *[1] * (x.ndim - 2)]
+        full = x.float()
+        count = torch.tensor(float(x.numel() // x.shape[1]), device=x.device)
+        dist.all_reduce(count)
+        mean: Tensor = total(full.sum(axes)) / count
+        centred = full - mean.view(shape)
+        variance: Tensor = total(centred.square().sum(axes)) / count
+        self._update(mean.detach(), variance.detach() * count / (count - 1))
+        y: Tensor = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.weight is not None:
+            y = y * self.weight.view(shape) + self.bias.view(shape)
+        return y.to(x.dtype)
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, variance: Tensor) -> None:
+        """Update the running statistics as torch does; `variance` is unbiased."""
+        if self.running_mean is None:
+            return
+        self.num_batches_tracked += 1
+        share = self.momentum
+        if share is None:
+            share = 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over all ranks, whose gradient is the sum of all ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+_CURRENT: ContextVar[Ranks] = ContextVar("ranks")
 
 
 def current_ranks() -> Ranks:
     """Return the ranks of `joined_ranks`, or a single rank outside of it."""
-    return _current
+    return _CURRENT.get(Ranks())
 
 
 def started_together(environment: Mapping[str, str] | None = None) -> bool:
@@ -157,9 +216,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
 
     On CUDA each process of a machine uses its own GPU.
     """
-    global _current
     if not started_together():
-        yield _SINGLE
+        yield Ranks()
         return
     cuda = device != "cpu" and torch.cuda.is_available()
     if cuda:
@@ -171,60 +229,10 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
             )
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
-    _current = Ranks(dist.get_rank(), dist.get_world_size())
+    ranks = Ranks(dist.get_rank(), dist.get_world_size())
+    token = _CURRENT.set(ranks)
     try:
-        yield _current
+        yield ranks
     finally:
-        _current = _SINGLE
+        _CURRENT.reset(token)
         dist.destroy_process_group()
-
-
-class _Sum(torch.autograd.Function):
-    """Sum over all ranks, whose gradient is the sum of all ranks' gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        total = value.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total
-
-
-def _normalise(module: Any, x: Tensor) -> Tensor:
-    """Normalise by mean and variance of all ranks' clips (Ioffe & Szegedy 2015)."""
-    if not module.training:
-        return functional.batch_norm(
-            x, module.running_mean, module.running_var, module.weight, module.bias, eps=module.eps
-        )
-    total: Any = _Sum.apply
-    axes = [axis for axis in range(x.ndim) if axis != 1]
-    shape = [1, -1, *[1] * (x.ndim - 2)]
-    full = x.float()
-    count = torch.tensor(float(x.numel() // x.shape[1]), device=x.device)
-    dist.all_reduce(count)
-    mean: Tensor = total(full.sum(axes)) / count
-    centred = full - mean.view(shape)
-    variance: Tensor = total(centred.square().sum(axes)) / count
-    _update_statistics(module, mean.detach(), variance.detach() * count / (count - 1))
-    y: Tensor = centred * torch.rsqrt(variance + module.eps).view(shape)
-    if module.weight is not None:
-        y = y * module.weight.view(shape) + module.bias.view(shape)
-    return y.to(x.dtype)
-
-
-@torch.no_grad()
-def _update_statistics(module: Any, mean: Tensor, variance: Tensor) -> None:
-    """Update the running statistics as torch does; `variance` is unbiased."""
-    if module.running_mean is None:
-        return
-    module.num_batches_tracked += 1
-    share = module.momentum
-    if share is None:
-        share = 1 / float(module.num_batches_tracked)
-    module.running_mean.lerp_(mean.to(module.running_mean.dtype), share)
-    module.running_var.lerp_(variance.to(module.running_var.dtype), share)

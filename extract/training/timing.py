@@ -12,9 +12,14 @@ from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.nets.parts.registry import build_net
 from mvemo.extract.nets.parts.sequences import empty_input
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.devices import autocast, pick_device, place, resolve_precision
-from mvemo.extract.training.jobs import n_epochs
-from mvemo.extract.training.memory import recorded_storages
+from mvemo.extract.training.devices import (
+    autocast,
+    pick_device,
+    place,
+    recorded_storages,
+    resolve_precision,
+)
+from mvemo.extract.training.steps import n_epochs
 
 # A training step takes as long as three forward passes: the gradients of a layer's inputs and
 # of its weights each take as long as the layer.

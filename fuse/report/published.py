@@ -11,7 +11,6 @@ from typing import Any
 from mvemo.fuse.models import AUDIO, INTEGRATED, VIDEO
 from mvemo.fuse.report.text import fraction, percent
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.manifests import SCHEMES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -58,41 +57,6 @@ PL20_TABLE_2 = {name: SCORES[f"PL20 Table 2, {name}"] for name in ("Adam", "SGD"
 PL20_TABLE_3 = SCORES["PL20 Table 3"]
 Z22_TABLE_1 = {name: SCORES[f"Z22 Table 1, {name}"] for name in ("Adam", "SGD")}
 Z22_TABLE_3: Sequence[Sequence[int]] = _DATA["Z22"]["confusion"]
-
-
-class J22:
-    """Figures of J22's tables and of its text on Figs. 7 and 8."""
-
-    SOURCE: str = _DATA["sources"]["J22"]
-    # Seconds of a segment -> number of segments.
-    TABLE_1: Mapping[float, int] = dict(_DATA["J22"]["TABLE_1"])
-    # Net -> seconds of a segment -> accuracy.
-    TABLE_2: Mapping[str, Mapping[float, float]] = {
-        net: dict(points) for net, points in _DATA["J22"]["TABLE_2"].items()
-    }
-    # Net -> accuracy on the training set, on the test set.
-    TABLE_3: Mapping[str, tuple[float, float]] = {
-        net: tuple(pair) for net, pair in _DATA["J22"]["TABLE_3"].items()
-    }
-    TABLE_4_CLASSES: Sequence[str] = _DATA["J22"]["TABLE_4_CLASSES"]
-    # Net -> true class -> shares of the predicted classes.
-    TABLE_4: Mapping[str, Mapping[str, Sequence[float]]] = _DATA["J22"]["TABLE_4"]
-    FIGURE_7_ITERATIONS: int = _DATA["J22"]["FIGURE_7_ITERATIONS"]
-    FIGURE_7_STABLE_FROM: int = _DATA["J22"]["FIGURE_7_STABLE_FROM"]
-    FIGURE_7_LOSS: float = _DATA["J22"]["FIGURE_7_LOSS"]
-    FIGURE_8: Mapping[str, float] = _DATA["J22"]["FIGURE_8"]
-
-    @staticmethod
-    def known_classes(names: Sequence[str]) -> list[str]:
-        """Return J22's names for a data set's classes; empty if they differ from its four.
-
-        Examples
-        --------
-        >>> J22.known_classes(["calm", "happy", "sad", "angry"])
-        ['relaxation', 'happy', 'sad', 'anger']
-        """
-        known = [str(SCHEMES["j22"].class_of(name)) for name in names]
-        return known if sorted(known) == sorted(J22.TABLE_4_CLASSES) else []
 
 
 def comparable(classes: Sequence[str]) -> bool:

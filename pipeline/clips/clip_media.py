@@ -14,7 +14,7 @@ from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore, decode_many
 from mvemo.extract.store.described import DescribedStore, describe_many
 from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest
-from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.training.data import RawBatches
 from mvemo.extract.views import ViewSettings
 from mvemo.manifests import Manifest
 from mvemo.pipeline.clips.media_files import MediaDigests, digest_media, media_files

@@ -221,8 +221,7 @@ def clips_and_settings(
     start_readers()
 
     with imports_uncollected():
-        from mvemo.extract.training.devices import pick_device
-        from mvemo.extract.training.memory import keep_freed_memory
+        from mvemo.extract.training.devices import keep_freed_memory, pick_device
         from mvemo.pipeline.model_nets import fetch_model_weights
         from mvemo.pipeline.models.boxed import pick_model
         from mvemo.pipeline.prediction.embedding import PredictSettings

@@ -1,26 +1,60 @@
-"""Commands ``mvemo study``: the papers' tables and figures for the user's own manifest."""
+"""Commands ``mvemo study``: built-in study files and the user's own, run on a manifest."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mvemo.pipeline.commands.options import comma_separated
-from mvemo.pipeline.commands.study_options import (
-    conduct,
-    cut_options,
-    net_option,
-    nets_option,
-    parse_lengths,
-    parse_nets,
-    segment_options,
-    study_options,
+from mvemo.pipeline.commands.options import (
+    FILE,
+    OUT_FOLDER,
+    PATH,
+    comma_separated,
+    folds_are_named,
+    folds_option,
+    paper_options,
+    permute_option,
+    root_option,
+    seed_option,
+    set_option,
+    strict_option,
+    together,
+    work_option,
+)
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.studies.study_file import (
+    OptionSpec,
+    StudyFile,
+    built_in,
+    check_values,
+    read_study,
 )
 
 if TYPE_CHECKING:
-    from mvemo.manifests.segments import Tail
+    from mvemo.pipeline.settings import Settings
+    from mvemo.pipeline.studies.study import Study
+
+# The values of `mvemo.manifests.segments.TAILS`, which is not imported for --help.
+TAILS = ("half", "join", "drop")
+SECONDS_HELP = "Length of the segments that nets read (J22 3.2); 0 for whole clips."
+# Options that are the same in all studies that have them.
+CUT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "seconds": {"type": click.FloatRange(min=0), "help": SECONDS_HELP},
+    "first": {
+        "type": click.FloatRange(min=0),
+        "default": 30.0,
+        "help": "Use only so many seconds of each clip; 0 for all.",
+    },
+    "tail": {
+        "type": click.Choice(TAILS),
+        "default": "drop",
+        "help": "The rest of a clip, as of mvemo manifest segment.",
+    },
+}
 
 
 @click.group()
@@ -31,290 +65,295 @@ def study() -> None:
     "published, other data".
 
     \b
-    Example:
+    Examples:
       mvemo study baselines clips.csv --out study
+      mvemo study run my.toml clips.csv --out study
     """
 
 
-@study.command()
-@study_options(runs=1)
-@click.option(
-    "--seconds",
-    callback=parse_lengths,
-    default="3,5,10,16",
-    show_default=True,
-    help="Lengths of segments.",
-)
-@nets_option("cnn,crnn", "Nets on sequences.")
-@cut_options
-def segments(
-    seconds: tuple[float, ...], nets: tuple[str, ...], first: float, tail: Tail, **options: Any
-) -> int:
-    """Score nets by the length of segments (J22 Tables 1 and 2).
-
-    \b
-    Example:
-      mvemo study segments clips.csv --out study --seconds 3,5,10
-    """
-    from mvemo.pipeline.studies.segments import Cut, run_segments
-
-    return conduct(
-        lambda s: run_segments(s, seconds=seconds, nets=nets, cut=Cut(first or None, tail)),
-        options,
-        seconds=seconds,
-        nets=nets,
-        first=first,
-        tail=tail,
+def study_options(
+    runs: int | None, profile: str | None
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Add the argument and the options that every study has."""
+    return together(
+        [
+            click.argument("manifest", type=PATH),
+            click.option(
+                "--out",
+                type=OUT_FOLDER,
+                required=True,
+                help="Folder of the tables, plots and page.",
+            ),
+            work_option,
+            click.option(
+                "--profile",
+                default=profile,
+                show_default=True,
+                help="paper, demo, best, or a TOML file."
+                + ("" if profile else "  [default: the file's, or paper]"),
+            ),
+            set_option,
+            folds_option("6"),
+            seed_option("Of nets, models and folds."),
+            click.option(
+                "--runs",
+                type=click.IntRange(min=1),
+                default=runs,
+                show_default=True,
+                help="Repeats with other folds and seeds."
+                + ("" if runs else "  [default: the file's, or 1]"),
+            ),
+            click.option(
+                "--jobs",
+                type=click.IntRange(min=1),
+                help="Nets that are trained at once, each by a process: the cores divided, or a "
+                "GPU each.  [default: 1; 2 with --profile demo and two cores]",
+            ),
+            permute_option,
+            root_option,
+            strict_option,
+            paper_options,
+        ]
     )
 
 
-@study.command()
-@study_options(runs=1)
-@net_option("crnn")
-@click.option(
-    "--centre-tau",
-    type=click.FloatRange(min=0),
-    default=0.003,
-    show_default=True,
-    help="Weight of the centres in the centre loss; the improved one takes the net's setting.",
-)
-@segment_options
-def losses(
-    net: str, centre_tau: float, seconds: float, first: float, tail: Tail, **options: Any
-) -> int:
-    """Compare softmax, angular, centre and improved centre loss on one net (J22 2.4).
+@study.command("run")
+@click.argument("file", type=FILE)
+@study_options(runs=None, profile=None)
+def run_file(file: Path, **options: Any) -> int:
+    """Run a study of your own from a TOML file; docs/studies.md shows one.
 
     \b
     Example:
-      mvemo study losses clips.csv --out study --net crnn
+      mvemo study run my.toml clips.csv --out study
     """
-    from mvemo.pipeline.studies.losses import run_losses
-    from mvemo.pipeline.studies.segments import Cut
+    own = check_values(read_study(file))
+    options = {
+        **dict.fromkeys(own.options),
+        **options,
+        "profile": options["profile"] or own.profile,
+        "runs": options["runs"] or own.runs,
+    }
+    return conduct(own, options)
 
-    own: dict[str, Any] = {"net": net, "centre_tau": centre_tau, "seconds": seconds}
-    cut = Cut(first or None, tail)
-    return conduct(
-        lambda s: run_losses(s, **own, cut=cut), options, ("multiclass",), **own, cut=asdict(cut)
+
+def study_command(file: StudyFile) -> click.Command:
+    """Return the command of a built-in study."""
+    decorators = [study_options(file.runs, file.profile)]
+    decorators += [_option(file, name, spec) for name, spec in file.options.items()]
+
+    def run(**options: Any) -> int:
+        return conduct(file, options)
+
+    return click.command(file.name, help=file.help)(together(decorators)(run))
+
+
+def _option(file: StudyFile, name: str, spec: OptionSpec) -> Callable[..., Any]:
+    """Return the decorator of an option."""
+    attributes = dict(CUT_OPTIONS.get(name, {}))
+    if spec.type or name not in CUT_OPTIONS:
+        kind = spec.type or {float: "float", int: "int"}.get(type(spec.default), name)
+        attributes = dict(_types(spec)[kind])
+    if spec.help:
+        attributes["help"] = spec.help
+    if spec.default is not None and spec.demo is None:
+        attributes["default"] = spec.default
+    elif name in ("net", "nets") and file.grid.get("net"):
+        attributes["default"] = ",".join(file.grid["net"])
+    shown = attributes.get("default") is not None and spec.shown
+    return click.option("--" + name.replace("_", "-"), show_default=shown, **attributes)
+
+
+def _types(spec: OptionSpec) -> dict[str, dict[str, Any]]:
+    """Return the attributes of an option by its type."""
+    low = spec.above if spec.min is None else spec.min
+    bounds: dict[str, Any] = {"min": low, "min_open": spec.above is not None}
+    minimum = None if spec.min is None else int(spec.min)
+    return {
+        "float": {"type": float if low is None else click.FloatRange(**bounds)},
+        "int": {"type": click.IntRange(min=minimum)},
+        "net": {"callback": _parse_net},
+        "nets": {"callback": _parse_nets},
+        "lengths": {"callback": _parse_lengths},
+        "words": {"callback": lambda context, parameter, value: comma_separated(value)},
+    }
+
+
+def _parse_net(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, ...]:
+    """Parse the name of one net."""
+    names = _parse_nets(context, parameter, value) or ()
+    if len(names) > 1:
+        raise BadOption(f"--net {value!r}: name one net")
+    return names
+
+
+def _parse_nets(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, ...] | None:
+    """Parse ``a,b`` as names of nets; ``hf:FOLDER``, the folder of an encoder, is one too."""
+    from mvemo.extract.nets.parts.registry import add_folders, check_name
+
+    if value is None:
+        return None
+    names = add_folders(comma_separated(value))
+    if not names:
+        raise BadOption(f"--{parameter.name} names no net")
+    for name in names:
+        check_name(name)
+    return names
+
+
+def _parse_lengths(
+    context: click.Context, parameter: click.Parameter, value: str
+) -> tuple[float, ...]:
+    """Parse ``3,5,10`` as lengths in seconds."""
+    try:
+        lengths = tuple(dict.fromkeys(map(float, comma_separated(value))))
+    except ValueError:
+        raise BadOption(f"--seconds {value!r}: write numbers as 3,5,10,16") from None
+    if not lengths:
+        raise BadOption("--seconds names no length")
+    return lengths
+
+
+def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
+    """Read the manifest, run a study, print its tables, write its files; return the exit code."""
+    from mvemo.extract.training.devices import keep_freed_memory
+    from mvemo.fuse.report.text import write_paper
+    from mvemo.pipeline.studies.result import banners, without_empty_figures, write_study
+    from mvemo.pipeline.studies.runner import run_study
+    from mvemo.pipeline.studies.study import open_study
+
+    keep_freed_memory()
+    settings = _settings(options)
+    folds = options["folds"]
+    values = option_values(file, options)
+    study = open_study(
+        options["manifest"],
+        settings,
+        work=options["work"],
+        root=options["root"],
+        permute_labels=options["permute_labels"],
+        runs=options["runs"],
+        jobs=options["jobs"] or default_jobs(options["profile"]),
+        fold_file=folds if isinstance(folds, Path) else None,
+        tasks=file.tasks,
     )
+    _tell_division(study, options, splits=file.splits)
+    result = without_empty_figures(run_study(study, with_options(file, values), values))
+    for banner in banners(study):
+        click.echo(banner)
+    recorded = {**_recorded(file, values), "runs": options["runs"], **asdict(settings)}
+    write_study(study, result, recorded, options["out"])
+    write_paper(result.papers(study), options["latex"], options["markdown"])
+    click.echo(f"{result.text()}\n\npage: {options['out'] / (result.name + '.html')}")
+    if study.failures:
+        click.echo(f"{len(study.failures)} clips could not be used; the page lists them", err=True)
+    return 1 if options["strict"] and study.failures else 0
 
 
-@study.command()
-@study_options(runs=1)
-@nets_option("cnn,lightcnn,crnn", "Which.")
-@segment_options
-def convnets(
-    nets: tuple[str, ...], seconds: float, first: float, tail: Tail, **options: Any
-) -> int:
-    """Compare training and test accuracy and confusion of nets (J22 Tables 3 and 4).
-
-    \b
-    Example:
-      mvemo study convnets clips.csv --out study --nets cnn,lightcnn
-    """
-    from mvemo.pipeline.studies.convnets import run_convnets
-    from mvemo.pipeline.studies.segments import Cut
-
-    own: dict[str, Any] = {"nets": nets, "seconds": seconds}
-    cut = Cut(first or None, tail)
-    return conduct(lambda s: run_convnets(s, **own, cut=cut), options, **own, cut=asdict(cut))
+def option_values(file: StudyFile, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a study's own options, with the defaults of the profile ``demo``."""
+    values = {}
+    for name, spec in file.options.items():
+        value = options[name]
+        if value is None:
+            demo = options["profile"] == "demo" and spec.demo is not None
+            value = spec.demo if demo else spec.default
+            value = CUT_OPTIONS.get(name, {}).get("default") if value is None else value
+            # Defaults are written as on the command line.
+            if isinstance(value, str) and spec.type in ("lengths", "words"):
+                value = comma_separated(value)
+                value = tuple(map(float, value)) if spec.type == "lengths" else value
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return values
 
 
-@study.command()
-@study_options(runs=1)
-@net_option("crnn")
-@click.option(
-    "--iterations",
-    type=click.IntRange(min=1),
-    default=2500,
-    show_default=True,
-    help="Steps of the optimizer.",
-)
-@segment_options
-def iterations(
-    net: str, iterations: int, seconds: float, first: float, tail: Tail, **options: Any
-) -> int:
-    """Follow the loss over iterations (J22 Fig. 7), training without the first fold.
-
-    \b
-    Example:
-      mvemo study iterations clips.csv --out study --iterations 500
-    """
-    from mvemo.pipeline.studies.iterations import run_iterations
-    from mvemo.pipeline.studies.segments import Cut
-
-    own: dict[str, Any] = {"net": net, "iterations": iterations, "seconds": seconds}
-    cut = Cut(first or None, tail)
-    return conduct(lambda s: run_iterations(s, **own, cut=cut), options, **own, cut=asdict(cut))
+def with_options(file: StudyFile, values: Mapping[str, Any]) -> StudyFile:
+    """Return the file with the nets and lengths that options give."""
+    grid = dict(file.grid)
+    nets = values.get("nets") or values.get("net")
+    if nets and file.table.rows != "protocols":
+        grid["net"] = nets
+    if "seconds" in values:
+        seconds = values["seconds"]
+        grid["segment"] = seconds if isinstance(seconds, tuple) else (seconds,)
+    return replace(file, grid=grid)
 
 
-@study.command()
-@study_options(runs=1)
-@nets_option("cnn,lightcnn,crnn", "Nets on sequences; the last is the one that is varied.")
-@click.option("--seconds", type=float, default=10.0, show_default=True, help="Length of a segment.")
-@click.option(
-    "--iterations",
-    type=click.IntRange(min=0),
-    help="Steps of the optimizer; 0 for the nets' own epochs.  "
-    "[default: J22's 2500; 200 with profile demo]",
-)
-@click.option(
-    "--ablations",
-    default="alpha,tau,loss",
-    show_default=True,
-    help="What is varied: the weight of residual phase, tau, the loss; none for nothing.",
-)
-@cut_options
-def j22(
-    nets: tuple[str, ...],
-    seconds: float,
-    iterations: int | None,
-    ablations: str,
-    first: float,
-    tail: Tail,
-    **options: Any,
-) -> int:
-    """Run J22's whole experiment: segments, one split by song, nets and ablations.
+def _recorded(file: StudyFile, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study's own options as its JSON has them."""
+    from mvemo.pipeline.studies.runner import cut_of
 
-    \b
-    Example:
-      mvemo study j22 songs.csv --out study --profile demo --iterations 200
-    """
-    from mvemo.pipeline.studies.j22 import Experiment, default_iterations, run_j22
-    from mvemo.pipeline.studies.segments import Cut
-
-    if iterations is None:
-        iterations = default_iterations(options["profile"])
-    varied = () if ablations == "none" else comma_separated(ablations)
-    experiment = Experiment(nets, seconds, Cut(first or None, tail), iterations, varied)
-    return conduct(
-        lambda s: run_j22(s, experiment), options, splits=True, experiment=asdict(experiment)
-    )
+    recorded: dict[str, Any] = {}
+    for name, value in values.items():
+        if name == "net":
+            recorded[name] = value[0]
+        elif file.name == "segments" or name not in ("first", "tail"):
+            recorded[name] = value
+        if name == "seconds" and file.name != "segments":
+            recorded["cut"] = asdict(cut_of(values))
+    if file.run == "j22":
+        varied = recorded["ablations"]
+        return {"experiment": {**recorded, "ablations": () if varied == ("none",) else varied}}
+    return recorded
 
 
-@study.command()
-@study_options(runs=1)
-@nets_option("speccnn", "Which.")
-def tags(nets: tuple[str, ...], **options: Any) -> int:
-    """Score nets with an output for each tag, tag by tag (Liu et al. 2017).
+def default_jobs(profile: str) -> int:
+    """Return 1, since large nets need memory; for the profile ``demo`` 2 if there are two cores."""
+    from mvemo.extract.workers.pool import cores
 
-    \b
-    Example:
-      mvemo study tags cal500.csv --out study
-    """
-    from mvemo.pipeline.studies.tags import run_tags
-
-    return conduct(lambda s: run_tags(s, nets=nets), options, tasks=("multilabel",), nets=nets)
+    return min(cores(), 2) if profile == "demo" else 1
 
 
-@study.command()
-@study_options(runs=10)
-@click.option(
-    "--rnn-runs",
-    type=click.IntRange(min=0),
-    help="Repeats of the RNN, which takes longest; 0 leaves it out.  [default: as --runs]",
-)
-def baselines(rnn_runs: int | None, **options: Any) -> int:
-    """Compare SVM, tree, neighbours, perceptron, regression and RNN (J22 Fig. 8).
+def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) -> None:
+    """Refuse folds or a split that the study would not use; note a seed that has no effect."""
+    from mvemo.manifests import folds_of, holdout_of
+    from mvemo.pipeline.clips.clip_tables import clip_table
+    from mvemo.pipeline.stage_one.plan import ask_about_split, tell_unused_seed
 
-    \b
-    Example:
-      mvemo study baselines clips.csv --out study --runs 3 --rnn-runs 0
-    """
-    from mvemo.pipeline.studies.baselines import run_baselines
-
-    return conduct(lambda s: run_baselines(s, rnn_runs=rnn_runs), options, rnn_runs=rnn_runs)
-
-
-@study.command()
-@study_options(runs=1)
-@nets_option("music1d,music2d,c3d,i3d", "Which.")
-@click.option(
-    "--rate-scale",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Multiplies the papers' learning rates, which are for nets of full width.",
-)
-@click.option(
-    "--epochs",
-    type=click.IntRange(min=0),
-    help="Epochs of each net at most; 0 for the profile's.  [default: 0, with --profile demo 12]",
-)
-def optimizers(nets: tuple[str, ...], rate_scale: float, epochs: int | None, **options: Any) -> int:
-    """Compare Adam, SGD and RMSprop on each unimodal net (PL20 Table 2, Z22 Table 1).
-
-    \b
-    Example:
-      mvemo study optimizers clips.csv --out study --profile demo
-    """
-    from mvemo.pipeline.studies.optimizers import default_epochs, run_optimizers
-
-    if epochs is None:
-        epochs = default_epochs(options["profile"])
-    return conduct(
-        lambda s: run_optimizers(s, nets=nets, rate_scale=rate_scale, epochs=epochs),
-        options,
-        nets=nets,
-        rate_scale=rate_scale,
-        epochs=epochs,
-    )
+    manifest, extract, folds = study.manifest, study.settings.extract, options["folds"]
+    if splits and folds is not None:
+        raise BadOption(
+            f"--folds {folds}: this study trains and tests on one split: leave --folds out; the "
+            "manifest's column 'split' says which clips are tested"
+        )
+    if not splits:
+        ask_about_split(
+            manifest,
+            study.settings,
+            who="this study",
+            instead="mvemo study j22 and mvemo extract --protocol holdout train and test on the "
+            "split",
+        )
+    if options["seed"] is None and not extract.fold_seed:
+        return
+    if splits:
+        table = clip_table(manifest, split=holdout_of(manifest, seed=extract.fold_seed))
+    else:
+        division = study.prescribed or folds_of(manifest, extract.folds, extract.fold_seed)
+        table = clip_table(manifest, division)
+    option = f"extract.fold_seed={extract.fold_seed}"
+    if options["seed"] is not None:
+        option = f"--seed {options['seed']}"
+    tell_unused_seed(option, table, folds if isinstance(folds, Path) else None)
 
 
-@study.command()
-@study_options(runs=1)
-@click.option(
-    "--nets",
-    callback=lambda context, parameter, value: value and parse_nets(context, parameter, value),
-    help="Those that are trained.  [default: the profile's]",
-)
-@click.option(
-    "--frozen",
-    callback=lambda context, parameter, value: value and parse_nets(context, parameter, value),
-    help="Those that are frozen, of the profile pretrained.  [default: all of which weights are "
-    "here; with --profile demo musicnn,effnet, the quick ones]",
-)
-def protocols(nets: tuple[str, ...] | None, frozen: tuple[str, ...] | None, **options: Any) -> int:
-    """Compare the protocols shared, crossfit and frozen, also with shuffled labels.
+def _settings(options: Mapping[str, Any]) -> Settings:
+    """Return the settings that the command line asks for."""
+    from mvemo.pipeline.settings_files import Override, load_settings
 
-    One head reads the embeddings of all nets, on the same clips and folds: this shows how
-    optimistic the usual protocol, shared, is. The frozen nets are the nets of --profile
-    pretrained whose weights have been fetched.
-
-    \b
-    Example:
-      mvemo study protocols clips.csv --out study --profile demo
-    """
-    from mvemo.pipeline.studies.protocols import default_frozen, run_protocols
-
-    frozen = frozen or default_frozen(options["profile"])
-    return conduct(
-        lambda s: run_protocols(s, nets=nets or (), frozen=frozen),
-        options,
-        nets=nets,
-        frozen=frozen,
-    )
+    overrides = list(options["overrides"])
+    folds = options["folds"]
+    if isinstance(folds, int):
+        overrides.append(Override(f"extract.folds={folds}", f"--folds {folds}"))
+    if options["seed"] is not None:
+        overrides += [f"extract.seed={options['seed']}", f"extract.fold_seed={options['seed']}"]
+    settings = load_settings(options["profile"], overrides)
+    return replace(settings, folds_named=folds_are_named(options))
 
 
-@study.command()
-@study_options(runs=1, profile="best")
-@net_option("musicnn")
-@click.option(
-    "--parts",
-    default="",
-    help="Parts to leave out in turn, comma-separated; rest for all but the probe at once, papers "
-    "for the papers' recipe, or none.  [default: all of the recipe, rest and papers]",
-)
-def recipes(net: str, parts: str, **options: Any) -> int:
-    """Compare one net with and without each part of the fine-tuning recipe.
-
-    The rows are the full recipe of the profile, the recipe without each part and without
-    all but the probe, the papers' recipe, and the frozen net with a linear head.
-
-    \b
-    Example:
-      mvemo study recipes clips.csv --out study --net musicnn --folds 3
-    """
-    from mvemo.pipeline.studies.recipes import run_recipes
-
-    names = comma_separated(parts)
-    return conduct(lambda s: run_recipes(s, net=net, parts=names), options, net=net, parts=names)
+for _file in built_in().values():
+    study.add_command(study_command(_file))

@@ -14,7 +14,7 @@ import numpy as np
 from mvemo.cache import FeatureSpec
 from mvemo.extract.nets import AudioInput, input_of
 from mvemo.extract.settings import NetSettings
-from mvemo.extract.training import devices, embedding, memory
+from mvemo.extract.training import devices, embedding
 from mvemo.extract.workers.pool import cores
 from mvemo.fuse.descriptor_statistics import sequence_statistics, statistics_of
 from mvemo.fuse.final.model import FeatureKey, Predictor
@@ -82,7 +82,7 @@ class BatchReader:
                 seconds, start = time.monotonic() - start, time.monotonic()
                 yield [(row, replace(clip, seconds=seconds / len(done))) for row, clip in done]
                 # Clips of different lengths fragment the memory.
-                memory.return_freed_memory()
+                devices.return_freed_memory()
 
     def _batches(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
         batch: list[tuple[int, EmbeddedClip]] = []

@@ -17,7 +17,7 @@ from mvemo.cache import Cache, open_cache
 from mvemo.extract.nets import NETS, SequenceInput, input_of
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore, stored_problems
-from mvemo.extract.training import devices, jobs, protocols, splits
+from mvemo.extract.training import data, devices, protocols, steps
 from mvemo.extract.training.timing import PASSES, NetCost, measure_net
 from mvemo.extract.workers.process import peak_memory
 from mvemo.manifests.text_table import align_columns
@@ -216,7 +216,7 @@ def _most_windows(plan: ExtractPlan, net: NetSettings) -> int:
     if run.protocol == "frozen":
         return n_clips * net.view.views
     n_nets = len(backends.trainings_of([net], run, plan.evaluation.table.folds))
-    n_passes = PASSES * jobs.n_epochs(net.train, n_clips) + net.view.views
+    n_passes = PASSES * steps.n_epochs(net.train, n_clips) + net.view.views
     return n_nets * n_clips * n_passes
 
 
@@ -224,7 +224,7 @@ def _forecast_net(plan: ExtractPlan, net: NetSettings, known: _Known) -> NetFore
     manifest, run, table = plan.manifest, plan.settings.extract.run, plan.evaluation.table
     content, modality = known.content, NETS[net.name].modality
     usable = np.array([modality not in known.missing.get(c, ()) for c in manifest.clip_ids])
-    clips = splits.TrainingClips(manifest, content, usable, table.folds, table.splits)
+    clips = data.TrainingClips(manifest, content, usable, table.folds, table.splits)
     trained = protocols.known_nets(net, clips, run, known.nets)
     readable = [clip for clip, has in zip(manifest.clips, usable, strict=True) if has]
     n_kept = 0

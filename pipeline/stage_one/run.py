@@ -13,7 +13,7 @@ from mvemo.cache.storage.layout import subset
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings
-from mvemo.extract.training import memory, protocols, ranks, splits
+from mvemo.extract.training import data, devices, protocols, ranks
 from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests import write_folds
 from mvemo.pipeline.clips import clip_media, media_files
@@ -41,19 +41,19 @@ def run_extract(
     checkpoints for later runs. Failures of single clips are in the summary. If the loss of a
     training is not finite, `TrainingDiverged` is raised after all other features were written.
     """
-    memory.keep_freed_memory()
+    devices.keep_freed_memory()
     note_resumable()
     execution = execution or backends.Execution()
     with ranks.joined_ranks(settings.extract.run.device) as joined:
         if joined.count > 1:
             _check_rank_options(settings, execution)
-        if not joined.first:
+        if not joined.is_writer:
             # Wait until the first rank has read all media and fetched missing weights.
             joined.wait()
         elif execution.force:
             shard = execution.shard
             _remove_damaged(out if shard is None else shards.ShardFolder(out).cache(shard))
-        with nullcontext() if joined.first else silenced():
+        with nullcontext() if joined.is_writer else silenced():
             plan = planning.plan_extract(
                 manifest_path,
                 settings,
@@ -64,7 +64,7 @@ def run_extract(
                 execution=execution,
             )
             run = _Run(plan, work, out, execution)
-            return run.write() if joined.first else run.train_with_first_rank()
+            return run.write() if joined.is_writer else run.train_with_first_rank()
 
 
 def _check_rank_options(settings: Settings, execution: backends.Execution) -> None:
@@ -122,7 +122,7 @@ class _Run:
             tell_note(warning, lasting=False)
         for folder in (self.out.parent, self.work):
             folder.mkdir(parents=True, exist_ok=True)
-        memory.return_freed_memory()
+        devices.return_freed_memory()
         if plan.evaluation.folds is not None:
             write_folds(plan.evaluation.folds, self.work / "folds.csv")
         if self.execution.shard is not None:
@@ -165,7 +165,7 @@ class _Run:
         for net in plan.nets:
             if media.absent(NETS[net.name].modality):
                 continue
-            clips = splits.TrainingClips(
+            clips = data.TrainingClips(
                 plan.manifest, media.digests, media.usable(net), table.folds, table.splits
             )
             reader, run = partial(media.batches, view=net.view), plan.settings.extract.run

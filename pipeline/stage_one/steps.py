@@ -16,8 +16,8 @@ from mvemo.extract.descriptors import TIMES, descriptor_spec
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training import devices, embedding, memory, protocols
-from mvemo.extract.training.splits import TrainingClips
+from mvemo.extract.training import devices, embedding, protocols
+from mvemo.extract.training.data import TrainingClips
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
 from mvemo.pipeline.errors import BadOption
@@ -194,7 +194,7 @@ def write_nets(
     errors = []
     for net in nets:
         # Memory blocks of the previous net have other sizes, and would be kept unused.
-        memory.return_freed_memory()
+        devices.return_freed_memory()
         try:
             if diverged and net.name in diverged:
                 raise diverged[net.name]

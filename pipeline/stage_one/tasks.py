@@ -21,7 +21,7 @@ from mvemo.extract.errors import ExtractError, TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
 from mvemo.extract.settings import FETCHED, NetSettings
-from mvemo.extract.training import devices, memory, protocols
+from mvemo.extract.training import devices, protocols
 from mvemo.manifests import Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
@@ -175,7 +175,7 @@ Task = ClipTask | TrainingTask
 def do_task(task: Task, emit: Note | None = None) -> Finished:
     """Run a task in this process; `emit` is called with its progress."""
     with _one_task:
-        memory.keep_freed_memory()
+        devices.keep_freed_memory()
         add_folder_nets(task.shared.folders)
         return task.run(emit or (lambda steps: None))
 

@@ -1,58 +1,60 @@
-"""Comparison of variants over folds and repeats: rows, bars and differences of scores."""
+"""Comparison of a study's rows: predictions on the same folds, scores, table and plot."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from mvemo.extract.errors import TrainingDiverged
-from mvemo.extract.settings import NetSettings
-from mvemo.fuse.bootstrap import Resamples, percentile_interval, resample_groups
-from mvemo.fuse.metrics.averages import mean_finite, mean_of_finite
-from mvemo.fuse.numeric import F64, Ints
-from mvemo.fuse.tasks.base import Task
+from mvemo.extract import NetSettings, TrainingDiverged
+from mvemo.fuse.numeric import Ints
+from mvemo.fuse.report import published as papers
+from mvemo.fuse.songs import decide_songs
 from mvemo.manifests import Manifest
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.studies.core import Study, StudyMedia
-from mvemo.pipeline.studies.crossfit import (
-    FoldPredictions,
-    NetJob,
-    NetTraining,
-    cross_fit,
-    train_ahead,
-    training_of,
-)
-from mvemo.pipeline.studies.output import Plot
-from mvemo.pipeline.studies.plots import Bar, score_bars
-from mvemo.pipeline.studies.scores import NO_SCORES, Labels, Scores, score
-from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table
-
-INTERVAL_NOTE = "low and high: 95 % interval over groups. sd: over runs, or folds of one run."
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.studies.plots import Bar, score_bars, score_lines
+from mvemo.pipeline.studies.predictors import FoldPredictions, Predictor
+from mvemo.pipeline.studies.result import NUMBER, PERCENT, TEXT, Cell, Column, Plot, Table, capital
+from mvemo.pipeline.studies.scores import NO_SCORES, Labels, Scores, difference, score
+from mvemo.pipeline.studies.study import Songs, Study, StudyMedia, matches_j22, matches_pl20
+from mvemo.pipeline.studies.study_file import Figure, StudyFile, fill, matches, published
+from mvemo.pipeline.studies.trainings import train_ahead
 
 
 @dataclass(frozen=True)
-class Variant:
-    """Net, loss or model that is compared with others."""
+class Row:
+    """Nets with their settings, or a model, that a study compares with others."""
 
-    name: str  # label of its bar
-    # (number of the repeat, folds as int64 (clips,)) -> out-of-fold predictions
-    predict: Callable[[int, Ints], FoldPredictions]
-    cells: tuple[Cell, ...]  # first cells of its row
-    published: tuple[Cell, ...] = ()  # last cells of its row; None for a missing figure
-    printed_accuracy: float | None = None  # the published figure that marks its bar
+    name: str  # in plots and notes
+    values: Mapping[str, Any]  # axis -> value; also further cells of the table
+    plans: tuple[NetSettings, ...] = ()
+    protocol: str = ""  # of a head on the nets' embeddings; '' for the net's own last layer
+    # Descriptors and predictor of a model that is not a net.
+    descriptors: tuple[str, ...] = ()
+    model: Callable[[StudyMedia], Predictor] | None = None
+    runs: int | None = None  # number of repeats; the study's by default
+
+    @property
+    def shuffled(self) -> bool:
+        """True for a check with shuffled labels."""
+        return self.values.get("labels") == "shuffled"
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Variant with its predictions and scores."""
+    """Row with its predictions and scores."""
 
-    variant: Variant
+    row: Row
+    study: Study  # data of the row
+    labels: Labels
+    folds: Sequence[Ints]  # of each repeat
     runs: tuple[FoldPredictions, ...]  # one for each repeat; empty if a training diverged
     scores: Scores  # all NaN if a training diverged
+    songs: Scores = NO_SCORES  # scores of whole songs, if they are asked for
     divergence: str = ""  # message on the training without a finite loss, if any
 
     @property
@@ -62,99 +64,104 @@ class Compared:
             return math.nan
         return float(np.mean([value for run in self.runs for value in run.train_scores]))
 
-    def bar(self) -> Bar:
-        """Return the bar with score, interval and published figure."""
-        scores, variant = self.scores, self.variant
-        return Bar(variant.name, scores.primary, scores.low, scores.high, variant.printed_accuracy)
+    @property
+    def outputs(self) -> list[Any]:
+        """Predictions of each repeat."""
+        return [run.outputs for run in self.runs]
 
 
-@runtime_checkable
-class Trains(Protocol):
-    """Protocol of a `Variant.predict` that trains nets."""
-
-    def trainings(self, run: int, folds: Ints) -> Sequence[NetTraining]:
-        """Return the trainings of a repeat."""
-        ...
-
-
-@dataclass(frozen=True)
-class NetPredictor:
-    """`Variant.predict` of a net; the fields are those of `NetJob`."""
+@dataclass
+class Draft:
+    """Result of a study in the making; functions named in study files add to it."""
 
     study: Study
-    media: StudyMedia
-    plan: NetSettings
-    title: str = ""
-    with_train_score: bool = False
+    file: StudyFile
+    options: Mapping[str, Any]
+    compared: list[Compared] = field(default_factory=list)
+    counts: list[tuple[Cell, ...]] = field(default_factory=list)  # of segments, by length
+    tables: list[Table] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)  # notes on scores
+    notes: list[str] = field(default_factory=list)  # notes on the data
 
-    def __call__(self, run: int, folds: Ints) -> FoldPredictions:
-        return cross_fit(self.study, self.media, self._job(run, folds))
+    @property
+    def labels(self) -> Labels:
+        """Labels of the study's clips."""
+        return Labels.of(self.study.manifest)
 
-    def trainings(self, run: int, folds: Ints) -> Sequence[NetTraining]:
-        """Return the training of the net in a repeat."""
-        return [training_of(self.study, self.media, self._job(run, folds))]
+    def text(self, template: str, **values: Any) -> str:
+        """Fill a template of the study file."""
+        score_title = self.labels.task.primary_title
+        return self.file.text(template, score=score_title, Score=capital(score_title), **values)
 
-    def _job(self, run: int, folds: Ints) -> NetJob:
-        return NetJob(self.plan, folds, run, self.title, with_train_score=self.with_train_score)
+
+def citations(file: StudyFile) -> tuple[str, ...]:
+    """Return the citations of a study."""
+    known = {**papers.SOURCES, **published()["sources"]}
+    return tuple(known.get(source, source) for source in file.sources)
 
 
 def compare(
-    study: Study, variants: Sequence[Variant], manifest: Manifest, folds: Sequence[Ints]
+    study: Study,
+    rows: Sequence[Row],
+    predictors: Sequence[Predictor],
+    manifest: Manifest,
 ) -> list[Compared]:
-    """Predict all clips with each variant, and score the predictions.
+    """Predict all clips by each row, and score the predictions.
 
-    A variant whose training diverges in any fold or repeat has no scores; the others are
-    not affected.
+    A row whose training diverges in any fold or repeat has no scores; the others are not
+    affected.
     """
     labels = Labels.of(manifest)
+    of_rows = [[study.folds(run) for run in range(row.runs or study.runs)] for row in rows]
     train_ahead(
         study,
         [
             training
-            for variant in variants
-            for run, assignment in enumerate(folds)
-            for training in _trainings(variant.predict, run, assignment)
+            for predictor, repeats in zip(predictors, of_rows, strict=True)
+            for run, assignment in enumerate(repeats)
+            for training in predictor.trainings(run, assignment)
         ],
     )
     compared = []
-    with Progress("table", len(variants), "row") as bar:
-        for variant in variants:
-            compared.append(_compared(variant, labels, folds))
+    with Progress("table", len(rows), "row") as bar:
+        for row, predictor, repeats in zip(rows, predictors, of_rows, strict=True):
+            try:
+                runs = tuple(predictor(run, each) for run, each in enumerate(repeats))
+            except TrainingDiverged as error:
+                problem = error.problem
+                each = Compared(row, study, labels, repeats, (), NO_SCORES, divergence=problem)
+            else:
+                scores = score(labels, [run.outputs for run in runs], repeats)
+                each = Compared(row, study, labels, repeats, runs, scores)
+            compared.append(each)
             bar.step()
     return compared
 
 
-def _trainings(predict: object, run: int, folds: Ints) -> Sequence[NetTraining]:
-    """Return the trainings of a `Variant.predict`; empty if it is not a net."""
-    return predict.trainings(run, folds) if isinstance(predict, Trains) else ()
+def with_songs(compared: Compared, songs: Songs) -> Compared:
+    """Add the scores of whole songs, decided by the mean of their segments' outputs."""
+    if compared.divergence:
+        return compared
+    song, n_songs = songs.rows(compared.study.manifest), len(songs.manifest)
+    outputs = [decide_songs(each, song, n_songs, "mean") for each in compared.outputs]
+    folds = replace(compared.study, manifest=songs.manifest, songs=None).folds_of_runs()
+    return replace(compared, songs=score(Labels.of(songs.manifest), outputs, folds))
 
 
-def _compared(variant: Variant, labels: Labels, folds: Sequence[Ints]) -> Compared:
-    try:
-        runs = tuple(variant.predict(run, assignment) for run, assignment in enumerate(folds))
-    except TrainingDiverged as error:
-        return Compared(variant, (), NO_SCORES, error.problem)
-    return Compared(variant, runs, score(labels, [run.outputs for run in runs], folds))
-
-
-def divergence_notes(compared: Sequence[Compared]) -> list[str]:
-    """Return a note on each variant whose training diverged: net, fold and epoch."""
+def divergence_notes(draft: Draft) -> list[str]:
+    """Return a note on each row whose training diverged: net, fold and epoch."""
+    many = len(draft.file.grid.get("segment", ())) > 1
     return [
-        f"{each.variant.name} has no figures. {each.divergence}."
-        for each in compared
+        (f"Segments of {each.row.values['segment']:g} s: " if many else "")
+        + f"{each.row.name} has no figures. {each.divergence}."
+        for each in draft.compared
         if each.divergence
     ]
 
 
-def baseline_of(compared: Sequence[Compared]) -> float | None:
-    """Return the baseline of the first variant that has scores, or None."""
-    return next((c.scores.baseline for c in compared if not c.divergence), None)
-
-
-Measure = Callable[[Compared], Cell]
-Measured = tuple[Column, Measure]
+Metric = Callable[[Compared], Cell]
 # Columns in the unit of the task's primary metric.
-SCORED: Mapping[str, Measure] = {
+SCORED: Mapping[str, Metric] = {
     "score": lambda c: c.scores.primary,
     "test": lambda c: c.scores.primary,
     "low": lambda c: c.scores.low,
@@ -165,112 +172,197 @@ SCORED: Mapping[str, Measure] = {
     "training": lambda c: c.train_score,
     "gap": lambda c: c.train_score - c.scores.primary,
 }
-COUNTED: Mapping[str, Measure] = {
+COUNTED: Mapping[str, Metric] = {
     "clips": lambda c: c.scores.n_clips,
     "runs": lambda c: len(c.runs),
     "parameters": lambda c: c.runs[0].n_parameters,
 }
-# Key for all further scores of the task.
-OTHERS = "others"
 
 
-def measures_of(task: Task, names: Sequence[str], keys: Sequence[str]) -> list[Measured]:
-    """Return columns and their cells for keys of `SCORED` and `COUNTED`, and `OTHERS`."""
+def measured(draft: Draft) -> list[tuple[Column, Metric]]:
+    """Return the measured columns of a study, with the cell of each."""
+    file = draft.file
+    keys, levels = list(file.measure.metrics), file.measure.level
+    if levels == ("segment",):
+        return [each for key in keys for each in _metric(draft, key)]
+    columns: list[tuple[Column, Metric]] = []
+    title = draft.labels.task.primary_title
+    for level in levels:
+        for key in keys:
+            for column, metric in _metric(draft, key) if key != "baseline" else ():
+                name = f"{level}s" if column.name == title else column.name
+                columns.append((replace(column, name=name), _at(level, metric)))
+    if "baseline" in keys:
+        columns += [(column, _at("song", each)) for column, each in _metric(draft, "baseline")]
+    return columns
+
+
+def _metric(draft: Draft, key: str) -> list[tuple[Column, Metric]]:
+    """Return the columns of a key of `SCORED`, `COUNTED` or of the task's further scores."""
+    labels = draft.labels
+    task = labels.task
     kind = PERCENT if task.in_percent else NUMBER
     titles = {"score": task.primary_title, "sd over runs": "sd"}
     titles["baseline"] = "majority" if task.in_percent else "baseline"
-    measured: list[Measured] = []
-    for key in keys:
-        if key == OTHERS:
-            measured += [
-                (Column(column.title, NUMBER), _other(column.title))
-                for column in task.columns(names)
-                if column.terminal
-            ]
-        elif key in SCORED:
-            measured.append((Column(titles.get(key, key), kind), SCORED[key]))
-        else:
-            measured.append((Column(key, NUMBER), COUNTED[key]))
-    return measured
+    if key in SCORED or key == task.primary_title:
+        return [(Column(titles.get(key, key), kind), SCORED.get(key, SCORED["score"]))]
+    if key in COUNTED:
+        return [(Column(key, NUMBER), COUNTED[key])]
+    columns = task.columns(labels.names)
+    chosen = [c for c in columns if (c.terminal if key == "others" else key in (c.title, c.score))]
+    if not chosen and key != "others":
+        known = ", ".join((*SCORED, *COUNTED, "others", *(c.title for c in columns)))
+        raise BadOption(
+            f"{draft.file.path}: measure.metrics: unknown {key!r}; expected one of {known}"
+        )
+    return [(Column(c.title, NUMBER), _other(c.title)) for c in chosen]
 
 
-def _other(title: str) -> Measure:
+def _other(title: str) -> Metric:
     return lambda compared: compared.scores.others.get(title)
 
 
-def comparison_table(
-    name: str,
-    title: str,
-    compared: Sequence[Compared],
-    *,
-    labels: Labels,
-    first: Sequence[Column],
-    measures: Sequence[str],
-    published: Sequence[Column],
-) -> Table:
-    """Return a table with a row for each variant: its cells, scores and published figures."""
-    measured = measures_of(labels.task, labels.names, measures)
-    published = published if labels.task.in_percent else ()
-    columns = (*first, *(column for column, _ in measured), *published)
-    rows = tuple(
-        (
-            *each.variant.cells,
-            *(None if each.divergence else measure(each) for _, measure in measured),
-            *each.variant.published[: len(published)],
-        )
-        for each in compared
-    )
-    return Table(name, title, columns, rows)
+def _at(level: str, metric: Metric) -> Metric:
+    """Return the measured quantity per segment or per song."""
+    if level == "segment":
+        return metric
+    return lambda compared: metric(replace(compared, scores=compared.songs))
 
 
-def score_plot(
-    name: str, title: str, bars: Sequence[Bar], compared: Sequence[Compared], labels: Labels
-) -> Plot:
-    """Return a plot of scores as bars, with the baseline."""
-    baseline, height = baseline_of(compared), 1.6 + 0.36 * len(bars)
-    return Plot(
-        name, title, lambda axes: score_bars(axes, bars, baseline, labels.task), (6.4, height)
-    )
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Difference of two primary metrics, first minus second."""
-
-    value: float  # mean over folds and repeats
-    # 95 % interval; both variants are scored on the same resamples of groups.
-    low: float
-    high: float
-
-    def texts(self, labels: Labels) -> tuple[str, str, str]:
-        """Format value, low and high with signs, in per cent if the metric is in per cent."""
-        unit, places = (100, 1) if labels.task.in_percent else (1, 3)
-        value, low, high = (f"{unit * x:+.{places}f}" for x in (self.value, self.low, self.high))
-        return value, low, high
-
-
-def difference(
-    labels: Labels, first: Compared, second: Compared, folds: Sequence[Ints]
-) -> Difference | None:
-    """Return first minus second over the clips that both predicted; None if one diverged."""
-    if first.divergence or second.divergence:
-        return None
-    resamples = resample_groups(list(labels.groups))
-    values, shares = [], []
-    for run, assignment in enumerate(folds):
-        pair = np.stack([each.runs[run].outputs for each in (first, second)])
-        pair[:, ~np.isfinite(pair).all(axis=(0, 2))] = np.nan
-        of_pair, resampled = _scores(labels, pair, assignment, resamples)
-        values.append(of_pair[0] - of_pair[1])
-        shares.append(resampled[0] - resampled[1])
-    low, high = percentile_interval(mean_finite(np.stack(shares), axis=0))
-    return Difference(mean_of_finite(np.array(values)), float(low), float(high))
-
-
-def _scores(labels: Labels, pair: F64, folds: Ints, resamples: Resamples) -> tuple[F64, F64]:
-    """Return the primary metrics, float64 (2,), and by resample, float64 (2, resamples)."""
-    task, k = labels.task, int(folds.max()) + 1
-    values = [
-        mean_of_finite(task.primary_per_fold(labels.y_true, outputs, folds, k)) for outputs in pair
+def main_table(draft: Draft) -> Table:
+    """Return a table with a row for each compared row: its values, scores, published figures."""
+    spec, rows = draft.file.table, draft.compared
+    names = spec.columns or tuple(draft.file.grid)
+    first = [[_value(draft.file, name, each.row) for each in rows] for name in names]
+    texts = [any(isinstance(cell, str) for cell in cells) for cells in first]
+    columns = [
+        Column("seconds" if name == "segment" else name, TEXT if text else NUMBER)
+        for name, text in zip(names, texts, strict=True)
     ]
-    return np.array(values), task.resample_primary(labels.y_true, pair, folds, k, resamples)
+    cells = [list(row) for row in zip(*first, strict=True)]
+    for column, metric in measured(draft):
+        columns.append(column)
+        for row, each in zip(cells, rows, strict=True):
+            row.append(None if each.divergence else metric(each))
+    if draft.labels.task.in_percent:
+        figures = [figure for figure in draft.file.published if figure.table != "counts"]
+        for name in dict.fromkeys(figure.column for figure in figures):
+            same = [figure for figure in figures if figure.column == name]
+            columns.append(Column(name, same[0].kind, published=True))
+            for row, each in zip(cells, rows, strict=True):
+                known = (printed_figure(draft, figure, each.row, each.study) for figure in same)
+                row.append(next((value for value in known if value is not None), None))
+    if spec.difference:
+        kind = PERCENT if draft.labels.task.in_percent else NUMBER
+        columns += [Column(n, kind) for n in (f"{spec.difference} less this", "from", "to")]
+        for row, each in zip(cells, rows, strict=True):
+            gap = None
+            if each is not rows[0]:
+                gap = difference(each.labels, rows[0].outputs, each.outputs, each.folds)
+            row += (None,) * 3 if gap is None else (gap.value, gap.low, gap.high)
+    return Table(spec.name, draft.text(spec.title), tuple(columns), tuple(map(tuple, cells)))
+
+
+def _value(file: StudyFile, name: str, row: Row) -> Cell:
+    """Return a first cell of a row."""
+    if name == "nets":
+        return ", ".join(plan.name for plan in row.plans)
+    train = row.plans[0].train if row.plans else None
+    if name == "tau" and train is not None:
+        return train.tau if "centre" in train.loss else None
+    if name == "rate" and train is not None:
+        return f"{train.lr:g}"
+    if name == "momentum" and train is not None:
+        return f"{train.momentum:g}" if train.optimizer == "sgd" else ""
+    value = row.values.get(name)
+    cell: Cell = file.names.get(str(value), value)
+    return float(cell) if name == "segment" and cell is not None else cell
+
+
+def printed_figure(draft: Draft, figure: Figure, row: Row, study: Study) -> float | None:
+    """Return a published figure next to a row, if the rates are the papers' own."""
+    scaled = draft.options.get("rate_scale", 1.0) != 1.0
+    return None if scaled else figure_of(figure, study, row)
+
+
+def figure_of(figure: Figure, study: Study, row: Row) -> float | None:
+    """Return a published figure if it may stand next to a row, otherwise None."""
+    values = {"protocol": row.protocol, **row.values}
+    if study.permuted or row.shuffled or not matches(figure.where, values):
+        return None
+    seconds = figure.segment or float(row.values.get("segment", 0))
+    if figure.rule == "pl20" and not matches_pl20(study, *row.plans):
+        return None
+    if figure.rule == "j22" and not matches_j22(study, *row.plans, seconds=seconds):
+        return None
+    return published_value(figure.value, values)
+
+
+def published_value(value: float | str, values: Mapping[str, Any]) -> float | None:
+    """Return a number, or the figure at a path such as ``J22.table_2.{net}.{segment}``."""
+    if not isinstance(value, str):
+        return value
+    found: Any = {
+        **published(),
+        "PL20": {"table_2": papers.PL20_TABLE_2, "table_3": papers.PL20_TABLE_3},
+        "Z22": {"table_1": papers.Z22_TABLE_1},
+    }
+    try:
+        for key in fill(value, values).split("."):
+            found = found.get(key) if isinstance(found, Mapping) else getattr(found, key, None)
+    except KeyError:
+        return None
+    return found if isinstance(found, (int, float)) else None
+
+
+def score_plot(draft: Draft) -> Plot:
+    """Return the plot: bars of all rows, or lines over the axis ``plot.x``."""
+    spec, task, rows = draft.file.plot, draft.labels.task, draft.compared
+    title, name = draft.text(spec.title), draft.file.table.name
+    figures = [f for f in draft.file.published if f.kind == "percent" and f.table != "counts"]
+
+    def mark(each: Compared, metric: str) -> float | None:
+        known = (
+            printed_figure(draft, f, each.row, each.study) for f in figures if f.metric == metric
+        )
+        return next((value for value in known if value is not None), None)
+
+    if not spec.x:
+        bars = []
+        for each in rows:
+            label, training = each.row.name, "training" in draft.file.measure.metrics
+            if training:
+                on_train = mark(each, "training")
+                bars.append(Bar(f"{label}, training", each.train_score, published=on_train))
+                label += ", test"
+            s = each.scores
+            bars.append(Bar(label, s.primary, s.low, s.high, mark(each, "score")))
+        baseline = next((c.scores.baseline for c in rows if not c.divergence), None)
+        size = (6.4, 1.6 + 0.36 * len(bars))
+        return Plot(name, title, lambda axes: score_bars(axes, bars, baseline, task), size)
+    lines: dict[str, dict[float, float]] = {}
+    printed: dict[str, dict[float, float]] = {}
+    for each in rows:
+        x, label = float(each.row.values[spec.x]), _without(draft, each.row)
+        for level in draft.file.measure.level:
+            line = f"{label}, {level}s" if len(draft.file.measure.level) > 1 else label
+            scores = each.songs if level == "song" else each.scores
+            lines.setdefault(line, {})[x] = scores.primary
+        known = mark(each, "score")
+        if known is not None and task.in_percent:
+            printed.setdefault(label, {})[x] = known
+    of_level = [c.songs if "song" in draft.file.measure.level else c.scores for c in rows]
+    # Baseline of the last row that has scores.
+    last = next((s.baseline for s in reversed(of_level) if s.n_clips), None)
+    axis = spec.axis or spec.x
+    return Plot(
+        name, title, lambda axes: score_lines(axes, lines, printed, last, axis, task), (6.4, 4.6)
+    )
+
+
+def _without(draft: Draft, row: Row) -> str:
+    """Return the name of a row's line: its values without the axis of the plot."""
+    names, grid = draft.file.names, draft.file.grid
+    many = [a for a in row.values if a != draft.file.plot.x and len(grid.get(a, ())) > 1]
+    shown = [str(row.values[axis]) for axis in many or ["net"] if axis in row.values]
+    return ", ".join(names.get(value, value) for value in shown)

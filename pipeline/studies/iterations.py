@@ -1,114 +1,95 @@
-"""Study T2: loss by the number of iterations (J22 3.3, Fig. 7)."""
+"""Loss of one training by the number of iterations (J22 3.3, Fig. 7)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.jobs import Curve
-from mvemo.extract.training.jobs import steps_per_epoch as trained_steps
-from mvemo.extract.training.splits import TrainingClips, training_splits
-from mvemo.fuse.numeric import Ints
-from mvemo.fuse.report.published import J22 as j22
-from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies import tags
-from mvemo.pipeline.studies.comparison import OTHERS, Compared, Variant, comparison_table
-from mvemo.pipeline.studies.core import Study, StudyMedia, matches_j22
-from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit
-from mvemo.pipeline.studies.output import Plot, StudyResult
+from mvemo.extract import NetSettings, RunSettings, TrainingClips
+from mvemo.extract.training.data import training_splits
+from mvemo.extract.training.steps import Curve
+from mvemo.extract.training.steps import steps_per_epoch as trained_steps
+from mvemo.fuse.numeric import F64, Ints
+from mvemo.manifests import Manifest
+from mvemo.pipeline.studies.comparison import (
+    Compared,
+    Draft,
+    Row,
+    citations,
+    measured,
+)
 from mvemo.pipeline.studies.plots import loss_lines
-from mvemo.pipeline.studies.scores import Labels, score
-from mvemo.pipeline.studies.segments import SEGMENT_SECONDS, Cut, cut_study
-from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table
+from mvemo.pipeline.studies.predictors import FoldPredictions, NetPredictor
+from mvemo.pipeline.studies.result import NUMBER, PERCENT, Cell, Column, Plot, StudyResult, Table
+from mvemo.pipeline.studies.runner import cut_for_nets
+from mvemo.pipeline.studies.scores import Labels, Scores, score
+from mvemo.pipeline.studies.study import Study, StudyMedia, matches_j22
+from mvemo.pipeline.studies.study_file import Measure, StudyFile, published
 
 # Number of rows of the table, and of batches that a point of the training curve averages.
 ROWS = 11
 SMOOTH = 25
 
 
-@dataclass(frozen=True)
-class LossCurves:
-    """Losses of one training over its iterations."""
-
-    # One value for each step of the optimizer.
-    iteration: list[float]
-    train_loss: list[float]  # mean over the last `SMOOTH` batches
-    # One value for each epoch.
-    val_iteration: list[float]  # last iteration of the epoch
-    val_loss: list[float]
-    val_accuracy: list[float]
-
-
-def run_iterations(
-    study: Study,
-    *,
-    net: str = "crnn",
-    iterations: int = j22.FIGURE_7_ITERATIONS,
-    seconds: float = SEGMENT_SECONDS,
-    cut: Cut | None = None,
-) -> StudyResult:
-    """Train one net without the first fold for `iterations` steps, without early stopping."""
-    if iterations < 1:
-        raise BadOption(f"--iterations {iterations}: at least 1 is needed")
-    study, notes = cut_study(study, seconds, cut)
+def run_iterations(study: Study, file: StudyFile, options: Mapping[str, Any]) -> StudyResult:
+    """Train one net without the first fold for some steps, without early stopping."""
+    draft = Draft(study, file, options)
+    study = draft.study = cut_for_nets(draft)
+    net, iterations = file.grid["net"][0], options["iterations"]
     # With patience beyond the last epoch, validation clips are scored but nothing stops.
     plan = study.plan(net, iterations=iterations, patience=iterations + 1)
-    media = study.media([plan])
-    folds = study.folds()
-    predictions = cross_fit(study, media, NetJob(plan, folds, only_first=True))
+    media, folds = study.media([plan]), study.folds()
+    predictions = NetPredictor(study, media, plan, media.manifest, only_first=True)(0, folds)
     curve = predictions.curves[0]
     steps = steps_per_epoch(study, media, folds, plan)
-    curves = loss_curves(curve, steps, iterations)
+    # Last iteration of each epoch, of which the last may be incomplete.
+    ends = [min(steps * epoch, float(iterations)) for epoch in curve["epoch"]]
+    losses = smoothed(curve["iteration_loss"])
     title = f"Loss of {net} by iterations"
     printed = net == "crnn" and matches_j22(study, plan)
+    lines = {
+        f"training, mean of {SMOOTH} batches": (curve["iteration"], losses),
+        "validation (groups of the training folds)": (ends, curve["val_loss"]),
+    }
+    finite = {
+        name: [value if math.isfinite(value) else None for value in values]
+        for name, values in curve.items()
+    }
+    table_title = f"Loss of {net} ({plan.train.loss}) by iterations (as J22 Fig. 7)"
     return StudyResult(
-        name="iterations",
+        name=file.name,
         title=title,
         tables=(
-            _loss_table(f"Loss of {net} ({plan.train.loss}) by iterations (as J22 Fig. 7)", curves),
-            _summary_table(curves, printed=printed),
-            _test_table(media, folds, predictions),
+            _loss_table(table_title, curve, losses, ends),
+            _summary_table(curve, losses, ends, printed=printed),
+            _test_table(replace(draft, study=study), folds, predictions),
         ),
-        plots=(_plot(title, curves, j22.FIGURE_7_LOSS if printed else None),),
+        plots=(loss_plot(title, lines, printed=printed),),
         notes=(
             f"One iteration is one step on a batch of {plan.train.batch_size} clips; an epoch "
             f"has {steps}. J22's Fig. 7 does not say whether its loss is of training clips.",
-            *notes,
+            *draft.notes,
             *media.left_out(media.usable(plan)),
         ),
-        data={f"{net}@first fold": {"validation_at": curves.val_iteration, **_finite(curve)}},
-        sources=(tags.SOURCE,),
+        data={f"{net}@first fold": {"validation_at": ends, **finite}},
+        sources=citations(file),
     )
 
 
-def loss_curves(curve: Curve, steps: int, iterations: int) -> LossCurves:
-    """Return a training's losses by iterations; `steps` is the number of steps of an epoch."""
-    return LossCurves(
-        iteration=curve["iteration"],
-        train_loss=smoothed(curve["iteration_loss"]),
-        # The last epoch may be incomplete.
-        val_iteration=[min(steps * epoch, float(iterations)) for epoch in curve["epoch"]],
-        val_loss=curve["val_loss"],
-        val_accuracy=curve["val_accuracy"],
-    )
-
-
-def _loss_table(title: str, curves: LossCurves) -> Table:
+def _loss_table(title: str, curve: Curve, losses: list[float], ends: list[float]) -> Table:
     """Return a table of losses at evenly spaced iterations."""
-    n_points = len(curves.iteration)
+    at, n_points = curve["iteration"], len(curve["iteration"])
     rows: list[tuple[Cell, ...]] = []
     for i in sorted({round(i) for i in np.linspace(0, n_points - 1, min(ROWS, n_points))}):
         # The validation figures of the last epoch that had ended by then.
-        epoch = int(np.searchsorted(curves.val_iteration, curves.iteration[i], side="right")) - 1
-        validation = (
-            (curves.val_loss[epoch], curves.val_accuracy[epoch]) if epoch >= 0 else (None, None)
-        )
-        rows.append((int(curves.iteration[i]), curves.train_loss[i], *validation))
+        epoch = int(np.searchsorted(ends, at[i], side="right")) - 1
+        validation = [curve[name][epoch] if epoch >= 0 else None for name in _VALIDATION]
+        rows.append((int(at[i]), losses[i], *validation))
     columns = (
         Column("iterations", NUMBER),
         Column("training loss", NUMBER),
@@ -118,75 +99,56 @@ def _loss_table(title: str, curves: LossCurves) -> Table:
     return Table("loss", title, columns, tuple(rows))
 
 
-def _summary_table(curves: LossCurves, *, printed: bool) -> Table:
+_VALIDATION = ("val_loss", "val_accuracy")
+
+
+def _summary_table(curve: Curve, losses: list[float], ends: list[float], *, printed: bool) -> Table:
     """Return a table of the final losses, with J22's figures if `printed`."""
-    best = int(np.argmin(curves.val_loss))
-    figure_7 = (j22.FIGURE_7_STABLE_FROM, j22.FIGURE_7_LOSS) if printed else (None, None)
-    return Table(
-        "summary",
-        "Where the loss ends",
-        (
-            Column("what"),
-            Column("iterations", NUMBER),
-            Column("loss", NUMBER),
-            Column("iterations, J22", NUMBER, published=True),
-            Column("loss, J22 Fig. 7", NUMBER, published=True),
-        ),
-        (
-            (
-                "training loss is stable (within 5 % of its end)",
-                stable_from(curves.iteration, curves.train_loss),
-                curves.train_loss[-1],
-                *figure_7,
-            ),
-            (
-                "lowest validation loss",
-                int(curves.val_iteration[best]),
-                curves.val_loss[best],
-                None,
-                None,
-            ),
-            (
-                "validation loss at the end",
-                int(curves.val_iteration[-1]),
-                curves.val_loss[-1],
-                j22.FIGURE_7_ITERATIONS if printed else None,
-                None,
-            ),
-        ),
+    val_loss = curve["val_loss"]
+    best = int(np.argmin(val_loss))
+    known = published()["J22"]["figure_7"] if printed else {}
+    columns = (
+        Column("what"),
+        Column("iterations", NUMBER),
+        Column("loss", NUMBER),
+        Column("iterations, J22", NUMBER, published=True),
+        Column("loss, J22 Fig. 7", NUMBER, published=True),
     )
+    stable = stable_from(curve["iteration"], losses)
+    named = "training loss is stable (within 5 % of its end)"
+    rows: tuple[tuple[Cell, ...], ...] = (
+        (named, stable, losses[-1], known.get("stable_from"), known.get("loss")),
+        ("lowest validation loss", int(ends[best]), val_loss[best], None, None),
+        ("validation loss at the end", int(ends[-1]), val_loss[-1], known.get("iterations"), None),
+    )
+    return Table("summary", "Where the loss ends", columns, rows)
 
 
-def _test_table(media: StudyMedia, folds: Ints, predictions: FoldPredictions) -> Table:
+def _test_table(draft: Draft, folds: Ints, predictions: FoldPredictions) -> Table:
     """Return a table of the scores on the first fold, with the baseline."""
-    labels = Labels.of(media.manifest)
-    # The other folds are trained on.
-    tested = np.where(folds == folds.min(), 0, -1)
-    outputs = np.where(tested[:, None] == 0, predictions.outputs, np.nan)
-    variant = Variant("", lambda run, assignment: predictions, cells=())
-    compared = Compared(variant, (predictions,), score(labels, [outputs], [tested]))
-    return comparison_table(
-        "test",
-        "The net of the lowest validation loss on the fold that it never saw",
-        [compared],
-        labels=labels,
-        first=(),
-        measures=("clips", "score", OTHERS, "baseline"),
-        published=(),
-    )
+    tested = np.where(folds == folds.min(), 0, -1)  # the other folds are trained on
+    scores = score_part(draft.study.manifest, predictions.outputs, tested)
+    row = Row("", {})
+    each = Compared(row, draft.study, draft.labels, [tested], (predictions,), scores)
+    measure = Measure(metrics=("clips", "score", "others", "baseline"))
+    columns = measured(replace(draft, file=replace(draft.file, measure=measure)))
+    title = "The net of the lowest validation loss on the fold that it never saw"
+    cells = tuple(metric(each) for _, metric in columns)
+    return Table("test", title, tuple(column for column, _ in columns), (cells,))
 
 
-def _plot(title: str, curves: LossCurves, printed: float | None) -> Plot:
-    lines = {
-        f"training, mean of {SMOOTH} batches": (curves.iteration, curves.train_loss),
-        "validation (groups of the training folds)": (curves.val_iteration, curves.val_loss),
-    }
-    return Plot(
-        "loss",
-        title,
-        lambda axes: loss_lines(axes, lines, printed, float(j22.FIGURE_7_STABLE_FROM)),
-        (6.4, 4.0),
-    )
+def score_part(manifest: Manifest, outputs: F64, tested: Ints) -> Scores:
+    """Score the clips of fold 0; `tested` is -1 for all others."""
+    outputs = np.where(tested[:, None] == 0, outputs, np.nan)
+    return score(Labels.of(manifest), [outputs], [tested])
+
+
+def loss_plot(
+    title: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, printed: bool
+) -> Plot:
+    known = published()["J22"]["figure_7"]
+    level, since = known["loss"] if printed else None, float(known["stable_from"])
+    return Plot("loss", title, lambda axes: loss_lines(axes, lines, level, since), (6.4, 4.0))
 
 
 def smoothed(losses: Sequence[float], count: int = SMOOTH) -> list[float]:
@@ -215,10 +177,3 @@ def steps_per_epoch(study: Study, media: StudyMedia, folds: Ints, plan: NetSetti
     run = RunSettings("crossfit", study.settings.extract.run.seed)
     first = training_splits(plan, clips, run)[0]
     return trained_steps(plan.train, len(first.train_rows))
-
-
-def _finite(curve: Curve) -> dict[str, list[float | None]]:
-    return {
-        name: [value if math.isfinite(value) else None for value in values]
-        for name, values in curve.items()
-    }

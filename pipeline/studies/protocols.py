@@ -1,97 +1,66 @@
-"""Study of the protocols: the same clips, folds and heads under each protocol.
+"""Rows and findings of the studies of protocols and of fine-tuning recipes.
 
-PL20 fine-tunes its nets on the clips that its heads are then tested on (3.3 and 3.4). This
-study measures how much that adds to a score. Rows with shuffled labels show it best, since
-there is nothing to learn.
+PL20 fine-tunes its nets on the clips that its heads are then tested on (3.3 and 3.4). The study
+of protocols measures how much that adds to a score. Rows with shuffled labels show it best,
+since there is nothing to learn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Any
 
+from mvemo.extract import NetSettings, default_settings
+from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import find_weights
-from mvemo.extract.settings import FETCHED, NetSettings
-from mvemo.fuse.report.published import FUSIONS, PL20_TABLE_3, SOURCES
-from mvemo.manifests import Manifest
+from mvemo.extract.settings import FETCHED, RecipeSettings
+from mvemo.fuse.report.published import FUSIONS
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.studies.comparison import (
-    INTERVAL_NOTE,
-    OTHERS,
-    Compared,
-    Variant,
-    compare,
-    comparison_table,
-    difference,
-    divergence_notes,
-    score_plot,
-)
-from mvemo.pipeline.studies.core import (
-    Study,
-    StudyMedia,
-    matches_pl20,
-    with_permuted_labels,
-)
-from mvemo.pipeline.studies.embedded import HeadJob, HeadPredictor
-from mvemo.pipeline.studies.output import StudyResult
-from mvemo.pipeline.studies.scores import Labels
-from mvemo.pipeline.studies.tables import PERCENT, Column
+from mvemo.pipeline.starting_weights import fetch_missing_weights
+from mvemo.pipeline.studies.comparison import Draft, Row
+from mvemo.pipeline.studies.scores import Difference, difference
+from mvemo.pipeline.studies.study import Study
+from mvemo.pipeline.studies.study_file import PARTS, StudyFile
 
-# Names of protocols in the table.
 SHARED = "shared: nets saw the test clips"
 CROSSFIT = "crossfit: nets never saw them"
-FROZEN = "frozen: nothing is trained here"
+FROZEN_NETS = "frozen: nothing is trained here"
 SHUFFLED = "shuffled labels"
-# Frozen nets of the profile demo, without i3d, which at its published size takes several minutes
-# of processor time for the demo's clips of 4 s.
-DEMO_FROZEN = ("musicnn", "effnet")
+# Further values of --parts: the recipe without all parts but the probe at once, since parts may
+# replace each other, and the papers' recipe.
+REST = "rest"
+PAPERS = "papers"
+FULL_HEAD = "full recipe, linear head"
+FROZEN_HEAD = "frozen, linear head"
 
 
-@dataclass(frozen=True)
-class _Row:
-    """Row of the table: a protocol, its nets, and true or shuffled labels."""
+def protocol_rows(
+    study: Study, file: StudyFile, options: Mapping[str, Any]
+) -> tuple[list[Row], list[str]]:
+    """Return a head on all nets under each protocol, also with shuffled labels; with notes."""
+    nets = options.get("nets") or study.settings.extract.nets
+    trained = tuple(study.plan(net) for net in nets)
+    frozen, notes = tuple(frozen_plans(options.get("frozen"))), []
+    # PL20's figure is for its own four nets.
+    names = "integrated" if set(nets) == set(FUSIONS["integrated"]) else ""
 
-    name: str
-    protocol: str
-    plans: tuple[NetSettings, ...]
-    shuffled: bool = False
+    def row(name: str, plans: tuple[NetSettings, ...], protocol: str, labels: str = "true") -> Row:
+        return Row(name, {"protocol": name, "nets": names, "labels": labels}, plans, protocol)
 
-
-def default_frozen(profile: str) -> tuple[str, ...] | None:
-    """Return the nets of the row ``frozen``, fewer for the profile ``demo``; None for all."""
-    return DEMO_FROZEN if profile == "demo" else None
-
-
-def run_protocols(
-    study: Study, *, nets: Sequence[str] = (), frozen: Sequence[str] | None = None
-) -> StudyResult:
-    """Score one head on all nets' embeddings under ``shared``, ``crossfit`` and ``frozen``.
-
-    ``shared`` and ``crossfit`` also run with shuffled labels. Folds and heads are the same
-    in all rows.
-    """
-    asked = [study.plan(net) for net in nets or study.settings.extract.nets]
-    public = frozen_plans(frozen)
-    media = study.media([*asked, *public])
-    notes: list[str] = []
-    trained, untrained = (_readable(media, plans, notes) for plans in (asked, public))
-    if not trained:
-        raise BadOption(f"{study.manifest.name}: no clip has sound or pictures for these nets")
-    rows = [_Row(SHARED, "shared", trained), _Row(CROSSFIT, "crossfit", trained)]
-    if untrained:
-        rows.append(_Row(FROZEN, "frozen", untrained))
+    rows = [row(SHARED, trained, "shared"), row(CROSSFIT, trained, "crossfit")]
+    if frozen:
+        rows.append(row(FROZEN_NETS, frozen, "frozen"))
     else:
         notes.append(
             "There is no frozen row: no public weights are here that clips can be read for; "
             "'mvemo weights get all' fetches them."
         )
-    rows += [
-        _Row(f"{SHUFFLED}, shared", "shared", trained, shuffled=True),
-        _Row(f"{SHUFFLED}, crossfit", "crossfit", trained, shuffled=True),
-    ]
-    compared = _compare(study, media, rows)
-    return _result(study, media, compared, notes)
+    for protocol in ("shared", "crossfit"):
+        rows.append(row(f"{SHUFFLED}, {protocol}", trained, protocol, "shuffled"))
+    return rows, notes
 
 
 def frozen_plans(names: Sequence[str] | None = None) -> list[NetSettings]:
@@ -108,86 +77,101 @@ def frozen_plans(names: Sequence[str] | None = None) -> list[NetSettings]:
     ]
 
 
-def _readable(
-    media: StudyMedia, plans: Sequence[NetSettings], notes: list[str]
-) -> tuple[NetSettings, ...]:
-    """Return the plans whose input some clip has, and add a note on the others."""
-    absent = [plan.name for plan in plans if not media.usable(plan).any()]
-    if absent:
-        notes.append(f"No clip has what is read by {', '.join(absent)}, which are left out.")
-    return tuple(plan for plan in plans if plan.name not in absent)
-
-
-def _compare(study: Study, media: StudyMedia, rows: Sequence[_Row]) -> list[Compared]:
-    """Compare all rows on the same folds; shuffled rows are scored on shuffled labels."""
-    seed = study.settings.extract.run.seed
-    # Differs from the shuffle of --permute-labels, which may be given as well.
-    shuffled = with_permuted_labels(media.manifest, seed + 1)
-    folds = study.folds_of_runs()
-    compared = []
-    for manifest, wanted in ((media.manifest, False), (shuffled, True)):
-        variants = [_variant(study, media, row, manifest) for row in rows if row.shuffled == wanted]
-        compared += compare(study, variants, manifest, folds)
-    return compared
-
-
-def _variant(study: Study, media: StudyMedia, row: _Row, manifest: Manifest) -> Variant:
-    predict = HeadPredictor(study, media, HeadJob(row.plans, row.protocol, manifest, row.name))
-    # PL20's figure holds for its own protocol, labels and four nets.
-    pl20s = {plan.name for plan in row.plans} == set(FUSIONS["integrated"])
-    printed = row.name == SHARED and pl20s and matches_pl20(study, *row.plans)
-    known = PL20_TABLE_3["integrated"].accuracy if printed else None
-    cells = (row.name, ", ".join(plan.name for plan in row.plans))
-    return Variant(row.name, predict, cells, (known,), known)
-
-
-def _result(
-    study: Study, media: StudyMedia, compared: list[Compared], notes: Sequence[str]
-) -> StudyResult:
-    labels = Labels.of(media.manifest)
-    table = comparison_table(
-        "scores",
-        "One head on the embeddings of all nets, by protocol",
-        compared,
-        labels=labels,
-        first=(Column("protocol"), Column("nets")),
-        measures=("score", "low", "high", "sd", OTHERS, "baseline"),
-        published=(Column("PL20 Table 3, integrated", PERCENT, published=True),),
-    )
-    bars = [each.bar() for each in compared]
-    title = f"{labels.task.primary_title.capitalize()} by protocol: same clips, folds and heads"
-    return StudyResult(
-        name="protocols",
-        title="How far the protocol flatters",
-        tables=(table,),
-        plots=(score_plot("scores", title, bars, compared, labels),),
-        notes=(
-            INTERVAL_NOTE,
-            *_findings(study, labels, compared),
-            *notes,
-            *divergence_notes(compared),
-        ),
-        sources=(SOURCES["PL20"],),
-    )
-
-
-def _findings(study: Study, labels: Labels, compared: Sequence[Compared]) -> list[str]:
-    """Return notes on the difference between shared and crossfit, by kind of labels."""
-    of_name = {each.variant.name: each for each in compared}
-    notes = []
-    for what, shared, crossfit in (
+def add_protocol_findings(draft: Draft) -> None:
+    """Add notes on the difference between shared and crossfit, by kind of labels."""
+    for labels, shared, crossfit in (
         ("true labels", SHARED, CROSSFIT),
         (SHUFFLED, f"{SHUFFLED}, shared", f"{SHUFFLED}, crossfit"),
     ):
-        pair = (of_name[shared], of_name[crossfit])
-        if what == SHUFFLED:
-            seed = study.settings.extract.run.seed
-            labels = Labels.of(with_permuted_labels(study.manifest, seed + 1))
-        gap = difference(labels, *pair, study.folds_of_runs())
+        gap = _gap(draft, shared, crossfit)
         if gap is not None:
-            value, low, high = gap.texts(labels)
-            notes.append(
-                f"Of {what}, nets that saw the test clips add {value} to "
-                f"{labels.task.primary_title} (95 % interval {low} to {high})."
+            value, low, high = gap.texts(draft.labels)
+            draft.findings.append(
+                f"Of {labels}, nets that saw the test clips add {value} to "
+                f"{draft.labels.task.primary_title} (95 % interval {low} to {high})."
             )
-    return notes
+
+
+def _gap(draft: Draft, first: str, second: str) -> Difference | None:
+    """Return the difference of two rows; None if a row has no scores."""
+    rows = {each.row.name: each for each in draft.compared}
+    if first not in rows or second not in rows:
+        return None
+    one, other = rows[first], rows[second]
+    return difference(one.labels, one.outputs, other.outputs, one.folds)
+
+
+def recipe_rows(
+    study: Study, file: StudyFile, options: Mapping[str, Any]
+) -> tuple[list[Row], list[str]]:
+    """Return a net with its full recipe and without each part, and the frozen net; with notes."""
+    net = file.grid["net"][0]
+    (plan,), notes = fetch_missing_weights([study.plan(net)], study.settings)
+    plans = {"full recipe": plan}
+    for part in chosen_parts(plan, options.get("parts", ())):
+        name = {REST: "without all but the probe", PAPERS: "the papers' recipe"}.get(part)
+        plans[name or f"without {part}"] = without(plan, part)
+    rows = [Row(name, {"recipe": name}, (each,)) for name, each in plans.items()]
+    if plan.weights or NETS[net].brings_weights:
+        rows += [
+            Row(name, {"recipe": name}, (plan,), protocol)
+            for name, protocol in ((FULL_HEAD, "crossfit"), (FROZEN_HEAD, "frozen"))
+        ]
+    else:
+        notes.append(f"{net} starts from random weights here: there is no frozen row.")
+    return rows, notes
+
+
+def chosen_parts(plan: NetSettings, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the named parts, by default all parts of the recipe, ``rest`` and ``papers``."""
+    known = tuple(part for part in PARTS if without(plan, part) != plan)
+    if not known:
+        raise BadOption(
+            f"{plan.name} has no recipe in this profile: take --profile best, or set its parts, "
+            f"as --set nets.{plan.name}.probe=true"
+        )
+    known += (REST, PAPERS)
+    if tuple(names) == ("none",):
+        return ()
+    for name in names:
+        if name not in known:
+            raise BadOption(f"--parts {name}: the recipe of {plan.name} has {', '.join(known)}")
+    return tuple(names) or known
+
+
+def without(plan: NetSettings, part: str) -> NetSettings:
+    """Return the plan without a part of the recipe, without all but the probe, or as in the papers.
+
+    Examples
+    --------
+    >>> from mvemo.extract.settings import RecipeSettings, TrainSettings
+    >>> train = TrainSettings(patience=0, recipe=RecipeSettings(probe=True, average=0.5))
+    >>> without(NetSettings("i3d", train=train), "average").train.recipe.average
+    0.0
+    """
+    if part == REST:
+        return reduce(without, (each for each in PARTS if each != "probe"), plan)
+    if part == PAPERS:
+        train = default_settings(plan.name, "paper").train
+        epochs = min(train.epochs, plan.train.epochs)
+        return replace(plan, train=replace(train, epochs=epochs, batch_size=plan.train.batch_size))
+    if part == "weight_decay":
+        return replace(plan, train=replace(plan.train, weight_decay=0.0))
+    off = {part: getattr(RecipeSettings(), part)}
+    recipe = replace(plan.train.recipe, **off)
+    return replace(plan, train=replace(plan.train, recipe=recipe))
+
+
+def add_recipe_findings(draft: Draft) -> None:
+    """Add a note that compares the embeddings of the fine-tuned and the frozen net."""
+    gap = _gap(draft, FULL_HEAD, FROZEN_HEAD)
+    if gap is None:
+        return
+    beats = "do not beat" if gap.value <= 0 else "beat"
+    sure = "" if gap.low > 0 or gap.high < 0 else ", which these clips are too few to be sure of"
+    unit = " points" if draft.labels.task.in_percent else ""
+    value, low, high = gap.texts(draft.labels)
+    draft.findings.append(
+        "With a linear head on both, embeddings of the net that the full recipe fine-tuned "
+        f"{beats} those of the frozen net{sure}: {value}{unit} [{low} to {high}]."
+    )

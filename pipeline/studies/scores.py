@@ -10,13 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.fuse import Model, ModelResult, Task, score_baseline, score_model, task_of
 from mvemo.fuse.bootstrap import percentile_interval, resample_groups
 from mvemo.fuse.metrics.averages import mean_finite, mean_of_finite
-from mvemo.fuse.models import Model
 from mvemo.fuse.numeric import F64, Ints
-from mvemo.fuse.results import ModelResult, score_baseline, score_model
-from mvemo.fuse.tasks import task_of
-from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Manifest
 
 _ANY = Model("", (), ())
@@ -54,7 +51,7 @@ class Scores:
     sd: float  # standard deviation over repeats; over folds if there is one repeat
     baseline: float  # primary metric of predicting from the training folds' labels only
     n_clips: int  # number of clips that were predicted
-    # Title of each further column that the task has in the terminal -> score.
+    # Title of each further column of the task -> score.
     others: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -91,7 +88,6 @@ def score(labels: Labels, outputs: Sequence[F64], folds: Sequence[Ints]) -> Scor
         others={
             column.title: mean_of_finite(np.array([r.value_of(column) for r in results]))
             for column in task.columns(labels.names)
-            if column.terminal
         },
     )
 
@@ -105,3 +101,44 @@ def baseline_score(labels: Labels, folds: Ints) -> float:
 
 def _primary(task: Task, result: ModelResult) -> float:
     return mean_of_finite(result.per_fold[task.primary_metric])
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Difference of two primary metrics, first minus second."""
+
+    value: float  # mean over folds and repeats
+    # 95 % interval; both variants are scored on the same resamples of groups.
+    low: float
+    high: float
+
+    def texts(self, labels: Labels) -> tuple[str, str, str]:
+        """Format value, low and high with signs, in per cent if the metric is in per cent."""
+        unit, places = (100, 1) if labels.task.in_percent else (1, 3)
+        value, low, high = (f"{unit * x:+.{places}f}" for x in (self.value, self.low, self.high))
+        return value, low, high
+
+
+def difference(
+    labels: Labels, first: Sequence[F64], second: Sequence[F64], folds: Sequence[Ints]
+) -> Difference | None:
+    """Return first minus second over the clips that both predicted; None without predictions.
+
+    `first` and `second` are the outputs of each repeat.
+    """
+    if not first or not second:
+        return None
+    resamples = resample_groups(list(labels.groups))
+    task, values, shares = labels.task, [], []
+    for one, other, assignment in zip(first, second, folds, strict=True):
+        pair, k = np.stack([one, other]), int(assignment.max()) + 1
+        pair[:, ~np.isfinite(pair).all(axis=(0, 2))] = np.nan
+        scores = [
+            mean_of_finite(task.primary_per_fold(labels.y_true, outputs, assignment, k))
+            for outputs in pair
+        ]
+        resampled = task.resample_primary(labels.y_true, pair, assignment, k, resamples)
+        values.append(scores[0] - scores[1])
+        shares.append(resampled[0] - resampled[1])
+    low, high = percentile_interval(mean_finite(np.stack(shares), axis=0))
+    return Difference(mean_of_finite(np.array(values)), float(low), float(high))

@@ -10,7 +10,7 @@ from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.nets import AudioInput, SequenceInput, VideoInput, build_net
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.training.protocols import embedding_spec
 from mvemo.extract.views import LAYOUTS, ViewSettings, window_starts

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from mvemo.extract.nets import Net
 from mvemo.extract.settings import TrainSettings
-from mvemo.extract.training.batches import RawBatches
-from mvemo.extract.training.checkpoints import JobFolder
-from mvemo.extract.training.fine_tuning import fine_tune
-from mvemo.extract.training.jobs import TrainingJob
+from mvemo.extract.training.data import RawBatches
+from mvemo.extract.training.steps import TrainingJob
+from mvemo.extract.training.trainer import JobFolder, fine_tune
 
 
 def sequences(lengths: list[int], dim: int, frames: int, seed: int = 0) -> Tensor:

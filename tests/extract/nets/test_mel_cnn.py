@@ -10,7 +10,7 @@ from mvemo.extract.nets import SequenceInput, SharedSettings, build_net
 from mvemo.extract.nets.parts.registry import with_length, with_shared_options
 from mvemo.extract.nets.parts.sequences import band_edges
 from mvemo.extract.settings import LOSSES, NetSettings
-from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.training.data import RawBatches
 
 BINS = 24
 

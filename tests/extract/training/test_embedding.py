@@ -10,7 +10,7 @@ from torch import Tensor
 from mvemo.extract.array_types import F32
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, build_net
-from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.embedding import chunk_rows, embed_rows
 from mvemo.extract.views import ViewSettings
 

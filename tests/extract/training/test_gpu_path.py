@@ -20,10 +20,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mvemo.extract.nets import Net, build_net
 from mvemo.extract.nets.parts.cards import VideoInput
 from mvemo.extract.settings import NetSettings, RecipeSettings
-from mvemo.extract.training.batches import RawBatches, ResidentBatches
+from mvemo.extract.training.data import RawBatches, ResidentBatches
 from mvemo.extract.training.devices import place
-from mvemo.extract.training.fine_tuning import Trainer
-from mvemo.extract.training.jobs import TrainingJob
+from mvemo.extract.training.steps import TrainingJob
+from mvemo.extract.training.trainer import Trainer
 from mvemo.pipeline.settings_files import load_settings
 
 META = torch.device("meta")
@@ -81,7 +81,7 @@ def test_training_on_a_gpu_waits_for_it_once_an_epoch(name, recipe, monkeypatch)
         recipe = replace(load_settings("best").nets["i3d"].train.recipe, mixup=0.2)
     plan = replace(plan, train=replace(plan.train, patience=0, recipe=recipe))
     # The one look at the losses, when the epoch is over; and there is no mixed precision on it.
-    monkeypatch.setattr("mvemo.extract.training.fine_tuning.to_floats", lambda losses: losses)
+    monkeypatch.setattr("mvemo.extract.training.trainer.to_floats", lambda losses: losses)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     net = place(build_net(name, 6, width=plan.width, **plan.options), torch.device("cpu"))
     trainer = trainer_of(net, plan)

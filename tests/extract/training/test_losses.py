@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from toy_net import Plain, tuned
+from toy_net import problem as toy_problem
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets import AudioInput, Net
 from mvemo.extract.settings import LOSSES, TrainSettings
-from mvemo.extract.training import fine_tuning as finetune
-from mvemo.extract.training.batches import RawBatches
-from mvemo.extract.training.checkpoints import JobFolder
 from mvemo.extract.training.losses import make_loss
 
 N, DIM, CLASSES, TAU = 7, 5, 3, 0.7
@@ -201,62 +199,19 @@ def test_bad_settings_name_what_is_allowed(call, says):
         call()
 
 
-class Toy(Net):
-    name = "toy"
-    modality = "audio"
-
-    def __init__(self) -> None:
-        super().__init__(None)
-        self.embedding_dim = 8
-        self.hidden = nn.Linear(20, 8)
-        self.classifier = nn.Linear(8, 3)
-
-    @classmethod
-    def input_of(cls, options):
-        return AudioInput(sr=100, seconds=0.2)
-
-    def prepare(self, raw: Tensor) -> Tensor:
-        return raw
-
-    def embed(self, x: Tensor) -> Tensor:
-        return torch.relu(self.hidden(x))
-
-    def preprocessing(self):
-        return {}
-
-
 def trained(tmp_path, loss: str, tau: float):
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 90)
-    waves = rng.normal(size=(90, 20)).astype(np.float32)
-    waves[np.arange(90), labels] += 3
-    torch.manual_seed(0)
-    net = Toy()
-    folder = JobFolder(tmp_path, loss, "d" * 64)
-    folder.begin({})
-    curve = finetune.fine_tune(
-        net,
-        RawBatches(lambda row: waves[row], net.input),
-        finetune.TrainingJob(
-            "toy@all",
-            labels,
-            task="multiclass",
-            train_rows=list(range(60)),
-            val_rows=list(range(60, 90)),
-            settings=TrainSettings(
-                lr=0.01, epochs=25, patience=50, batch_size=12, loss=loss, tau=tau
-            ),
-            seed=0,
-        ),
-        folder,
-    )
+    """A net, its curve, its share of right answers and the spread of its classes."""
+    rows = slice(60, 90)
+    settings = TrainSettings(lr=0.01, epochs=25, patience=50, batch_size=12, loss=loss, tau=tau)
+    net, curve = tuned(tmp_path, loss, settings, n=60, val_rows=range(60, 90), net=Plain(), seed=0)
+    waves, labels = toy_problem(90)
     with torch.no_grad():
-        x = net.embed(torch.from_numpy(waves)).numpy()
-    means = np.stack([x[:60][labels[:60] == j].mean(0) for j in range(3)])
-    within = np.mean(np.sum((x[:60] - means[labels[:60]]) ** 2, axis=1))
+        x = net.embed(net.prepare(torch.from_numpy(waves)))
+        right = net.classifier(x[rows]).argmax(1).numpy() == labels[rows]
+    x, y = x[:60].numpy(), labels[:60]
+    means = np.stack([x[y == j].mean(0) for j in range(3)])
+    within = np.mean(np.sum((x - means[y]) ** 2, axis=1))
     between = np.mean(np.sum((means - means.mean(0)) ** 2, axis=1))
-    with torch.no_grad():
-        right = net(torch.from_numpy(waves[60:])).argmax(1).numpy() == labels[60:]
     return net, curve, right.mean(), within / between
 
 

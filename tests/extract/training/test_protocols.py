@@ -14,10 +14,9 @@ from mvemo.extract.errors import BadSetting, MissingFile
 from mvemo.extract.nets import Net, build_net
 from mvemo.extract.settings import NetSettings, RunSettings, TrainSettings
 from mvemo.extract.training import protocols
-from mvemo.extract.training.batches import RawBatches
-from mvemo.extract.training.jobs import TrainingJob
+from mvemo.extract.training.data import RawBatches, TrainingClips
 from mvemo.extract.training.protocols import FrozenNets, TrainedNet, frozen_net, train_nets
-from mvemo.extract.training.splits import TrainingClips
+from mvemo.extract.training.steps import TrainingJob
 from mvemo.manifests import Clip, Manifest
 
 N = 24

@@ -14,7 +14,7 @@ from toy_net import Toy, problem, same, tuned
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.settings import RecipeSettings, TrainSettings
-from mvemo.extract.training import fine_tuning, recipe
+from mvemo.extract.training import recipe, trainer
 from mvemo.extract.training.losses import make_loss
 
 EVERYTHING = RecipeSettings(
@@ -46,7 +46,7 @@ def test_a_run_of_all_parts_resumes_as_if_it_had_not_been_cut_off(
     tmp_path: Path, monkeypatch
 ) -> None:
     whole, curve = tuned(tmp_path, "whole", settings(EVERYTHING))
-    monkeypatch.setattr(fine_tuning, "STATE_INTERVAL", -1.0)
+    monkeypatch.setattr(trainer, "STATE_INTERVAL", -1.0)
 
     class Killed(Exception):
         pass
@@ -146,3 +146,53 @@ def test_frozen_statistics_stay() -> None:
 def test_the_problem_is_one_that_can_be_learned() -> None:
     waves, labels = problem()
     assert LogisticRegression().fit(waves[:45], labels[:45]).score(waves[45:], labels[45:]) > 0.8
+
+
+def test_sound_keeps_its_end_and_its_scale() -> None:
+    torch.manual_seed(0)
+    time = torch.arange(4000) / 4000
+    raw = torch.stack([torch.sin(2 * np.pi * f * time) for f in (40, 90, 200, 310)]) * 0.5
+    raw[:, 3000:] = torch.nan
+    raw[3, 3000:] = 0.0
+    changed = recipe.augment(raw)
+    assert changed.shape == raw.shape
+    assert torch.equal(torch.isnan(changed).any(1), torch.tensor([True, True, True, False]))
+    # Nothing is heard after the end, which comes earlier by what was skipped.
+    assert torch.isnan(changed[:3, 3000:]).all()
+    assert (changed[3, 3000:] == 0).all()
+    loudness = changed[:, :2500].nan_to_num().square().mean(1).sqrt()
+    assert (loudness < 0.36 * 10 ** (recipe.GAIN / 20) + 1e-3).all()
+    gains = changed.nan_to_num().abs().amax(1)
+    assert len({round(float(gain), 3) for gain in gains}) == 4
+
+
+def test_pictures_of_one_colour_stay_and_frames_keep_their_order() -> None:
+    torch.manual_seed(0)
+    raw = torch.zeros(3, 16, 12, 10, 3, dtype=torch.uint8)
+    raw += (torch.arange(16, dtype=torch.uint8) * 10)[None, :, None, None, None]
+    changed = recipe.augment(raw)
+    assert changed.dtype == torch.float32
+    assert changed.shape == raw.shape
+    # One colour a frame, whatever was cropped; the frames are those of a stretch, in order.
+    assert torch.allclose(changed.amax((2, 3, 4)), changed.amin((2, 3, 4)))
+    times = changed[:, :, 0, 0, 0] / 10
+    assert torch.allclose(times, times.round(), atol=1e-4)
+    assert (times.diff(dim=1) >= 0).all()
+    assert ((times[:, -1] - times[:, 0]) >= 0.75 * 16 - 2).all()
+
+
+def test_crops_are_mirrored_half_of_the_time_and_alike_in_all_frames() -> None:
+    torch.manual_seed(0)
+    ramp = torch.arange(40, dtype=torch.uint8) * 6
+    raw = ramp[None, None, None, :, None].expand(64, 2, 8, 40, 3).contiguous()
+    changed = recipe.change_pictures(raw)
+    assert torch.allclose(changed[:, 0], changed[:, 1], atol=1e-3)
+    rising = changed[:, 0, 4, -1, 0] > changed[:, 0, 4, 0, 0]
+    assert 20 <= int(rising.sum()) <= 44
+    assert changed.min() >= 0
+    assert changed.max() <= 234
+
+
+def test_sequences_stay() -> None:
+    raw = torch.randn(2, 5, 4)
+    assert recipe.augment(raw) is raw

@@ -8,30 +8,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toy_net import Toy, problem, same, tuned
+from toy_net import Plain, same, tuned
 
 from mvemo.extract.errors import ExtractError
-from mvemo.extract.nets import SequenceInput, build_net
+from mvemo.extract.nets import build_net
 from mvemo.extract.settings import TrainSettings
-from mvemo.extract.training import batches
-from mvemo.extract.training.batches import RawBatches, ResidentBatches, batches_for, split_rows
-from mvemo.extract.training.memory import saved_bytes
+from mvemo.extract.training.devices import saved_bytes
 from mvemo.extract.training.steps import NetLoss, to_floats
 
 SETTINGS = TrainSettings(optimizer="sgd", lr=0.1, epochs=3, patience=0, batch_size=12)
-
-
-class Plain(Toy):
-    """Without dropout, so that parts of a batch draw nothing."""
-
-    def __init__(self, outputs: int) -> None:
-        super().__init__(outputs)
-        self.drop = torch.nn.Identity()
-
-
-def plain() -> Plain:
-    torch.manual_seed(0)
-    return Plain(3)
 
 
 def small_memory(limit: int):
@@ -46,13 +31,13 @@ def small_memory(limit: int):
 
 
 def test_a_batch_in_parts_gives_the_step_of_the_whole(tmp_path: Path, monkeypatch) -> None:
-    whole, curve = tuned(tmp_path, "whole", SETTINGS, net=plain())
+    whole, curve = tuned(tmp_path, "whole", SETTINGS, net=Plain())
     monkeypatch.setattr(NetLoss, "forward", small_memory(4))
     with (
         pytest.warns(UserWarning, match="in 2 parts"),
         pytest.warns(UserWarning, match="batch of 12 clips does not fit .* in 4 parts"),
     ):
-        parts, again = tuned(tmp_path, "parts", SETTINGS, net=plain())
+        parts, again = tuned(tmp_path, "parts", SETTINGS, net=Plain())
     assert again["train_loss"] == pytest.approx(curve["train_loss"], rel=1e-5)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-5, atol=1e-6)
@@ -61,11 +46,11 @@ def test_a_batch_in_parts_gives_the_step_of_the_whole(tmp_path: Path, monkeypatc
 def test_a_batch_that_main_memory_has_no_room_for_is_divided_beforehand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, _ = tuned(tmp_path, "whole", SETTINGS, net=plain())
+    whole, _ = tuned(tmp_path, "whole", SETTINGS, net=Plain())
     monkeypatch.setattr("mvemo.extract.training.steps.saved_bytes", lambda net, raw: len(raw) * 100)
     monkeypatch.setattr("mvemo.extract.training.steps.available_memory", lambda: 12 * 150 // 3)
     with pytest.warns(UserWarning, match="batch of 12 clips does not fit .* in 4 parts"):
-        parts, _ = tuned(tmp_path, "parts", SETTINGS, net=plain())
+        parts, _ = tuned(tmp_path, "parts", SETTINGS, net=Plain())
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-5, atol=1e-6)
 
@@ -94,39 +79,7 @@ def test_memory_that_is_too_small_for_two_clips_is_an_error(tmp_path: Path, monk
         pytest.warns(UserWarning, match="does not fit"),
         pytest.raises(ExtractError, match=r"^toy@all: .* too small to train on 2 clips at once"),
     ):
-        tuned(tmp_path, "none", SETTINGS, net=plain())
-
-
-def test_batches_kept_on_a_device_are_the_same() -> None:
-    waves, _ = problem()
-    net = Toy(3)
-    read = RawBatches(lambda row: waves[row], net.input)
-    rows = [*range(5, 30), 50]
-    resident = ResidentBatches(read, rows, torch.device("cpu"))
-    groups = split_rows(rows[::-1], 7)
-    pairs = zip(read.ahead(groups), resident.ahead(groups), strict=True)
-    for (rows_read, raw), (rows_kept, kept) in pairs:
-        assert rows_read == rows_kept
-        assert torch.equal(raw, kept)
-    assert batches_for(read, rows, torch.device("cpu")) is read
-
-
-def test_a_processor_keeps_descriptors_that_it_has_room_for(monkeypatch) -> None:
-    sequences = np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float32)
-    n_read = []
-    read = RawBatches(
-        lambda row: n_read.append(row) or sequences[row, : row + 1],
-        SequenceInput(("mfcc",), n_frames=4),
-    )
-    rows, groups = [0, 2, 4, 5], [[5, 0], [4, 2]]
-    expected = [raw for _, raw in read.ahead(groups)]
-    kept = batches_for(read, rows, torch.device("cpu"))
-    n_read.clear()
-    for wanted, (_, raw) in zip(expected, kept.ahead(groups), strict=True):
-        assert torch.equal(raw.nan_to_num(9.0), wanted.nan_to_num(9.0))
-    assert not n_read
-    monkeypatch.setattr(batches, "MAIN", 100)
-    assert batches_for(read, rows, torch.device("cpu")) is read
+        tuned(tmp_path, "none", SETTINGS, net=Plain())
 
 
 def test_scalars_become_numbers_at_once() -> None:
@@ -136,8 +89,8 @@ def test_scalars_become_numbers_at_once() -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_learns_what_the_processor_learns(tmp_path: Path) -> None:
-    here, _ = tuned(tmp_path, "cpu", SETTINGS, net=plain())
-    there, _ = tuned(tmp_path, "gpu", SETTINGS, net=plain().cuda())
+    here, _ = tuned(tmp_path, "cpu", SETTINGS, net=Plain())
+    there, _ = tuned(tmp_path, "gpu", SETTINGS, net=Plain().cuda())
     for name, value in here.state_dict().items():
         np.testing.assert_allclose(there.state_dict()[name].cpu(), value, atol=1e-4)
     assert same(here, here)

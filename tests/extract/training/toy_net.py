@@ -6,10 +6,9 @@ from torch import Tensor, nn
 
 from mvemo.extract.nets import AudioInput, Net
 from mvemo.extract.settings import TrainSettings
-from mvemo.extract.training.batches import RawBatches
-from mvemo.extract.training.checkpoints import JobFolder
-from mvemo.extract.training.fine_tuning import fine_tune
-from mvemo.extract.training.jobs import TrainingJob
+from mvemo.extract.training.data import RawBatches
+from mvemo.extract.training.steps import TrainingJob
+from mvemo.extract.training.trainer import JobFolder, fine_tune
 
 
 class Toy(Net):
@@ -37,6 +36,15 @@ class Toy(Net):
         return {"scale": 2}
 
 
+class Plain(Toy):
+    """Without dropout, so that parts of a batch draw nothing."""
+
+    def __init__(self, outputs: int = 3) -> None:
+        torch.manual_seed(0)
+        super().__init__(outputs)
+        self.drop = nn.Identity()
+
+
 def problem(n: int = 60, classes: int = 3, seed: int = 0):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, n)
@@ -53,10 +61,11 @@ def tuned(
     val_rows=(),
     n: int = 45,
     net=None,
+    seed: int = 1,
     on_epoch=None,
 ):
     """A toy net after training on its problem, and the losses."""
-    waves, labels = problem()
+    waves, labels = problem(max([n, 60, *(row + 1 for row in val_rows)]))
     if net is None:
         torch.manual_seed(0)
         net = Toy(3)
@@ -72,7 +81,7 @@ def tuned(
             train_rows=list(range(n)),
             val_rows=list(val_rows),
             settings=settings,
-            seed=1,
+            seed=seed,
         ),
         folder,
         on_epoch=on_epoch,

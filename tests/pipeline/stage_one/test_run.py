@@ -23,7 +23,7 @@ from mvemo.cache.writing.lock import WriterLock
 from mvemo.extract.media.request import Problem
 from mvemo.extract.nets import build_net
 from mvemo.extract.store.folders import Stamp, write_problems
-from mvemo.extract.training import fine_tuning
+from mvemo.extract.training import trainer
 from mvemo.manifests import Clip, Manifest, folds_of, read_folds, read_manifest, write_folds
 from mvemo.pipeline.clips import media_files
 from mvemo.pipeline.clips.clip_tables import extracted_clips
@@ -425,14 +425,14 @@ def test_weights_of_another_net_are_refused(protocol, demo, tmp_path, capsys):
 
 
 def test_a_net_that_diverges_costs_no_feature_of_the_others(demo, tmp_path, monkeypatch, capsys):
-    score = fine_tuning.Trainer.score
+    score = trainer.Trainer.score
 
-    def diverge(trainer: fine_tuning.Trainer, rows: Sequence[int]) -> tuple[float, float]:
+    def diverge(trainer: trainer.Trainer, rows: Sequence[int]) -> tuple[float, float]:
         if trainer.job.label == "music1d@fold1":
             torch.nn.init.constant_(trainer.net.classifier.weight, float("nan"))
         return score(trainer, rows)
 
-    monkeypatch.setattr(fine_tuning.Trainer, "score", diverge)
+    monkeypatch.setattr(trainer.Trainer, "score", diverge)
     settings = tiny_settings("nets.music1d.epochs=1", "nets.c3d.epochs=1")
     features = tmp_path / "features.h5"
     command = ["mvemo", "extract", demo / "manifest.csv", "--work", tmp_path, *settings]
@@ -464,11 +464,11 @@ def test_a_net_that_diverges_costs_no_feature_of_the_others(demo, tmp_path, monk
 
 
 def test_where_every_net_diverges_all_are_named(demo, tmp_path, monkeypatch, capsys):
-    def diverge(trainer: fine_tuning.Trainer, rows: Sequence[int]) -> tuple[float, float]:
+    def diverge(trainer: trainer.Trainer, rows: Sequence[int]) -> tuple[float, float]:
         torch.nn.init.constant_(trainer.net.classifier.weight, float("nan"))
         return float("nan"), 0.0
 
-    monkeypatch.setattr(fine_tuning.Trainer, "score", diverge)
+    monkeypatch.setattr(trainer.Trainer, "score", diverge)
     command = ["mvemo", "extract", demo / "manifest.csv", "--work", tmp_path, *tiny_settings()]
     assert run(*command) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]

@@ -5,8 +5,11 @@ import wave
 from pathlib import Path
 
 import numpy as np
+from stage_samples import run
 
 from mvemo.manifests import Clip, Manifest, write_manifest
+from mvemo.pipeline.settings_files import load_settings
+from mvemo.pipeline.studies.study import Study, open_study
 
 CLASSES = ("happy", "sad", "angry", "calm")
 TINY = (
@@ -68,3 +71,17 @@ def read_tables(out: Path, study: str) -> dict:
 
     text = (out / f"{study}.json").read_text()
     return json.loads(text, parse_constant=refuse)
+
+
+def opened(folder: Path, *settings: str, clips_per_class: int = 2, **options: object) -> Study:
+    """A study of the small set, with `TINY` and more settings."""
+    path = make_set(folder / "set", clips_per_class)
+    return open_study(path, load_settings("paper", [*TINY, *settings]), work=folder, **options)
+
+
+def conduct(
+    study: str, manifest: Path, folder: Path, *options: object, settings: tuple = ()
+) -> int:
+    """Run a study into ``folder/STUDY`` with the working folder ``folder/work``; its exit code."""
+    places = (manifest, "--out", folder / study, "--work", folder / "work")
+    return run("mvemo", "study", study, *places, *options, *tiny_options(*settings))

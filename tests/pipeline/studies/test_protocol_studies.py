@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from stage_samples import make_chords, run
-from study_samples import make_set, read_tables, tiny_options
+from stage_samples import make_chords
+from study_samples import conduct, make_set, read_tables
 
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import NetSettings, RecipeSettings, TrainSettings
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies import protocols
-from mvemo.pipeline.studies.recipes import PARTS, chosen_parts, without
+from mvemo.pipeline.studies.protocols import PARTS, chosen_parts, without
+from mvemo.pipeline.studies.study_file import built_in
 
 RECIPE = tuple(
     f"nets.music1d.{key}={value}"
@@ -34,17 +35,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return make_set(folder / "set", clips_per_class=4), folder
 
 
-def conduct(study: str, made: tuple[Path, Path], *arguments: str, settings: tuple = ()) -> int:
-    manifest, folder = made
-    out = ["--out", folder / study, "--work", folder / "work"]
-    options = tiny_options(*settings)
-    return run("mvemo", "study", study, manifest, *out, *arguments, "--profile", "paper", *options)
-
-
 def test_the_demo_freezes_the_quick_nets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocols, "find_weights", lambda name: Path(name))
-    every = [plan.name for plan in protocols.frozen_plans(protocols.default_frozen("paper"))]
-    quick = [plan.name for plan in protocols.frozen_plans(protocols.default_frozen("demo"))]
+    every = [plan.name for plan in protocols.frozen_plans()]
+    quick = [
+        plan.name for plan in protocols.frozen_plans(built_in()["protocols"].options["frozen"].demo)
+    ]
     assert every == ["musicnn", "effnet", "i3d"]
     assert quick == ["musicnn", "effnet"]
     with pytest.raises(BadOption, match="--frozen cnn: profile pretrained has musicnn"):
@@ -66,7 +62,7 @@ def test_shared_nets_know_shuffled_labels_and_crossfitted_ones_do_not(
         "nets.music1d.lr=0.02",
         "fuse.C=1.0",
     )
-    assert conduct("protocols", made, "--nets", "music1d", settings=by_heart) == 0
+    assert conduct("protocols", *made, "--nets", "music1d", settings=by_heart) == 0
     printed = capsys.readouterr().out
     table = read_tables(made[1] / "protocols", "protocols")["tables"]["scores"]
     of_name = {row[0]: row for row in table["rows"]}
@@ -93,7 +89,12 @@ def test_a_recipe_is_scored_without_each_of_its_parts(
     torch.manual_seed(0)
     torch.save(build_net("music1d", 4, width=0.1, seconds=1.0).state_dict(), tmp_path / "own.pt")
     weights = (f"nets.music1d.weights='{tmp_path / 'own.pt'}'",)
-    assert conduct("recipes", made, "--net", "music1d", settings=(*RECIPE, *weights)) == 0
+    assert (
+        conduct(
+            "recipes", *made, "--profile", "paper", "--net", "music1d", settings=(*RECIPE, *weights)
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     table = read_tables(made[1] / "recipes", "recipes")["tables"]["scores"]
     names = [column["name"] for column in table["columns"]]
@@ -120,9 +121,22 @@ def test_a_recipe_is_scored_without_each_of_its_parts(
 def test_a_net_without_a_recipe_is_told(
     made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert conduct("recipes", made, "--net", "music1d") == 2
+    assert conduct("recipes", *made, "--profile", "paper", "--net", "music1d") == 2
     assert "music1d has no recipe in this profile: take --profile best" in capsys.readouterr().err
-    assert conduct("recipes", made, "--net", "music1d", "--parts", "mixup", settings=RECIPE) == 2
+    assert (
+        conduct(
+            "recipes",
+            *made,
+            "--profile",
+            "paper",
+            "--net",
+            "music1d",
+            "--parts",
+            "mixup",
+            settings=RECIPE,
+        )
+        == 2
+    )
     assert "--parts mixup: the recipe of music1d has probe, cosine, average" in (
         capsys.readouterr().err
     )
@@ -135,8 +149,9 @@ def test_a_part_left_out_changes_nothing_else() -> None:
     assert chosen_parts(plan, ("papers", "probe")) == ("papers", "probe")
     assert chosen_parts(plan, ("none",)) == ()
     assert chosen_parts(plan, ("rest",)) == ("rest",)
-    for part, changes in PARTS.items():
+    off = {**dict.fromkeys(PARTS, 0), "layer_decay": 1.0}
+    for part in PARTS:
         train = without(plan, part).train
         before = {**vars(plan.train), **vars(recipe), "recipe": None}
         after = {**vars(train), **vars(train.recipe), "recipe": None}
-        assert {key: after[key] for key in after if after[key] != before[key]} == changes
+        assert {key: after[key] for key in after if after[key] != before[key]} == {part: off[part]}

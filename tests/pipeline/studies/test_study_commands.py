@@ -1,20 +1,20 @@
 """Every study runs on a small made set: tables, files, honest folds, bad input."""
 
 import csv
-from pathlib import Path
+import pickle
+from importlib import import_module
 
 import pytest
 import torch
 from stage_samples import run
-from study_samples import make_set, read_tables, tiny_options
+from study_samples import conduct, make_set, read_tables
 
-from mvemo.extract.training import fine_tuning
+from mvemo.extract.training import trainer as fine_tuning
 from mvemo.extract.workers import pool
-from mvemo.manifests import Clip, Manifest, read_manifest, song_of
-from mvemo.pipeline.commands.study_options import default_jobs
-from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.studies.core import open_study
-from mvemo.pipeline.studies.segments import Cut, cut_study
+from mvemo.extract.workers.pool import Outcome
+from mvemo.manifests import read_manifest
+from mvemo.pipeline.commands.study import default_jobs, option_values
+from mvemo.pipeline.studies import trainings
 
 # Study -> its own options, and what the first column of one of its tables has.
 STUDIES = {
@@ -49,24 +49,15 @@ def made(tmp_path_factory):
 def test_a_study_prints_and_writes_its_tables(study, made, capsys):
     manifest, folder = made
     own, table, firsts = STUDIES[study]
-    out = folder / study
-    code = run(
-        "mvemo", "study", study, manifest, "--out", out, "--work", folder / "work", *own,
-        *tiny_options(),
-    )  # fmt: skip
-    assert code == 0
+    assert conduct(study, manifest, folder, "--latex", folder / "t.tex", *own) == 0
     printed = capsys.readouterr().out
+    out = folder / study
     record = read_tables(out, study)
     rows = record["tables"][table]["rows"]
     assert len(rows) == len(firsts)
     for row, first in zip(rows, firsts, strict=True):
-        if isinstance(first, str):
-            assert row[0].startswith(first)
-        else:
-            assert row[0] == first
+        assert str(row[0]).startswith(str(first))
         assert len(row) == len(record["tables"][table]["columns"])
-    for each in record["tables"].values():
-        assert each["title"] in printed
     assert record["data"]["clips"] == 24
     assert record["data"]["groups"] == 6
     assert record["data"]["synthetic"]
@@ -76,52 +67,35 @@ def test_a_study_prints_and_writes_its_tables(study, made, capsys):
     assert "data:image/svg+xml;base64," in page
     assert "generated data" in page
     assert "http" not in page.split("<footer>")[0].replace("http-equiv", "")
-    names = [*record["tables"]]
-    for name in names:
+    for name, each in record["tables"].items():
+        assert each["title"] in printed
         with (out / f"{study}-{name}.csv").open(newline="") as file:
-            assert len(list(csv.reader(file))) == 1 + len(record["tables"][name]["rows"])
+            assert len(list(csv.reader(file))) == 1 + len(each["rows"])
     pictures = list(out.glob("*.png"))
     assert pictures
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in pictures)
     assert all(p.with_suffix(".svg").is_file() for p in pictures)
+    if study == "baselines":
+        assert "majority class & " in (folder / "t.tex").read_text()
+        by_name = {row[0]: row[1] for row in rows}
+        assert by_name["SVM, linear kernel"] > 0.9
+        assert by_name["linear regression, quadrant"] > 0.7
+        assert by_name["majority class"] <= 0.25
 
 
-def test_a_model_that_can_tell_the_classes_does_so(made):
-    manifest, folder = made
-    out = folder / "telling"
-    assert run("mvemo", "study", "baselines", manifest, "--out", out, "--work", folder / "work",
-               "--runs", "1", "--rnn-runs", "0", "--latex", folder / "t.tex",
-               *tiny_options()) == 0  # fmt: skip
-    assert "majority class & " in (folder / "t.tex").read_text()
-    rows = read_tables(out, "baselines")["tables"]["accuracy"]["rows"]
-    by_name = {row[0]: row[1] for row in rows}
-    assert by_name["SVM, linear kernel"] > 0.9
-    assert by_name["linear regression, quadrant"] > 0.7
-    assert by_name["majority class"] <= 0.25
+CLASSICAL = ("--runs", "1", "--rnn-runs", "0")
 
 
 def test_permuted_labels_are_said_so_and_no_model_tells_them(tmp_path):
     manifest = make_set(tmp_path / "set", clips_per_class=16, seconds=0.3)
-    out = tmp_path / "out"
-    assert run(
-        "mvemo", "study", "baselines", manifest, "--out", out, "--work", tmp_path / "work",
-        "--runs", "3", "--rnn-runs", "0", "--permute-labels", *tiny_options(),
-    ) == 0  # fmt: skip
-    record = read_tables(out, "baselines")
+    options = ("--runs", "3", "--rnn-runs", "0", "--permute-labels")
+    assert conduct("baselines", manifest, tmp_path, *options) == 0
+    record = read_tables(tmp_path / "baselines", "baselines")
     assert record["permuted_labels"]
-    assert "shuffled" in (out / "baselines.html").read_text()
+    assert "shuffled" in (tmp_path / "baselines" / "baselines.html").read_text()
     for row in record["tables"]["accuracy"]["rows"]:
         # 64 clips of four classes: four standard deviations above chance are 0.47.
         assert row[1] < 0.47, row
-
-
-def test_segments_are_counted_and_songs_decided(made):
-    manifest, folder = made
-    out = folder / "cut"
-    assert run("mvemo", "study", "segments", manifest, "--out", out, "--work", folder / "work",
-               "--seconds", "0.2,0.4", "--nets", "cnn", *tiny_options()) == 0  # fmt: skip
-    counts = read_tables(out, "segments")["tables"]["counts"]["rows"]
-    assert [row[:3] for row in counts] == [[0.2, 96, 24], [0.4, 48, 24]]
 
 
 @pytest.mark.parametrize("study", ["convnets", "losses", "iterations"])
@@ -133,13 +107,12 @@ def test_nets_read_segments_unless_whole_clips_are_asked_for(study, made, capsys
         "iterations": ("--net", "rnn", "--iterations", "2"),
     }
     # Clips of 0.8 s, of which the net would read 0.4.
-    options = tiny_options("nets.rnn.epochs=1", "nets.rnn.options={n_frames=12}")
+    settings = ("nets.rnn.epochs=1", "nets.rnn.options={n_frames=12}")
     found = {}
     for seconds in ("0.3", "0"):
-        out = folder / f"{study}-cut-{seconds}"
-        assert run("mvemo", "study", study, manifest, *own[study], "--out", out,
-                   "--work", folder / "work", "--seconds", seconds, *options) == 0  # fmt: skip
-        found[seconds] = read_tables(out, study)["notes"], capsys.readouterr()
+        assert conduct(study, manifest, folder, *own[study], "--seconds", seconds,
+                       settings=settings) == 0  # fmt: skip
+        found[seconds] = read_tables(folder / study, study)["notes"], capsys.readouterr()
     cut, whole = (" ".join(found[seconds][0]) for seconds in ("0.3", "0"))
     assert "48 segments of 0.3 s of 24 clips" in cut
     assert "are longer than" not in cut
@@ -149,17 +122,6 @@ def test_nets_read_segments_unless_whole_clips_are_asked_for(study, made, capsys
     assert "is narrower than" in found["0"][1].out
 
 
-def test_segments_of_a_song_are_in_its_fold(tmp_path):
-    path = make_set(tmp_path / "set", clips_per_class=3)
-    study = open_study(path, load_settings("paper", tiny_options()[1::2]), work=tmp_path)
-    segments, _ = cut_study(study, 0.25, Cut())
-    assert len(segments.manifest) == 3 * len(study.manifest)
-    of_song = dict(zip(study.manifest.clip_ids, study.folds().tolist(), strict=True))
-    songs = [song_of(clip_id) for clip_id in segments.manifest.clip_ids]
-    assert segments.folds().tolist() == [of_song[song] for song in songs]
-    assert cut_study(study, 0.0, None) == (study, [])
-
-
 def test_the_demo_trains_two_nets_at_once_where_there_are_two_cores(monkeypatch):
     assert [default_jobs(profile) for profile in ("paper", "my.toml")] == [1, 1]
     for count, jobs in ((1, 1), (2, 2), (8, 2)):
@@ -167,44 +129,47 @@ def test_the_demo_trains_two_nets_at_once_where_there_are_two_cores(monkeypatch)
         assert default_jobs("demo") == jobs
 
 
-def test_two_processes_train_what_the_study_then_finds(made, monkeypatch, capsys):
-    manifest, folder = made
-    command = ["mvemo", "study", "j22", manifest, "--nets", "cnn,crnn", "--seconds", "0.4",
-               "--iterations", "4", "--ablations", "none", *tiny_options()]  # fmt: skip
+def test_processes_train_each_missing_net_once(tmp_path, monkeypatch):
+    manifest = make_set(tmp_path / "set", clips_per_class=4)
+    options = ("--nets", "cnn,crnn", "--seconds", "0.4", "--iterations", "4", "--ablations", "loss")
+    assert conduct("j22", manifest, tmp_path, *options) == 0
+    table = read_tables(tmp_path / "j22", "j22")["tables"]["scores"]
+    asked = []
 
-    def refuse(*arguments):
-        raise AssertionError("a net was trained here")
+    def train_here(calls, **_):
+        for i, call in enumerate(calls):
+            module, name = call.function.split(":")
+            (training,) = pickle.loads(pickle.dumps(call.arguments))
+            asked.append((training.plan.name, training.plan.train.loss))
+            getattr(import_module(module), name)(training, lambda text: None)
+            yield Outcome(i, None)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(fine_tuning.Trainer, "run_epoch", refuse)
-        two = folder / "two"
-        assert run(*command, "--out", two, "--work", folder / "work-two", "--jobs", 2) == 0
-    assert "train by 2 processes: 2 done" in capsys.readouterr().err
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(pool.cores() // 2, 1))
-    assert run(*command, "--out", folder / "one", "--work", folder / "work-one") == 0
-    torch.set_num_threads(threads)
-    two, one = (read_tables(folder / out, "j22")["tables"]["scores"] for out in ("two", "one"))
-    assert len(one["rows"]) == 2
-    assert two == one
+    monkeypatch.setattr(trainings, "run_calls", train_here)
+    together = ("--work", tmp_path / "work-two", "--jobs", 2)
+    assert conduct("j22", manifest, tmp_path, *options, *together) == 0
+    losses = ("improved-centre", "softmax", "angular", "centre")
+    assert sorted(asked) == sorted([("cnn", "softmax"), *(("crnn", loss) for loss in losses)])
+    assert read_tables(tmp_path / "j22", "j22")["tables"]["scores"] == table
+    asked.clear()
+    assert conduct("j22", manifest, tmp_path, *options, *together) == 0
+    assert asked == []
 
 
-def test_lengths_that_no_clip_has_are_trained_once(made):
-    manifest, folder = made
-    out, work = folder / "whole", folder / "work-whole"
-    assert run("mvemo", "study", "segments", manifest, "--out", out, "--work", work,
-               "--seconds", "0.4,1,2", "--nets", "cnn", *tiny_options()) == 0  # fmt: skip
-    record = read_tables(out, "segments")
+def test_lengths_that_no_clip_has_are_trained_once(tmp_path):
+    manifest = make_set(tmp_path / "set")
+    options = ("--seconds", "0.2,0.4,1,2", "--nets", "cnn")
+    assert conduct("segments", manifest, tmp_path, *options) == 0
+    record = read_tables(tmp_path / "segments", "segments")
     rows = record["tables"]["accuracy"]["rows"]
-    # Clips of 0.8 s: two segments each, then whole.
+    # Clips of 0.8 s: four segments each, two, then whole.
     assert [row[:3] for row in record["tables"]["counts"]["rows"]] == [
-        [0.4, 48, 24], [1.0, 24, 24], [2.0, 24, 24],
+        [0.2, 96, 24], [0.4, 48, 24], [1.0, 24, 24], [2.0, 24, 24],
     ]  # fmt: skip
-    assert [row[1] for row in rows] == [0.4, 1.0, 2.0]
-    assert rows[1][2:8] == rows[2][2:8]
+    assert [row[1] for row in rows] == [0.2, 0.4, 1.0, 2.0]
+    assert rows[2][2:8] == rows[3][2:8]
     assert sum(note.startswith("Segments of 2 s are those of 1 s") for note in record["notes"]) == 1
-    # Two folds at each of two lengths.
-    assert len(list((work / "nets").iterdir())) == 4
+    # Two folds at each of three lengths.
+    assert len(list((tmp_path / "work" / "nets").iterdir())) == 6
 
 
 @pytest.mark.parametrize(
@@ -215,30 +180,17 @@ def test_j22_trains_as_long_as_the_paper_but_in_the_demo(options, steps, tmp_pat
     chosen = []
     monkeypatch.setattr(
         "mvemo.pipeline.commands.study.conduct",
-        lambda *_, experiment, **_options: chosen.append(experiment["iterations"]) or 0,
+        lambda file, options: chosen.append(option_values(file, options)["iterations"]) or 0,
     )
     assert run("mvemo", "study", "j22", "m.csv", "--out", tmp_path, *options) == 0
     assert chosen == [steps]
 
 
-def test_j22s_counts_are_those_of_whole_segments_of_the_first_half_minute():
-    songs = tuple(Clip(f"song {i}", f"{i}.mp3", ("sad",), f"song {i}") for i in range(3))
-    manifest = Manifest("songs", "multiclass", ("sad", "happy"), songs, Path())
-    lengths = {"song 0": 30.0, "song 1": 241.5, "song 2": 12.0}
-    counts = {s: len(Cut().segments(manifest, s, lengths)) for s in (3.0, 5.0, 10.0, 16.0)}
-    # 30 s give one segment of 16 s; a song that is shorter than a segment gives one, too.
-    assert counts == {3.0: 10 + 10 + 4, 5.0: 6 + 6 + 2, 10.0: 3 + 3 + 1, 16.0: 3}
-    everything = Cut(first=None, tail="half").segments(manifest, 16.0, lengths)
-    assert len(everything) == 2 + 15 + 1
-
-
 def test_iterations_are_steps_and_epochs_are_told_by_them(made):
     manifest, folder = made
-    out = folder / "steps"
-    assert run("mvemo", "study", "iterations", manifest, "--out", out, "--work", folder / "work",
-               "--net", "rnn", "--iterations", "7",
-               *tiny_options("nets.rnn.batch_size=3")) == 0  # fmt: skip
-    curves = read_tables(out, "iterations")["curves"]["rnn@first fold"]
+    options, settings = ("--net", "rnn", "--iterations", "7"), ("nets.rnn.batch_size=3",)
+    assert conduct("iterations", manifest, folder, *options, settings=settings) == 0
+    curves = read_tables(folder / "iterations", "iterations")["curves"]["rnn@first fold"]
     assert curves["iteration"] == list(range(1, 8))
     # 12 clips without the first fold; one group of four is held out: 8 clips, 3 batches.
     assert curves["validation_at"] == [3, 6, 7]
@@ -295,17 +247,14 @@ def other_task(made, request):
 @pytest.mark.parametrize("study", ["convnets", "baselines", "segments", "iterations"])
 def test_studies_of_tags_and_ratings(study, other_task, capsys):
     task, manifest, folder = other_task
-    out = folder / f"{study}-{task}"
     own = {
         "convnets": ("--nets", "cnn"),
-        "baselines": ("--runs", "1", "--rnn-runs", "0"),
+        "baselines": CLASSICAL,
         "segments": ("--nets", "cnn", "--seconds", "0.5"),
         "iterations": ("--net", "rnn", "--iterations", "3"),
     }[study]
-    work = folder / "work"
-    assert run("mvemo", "study", study, manifest, "--out", out, "--work", work, *own,
-               *tiny_options()) == 0  # fmt: skip
-    record = read_tables(out, study)
+    assert conduct(study, manifest, folder, *own) == 0
+    record = read_tables(folder / study, study)
     assert record["data"]["task"] == task
     # Printed figures are of classes.
     assert not any(
@@ -321,16 +270,15 @@ def test_studies_of_tags_and_ratings(study, other_task, capsys):
 
 def test_the_study_of_tags_scores_each_tag_by_the_net_alone(made, other_task, capsys):
     task, manifest, folder = other_task
-    out = folder / f"tags-{task}"
-    code = run("mvemo", "study", "tags", manifest, "--out", out, "--work", folder / "work",
-               *tiny_options("nets.speccnn.epochs=8", "nets.speccnn.patience=0",
-                             "nets.speccnn.lr=0.01"))  # fmt: skip
+    settings = ("epochs=8", "patience=0", "lr=0.01")
+    settings = tuple(f"nets.speccnn.{setting}" for setting in settings)
+    code = conduct("tags", manifest, folder, settings=settings)
     if task != "multilabel":
         assert code == 2
-        assert "this study is of multilabel alone" in capsys.readouterr().err
+        assert "this study needs multilabel" in capsys.readouterr().err
         return
     assert code == 0
-    tables = read_tables(out, "tags")["tables"]
+    tables = read_tables(folder / "tags", "tags")["tables"]
     assert [row[0] for row in tables["tags-speccnn"]["rows"]] == ["positive", "aroused"]
     assert [row[1] for row in tables["tags-speccnn"]["rows"]] == [12, 12]
     assert [row[0] for row in tables["averages"]["rows"]] == ["speccnn", "training frequency"]
@@ -338,27 +286,20 @@ def test_the_study_of_tags_scores_each_tag_by_the_net_alone(made, other_task, ca
 
 
 def test_clips_that_could_not_be_used_are_listed_and_told_by_the_exit_code(tmp_path, capsys):
-    manifest = make_set(tmp_path / "set", seconds=0.3)
-    (tmp_path / "set" / "sad2.wav").write_bytes(b"")
-    (tmp_path / "set" / "calm1.wav").write_text("this is no sound")
-    out = tmp_path / "out"
-    code = run("mvemo", "study", "baselines", manifest, "--out", out, "--work", tmp_path / "work",
-               "--runs", "1", "--rnn-runs", "0", "--strict", *tiny_options())  # fmt: skip
-    assert code == 1
-    assert "2 clips could not be used" in capsys.readouterr().err
-    assert set(read_tables(out, "baselines")["failures"]) == {"sad2", "calm1"}
-    page = (out / "baselines.html").read_text()
-    assert "Clips that could not be used: 2" in page
-    assert "sad2" in page
-
-
-def test_fewer_clips_than_neighbours_are_no_error(tmp_path):
+    # Fewer clips than neighbours are no error.
     manifest = make_set(tmp_path / "set", clips_per_class=2, seconds=0.3)
-    out = tmp_path / "out"
-    assert run("mvemo", "study", "baselines", manifest, "--out", out, "--work", tmp_path / "work",
-               "--runs", "1", "--rnn-runs", "0", *tiny_options()) == 0  # fmt: skip
-    rows = read_tables(out, "baselines")["tables"]["accuracy"]["rows"]
-    assert {row[0] for row in rows} >= {"k nearest neighbours", "SVM, RBF kernel"}
+    (tmp_path / "set" / "sad1.wav").write_bytes(b"")
+    (tmp_path / "set" / "calm1.wav").write_text("this is no sound")
+    assert conduct("baselines", manifest, tmp_path, *CLASSICAL, "--strict") == 1
+    assert "2 clips could not be used" in capsys.readouterr().err
+    record = read_tables(tmp_path / "baselines", "baselines")
+    assert set(record["failures"]) == {"sad1", "calm1"}
+    assert sum("clips could not be used and are in no score" in n for n in record["notes"]) == 1
+    page = (tmp_path / "baselines" / "baselines.html").read_text()
+    assert "Clips that could not be used: 2" in page
+    assert "sad1" in page
+    names = {row[0] for row in record["tables"]["accuracy"]["rows"]}
+    assert names >= {"k nearest neighbours", "SVM, RBF kernel"}
 
 
 # Study -> its options, the training that diverges, its loss or optimizer, and where no
@@ -403,10 +344,9 @@ def test_a_variant_that_diverges_is_an_empty_row_and_the_others_go_on(
         return train(trainer, rows)
 
     monkeypatch.setattr(fine_tuning.Trainer, "score", diverge)
-    command = ["mvemo", "study", study, manifest, "--out", tmp_path / "out", "--work"]
     # A working folder of its own: the trainings of other tests would be found there.
-    assert run(*command, tmp_path / "work", *own, *tiny_options()) == 0
-    record = read_tables(tmp_path / "out", study)
+    assert conduct(study, manifest, tmp_path, *own) == 0
+    record = read_tables(tmp_path / study, study)
     columns = [column["name"] for column in record["tables"][table]["columns"]]
     rows = record["tables"][table]["rows"]
     (lost,) = [row for row in rows if row[: len(first)] == first]
@@ -430,8 +370,7 @@ def test_a_study_of_which_every_variant_diverges_says_so_of_each(made, monkeypat
         return float("nan"), 0.0
 
     monkeypatch.setattr(fine_tuning.Trainer, "score", diverge)
-    command = ["mvemo", "study", "optimizers", manifest, "--nets", "music1d", "--out", tmp_path]
-    assert run(*command, "--work", tmp_path / "work", *tiny_options()) == 0
-    record = read_tables(tmp_path, "optimizers")
+    assert conduct("optimizers", manifest, tmp_path, "--nets", "music1d") == 0
+    record = read_tables(tmp_path / "optimizers", "optimizers")
     assert [row[4] for row in record["tables"]["scores"]["rows"]] == [None] * 3
     assert sum("has no figures" in note for note in record["notes"]) == 3

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mvemo.extract.training.memory import return_freed_memory
+from mvemo.extract.training.devices import return_freed_memory
 
 
 def resident() -> int:

@@ -3,6 +3,11 @@
 PL20 3.3 and 3.5 fine-tune every net on the emotion clips before its features are taken;
 optimizers and rates are those of PL20 Table 2. The caller chooses the clips that a net may see
 (`mvemo.extract.training.protocols`).
+
+The folder of a job is named by the digest of everything that determines its result, so a
+changed setting starts a new run and an unchanged one finds its result. ``state.pt`` is the run
+in progress, ``weights.pt`` the finished net, ``settings.json`` its settings, and
+``curve.json`` its losses.
 """
 
 from __future__ import annotations
@@ -10,17 +15,18 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from mvemo.extract.errors import TrainingDiverged
+from mvemo.extract.errors import ExtractError, TrainingDiverged
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.training.batches import Batches, indices_on, split_rows
-from mvemo.extract.training.checkpoints import JobFolder
+from mvemo.extract.training.data import Batches, indices_on, split_rows
 from mvemo.extract.training.devices import autocast
-from mvemo.extract.training.jobs import Curve, TrainingJob, TrainingRun, training_batches
 from mvemo.extract.training.losses import make_loss
 from mvemo.extract.training.ranks import current_ranks
 from mvemo.extract.training.recipe import (
@@ -31,10 +37,89 @@ from mvemo.extract.training.recipe import (
     freeze_norms,
     make_optimizer,
 )
-from mvemo.extract.training.steps import Stepper, to_floats
+from mvemo.extract.training.steps import Curve, Stepper, TrainingJob, to_floats, training_batches
+from mvemo.manifests.files import parse_json, replacing, write_json
+
+
+class JobFolder:
+    """Folder of one fine-tuning job, named by its label and the digest of its settings."""
+
+    def __init__(self, root: Path, label: str, digest: str) -> None:
+        self.path = root / f"{label}-{digest[:16]}"
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Make the folder and write the settings."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ExtractError(f"{self.path}: cannot be made: {error.strerror}") from error
+        self._write_text("settings.json", settings)
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the state of the run in progress."""
+        self._write_tensors("state.pt", state)
+
+    def load_state(self) -> dict[str, Any] | None:
+        """Return the state of an interrupted run, or None if there is no readable state."""
+        return self._read("state.pt")
+
+    def finish(self, weights: Mapping[str, torch.Tensor], curve: Mapping[str, list[float]]) -> None:
+        """Save the final weights and the curve, and remove the state of the run.
+
+        JSON has no NaN, so values of the curve that are not finite are written as null.
+        """
+        self._write_text("curve.json", curve)
+        self._write_tensors("weights.pt", {"weights": dict(weights)})
+        (self.path / "state.pt").unlink(missing_ok=True)
+
+    def result(self) -> tuple[dict[str, torch.Tensor], dict[str, list[float]]] | None:
+        """Return the weights and the curve of a finished job, or None."""
+        saved = self._read("weights.pt")
+        if saved is None:
+            return None
+        try:
+            curve = parse_json((self.path / "curve.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return saved["weights"], {
+            name: [math.nan if value is None else float(value) for value in values]
+            for name, values in curve.items()
+        }
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        if not path.is_file():
+            return None
+        try:
+            saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            # torch raises many types of error for a damaged file.
+            warnings.warn(f"{path}: damaged ({error}); trained again", stacklevel=2)
+            return None
+        return saved
+
+    def _write_tensors(self, name: str, value: Mapping[str, Any]) -> None:
+        # Not durable: a damaged file is noticed when it is read, and then trained again.
+        with replacing(self.path / name, error=ExtractError, durable=False) as temp:
+            torch.save(dict(value), temp)
+
+    def _write_text(self, name: str, value: Mapping[str, Any]) -> None:
+        write_json(self.path / name, value, error=ExtractError, durable=False)
+
 
 # Maximum number of points of a curve by iterations; with more steps, some are left out.
 MAX_POINTS = 5000
+
+
+@dataclass
+class TrainingRun:
+    """Progress of a fine-tuning."""
+
+    best: dict[str, Any]  # ``state_dict`` of the net at the lowest validation loss
+    curve: Curve  # see `fine_tune`
+    best_loss: float = math.inf  # lowest validation loss so far
+    since_best: int = 0  # number of epochs since then
+    epoch: int = 0  # last finished epoch, from 1
 
 
 class Trainer:
@@ -137,7 +222,7 @@ class Trainer:
         job = self.job
         torch.manual_seed(job.seed * 100_003 + epoch)
         order = torch.randperm(len(job.train_rows)).tolist()
-        if not self.ranks.first:
+        if not self.ranks.is_writer:
             # Otherwise dropout and augmentation would be equal in all parts of a batch.
             torch.manual_seed((job.seed * 100_003 + epoch) * 1009 + self.ranks.number)
         groups = training_batches([job.train_rows[i] for i in order], job.settings.batch_size)
@@ -247,7 +332,7 @@ def fine_tune(
             break
         trainer.run_epoch(epoch, run)
         trainer.check_finite(run)
-        if trainer.ranks.first and time.monotonic() - saved_at > STATE_INTERVAL:
+        if trainer.ranks.is_writer and time.monotonic() - saved_at > STATE_INTERVAL:
             folder.save_state(trainer.state(run))
             saved_at = time.monotonic()
         if on_epoch is not None:

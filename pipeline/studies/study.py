@@ -1,4 +1,4 @@
-"""Data of a study: manifest, folds, media, and the rule for published figures.
+"""Data of a study: manifest, folds, segments, media, and the rule for published figures.
 
 Every figure of a study is out of fold: a clip is predicted by a net or a classical model
 that was trained without the clip and without all other clips of its group. Everything that
@@ -8,25 +8,19 @@ published model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from mvemo.extract import DescriptorSettings, NetSettings, default_settings
 from mvemo.extract.array_types import F64, Mask
-from mvemo.extract.descriptors import DescriptorSettings
-from mvemo.extract.nets import (
-    SharedSettings,
-    default_settings,
-    options_of,
-    with_length,
-    with_shared_options,
-)
-from mvemo.extract.settings import NetSettings
+from mvemo.extract.nets import SharedSettings, options_of, with_length, with_shared_options
 from mvemo.fuse.numeric import Ints
-from mvemo.fuse.report.published import J22, comparable
-from mvemo.manifests import Folds, Manifest, folds_of, song_of
+from mvemo.fuse.report.published import comparable
+from mvemo.manifests import SCHEMES, Folds, Manifest, folds_of, segment_manifest, song_of
+from mvemo.manifests.segments import Tail
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.clips.media_files import longer_clips_note
 from mvemo.pipeline.console.messages import note_resumable, tell_note
@@ -35,6 +29,8 @@ from mvemo.pipeline.settings import ExtractSettings, Settings
 from mvemo.pipeline.stage_one.plan import manifest_with_media, read_fold_file
 from mvemo.pipeline.starting_weights import random_start_note
 
+# Classes of J22, in the order of its Table 4.
+J22_CLASSES = ("sad", "happy", "anger", "relaxation")
 # Frames and descriptors of profile ``paper``, which all nets share.
 _SHARED = SharedSettings(ExtractSettings().n_frames, DescriptorSettings())
 
@@ -94,16 +90,32 @@ class Study:
         wanted = ids if self.songs is None else map(song_of, ids)
         return np.array([of_clip[clip_id] for clip_id in wanted], dtype=np.int64)
 
-    def folds_of_runs(self, runs: int | None = None) -> list[Ints]:
-        """Return the folds of each repeat; `runs` is by default the number of the study."""
-        return [self.folds(run) for run in range(self.runs if runs is None else runs)]
+    def folds_of_runs(self) -> list[Ints]:
+        """Return the folds of each repeat."""
+        return [self.folds(run) for run in range(self.runs)]
+
+    def shuffled(self) -> Manifest:
+        """Return the manifest with shuffled labels; all segments of a song have one label.
+
+        The shuffle differs from the shuffle of ``--permute-labels``.
+        """
+        seed = self.settings.extract.run.seed + 1
+        if self.songs is None:
+            return with_permuted_labels(self.manifest, seed)
+        label = {c.clip_id: c.label for c in with_permuted_labels(self.songs, seed).clips}
+        clips = (replace(c, label=label[song_of(c.clip_id)]) for c in self.manifest.clips)
+        return replace(self.manifest, clips=tuple(clips))
 
     def plan(self, net: str, **train: object) -> NetSettings:
         """Return the settings of a net, with the given values of its `TrainSettings`."""
-        plan = self.settings.nets[net]
-        if self.seconds:
-            plan = with_length(plan, self.seconds, self.settings.shared)
+        plan = self.with_segments(self.settings.nets[net])
         return replace(plan, train=replace(plan.train, **train))  # type: ignore[arg-type]
+
+    def with_segments(self, plan: NetSettings) -> NetSettings:
+        """Return the settings of a net that reads the study's segments."""
+        if not self.seconds:
+            return plan
+        return with_length(plan, self.seconds, self.settings.shared)
 
     def media(
         self, plans: Sequence[NetSettings] = (), descriptors: Sequence[str] = ()
@@ -142,7 +154,7 @@ def open_study(
     manifest = manifest_with_media(path, root)
     if tasks and manifest.task not in tasks:
         raise BadOption(
-            f"{path}: the task is {manifest.task}; this study is of {' and '.join(tasks)} alone"
+            f"{path}: the task is {manifest.task}; this study needs {' or '.join(tasks)}"
         )
     prescribed, settings = read_fold_file(fold_file, manifest, settings)
     if permute_labels:
@@ -160,6 +172,66 @@ def with_permuted_labels(manifest: Manifest, seed: int) -> Manifest:
     return replace(manifest, clips=clips)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Rule for cutting clips to segments.
+
+    The defaults are J22's (section 3): the first 30 s of a song, and only whole segments, so
+    that 30 s give one segment of 16 s, as in its Table 1.
+    """
+
+    first: float | None = 30.0  # seconds of each clip that are used; None for all
+    tail: Tail = "drop"  # use of the rest of a clip, see `segment_manifest`
+
+    def segments(
+        self, clips: Manifest, seconds: float, durations: Mapping[str, float | None]
+    ) -> Manifest:
+        """Cut the clips to segments of `seconds`."""
+        return segment_manifest(
+            clips, seconds, durations=durations, tail=self.tail, first=self.first
+        )
+
+    def note(self) -> str:
+        """Describe the cut in a sentence."""
+        used = "All of" if self.first is None else f"The first {self.first:g} s of"
+        return f"{used} each clip; a rest after the last whole segment: {self.tail}."
+
+
+@dataclass(frozen=True)
+class Songs:
+    """Clips of a study whose sound can be read."""
+
+    manifest: Manifest
+    durations: Mapping[str, float]  # clip id -> length in s
+    notes: tuple[str, ...]  # on the other clips
+
+    def rows(self, segments: Manifest) -> Ints:
+        """Return the row of each segment's song, int64 (segments,)."""
+        rows = {clip_id: row for row, clip_id in enumerate(self.manifest.clip_ids)}
+        return np.array([rows[song_of(clip_id)] for clip_id in segments.clip_ids], dtype=np.int64)
+
+
+def find_songs(study: Study) -> Songs:
+    """Decode the sound of all clips, and return those that could be read."""
+    media = study.media(descriptors=["mel"])
+    durations = media.seconds()
+    clips = tuple(clip for clip in study.manifest.clips if clip.clip_id in durations)
+    songs = replace(study.manifest, clips=clips)
+    return Songs(songs, durations, media.left_out(media.described))
+
+
+def cut_study(study: Study, songs: Songs, seconds: float, cut: Cut) -> Study:
+    """Cut the songs to segments of `seconds` for the study's nets.
+
+    If all segments are shorter, nets read no more than the longest: a longer input would only
+    be padding, which changes no prediction and takes as long as sound.
+    """
+    segments = cut.segments(songs.manifest, seconds, songs.durations)
+    lengths = [clip.duration or songs.durations[song_of(clip.clip_id)] for clip in segments.clips]
+    heard = min(seconds, max((length or seconds for length in lengths), default=seconds))
+    return replace(study, manifest=segments, songs=songs.manifest, seconds=heard)
+
+
 def matches_pl20(study: Study, *plans: NetSettings) -> bool:
     """Return True if figures of PL20 and Z22 may stand next to scores of these nets."""
     return comparable(study.manifest.classes) and _published(study, plans)
@@ -170,8 +242,19 @@ def matches_j22(study: Study, *plans: NetSettings, seconds: float = 10.0) -> boo
 
     The nets must read segments of `seconds`. Without nets only the data are checked.
     """
-    known = bool(J22.known_classes(study.manifest.classes))
-    return known and _published(study, plans, seconds)
+    return bool(j22_classes(study.manifest.classes)) and _published(study, plans, seconds)
+
+
+def j22_classes(names: Sequence[str]) -> list[str]:
+    """Return J22's names for a data set's classes, or an empty list if they differ from its four.
+
+    Examples
+    --------
+    >>> j22_classes(["calm", "happy", "sad", "angry"]), j22_classes(["calm", "fear"])
+    (['relaxation', 'happy', 'sad', 'anger'], [])
+    """
+    known = [str(SCHEMES["j22"].class_of(name)) for name in names]
+    return known if sorted(known) == sorted(J22_CLASSES) else []
 
 
 def _published(study: Study, plans: Sequence[NetSettings], seconds: float = 0.0) -> bool:

@@ -1,19 +1,26 @@
-"""Batches of decoded media for a net, read from the working cache on demand."""
+"""Data of a training: clips and their division, and batches of decoded media.
+
+Media are read from the working cache on demand.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mvemo.extract.array_types import F32, U8
-from mvemo.extract.errors import BadMedia
+from mvemo.cache.table import TEST, VALIDATION
+from mvemo.extract.array_types import F32, I64, U8, Mask
+from mvemo.extract.errors import BadMedia, BadSetting
 from mvemo.extract.nets.parts.cards import AudioInput, NetInput, SequenceInput, VideoInput
+from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.views import ViewSettings, window_starts
+from mvemo.manifests import Manifest, inner_split
 
 T = TypeVar("T")
 
@@ -39,22 +46,10 @@ class Batches(Protocol):
 class RawBatches:
     """Reader of rows of one modality, stacked to the input of ``Net.prepare``.
 
-    Parameters
-    ----------
-    read
-        Function that returns the decoded media of a manifest row, usually memory-mapped.
-    net_input
-        Input of the net for one window. Waveforms and sequences are shortened to its length.
-        Shorter waveforms are padded with zeros, or with NaN if the input marks their end;
-        shorter sequences are padded with NaN rows.
-    view
-        Windows of a row; those of pictures were chosen during decoding.
-
-    Raises
-    ------
-    BadMedia
-        The number or size of frames differs from the net's, a sequence has no frames, or its
-        columns differ from those of the first sequence of the batch.
+    Waveforms and sequences are shortened to the length of the input. Shorter waveforms are padded
+    with zeros, or with NaN if the input marks their end; shorter sequences with NaN rows. Windows
+    of pictures were chosen during decoding. `BadMedia` is raised if frames or descriptors do not
+    have the shape that the net takes.
     """
 
     def __init__(
@@ -231,3 +226,109 @@ def split_rows(rows: Sequence[int], size: int) -> list[list[int]]:
     [[4, 5], [6, 7], [8]]
     """
     return [list(rows[i : i + size]) for i in range(0, len(rows), size)]
+
+
+@dataclass(frozen=True)
+class TrainingClips:
+    """Clips for the training of nets, and their division."""
+
+    manifest: Manifest  # all clips
+    content: Mapping[str, str]  # clip id -> digest of its media
+    usable: Mask  # bool (clips,): rows whose modality was decoded
+    folds: I64  # int64 (clips,), used under ``crossfit`` only
+    # int64 (clips,): 0 training, 1 validation, 2 test; needed under ``holdout``.
+    splits: I64 | None = None
+    # Folds whose nets are trained here, under ``crossfit``; None for all.
+    trained_folds: Collection[int] | None = None
+
+
+@dataclass(frozen=True)
+class TrainingSplit:
+    """Clips for the training of one net."""
+
+    label: str  # ``i3d@fold0``, ``i3d@all`` or ``i3d@holdout``
+    fold: int | None  # fold that the net never sees; None without folds
+    rows: I64  # manifest rows that the net sees
+    validation: Mask  # bool (rows,): rows for early stopping, which give no gradient
+    seed: int
+
+    @property
+    def train_rows(self) -> list[int]:
+        """Return the manifest rows for the gradients."""
+        rows: list[int] = self.rows[~self.validation].tolist()
+        return rows
+
+    @property
+    def val_rows(self) -> list[int]:
+        """Return the manifest rows for early stopping."""
+        rows: list[int] = self.rows[self.validation].tolist()
+        return rows
+
+
+def training_splits(
+    settings: NetSettings, clips: TrainingClips, run: RunSettings
+) -> list[TrainingSplit]:
+    """Return the training clips of each net of a protocol: one per fold, or only one."""
+    if run.protocol == "crossfit":
+        folds = [int(fold) for fold in np.unique(clips.folds)]
+        if clips.trained_folds is not None:
+            folds = [fold for fold in folds if fold in clips.trained_folds]
+        return [
+            _split(settings, clips, clips.folds != fold, job_seed(run.seed, fold), fold)
+            for fold in folds
+        ]
+    seed = job_seed(run.seed, None)
+    if run.protocol != "holdout":
+        return [_split(settings, clips, np.ones_like(clips.usable), seed)]
+    if clips.splits is None:
+        raise BadSetting(f"{settings.name}: the holdout protocol needs a split of the clips")
+    return [_split(settings, clips, clips.splits != TEST, seed, splits=clips.splits)]
+
+
+def _split(
+    settings: NetSettings,
+    clips: TrainingClips,
+    visible: Mask,
+    seed: int,
+    fold: int | None = None,
+    splits: I64 | None = None,
+) -> TrainingSplit:
+    """Return the clips of one net: the usable ones among those that it may see."""
+    which = "all" if fold is None else f"fold{fold}"
+    label = f"{settings.name}@{which if splits is None else 'holdout'}"
+    rows = np.flatnonzero(clips.usable & visible)
+    validation = _validation_mask(settings, clips.manifest, rows, splits, seed)
+    if len(rows) < 2 or validation.all():
+        raise BadSetting(
+            f"{label}: {(~validation).sum()} usable training clips, at least 2 are needed"
+        )
+    return TrainingSplit(label, fold, rows, validation, seed)
+
+
+def _validation_mask(
+    settings: NetSettings,
+    manifest: Manifest,
+    rows: I64,
+    splits: I64 | None,
+    seed: int,
+) -> Mask:
+    """Return the mask of the clips for early stopping, bool (rows,)."""
+    if splits is not None:
+        validation: Mask = splits[rows] == VALIDATION
+        if settings.train.patience and not validation.any():
+            raise BadSetting(f"{settings.name}: no usable validation clip to stop training by")
+        return validation
+    if not settings.train.patience or len(rows) < 2:
+        return np.zeros(len(rows), dtype=np.bool_)
+    return inner_split(
+        np.asarray(manifest.labels)[rows],
+        [manifest.groups[row] for row in rows],
+        settings.train.val_fraction,
+        seed,
+        manifest.task,
+    )
+
+
+def job_seed(seed: int, fold: int | None) -> int:
+    """Return the seed of the training without `fold`, or on all clips if that is None."""
+    return seed * 1000 + (0 if fold is None else fold + 1)

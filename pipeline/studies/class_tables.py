@@ -1,0 +1,123 @@
+"""Tables by class and by tag: confusion of nets (J22 Table 4), and scores of each tag (L17)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mvemo.fuse import Model, ModelResult, score_baseline, score_model
+from mvemo.fuse.metrics.averages import mean_finite, mean_of_finite
+from mvemo.fuse.metrics.scores import confusion_matrix
+from mvemo.fuse.numeric import F64, Ints
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.studies.comparison import Draft
+from mvemo.pipeline.studies.result import NUMBER, PERCENT, Cell, Column, Table
+from mvemo.pipeline.studies.scores import Labels
+from mvemo.pipeline.studies.study import j22_classes, matches_j22
+from mvemo.pipeline.studies.study_file import published
+
+TAG_SCORES = (
+    *(("precision", "precision"), ("recall", "recall"), ("F1", "f1")),
+    *(("ROC-AUC", "roc_auc"), ("AP", "average_precision")),
+)
+
+
+def add_confusions(draft: Draft) -> None:
+    """Add a table of confusion for each net, if labels are classes."""
+    labels = draft.labels
+    for each in draft.compared:
+        if each.scores.n_clips and labels.y_true.ndim == 1 and len(each.row.plans) == 1:
+            (plan,) = each.row.plans
+            printed = matches_j22(each.study, plan)
+            y_true = each.labels.y_true
+            draft.tables.append(
+                confusion_table(plan.name, labels.names, y_true, each.outputs, printed=printed)
+            )
+
+
+def confusion_table(
+    net: str, classes: Sequence[str], y_true: Ints, probas: Sequence[F64], *, printed: bool
+) -> Table:
+    """Return the share of each predicted class by true class (J22 Table 4), over all repeats."""
+    counts = np.zeros((len(classes), len(classes)))
+    for proba in probas:
+        mask = np.isfinite(proba).all(axis=1)
+        y_pred = proba[mask].argmax(axis=1).astype(np.int64)
+        counts += confusion_matrix(y_true[mask], y_pred, len(classes))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    # true class -> predicted class -> share
+    known: dict[str, dict[str, float]] = published()["J22"]["table_4"].get(net, {})
+    names = j22_classes(classes) if printed and known else []
+    columns = (
+        Column("true"),
+        Column("clips", NUMBER),
+        *(Column(f"as {name}", PERCENT) for name in classes),
+        *(Column(f"as {name}, J22", PERCENT, published=True) for name in classes if names),
+    )
+    rows: list[tuple[Cell, ...]] = [
+        (
+            name,
+            round(float(counts[c].sum()) / len(probas)),
+            *(float(value) for value in shares[c]),
+            *(known[names[c]][predicted] for predicted in names),
+        )
+        for c, name in enumerate(classes)
+    ]
+    title = f"Confusion of {net}: shares of each true class, per cent (as J22 Table 4)"
+    return Table(f"confusion-{net}", title, columns, tuple(rows))
+
+
+def add_tags(draft: Draft) -> None:
+    """Add averages of each net and the baseline, scores of each tag, and a note on tags."""
+    if draft.study.manifest.task != "multilabel":
+        raise BadOption(f"{draft.file.path}: table.extra: 'tags' needs a manifest of tags")
+    labels, folds = draft.labels, draft.study.folds_of_runs()
+    y_true, names = labels.y_true, labels.names
+    results: dict[str, list[ModelResult]] = {
+        each.row.name: [
+            score_model(labels.task, Model("", (), ()), outputs, y_true, of_run, _count(of_run))
+            for outputs, of_run in zip(each.outputs, folds, strict=True)
+        ]
+        for each in draft.compared
+        if not each.divergence
+    }
+    baseline = [
+        score_baseline(labels.task, y_true, of_run, _count(of_run), len(names)) for of_run in folds
+    ]
+    kinds = ("macro", "micro")
+    titles = [f"{kind} {title}" for kind in kinds for title, _ in TAG_SCORES]
+    keys = [f"{key}_{kind}" for kind in kinds for _, key in TAG_SCORES]
+    averages: list[tuple[Cell, ...]] = [
+        (name, *(mean_of_finite(np.array([r.scores[key] for r in each])) for key in keys))
+        for name, each in {**results, baseline[0].name: baseline}.items()
+    ]
+    columns = (Column("net"), *(Column(title, NUMBER) for title in titles))
+    draft.tables.append(Table("averages", "Macro and micro averages", columns, tuple(averages)))
+    draft.tables += [_tag_table(net, labels, each) for net, each in results.items()]
+    same = [name for name, has in zip(names, y_true.T, strict=True) if len(np.unique(has)) < 2]
+    if same:
+        draft.findings.append(
+            f"All clips have, or none has, {', '.join(same)}: ROC-AUC of it is not defined."
+        )
+
+
+def _count(folds: Any) -> int:
+    return int(folds.max()) + 1
+
+
+def _tag_table(net: str, labels: Labels, results: Sequence[ModelResult]) -> Table:
+    """Return a table with a row for each tag."""
+    counts = labels.y_true.sum(axis=0)
+    values = [
+        mean_finite(np.stack([result.per_output[key] for result in results]), axis=0)
+        for _, key in TAG_SCORES
+    ]
+    rows: list[tuple[Cell, ...]] = [
+        (name, int(counts[i]), *(float(value[i]) for value in values))
+        for i, name in enumerate(labels.names)
+    ]
+    titles = ("clips", *(title for title, _ in TAG_SCORES))
+    columns = (Column("tag"), *(Column(title, NUMBER) for title in titles))
+    return Table(f"tags-{net}", f"Each tag by {net}", columns, tuple(rows))

@@ -1,0 +1,264 @@
+"""Classical models on descriptors for the study of baselines (J22 3.6, Fig. 8)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from mvemo.fuse.numeric import F64, Ints
+from mvemo.manifests import SCHEMES
+from mvemo.manifests.labels import LabelKind, label_kind
+from mvemo.pipeline.studies.comparison import Draft, Row
+from mvemo.pipeline.studies.predictors import FoldPredictions
+from mvemo.pipeline.studies.scores import Labels
+from mvemo.pipeline.studies.study import Study, StudyMedia
+from mvemo.pipeline.studies.study_file import StudyFile
+from mvemo.pipeline.studies.trainings import NetTraining
+
+# All descriptors except the spectrogram, which mel summarises.
+DESCRIPTORS = ("mel", "mfcc", "rp", "f0", "formants", "contrast", "chroma")
+RNN = "MFCC + deep RNN"
+# Class of J22's scheme -> signs of valence and arousal.
+QUADRANTS: Mapping[str, tuple[int, int]] = {
+    "happy": (1, 1),
+    "anger": (-1, 1),
+    "sad": (-1, -1),
+    "relaxation": (1, -1),
+}
+PENALTIES = np.logspace(-1, 5, 13)
+REGRESSION = "linear regression, quadrant"
+# (training rows, their labels, test rows, seed) -> outputs of the test rows: probabilities
+# (or 0 and 1) of classes or tags, or values of targets.
+Model = Callable[[F64, NDArray[Any], F64, int], F64]
+
+
+@dataclass(frozen=True)
+class ClassicalPredictor:
+    """Cross-validation of a classical model on the statistics of descriptors."""
+
+    model: Model
+    rows: F64  # float64 (clips, statistics)
+    labels: Labels
+    seed: int
+
+    def __call__(self, run: int, folds: Ints) -> FoldPredictions:
+        """Predict in one repeat."""
+        y_true, n_outputs = self.labels.y_true, len(self.labels.names)
+        seed = self.seed + run
+        return FoldPredictions(
+            predict_out_of_fold(self.model, self.rows, y_true, folds, seed, n_outputs)
+        )
+
+    def trainings(self, run: int, folds: Ints) -> Sequence[NetTraining]:
+        """Return the trainings of nets: none."""
+        return ()
+
+
+def classical_rows(
+    study: Study, file: StudyFile, options: Mapping[str, Any]
+) -> tuple[list[Row], list[str]]:
+    """Return the models that J22 Fig. 8 compares with; with notes.
+
+    Models read the mean and the standard deviation of each descriptor over a clip's frames.
+    Scalers are fitted inside the training folds. Each run has its own folds and seeds.
+    """
+    labels, kind = Labels.of(study.manifest), label_kind(study.manifest.task)
+    quadrants = quadrants_of(labels.names) if kind.exclusive else None
+    notes = []
+    if quadrants is None and kind.exclusive:
+        notes.append(
+            f"{REGRESSION} is left out: it needs classes that are quadrants of arousal and "
+            f"valence ({', '.join(QUADRANTS)})."
+        )
+    known: dict[tuple[str, ...], F64] = {}
+    rows = [
+        Row(
+            name,
+            {"model": name},
+            descriptors=DESCRIPTORS,
+            model=_predictor(study, name, model, known),
+        )
+        for name, model in classical_models(kind, len(labels.names), quadrants).items()
+    ]
+    runs = options.get("rnn_runs")
+    if runs != 0:
+        rows.append(Row(RNN, {"model": RNN, "net": "rnn"}, (study.plan("rnn"),), runs=runs))
+    return rows, notes
+
+
+def _predictor(
+    study: Study, name: str, model: Model, known: dict[tuple[str, ...], F64]
+) -> Callable[[StudyMedia], ClassicalPredictor]:
+    """Return a function that makes a model's predictor; `known` has statistics of all models."""
+    descriptors = ("mel",) if name.endswith("(mel)") else DESCRIPTORS
+
+    def make(media: StudyMedia) -> ClassicalPredictor:
+        labels, seed = Labels.of(media.manifest), study.settings.extract.run.seed
+        if descriptors not in known:
+            known[descriptors] = media.statistics(descriptors)
+        return ClassicalPredictor(model, known[descriptors], labels, seed)
+
+    return make
+
+
+def add_baseline_row(draft: Draft) -> None:
+    """Add a row for the baseline without features."""
+    table, task = draft.tables[0], draft.labels.task
+    score, runs = draft.compared[0].scores.baseline, draft.study.runs
+    known = {task.primary_title: score, "runs": runs, "majority": score, "baseline": score}
+    last = (task.baseline_name, *(known.get(column.name) for column in table.columns[1:]))
+    draft.tables[0] = replace(table, rows=(*table.rows, last))
+
+
+def classical_models(kind: LabelKind, n_outputs: int, quadrants: Ints | None) -> dict[str, Model]:
+    """Return the kinds of models of J22's [14] and [17], for classes, tags or ratings.
+
+    J22 names the kinds of models without settings, so these are mostly scikit-learn's
+    defaults. Each tag has a model of its own; ratings are predicted by regression.
+    """
+    if kind.numeric:
+        return {name: partial(_predict_values, make) for name, make in _estimators(True).items()}
+    classes = partial(_predict_classes, n_classes=n_outputs)
+    predict = classes if kind.exclusive else _predict_tags
+    models: dict[str, Model] = {
+        name: partial(predict, make) for name, make in _estimators(False).items()
+    }
+    if quadrants is not None:
+        models[REGRESSION] = _quadrant_regression(quadrants)
+    return models
+
+
+def _estimators(numeric: bool) -> dict[str, Callable[[int], Any]]:
+    """Return functions of a seed that make estimators of ratings, or of classes."""
+    from sklearn import linear_model, neighbors, neural_network, svm, tree
+
+    def kind(module: Any, regressor: str, classifier: str, **options: Any) -> Any:
+        cls = getattr(module, regressor if numeric else classifier)
+        seeded = "random_state" in cls().get_params() and module in (tree, neural_network)
+        return lambda seed: cls(**options, **({"random_state": seed} if seeded else {}))
+
+    perceptron = {"hidden_layer_sizes": (64,), "alpha": 0.1, "max_iter": 100}
+    found = {
+        "SVM, RBF kernel": kind(svm, "SVR", "SVC"),
+        "SVM, linear kernel": kind(svm, "SVR", "SVC", kernel="linear", C=0.01),
+        "decision tree": kind(tree, "DecisionTreeRegressor", "DecisionTreeClassifier"),
+        "k nearest neighbours": kind(neighbors, "KNeighborsRegressor", "KNeighborsClassifier"),
+        "multilayer perceptron": kind(
+            neural_network, "MLPRegressor", "MLPClassifier", **perceptron
+        ),
+    }
+    if numeric:
+        # The penalty is chosen inside the training clips.
+        ridge = kind(linear_model, "RidgeCV", "", alphas=PENALTIES)
+        return {**found, "linear regression": ridge, "ridge regression (mel)": ridge}
+    logistic = kind(linear_model, "", "LogisticRegression", C=0.1, max_iter=500)
+    return {**found, "logistic regression (mel)": logistic}
+
+
+def _fitted(make: Callable[[int], Any], seed: int, train: F64, y: NDArray[Any]) -> Any:
+    model = make(seed)
+    if getattr(model, "n_neighbors", 0) > len(train):
+        model.set_params(n_neighbors=len(train))
+    return model.fit(train, y)
+
+
+def _predict_classes(
+    make: Callable[[int], Any],
+    train: F64,
+    classes: NDArray[Any],
+    test: F64,
+    seed: int,
+    n_classes: int,
+) -> F64:
+    y_pred = np.full(len(test), classes[0], dtype=np.int64)
+    # Most models refuse to fit a single class.
+    if len(np.unique(classes)) > 1:
+        y_pred = np.asarray(_fitted(make, seed, train, classes).predict(test), np.int64)
+    return np.eye(n_classes)[y_pred]
+
+
+def _predict_tags(
+    make: Callable[[int], Any], train: F64, tags: NDArray[Any], test: F64, seed: int
+) -> F64:
+    outputs = np.empty((len(test), tags.shape[1]))
+    for i, has in enumerate(tags.T):
+        if len(np.unique(has)) == 1:
+            outputs[:, i] = has[0]
+            continue
+        model = _fitted(make, seed, train, has)
+        # A support vector machine gives distances; ROC-AUC needs only their order.
+        outputs[:, i] = (
+            model.predict_proba(test)[:, 1]
+            if hasattr(model, "predict_proba")
+            else expit(model.decision_function(test))
+        )
+    return outputs
+
+
+def _predict_values(
+    make: Callable[[int], Any], train: F64, values: NDArray[Any], test: F64, seed: int
+) -> F64:
+    outputs = np.empty((len(test), values.shape[1]))
+    for i, target in enumerate(values.T):
+        scale = target.std() or 1.0
+        model = _fitted(make, seed, train, (target - target.mean()) / scale)
+        outputs[:, i] = np.asarray(model.predict(test)) * scale + target.mean()
+    return outputs
+
+
+def _quadrant_regression(quadrants: Ints) -> Model:
+    """Predict the class by a linear regression to the signs of valence and arousal.
+
+    Descriptors have many columns, so the regression is a ridge, whose penalty is chosen
+    inside the training clips.
+    """
+    from sklearn.linear_model import RidgeCV
+
+    def predict(train: F64, classes: NDArray[Any], test: F64, seed: int) -> F64:
+        del seed  # nothing here is random
+        model = RidgeCV(alphas=PENALTIES).fit(train, quadrants[classes])
+        signs = np.where(np.asarray(model.predict(test)) >= 0, 1, -1)
+        # (rows, classes): True if both signs are the class's
+        same = (signs[:, None, :] == quadrants[None]).all(axis=2)
+        outputs: F64 = np.eye(len(quadrants))[same.argmax(axis=1)]
+        return outputs
+
+    return predict
+
+
+def quadrants_of(classes: Sequence[str]) -> Ints | None:
+    """Return the signs of valence and arousal, int64 (classes, 2); None for other classes."""
+    emotions = [str(SCHEMES["j22"].class_of(name)) for name in classes]
+    if sorted(emotions) != sorted(QUADRANTS):
+        return None
+    return np.array([QUADRANTS[emotion] for emotion in emotions], dtype=np.int64)
+
+
+def predict_out_of_fold(
+    model: Model, rows: F64, y_true: NDArray[Any], folds: Ints, seed: int, n_outputs: int
+) -> F64:
+    """Predict every clip by a model fitted without its fold; NaN for rows that have NaN."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.preprocessing import StandardScaler
+
+    mask = np.isfinite(rows).all(axis=1)
+    outputs = np.full((len(rows), n_outputs), np.nan)
+    for fold in np.unique(folds):
+        train = np.flatnonzero(mask & (folds != fold))
+        test = np.flatnonzero(mask & (folds == fold))
+        if not len(train) or not len(test):
+            continue
+        scaler = StandardScaler().fit(rows[train])
+        x_train, x_test = scaler.transform(rows[train]), scaler.transform(rows[test])
+        with warnings.catch_warnings():
+            # The number of iterations is the setting, not a problem.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            outputs[test] = model(x_train, y_true[train], x_test, seed)
+    return outputs

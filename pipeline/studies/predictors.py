@@ -1,0 +1,205 @@
+"""Out-of-fold predictions of nets and of heads on nets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from mvemo.extract import (
+    Net,
+    NetSettings,
+    RawBatches,
+    TrainedNet,
+    TrainingClips,
+    embed_rows,
+    pick_device,
+)
+from mvemo.extract.nets import NETS
+from mvemo.extract.training.embedding import outputs_of
+from mvemo.extract.training.steps import Curve
+from mvemo.fuse import Clips, Fit, fit_heads, models_of
+from mvemo.fuse.features import Matrix, matrix_of
+from mvemo.fuse.numeric import F64, Ints, Link, apply_link
+from mvemo.manifests import Manifest
+from mvemo.manifests.splits.holdout import TRAIN
+from mvemo.pipeline.console.progress import Progress
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.starting_weights import tell_weights
+from mvemo.pipeline.studies.scores import Labels
+from mvemo.pipeline.studies.study import Study, StudyMedia
+from mvemo.pipeline.studies.trainings import NetTraining
+
+
+@dataclass(frozen=True)
+class FoldPredictions:
+    """Out-of-fold predictions of a net or a model in one repeat."""
+
+    # float64 (clips, outputs), probabilities or values; NaN rows for clips that could not be
+    # decoded and for folds that were not run.
+    outputs: F64
+    # Primary metric of each fold's net on its own training clips, including the validation
+    # clips for early stopping; empty without `NetPredictor.with_train_score`.
+    train_scores: tuple[float, ...] = ()
+    curves: tuple[Curve, ...] = field(default=(), repr=False)  # losses by epoch, for each fold
+    n_parameters: int = 0  # number of trainable parameters
+
+
+class Predictor(Protocol):
+    """Prediction of all clips out of fold."""
+
+    def __call__(self, run: int, folds: Ints) -> FoldPredictions:
+        """Predict in one repeat; `folds` is int64 (clips,)."""
+
+    def trainings(self, run: int, folds: Ints) -> Sequence[NetTraining]:
+        """Return the trainings of nets in a repeat."""
+
+
+@dataclass(frozen=True)
+class NetPredictor:
+    """Cross-fitting of a net: trained without each fold in turn, it predicts the fold's clips."""
+
+    study: Study
+    media: StudyMedia
+    plan: NetSettings
+    manifest: Manifest  # source of the labels
+    title: str = ""  # of the progress bar; the net's name by default
+    with_train_score: bool = False  # also predict the clips that each net was trained on
+    # int64 (clips,): 0 training, 1 validation, 2 test. One net is then trained on this split
+    # instead of the folds, and predicts its validation and test clips.
+    splits: Ints | None = None
+    only_first: bool = False  # leave out only the first fold, so train one net
+
+    def __call__(self, run: int, folds: Ints) -> FoldPredictions:
+        """Predict in one repeat, whose number changes the seed of weights, batches, dropout."""
+        (training,) = self.trainings(run, folds)
+        usable, settings = training.clips.usable, self.study.settings
+        labels = Labels.of(self.manifest)
+        outputs = np.full((len(self.manifest), len(labels.names)), np.nan)
+        train_scores: list[float] = []
+        curves: list[Curve] = []
+        n_parameters = 0
+        total = len(np.unique(folds)) if self.splits is None and not self.only_first else 1
+        with Progress(self.title or self.plan.name, total, "net") as bar:
+            for trained in training.nets(bar.note, tell_weights):
+                unseen = folds == trained.spec.fold if self.splits is None else self.splits != TRAIN
+                test = np.flatnonzero(usable & unseen)
+                batches = self.media.batches(trained.net, self.plan.view)
+                outputs[test] = predict(trained.net, batches, test, settings, labels.task.link)
+                if self.with_train_score:
+                    train = np.flatnonzero(usable & ~unseen)
+                    known = predict(trained.net, batches, train, settings, labels.task.link)
+                    train_scores.append(labels.task.primary(labels.y_true[train], known))
+                curves.append(trained.curve)
+                n_parameters = sum(p.numel() for p in trained.net.parameters() if p.requires_grad)
+                bar.step()
+        return FoldPredictions(outputs, tuple(train_scores), tuple(curves), n_parameters)
+
+    def trainings(self, run: int, folds: Ints) -> list[NetTraining]:
+        """Return the training of a repeat; raise `BadOption` if no clip has the net's input."""
+        usable = self.media.usable(self.plan)
+        if not usable.any():
+            raise BadOption(f"{self.plan.name}: no clip has what this net is given")
+        first = [int(folds.min())] if self.only_first else None
+        digests = self.media.digests
+        clips = TrainingClips(self.manifest, digests, usable, folds, self.splits, first)
+        protocol = "crossfit" if self.splits is None else "holdout"
+        return [NetTraining.of(self.study, self.media, clips, self.plan, protocol, run)]
+
+
+@dataclass(frozen=True)
+class HeadPredictor:
+    """Head on the embeddings of one or several nets, cross-validated.
+
+    Under ``crossfit`` a fold's head reads embeddings of nets trained without the fold. Under
+    ``shared`` it reads embeddings of nets trained on all clips, including the test clips:
+    this is optimistic, which is what the study shows.
+    """
+
+    study: Study
+    media: StudyMedia
+    plans: tuple[NetSettings, ...]  # the nets
+    protocol: str  # ``crossfit``, ``shared`` or ``frozen``
+    manifest: Manifest  # source of the labels for nets and heads
+    title: str  # of the progress bar
+
+    def __call__(self, run: int, folds: Ints) -> FoldPredictions:
+        """Embed all clips, and predict each fold by a head fitted on the other folds."""
+        n_nets = len(np.unique(folds)) if self.protocol == "crossfit" else 1
+        # net -> fold -> embeddings; the fold is None if all folds have the same net.
+        tables: dict[str, dict[int | None, Matrix]] = {}
+        with Progress(self.title, len(self.plans) * n_nets, "net") as bar:
+            for training in self.trainings(run, folds):
+                of_folds = tables.setdefault(training.plan.name, {})
+                for trained in training.nets(bar.note, tell_weights):
+                    of_folds[trained.spec.fold] = self._embed(training.plan, trained)
+                    bar.step()
+        labels = Labels.of(self.manifest)
+        clips = Clips(labels.task, labels.y_true, labels.groups, folds, len(labels.names), seed=run)
+        # The last model reads all nets.
+        model = models_of({plan.name: NETS[plan.name].modality for plan in self.plans})[-1]
+        outputs = np.full((len(folds), len(labels.names)), np.nan)
+        head = self.study.settings.fuse.head
+        for fold in np.unique(folds[folds >= 0]).tolist():
+            matrices = {
+                net: of_folds[fold if fold in of_folds else None]
+                for net, of_folds in tables.items()
+            }
+            test = folds == fold
+            fit = Fit(model, fold, train=~test, C=head.C, predict=test)
+            outputs[test] = fit_heads([fit], matrices, clips, head)[1][0]
+        return FoldPredictions(outputs)
+
+    def trainings(self, run: int, folds: Ints) -> list[NetTraining]:
+        """Return the trainings of the nets in a repeat."""
+        media = self.media
+        return [
+            NetTraining.of(
+                self.study,
+                media,
+                TrainingClips(self.manifest, media.digests, media.usable(plan), folds),
+                plan,
+                self.protocol,
+                run,
+            )
+            for plan in self.plans
+        ]
+
+    def _embed(self, plan: NetSettings, trained: TrainedNet) -> Matrix:
+        """Return embeddings of all clips; clips that the net cannot read are missing."""
+        rows = np.flatnonzero(self.media.usable(plan))
+        values = np.full((len(self.media.manifest), trained.spec.dim), np.nan, dtype=np.float32)
+        batches = self.media.batches(trained.net, plan.view)
+        for batch, embeddings in _embedded(trained.net, batches, rows, self.study.settings):
+            values[list(batch)] = embeddings
+        return matrix_of(values)
+
+
+def predict(net: Net, batches: RawBatches, rows: Ints, settings: Settings, link: Link) -> F64:
+    """Predict rows with the net's own last layer, without dropout; float64 (rows, outputs).
+
+    If a clip has several windows, the link is applied to the mean of their outputs.
+    """
+    outputs = np.empty((len(rows), net.classifier.out_features))
+    start = 0
+    for batch, embeddings in _embedded(net, batches, rows, settings):
+        scores = outputs_of(net, embeddings).astype(np.float64)
+        outputs[start : start + len(batch)] = apply_link(scores, link)
+        start += len(batch)
+    return outputs
+
+
+def _embedded(
+    net: Net, batches: RawBatches, rows: Ints, settings: Settings
+) -> Iterator[tuple[Sequence[int], Any]]:
+    return embed_rows(
+        net,
+        batches,
+        rows.tolist(),
+        batch_size=settings.extract.embed_batch,
+        device=pick_device(settings.extract.run.device),
+        precision=settings.extract.run.precision,
+    )

@@ -1,0 +1,294 @@
+"""Runner of study files: the rows of a grid, scored on the same folds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from mvemo.extract import NetSettings, SequenceInput
+from mvemo.extract.nets import input_of
+from mvemo.manifests import Manifest
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.studies.comparison import (
+    Compared,
+    Draft,
+    Row,
+    citations,
+    compare,
+    divergence_notes,
+    figure_of,
+    main_table,
+    measured,
+    score_plot,
+    with_songs,
+)
+from mvemo.pipeline.studies.predictors import HeadPredictor, NetPredictor, Predictor
+from mvemo.pipeline.studies.result import NUMBER, Column, StudyResult, Table
+from mvemo.pipeline.studies.study import Cut, Songs, Study, StudyMedia, cut_study, find_songs
+from mvemo.pipeline.studies.study_file import TRAINING, StudyFile, fill, matches
+
+
+def run_study(study: Study, file: StudyFile, options: Mapping[str, Any]) -> StudyResult:
+    """Run a study with the values of its options."""
+    whole = file.function("run")
+    if whole is not None:
+        result: StudyResult = whole(study, file, options)
+        return result
+    draft = Draft(study, file, options)
+    measured(draft)  # an unknown metric is refused before anything is trained
+    _compare_all(draft)
+    draft.tables.append(main_table(draft))
+    if file.table.counts:
+        columns = [Column(name, NUMBER) for name in ("seconds", "segments", "songs")]
+        columns += [
+            Column(figure.column, NUMBER, published=True)
+            for figure in file.published
+            if figure.table == "counts"
+        ]
+        title = file.table.counts
+        draft.tables.insert(0, Table("counts", title, tuple(columns), tuple(draft.counts)))
+    extra = file.function("extra")
+    if extra is not None:
+        extra(draft)
+    notes = [*(draft.text(note) for note in file.notes), *draft.findings, *draft.notes]
+    return StudyResult(
+        name=file.name,
+        title=draft.text(file.title),
+        tables=tuple(draft.tables),
+        plots=(score_plot(draft),),
+        notes=(*notes, *divergence_notes(draft)),
+        sources=citations(file),
+    )
+
+
+def cut_of(options: Mapping[str, Any]) -> Cut:
+    """Return the rule of ``--first`` and ``--tail``."""
+    cut = Cut()
+    return Cut(options.get("first", cut.first) or None, options.get("tail", cut.tail))
+
+
+def row_values(file: StudyFile) -> list[dict[str, Any]]:
+    """Return the values of each row: the grid, and the last row with one value changed."""
+    rows = [dict(zip(file.grid, values, strict=True)) for values in product(*file.grid.values())]
+    last = rows[-1]
+    for axis, values in file.vary.items():
+        rows += [{**last, axis: value} for value in values if value != last.get(axis)]
+    return rows
+
+
+def grid_row(
+    study: Study, file: StudyFile, values: Mapping[str, Any], options: Mapping[str, Any]
+) -> Row:
+    """Return the row of a grid with these values."""
+    nets = values["combination"].split("+") if "combination" in values else [values["net"]]
+    plans = tuple(plan_of(study, file, {**values, "net": net}, options) for net in nets)
+    protocol = values.get("protocol", "crossfit" if "combination" in values else "")
+    many = [axis for axis in values if len(file.grid.get(axis, ())) != 1 or axis in file.vary]
+    label = file.table.label or ", ".join(f"{{{axis}}}" for axis in many or values)
+    shown = {axis: file.names.get(str(value), value) for axis, value in values.items()}
+    return Row(fill(label, shown), values, plans, protocol)
+
+
+def plan_of(
+    study: Study, file: StudyFile, values: Mapping[str, Any], options: Mapping[str, Any]
+) -> NetSettings:
+    """Return a net's settings with the values of a row and of the entries in ``[[set]]``."""
+    net, settings = values["net"], dict(values)
+    entries = [entry.values for entry in file.set if matches(entry.where, values)]
+    if file.table.nets and not entries:
+        raise BadOption(f"--nets {net}: {file.table.nets}")
+    for entry in entries:
+        for key, value in entry.items():
+            given = isinstance(value, str) and value.startswith("$")
+            settings.setdefault(key, options[value[1:]] if given else value)
+    train = {key: settings[key] for key in TRAINING if key in settings}
+    if "optimizer" in settings:
+        train["optimizer"] = settings["optimizer"].lower()
+    if "lr" in train:
+        train["lr"] *= options.get("rate_scale", 1.0)
+    if options.get("epochs"):
+        train["epochs"] = min(study.settings.nets[net].train.epochs, options["epochs"])
+    plan = study.plan(net, **train)
+    if "width" in settings:
+        plan = replace(plan, width=settings["width"])
+    if settings.get("part", "full") != "full":
+        from mvemo.pipeline.studies.protocols import without
+
+        plan = without(plan, settings["part"])
+    return plan
+
+
+def _compare_all(draft: Draft) -> None:
+    """Compare all rows; rows with the same segments and descriptors share their media."""
+    study, file, options = draft.study, draft.file, draft.options
+    lengths = [float(length) for length in file.grid.get("segment", ())]
+    _check_lengths(draft, lengths)
+    if len(lengths) > 1:
+        draft.notes.append(cut_of(options).note())
+    songs = find_songs(study) if any(lengths) else None
+    draft.notes += songs.notes if songs else ()
+    if options.get("rate_scale", 1.0) != 1.0:
+        draft.notes.append(f"All rates are {options['rate_scale']:g} times the papers'.")
+    if options.get("epochs"):
+        draft.notes.append(f"Nets are trained for {options['epochs']} epochs at most.")
+    make_rows = file.function("rows")
+    if make_rows is not None:
+        rows, notes = make_rows(study, file, options)
+        draft.compared, problems = _compare_group(draft, study, rows)
+        draft.notes += [*problems, *notes]
+    else:
+        _compare_grid(draft, songs)
+    if not draft.compared:
+        raise BadOption(f"{study.manifest.name}: no clip has sound or pictures for these nets")
+
+
+def _check_lengths(draft: Draft, lengths: Sequence[float]) -> None:
+    """Refuse lengths that clips cannot be cut to, and nets that cannot read segments."""
+    file, from_options = draft.file, "seconds" in draft.options
+    for length in lengths:
+        if not (length > 0 or (length == 0 and len(lengths) == 1)):
+            place = "--seconds" if from_options else f"{file.path}: grid.segment"
+            raise BadOption(f"{place} {length:g}: a segment must be longer than 0 s")
+    if len(lengths) > 1:
+        place = "--nets" if from_options else f"{file.path}: grid.net"
+        for values in row_values(file):
+            for plan in grid_row(draft.study, file, values, draft.options).plans:
+                if not isinstance(input_of(plan), SequenceInput):
+                    raise BadOption(
+                        f"{place} {plan.name}: segments are studied with nets on sequences"
+                    )
+
+
+def _compare_grid(draft: Draft, songs: Songs | None) -> None:
+    """Compare the rows of the grid, in groups with the same segments and descriptors."""
+    file, options = draft.file, draft.options
+    every = row_values(file)
+    groups: dict[tuple[float, float | None], list[int]] = {}
+    for i, values in enumerate(every):
+        place = (float(values.get("segment", 0)), values.get("alpha"))
+        groups.setdefault(place, []).append(i)
+    found: dict[int, Compared] = {}
+    # Data that nets were trained on, with the length and the rows of their segments.
+    known: list[tuple[Study, float, list[int]]] = []
+    for (seconds, alpha), numbers in groups.items():
+        part = draft.study
+        if alpha is not None:
+            descriptors = replace(part.settings.descriptors, alpha=alpha)
+            part = replace(part, settings=replace(part.settings, descriptors=descriptors))
+        if seconds and songs is not None:
+            part = cut_study(part, songs, seconds, cut_of(options))
+            _count(draft, part, songs, seconds)
+        rows = [grid_row(part, file, every[i], options) for i in numbers]
+        same = next((each for each in known if each[0] == part), None)
+        if same is not None:
+            for i, other, row in zip(numbers, same[2], rows, strict=True):
+                if other in found:
+                    found[i] = replace(found[other], row=row)
+            draft.notes.append(
+                f"Segments of {seconds:g} s are those of {same[1]:g} s, for no clip is longer: "
+                "the same nets, trained once."
+            )
+            continue
+        known.append((part, seconds, numbers))
+        compared, notes = _compare_group(draft, part, rows, songs)
+        by_row = {id(each.row.values): each for each in compared}
+        found.update({i: by_row[id(every[i])] for i in numbers if id(every[i]) in by_row})
+        draft.notes += notes
+    draft.compared = [found[i] for i in sorted(found)]
+
+
+def cut_for_nets(draft: Draft) -> Study:
+    """Return the study with segments of the grid's one length, or as it is for 0 s."""
+    seconds = float(draft.file.grid["segment"][0])
+    if not seconds:
+        return draft.study
+    songs = find_songs(draft.study)
+    draft.notes += songs.notes
+    part = cut_study(draft.study, songs, seconds, cut_of(draft.options))
+    _count(draft, part, songs, seconds)
+    return part
+
+
+def _count(draft: Draft, part: Study, songs: Songs, seconds: float) -> None:
+    """Count the segments of a length, for the table of counts or a note."""
+    n_segments, n_songs = len(part.manifest), len(songs.manifest)
+    if len(draft.file.grid["segment"]) > 1:
+        row = Row("", {"segment": seconds})
+        figures = [f for f in draft.file.published if f.table == "counts"]
+        draft.counts.append(
+            (seconds, n_segments, n_songs, *(figure_of(f, draft.study, row) for f in figures))
+        )
+        return
+    hint = " --seconds 0 takes whole clips." if "seconds" in draft.options else ""
+    draft.notes.append(
+        f"{n_segments} segments of {seconds:g} s of {n_songs} clips are trained on and "
+        f"scored, those of a clip in its fold. {cut_of(draft.options).note()}{hint}"
+    )
+
+
+def _compare_group(
+    draft: Draft, study: Study, rows: Sequence[Row], songs: Songs | None = None
+) -> tuple[list[Compared], list[str]]:
+    """Compare rows on the same clips; return also notes on clips and nets that are left out."""
+    plans = {(p.name, str(p.options)): p for row in rows for p in row.plans}
+    media = study.media(list(plans.values()), [d for row in rows for d in row.descriptors])
+    rows, notes = _readable(media, rows, list(plans.values()))
+    lengths = draft.file.grid.get("segment", ())
+    what = f"segments of {study.seconds:g} s" if len(lengths) > 1 else "clips"
+    masks: dict[bytes, list[str]] = {}
+    for row in rows:
+        for name, mask in [(plan.name, media.usable(plan)) for plan in row.plans] or [
+            ("", media.described)
+        ]:
+            masks.setdefault(mask.tobytes(), []).append(name)
+    for usable, names in masks.items():
+        of_nets = f" of {', '.join(dict.fromkeys(names))}" if len(masks) > 1 else ""
+        notes += media.left_out(np.frombuffer(usable, np.bool_), what + of_nets)
+    with_train_score = "training" in draft.file.measure.metrics
+    compared: list[Compared] = []
+    for shuffled in (False, True):
+        chosen = [row for row in rows if row.shuffled == shuffled]
+        if not chosen:
+            continue
+        manifest = study.shuffled() if shuffled else media.manifest
+        predictors = [
+            _predictor(study, media, row, manifest, with_train_score=with_train_score)
+            for row in chosen
+        ]
+        compared += compare(study, chosen, predictors, manifest)
+    if songs is not None and "song" in draft.file.measure.level:
+        compared = [with_songs(each, songs) for each in compared]
+    return compared, notes
+
+
+def _readable(
+    media: StudyMedia, rows: Sequence[Row], plans: Sequence[NetSettings]
+) -> tuple[list[Row], list[str]]:
+    """Leave out nets whose input no clip has; return the other rows, and a note on the nets."""
+    absent = {plan.name for plan in plans if not media.usable(plan).any()}
+    if not absent:
+        return list(rows), []
+    reason = next(filter(None, map(media.reason, media.manifest.clip_ids)), "")
+    note = f"Left out, since no clip has their input: {', '.join(sorted(absent))}"
+    kept = [
+        replace(row, plans=tuple(plan for plan in row.plans if plan.name not in absent))
+        for row in rows
+    ]
+    kept = [row for row in kept if row.plans or row.model]
+    return kept, [f"{note}{f' ({reason})' if reason else ''}."]
+
+
+def _predictor(
+    study: Study, media: StudyMedia, row: Row, manifest: Manifest, *, with_train_score: bool
+) -> Predictor:
+    if row.model is not None:
+        return row.model(media)
+    name = row.plans[0].name
+    title = row.name if name in row.name else f"{name}, {row.name}"
+    if row.protocol:
+        return HeadPredictor(study, media, row.plans, row.protocol, manifest, title)
+    return NetPredictor(study, media, row.plans[0], manifest, title, with_train_score)

@@ -1,0 +1,415 @@
+"""Study files: TOML files that say what a study compares, measures, prints and plots.
+
+``[grid]`` has the values of each axis; a study has a row for each combination. ``[[set]]``
+gives settings to the rows that match, ``[vary]`` adds rows that change the last row of the grid
+in one value. ``rows``, ``extra`` and ``run`` name functions (`FUNCTIONS`) for what only one study
+does. This module does not import torch, so that ``--help`` stays fast; `check_values` does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from mvemo.extract.settings import LOSSES, OPTIMIZERS, RecipeSettings, TrainSettings
+from mvemo.pipeline.errors import BadOption
+
+INTERVAL_NOTE = "low and high: 95 % interval over groups. sd: over runs, or folds of one run."
+# Settings of a net's training that can be an axis.
+TRAINING = tuple(f.name for f in fields(TrainSettings) if f.name not in ("recipe", "optimizer"))
+# Parts of the fine-tuning recipe; they are off by default.
+PARTS = (*(f.name for f in fields(RecipeSettings)), "weight_decay")
+# Axis -> its possible values, or a description of them.
+AXES: Mapping[str, tuple[str, ...] | str] = {
+    "net": "a net of 'mvemo nets', or hf:FOLDER",
+    "combination": "nets joined by +, for one head on the embeddings of all",
+    "segment": "seconds; 0 for whole clips",
+    "optimizer": OPTIMIZERS,
+    "protocol": ("crossfit", "shared", "frozen"),
+    "labels": ("true", "shuffled"),
+    "part": ("full", *PARTS, "rest", "papers"),  # what is left out of the recipe
+    "alpha": "weight of the residual phase, a number",
+    "width": "factor of a net's channels, a number",
+    **dict.fromkeys(TRAINING, "a number"),
+    "loss": LOSSES,
+}
+# Function that a study file can name -> module and function of `mvemo.pipeline.studies`.
+FUNCTIONS: Mapping[str, Mapping[str, str]] = {
+    "rows": {
+        "classical models": "classical:classical_rows",
+        "protocols": "protocols:protocol_rows",
+        "recipe parts": "protocols:recipe_rows",
+    },
+    "extra": {
+        "baseline row": "classical:add_baseline_row",
+        "confusions": "class_tables:add_confusions",
+        "protocol findings": "protocols:add_protocol_findings",
+        "recipe findings": "protocols:add_recipe_findings",
+        "tags": "class_tables:add_tags",
+    },
+    "run": {"iterations": "iterations:run_iterations", "j22": "j22:run_j22"},
+}
+# Function -> axes and options that it reads.
+NEEDED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "iterations": (("net", "segment"), ("iterations",)),
+    "j22": (("net", "segment"), ("iterations", "ablations")),
+    "recipe parts": (("net",), ()),
+}
+# Papers whose figures a path can name.
+PAPERS = ("J22", "PL20", "Z22")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Settings of the rows that match; of several entries the first decides."""
+
+    where: Mapping[str, Any] = field(default_factory=dict)  # axis -> value or list of values
+    values: Mapping[str, Any] = field(default_factory=dict)  # axis -> value, or "$option"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Published figure, or figures, in a column of a table; per cent of a score by default."""
+
+    column: str
+    value: float | str  # a number, or a path in published.toml with values of axes in braces
+    where: Mapping[str, Any] = field(default_factory=dict)  # axis -> value or list of values
+    rule: str = ""  # "j22" or "pl20": stand only next to the paper's data and nets
+    segment: float = 0.0  # printed length of the segments, if they are not an axis
+    metric: str = "score"  # measured quantity that it is compared with
+    kind: str = "percent"  # or "number"
+    table: str = ""  # "counts" for the table of segments
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """Main table of a study."""
+
+    name: str = "scores"
+    title: str = "{Score} out of fold"
+    columns: tuple[str, ...] = ()  # first columns: axes, or what `rows` gives; default: all axes
+    label: str = ""  # name of a row in plots and notes; default: the values of its axes
+    rows: str = ""  # function that makes the rows
+    extra: str = ""  # function that adds tables and notes
+    counts: str = ""  # title of a table of the number of segments
+    difference: str = ""  # name before "less this" in columns: first row minus each row
+    nets: str = ""  # message for nets without a row in ``[[set]]``
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Measured quantities, per segment, per song, or both."""
+
+    metrics: tuple[str, ...] = ("score", "low", "high", "sd", "others", "baseline")
+    level: tuple[str, ...] = ("segment",)
+
+
+@dataclass(frozen=True)
+class PlotSpec:
+    """Plot of a study: bars by row, or lines over an axis of numbers."""
+
+    title: str = "{Score}"
+    x: str = ""  # axis
+    axis: str = ""  # title of the x axis
+
+
+@dataclass(frozen=True)
+class OptionSpec:
+    """Option of a study's command."""
+
+    type: str = ""  # float, int, net, nets, lengths or words; default: by the name
+    help: str = ""
+    default: Any = None  # for ``net`` and ``nets``: the values of the grid
+    demo: Any = None  # default with the profile ``demo``
+    min: float | None = None
+    above: float | None = None
+    shown: bool = True  # show the default in ``--help``
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """Content of a study file."""
+
+    path: str  # for messages
+    name: str  # of the files that the study writes
+    title: str
+    help: str = ""
+    sources: tuple[str, ...] = ()  # citations, or short names of published.toml
+    tasks: tuple[str, ...] = ()  # possible tasks; default: all
+    runs: int = 1
+    profile: str = "paper"
+    splits: bool = False  # train and test on one split, not on folds
+    run: str = ""  # function that runs the whole study
+    notes: tuple[str, ...] = ("{interval}",)
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    vary: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    set: tuple[Setting, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)  # value -> name in tables
+    table: TableSpec = field(default_factory=TableSpec)
+    measure: Measure = field(default_factory=Measure)
+    published: tuple[Figure, ...] = ()
+    plot: PlotSpec = field(default_factory=PlotSpec)
+    options: Mapping[str, OptionSpec] = field(default_factory=dict)
+
+    def with_grid(self, **axes: tuple[Any, ...]) -> StudyFile:
+        """Return the file with other values of axes."""
+        return replace(self, grid={**self.grid, **axes})
+
+    def function(self, kind: str) -> Callable[..., Any] | None:
+        """Import the function that the file names under ``run``, ``rows`` or ``extra``."""
+        name = self.run if kind == "run" else getattr(self.table, kind)
+        if not name:
+            return None
+        module, function = FUNCTIONS[kind][name].split(":")
+        found: Callable[..., Any] = getattr(
+            import_module(f"mvemo.pipeline.studies.{module}"), function
+        )
+        return found
+
+    def text(self, template: str, **values: Any) -> str:
+        """Fill a template with the values of axes that have one value, and with `values`."""
+        single = {axis: v[0] for axis, v in self.grid.items() if len(v) == 1}
+        return fill(template, {**single, "interval": INTERVAL_NOTE, **values})
+
+
+def fill(template: str, values: Mapping[str, Any]) -> str:
+    """Fill the braces of a template; numbers are written in short."""
+    short = {k: f"{v:g}" if isinstance(v, float) else v for k, v in values.items()}
+    return template.format_map(short)
+
+
+def matches(where: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    """Return True if a row's values are those of `where`, or in its lists."""
+    for axis, wanted in where.items():
+        if values.get(axis) not in (wanted if isinstance(wanted, (list, tuple)) else (wanted,)):
+            return False
+    return True
+
+
+@cache
+def built_in() -> dict[str, StudyFile]:
+    """Return the study files that come with mvemo, by name."""
+    folder = resources.files("mvemo.pipeline.studies")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return {
+        name.removesuffix(".toml"): parse_study(
+            folder.joinpath(name).read_text(encoding="utf-8"), name
+        )
+        for name in names
+        if name != "published.toml"
+    }
+
+
+@cache
+def published() -> dict[str, Any]:
+    """Return ``published.toml``."""
+    path = resources.files("mvemo.pipeline.studies").joinpath("published.toml")
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def read_study(path: Path) -> StudyFile:
+    """Read a user's study file; raise `BadOption` with file, key and the possible values."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadOption(f"{path}: expected a TOML file of a study: {error}") from error
+    return parse_study(text, str(path))
+
+
+def parse_study(text: str, path: str) -> StudyFile:
+    """Parse a study file, and check its keys, axes and names of functions."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadOption(f"{path}: invalid TOML: {error}") from error
+    if not isinstance(tree.get("title"), str):
+        raise BadOption(f"{path}: title: expected a text")
+    entries = tree.get("set", [])
+    if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
+        tree["set"] = [
+            {"where": entry.pop("where", {}), "values": dict(entry)} for entry in entries
+        ]
+    known = {"path": path, "name": Path(path).stem}
+    file: StudyFile = _filled(StudyFile, {**tree, **known}, path, "")
+    _check(file)
+    return file
+
+
+def _filled(kind: type[Any], tree: Any, path: str, place: str) -> Any:
+    """Make a dataclass of this module from a table of TOML; refuse unknown keys and types."""
+    if not isinstance(tree, dict):
+        raise BadOption(f"{path}: {place}: expected a table")
+    known = {f.name: f for f in fields(kind)}
+    values = {}
+    for key, value in tree.items():
+        here = f"{place}.{key}" if place else key
+        if key not in known:
+            possible = ", ".join(name for name in known if place or name not in ("path", "name"))
+            raise BadOption(f"{path}: unknown key {here}; expected one of {possible}")
+        values[key] = _converted(str(known[key].type), value, path, here)
+    for name, each in known.items():
+        if name not in values and each.default is each.default_factory is dataclasses.MISSING:
+            raise BadOption(f"{path}: {place}: the key {name} is missing")
+    return kind(**values)
+
+
+# Annotation of a field -> types of its value in TOML, and their name.
+_TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+    "str": (str, "a text"),
+    "int": (int, "an integer"),
+    "bool": (bool, "true or false"),
+    "float": ((int, float), "a number"),
+    "float | None": ((int, float), "a number"),
+    "float | str": ((int, float, str), "a number or a text"),
+}
+_TABLES = {c.__name__: c for c in (Setting, Figure, TableSpec, Measure, PlotSpec, OptionSpec)}
+
+
+def _converted(annotation: str, value: Any, path: str, place: str) -> Any:
+    """Convert a TOML value to the type of a field."""
+    if annotation in _TABLES:
+        return _filled(_TABLES[annotation], value, path, place)
+    if annotation.startswith("tuple["):
+        inner = annotation.removeprefix("tuple[").removesuffix(", ...]")
+        entries = value if isinstance(value, list) else [value]
+        return tuple(
+            _converted(inner, entry, path, f"{place}[{i}]") for i, entry in enumerate(entries)
+        )
+    if annotation.startswith("Mapping["):
+        inner = annotation.removeprefix("Mapping[str, ").removesuffix("]")
+        if not isinstance(value, dict):
+            raise BadOption(f"{path}: {place}: expected a table")
+        return {key: _converted(inner, v, path, f"{place}.{key}") for key, v in value.items()}
+    types, noun = _TYPES.get(annotation, (object, ""))
+    if not isinstance(value, types) or (isinstance(value, bool) and types not in (bool, object)):
+        raise BadOption(f"{path}: {place}: expected {noun}, got {value!r}")
+    return value
+
+
+def _check_functions(file: StudyFile) -> None:
+    """Check the names of functions, and that the file has what they read."""
+    for place, name, kind in (
+        ("run", file.run, "run"),
+        ("table.rows", file.table.rows, "rows"),
+        ("table.extra", file.table.extra, "extra"),
+    ):
+        if name and name not in FUNCTIONS[kind]:
+            expected = ", ".join(FUNCTIONS[kind])
+            raise BadOption(f"{file.path}: {place}: unknown {name!r}; expected one of {expected}")
+        axes, options = NEEDED.get(name, ((), ()))
+        for table, keys in (("grid", axes), ("options", options)):
+            for key in keys:
+                if key not in getattr(file, table):
+                    raise BadOption(f"{file.path}: {place}: {name!r} needs {table}.{key}")
+
+
+def _check(file: StudyFile) -> None:
+    """Check axes, listed values, names of functions and templates."""
+
+    def refuse(place: str, value: object, possible: Any) -> BadOption:
+        expected = possible if isinstance(possible, str) else f"one of {', '.join(possible)}"
+        return BadOption(f"{file.path}: {place}: unknown {value!r}; expected {expected}")
+
+    for place, axis, values in _axes(file):
+        if axis not in AXES:
+            raise refuse(place, axis, AXES)
+        possible = AXES[axis]
+        for value in values:
+            listed = isinstance(possible, tuple) and value not in possible
+            if listed and (axis, str(value).lower()) not in [("optimizer", o) for o in OPTIMIZERS]:
+                raise refuse(f"{place}.{axis}", value, possible)
+            option = isinstance(value, str) and value[1:] in file.options
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number and not option and (axis in ("segment", "alpha") or "number" in possible):
+                raise refuse(f"{place}.{axis}", value, possible)
+    for axis, values in (*file.grid.items(), *file.vary.items()):
+        if not values:
+            raise BadOption(f"{file.path}: grid.{axis}: expected at least one value")
+    if file.runs < 1:
+        raise BadOption(f"{file.path}: runs: expected 1 or more, got {file.runs}")
+    _check_functions(file)
+    if not (file.run or file.table.rows) and not {"net", "combination"} & file.grid.keys():
+        raise BadOption(f"{file.path}: grid: name the nets that are compared, as net = ['crnn']")
+    for level in file.measure.level:
+        if level not in ("segment", "song"):
+            raise refuse("measure.level", level, ("segment", "song"))
+    if "song" in file.measure.level and not any(file.grid.get("segment", ())):
+        raise BadOption(f"{file.path}: measure.level: songs need segments: add grid.segment")
+    if file.plot.x and file.plot.x not in file.grid:
+        raise refuse("plot.x", file.plot.x, file.grid or "an axis of the grid")
+    for value in file.grid.get(file.plot.x, ()):
+        if isinstance(value, str):
+            raise BadOption(f"{file.path}: plot.x: expected an axis of numbers, got {value!r}")
+    for column in () if file.table.rows else file.table.columns:
+        if column not in (*file.grid, "rate", *AXES):
+            raise refuse("table.columns", column, (*file.grid, "rate"))
+    for figure in file.published:
+        if figure.rule not in ("", "j22", "pl20"):
+            raise refuse("published.rule", figure.rule, ("j22", "pl20"))
+        if isinstance(figure.value, str) and figure.value.split(".")[0] not in PAPERS:
+            raise refuse(
+                "published.value", figure.value, f"a number, or {', '.join(PAPERS)} and a path"
+            )
+    words = {**dict.fromkeys(file.grid, ""), **dict.fromkeys(("Score", "score", "interval"), "")}
+    for place, text in (
+        ("title", file.title),
+        ("table.title", file.table.title),
+        ("table.label", file.table.label),
+        ("plot.title", file.plot.title),
+        *(("notes", note) for note in file.notes),
+    ):
+        try:
+            text.format_map(words)
+        except (KeyError, ValueError, IndexError, AttributeError) as error:
+            raise refuse(f"{place}, in braces", str(error).strip("'"), words) from None
+
+
+def _axes(file: StudyFile) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    """Yield the place, name and values of each axis that a file names."""
+    for place, tables in (
+        ("grid", [file.grid]),
+        ("vary", [file.vary]),
+        ("set", [setting.values for setting in file.set]),
+        ("set.where", [setting.where for setting in file.set]),
+    ):
+        for table in tables:
+            for axis, value in table.items():
+                yield place, axis, tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def check_values(file: StudyFile) -> StudyFile:
+    """Check the nets and the numbers of a user's file, which needs torch; add HF folders."""
+    from mvemo.extract.descriptors import DescriptorSettings
+    from mvemo.extract.errors import ExtractError
+    from mvemo.extract.nets.parts.registry import add_folders, check_name
+    from mvemo.extract.settings import NetSettings
+
+    for place, axis, values in _axes(file):
+        for value in values:
+            try:
+                if axis in ("net", "combination"):
+                    for name in add_folders(str(value).split("+")):
+                        check_name(name)
+                elif axis in TRAINING and not isinstance(value, str):
+                    replace(TrainSettings(), patience=0, **{axis: value})
+                elif axis == "alpha":
+                    replace(DescriptorSettings(), alpha=value)
+                elif axis == "width":
+                    NetSettings("", width=value)
+                elif axis == "segment" and not value >= 0:
+                    raise BadOption(f"segment is {value}: it must be 0 or more")
+            except (ExtractError, BadOption) as error:
+                raise BadOption(f"{file.path}: {place}.{axis}: {error}") from error
+    nets = tuple(str(net) for net in file.grid.get("net", ()))
+    return file.with_grid(net=add_folders(nets)) if nets else file

@@ -1,0 +1,119 @@
+"""Trainings of a study's nets: in this process, or ahead by several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mvemo.extract import (
+    NetSettings,
+    RunSettings,
+    TrainedNet,
+    TrainingClips,
+    WeightReport,
+    train_nets,
+)
+from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
+from mvemo.extract.training.devices import keep_freed_memory
+from mvemo.extract.training.protocols import known_nets
+from mvemo.extract.workers.pool import run_calls
+from mvemo.extract.workers.process import Call
+from mvemo.pipeline.console.progress import Progress, epoch_text
+from mvemo.pipeline.stage_one.backends import job_environments
+from mvemo.pipeline.studies.study import Study, StudyMedia
+
+_TRAIN = "mvemo.pipeline.studies.trainings:train_missing"
+
+
+@dataclass(frozen=True)
+class NetTraining:
+    """Training of a net under a protocol: once, or once for each fold."""
+
+    media: StudyMedia  # the decoded clips that the net reads
+    clips: TrainingClips  # the clips with their folds or split
+    plan: NetSettings
+    run: RunSettings  # protocol, seed, device
+    folder: Path  # the folder of trained nets
+    folders: Mapping[str, Any] = field(default_factory=folder_nets)  # nets from hf:FOLDER
+
+    @classmethod
+    def of(
+        cls,
+        study: Study,
+        media: StudyMedia,
+        clips: TrainingClips,
+        plan: NetSettings,
+        protocol: str,
+        repeat: int,
+    ) -> NetTraining:
+        """Return the training of a repeat with the study's settings."""
+        run = study.settings.extract.run
+        run = replace(run, protocol=protocol, seed=run.seed + repeat)
+        return cls(media, clips, plan, run, study.work / "nets")
+
+    def missing(self) -> dict[Path, NetTraining]:
+        """Return a training for each net that is not trained yet, by the net's own folder."""
+        return {
+            net.folder: self._of_fold(net.split.fold)
+            for net in known_nets(self.plan, self.clips, self.run, self.folder)
+            if net.split is not None and net.folder is not None and net.spec is None
+        }
+
+    def nets(
+        self,
+        on_epoch: Callable[[str], None],
+        on_report: Callable[[WeightReport], None] | None = None,
+    ) -> Iterator[TrainedNet]:
+        """Yield the nets one after the other, trained ones from the folder.
+
+        `on_epoch` gets a text after each epoch; `on_report` gets the reports of `train_nets`.
+        """
+        return train_nets(
+            self.plan,
+            self.clips,
+            self.run,
+            batches=lambda net: self.media.batches(net, self.plan.view),
+            jobs=self.folder,
+            on_epoch=lambda *epoch: on_epoch(epoch_text(*epoch)),
+            on_report=on_report,
+        )
+
+    def _of_fold(self, fold: int | None) -> NetTraining:
+        if fold is None:
+            return self
+        return replace(self, clips=replace(self.clips, trained_folds=frozenset([fold])))
+
+
+def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
+    """Train nets in ``study.jobs`` processes and leave them in the folder of trained nets.
+
+    The nets are the same as from one process, except for rounding with other numbers of
+    threads. If a training fails, the study tries it again and raises the error.
+    """
+    if study.jobs < 2:
+        return
+    # Two trainings may need the same net.
+    missing: dict[Path, NetTraining] = {}
+    for training in trainings:
+        missing |= training.missing()
+    jobs = min(study.jobs, len(missing))
+    if jobs < 2:
+        return
+    calls = [Call(_TRAIN, (each,), parts=True) for each in missing.values()]
+    environments = job_environments(jobs, study.settings.extract.run)
+    with Progress(f"train by {jobs} processes", len(calls), "net") as bar:
+        for outcome in run_calls(calls, environments=environments):
+            if outcome.last:
+                bar.step(failed=int(outcome.error is not None))
+            else:
+                bar.note(outcome.value)
+
+
+def train_missing(training: NetTraining, emit: Callable[[str], None]) -> None:
+    """Train the missing nets in this process, and emit a text after each epoch."""
+    keep_freed_memory()
+    add_folder_nets(training.folders)
+    for _ in training.nets(emit):
+        pass

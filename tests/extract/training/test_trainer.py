@@ -1,0 +1,229 @@
+"""Fine-tuning on a net small enough to see through, and its files."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy_net import Toy, problem, same, tuned
+
+from mvemo.extract.errors import BadSetting, TrainingDiverged
+from mvemo.extract.settings import LOSSES, TrainSettings
+from mvemo.extract.training import trainer as finetune
+from mvemo.extract.training.data import RawBatches
+from mvemo.extract.training.embedding import embed_rows
+from mvemo.extract.training.steps import TrainingJob, n_epochs
+from mvemo.extract.training.trainer import JobFolder
+
+CPU = torch.device("cpu")
+VAL = range(45, 60)
+
+
+def settings(**values) -> TrainSettings:
+    return TrainSettings(**{"lr": 0.02, "batch_size": 11, "tau": 0.05, "patience": 50, **values})
+
+
+def test_learns_a_separable_problem_and_keeps_the_best_weights(tmp_path):
+    net, curve = tuned(tmp_path, "job", settings(epochs=25), val_rows=VAL)
+    assert curve["train_loss"][-1] < 0.4 * curve["train_loss"][0]
+    waves, labels = problem()
+    job = TrainingJob("toy@all", labels, "multiclass", [], [0], settings(), seed=0)
+    trainer = finetune.Trainer(net, RawBatches(lambda row: waves[row], net.input), job)
+    loss, accuracy = trainer.score(range(45, 60))
+    assert loss == pytest.approx(min(curve["val_loss"]), rel=1e-5)
+    assert accuracy > 0.8
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_run_cut_off_and_resumed_ends_as_one_that_was_not(tmp_path, monkeypatch, loss):
+    monkeypatch.setattr(finetune, "STATE_INTERVAL", -1.0)
+    eight = settings(epochs=8, loss=loss)
+    whole, curve = tuned(tmp_path, "whole", eight, val_rows=VAL)
+    tuned(tmp_path, "cut", settings(epochs=3, loss=loss), val_rows=VAL)
+    resumed, curve_resumed = tuned(tmp_path, "cut", eight, val_rows=VAL)
+    assert curve_resumed == curve
+    assert same(resumed, whole)
+
+
+def test_stops_when_patience_is_spent(tmp_path):
+    fast = settings(lr=30.0, epochs=200, patience=3, batch_size=16)
+    _, curve = tuned(tmp_path, "stop", fast, val_rows=VAL, seed=0)
+    best = int(np.argmin(curve["val_loss"]))
+    assert len(curve["epoch"]) == best + 1 + 3
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
+def test_every_optimizer_lowers_the_loss(tmp_path, optimizer):
+    plan = TrainSettings(optimizer=optimizer, lr=0.01, momentum=0.5, epochs=6)
+    _, curve = tuned(tmp_path, optimizer, plan, n=60, val_rows=range(60), seed=0)
+    assert curve["val_loss"][-1] < curve["val_loss"][0]
+
+
+def test_embeddings_do_not_depend_on_the_batch_size():
+    waves, _ = problem()
+    torch.manual_seed(0)
+    net = Toy(3)
+    reader = RawBatches(lambda row: waves[row], net.input)
+    rows = list(range(23))
+    found = []
+    for size in (1, 7, 64):
+        parts = [v for _, v in embed_rows(net, reader, rows, batch_size=size, device=CPU)]
+        found.append(np.concatenate(parts))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[0], found[2], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"optimizer": "adagrad"},
+        {"lr": 0.0},
+        {"epochs": 0},
+        {"batch_size": -1},
+        {"val_fraction": 1.0},
+        {"momentum": -0.1},
+        {"loss": "hinge"},
+        {"tau": -1.0},
+        {"tau": float("nan")},
+    ],
+)
+def test_settings_out_of_range_are_refused(bad):
+    with pytest.raises(BadSetting, match=next(iter(bad))):
+        TrainSettings(**bad)
+
+
+def test_without_patience_the_last_weights_are_kept(tmp_path):
+    # So fast a rate that the loss goes up and down: the last weights are not the best.
+    fast = settings(lr=0.5, epochs=9, patience=0)
+    last, curve = tuned(tmp_path, "last", fast, val_rows=VAL)
+    assert curve["epoch"] == [float(e) for e in range(1, 10)]
+    assert np.argmin(curve["val_loss"]) < 8
+    best, _ = tuned(tmp_path, "best", settings(lr=0.5, epochs=9), val_rows=VAL)
+    assert not same(last, best)
+    # Validation clips decide nothing: the net without any is the same.
+    alone, curve = tuned(tmp_path, "alone", fast)
+    assert same(last, alone)
+    assert np.isnan(curve["val_loss"]).all()
+    assert len(curve["epoch"]) == 9
+    with pytest.raises(BadSetting, match="needs validation clips"):
+        tuned(tmp_path, "none", settings(patience=3))
+
+
+def test_training_stops_at_exactly_that_iteration(tmp_path):
+    # 45 clips in batches of 11: four steps and one of a single clip, which joins the fourth.
+    whole, curve = tuned(tmp_path, "a", settings(iterations=8, patience=0))
+    two_epochs, plain = tuned(tmp_path, "b", settings(epochs=2, patience=0))
+    assert same(whole, two_epochs)
+    assert curve["train_loss"] == plain["train_loss"]
+    assert "iteration" not in plain
+    cut_off, shorter = tuned(tmp_path, "c", settings(iterations=6, patience=0))
+    assert not same(cut_off, whole)
+    assert shorter["iteration"] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    assert shorter["iteration_loss"] == curve["iteration_loss"][:6]
+    sizes = [11, 11, 11, 12]
+    mean = np.dot(sizes, curve["iteration_loss"][:4]) / 45
+    assert curve["train_loss"][0] == pytest.approx(mean)
+    assert n_epochs(TrainSettings(iterations=9, batch_size=11), 45) == 3
+    assert n_epochs(TrainSettings(epochs=7), 45) == 7
+
+
+def test_a_long_run_keeps_a_point_every_so_many_iterations(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune, "MAX_POINTS", 4)
+    _, curve = tuned(tmp_path, "a", settings(iterations=10, patience=0))
+    assert curve["iteration"] == [3.0, 6.0, 9.0]
+
+
+def test_iterations_cut_off_and_resumed_end_as_ones_that_were_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune, "STATE_INTERVAL", -1.0)
+    whole, curve = tuned(tmp_path, "whole", settings(iterations=14, patience=0))
+    tuned(tmp_path, "cut", settings(iterations=8, patience=0))
+    resumed, again = tuned(tmp_path, "cut", settings(iterations=14, patience=0))
+    assert again["iteration"] == curve["iteration"]
+    assert again["iteration_loss"] == curve["iteration_loss"]
+    assert same(whole, resumed)
+
+
+@pytest.mark.parametrize("patience", [0, 4])
+def test_training_that_diverges_fails_by_name(tmp_path, patience):
+    fast = settings(lr=1e30, optimizer="sgd", epochs=5, patience=patience)
+    message = (
+        r"toy@all: training diverged: no finite loss by epoch \d .*: lower the learning rate, "
+        r"--set nets\.toy\.lr=1e\+29 \(it is 1e\+30\)"
+    )
+    with pytest.raises(TrainingDiverged, match=message):
+        tuned(tmp_path, "diverging", fast, val_rows=VAL if patience else ())
+
+
+def test_no_finite_validation_loss_is_divergence_though_weights_are_finite(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune.Trainer, "score", lambda self, rows: (float("nan"), 0.0))
+    with pytest.raises(TrainingDiverged, match="no finite loss by epoch 2"):
+        tuned(tmp_path, "nan", settings(epochs=4, patience=2), val_rows=VAL)
+
+
+def test_training_that_diverges_late_keeps_its_best_weights(tmp_path, monkeypatch):
+    score = finetune.Trainer.score
+    seen = []
+
+    def lose_weights(self, rows):
+        if len(seen) == 2:
+            torch.nn.init.constant_(self.net.hidden.weight, float("nan"))
+        seen.append(score(self, rows))
+        return seen[-1]
+
+    monkeypatch.setattr(finetune.Trainer, "score", lose_weights)
+    net, curve = tuned(tmp_path, "late", settings(epochs=9, patience=3), val_rows=VAL)
+    assert len(curve["epoch"]) == int(np.nanargmin(curve["val_loss"])) + 1 + 3
+    assert np.isnan(curve["val_loss"][2:]).all()
+    assert all(bool(torch.isfinite(value).all()) for value in net.state_dict().values())
+
+
+def folder(tmp_path: Path, digest: str = "a" * 64) -> JobFolder:
+    job = JobFolder(tmp_path, "net-fold0", digest)
+    job.begin({"lr": 0.1})
+    return job
+
+
+def test_state_comes_back_and_goes_when_the_job_is_done(tmp_path):
+    job = folder(tmp_path)
+    assert '"lr": 0.1' in (job.path / "settings.json").read_text()
+    assert job.load_state() is None
+    assert job.result() is None
+    job.save_state({"epoch": 3, "weights": {"w": torch.arange(4.0)}})
+    state = job.load_state()
+    assert state["epoch"] == 3
+    torch.testing.assert_close(state["weights"]["w"], torch.arange(4.0))
+    job.finish({"w": torch.ones(2)}, {"epoch": [1.0]})
+    assert job.load_state() is None
+    result = job.result()
+    torch.testing.assert_close(result[0]["w"], torch.ones(2))
+    assert result[1] == {"epoch": [1.0]}
+
+
+def test_another_digest_is_another_job(tmp_path):
+    folder(tmp_path).finish({"w": torch.ones(2)}, {})
+    assert folder(tmp_path, "b" * 64).result() is None
+
+
+def test_a_damaged_state_is_a_miss_with_a_warning(tmp_path):
+    job = folder(tmp_path)
+    job.save_state({"epoch": 3})
+    whole = (job.path / "state.pt").read_bytes()
+    (job.path / "state.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(UserWarning, match="damaged"):
+        assert job.load_state() is None
+
+
+def test_a_curve_without_validation_is_strict_json_and_comes_back(tmp_path):
+    job = folder(tmp_path)
+    job.finish({"w": torch.ones(2)}, {"train_loss": [0.5, 0.25], "val_loss": [math.nan] * 2})
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (job.path / "curve.json").read_text()
+    assert json.loads(text, parse_constant=refuse)["val_loss"] == [None, None]
+    result = job.result()
+    assert result[1]["train_loss"] == [0.5, 0.25]
+    assert all(math.isnan(value) for value in result[1]["val_loss"])

@@ -1,0 +1,162 @@
+"""Study files of users: one is run, and mistakes are refused in one line."""
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from stage_samples import run
+from study_samples import make_set, read_tables, tiny_options
+
+from mvemo.pipeline.commands.study import option_values
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.studies.study_file import built_in, check_values, parse_study
+
+MY_STUDY = """
+title = "Loss by length of segments of {net}"
+
+[grid]
+net = ["cnn"]
+loss = ["softmax", "angular"]
+segment = [0.4, 0.2]
+
+[[set]]
+where = { loss = "angular" }
+epochs = 1
+
+[measure]
+metrics = ["accuracy", "kappa", "baseline"]
+level = ["segment", "song"]
+
+[[published]]
+column = "Smith 2020"
+where = { loss = "softmax", segment = [0.2] }
+value = 0.81
+
+[plot]
+x = "segment"
+"""
+HEADS = """
+title = "Heads"
+sources = ["Smith, 2020"]
+[grid]
+combination = ["music1d+cnn"]
+protocol = ["crossfit"]
+labels = ["true", "shuffled"]
+[vary]
+protocol = ["shared"]
+"""
+
+
+def run_file(folder: Path, text: str, *options: str) -> tuple[int, Path]:
+    """Run a study file on a small set; the exit code and the folder of its files."""
+    manifest, file = make_set(folder / "set", clips_per_class=4), folder / "my.toml"
+    file.write_text(text)
+    places = (file, manifest, "--out", folder / "out", "--work", folder / "work")
+    return run("mvemo", "study", "run", *places, *options, *tiny_options()), folder / "out"
+
+
+def test_a_study_of_ones_own_has_a_row_for_each_combination(tmp_path: Path) -> None:
+    code, out = run_file(tmp_path, MY_STUDY)
+    assert code == 0
+    record = read_tables(out, "my")
+    assert record["title"] == "Loss by length of segments of cnn"
+    table = record["tables"]["scores"]
+    assert [column["name"] for column in table["columns"]] == [
+        *("net", "loss", "seconds", "segments", "kappa", "songs", "kappa", "majority"),
+        "Smith 2020",
+    ]
+    assert [row[:3] for row in table["rows"]] == [
+        ["cnn", loss, seconds] for loss in ("softmax", "angular") for seconds in (0.4, 0.2)
+    ]
+    assert [row[-1] for row in table["rows"]] == [None, 0.81, None, None]
+    assert all(0 <= row[3] <= 1 for row in table["rows"])
+    # Two folds of each row.
+    assert len(list((tmp_path / "work" / "nets").iterdir())) == 8
+
+
+def test_heads_on_several_nets_are_compared_by_protocol(tmp_path: Path) -> None:
+    code, out = run_file(tmp_path, HEADS, "--runs", "2")
+    assert code == 0
+    record = read_tables(out, "my")
+    rows = [row[:3] for row in record["tables"]["scores"]["rows"]]
+    nets = "music1d+cnn"
+    assert rows == [
+        [nets, "crossfit", "true"],
+        [nets, "crossfit", "shuffled"],
+        [nets, "shared", "shuffled"],
+    ]
+    assert (record["data"]["runs"], record["sources"]) == (2, ["Smith, 2020"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('net = ["cnn"]', 'nett = ["cnn"]', "grid: unknown 'nett'; expected one of net, comb"),
+        ('net = ["cnn"]', "", "grid: name the nets that are compared, as net = "),
+        ('"angular"]', '"anglar"]', "grid.loss: unknown 'anglar'; expected one of softmax, an"),
+        ('["cnn"]', '["vgg"]', "grid.net: net 'vgg' is not known: one of c3d"),
+        ("0.2]\n\n", "-1]\n\n", "grid.segment: segment is -1: it must be 0 or more"),
+        ("0.2]\n\n", '"x"]\n\n', "grid.segment: unknown 'x'; expected seconds"),
+        ("epochs = 1", "epochs = 0", "set.epochs: epochs is 0: it must be above 0"),
+        ("epochs = 1", "epoch = 1", "set: unknown 'epoch'; expected one of net"),
+        ('loss = "angular" }', 'los = "angular" }', "set.where: unknown 'los'"),
+        ("[plot]", "[plott]", "unknown key plott; expected one of title, help, sources"),
+        ('x = "segment"', 'x = "lr"', "plot.x: unknown 'lr'; expected one of net, loss, segm"),
+        ("value = 0.81", "value = true", "published[0].value: expected a number or a text"),
+        ("value = 0.81", "", "published[0]: the key value is missing"),
+        ("value = 0.81", 'value = 1\nrule = "j23"', "published.rule: unknown 'j23'; expected"),
+        ('"song"]', '"album"]', "measure.level: unknown 'album'; expected one of segment, s"),
+        ('of {net}"', 'of {nett}"', "title, in braces: unknown 'nett'; expected one of net"),
+        ("title =", "titel =", "title: expected a text"),
+        ("title =", "run = 'j23'\ntitle =", "run: unknown 'j23'; expected one of iterations"),
+        ("title =", "runs = 2.5\ntitle =", "runs: expected an integer, got 2.5"),
+        ("title =", "runs = 0\ntitle =", "runs: expected 1 or more, got 0"),
+        ("title =", "run = 'j22'\ntitle =", "run: 'j22' needs options.iterations"),
+        ('["cnn"]', "[]", "grid.net: expected at least one value"),
+        ('x = "segment"', 'x = "loss"', "plot.x: expected an axis of numbers, got 'softmax'"),
+        ("value = 0.81", "value = 'J23.x'", "published.value: unknown 'J23.x'; expected a nu"),
+        ("title =", "title", "invalid TOML"),
+    ],
+)
+def test_a_mistake_in_a_study_file_names_file_key_and_what_is_possible(
+    old: str, new: str, message: str
+) -> None:
+    assert old in MY_STUDY
+    with pytest.raises(BadOption) as error:
+        check_values(parse_study(MY_STUDY.replace(old, new, 1), "my.toml"))
+    assert str(error.value).startswith(f"my.toml: {message}")
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_metric_is_refused_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _ = run_file(tmp_path, MY_STUDY.replace('"kappa"', '"kapa"'))
+    assert code == 2
+    (line,) = (x for x in capsys.readouterr().err.splitlines() if "kapa" in x)
+    assert "my.toml: measure.metrics: unknown 'kapa'; expected one of score, test" in line
+    assert not (tmp_path / "work" / "nets").exists()
+
+
+@pytest.mark.parametrize("name", sorted(built_in()))
+def test_a_copy_of_a_built_in_study_has_the_values_of_its_command(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    monkeypatch.setattr(
+        "mvemo.pipeline.commands.study.conduct",
+        lambda file, options: found.append(option_values(file, options)) or 0,
+    )
+    copy = tmp_path / "copy.toml"
+    text = resources.files("mvemo.pipeline.studies").joinpath(f"{name}.toml").read_text()
+    copy.write_text(text)
+    assert run("mvemo", "study", name, "m.csv", "--out", tmp_path) == 0
+    assert run("mvemo", "study", "run", copy, "m.csv", "--out", tmp_path) == 0
+    command, own = ({**values, "net": None, "nets": None} for values in found)
+    assert own == command
+
+
+def test_the_built_in_studies_name_known_nets_and_values() -> None:
+    assert len(built_in()) == 10
+    for file in built_in().values():
+        assert check_values(file).grid == file.grid
