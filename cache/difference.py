@@ -10,7 +10,6 @@ import numpy as np
 
 from mvemo.cache.reader import Cache, open_cache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.index import feature_label
 from mvemo.manifests.text_table import listed
 
 # Maximum number of names in a list; the rest are counted.
@@ -53,7 +52,7 @@ def diff_caches(first: Path | str, second: Path | str) -> list[str]:
         specs_a = {(spec.name, spec.fold): spec for spec in a.specs}
         specs_b = {(spec.name, spec.fold): spec for spec in b.specs}
         for one, other, where in ((specs_a, specs_b, "first"), (specs_b, specs_a, "second")):
-            labels = [feature_label(spec) for at, spec in one.items() if at not in other]
+            labels = [spec.label for at, spec in one.items() if at not in other]
             lines += [f"feature {label} is in the {where} alone" for label in labels]
         for at, spec in specs_a.items():
             if at in specs_b:
@@ -92,7 +91,7 @@ def _table_lines(a: Cache, b: Cache) -> list[str]:
 
 
 def _feature_lines(a: Cache, b: Cache, one: FeatureSpec, other: FeatureSpec) -> list[str]:
-    label = feature_label(one)
+    label = one.label
     lines = [f"{label}: {change}" for change in _spec_changes(one, other)]
     row = {clip: i for i, clip in enumerate(b.table.clip_ids)}
     present_a, present_b = a.present(one.name, one.fold), b.present(one.name, one.fold)

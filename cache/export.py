@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache.errors import BadCache, CacheError, MissingCache
+from mvemo.cache.index import spec_to_json
 from mvemo.cache.reader import Cache, open_cache
-from mvemo.cache.storage.index import spec_to_json
-from mvemo.cache.types import F32
+from mvemo.cache.table import F32
 from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.files import replacing
 

@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import numpy as np
+
+from mvemo.cache.errors import BadCache
+from mvemo.cache.table import TEST, ClipTable, check_texts
 from mvemo.manifests.files import shown
 
 # Modalities of our own extraction; imported features may have others.
@@ -89,25 +93,28 @@ class FeatureSpec:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all fields except `trained_on`, as canonical JSON."""
-        return digest_of(
-            {
-                "name": self.name,
-                "modality": self.modality,
-                "kind": self.kind,
-                "dim": self.dim,
-                "extractor": self.extractor,
-                "version": self.version,
-                "params": dict(self.params),
-                "weights": self.weights,
-                "protocol": self.protocol,
-                "fold": self.fold,
-            }
-        )
+        return digest_of(self.facts)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All fields except `trained_on`."""
+        facts = {k: getattr(self, k) for k in self.__dataclass_fields__ if k != "trained_on"}
+        return facts | {"params": dict(self.params)}
+
+    @property
+    def label(self) -> str:
+        """Name of this variant: ``music1d`` or ``music1d@fold0``."""
+        return self.name if self.fold is None else f"{self.name}@fold{self.fold}"
 
     @cached_property
     def family(self) -> str:
         """Digest without fold and weights, which the nets of all folds share."""
         return replace(self, fold=None, weights="").digest
+
+    def goes_with(self, other: FeatureSpec) -> bool:
+        """Return True if one cache may hold both specs of one name: crossfit nets of two folds."""
+        folds = {self.fold, other.fold}
+        return None not in folds and len(folds) == 2 and self.family == other.family
 
     def key(self, content: str, start: float = 0.0, duration: float | None = None) -> str:
         """Return the key of this feature for one clip.
@@ -152,6 +159,53 @@ def check_modality(name: str) -> None:
             "letters, digits, '-' and '_', as lyrics"
             + (f"; {', '.join(_RESERVED)} mean something else" if name in _RESERVED else "")
         )
+
+
+def check_spec(spec: FeatureSpec, where: str) -> None:
+    """Raise BadCache for a spec that a file cannot hold, or that contradicts itself."""
+    label = f"{where}: feature {spec.name!r}"
+    if not spec.name or "/" in spec.name or spec.name in (".", "..") or not spec.name.isprintable():
+        raise BadCache(f"{label}: a name needs printable characters, and no slash")
+    if spec.kind not in get_args(Kind):
+        raise BadCache(f"{label}: kind {spec.kind!r} is none of {', '.join(get_args(Kind))}")
+    try:
+        check_modality(spec.modality)
+    except ValueError as error:
+        raise BadCache(f"{label}: {error}") from None
+    if spec.dim < 1:
+        raise BadCache(f"{label}: dim {spec.dim}: expected a number above 0")
+    if (spec.protocol == "crossfit") != (spec.fold is not None):
+        raise BadCache(
+            f"{label}: protocol {spec.protocol!r} with fold {spec.fold}: a crossfit net has "
+            "the fold that it never saw, others have None"
+        )
+    check_texts((spec.name, *spec.trained_on), where)
+
+
+def tested_rows(spec: FeatureSpec, table: ClipTable) -> list[int] | None:
+    """Return the rows of the clips that a net must never have seen; None without such a promise.
+
+    For ``crossfit`` these are the clips of its fold, for ``holdout`` those of the test split (empty
+    if the table has no splits).
+    """
+    if spec.protocol == "crossfit":
+        return np.flatnonzero(table.folds == spec.fold).tolist()
+    if spec.protocol == "holdout":
+        return [] if table.splits is None else np.flatnonzero(table.splits == TEST).tolist()
+    return None
+
+
+def saw_its_fold(spec: FeatureSpec, table: ClipTable) -> bool:
+    """Return True if a net saw clips, or groups of clips, that the table tests it on.
+
+    It is also True if the table has no such clips.
+    """
+    inside = tested_rows(spec, table)
+    if inside is None:
+        return False
+    seen = frozenset(spec.trained_on)
+    groups = {table.groups[i] for i, c in enumerate(table.clip_ids) if c in seen}
+    return not inside or any(table.clip_ids[i] in seen or table.groups[i] in groups for i in inside)
 
 
 def in_half_precision(spec: FeatureSpec) -> FeatureSpec:

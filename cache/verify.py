@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import compress
@@ -14,26 +14,20 @@ from typing import Any
 
 import numpy as np
 
+from mvemo.cache.cache_file import DAMAGE, cache_files, open_file, reason
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.pieces import Scan, pieces_of
-from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.files import DAMAGE, FilePool, cache_files, open_file, reason
-from mvemo.cache.storage.index import Index, StoredFeature, feature_label, read_feature
-from mvemo.cache.storage.layout import (
+from mvemo.cache.index import StoredFeature, read_feature, read_spec
+from mvemo.cache.reader import Cache
+from mvemo.cache.schema import (
     read_curves,
     read_failures,
     read_merged,
     read_provenance,
     read_table,
-    row_checksum,
 )
-from mvemo.cache.storage.plain import PlainArray, PlainGroup, part
-from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
-from mvemo.cache.types import F32, Ints
-from mvemo.cache.union import same_family
-from mvemo.cache.writing.checks import check_table
-from mvemo.cache.writing.plan import BLOCK
-from mvemo.cache.writing.rules import tested_rows
+from mvemo.cache.spec import FeatureSpec, tested_rows
+from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable, Ints, check_table
+from mvemo.cache.untrusted import PlainGroup, part
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.labels import label_kind
 
@@ -101,14 +95,11 @@ def _folder_problems(path: Path) -> list[str]:
     ]
     if problems:
         return problems
-    pool = FilePool()
     try:
-        union = pieces_of(path, pool)
+        with Cache(path) as cache:
+            return _table_problems(cache.table) + _trained_problems(cache.specs, cache.table)
     except BadCache as error:
         return [str(error)]
-    finally:
-        pool.close()
-    return _table_problems(union.table) + _trained_problems(union.specs.values(), union.table)
 
 
 def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
@@ -136,8 +127,8 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
             problems += _trained_problems(specs, table)
         for i, a in enumerate(specs):
             for b in specs[:i]:
-                if a.name == b.name and not same_family(a, b):
-                    problems.append(f"{feature_label(a)}: two kinds that exclude each other")
+                if a.name == b.name and not a.goes_with(b):
+                    problems.append(f"{a.label}: two kinds that exclude each other")
         problems += _extra_problems(file, table)
     return problems
 
@@ -154,7 +145,8 @@ def _features_problems(
     problems: list[str] = []
     for name in names:
         try:
-            stored.append(read_feature(part(features, name), table.clip_ids))
+            group = part(features, name)
+            stored.append(read_feature(group, read_spec(group, table.clip_ids), len(table)))
         except DAMAGE as error:
             problems.append(f"feature {name} cannot be read ({reason(error)})")
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
@@ -215,12 +207,11 @@ def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
 
 def _values_problems(feature: StoredFeature, table: ClipTable) -> list[str]:
     """Return the problems of a feature's values, by row if they are damaged."""
-    label = feature_label(feature.index.spec)
-    rows = _vector_problems if feature.index.spec.kind != "sequence" else _sequence_problems
+    label = feature.index.spec.label
     try:
-        if _is_whole(feature):
+        if feature.is_whole(table.clip_ids):
             return []
-        found = [f"{label} of clip {p}" for p in rows(feature.values, feature.index, table)]
+        found = [f"{label} of clip {problem}" for problem in _row_problems(feature, table)]
     except DAMAGE as error:
         return [f"feature {label} cannot be read ({reason(error)})"]
     if not found and feature.checksum:
@@ -228,45 +219,20 @@ def _values_problems(feature: StoredFeature, table: ClipTable) -> list[str]:
     return _shortened(found, f"bad rows of {label}")
 
 
-def _is_whole(feature: StoredFeature) -> bool:
-    """Return True if the values are undamaged, finite if present and NaN if missing."""
-    vector = feature.index.spec.kind != "sequence"
-    scan = Scan(feature.values)
-    for rows, block, finite in scan.blocks():
-        expected = feature.index.present[rows] if vector else True
-        if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):
-            return False
-    return scan.checksum() == feature.checksum
-
-
-def _vector_problems(values: PlainArray, index: Index, table: ClipTable) -> list[str]:
-    problems = []
-    step = max(1, BLOCK // (4 * index.spec.dim))
-    for start in range(0, len(table), step):
-        block = values.read(start, start + step)
-        for i, row in enumerate(block, start):
-            if index.present[i]:
-                problems += _row_problems(row, i, index, table)
-            elif not np.isnan(row).all():
-                problems.append(f"{table.clip_ids[i]!r} is marked missing, but has values")
-    return problems
-
-
-def _sequence_problems(values: PlainArray, index: Index, table: ClipTable) -> list[str]:
-    problems = []
-    offsets = np.concatenate([[0], np.cumsum(index.frames)]).tolist()
-    for i in np.flatnonzero(index.present).tolist():
-        problems += _row_problems(values.read(offsets[i], offsets[i + 1]), i, index, table)
-    return problems
-
-
-def _row_problems(row: F32, i: int, index: Index, table: ClipTable) -> list[str]:
-    clip = table.clip_ids[i]
-    if row_checksum(clip, bytes(index.keys[i]), row) != index.checksums[i].tobytes():
-        return [f"{clip!r}: the values do not fit their checksum"]
-    if not np.isfinite(row).all():
-        return [f"{clip!r}: NaN or infinite values"]
-    return []
+def _row_problems(feature: StoredFeature, table: ClipTable) -> Iterator[str]:
+    """Yield the problems of the rows, read one by one."""
+    index = feature.index
+    vector = index.spec.kind != "sequence"
+    for i, clip in enumerate(table.clip_ids):
+        start, stop = (i, i + 1) if vector else index.starts[i : i + 2].tolist()
+        row = feature.values.read(start, stop)
+        if not index.present[i]:
+            if not np.isnan(row).all():
+                yield f"{clip!r} is marked missing, but has values"
+        elif not index.fits(i, clip, row):
+            yield f"{clip!r}: the values do not fit their checksum"
+        elif not np.isfinite(row).all():
+            yield f"{clip!r}: NaN or infinite values"
 
 
 def _trained_problems(specs: Iterable[FeatureSpec], table: ClipTable) -> list[str]:
@@ -278,7 +244,7 @@ def _trained_problems(specs: Iterable[FeatureSpec], table: ClipTable) -> list[st
         case = spec.protocol, spec.fold, spec.trained_on
         if case not in known:
             known[case] = _training_problems(spec, table)
-        problems += [f"{feature_label(spec)}: {problem}" for problem in known[case]]
+        problems += [f"{spec.label}: {problem}" for problem in known[case]]
     return problems
 
 

@@ -27,7 +27,7 @@ from mvemo.cache import (
     verify_cache,
     verify_untrusted,
 )
-from mvemo.cache.imports.arrays import ArrayRows, TableColumns, split_source
+from mvemo.cache.import_arrays import ArrayRows, TableColumns, split_source
 from mvemo.manifests import Manifest, read_manifest
 from mvemo.manifests.files import dump_json
 from mvemo.manifests.tables import match_ids

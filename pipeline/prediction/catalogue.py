@@ -11,8 +11,7 @@ from types import TracebackType
 import numpy as np
 
 from mvemo.cache import Cache, CacheWriter, ClipTable, FeatureSpec, open_cache, unfinished_run
-from mvemo.cache.storage.index import feature_label
-from mvemo.cache.writing.lock import WriterLock
+from mvemo.cache.shards import WriterLock
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests import Clip, Manifest
@@ -58,7 +57,7 @@ class Catalogue:
         self._specs: dict[FeatureKey, FeatureSpec] = {
             (s.name, s.fold): replace(
                 s,
-                name=feature_label(s),
+                name=s.label,
                 params={**s.params, **windows},
                 protocol="none",
                 fold=None,

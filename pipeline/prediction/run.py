@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache.storage.files import code_version
+from mvemo.cache.schema import code_version
 from mvemo.extract.media.checks import IN_WORDS, reasons_text
 from mvemo.extract.workers.handle import peak_memory
 from mvemo.extract.workers.pool import cores, worker_memory

@@ -159,7 +159,7 @@ class RepeatableRun:
 
     @property
     def _unfinished(self) -> Path:
-        from mvemo.cache.storage.files import parts_folder
+        from mvemo.cache.cache_file import parts_folder
 
         return parts_folder(self._out)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.cache import ClipTable, FeatureSpec, PartWriter, StoredRows
-from mvemo.cache.storage.layout import subset
+from mvemo.cache.table import subset
 from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
 from mvemo.extract.settings import FETCHED, NetSettings
 from mvemo.extract.training.memory import keep_freed_memory

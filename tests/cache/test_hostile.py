@@ -22,8 +22,8 @@ from mvemo.cache import (
     repair_cache,
     verify_cache,
 )
-from mvemo.cache.storage.layout import write_text
-from mvemo.cache.storage.plain import array_of, attribute, write_attribute
+from mvemo.cache.schema import write_text
+from mvemo.cache.untrusted import array_of, attribute, write_attribute
 
 CLIPS = table()
 
@@ -179,12 +179,12 @@ def test_texts_that_refer_to_one_long_text_are_not_read(tmp_path: Path, sound: b
         size, at = file["clips/ids"].size, file["clips/ids"].id.get_offset()
     content = path.read_bytes()
     path.write_bytes(content[:at] + size * content[place : place + 16] + content[at + 16 * size :])
-    assert "announces texts of 300,000 bytes" in verify_cache(path)[0]
+    assert "300,000 bytes of text declared" in verify_cache(path)[0]
 
 
 def test_a_pipe_is_no_cache_and_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "features.h5")
-    with pytest.raises(CacheError, match="no plain file"):
+    with pytest.raises(CacheError, match="expected a feature cache, got a pipe"):
         open_cache(tmp_path / "features.h5")
 
 

@@ -18,7 +18,7 @@ from mvemo.cache import (
     open_cache,
     verify_cache,
 )
-from mvemo.cache.storage.layout import table_checksum
+from mvemo.cache.schema import table_checksum
 
 CLIPS = table()
 # c0 and c1 train, c2 and c3 validate, c4 and c5 are tested.

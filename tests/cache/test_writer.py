@@ -20,6 +20,7 @@ from mvemo.cache import (
     BadCache,
     CacheError,
     CacheWriter,
+    Failure,
     FeatureSpec,
     MissingCache,
     merge_caches,
@@ -27,7 +28,6 @@ from mvemo.cache import (
     repair_cache,
     verify_cache,
 )
-from mvemo.cache.failures import Reason
 
 CLIPS = table()
 
@@ -125,7 +125,7 @@ def test_memory_is_bounded_by_the_bytes_limit(path: Path) -> None:
     writer = CacheWriter(path, CLIPS, commit_bytes=64)
     for salt in range(20):
         put(writer, VECTOR, f"c{salt % 6}", salt)
-        assert writer._memory.bytes < 64 + 16
+        assert writer._memory.n_bytes < 64 + 16
     writer.close()
 
 
@@ -284,7 +284,7 @@ def test_failures_keep_their_time_and_version(
 ) -> None:
     moments = iter(["2026-01-01", "2026-01-02", "2026-01-03"])
     monkeypatch.setattr(
-        "mvemo.cache.writing.rows.reason_now", lambda text: Reason(text, next(moments), "1.0")
+        "mvemo.cache.row_writer.failure_now", lambda *why: Failure(*why, next(moments), "1.0")
     )
     times = []
     for reason in ("cut off", "cut off", "no stream"):
@@ -563,7 +563,7 @@ def test_the_size_of_a_file_is_known_before(tmp_path: Path, n: int) -> None:
         sizes.append(n_bytes)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mvemo.cache.writing.shards.require_room", note)
+        patch.setattr("mvemo.cache.rewrite.require_room", note)
         merge_caches([tmp_path / "f.h5"], tmp_path / "g.h5")
     real = (tmp_path / "g.h5").stat().st_size
     assert real <= sizes[-1] < 3 * real + (1 << 18)

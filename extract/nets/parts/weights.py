@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from mvemo.cache.spec import content_digest
-from mvemo.cache.storage.plain import PlainDataSets
+from mvemo.cache.untrusted import PlainDataSets
 from mvemo.extract.errors import BadWeights, MissingFile
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.registry import NETS

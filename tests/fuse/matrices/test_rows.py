@@ -8,7 +8,7 @@ from feature_samples import crossfit_cache, frozen_cache, make_table
 from fuse_samples import plain_settings
 
 from mvemo.cache import open_cache
-from mvemo.cache.storage.plain import PlainArray
+from mvemo.cache.untrusted import PlainArray
 from mvemo.fuse import BadFeatures, EvaluationSettings, evaluate
 from mvemo.fuse.heads.blocks import Block
 from mvemo.fuse.heads.solver import solve

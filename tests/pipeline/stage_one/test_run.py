@@ -285,7 +285,7 @@ def test_wrong_weights_are_refused_before_anything_is_trained(
 def test_a_second_writer_is_told_who_holds_the_cache(
     made: Path, demo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mvemo.cache.writing.lock import WriterLock
+    from mvemo.cache.shards import WriterLock
 
     lock = WriterLock(made / "features.h5")
     try:

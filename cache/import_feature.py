@@ -13,14 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.imports.arrays import ArrayRows, read_ids
+from mvemo.cache.import_arrays import ArrayRows, read_ids
 from mvemo.cache.reader import open_cache
+from mvemo.cache.shards import refuse_unfinished
 from mvemo.cache.spec import FeatureSpec, content_digest, digest_of
-from mvemo.cache.storage.files import parts_folder
-from mvemo.cache.table import ClipTable
-from mvemo.cache.types import F32, F64, Bools, Ints
+from mvemo.cache.table import F32, F64, Bools, ClipTable, Ints
 from mvemo.cache.writer import CacheWriter
-from mvemo.cache.writing.shards import shard_paths
 from mvemo.manifests.labels import UNLABELLED
 
 EXTRACTOR = "import"
@@ -293,12 +291,8 @@ def _existing(path: Path, name: str) -> tuple[ClipTable | None, frozenset[str]]:
         with open_cache(path) as cache:
             taken = {spec.digest for spec in cache.specs if spec.name == name}
             return cache.table, frozenset(taken)
-    if shard_paths(parts_folder(path)):
-        # Its folds would be lost, and so the clips that each net may be tested on.
-        raise BadCache(
-            f"{path}: an extraction left it unfinished: let it end, or run "
-            f"'mvemo cache repair {path}', then import"
-        )
+    # Its folds would be lost, and so the clips that each net may be tested on.
+    refuse_unfinished(path)
     return None, frozenset()
 
 

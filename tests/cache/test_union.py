@@ -14,6 +14,7 @@ from mvemo.cache import (
     BadCache,
     CacheWriter,
     MissingCache,
+    cache_file,
     export_cache,
     merge_caches,
     open_cache,
@@ -23,7 +24,6 @@ from mvemo.cache import (
     verify_cache,
     verify_untrusted,
 )
-from mvemo.cache.storage import files
 
 CLIPS = table()
 FIRST, LAST = table(["c0", "c1", "c2", "c3"]), table(["c2", "c3", "c4", "c5"])
@@ -63,7 +63,7 @@ def test_blocks_of_rows_and_columns(folder: Path) -> None:
 def test_more_shards_than_files_may_be_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_cache(folder) as cache:
         expected = contents(cache)
-    monkeypatch.setattr(files.FilePool.__init__, "__defaults__", (1,))
+    monkeypatch.setattr(cache_file.FilePool.__init__, "__defaults__", (1,))
     with open_cache(folder) as cache:
         assert contents(cache) == expected
         with CacheWriter(folder / "shard-0.h5", FIRST) as writer:
@@ -114,8 +114,8 @@ def _other_manifest(path: Path) -> None:
     ("write", "message"),
     [
         (_other_values, r"clip 'c3' has other values in .*shard-2\.h5 than in .*shard-1\.h5"),
-        (_other_settings, r"two kinds of music1d, \w+ in shard-0\.h5 and \w+ in shard-2\.h5: oth"),
-        (_other_nets, r"two kinds of i3d@fold0, \w+ in shard-0\.h5 and \w+ in shard-2\.h5: other"),
+        (_other_settings, r"two kinds of music1d, \w+ in .*shard-0\.h5 and \w+ in .*shard-2\.h5"),
+        (_other_nets, r"two kinds of i3d@fold0, \w+ in .*shard-0\.h5 and \w+ in .*shard-2\.h5"),
         (_other_labels, r"shard-2\.h5: label, group, fold or split of clip 'c2' differ from tho"),
         (_other_manifest, r"shard-2\.h5: digest 'eee.*', but .*shard-0\.h5 has 'ddd.*one manif"),
     ],

@@ -26,7 +26,7 @@ from mvemo.cache import (
     read_ids,
     verify_cache,
 )
-from mvemo.cache.imports.arrays import TableColumns
+from mvemo.cache.import_arrays import TableColumns
 from mvemo.manifests.tables import match_ids
 
 SKIP = ImportSettings(skip_unknown=True)

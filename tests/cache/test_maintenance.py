@@ -23,7 +23,7 @@ from mvemo.cache import (
     verify_cache,
     verify_untrusted,
 )
-from mvemo.cache.writing.lock import WriterLock
+from mvemo.cache.shards import WriterLock
 
 CLIPS = table()
 SPECS = [SEQUENCE, VECTOR, *(replace(crossfit(f, CLIPS), name="i3d") for f in range(2))]

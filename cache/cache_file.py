@@ -5,29 +5,33 @@ from __future__ import annotations
 import stat
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import cache, cached_property
-from importlib import metadata
+from functools import cached_property, partial
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
 
 import h5py
+import numpy as np
 
 from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
 from mvemo.cache.failures import Failures
+from mvemo.cache.index import Index, StoredFeature, read_feature, read_spec, values_array
+from mvemo.cache.schema import (
+    FORMAT,
+    SCHEMA,
+    code_version,
+    read_curves,
+    read_failures,
+    read_merged,
+    read_provenance,
+    read_table,
+)
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.index import feature_label, read_spec
-from mvemo.cache.storage.layout import read_curves, read_failures, read_provenance, read_table
-from mvemo.cache.storage.plain import attribute, has_attribute, part, write_attribute
-from mvemo.cache.table import ClipTable
-from mvemo.cache.types import Curves
+from mvemo.cache.table import F32, Bools, ClipTable, Curves, Ints
+from mvemo.cache.untrusted import array_of, attribute, has_attribute, part
 from mvemo.manifests.files import shown
 
 T = TypeVar("T")
-FORMAT = "mvemo features"
-SCHEMA = 1
-# File format of HDF5 1.10, which checksums its metadata, unlike the default.
-LIBVER = ("v110", "v110")
 
 # Exceptions of h5py and of our readers on a damaged file. RuntimeError includes RecursionError.
 DAMAGE = (
@@ -54,6 +58,11 @@ def parts_folder(path: Path) -> Path:
     return path.with_name(path.name + ".parts")
 
 
+def shard_paths(path: Path) -> list[Path]:
+    """Return the paths of the shards of an unfinished run, oldest first."""
+    return sorted(parts_folder(path).glob("[0-9]*-*.h5"))
+
+
 def open_file(path: Path) -> Any:
     """Open a cache file for reading.
 
@@ -63,15 +72,14 @@ def open_file(path: Path) -> Any:
     try:
         # A pipe would block.
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
-            raise BadCache(f"{path}: no plain file, where a feature cache is needed")
+            raise BadCache(f"{path}: expected a feature cache, got a pipe or a device")
         with path.open("rb") as raw:
             start = raw.read(8)
     except FileNotFoundError:
-        parts = parts_folder(path)
         hint = (
-            f"; an unfinished run left rows in {parts.name}: run the same command again, or "
-            f"'mvemo cache repair {path}'"
-            if any(parts.glob("[0-9]*-*.h5"))
+            f"; an unfinished run left rows in {parts_folder(path).name}: run the same command "
+            f"again, or 'mvemo cache repair {path}'"
+            if shard_paths(path)
             else ""
         )
         raise MissingCache(f"{path}: there is no such file{hint}") from None
@@ -145,34 +153,17 @@ def _check_header(file: Any, path: Path) -> None:
         )
 
 
-@cache
-def code_version() -> str:
-    """Return the version of the installed mvemo."""
-    try:
-        return metadata.version("mvemo")
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def write_header(file: Any) -> None:
-    """Mark a file as a cache of the current schema."""
-    write_attribute(file, "format", FORMAT)
-    file.attrs["schema"] = SCHEMA
-    write_attribute(file, "mvemo", code_version())
-
-
 def cache_files(path: Path) -> tuple[Path, ...]:
     """Return the file itself, or the shards of a folder: its ``*.h5`` files, by name."""
     if not path.is_dir():
         return (path,)
     files = tuple(sorted(p for p in path.glob("*.h5") if p.is_file() and p.name[0] != "."))
-    finished = {parts_folder(file) for file in files}
     for parts in sorted(path.glob("*.h5.parts")):
-        if parts not in finished and any(parts.glob("[0-9]*-*.h5")):
-            shard = parts.name.removesuffix(".parts")
+        shard = parts.with_suffix("")
+        if shard not in files and shard_paths(shard):
             raise MissingCache(
-                f"{path}: its shard {shard} is not finished, rows of it lie in {parts.name}: run "
-                f"its command again, or 'mvemo cache repair {path / shard}'"
+                f"{path}: its shard {shard.name} is not finished, rows of it lie in {parts.name}: "
+                f"run its command again, or 'mvemo cache repair {shard}'"
             )
     if not files:
         raise MissingCache(f"{path}: a folder without shards of a feature cache (*.h5)")
@@ -233,54 +224,135 @@ class FilePool:
 class CacheFile:
     """File of a cache, with its clips and specs in memory; everything else is read on demand.
 
+    With `tolerant`, parts that cannot be read are left out and named in `lost`; the clip table
+    must be readable in any case.
+
     Attributes
     ----------
     table
         Clips of the file; a shard often has only some of the cache's.
-    groups
-        (feature, fold) to its spec, with `trained_on`, and the name of its HDF5 group.
+    specs
+        Specs of the features by digest, with `trained_on`, oldest first.
     """
 
-    def __init__(self, path: Path, pool: FilePool) -> None:
+    def __init__(self, path: Path, pool: FilePool, *, tolerant: bool = False) -> None:
         self.path = path
+        self.name = str(path)
+        self.lost: list[str] = []
         self._pool = pool
+        self._tolerant = tolerant
         self.schema = int(pool.get(path).attrs["schema"])
         self.table: ClipTable = self.read("clip table", read_table)
-        self.groups: dict[tuple[str, int | None], tuple[FeatureSpec, str]] = {}
+        self._groups: dict[str, str] = {}
+        found: list[tuple[int, FeatureSpec]] = []
         for group in self.read("features", lambda file: list(file["features"])):
-            spec = self.read_feature(group, lambda item: read_spec(item, self.table.clip_ids))
-            if (spec.name, spec.fold) in self.groups:
-                raise BadCache(f"{path}: {feature_label(spec)} is there twice: extract again")
-            self.groups[spec.name, spec.fold] = (spec, group)
+            read = partial(self._header, group=group)
+            header = self._readable(f"feature {group}", read, None)
+            if header is not None:
+                found.append(header)
+                self._groups[header[1].digest] = group
+        found.sort(key=lambda header: header[0])
+        self.specs = {spec.digest: spec for _, spec in found}
 
-    @property
-    def name(self) -> str:
-        """Name in messages."""
-        return str(self.path)
+    def _header(self, file: Any, group: str) -> tuple[int, FeatureSpec]:
+        item = part(file["features"], group)
+        return attribute(item, "order", int), read_spec(item, self.table.clip_ids)
 
-    @property
+    def load(self) -> CacheFile:
+        """Read everything but values now, so that damage is known before anything is written."""
+        _ = self.indexes, self.failures, self.curves, self.provenance, self.merged
+        return self
+
+    # --- parts
+
+    @cached_property
+    def indexes(self) -> dict[str, Index]:
+        """Indexes of all features by digest, oldest first."""
+        indexes = {}
+        for digest in self.specs:
+            read = partial(self._feature, digest=digest)
+            stored = self._readable(f"feature {self._groups[digest]}", read, None)
+            if stored is not None:
+                indexes[digest] = stored.index
+        return indexes
+
+    @cached_property
     def failures(self) -> Failures:
-        """Failures, read on each access."""
-        return self.read("failures", read_failures)
+        """Failures; of a shard, also cleared ones."""
+        return self._readable("failures", read_failures, {})
 
-    @property
+    @cached_property
     def curves(self) -> Curves:
-        """Training curves, read on each access."""
-        return self.read("curves", read_curves)
+        """Training curves."""
+        return self._readable("curves", read_curves, {})
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """Provenance that the writer stated."""
-        return self.read("provenance", read_provenance)
+        return self._readable("provenance", read_provenance, {})
 
-    def index_checksum(self, name: str, fold: int | None) -> str:
+    @cached_property
+    def merged(self) -> tuple[str, ...]:
+        """Names of the shards that were merged into this file."""
+        return self._readable("merged", read_merged, ())
+
+    def feature(self, digest: str) -> StoredFeature:
+        """Read a feature's index."""
+        return self._read_feature(digest, partial(self._feature, digest=digest))
+
+    def present(self, digest: str) -> Bools:
+        """Return bool (clips,), True for clips that have the feature."""
+        shape = (len(self.table),)
+        return self._read_feature(
+            digest,
+            lambda file: array_of(self._group(file, digest), "present", np.bool_, shape).read(),
+        )
+
+    def index_checksum(self, digest: str) -> str:
         """Return the stated checksum of a feature's index."""
-        group = self.groups[name, fold][1]
-        return self.read_feature(group, lambda item: str(attribute(item, "checksum", str)))
+        return self._read_feature(
+            digest, lambda file: str(attribute(self._group(file, digest), "checksum", str))
+        )
 
-    def read_feature(self, group: str, read: Callable[[Any], T]) -> T:
-        """Call `read` with the HDF5 group of a feature."""
-        return self.read(f"feature {group}", lambda file: read(part(file["features"], group)))
+    def rows(self, index: Index, start: int, stop: int) -> F32:
+        """Return float32 (rows, dim) of a feature's vectors, or of all frames of its sequences."""
+        spec = index.spec
+
+        def read(file: Any) -> F32:
+            group = self._group(file, spec.digest)
+            return values_array(group, spec, index.frames).read(start, stop)
+
+        return self._read_feature(spec.digest, read).astype("<f4", copy=False)
+
+    def read_vectors(self, digest: str, into: F32) -> tuple[Bools, bool]:
+        """Read all vectors into an array; return which are present, and if they are whole."""
+
+        def read(file: Any) -> tuple[Bools, bool]:
+            stored = self._feature(file, digest)
+            return stored.index.present, stored.is_whole(self.table.clip_ids, into)
+
+        return self._read_feature(digest, read)
+
+    def vectors(self, digest: str, rows: Ints) -> F32:
+        """Return float32 (rows, dim) of these rows, for `rewrite`."""
+        first, last = int(rows.min()), int(rows.max())
+        return self.rows(self.indexes[digest], first, last + 1)[rows - first]
+
+    def sequence(self, digest: str, row: int) -> F32:
+        """Return float32 (frames, dim) of a row, for `rewrite`."""
+        index = self.indexes[digest]
+        return self.rows(index, int(index.starts[row]), int(index.starts[row + 1]))
+
+    # --- access to the file
+
+    def _group(self, file: Any, digest: str) -> Any:
+        return part(file["features"], self._groups[digest])
+
+    def _feature(self, file: Any, digest: str) -> StoredFeature:
+        return read_feature(self._group(file, digest), self.specs[digest], len(self.table))
+
+    def _read_feature(self, digest: str, read: Callable[[Any], T]) -> T:
+        return self.read(f"feature {self._groups[digest]}", read)
 
     def read(self, what: str, read: Callable[[Any], T]) -> T:
         """Call `read` with the open file; raise BadCache if it is damaged."""
@@ -289,7 +361,18 @@ class CacheFile:
             try:
                 return read(file)
             except DAMAGE as error:
+                again = "extract again" if what == "clip table" else "run 'mvemo cache repair'"
                 raise BadCache(
-                    f"{self.path}: its {what} cannot be read ({reason(error)}): "
-                    f"run 'mvemo cache verify {self.path}', or copy the file again"
+                    f"{self.path}: its {what} cannot be read ({reason(error)}): {again}, or copy "
+                    "the file again"
                 ) from None
+
+    def _readable(self, what: str, read: Callable[[Any], T], default: T) -> T:
+        """Read a part; if it is damaged and the file tolerant, note it and return the default."""
+        if not self._tolerant:
+            return self.read(what, read)
+        try:
+            return read(self._pool.get(self.path))
+        except DAMAGE as error:
+            self.lost.append(f"{what}: {reason(error)}")
+            return default

@@ -4,14 +4,21 @@ HDF5 can store data elsewhere: behind soft and external links, or in other files
 virtual storage. None of these is followed. Every size is checked before anything is read: an
 array of a cache has as many bytes in the file as in memory (caches are not compressed), and all
 texts together are not longer than the file.
+
+Texts are read without HDF5. A data set of texts holds a reference for each text: its length, and
+the address of a global heap collection with the number of an object in it. HDF5 loops endlessly,
+and cannot be interrupted, on a damaged collection with an object of size 0. The formats are those
+of the HDF5 File Format Specification, sections III.E (Global Heap) and VIII (References to
+variable-length data).
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -19,47 +26,34 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.storage.heap import REFERENCE, read_texts
 from mvemo.manifests.arrays import most_bytes
 
 _TEXT: np.dtype[Any] = h5py.string_dtype("utf-8")
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """Facts of a file that are needed to read its arrays; queried once per group."""
-
-    n_bytes: int  # size of the file
-    handle: int  # file descriptor that HDF5 uses
-    sizes: tuple[int, int]  # bytes of an address and of a length
-    base: int  # offset that all addresses are relative to (size of the user block)
-
-    @classmethod
-    def of(cls, place: Any) -> FileFacts:
-        """Return the facts of the file that contains a group or data set."""
-        file = h5py.h5i.get_file_id(place)
-        created = file.get_create_plist()
-        return cls(
-            file.get_filesize(),
-            file.get_vfd_handle(),
-            created.get_sizes(),
-            created.get_userblock(),
-        )
+# Reference to a text: its length, address of its collection, number of its object.
+_REFERENCE = np.dtype([("length", "<u4"), ("place", "<u8"), ("number", "<u4")])
+_COLLECTION = struct.Struct("<4sB3xQ")
+_OBJECT = struct.Struct("<H6xQ")
 
 
 class PlainGroup(h5py.Group):  # type: ignore[misc]
-    """Group with the facts that are needed to read its arrays; returned by `part`."""
+    """Group with the facts of its file that are needed to read its arrays, queried once."""
 
     def __init__(self, place: Any) -> None:
         super().__init__(place)
-        self.facts = FileFacts.of(place)
+        file = h5py.h5i.get_file_id(place)
+        created = file.get_create_plist()
+        self.n_bytes: int = file.get_filesize()
+        self.handle: int = file.get_vfd_handle()  # file descriptor that HDF5 uses
+        self.sizes: tuple[int, int] = created.get_sizes()  # bytes of an address and of a length
+        # Offset that all addresses are relative to (size of the user block).
+        self.base: int = created.get_userblock()
 
 
 def part(group: Any, name: str) -> PlainGroup:
     """Return the group of a name; raise KeyError or ValueError unless it is an ordinary member."""
     item = _member(group, name)
     if not isinstance(item, h5py.h5g.GroupID):
-        raise ValueError(f"{name} is no group")
+        raise ValueError(f"{name} is not a group")
     return PlainGroup(item)
 
 
@@ -75,6 +69,9 @@ def _member(group: Any, name: str) -> Any:
     if link.type != h5py.h5l.TYPE_HARD:
         raise ValueError(f"{name} is a link to elsewhere, which is not followed")
     return h5py.h5o.open(place, key)
+
+
+# --- attributes
 
 
 def write_attribute(group: Any, name: str, text: str) -> None:
@@ -94,7 +91,7 @@ def attribute(group: Any, name: str, kind: type[Any]) -> Any:
     # The low-level API: h5py's attributes take four times as long, and a cache has hundreds.
     stored = h5py.h5a.open(_place(group), name.encode())
     if stored.shape != ():
-        raise ValueError(f"attribute {name} is no single value")
+        raise ValueError(f"attribute {name}: expected a scalar, got shape {stored.shape}")
     kept = stored.get_type()
     fixed = isinstance(kept, h5py.h5t.TypeStringID) and not kept.is_variable_str()
     dtype = np.dtype(f"S{kept.get_size()}") if fixed else stored.dtype
@@ -103,7 +100,7 @@ def attribute(group: Any, name: str, kind: type[Any]) -> Any:
     allowed = {str: "OS" if text else "", int: "iu", bool: "b"}[kind]
     if dtype.kind not in allowed:
         raise ValueError(
-            f"attribute {name} is {'text' if text else dtype}, needed is {kind.__name__}"
+            f"attribute {name}: expected {kind.__name__}, got {'text' if text else dtype}"
         )
     value = np.empty((), dtype)
     stored.read(value, kept if fixed else None)
@@ -121,6 +118,9 @@ def _place(group: Any) -> Any:
     return group.id if isinstance(group, h5py.HLObject) else group
 
 
+# --- arrays
+
+
 @dataclass(frozen=True)
 class PlainArray:
     """Array of a cache that lies in one piece in its file and is not read yet; see `array_of`.
@@ -134,18 +134,12 @@ class PlainArray:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     offset: int | None  # offset of the first byte in the file; None if only HDF5 can read it
-    _facts: FileFacts
-
-    def __len__(self) -> int:
-        return self.shape[0]
+    group: PlainGroup
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Return rows `start` to `stop`, or the whole array."""
-        if not self.shape:
-            values = np.empty((), self.dtype)
-        else:
-            rows = range(*slice(start, stop).indices(len(self)))
-            values = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        rows = range(*slice(start, stop).indices(self.shape[0])) if self.shape else ()
+        values = np.empty((len(rows), *self.shape[1:]) if self.shape else (), self.dtype)
         self.read_into(values, start)
         if self.dtype == np.bool_ and values.view(np.uint8).max(initial=0) > 1:
             raise ValueError(f"{self.name} has values that are neither true nor false")
@@ -163,19 +157,18 @@ class PlainArray:
         left = values.reshape(-1).view(np.uint8).data
         place = self.offset + (start * (values.nbytes // len(values)) if self.shape else 0)
         while left:
-            count = os.preadv(self._facts.handle, [left], place)
+            count = os.preadv(self.group.handle, [left], place)
             if not count:
                 raise OSError(f"{self.name} is cut off")
             left, place = left[count:], place + count
 
     def texts(self) -> NDArray[np.object_]:
         """Return all UTF-8 texts; raise ValueError if they are longer than the file."""
-        if self.dtype.kind != "O" or h5py.check_string_dtype(self.dtype) is None:
-            raise ValueError(f"{self.name} is {self.dtype}, needed are texts")
-        if not math.prod(self.shape):
-            return np.empty(self.shape, object)
+        if not _is_text(self.dtype):
+            raise ValueError(f"{self.name}: expected texts, got {self.dtype}")
         texts = np.empty(self.shape, object)
-        texts.flat[:] = _texts(self.item, self.name, math.prod(self.shape), self._facts)
+        if texts.size:
+            texts.flat[:] = _texts(self.item, self.name, self.group, self.group.n_bytes)
         return texts
 
 
@@ -189,28 +182,23 @@ def array_of(
     """
     item = _member(group, name)
     if not isinstance(item, h5py.h5d.DatasetID):
-        raise ValueError(f"{name} is no data set")
-    own_shape, own_dtype = item.shape, _dtype_of(item.get_type(), dtype)
-    if own_shape is None:
+        raise ValueError(f"{name} is not a data set")
+    stored_shape, stored_dtype = item.shape, _dtype_of(item.get_type(), dtype)
+    if stored_shape is None:
         raise ValueError(f"{name} is empty")
-    if shape is not None and own_shape != shape:
-        raise ValueError(f"{name} is of shape {own_shape}, needed is {shape}")
-    if dtype is not None and own_dtype != np.dtype(dtype):
-        raise ValueError(f"{name} is {own_dtype}, needed is {np.dtype(dtype)}")
+    if shape is not None and stored_shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {stored_shape}")
+    if dtype is not None and stored_dtype != np.dtype(dtype):
+        raise ValueError(f"{name}: expected {np.dtype(dtype)}, got {stored_dtype}")
     offset = item.get_offset()
     if offset is None:
         _check_layout(item, name)
-    text = own_dtype.kind == "O" and h5py.check_string_dtype(own_dtype) is not None
-    n_bytes = math.prod(own_shape) * (REFERENCE.itemsize if text else own_dtype.itemsize)
-    facts = group.facts if isinstance(group, PlainGroup) else FileFacts.of(item)
-    if item.get_storage_size() != n_bytes or n_bytes > facts.n_bytes:
-        raise ValueError(
-            f"{name} of shape {own_shape} needs {n_bytes:,} bytes, the file holds "
-            f"{item.get_storage_size():,} of it"
-        )
+    plain = group if isinstance(group, PlainGroup) else PlainGroup(h5py.h5g.open(group.id, b"."))
+    size = _REFERENCE.itemsize if _is_text(stored_dtype) else stored_dtype.itemsize
+    _check_size(item, name, math.prod(stored_shape) * size, plain.n_bytes)
     if not hasattr(os, "preadv"):
         offset = None
-    return PlainArray(item, name, own_shape, own_dtype, offset, facts)
+    return PlainArray(item, name, stored_shape, stored_dtype, offset, plain)
 
 
 def _dtype_of(kept: Any, expected: Any) -> np.dtype[Any]:
@@ -227,6 +215,10 @@ def _hdf5_type(dtype: np.dtype[Any]) -> Any:
     return h5py.h5t.py_create(dtype, logical=True)
 
 
+def _is_text(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "O" and h5py.check_string_dtype(dtype) is not None
+
+
 def _check_layout(item: Any, name: str) -> None:
     """Refuse an array that is not in one piece of its file, unless it is empty or very small."""
     created = item.get_create_plist()
@@ -234,12 +226,24 @@ def _check_layout(item: Any, name: str) -> None:
     if layout == h5py.h5d.VIRTUAL or created.get_external_count():
         raise ValueError(f"the values of {name} lie in another file, which is not read")
     if layout == h5py.h5d.CHUNKED or created.get_nfilters():
-        raise ValueError(f"{name} is compressed or in chunks, which no cache is")
+        raise ValueError(f"{name} is compressed or in chunks, unlike every array of a cache")
 
 
-def _texts(item: Any, name: str, count: int, facts: FileFacts) -> list[str]:
-    """Return the texts of a data set that lies in one piece, together not longer than the file."""
-    if facts.sizes != (8, 8):
+def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:
+    """Refuse an array of which the file does not hold every byte."""
+    stored = item.get_storage_size()
+    if stored != n_bytes or n_bytes > most:
+        raise ValueError(
+            f"{name} of shape {item.shape} needs {n_bytes:,} bytes, the file holds {stored:,} of it"
+        )
+
+
+# --- texts
+
+
+def _texts(item: Any, name: str, group: PlainGroup, most: int) -> list[str]:
+    """Return the texts of a data set that lies in one piece, together at most `most` bytes."""
+    if group.sizes != (8, 8):
         raise ValueError(f"{name} is in a file of small addresses, which is not read")
     with open(os.fsdecode(h5py.h5f.get_name(item)), "rb", buffering=0) as raw:
 
@@ -247,15 +251,70 @@ def _texts(item: Any, name: str, count: int, facts: FileFacts) -> list[str]:
             raw.seek(place)
             return raw.read(size)
 
-        stored = read_at(item.get_offset(), count * REFERENCE.itemsize)
-        if len(stored) != count * REFERENCE.itemsize:
+        size = math.prod(item.shape) * _REFERENCE.itemsize
+        stored = read_at(item.get_offset(), size)
+        if len(stored) != size:
             raise ValueError(f"{name} is cut off")
-        return read_texts(
-            np.frombuffer(stored, REFERENCE),
-            name,
-            facts.n_bytes,
-            lambda place, size: read_at(facts.base + place, size),
-        )
+        references = np.frombuffer(stored, _REFERENCE)
+        total = int(references["length"].sum(dtype=np.int64))
+        # Many references may point to one long text.
+        if total > most:
+            raise ValueError(
+                f"{name}: truncated file ({total:,} bytes of text declared, {most:,} present)"
+            )
+        collections: dict[int, tuple[bytes, Mapping[int, tuple[int, int]]]] = {}
+        texts = []
+        last, content = -1, b""
+        objects: Mapping[int, tuple[int, int]] = {}
+        for length, place, number in references.tolist():
+            if not length:
+                texts.append("")
+                continue
+            if place != last:
+                if place not in collections:
+                    content = _read_collection(group.base + place, most, read_at)
+                    collections[place] = content, _objects_of(content)
+                last, (content, objects) = place, collections[place]
+            start, end = objects.get(number, (0, 0))
+            if start + length > end:
+                raise ValueError(f"the texts of {name} are damaged")
+            texts.append(content[start : start + length].decode())
+        return texts
+
+
+def _read_collection(place: int, most: int, read_at: Callable[[int, int], bytes]) -> bytes:
+    """Return the bytes of a heap collection; none if it is damaged."""
+    head = read_at(place, _COLLECTION.size)
+    if len(head) == _COLLECTION.size:
+        mark, version, size = _COLLECTION.unpack(head)
+        if mark == b"GCOL" and version == 1 and _COLLECTION.size <= size <= most:
+            content = read_at(place, size)
+            if len(content) == size:
+                return content
+    return b""
+
+
+# Data sets share collections, so parsed ones are cached.
+@lru_cache(maxsize=8)
+def _objects_of(content: bytes) -> Mapping[int, tuple[int, int]]:
+    """Map the number of each object in a collection to the start and end of its data.
+
+    A damaged collection gives an empty mapping.
+    """
+    objects: dict[int, tuple[int, int]] = {}
+    start, end = _COLLECTION.size + _OBJECT.size, len(content)
+    # At the end, less free space than an object's header may remain.
+    while start <= end:
+        number, size = _OBJECT.unpack_from(content, start - _OBJECT.size)
+        if not number:
+            # Object 0 is the free space at the end; its size includes the header.
+            return objects if start - _OBJECT.size + size == end else {}
+        objects[number] = start, start + size
+        start += (size + 7 & ~7) + _OBJECT.size
+    return objects if start - _OBJECT.size <= end else {}
+
+
+# --- files of other programs
 
 
 class PlainDataSets(Mapping[str, Any]):
@@ -268,15 +327,16 @@ class PlainDataSets(Mapping[str, Any]):
         self._file = file
         self._most = most_bytes(size)
         self._names: list[str] = []
-        file.visititems(self._note)
-
-    def _note(self, name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            self._names.append(name)
+        file.visititems(
+            lambda name, item: self._names.append(name) if isinstance(item, h5py.Dataset) else None
+        )
 
     def __getitem__(self, name: str) -> Any:
         item = self._file[name]
-        _refuse_elsewhere(item, name)
+        if item.shape is None:
+            raise ValueError(f"{name} is empty")
+        if item.external or item.is_virtual:
+            raise ValueError(f"the values of {name} lie in another file, which is not read")
         n_bytes = item.size * item.id.get_type().get_size()
         if n_bytes > self._most:
             raise ValueError(
@@ -284,17 +344,12 @@ class PlainDataSets(Mapping[str, Any]):
                 f"{self._most:,} are read of a file of its size"
             )
         text = item.dtype.kind == "O"
-        stored = item.id.get_storage_size()
-        if item.chunks is None and item.size and (stored or text):
-            expected = item.size * (REFERENCE.itemsize if text else n_bytes // item.size)
-            if stored != expected or stored > self._file.id.get_filesize():
-                raise ValueError(
-                    f"{name} of shape {item.shape} needs {expected:,} bytes, the file holds "
-                    f"{stored:,} of it"
-                )
+        if item.chunks is None and item.size and (item.id.get_storage_size() or text):
+            expected = item.size * _REFERENCE.itemsize if text else n_bytes
+            _check_size(item.id, name, expected, self._file.id.get_filesize())
             if text and item.id.get_offset() is not None:
                 # Checked before HDF5 reads them, because it may loop endlessly on damaged texts.
-                _texts(item.id, name, item.size, replace(FileFacts.of(item.id), n_bytes=self._most))
+                _texts(item.id, name, PlainGroup(self._file["/"].id), self._most)
         return item
 
     def __iter__(self) -> Iterator[str]:
@@ -302,10 +357,3 @@ class PlainDataSets(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._names)
-
-
-def _refuse_elsewhere(item: h5py.Dataset, name: str) -> None:
-    if item.shape is None:
-        raise ValueError(f"{name} is empty")
-    if item.external or item.is_virtual:
-        raise ValueError(f"the values of {name} lie in another file, which is not read")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.storage.plain import PlainDataSets
+from mvemo.cache.untrusted import PlainDataSets
 from mvemo.manifests.arrays import DAMAGED, NpzFile, read_npy
 from mvemo.manifests.tables import TABLES, are_numbers, match_ids, read_table
 
