@@ -260,21 +260,26 @@ class CacheFile:
 
     def load(self) -> CacheFile:
         """Read everything but values now, so that damage is known before anything is written."""
-        _ = self.indexes, self.failures, self.curves, self.provenance, self.merged
+        _ = self.indexes
+        self.load_facts()
         return self
+
+    def load_facts(self) -> None:
+        """Read failures, curves, provenance and the list of merged shards now."""
+        _ = self.failures, self.curves, self.provenance, self.merged
 
     # --- parts
 
     @cached_property
     def indexes(self) -> dict[str, Index]:
         """Indexes of all features by digest, oldest first."""
-        indexes = {}
-        for digest in self.specs:
-            read = partial(self._feature, digest=digest)
-            stored = self._readable(f"feature {self._groups[digest]}", read, None)
-            if stored is not None:
-                indexes[digest] = stored.index
-        return indexes
+        stored = [(digest, self.readable_feature(digest)) for digest in self.specs]
+        return {digest: feature.index for digest, feature in stored if feature is not None}
+
+    def readable_feature(self, digest: str) -> StoredFeature | None:
+        """Read a feature's index; return None if it is damaged and the file tolerant."""
+        read = partial(self._feature, digest=digest)
+        return self._readable(f"feature {self._groups[digest]}", read, None)
 
     @cached_property
     def failures(self) -> Failures:
@@ -294,7 +299,7 @@ class CacheFile:
     @cached_property
     def merged(self) -> tuple[str, ...]:
         """Names of the shards that were merged into this file."""
-        return self._readable("merged", read_merged, ())
+        return self._readable("list of merged shards", read_merged, ())
 
     def feature(self, digest: str) -> StoredFeature:
         """Read a feature's index."""
@@ -374,5 +379,6 @@ class CacheFile:
         try:
             return read(self._pool.get(self.path))
         except DAMAGE as error:
-            self.lost.append(f"{what}: {reason(error)}")
+            part_name = what if what.startswith("feature ") else f"the {what}"
+            self.lost.append(f"{part_name} cannot be read ({reason(error)})")
             return default

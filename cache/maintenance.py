@@ -338,7 +338,7 @@ def _readable_part(path: Path, pool: FilePool) -> tuple[CacheFile | None, list[s
         if not shard_paths(path):
             raise
         return None, [f"the cache was past repair, only the shards are kept: {error}"]
-    return main, [f"left out what cannot be read: {what}" for what in main.lost]
+    return main, [f"left out: {what}" for what in main.lost]
 
 
 def _table(main: CacheFile | None, parts: Path, pool: FilePool) -> ClipTable:

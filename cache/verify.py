@@ -5,29 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mvemo.cache.cache_file import DAMAGE, cache_files, open_file, reason
+from mvemo.cache.cache_file import DAMAGE, CacheFile, FilePool, cache_files, reason
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.index import StoredFeature, read_feature, read_spec
+from mvemo.cache.index import StoredFeature
 from mvemo.cache.reader import Cache
-from mvemo.cache.schema import (
-    read_curves,
-    read_failures,
-    read_merged,
-    read_provenance,
-    read_table,
-)
 from mvemo.cache.spec import FeatureSpec, tested_rows
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable, Ints, check_table
-from mvemo.cache.untrusted import PlainGroup, part
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.labels import label_kind
 
@@ -104,55 +95,46 @@ def _folder_problems(path: Path) -> list[str]:
 
 def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
     """Return the problems of a file; of a shard, which may lack clips, only damage."""
+    pool = FilePool()
     try:
-        file = open_file(path)
-    except BadCache as error:
-        return [str(error)]
-    with file:
-        try:
-            table = read_table(file)
-            problems = [] if shard else _table_problems(table)
-            features = part(file, "features")
-            names = list(features)
-        except DAMAGE as error:
-            return [f"the clip table cannot be read ({reason(error)})"]
-        specs: list[FeatureSpec] = []
+        file = CacheFile(path, pool, tolerant=True)
+        table, digests = file.table, list(file.specs)
+        problems = [] if shard else _table_problems(table)
         # An index takes about 100 bytes per row, so the number of open indexes is limited.
         at_once = max(THREADS, ROWS // max(1, len(table)))
-        for start in range(0, len(names), at_once):
-            found, bad = _features_problems(features, names[start : start + at_once], table)
-            specs += found
-            problems += bad
+        for start in range(0, len(digests), at_once):
+            problems += _features_problems(file, digests[start : start + at_once])
+        specs = list(file.specs.values())
         if not shard:
             problems += _trained_problems(specs, table)
-        for i, a in enumerate(specs):
-            for b in specs[:i]:
-                if a.name == b.name and not a.goes_with(b):
-                    problems.append(f"{a.label}: two kinds that exclude each other")
-        problems += _extra_problems(file, table)
-    return problems
+        problems += [
+            f"{a.label}: two kinds that exclude each other"
+            for i, a in enumerate(specs)
+            for b in specs[:i]
+            if a.name == b.name and not a.goes_with(b)
+        ]
+        unknown = sorted({clip for clip, _ in file.failures}.difference(table.clip_ids))
+        problems += [f"a failure of {clip!r}, which is not a clip" for clip in unknown]
+        if None in file.failures.values():
+            problems.append("a shard of an unfinished run, not a finished cache")
+        file.load_facts()
+        return file.lost + problems
+    except BadCache as error:
+        return [str(error)]
+    finally:
+        pool.close()
 
 
-def _features_problems(
-    features: PlainGroup, names: Sequence[str], table: ClipTable
-) -> tuple[list[FeatureSpec], list[str]]:
-    """Return the specs of readable features, and the problems of all features.
+def _features_problems(file: CacheFile, digests: Sequence[str]) -> list[str]:
+    """Return the problems of some features' values.
 
     All features are opened before values are read in threads. If both are mixed, threads wait for
     each other and take 1.5 times as long.
     """
-    stored: list[StoredFeature] = []
-    problems: list[str] = []
-    for name in names:
-        try:
-            group = part(features, name)
-            stored.append(read_feature(group, read_spec(group, table.clip_ids), len(table)))
-        except DAMAGE as error:
-            problems.append(f"feature {name} cannot be read ({reason(error)})")
+    stored = [feature for digest in digests if (feature := file.readable_feature(digest))]
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
-        for bad in threads.map(lambda feature: _values_problems(feature, table), stored):
-            problems += bad
-    return [feature.index.spec for feature in stored], problems
+        found = threads.map(lambda feature: _values_problems(feature, file.table), stored)
+        return [problem for problems in found for problem in problems]
 
 
 def _table_problems(table: ClipTable) -> list[str]:
@@ -271,29 +253,6 @@ def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:
         problems.append(f"the net was trained on {len(clips)} clips of {where}, as {clips[0]!r}")
     if len(kin) > len(clips):
         problems.append(f"the net saw the groups of {len(kin)} clips of {where}, as {kin[0]!r}")
-    return problems
-
-
-def _extra_problems(file: Any, table: ClipTable) -> list[str]:
-    problems = []
-    try:
-        failures = read_failures(file)
-        unknown = {clip for clip, _ in failures}.difference(table.clip_ids)
-        problems += [f"a failure of {clip!r}, which is no clip" for clip in sorted(unknown)]
-        if None in failures.values():
-            problems.append("a shard of an unfinished run, no finished cache")
-    except DAMAGE as error:
-        problems.append(f"the failures cannot be read ({reason(error)})")
-    readers: dict[str, Callable[[Any], object]] = {
-        "curves": read_curves,
-        "provenance": read_provenance,
-        "list of merged shards": read_merged,
-    }
-    for what, read in readers.items():
-        try:
-            read(file)
-        except DAMAGE as error:
-            problems.append(f"the {what} cannot be read ({reason(error)})")
     return problems
 
 

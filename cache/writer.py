@@ -121,9 +121,13 @@ class CacheWriter(RowWriter):
     def stored_rows(self, clip_ids: Iterable[str]) -> StoredRows:
         """Return the stored rows of some clips, for a `PartWriter` of them."""
         wanted = frozenset(clip_ids)
-        sources = self._sources()
-        digests = {digest for source in sources for digest in source.indexes}
-        keys = {digest: _stored_keys(sources, digest, wanted) for digest in digests}
+        keys: dict[str, dict[str, bytes]] = {}
+        for source in self._sources():
+            ids = source.table.clip_ids
+            rows = [i for i, clip in enumerate(ids) if clip in wanted]
+            for digest, index in source.indexes.items():
+                stored = ((ids[i], bytes(index.keys[i])) for i in rows if index.present[i])
+                keys.setdefault(digest, {}).update(stored)
         failures = {k: why for k, why in self._failures.items() if k[0] in wanted}
         return StoredRows(keys, failures, self._next)
 
