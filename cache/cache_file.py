@@ -28,7 +28,7 @@ from mvemo.cache.schema import (
 )
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Ints
-from mvemo.cache.untrusted import array_of, attribute, has_attribute, part
+from mvemo.cache.untrusted import PlainGroup, array_of, attribute, has_attribute, part
 from mvemo.manifests.files import shown
 
 T = TypeVar("T")
@@ -79,16 +79,15 @@ def open_file(path: Path) -> Any:
         hint = (
             f"; an unfinished run left rows in {parts_folder(path).name}: run the same command "
             f"again, or 'mvemo cache repair {path}'"
-            if shard_paths(path)
-            else ""
         )
+        hint = hint if shard_paths(path) else ""
         raise MissingCache(f"{path}: there is no such file{hint}") from None
     except IsADirectoryError:
         raise BadCache(f"{path}: a folder, where a feature cache (HDF5 file) is needed") from None
     except OSError as error:
         raise CacheError(f"{path}: {error.strerror}") from None
     if start != b"\x89HDF\r\n\x1a\n":
-        what = "an empty file" if not start else f"no HDF5 file (it starts with {start!r})"
+        what = f"no HDF5 file (it starts with {start!r})" if start else "an empty file"
         raise BadCache(f"{path}: {what}, where a feature cache is needed")
     try:
         file = _open_hdf5(path)
@@ -113,40 +112,32 @@ def _open_hdf5(path: Path) -> Any:
     finished cache, so locks do not matter: if the default flags fail because of locks, others are
     tried.
     """
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        if "lock" not in str(error):
-            raise
+    for options in ({}, {"locking": False}, {"locking": True}):
         try:
-            return h5py.File(path, "r", locking=False)
-        except OSError:
-            return h5py.File(path, "r", locking=True)
+            return h5py.File(path, "r", **options)
+        except OSError as error:
+            if "lock" not in str(error) or options == {"locking": True}:
+                raise
+    raise AssertionError
 
 
 def _check_header(file: Any, path: Path) -> None:
-    """Raise BadCache for a file that is not a cache of a known schema."""
+    """Raise BadCache for a file that is not a whole cache of a known schema."""
+    schema, made_by = 0, ""
     try:
-        kind = attribute(file, "format", str) if has_attribute(file, "format") else ""
+        is_cache = has_attribute(file, "format") and attribute(file, "format", str) == FORMAT
+        if is_cache:
+            schema = attribute(file, "schema", int)
+            made_by = shown(attribute(file, "mvemo", str)).strip("'")
+            for name in ("clips", "features", "failures"):
+                part(file, name)
     except DAMAGE as error:
-        raise BadCache(f"{path}: a damaged HDF5 file ({reason(error)}): copy it again") from None
-    if kind != FORMAT:
+        raise BadCache(
+            f"{path}: its header is damaged ({reason(error)}): copy it again, or extract again"
+        ) from None
+    if not is_cache:
         raise BadCache(f"{path}: an HDF5 file, but no feature cache of mvemo")
-    try:
-        schema = attribute(file, "schema", int)
-        made_by = shown(attribute(file, "mvemo", str)).strip("'")
-    except DAMAGE as error:
-        raise BadCache(f"{path}: its header is damaged ({reason(error)}): copy it again") from None
-    if schema < 1:
-        raise BadCache(f"{path}: schema {schema!r} is none of mvemo's: copy or extract it again")
-    for name in ("clips", "features", "failures"):
-        try:
-            part(file, name)
-        except DAMAGE as error:
-            raise BadCache(
-                f"{path}: no whole cache ({reason(error)}): copy it again, or extract again"
-            ) from None
-    if schema > SCHEMA:
+    if not 1 <= schema <= SCHEMA:
         raise BadCache(
             f"{path}: schema {schema}, but mvemo {code_version()} reads up to schema {SCHEMA}: "
             f"install mvemo {made_by} or later"
@@ -200,18 +191,15 @@ class FilePool:
             file = self._files.pop(path, None)
             if file is None:
                 file = open_file(path)
-                self._check_same(path, file)
+                facts = path.stat()
+                identity = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+                if self._known.setdefault(path, identity) != identity:
+                    file.close()
+                    raise BadCache(f"{path}: was replaced while it was read: open the cache again")
             self._files[path] = file
             while len(self._files) > self._limit:
                 self._files.popitem(last=False)[1].close()
             return file
-
-    def _check_same(self, path: Path, file: Any) -> None:
-        facts = path.stat()
-        identity = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
-        if self._known.setdefault(path, identity) != identity:
-            file.close()
-            raise BadCache(f"{path}: was replaced while it was read: open the cache again")
 
     def close(self) -> None:
         """Close all files; the pool cannot be used again."""
@@ -246,13 +234,11 @@ class CacheFile:
         self._groups: dict[str, str] = {}
         found: list[tuple[int, FeatureSpec]] = []
         for group in self.read("features", lambda file: list(file["features"])):
-            read = partial(self._header, group=group)
-            header = self._readable(f"feature {group}", read, None)
+            header = self._readable(f"feature {group}", partial(self._header, group=group), None)
             if header is not None:
                 found.append(header)
                 self._groups[header[1].digest] = group
-        found.sort(key=lambda header: header[0])
-        self.specs = {spec.digest: spec for _, spec in found}
+        self.specs = {spec.digest: spec for _, spec in sorted(found, key=lambda item: item[0])}
 
     def _header(self, file: Any, group: str) -> tuple[int, FeatureSpec]:
         item = part(file["features"], group)
@@ -278,8 +264,12 @@ class CacheFile:
 
     def readable_feature(self, digest: str) -> StoredFeature | None:
         """Read a feature's index; return None if it is damaged and the file tolerant."""
-        read = partial(self._feature, digest=digest)
-        return self._readable(f"feature {self._groups[digest]}", read, None)
+        group, spec = self._groups[digest], self.specs[digest]
+
+        def read(file: Any) -> StoredFeature:
+            return read_feature(part(file["features"], group), spec, len(self.table))
+
+        return self._readable(f"feature {group}", read, None)
 
     @cached_property
     def failures(self) -> Failures:
@@ -303,37 +293,33 @@ class CacheFile:
 
     def feature(self, digest: str) -> StoredFeature:
         """Read a feature's index."""
-        return self._read_feature(digest, partial(self._feature, digest=digest))
+        spec, n = self.specs[digest], len(self.table)
+        return self._read_feature(digest, lambda group: read_feature(group, spec, n))
 
     def present(self, digest: str) -> Bools:
         """Return bool (clips,), True for clips that have the feature."""
         shape = (len(self.table),)
         return self._read_feature(
-            digest,
-            lambda file: array_of(self._group(file, digest), "present", np.bool_, shape).read(),
+            digest, lambda group: array_of(group, "present", np.bool_, shape).read()
         )
 
     def index_checksum(self, digest: str) -> str:
         """Return the stated checksum of a feature's index."""
-        return self._read_feature(
-            digest, lambda file: str(attribute(self._group(file, digest), "checksum", str))
-        )
+        return self._read_feature(digest, lambda group: str(attribute(group, "checksum", str)))
 
     def rows(self, index: Index, start: int, stop: int) -> F32:
         """Return float32 (rows, dim) of a feature's vectors, or of all frames of its sequences."""
-        spec = index.spec
-
-        def read(file: Any) -> F32:
-            group = self._group(file, spec.digest)
-            return values_array(group, spec, index.frames).read(start, stop)
-
-        return self._read_feature(spec.digest, read).astype("<f4", copy=False)
+        values = self._read_feature(
+            index.spec.digest,
+            lambda group: values_array(group, index.spec, index.frames).read(start, stop),
+        )
+        return values.astype("<f4", copy=False)
 
     def read_vectors(self, digest: str, into: F32) -> tuple[Bools, bool]:
         """Read all vectors into an array; return which are present, and if they are whole."""
 
-        def read(file: Any) -> tuple[Bools, bool]:
-            stored = self._feature(file, digest)
+        def read(group: PlainGroup) -> tuple[Bools, bool]:
+            stored = read_feature(group, self.specs[digest], len(self.table))
             return stored.index.present, stored.is_whole(self.table.clip_ids, into)
 
         return self._read_feature(digest, read)
@@ -350,14 +336,10 @@ class CacheFile:
 
     # --- access to the file
 
-    def _group(self, file: Any, digest: str) -> Any:
-        return part(file["features"], self._groups[digest])
-
-    def _feature(self, file: Any, digest: str) -> StoredFeature:
-        return read_feature(self._group(file, digest), self.specs[digest], len(self.table))
-
-    def _read_feature(self, digest: str, read: Callable[[Any], T]) -> T:
-        return self.read(f"feature {self._groups[digest]}", read)
+    def _read_feature(self, digest: str, read: Callable[[PlainGroup], T]) -> T:
+        """Call `read` with the HDF5 group of a feature."""
+        group = self._groups[digest]
+        return self.read(f"feature {group}", lambda file: read(part(file["features"], group)))
 
     def read(self, what: str, read: Callable[[Any], T]) -> T:
         """Call `read` with the open file; raise BadCache if it is damaged."""

@@ -208,7 +208,7 @@ def test_a_slim_copy_has_the_same_rows(path: Path, tmp_path: Path) -> None:
         }
         assert part.curves == whole.curves
         assert part.provenance == whole.provenance
-    assert diff_caches(path, slim) == ["feature music1d is in the first alone"]
+    assert diff_caches(path, slim) == ["feature music1d is only in the first"]
 
 
 def test_removing_takes_curves_and_failures_along(path: Path) -> None:
@@ -247,7 +247,7 @@ def test_differences_of_values_clips_and_parameters(path: Path, tmp_path: Path) 
             put(writer, VECTOR, clip, salt=int(clip == "c1"))
             put(writer, wider, clip)
     lines = diff_caches(path, other)
-    assert lines[:2] == ["fold seed: 1 and 2", "feature c3d@fold0 is in the first alone"]
+    assert lines[:2] == ["fold seed: 1 and 2", "feature c3d@fold0 is only in the first"]
     assert "mel: parameter sr None and 8000" in lines
     assert "music1d: only the first has clips 'c5'" in lines
     assert "music1d: only the second has clips 'c4'" in lines

@@ -191,7 +191,7 @@ def test_upkeep(path: Path, tmp_path: Path) -> None:
     assert (done.exit_code, done.stdout) == (0, f"mel: {slim}\n")
     done = run("diff", path, slim)
     assert done.exit_code == 1
-    assert done.stdout.splitlines()[0] == "feature c3d@fold0 is in the first alone"
+    assert done.stdout.splitlines()[0] == "feature c3d@fold0 is only in the first"
     assert run("diff", slim, slim).stdout == "the same clips and features\n"
 
     settings = {"extract": {"nets": [], "descriptors": ["mel"]}}
@@ -230,7 +230,7 @@ def test_import_names_columns_ids_and_predicted_labels(tmp_path: Path) -> None:
     refused = run(*command)
     assert "column 'Class' holds text, as 'x'" in str(refused.exception)
     unknown = run(*command, "--column", "clip_id=artist", "--columns", "f*")
-    assert "first 'y'; its own ids look like 'Train/Sad/1'" in str(unknown.exception)
+    assert "first 'y'; its ids look like 'Train/Sad/1'" in str(unknown.exception)
     for option, value in (("--columns", "f*"), ("--skip-columns", "Class,artist")):
         done = run(*command, "--column", "clip_id=track", option, value, "--force")
         assert done.exit_code == 0, done.output
