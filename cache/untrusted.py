@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -317,43 +317,36 @@ def _objects_of(content: bytes) -> Mapping[int, tuple[int, int]]:
 # --- files of other programs
 
 
-class PlainDataSets(Mapping[str, Any]):
-    """All data sets of another program's HDF5 file by path; they may be compressed.
+def data_set_names(file: Any) -> list[str]:
+    """Return the paths of all data sets of another program's HDF5 file."""
+    names: list[str] = []
+    file.visititems(
+        lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
+    )
+    return names
+
+
+def data_set(file: Any, name: str, size: int) -> Any:
+    """Return a data set of another program's HDF5 file, which may be compressed.
 
     `size` is that of the file in bytes; `mvemo.manifests.arrays.most_bytes` limits the memory.
     """
-
-    def __init__(self, file: Any, size: int) -> None:
-        self._file = file
-        self._most = most_bytes(size)
-        self._names: list[str] = []
-        file.visititems(
-            lambda name, item: self._names.append(name) if isinstance(item, h5py.Dataset) else None
+    item, most = file[name], most_bytes(size)
+    if item.shape is None:
+        raise ValueError(f"{name} is empty")
+    if item.external or item.is_virtual:
+        raise ValueError(f"the values of {name} lie in another file, which is not read")
+    n_bytes = item.size * item.id.get_type().get_size()
+    if n_bytes > most:
+        raise ValueError(
+            f"{name} of shape {item.shape} would become {n_bytes:,} bytes in memory, at most "
+            f"{most:,} are read of a file of its size"
         )
-
-    def __getitem__(self, name: str) -> Any:
-        item = self._file[name]
-        if item.shape is None:
-            raise ValueError(f"{name} is empty")
-        if item.external or item.is_virtual:
-            raise ValueError(f"the values of {name} lie in another file, which is not read")
-        n_bytes = item.size * item.id.get_type().get_size()
-        if n_bytes > self._most:
-            raise ValueError(
-                f"{name} of shape {item.shape} would become {n_bytes:,} bytes in memory, at most "
-                f"{self._most:,} are read of a file of its size"
-            )
-        text = item.dtype.kind == "O"
-        if item.chunks is None and item.size and (item.id.get_storage_size() or text):
-            expected = item.size * _REFERENCE.itemsize if text else n_bytes
-            _check_size(item.id, name, expected, self._file.id.get_filesize())
-            if text and item.id.get_offset() is not None:
-                # Checked before HDF5 reads them, because it may loop endlessly on damaged texts.
-                _texts(item.id, name, PlainGroup(self._file["/"].id), self._most)
-        return item
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+    text = item.dtype.kind == "O"
+    if item.chunks is None and item.size and (item.id.get_storage_size() or text):
+        expected = item.size * _REFERENCE.itemsize if text else n_bytes
+        _check_size(item.id, name, expected, file.id.get_filesize())
+        if text and item.id.get_offset() is not None:
+            # Checked before HDF5 reads them, because it may loop endlessly on damaged texts.
+            _texts(item.id, name, PlainGroup(file["/"].id), most)
+    return item
