@@ -39,9 +39,8 @@ def diff_caches(first: Path | str, second: Path | str) -> list[str]:
     >>> from mvemo.cache import ClipTable, import_feature
     >>> folder = Path(tempfile.mkdtemp())
     >>> clips = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ...     fold_seed=0, digest="",
+    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
     ... )
     >>> for name in ("mean", "deviation"):
     ...     _ = import_feature(folder / f"{name}.h5", name, "audio", np.eye(2), table=clips)

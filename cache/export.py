@@ -52,9 +52,8 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
     >>> from mvemo.cache import ClipTable, import_feature
     >>> path = Path(tempfile.mkdtemp()) / "features.h5"
     >>> clips = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ...     fold_seed=0, digest="",
+    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
     ... )
     >>> values = np.array([[0.5, 1.5], [2.0, 4.0]])
     >>> _ = import_feature(path, "mean", "audio", values, table=clips)

@@ -64,9 +64,8 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     >>> from mvemo.cache import ClipTable, import_feature, open_cache
     >>> folder = Path(tempfile.mkdtemp())
     >>> clips = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ...     fold_seed=0, digest="",
+    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
     ... )
     >>> for name in ("mean", "deviation"):
     ...     _ = import_feature(folder / f"{name}.h5", name, "audio", np.eye(2), table=clips)
@@ -173,9 +172,8 @@ def select_features(
     >>> from mvemo.cache import import_feature
     >>> path = Path(tempfile.mkdtemp()) / "features.h5"
     >>> songs = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ...     fold_seed=0, digest="",
+    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
     ... )
     >>> for name in ("mean", "deviation"):
     ...     _ = import_feature(path, name, "audio", np.eye(2), table=songs)
@@ -289,9 +287,8 @@ def repair_cache(path: Path | str) -> list[str]:
     >>> from mvemo.cache import import_feature
     >>> path = Path(tempfile.mkdtemp()) / "features.h5"
     >>> clips = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ...     fold_seed=0, digest="",
+    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
     ... )
     >>> _ = import_feature(path, "mean", "audio", np.eye(2), table=clips)
     >>> repair_cache(path)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -182,30 +183,31 @@ def check_spec(spec: FeatureSpec, where: str) -> None:
     check_texts((spec.name, *spec.trained_on), where)
 
 
-def tested_rows(spec: FeatureSpec, table: ClipTable) -> list[int] | None:
+def leaked_rows(
+    spec: FeatureSpec, table: ClipTable
+) -> tuple[list[int], list[int], list[int]] | None:
     """Return the rows of the clips that a net must never have seen; None without such a promise.
 
-    For ``crossfit`` these are the clips of its fold, for ``holdout`` those of the test split (empty
-    if the table has no splits).
+    For ``crossfit`` these are the clips of its fold, for ``holdout`` those of the test split (none
+    if the table has no splits). Second and third are those of them that the net saw, and those
+    whose groups it saw.
     """
     if spec.protocol == "crossfit":
-        return np.flatnonzero(table.folds == spec.fold).tolist()
-    if spec.protocol == "holdout":
-        return [] if table.splits is None else np.flatnonzero(table.splits == TEST).tolist()
-    return None
+        tested = np.flatnonzero(table.folds == spec.fold).tolist()
+    elif spec.protocol == "holdout":
+        tested = [] if table.splits is None else np.flatnonzero(table.splits == TEST).tolist()
+    else:
+        return None
+    seen = frozenset(spec.trained_on)
+    groups = set(compress(table.groups, map(seen.__contains__, table.clip_ids)))
+    clips = [i for i in tested if table.clip_ids[i] in seen]
+    return tested, clips, [i for i in tested if table.groups[i] in groups]
 
 
 def saw_its_fold(spec: FeatureSpec, table: ClipTable) -> bool:
-    """Return True if a net saw clips, or groups of clips, that the table tests it on.
-
-    It is also True if the table has no such clips.
-    """
-    inside = tested_rows(spec, table)
-    if inside is None:
-        return False
-    seen = frozenset(spec.trained_on)
-    groups = {table.groups[i] for i, c in enumerate(table.clip_ids) if c in seen}
-    return not inside or any(table.clip_ids[i] in seen or table.groups[i] in groups for i in inside)
+    """Return True if a net saw groups of clips that the table tests it on, or if it has none."""
+    leaked = leaked_rows(spec, table)
+    return leaked is not None and (not leaked[0] or bool(leaked[2]))
 
 
 def in_half_precision(spec: FeatureSpec) -> FeatureSpec:

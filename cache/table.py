@@ -69,8 +69,8 @@ class ClipTable:
     labels: Ints | F64
     folds: Ints
     k: int
-    fold_seed: int
-    digest: str
+    fold_seed: int = 0
+    digest: str = ""
     synthetic: bool = False
     splits: Ints | None = None
     scale: str = ""

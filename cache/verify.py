@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from mvemo.cache.cache_file import DAMAGE, CacheFile, FilePool, cache_files, rea
 from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.index import StoredFeature
 from mvemo.cache.reader import Cache
-from mvemo.cache.spec import FeatureSpec, tested_rows
+from mvemo.cache.spec import FeatureSpec, leaked_rows
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable, Ints, check_table
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.labels import label_kind
@@ -60,9 +59,8 @@ def verify_cache(path: Path | str) -> list[str]:
     >>> from mvemo.cache import import_feature
     >>> path = Path(tempfile.mkdtemp()) / "features.h5"
     >>> clips = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ...     fold_seed=0, digest="",
+    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
     ... )
     >>> values = np.array([[0.123, 1.5], [2.0, 4.0]])
     >>> _ = import_feature(path, "mean", "audio", values, table=clips)
@@ -236,23 +234,26 @@ def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:
     if spec.protocol in ("none", "frozen"):
         n = len(seen.intersection(table.clip_ids))
         return [f"protocol {spec.protocol}, but trained on {n} of the clips"] if n else []
-    inside = tested_rows(spec, table)
-    if inside is None:
+    leaked = leaked_rows(spec, table)
+    if leaked is None:
         return []
-    if not inside:
-        where = "the test split" if spec.fold is None else f"fold {spec.fold}"
+    where = "the test split" if spec.fold is None else f"fold {spec.fold}"
+    tested, clips, kin = leaked
+    if not tested:
         return [f"a {spec.protocol} net of {where}, which has no clips"]
     where = "the test split" if spec.fold is None else "its fold"
-    groups = set(compress(table.groups, map(seen.__contains__, table.clip_ids)))
-    clips = [table.clip_ids[i] for i in inside if table.clip_ids[i] in seen]
-    kin = [table.clip_ids[i] for i in inside if table.groups[i] in groups]
+    ids = table.clip_ids
     problems = []
     if not seen:
         problems.append(f"a {spec.protocol} net without a record of its training clips")
     if clips:
-        problems.append(f"the net was trained on {len(clips)} clips of {where}, as {clips[0]!r}")
+        problems.append(
+            f"the net was trained on {len(clips)} clips of {where}, as {ids[clips[0]]!r}"
+        )
     if len(kin) > len(clips):
-        problems.append(f"the net saw the groups of {len(kin)} clips of {where}, as {kin[0]!r}")
+        problems.append(
+            f"the net saw the groups of {len(kin)} clips of {where}, as {ids[kin[0]]!r}"
+        )
     return problems
 
 

@@ -73,9 +73,8 @@ class CacheWriter(RowWriter):
     >>> from mvemo.cache import FeatureSpec, open_cache
     >>> path = Path(tempfile.mkdtemp()) / "features.h5"
     >>> clips = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ...     fold_seed=0, digest="",
+    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
     ... )
     >>> spec = FeatureSpec("mean", "audio", "vector", 2, "example", 1, params={})
     >>> with CacheWriter(path, clips, provenance={"command": "example"}) as writer:
