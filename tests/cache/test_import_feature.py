@@ -168,7 +168,11 @@ def test_a_name_is_taken_once(extracted: Path) -> None:
     ("values", "ids", "message"),
     [
         (VALUES[:3], None, "3 rows for 4 clips"),
-        (VALUES, ["a", "b", "c", "zz"], "1 of 4 rows belong to clips .* first 'zz'.*--skip-unknown"),
+        (
+            VALUES,
+            ["a", "b", "c", "zz"],
+            "1 of 4 rows belong to clips .* first 'zz'.*--skip-unknown",
+        ),
         (VALUES, ["a", "b", "c", "a"], "1 clips have more than one row, first 'a'"),
         (VALUES, ["a", "b"], "2 clip ids for 4 rows"),
         (np.where(VALUES > 0, VALUES, np.inf), None, "infinite .* clip 'a'"),
@@ -217,12 +221,14 @@ def test_other_clips_than_the_caches(extracted: Path, path: Path) -> None:
         labels=CLIPS.labels[:3],
         folds=CLIPS.folds[:3],
     )
-    with pytest.raises(BadCache, match="only in the cache: clips 'c', 'd'; only in the manifest: clips 'e'"):
+    with pytest.raises(
+        BadCache, match="only in the cache: clips 'c', 'd'; only in the manifest: clips 'e'"
+    ):
         import_feature(extracted, "x", "audio", VALUES[:3], table=fewer)
     relabelled = replace(CLIPS, labels=np.array([0, 1, 1, 1]))
     with pytest.raises(BadCache, match="labels differ: clips 'c'"):
         import_feature(extracted, "x", "audio", VALUES, table=relabelled)
-    with pytest.raises(BadCache, match="classes: .'calm', 'tense'. and .'p', 'q'"):
+    with pytest.raises(BadCache, match=r"classes: .'calm', 'tense'. and .'p', 'q'"):
         import_feature(extracted, "x", "audio", VALUES, table=replace(CLIPS, classes=("p", "q")))
 
 
