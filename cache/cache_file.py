@@ -28,7 +28,7 @@ from mvemo.cache.schema import (
 )
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Ints
-from mvemo.cache.untrusted import PlainGroup, array_of, attribute, has_attribute, part
+from mvemo.cache.untrusted import PlainGroup, array_of, attribute, part
 from mvemo.manifests.files import shown
 
 T = TypeVar("T")
@@ -125,7 +125,7 @@ def _check_header(file: Any, path: Path) -> None:
     """Raise BadCache for a file that is not a whole cache of a known schema."""
     schema, made_by = 0, ""
     try:
-        is_cache = has_attribute(file, "format") and attribute(file, "format", str) == FORMAT
+        is_cache = attribute(file, "format", str, "") == FORMAT
         if is_cache:
             schema = attribute(file, "schema", int)
             made_by = shown(attribute(file, "mvemo", str)).strip("'")

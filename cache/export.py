@@ -105,23 +105,21 @@ def _write_npz(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
 def _write_csv(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
     table, spec = cache.table, cache.spec(name, fold)
     columns = [f"{name}_{i}" for i in range(spec.dim)]
-    missing = [""] * spec.dim
+    if spec.kind != "sequence":
+        values, present = cache.vectors(name, fold)
     with temp.open("w", newline="", encoding="utf-8") as file:
         lines = CsvWriter(file)
-        if spec.kind != "sequence":
-            lines.writerow(["clip_id", *columns])
-            values, present = cache.vectors(name, fold)
-            for i, clip in enumerate(table.clip_ids):
-                lines.writerow([clip, *(_cells(values[i]) if present[i] else missing)])
-            return
-        lines.writerow(["clip_id", "frame", *columns])
-        for clip in table.clip_ids:
+        vectors = spec.kind != "sequence"
+        lines.writerow(["clip_id", *([] if vectors else ["frame"]), *columns])
+        for i, clip in enumerate(table.clip_ids):
+            if vectors:
+                lines.writerow([clip, *(_cells(values[i]) if present[i] else [""] * spec.dim)])
+                continue
             frames = cache.sequence(name, clip, fold)
             if frames is None:
-                lines.writerow([clip, "", *missing])
-                continue
-            for i, row in enumerate(frames):
-                lines.writerow([clip, i, *_cells(row)])
+                lines.writerow([clip, "", *[""] * spec.dim])
+            for number, row in enumerate(() if frames is None else frames):
+                lines.writerow([clip, number, *_cells(row)])
 
 
 def _cells(row: F32) -> list[str]:

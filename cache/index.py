@@ -27,13 +27,7 @@ from mvemo.cache.schema import (
 )
 from mvemo.cache.spec import HALF_ABSOLUTE, HALF_RELATIVE, FeatureSpec, check_spec
 from mvemo.cache.table import F32, Bools, Bytes, Ints
-from mvemo.cache.untrusted import (
-    PlainArray,
-    array_of,
-    attribute,
-    has_attribute,
-    write_attribute,
-)
+from mvemo.cache.untrusted import PlainArray, array_of, attribute, write_attribute
 from mvemo.manifests.files import parse_json, shown
 
 # Bytes per step: small enough for the CPU cache, large enough that threads rarely wait.
@@ -211,21 +205,17 @@ def read_feature(group: Any, spec: FeatureSpec, n_clips: int) -> StoredFeature:
             raise ValueError("clips with frames are not those marked present")
     values = values_array(group, spec, frames)
     checksums = array_of(group, "checksums", np.uint8, (n_clips, CHECKSUM)).read()
-    stated = has_attribute(group, "n_trained_on")
-    n_trained_on = attribute(group, "n_trained_on", int) if stated else 0
+    n_trained_on = attribute(group, "n_trained_on", int, 0)
     index = Index(spec, present, keys.read(), checksums, frames, n_trained_on)
     if ((index.keys != b"") != present).any():
         raise ValueError("clips with a key are not those marked present")
     checksum = attribute(group, "checksum", str)
     # Files of mvemo 0.1 have only `checksum`.
-    if has_attribute(group, "quick_checksum"):
-        fits = index.quick_checksum(checksum) == attribute(group, "quick_checksum", str)
-    else:
-        fits = index.checksum() == checksum
+    quick = attribute(group, "quick_checksum", str, "")
+    fits = index.quick_checksum(checksum) == quick if quick else index.checksum() == checksum
     if not fits or spec.digest != attribute(group, "digest", str):
         raise ValueError(MISFIT)
-    stated = has_attribute(group, "values_checksum")
-    return StoredFeature(index, values, attribute(group, "values_checksum", str) if stated else "")
+    return StoredFeature(index, values, attribute(group, "values_checksum", str, ""))
 
 
 def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:

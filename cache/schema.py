@@ -47,7 +47,7 @@ from numpy.typing import NDArray
 
 from mvemo.cache.failures import Failure, Failures
 from mvemo.cache.table import F32, ClipTable, Curves, Ints
-from mvemo.cache.untrusted import array_of, attribute, has_attribute, part, write_attribute
+from mvemo.cache.untrusted import array_of, attribute, part, write_attribute
 from mvemo.manifests.files import parse_json, to_json_values
 from mvemo.manifests.labels import label_kind
 
@@ -60,7 +60,16 @@ CHECKSUM = 16
 MISFIT = "it does not fit its checksum"
 # Texts of a clip table that are only written if they are not empty.
 _OPTIONAL = ("scale", "predicted_by")
-# Data set to field of `Failure`.
+_TABLE_ATTRIBUTES: dict[str, type[Any]] = {
+    "name": str,
+    "task": str,
+    "k": int,
+    "fold_seed": int,
+    "digest": str,
+    "synthetic": bool,
+}
+# Data sets to fields of `ClipTable` and of `Failure`.
+_TABLE_TEXTS = {"classes": "classes", "ids": "clip_ids", "groups": "groups"}
 _FAILURE_COLUMNS = {
     "clips": "clip_id",
     "stages": "stage",
@@ -192,46 +201,39 @@ def read_text(group: Any, name: str) -> str:
 def write_table(file: Any, table: ClipTable) -> None:
     """Write ``/clips``."""
     group = file.create_group("clips")
-    write_attribute(group, "name", table.name)
-    write_attribute(group, "task", table.task)
-    group.attrs["k"] = int(table.k)
-    group.attrs["fold_seed"] = int(table.fold_seed)
-    write_attribute(group, "digest", table.digest)
-    group.attrs["synthetic"] = bool(table.synthetic)
-    write_attribute(group, "checksum", table_checksum(table))
-    for name in _OPTIONAL:
-        if text := getattr(table, name):
-            write_attribute(group, name, text)
-    write_strings(group, "classes", table.classes)
-    write_strings(group, "ids", table.clip_ids)
-    write_strings(group, "groups", table.groups)
+    texts = {"checksum": table_checksum(table)}
+    texts |= {name: text for name in _OPTIONAL if (text := getattr(table, name))}
+    for name, kind in _TABLE_ATTRIBUTES.items():
+        if kind is str:
+            write_attribute(group, name, getattr(table, name))
+        else:
+            group.attrs[name] = kind(getattr(table, name))
+    for name, text in texts.items():
+        write_attribute(group, name, text)
+    for name, field in _TABLE_TEXTS.items():
+        write_strings(group, name, getattr(table, field))
     group.create_dataset("labels", data=_stored_labels(table))
-    group.create_dataset("folds", data=np.asarray(table.folds, dtype="<i8"))
-    if table.splits is not None:
-        group.create_dataset("splits", data=np.asarray(table.splits, dtype="<i8"))
+    for name in ("folds", "splits"):
+        if getattr(table, name) is not None:
+            group.create_dataset(name, data=np.asarray(getattr(table, name), dtype="<i8"))
 
 
 def read_table(file: Any) -> ClipTable:
     """Read ``/clips``; raise ValueError for a wrong checksum or an unknown task."""
     group = part(file, "clips")
-    task = attribute(group, "task", str)
-    ids = read_strings(group, "ids")
-    n = (len(ids),)
-    labels = array_of(group, "labels", np.dtype(label_kind(task).dtype).newbyteorder("<"))
+    facts = {name: attribute(group, name, kind) for name, kind in _TABLE_ATTRIBUTES.items()}
+    texts: dict[str, Any] = {}
+    for name, field in _TABLE_TEXTS.items():
+        texts[field] = read_strings(group, name)
+    kind = np.dtype(label_kind(facts["task"]).dtype).newbyteorder("<")
+    n = (len(texts["clip_ids"]),)
     table = ClipTable(
-        name=attribute(group, "name", str),
-        task=task,
-        classes=read_strings(group, "classes"),
-        clip_ids=ids,
-        groups=read_strings(group, "groups"),
-        labels=labels.read(),
+        **facts,
+        **texts,
+        labels=array_of(group, "labels", kind).read(),
         folds=array_of(group, "folds", "<i8", n).read(),
-        k=attribute(group, "k", int),
-        fold_seed=attribute(group, "fold_seed", int),
-        digest=attribute(group, "digest", str),
-        synthetic=attribute(group, "synthetic", bool),
         splits=array_of(group, "splits", "<i8", n).read() if "splits" in group else None,
-        **{name: attribute(group, name, str) for name in _OPTIONAL if has_attribute(group, name)},
+        **{name: attribute(group, name, str, "") for name in _OPTIONAL},
     )
     if table_checksum(table) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)
@@ -285,9 +287,10 @@ def read_failures(file: Any) -> Failures:
     group = part(file, "failures")
     clips = read_strings(group, "clips")
     times = versions = ("",) * len(clips)
-    if has_attribute(group, "origin_checksum"):
+    # Files of mvemo 0.1 have neither.
+    if stated := attribute(group, "origin_checksum", str, ""):
         times, versions = read_strings(group, "times"), read_strings(group, "versions")
-        if _origins_checksum(times, versions) != attribute(group, "origin_checksum", str):
+        if _origins_checksum(times, versions) != stated:
             raise ValueError(MISFIT)
     columns = (clips, read_strings(group, "stages"), read_strings(group, "reasons"))
     cleared = array_of(group, "cleared", np.bool_, (len(clips),)).read().tolist()

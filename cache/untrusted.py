@@ -84,12 +84,18 @@ def write_attribute(group: Any, name: str, text: str) -> None:
     group.attrs.create(name, np.array(content, dtype=dtype), dtype=dtype)
 
 
-def attribute(group: Any, name: str, kind: type[Any]) -> Any:
-    """Return an attribute as ``str``, ``int`` or ``bool``, or raise KeyError or ValueError."""
-    if not has_attribute(group, name):
-        raise KeyError(f"attribute {name} is missing")
+def attribute(group: Any, name: str, kind: type[Any], default: Any = None) -> Any:
+    """Return an attribute as ``str``, ``int`` or ``bool``, or raise KeyError or ValueError.
+
+    `group` is a group, or HDF5's handle of a data set.
+    """
     # The low-level API: h5py's attributes take four times as long, and a cache has hundreds.
-    stored = h5py.h5a.open(_place(group), name.encode())
+    place, key = group.id if isinstance(group, h5py.HLObject) else group, name.encode()
+    if not h5py.h5a.exists(place, key):
+        if default is not None:
+            return default
+        raise KeyError(f"attribute {name} is missing")
+    stored = h5py.h5a.open(place, key)
     if stored.shape != ():
         raise ValueError(f"attribute {name}: expected a scalar, got shape {stored.shape}")
     kept = stored.get_type()
@@ -106,16 +112,6 @@ def attribute(group: Any, name: str, kind: type[Any]) -> Any:
     stored.read(value, kept if fixed else None)
     single: Any = value[()]
     return single.decode() if kind is str else kind(single)
-
-
-def has_attribute(group: Any, name: str) -> bool:
-    """Return True if a group or data set has an attribute."""
-    return bool(h5py.h5a.exists(_place(group), name.encode()))
-
-
-def _place(group: Any) -> Any:
-    """Return HDF5's handle of a group or data set, or the handle itself."""
-    return group.id if isinstance(group, h5py.HLObject) else group
 
 
 # --- arrays
