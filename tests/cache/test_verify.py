@@ -147,11 +147,6 @@ def test_contradictions_of_the_clip_table(tmp_path: Path, change: dict, problem:
     assert verify_cache(tmp_path / "x.h5") == [problem]
 
 
-def test_a_table_of_no_known_task_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadCache, match="task 'tagging' is none of multiclass, multilabel"):
-        fill(tmp_path / "x.h5", replace(CLIPS, task="tagging"), VECTOR)
-
-
 def test_a_net_that_saw_its_fold_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     specs = [
