@@ -15,7 +15,7 @@ import numpy as np
 
 from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
 from mvemo.cache.failures import Failures
-from mvemo.cache.index import Index, StoredFeature, read_feature, read_spec, values_array
+from mvemo.cache.index import Index, is_whole, read_index, read_spec, values_array
 from mvemo.cache.schema import (
     FORMAT,
     SCHEMA,
@@ -28,7 +28,7 @@ from mvemo.cache.schema import (
 )
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Ints
-from mvemo.cache.untrusted import PlainGroup, array_of, attribute, part
+from mvemo.cache.untrusted import PlainArray, PlainGroup, array_of, attribute, part
 from mvemo.manifests.files import shown
 
 T = TypeVar("T")
@@ -259,15 +259,15 @@ class CacheFile:
     @cached_property
     def indexes(self) -> dict[str, Index]:
         """Indexes of all features by digest, oldest first."""
-        stored = [(digest, self.readable_feature(digest)) for digest in self.specs]
-        return {digest: feature.index for digest, feature in stored if feature is not None}
+        stored = [self.readable_feature(digest) for digest in self.specs]
+        return {feature[0].spec.digest: feature[0] for feature in stored if feature is not None}
 
-    def readable_feature(self, digest: str) -> StoredFeature | None:
+    def readable_feature(self, digest: str) -> tuple[Index, PlainArray] | None:
         """Read a feature's index; return None if it is damaged and the file tolerant."""
         group, spec = self._groups[digest], self.specs[digest]
 
-        def read(file: Any) -> StoredFeature:
-            return read_feature(part(file["features"], group), spec, len(self.table))
+        def read(file: Any) -> tuple[Index, PlainArray]:
+            return read_index(part(file["features"], group), spec, len(self.table))
 
         return self._readable(f"feature {group}", read, None)
 
@@ -291,10 +291,10 @@ class CacheFile:
         """Names of the shards that were merged into this file."""
         return self._readable("list of merged shards", read_merged, ())
 
-    def feature(self, digest: str) -> StoredFeature:
+    def index(self, digest: str) -> Index:
         """Read a feature's index."""
         spec, n = self.specs[digest], len(self.table)
-        return self._read_feature(digest, lambda group: read_feature(group, spec, n))
+        return self._read_feature(digest, lambda group: read_index(group, spec, n))[0]
 
     def present(self, digest: str) -> Bools:
         """Return bool (clips,), True for clips that have the feature."""
@@ -311,7 +311,7 @@ class CacheFile:
         """Return float32 (rows, dim) of a feature's vectors, or of all frames of its sequences."""
         values = self._read_feature(
             index.spec.digest,
-            lambda group: values_array(group, index.spec, index.frames).read(start, stop),
+            lambda group: values_array(group, index).read(start, stop),
         )
         return values.astype("<f4", copy=False)
 
@@ -319,8 +319,8 @@ class CacheFile:
         """Read all vectors into an array; return which are present, and if they are whole."""
 
         def read(group: PlainGroup) -> tuple[Bools, bool]:
-            stored = read_feature(group, self.specs[digest], len(self.table))
-            return stored.index.present, stored.is_whole(self.table.clip_ids, into)
+            index, values = read_index(group, self.specs[digest], len(self.table))
+            return index.present, is_whole(index, values, self.table.clip_ids, into)
 
         return self._read_feature(digest, read)
 

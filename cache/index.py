@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from binascii import hexlify
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress
 from typing import Any
@@ -46,6 +46,10 @@ class Index:
     # Number of training clips that all shards of a run name together, if this shard names only
     # its own; 0 if it names all.
     n_trained_on: int = 0
+    values_checksum: str = ""  # of all values; empty in a plan, and in files of mvemo 0.1
+    # In a plan: (clips,), number of each row's source (-1 if missing), and the row in it.
+    origin: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    row: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
     @classmethod
     def empty(cls, spec: FeatureSpec, n_clips: int, key_type: Any = "S64") -> Index:
@@ -56,7 +60,16 @@ class Index:
             np.zeros(n_clips, key_type),
             np.zeros((n_clips, CHECKSUM), np.uint8),
             np.zeros(n_clips, np.int64),
+            origin=np.full(n_clips, -1, np.int64),
+            row=np.zeros(n_clips, np.int64),
         )
+
+    def drop(self, rows: Ints) -> None:
+        """Make rows of a plan missing."""
+        self.origin[rows] = -1
+        self.keys[rows] = b""
+        for values in (self.present, self.checksums, self.frames):
+            values[rows] = 0
 
     @cached_property
     def starts(self) -> Ints:
@@ -107,51 +120,46 @@ def _joined(keys: NDArray[np.bytes_]) -> bytes:
     return data if data.isascii() else data.decode("latin-1").encode()
 
 
-@dataclass(frozen=True)
-class StoredFeature:
-    """Feature in a file: its index, its values (not read yet) and their checksum.
+# --- values
 
-    The checksum is empty in files of mvemo 0.1.
+
+def is_whole(
+    index: Index, values: PlainArray, clip_ids: Sequence[str], into: F32 | None = None
+) -> bool:
+    """Read all values of a feature, into an array if one is given.
+
+    Return True if they match their checksum, are finite if present and NaN if missing.
     """
+    state = values_checksum()
+    vector = index.spec.kind != "sequence"
+    for rows, block, finite in _blocks(values, state, into):
+        expected = index.present[rows] if vector else True
+        if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):
+            return False
+    if index.values_checksum or into is None:
+        return state.hexdigest() == index.values_checksum
+    present = np.flatnonzero(index.present).tolist()
+    return all(index.fits(i, clip_ids[i], into[i]) for i in present)
 
-    index: Index
-    values: PlainArray
-    checksum: str
 
-    def is_whole(self, clip_ids: Sequence[str], into: F32 | None = None) -> bool:
-        """Read all values, into an array if one is given.
-
-        Return True if they match their checksum, are finite if present and NaN if missing.
-        """
-        state = values_checksum()
-        vector = self.index.spec.kind != "sequence"
-        for rows, block, finite in self._blocks(state, into):
-            expected = self.index.present[rows] if vector else True
-            if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):
-                return False
-        if self.checksum or into is None:
-            return state.hexdigest() == self.checksum
-        present = np.flatnonzero(self.index.present).tolist()
-        return all(self.index.fits(i, clip_ids[i], into[i]) for i in present)
-
-    def _blocks(
-        self, state: xxhash.xxh3_128, into: F32 | None
-    ) -> Iterator[tuple[slice, F32, Bools]]:
-        """Yield a slice of rows, their values until the next block, and True for finite rows."""
-        n, dim = self.values.shape
-        step = max(1, STEP // (4 * dim))
-        half = self.values.dtype.itemsize == 2
-        buffer = np.empty((min(step, n), dim), self.values.dtype) if into is None else into
-        # Weights that prevent overflow: then a weighted sum is finite if all its terms are. This
-        # is ten times as fast as checking each number.
-        weights = np.full(dim, 2.0 ** -dim.bit_length(), np.float32)
-        for start in range(0, n, step):
-            rows = slice(start, min(n, start + step))
-            block = buffer[: rows.stop - start] if into is None else into[rows]
-            self.values.read_into(block, start)
-            state.update(block.data.cast("B"))
-            with np.errstate(all="ignore"):
-                yield rows, block, np.isfinite((block.astype("<f4") if half else block) @ weights)
+def _blocks(
+    values: PlainArray, state: xxhash.xxh3_128, into: F32 | None
+) -> Iterator[tuple[slice, F32, Bools]]:
+    """Yield a slice of rows, their values until the next block, and True for finite rows."""
+    n, dim = values.shape
+    step = max(1, STEP // (4 * dim))
+    half = values.dtype.itemsize == 2
+    buffer = np.empty((min(step, n), dim), values.dtype) if into is None else into
+    # Weights that prevent overflow: then a weighted sum is finite if all its terms are. This is
+    # ten times as fast as checking each number.
+    weights = np.full(dim, 2.0 ** -dim.bit_length(), np.float32)
+    for start in range(0, n, step):
+        rows = slice(start, min(n, start + step))
+        block = buffer[: rows.stop - start] if into is None else into[rows]
+        values.read_into(block, start)
+        state.update(block.data.cast("B"))
+        with np.errstate(all="ignore"):
+            yield rows, block, np.isfinite((block.astype("<f4") if half else block) @ weights)
 
 
 # --- reading and writing
@@ -183,13 +191,14 @@ def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
     return spec
 
 
-def values_array(group: Any, spec: FeatureSpec, frames: Ints | Bools) -> PlainArray:
+def values_array(group: Any, index: Index) -> PlainArray:
     """Return the values of a feature, not read yet; raise ValueError for other types or shapes."""
-    rows = int(frames.sum()) if spec.kind == "sequence" else len(frames)
+    spec = index.spec
+    rows = int(index.starts[-1]) if spec.kind == "sequence" else len(index.present)
     return array_of(group, "values", spec.dtype, (rows, spec.dim))
 
 
-def read_feature(group: Any, spec: FeatureSpec, n_clips: int) -> StoredFeature:
+def read_index(group: Any, spec: FeatureSpec, n_clips: int) -> tuple[Index, PlainArray]:
     """Read a feature's index, and its values' type and shape; raise ValueError if damaged."""
     present = array_of(group, "present", np.bool_, (n_clips,)).read()
     keys = array_of(group, "keys", shape=(n_clips,))
@@ -203,10 +212,17 @@ def read_feature(group: Any, spec: FeatureSpec, n_clips: int) -> StoredFeature:
             raise ValueError("its offsets are not rising row numbers")
         if ((frames > 0) != present).any():
             raise ValueError("clips with frames are not those marked present")
-    values = values_array(group, spec, frames)
     checksums = array_of(group, "checksums", np.uint8, (n_clips, CHECKSUM)).read()
-    n_trained_on = attribute(group, "n_trained_on", int, 0)
-    index = Index(spec, present, keys.read(), checksums, frames, n_trained_on)
+    index = Index(
+        spec,
+        present,
+        keys.read(),
+        checksums,
+        frames,
+        attribute(group, "n_trained_on", int, 0),
+        attribute(group, "values_checksum", str, ""),
+    )
+    values = values_array(group, index)
     if ((index.keys != b"") != present).any():
         raise ValueError("clips with a key are not those marked present")
     checksum = attribute(group, "checksum", str)
@@ -215,7 +231,7 @@ def read_feature(group: Any, spec: FeatureSpec, n_clips: int) -> StoredFeature:
     fits = index.quick_checksum(checksum) == quick if quick else index.checksum() == checksum
     if not fits or spec.digest != attribute(group, "digest", str):
         raise ValueError(MISFIT)
-    return StoredFeature(index, values, attribute(group, "values_checksum", str, ""))
+    return index, values
 
 
 def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:

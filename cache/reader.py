@@ -21,7 +21,6 @@ from mvemo.cache.schema import table_checksum, values_checksum
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Ints
 from mvemo.cache.union import (
-    FeaturePlan,
     plan_feature,
     refuse_clashes,
     refuse_rivals,
@@ -62,13 +61,14 @@ class Cache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pool = FilePool()
-        self._indexes: dict[tuple[Path, str], tuple[Index, str]] = {}
+        self._indexes: dict[tuple[Path, str], Index] = {}
         try:
             self._files = [CacheFile(file, self._pool) for file in cache_files(path)]
             self.table: ClipTable = union_table(self._files)
             # For each file, int64 (clips of the file,): their rows in `table`.
             self._places = rows_in(self.table, [file.table for file in self._files])
-            refuse_rivals(self._files, path)
+            if len(self._files) > 1:
+                refuse_rivals(self._files, path)
             self._specs = union_specs(self._files, self.table)
             if sum(map(len, self._places)) > len(self.table):
                 for spec in self._specs.values():
@@ -163,7 +163,7 @@ class Cache:
                 checksum = self._files[0].index_checksum(spec.digest)
             else:
                 # Of the index that merging would write.
-                checksum = replace(self._plan(spec).index, spec=spec).checksum()
+                checksum = replace(self._plan(spec), spec=spec).checksum()
             state.update(f"{spec.digest} {checksum}\n".encode())
         return state.hexdigest()
 
@@ -251,7 +251,7 @@ class Cache:
         spec = self._vector(name, fold)
         given = np.zeros(len(self.table), np.bool_)
         for file, places in self._having(spec):
-            for stored_rows, block in _vector_blocks(file, *self._index(file, spec), n_bytes):
+            for stored_rows, block in _vector_blocks(file, self._index(file, spec), n_bytes):
                 rows = places[stored_rows]
                 new = ~given[rows]
                 given[rows] = True
@@ -268,7 +268,7 @@ class Cache:
 
     def keys(self, name: str, fold: int | None = None) -> NDArray[np.bytes_]:
         """Return the `FeatureSpec.key` of each clip's row, bytes (clips,), empty if missing."""
-        return self._plan(self.spec(name, fold)).index.keys
+        return self._plan(self.spec(name, fold)).keys
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
         """Return the ids of the clips whose row of a feature is up to date.
@@ -282,7 +282,7 @@ class Cache:
         """
         found: set[str] = set()
         for file, _ in self._having(spec):
-            stored_keys = file.feature(spec.digest).index.keys.tolist()
+            stored_keys = file.index(spec.digest).keys.tolist()
             stored = zip(file.table.clip_ids, stored_keys, strict=True)
             found |= {clip for clip, key in stored if clip in keys and key == keys[clip].encode()}
         return frozenset(found)
@@ -309,7 +309,7 @@ class Cache:
         for file, i in zip(self._files, rows, strict=True):
             if i is None or spec.digest not in file.specs:
                 continue
-            index, _ = self._index(file, spec)
+            index = self._index(file, spec)
             if index.present[i]:
                 values = file.rows(index, int(index.starts[i]), int(index.starts[i + 1]))
                 if not (np.isfinite(values).all() and index.fits(i, clip_id, values)):
@@ -335,27 +335,28 @@ class Cache:
         files = zip(self._files, self._places, strict=True)
         return ((file, places) for file, places in files if spec.digest in file.specs)
 
-    def _plan(self, spec: FeatureSpec, clashes: list[str] | None = None) -> FeaturePlan:
+    def _plan(self, spec: FeatureSpec, clashes: list[str] | None = None) -> Index:
         """Return the plan that gives the source file of each row."""
         parts = [
-            (number, file.name, places, file.feature(spec.digest).index)
+            (number, file.name, places, file.index(spec.digest))
             for number, (file, places) in enumerate(self._having(spec))
         ]
         return plan_feature(self.table, parts, clashes)
 
-    def _index(self, file: CacheFile, spec: FeatureSpec) -> tuple[Index, str]:
-        """Return a feature's index in a file and the checksum of its values; cached.
+    def _index(self, file: CacheFile, spec: FeatureSpec) -> Index:
+        """Return a feature's index in a file; cached.
 
-        Of vectors only `present` is needed, a byte per clip, except in files of mvemo 0.1.
+        Of vectors only `present` is kept, a byte per clip, except in files of mvemo 0.1.
         """
         at = file.path, spec.digest
         if at not in self._indexes:
-            stored = file.feature(spec.digest)
-            index = stored.index
-            if spec.kind != "sequence" and stored.checksum:
+            index = file.index(spec.digest)
+            if spec.kind != "sequence" and index.values_checksum:
                 nothing = Index.empty(spec, 0)
-                index = replace(index, keys=nothing.keys, checksums=nothing.checksums)
-            self._indexes[at] = index, stored.checksum
+                index = replace(
+                    index, keys=nothing.keys, checksums=nothing.checksums, frames=nothing.frames
+                )
+            self._indexes[at] = index
         return self._indexes[at]
 
     def close(self) -> None:
@@ -374,11 +375,9 @@ class Cache:
         self.close()
 
 
-def _vector_blocks(
-    file: CacheFile, index: Index, checksum: str, n_bytes: int
-) -> Iterator[tuple[Ints, F32]]:
+def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tuple[Ints, F32]]:
     """Yield rows of a file's vectors that are present, and their values; see `Cache.blocks`."""
-    spec = index.spec
+    spec, checksum = index.spec, index.values_checksum
     state = values_checksum()
     step = max(1, n_bytes // (4 * spec.dim))
     for start in range(0, len(index.present), step):

@@ -35,7 +35,7 @@ from mvemo.cache.schema import (
 )
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, ClipTable, Curves, Ints
-from mvemo.cache.union import FeaturePlan, in_order, plan_rows
+from mvemo.cache.union import in_order, plan_rows
 from mvemo.cache.untrusted import write_attribute
 from mvemo.manifests.files import replacing
 
@@ -121,8 +121,8 @@ class Plan:
     """Complete content of a file, and the sources of its values."""
 
     table: ClipTable  # clips in the order of all rows
-    sources: Sequence[Source] = ()  # `FeaturePlan.origin` holds indices of it
-    features: dict[str, FeaturePlan] = field(default_factory=dict)  # by digest, most recent last
+    sources: Sequence[Source] = ()  # `Index.origin` holds indices of it
+    features: dict[str, Index] = field(default_factory=dict)  # by digest, most recent last
     failures: Failures = field(default_factory=dict)
     curves: Curves = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -135,7 +135,7 @@ class Plan:
         specs = [feature.spec for feature in self.features.values()]
         values = 0
         for spec, feature in zip(specs, self.features.values(), strict=True):
-            rows = n if spec.kind != "sequence" else int(feature.index.frames.sum())
+            rows = n if spec.kind != "sequence" else int(feature.frames.sum())
             values += np.dtype(spec.dtype).itemsize * spec.dim * rows
         curves = sum(len(s) for curve in self.curves.values() for s in curve.values())
         texts = len(json.dumps(self.provenance, default=str))
@@ -198,7 +198,7 @@ def require_room(path: Path, n_bytes: int) -> None:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
-def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[FeaturePlan, list[int]]]:
+def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, list[int]]]:
     """Write a plan into an empty HDF5 file; return the features with corrupt rows, and these."""
     write_header(file)
     write_table(file, plan.table)
@@ -215,12 +215,12 @@ def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[FeaturePlan, list[int
             damaged.append((feature, corrupt))
         if not damaged:
             write_attribute(item, "values_checksum", checksum)
-            write_index(item, feature.index, plan.table.clip_ids)
+            write_index(item, feature, plan.table.clip_ids)
     write_extras(file, plan.failures, plan.curves, plan.provenance, plan.merged)
     return damaged
 
 
-def _write_vectors(item: Any, plan: Plan, feature: FeaturePlan) -> tuple[str, list[int]]:
+def _write_vectors(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]]:
     """Write ``values``; return their checksum, and the corrupt rows."""
     n, dim, digest = len(plan.table), feature.spec.dim, feature.spec.digest
     values = item.create_dataset("values", shape=(n, dim), dtype="<f4")
@@ -244,9 +244,9 @@ def _write_vectors(item: Any, plan: Plan, feature: FeaturePlan) -> tuple[str, li
     return checksum.hexdigest(), corrupt
 
 
-def _write_sequences(item: Any, plan: Plan, feature: FeaturePlan) -> tuple[str, list[int]]:
+def _write_sequences(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]]:
     """Write ``values``; return their checksum, and the corrupt rows."""
-    spec, frames = feature.spec, feature.index.frames
+    spec, frames = feature.spec, feature.frames
     shape = (int(frames.sum()), spec.dim)
     values = item.create_dataset("values", shape=shape, dtype=spec.dtype)
     start = 0
@@ -269,8 +269,8 @@ def _write_sequences(item: Any, plan: Plan, feature: FeaturePlan) -> tuple[str, 
     return checksum.hexdigest(), corrupt
 
 
-def _is_sound(plan: Plan, feature: FeaturePlan, i: int, row: F32) -> bool:
-    return bool(np.isfinite(row).all()) and feature.index.fits(i, plan.table.clip_ids[i], row)
+def _is_sound(plan: Plan, feature: Index, i: int, row: F32) -> bool:
+    return bool(np.isfinite(row).all()) and feature.fits(i, plan.table.clip_ids[i], row)
 
 
 def corrupt_stage(spec: FeatureSpec) -> str:
@@ -294,7 +294,7 @@ def newest_plan(
     provenance: Mapping[str, Any],
     *,
     requested: Mapping[str, FeatureSpec] | None = None,
-    keep: Callable[[FeaturePlan], bool] = lambda feature: True,
+    keep: Callable[[Index], bool] = lambda feature: True,
 ) -> Plan:
     """Plan a file with the newest version of each row; sources are oldest first.
 
@@ -334,7 +334,7 @@ def curve_names(spec: FeatureSpec) -> set[str]:
     return {spec.name, f"{spec.name}@all", f"{spec.name}@holdout"}
 
 
-def _remaining_curves(sources: Sequence[Source], features: Mapping[str, FeaturePlan]) -> Curves:
+def _remaining_curves(sources: Sequence[Source], features: Mapping[str, Index]) -> Curves:
     """Return all curves except those of nets whose features were replaced."""
     live = {name for feature in features.values() for name in curve_names(feature.spec)}
     dropped: set[str] = set()

@@ -253,6 +253,7 @@ class RowWriter(ABC):
         if not self._requested or next(reversed(self._requested)) != digest:
             if digest not in self._requested:
                 check_spec(spec, str(self.path))
+                check_texts((spec.name, *spec.trained_on), str(self.path))
             self._requested.pop(digest, None)
             self._requested[digest] = spec
         known = self._rows.get(digest)

@@ -6,7 +6,7 @@ Rewriting stores the union in a file; reading a folder of shards uses it directl
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -111,34 +111,13 @@ def rows_in(table: ClipTable, parts: Iterable[ClipTable]) -> list[Ints]:
 # --- features
 
 
-@dataclass
-class FeaturePlan:
-    """Index of a whole feature, and the source of each row."""
-
-    index: Index  # `trained_on` of its spec is the union over all sources
-    origin: Ints  # (clips,), number of the source, or -1 if no source has the row
-    row: Ints  # (clips,), row in that source
-
-    @property
-    def spec(self) -> FeatureSpec:
-        """Spec of the feature."""
-        return self.index.spec
-
-    def drop(self, rows: Ints) -> None:
-        """Make rows missing."""
-        self.origin[rows] = -1
-        for values in (self.index.present, self.index.checksums, self.index.frames):
-            values[rows] = 0
-        self.index.keys[rows] = b""
-
-
 # Part of a feature: number and name of its source, the rows of the source's clips, its index.
 Part = tuple[int, str, Ints, Index]
 
 
 def plan_feature(
     table: ClipTable, parts: Sequence[Part], clashes: list[str] | None = None
-) -> FeaturePlan:
+) -> Index:
     """Align the rows of all parts of one feature, oldest first; later rows replace earlier ones.
 
     With `clashes`, a sentence is added for each row that has other bytes or another key in two
@@ -146,9 +125,7 @@ def plan_feature(
     """
     spec = parts[0][3].spec
     width = max(index.keys.dtype.itemsize for _, _, _, index in parts)
-    n = len(table)
-    whole = Index.empty(spec, n, f"S{width}")
-    plan = FeaturePlan(whole, np.full(n, -1, np.int64), np.zeros(n, np.int64))
+    whole = Index.empty(spec, len(table), f"S{width}")
     names: dict[int, str] = {}
     seen: set[str] = set()
     for number, name, places, index in parts:
@@ -161,26 +138,25 @@ def plan_feature(
             clashes += [
                 f"{spec.label} of clip {table.clip_ids[to[k]]!r} has "
                 f"{'another key' if other_key[k] else 'other values'} in {name} than in "
-                f"{names[plan.origin[to[k]]]}"
+                f"{names[whole.origin[to[k]]]}"
                 for k in np.flatnonzero(whole.present[to] & differ).tolist()
             ]
-        plan.origin[to] = number
-        plan.row[to] = rows
+        whole.origin[to] = number
+        whole.row[to] = rows
         whole.present[to] = True
         whole.keys[to] = index.keys[rows]
         whole.checksums[to] = index.checksums[rows]
         whole.frames[to] = index.frames[rows]
         seen.update(index.spec.trained_on)
     stated = max(index.n_trained_on for _, _, _, index in parts)
-    plan.index = replace(
+    return replace(
         whole,
         spec=replace(spec, trained_on=tuple(sorted(seen))),
         n_trained_on=0 if len(seen) >= stated else stated,
     )
-    return plan
 
 
-def plan_rows(table: ClipTable, sources: Sequence[Any], where: str = "") -> dict[str, FeaturePlan]:
+def plan_rows(table: ClipTable, sources: Sequence[Any], where: str = "") -> dict[str, Index]:
     """Plan all features of the sources, oldest first, by spec digest; the most recent is last.
 
     With `where` (for the message), raise BadCache if a row differs in two sources.
@@ -205,7 +181,7 @@ def refuse_clashes(clashes: Sequence[str], where: object) -> None:
         raise BadCache(f"{where}: {clashes[0]}{more}")
 
 
-def in_order(features: Mapping[str, FeaturePlan]) -> dict[str, FeaturePlan]:
+def in_order(features: Mapping[str, Index]) -> dict[str, Index]:
     """Sort features by name and fold."""
     return dict(sorted(features.items(), key=lambda f: (f[1].spec.name, f[1].spec.fold or 0, f[0])))
 
@@ -234,6 +210,8 @@ def union_specs(
     """Return the specs of all files by name and fold, with the training clips of any file."""
     specs = {(s.name, s.fold): s for file in reversed(files) for s in file.specs.values()}
     if len(files) == 1:
+        if len(specs) < len(files[0].specs):
+            raise BadCache(f"{files[0].path}: a feature occurs twice: extract again")
         return specs
     seen: dict[tuple[str, int | None], set[str]] = {at: set() for at in specs}
     for file in files:

@@ -14,10 +14,11 @@ import numpy as np
 
 from mvemo.cache.cache_file import DAMAGE, CacheFile, FilePool, cache_files, reason
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.index import StoredFeature
+from mvemo.cache.index import Index, is_whole
 from mvemo.cache.reader import Cache
 from mvemo.cache.spec import FeatureSpec, leaked_rows
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable, Ints, check_table
+from mvemo.cache.untrusted import PlainArray
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.labels import label_kind
 
@@ -131,7 +132,7 @@ def _features_problems(file: CacheFile, digests: Sequence[str]) -> list[str]:
     """
     stored = [feature for digest in digests if (feature := file.readable_feature(digest))]
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
-        found = threads.map(lambda feature: _values_problems(feature, file.table), stored)
+        found = threads.map(lambda item: _values_problems(item[0], item[1], file.table), stored)
         return [problem for problems in found for problem in problems]
 
 
@@ -185,27 +186,26 @@ def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
     ]
 
 
-def _values_problems(feature: StoredFeature, table: ClipTable) -> list[str]:
+def _values_problems(index: Index, values: PlainArray, table: ClipTable) -> list[str]:
     """Return the problems of a feature's values, by row if they are damaged."""
-    label = feature.index.spec.label
+    label = index.spec.label
     try:
-        if feature.is_whole(table.clip_ids):
+        if is_whole(index, values, table.clip_ids):
             return []
-        found = [f"{label} of clip {problem}" for problem in _row_problems(feature, table)]
+        found = [f"{label} of clip {problem}" for problem in _row_problems(index, values, table)]
     except DAMAGE as error:
         return [f"feature {label} cannot be read ({reason(error)})"]
-    if not found and feature.checksum:
+    if not found and index.values_checksum:
         found = [f"{label}: the values do not fit their checksum"]
     return _shortened(found, f"bad rows of {label}")
 
 
-def _row_problems(feature: StoredFeature, table: ClipTable) -> Iterator[str]:
+def _row_problems(index: Index, values: PlainArray, table: ClipTable) -> Iterator[str]:
     """Yield the problems of the rows, read one by one."""
-    index = feature.index
     vector = index.spec.kind != "sequence"
     for i, clip in enumerate(table.clip_ids):
         start, stop = (i, i + 1) if vector else index.starts[i : i + 2].tolist()
-        row = feature.values.read(start, stop)
+        row = values.read(start, stop)
         if not index.present[i]:
             if not np.isnan(row).all():
                 yield f"{clip!r} is marked missing, but has values"

@@ -19,12 +19,12 @@ import numpy as np
 
 from mvemo.cache.cache_file import CacheFile, FilePool, shard_paths
 from mvemo.cache.errors import CacheError
+from mvemo.cache.index import Index
 from mvemo.cache.rewrite import MemoryRows, Plan, newest_failures, newest_plan, rewrite
 from mvemo.cache.row_writer import KEPT, RowWriter, StoredRows
 from mvemo.cache.shards import WriterLock, read_shards, remove_shards, shard_number
 from mvemo.cache.spec import saw_its_fold
 from mvemo.cache.table import ClipTable, check_table
-from mvemo.cache.union import FeaturePlan
 from mvemo.manifests.files import cause, to_json_values
 
 
@@ -206,7 +206,7 @@ class CacheWriter(RowWriter):
         self._pool.close()
         remove_shards(self.path)
 
-    def _is_kept(self, feature: FeaturePlan) -> bool:
+    def _is_kept(self, feature: Index) -> bool:
         """Drop rows of replaced media; return True if the feature stays, by the class docstring."""
         digest = feature.spec.digest
         stale = [self._row[clip] for clip in self._stale.get(digest, ())]
