@@ -148,8 +148,7 @@ def test_a_name_is_taken_once(extracted: Path) -> None:
     with pytest.raises(BadCache, match="exists already"):
         add(extracted, "c3d")
     add(extracted)
-    with open_cache(extracted) as cache:
-        np.testing.assert_array_equal(cache.vectors("x")[0], VALUES.astype(np.float32))
+    np.testing.assert_array_equal(open_cache(extracted).vectors("x")[0], VALUES.astype(np.float32))
     add(extracted)  # the same again
     with pytest.raises(BadCache, match="exists already"):
         add(extracted, values=VALUES + 1)

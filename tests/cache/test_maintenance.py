@@ -55,8 +55,7 @@ def test_any_partition_in_any_order_equals_one_writer(data: st.DataObject) -> No
                 put(writer, SPECS[spec], clip)
                 writer.fail(clip, "decode:video", f"of {clip}")
         everything = folder / "all.h5"
-        with CacheWriter(everything, CLIPS):
-            pass
+        fill(everything, CLIPS)
         shards = folder / "shards"
         shards.mkdir()
         for path in data.draw(st.permutations([*paths, everything])):
@@ -128,15 +127,13 @@ def test_nets_of_two_folds_merge(tmp_path: Path) -> None:
     fill(tmp_path / "a.h5", CLIPS, crossfit(0, CLIPS))
     fill(tmp_path / "c.h5", CLIPS, crossfit(1, CLIPS))
     merge_caches([tmp_path / "a.h5", tmp_path / "c.h5"], tmp_path / "m.h5")
-    with open_cache(tmp_path / "m.h5") as cache:
-        assert [s.fold for s in cache.specs] == [0, 1]
+    assert [s.fold for s in open_cache(tmp_path / "m.h5").specs] == [0, 1]
 
 
 def test_a_corrupt_row_stops_a_merge(tmp_path: Path) -> None:
     fill(tmp_path / "a.h5", CLIPS, VECTOR)
     data = bytearray((tmp_path / "a.h5").read_bytes())
-    with open_cache(tmp_path / "a.h5") as cache:
-        data[data.index(cache.vectors("music1d")[0][2].tobytes())] ^= 1
+    data[data.index(open_cache(tmp_path / "a.h5").vectors("music1d")[0][2].tobytes())] ^= 1
     (tmp_path / "a.h5").write_bytes(data)
     with pytest.raises(BadCache, match=r"clip 'c2' is corrupt in .*: run 'mvemo cache repair"):
         merge_caches([tmp_path / "a.h5"], tmp_path / "m.h5")

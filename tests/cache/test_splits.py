@@ -50,8 +50,7 @@ def test_a_cache_without_splits_is_as_it_was(tmp_path: Path) -> None:
     fill(tmp_path / "x.h5", CLIPS, VECTOR)
     with h5py.File(tmp_path / "x.h5") as file:
         assert "splits" not in file["clips"]
-    with open_cache(tmp_path / "x.h5") as cache:
-        assert cache.table.splits is None
+    assert open_cache(tmp_path / "x.h5").table.splits is None
 
 
 def test_the_scale_and_the_maker_of_labels_come_back(tmp_path: Path) -> None:
@@ -125,5 +124,4 @@ def test_merging_needs_one_split(tmp_path: Path) -> None:
     fill(tmp_path / "d.h5", subset(SPLIT, range(4)), NET)
     fill(tmp_path / "e.h5", subset(SPLIT, range(2, 6)), NET)
     merge_caches([tmp_path / "d.h5", tmp_path / "e.h5"], tmp_path / "o.h5")
-    with open_cache(tmp_path / "o.h5") as cache:
-        np.testing.assert_array_equal(cache.table.splits, SPLIT.splits)
+    np.testing.assert_array_equal(open_cache(tmp_path / "o.h5").table.splits, SPLIT.splits)

@@ -62,8 +62,7 @@ def test_blocks_of_rows_and_columns(folder: Path) -> None:
 
 
 def test_more_shards_than_files_may_be_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_cache(folder) as cache:
-        expected = contents(cache)
+    expected = contents(open_cache(folder))
     monkeypatch.setattr(cache_file.FilePool.__init__, "__defaults__", (1,))
     with open_cache(folder) as cache:
         assert contents(cache) == expected
@@ -151,5 +150,4 @@ def test_a_shard_that_is_not_finished(folder: Path) -> None:
     with pytest.raises(MissingCache, match=r"its shard shard-2\.h5 is not finished, rows of it"):
         open_cache(folder)
     writer.close()
-    with open_cache(folder) as cache:
-        assert len(cache.table) == 6
+    assert len(open_cache(folder).table) == 6

@@ -99,8 +99,7 @@ def test_repair_leaves_out_a_feature_whose_index_is_damaged(path: Path) -> None:
         "left out: feature music1d cannot be read (it does not fit its checksum)"
     ]
     assert verify_cache(path) == []
-    with open_cache(path) as cache:
-        assert cache.names() == ("c3d", "mel")
+    assert open_cache(path).names() == ("c3d", "mel")
 
 
 def test_a_damaged_clip_table_is_past_repair_and_not_read(path: Path) -> None:
@@ -167,8 +166,7 @@ def test_a_net_that_saw_its_fold_is_reported(tmp_path: Path) -> None:
         "d@fold9: a crossfit net of fold 9, which has no clips",
         "e: protocol frozen, but trained on 1 of the clips",
     ]
-    with open_cache(path) as cache:
-        assert cache.variants("b")[0].trained_on == ("c1", "elsewhere")
+    assert open_cache(path).variants("b")[0].trained_on == ("c1", "elsewhere")
 
 
 def test_many_problems_are_counted(tmp_path: Path) -> None:

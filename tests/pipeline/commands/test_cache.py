@@ -113,8 +113,7 @@ def test_merge(path: Path, tmp_path: Path) -> None:
     done = run("merge", path, tmp_path / "other.h5", "--out", out)
     assert done.exit_code == 0, done.output
     assert "4 of 4" in done.stdout
-    with open_cache(out) as held:
-        assert held.present("c3d", 1).all()
+    assert open_cache(out).present("c3d", 1).all()
     again = run("merge", path, "--out", out)
     assert isinstance(again.exception, BadOption)
     assert "--force" in str(again.exception)
@@ -131,8 +130,7 @@ def test_export(path: Path, tmp_path: Path) -> None:
 
 
 def test_info_tells_when_a_clip_failed(path: Path) -> None:
-    with open_cache(path) as held:
-        (failure,) = held.failures
+    (failure,) = open_cache(path).failures
     cells = ["d   ", "decode:video", failure.time, failure.version, "no video stream"]
     assert failure.time.endswith("+00:00")
     assert "  ".join(cells) in run("info", path, "--failures").stdout
