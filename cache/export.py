@@ -67,7 +67,7 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
     writers = {".npz": _write_npz, ".csv": _write_csv}
     write: Callable[[Path, Cache, str, int | None], None] | None = writers.get(out.suffix.lower())
     if write is None:
-        raise BadCache(f"{out}: ending {out.suffix!r} is none of .npz, .csv")
+        raise BadCache(f"{out}: unknown suffix {out.suffix!r}: expected .npz or .csv")
     if not out.parent.is_dir():
         raise MissingCache(f"{out}: its folder does not exist: make it first")
     with open_cache(path) as cache:

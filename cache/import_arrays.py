@@ -143,7 +143,7 @@ def _read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> A
         for i, cell in enumerate(table[name]):
             if not _is_number(cell):
                 hint = "" if id_name else "; give --id-column if it is a clip id"
-                raise BadCache(f"{path}:{body[i][0]}: {cell!r} is no number{hint}")
+                raise BadCache(f"{path}:{body[i][0]}: {cell!r} is not a number{hint}")
             values[i, j] = float(cell) if cell else np.nan
     if not values.size:
         raise BadCache(f"{path}: it holds no numbers")
@@ -280,7 +280,7 @@ def read_array(
         what = " ".join(str(error).split()) or type(error).__name__
         raise BadCache(f"{path}: cannot be read as an array: {what}") from None
     known = ", ".join((".npy", ".npz", *HDF5, *TABLES))
-    raise BadCache(f"{path}: ending {path.suffix!r} is none of {known}")
+    raise BadCache(f"{path}: unknown suffix {path.suffix!r}: expected one of {known}")
 
 
 def split_source(source: str | Path) -> tuple[Path, str | None]:
@@ -347,12 +347,12 @@ def _may_be_ids(listed: Any, rows: int) -> bool:
 def _matrix(array: NDArray[Any], where: str) -> NDArray[np.float64]:
     """Return an array of numbers as float64 (rows, dim); (rows,) becomes (rows, 1)."""
     if array.dtype.kind not in "fiub":
-        raise BadCache(f"{where}: {array.dtype} was found, numbers are needed")
+        raise BadCache(f"{where}: expected numbers, got {array.dtype}")
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2:
         raise BadCache(
-            f"{where}: shape {array.shape}, needed is (rows, numbers): one vector a clip, as the "
-            "mean over its frames"
+            f"{where}: expected shape (rows, numbers), got {array.shape}: give one vector per "
+            "clip, such as the mean over its frames"
         )
     return array.astype(np.float64)

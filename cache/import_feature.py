@@ -91,7 +91,7 @@ def join_arrays(
         if array.values.shape[1] != dim:
             raise BadCache(
                 f"{array.path}: {array.values.shape[1]} numbers a row, but {arrays[0].path} has "
-                f"{dim}: they are not one feature"
+                f"{dim}: they belong to different features"
             )
     values = np.concatenate([array.values for array in arrays])
     if rows:

@@ -351,8 +351,8 @@ def _joined_history(facts: Mapping[str, Any], earlier: Sequence[Source]) -> dict
     """Return provenance with that of earlier runs under ``history``, newest first."""
     runs: dict[str, dict[str, Any]] = {}
     for record in (facts, *(source.provenance for source in reversed(earlier))):
-        alone = {k: v for k, v in record.items() if k != "history"}
-        for run in (alone, *record.get("history", [])):
+        latest = {k: v for k, v in record.items() if k != "history"}
+        for run in (latest, *record.get("history", [])):
             if run:
                 runs.setdefault(to_json(run), run)
     current, *history = runs.values() or [{}]

@@ -146,7 +146,7 @@ class RowWriter(ABC):
         known = self._known(spec)
         values = _checked_values(spec, array, where)
         if not key or not key.isascii() or not key.isprintable():
-            raise BadCache(f"{where}: key {key!r} is none: give FeatureSpec.key(...)")
+            raise BadCache(f"{where}: invalid key {key!r}: give FeatureSpec.key(...)")
         self._memory.put(spec, clip_id, key.encode("ascii"), values)
         known[clip_id] = key.encode("ascii")
         self._stale.get(spec.digest, set()).discard(clip_id)
@@ -334,16 +334,16 @@ def _checked_values(spec: FeatureSpec, array: F32, where: str) -> F32:
     """Return a copy of a row's values; raise BadCache if they do not match the spec."""
     if not isinstance(array, np.ndarray) or array.dtype != np.float32:
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-        raise BadCache(f"{where}: {kind} was given, a float32 array is needed")
+        raise BadCache(f"{where}: expected a float32 array, got {kind}")
     if spec.kind != "sequence":
         if array.shape != (spec.dim,):
-            raise BadCache(f"{where}: shape {array.shape}, needed is ({spec.dim},)")
+            raise BadCache(f"{where}: expected shape ({spec.dim},), got {array.shape}")
     elif array.ndim != 2 or array.shape[1] != spec.dim or not len(array):
         raise BadCache(
-            f"{where}: shape {array.shape}, needed is (frames, {spec.dim}) with frames above 0"
+            f"{where}: expected shape (frames, {spec.dim}) with frames above 0, got {array.shape}"
         )
     if not np.isfinite(array).all():
-        raise BadCache(f"{where}: NaN or infinite values: keep a failure instead")
+        raise BadCache(f"{where}: NaN or infinite values: record a failure instead")
     if spec.dtype == "<f2":
         largest = float(np.abs(array).max())
         if largest > HALF_LARGEST:

@@ -152,12 +152,12 @@ def check_modality(name: str) -> None:
     >>> check_modality("lyrics")
     >>> check_modality("Song texts")
     Traceback (most recent call last):
-    ValueError: modality 'Song texts': needed is audio, video or another short word ...
+    ValueError: modality 'Song texts': expected audio, video or another short word ...
     """
     if not _MODALITY.fullmatch(name) or name in _RESERVED:
         raise ValueError(
-            f"modality {shown(name)}: needed is audio, video or another short word of small "
-            "letters, digits, '-' and '_', as lyrics"
+            f"modality {shown(name)}: expected audio, video or another short word of small "
+            "letters, digits, '-' and '_', such as lyrics"
             + (f"; {', '.join(_RESERVED)} mean something else" if name in _RESERVED else "")
         )
 
@@ -168,7 +168,7 @@ def check_spec(spec: FeatureSpec, where: str) -> None:
     if not spec.name or "/" in spec.name or spec.name in (".", "..") or not spec.name.isprintable():
         raise BadCache(f"{label}: a name needs printable characters, and no slash")
     if spec.kind not in get_args(Kind):
-        raise BadCache(f"{label}: kind {spec.kind!r} is none of {', '.join(get_args(Kind))}")
+        raise BadCache(f"{label}: kind {spec.kind!r}: expected one of {', '.join(get_args(Kind))}")
     try:
         check_modality(spec.modality)
     except ValueError as error:

@@ -132,7 +132,7 @@ def check_texts(texts: Sequence[str], where: str) -> None:
     if _is_storable("".join(texts)):
         return
     bad = next(text for text in texts if not _is_storable(text))
-    raise BadCache(f"{where}: {bad!r} has a NUL or is no valid Unicode: rename the clip")
+    raise BadCache(f"{where}: {bad!r} has a NUL or is not valid Unicode: rename the clip")
 
 
 def _is_storable(text: str) -> bool:

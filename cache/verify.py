@@ -162,7 +162,7 @@ def _table_problems(table: ClipTable) -> list[str]:
 def _split_problems(table: ClipTable, splits: Ints) -> list[str]:
     known = (TRAIN, VALIDATION, TEST)
     outside = sorted(set(splits.tolist()).difference(known))
-    problems = [f"splits {outside} are none of {known}"] if outside else []
+    problems = [f"splits {outside}: expected only {known}"] if outside else []
     # Features that need no training have no validation clips.
     if not (splits == TEST).any():
         problems.append(f"no clip is in split {TEST}")

@@ -325,18 +325,18 @@ def test_ids_of_a_file_without_header(tmp_path: Path) -> None:
     ("source", "content", "message"),
     [
         ("none.npy", None, "no such file"),
-        ("x.txt", b"1", "ending '.txt'"),
+        ("x.txt", b"1", "unknown suffix '.txt'"),
         *(
             (f"junk.{ending}", b"no array at all", "cannot be read")
             for ending in ("npy", "npz", "h5")
         ),
-        ("deep.npy", np.ones((2, 3, 4)), "one vector a clip"),
-        ("text.npy", np.array(["a", "b"]), "numbers are needed"),
+        ("deep.npy", np.ones((2, 3, 4)), "one vector per clip"),
+        ("text.npy", np.array(["a", "b"]), "expected numbers, got <U1"),
         ("pickled.npy", np.array([{}, None], dtype=object), "cannot be read"),
         ("two.npz", {"p": VALUES, "q": VALUES}, "name the data set .* p, q"),
         ("two.npz:r", {"p": VALUES, "q": VALUES}, "no data set 'r'; there are p, q"),
         ("short.npz", {"values": VALUES, "clip_ids": np.array(["a"])}, "of shape .1,. for 4 rows"),
-        ("bad.csv", b"clip_id,p\na,1\nb,soft\n", "bad.csv:3: 'soft' is no number"),
+        ("bad.csv", b"clip_id,p\na,1\nb,soft\n", "bad.csv:3: 'soft' is not a number"),
         ("bad.csv", b"clip_id,p\n,1\n", "bad.csv:2: no clip id in column clip_id"),
         ("ragged.csv", b"clip_id,p\na,1,2\n", "ragged.csv:2: 3 cells"),
         ("song.csv", b"clip_id,p\na,1\n", "no column 'song'; there are clip_id, p"),

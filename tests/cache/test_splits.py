@@ -70,7 +70,7 @@ def test_contradictions_are_reported(tmp_path: Path) -> None:
     odd = replace(SPLIT, splits=np.array([0, 1, 1, 1, 4, 4]))
     fill(tmp_path / "x.h5", odd, VECTOR)
     assert verify_cache(tmp_path / "x.h5") == [
-        "splits [4] are none of (0, 1, 2)",
+        "splits [4]: expected only (0, 1, 2)",
         "no clip is in split 2",
         "group 'g0' straddles splits [0, 1]",
     ]

@@ -310,17 +310,22 @@ SHORT = np.zeros(3, np.float32)
     ("spec", "clip", "values", "message"),
     [
         (VECTOR, "c9", np.zeros(4, np.float32), "no such clip"),
-        (VECTOR, "c0", SHORT, r"shape \(3,\), needed is \(4,\)"),
-        (VECTOR, "c0", np.zeros(4), "float64 was given, a float32"),
-        (VECTOR, "c0", [0.0] * 4, "list was given"),
+        (VECTOR, "c0", SHORT, r"expected shape \(4,\), got \(3,\)"),
+        (VECTOR, "c0", np.zeros(4), "expected a float32 array, got float64"),
+        (VECTOR, "c0", [0.0] * 4, "got list"),
         (VECTOR, "c0", np.array([0, np.nan, 0, 0], np.float32), "NaN or infinite"),
         (VECTOR, "c0", np.array([0, np.inf, 0, 0], np.float32), "NaN or infinite"),
-        (SEQUENCE, "c0", SHORT, r"needed is \(frames, 3\)"),
+        (SEQUENCE, "c0", SHORT, r"expected shape \(frames, 3\)"),
         (SEQUENCE, "c0", np.zeros((0, 3), np.float32), "frames above 0"),
         (replace(VECTOR, name="a/b"), "c0", np.zeros(4, np.float32), "no slash"),
         (replace(VECTOR, fold=1), "c0", np.zeros(4, np.float32), "'frozen' with fold 1"),
         (replace(VECTOR, protocol="crossfit"), "c0", np.zeros(4, np.float32), "with fold None"),
-        (replace(VECTOR, kind="matrix"), "c0", np.zeros(4, np.float32), "'matrix' is none of"),
+        (
+            replace(VECTOR, kind="matrix"),
+            "c0",
+            np.zeros(4, np.float32),
+            "kind 'matrix': expected one of",
+        ),
     ],
 )
 def test_bad_rows(path: Path, spec: FeatureSpec, clip: str, values: object, message: str) -> None:
@@ -329,7 +334,7 @@ def test_bad_rows(path: Path, spec: FeatureSpec, clip: str, values: object, mess
             writer.put(spec, clip, "k", values)  # type: ignore[arg-type]
         with pytest.raises(BadCache, match="no such clip"):
             writer.fail("c9", "decode:audio", "x")
-        with pytest.raises(BadCache, match="key '' is none"):
+        with pytest.raises(BadCache, match="invalid key ''"):
             writer.put(VECTOR, "c0", "", row(VECTOR, "c0"))
     assert open_cache(path).specs == ()
 
@@ -342,7 +347,7 @@ def test_bad_rows(path: Path, spec: FeatureSpec, clip: str, values: object, mess
         ({"groups": ("g",)}, "6 clips, but 1 groups"),
         ({"labels": np.zeros((6, 2), np.int64)}, r"labels of shape \(6, 2\)"),
         ({"groups": ("g\0",) * 6}, "has a NUL"),
-        ({"groups": ("g\udcff",) * 6}, "no valid Unicode"),
+        ({"groups": ("g\udcff",) * 6}, "not valid Unicode"),
     ],
 )
 def test_bad_tables(path: Path, change: dict, message: str) -> None:
