@@ -348,7 +348,8 @@ class CacheFile:
             try:
                 return read(file)
             except DAMAGE as error:
-                again = "extract again" if what == "clip table" else "run 'mvemo cache repair'"
+                repair = f"run 'mvemo cache repair {self.path}'"
+                again = "extract again" if what == "clip table" else repair
                 raise BadCache(
                     f"{self.path}: its {what} cannot be read ({reason(error)}): {again}, or copy "
                     "the file again"
