@@ -4,11 +4,20 @@ from mvemo.cache.difference import diff_caches
 from mvemo.cache.errors import BadCache, CacheBusy, CacheError, DamagedCache, MissingCache
 from mvemo.cache.export import export_cache
 from mvemo.cache.failures import Failure, FailureKind, failures_by_reason
-from mvemo.cache.imports.arrays import ArrayRows, read_array, read_ids
-from mvemo.cache.imports.feature import Imported, ImportSettings, import_feature, join_arrays
+from mvemo.cache.import_arrays import ArrayRows, read_array, read_ids
+from mvemo.cache.import_feature import Imported, ImportSettings, import_feature, join_arrays
+from mvemo.cache.maintenance import (
+    Removed,
+    UnfinishedRun,
+    merge_caches,
+    remove_features,
+    repair_cache,
+    select_features,
+    unfinished_run,
+)
 from mvemo.cache.reader import Cache, open_cache
-from mvemo.cache.repair import UnfinishedRun, repair_cache, unfinished_run
-from mvemo.cache.rewrite import Removed, merge_caches, remove_features, select_features
+from mvemo.cache.row_writer import PartWriter, RowWriter, StoredRows
+from mvemo.cache.schema import SCHEMA
 from mvemo.cache.spec import (
     MODALITIES,
     FeatureSpec,
@@ -19,11 +28,9 @@ from mvemo.cache.spec import (
     digest_of,
     in_half_precision,
 )
-from mvemo.cache.storage.files import SCHEMA
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
 from mvemo.cache.verify import verify_cache, verify_untrusted
 from mvemo.cache.writer import CacheWriter, write_clips
-from mvemo.cache.writing.rows import PartWriter, RowWriter, StoredRows
 
 __all__ = [
     "MODALITIES",

@@ -10,11 +10,13 @@ import numpy as np
 
 from mvemo.cache.reader import Cache, open_cache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.index import feature_label
+from mvemo.cache.table import ClipTable
 from mvemo.manifests.text_table import listed
 
 # Maximum number of names in a list; the rest are counted.
 SHOWN = 3
+# Compared parts of a clip table.
+FIELDS = ("task", "classes", "k", "fold_seed", "digest", "labels", "groups", "folds", "splits")
 
 
 def diff_caches(first: Path | str, second: Path | str) -> list[str]:
@@ -37,27 +39,24 @@ def diff_caches(first: Path | str, second: Path | str) -> list[str]:
     >>> from mvemo.cache import ClipTable, import_feature
     >>> folder = Path(tempfile.mkdtemp())
     >>> clips = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ...     fold_seed=0, digest="",
+    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
     ... )
     >>> for name in ("mean", "deviation"):
     ...     _ = import_feature(folder / f"{name}.h5", name, "audio", np.eye(2), table=clips)
     >>> for line in diff_caches(folder / "mean.h5", folder / "deviation.h5"):
     ...     print(line)
-    feature mean is in the first alone
-    feature deviation is in the second alone
+    feature mean is only in the first
+    feature deviation is only in the second
     """
     with open_cache(first) as a, open_cache(second) as b:
-        lines = _table_lines(a, b)
-        specs_a = {(spec.name, spec.fold): spec for spec in a.specs}
-        specs_b = {(spec.name, spec.fold): spec for spec in b.specs}
-        for one, other, where in ((specs_a, specs_b, "first"), (specs_b, specs_a, "second")):
-            labels = [feature_label(spec) for at, spec in one.items() if at not in other]
-            lines += [f"feature {label} is in the {where} alone" for label in labels]
-        for at, spec in specs_a.items():
-            if at in specs_b:
-                lines += _feature_lines(a, b, spec, specs_b[at])
+        lines = table_differences(a.table, b.table)
+        one, other = ({(s.name, s.fold): s for s in cache.specs} for cache in (a, b))
+        for have, lack, where in ((one, other, "first"), (other, one, "second")):
+            labels = [spec.label for at, spec in have.items() if at not in lack]
+            lines += [f"feature {label} is only in the {where}" for label in labels]
+        for at in filter(other.__contains__, one):
+            lines += _feature_lines(a, b, one[at], other[at])
         reasons = [{(f.clip_id, f.stage): f.reason for f in cache.failures} for cache in (a, b)]
         differing = sorted(
             at for at in {*reasons[0], *reasons[1]} if reasons[0].get(at) != reasons[1].get(at)
@@ -68,62 +67,72 @@ def diff_caches(first: Path | str, second: Path | str) -> list[str]:
     return lines
 
 
-def _table_lines(a: Cache, b: Cache) -> list[str]:
+def table_differences(
+    a: ClipTable,
+    b: ClipTable,
+    fields: Iterable[str] = FIELDS,
+    names: tuple[str, str] = ("first", "second"),
+) -> list[str]:
+    """Return the differences of two clip tables, one sentence each; clips are matched by id."""
     lines = []
-    for what in ("task", "classes", "k", "fold_seed", "digest"):
-        one, other = getattr(a.table, what), getattr(b.table, what)
-        if one != other:
-            lines.append(f"{what.replace('_', ' ')}: {one!r} and {other!r}")
-    ids_a, ids_b = set(a.table.clip_ids), set(b.table.clip_ids)
-    for clips, where in ((ids_a - ids_b, "first"), (ids_b - ids_a, "second")):
+    for one, other, where in ((a, b, names[0]), (b, a, names[1])):
+        clips = sorted({*one.clip_ids}.difference(other.clip_ids))
         if clips:
-            lines.append(f"in the {where} alone: clips {_names_of(sorted(clips))}")
-    row = {clip: i for i, clip in enumerate(b.table.clip_ids)}
-    both = [(i, row[clip]) for i, clip in enumerate(a.table.clip_ids) if clip in row]
-    for what in ("labels", "groups", "folds", "splits"):
-        one, other = getattr(a.table, what), getattr(b.table, what)
-        if one is None or other is None:
-            lines += [f"{what}: one has them, the other has not"] if one is not other else []
-            continue
-        differing = [a.table.clip_ids[i] for i, j in both if not _equal(one[i], other[j])]
-        if differing:
-            lines.append(f"{what} differ: clips {_names_of(differing)}")
+            lines.append(f"only in the {where}: clips {_names_of(clips)}")
+    both = _common_rows(a, b)
+    for what in fields:
+        one, other = getattr(a, what), getattr(b, what)
+        name = what.replace("_", " ")
+        if what not in ("labels", "groups", "folds", "splits"):
+            lines += [f"{name}: {one!r} and {other!r}"] if one != other else []
+        elif one is None or other is None:
+            lines += [f"{name}: one has them, the other has not"] if one is not other else []
+        else:
+            differing = [a.clip_ids[i] for i, j in both if not _equal(one[i], other[j])]
+            if differing:
+                lines.append(f"{name} differ: clips {_names_of(differing)}")
     return lines
 
 
+def _common_rows(a: ClipTable, b: ClipTable) -> list[tuple[int, int]]:
+    """Return the rows of the clips that both tables have."""
+    row = {clip: i for i, clip in enumerate(b.clip_ids)}
+    return [(i, row[clip]) for i, clip in enumerate(a.clip_ids) if clip in row]
+
+
 def _feature_lines(a: Cache, b: Cache, one: FeatureSpec, other: FeatureSpec) -> list[str]:
-    label = feature_label(one)
+    label, ids = one.label, a.table.clip_ids
     lines = [f"{label}: {change}" for change in _spec_changes(one, other)]
-    row = {clip: i for i, clip in enumerate(b.table.clip_ids)}
     present_a, present_b = a.present(one.name, one.fold), b.present(one.name, one.fold)
-    both = [(i, row[clip]) for i, clip in enumerate(a.table.clip_ids) if clip in row]
+    both = _common_rows(a.table, b.table)
     for where, clips in (
-        ("first", [a.table.clip_ids[i] for i, j in both if present_a[i] and not present_b[j]]),
-        ("second", [a.table.clip_ids[i] for i, j in both if present_b[j] and not present_a[i]]),
+        ("first", [ids[i] for i, j in both if present_a[i] and not present_b[j]]),
+        ("second", [ids[i] for i, j in both if present_b[j] and not present_a[i]]),
     ):
         if clips:
             lines.append(f"{label}: only the {where} has clips {_names_of(clips)}")
     if (one.kind, one.dim) != (other.kind, other.dim):
         return lines
-    common = [(i, j) for i, j in both if present_a[i] and present_b[j]]
-    differing, most = [], 0.0
-    if one.kind != "sequence":
-        values_a, values_b = a.vectors(one.name, one.fold)[0], b.vectors(one.name, one.fold)[0]
-    for i, j in common:
-        clip = a.table.clip_ids[i]
-        if one.kind != "sequence":
-            rows: tuple[Any, Any] = values_a[i], values_b[j]
-        else:
-            rows = (a.sequence(one.name, clip, one.fold), b.sequence(one.name, clip, one.fold))
-        if rows[0].shape != rows[1].shape:
-            differing.append(clip)
-            most = float("inf")
-        elif not np.array_equal(*rows):
-            differing.append(clip)
-            most = max(most, float(np.abs(rows[0].astype(float) - rows[1]).max()))
+    vectors = one.kind != "sequence"
+    values = [c.vectors(one.name, one.fold)[0] if vectors else None for c in (a, b)]
+    n_common, differing, most = 0, [], 0.0
+    x: Any
+    y: Any
+    for i, j in both:
+        if not (present_a[i] and present_b[j]):
+            continue
+        n_common += 1
+        x, y = (
+            block[row] if block is not None else cache.sequence(one.name, ids[i], one.fold)
+            for cache, block, row in zip((a, b), values, (i, j), strict=True)
+        )
+        if not np.array_equal(x, y):
+            differing.append(ids[i])
+            apart = np.abs(x.astype(float) - y).max() if x.shape == y.shape else np.inf
+            most = max(most, float(apart))
     if differing:
         lines.append(
-            f"{label}: values of {len(differing)} of {len(common)} clips differ, by {most:.3g} at "
+            f"{label}: values of {len(differing)} of {n_common} clips differ, by {most:.3g} at "
             f"most: {_names_of(differing)}"
         )
     return lines

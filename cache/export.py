@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache.errors import BadCache, CacheError, MissingCache
+from mvemo.cache.index import spec_to_json
 from mvemo.cache.reader import Cache, open_cache
-from mvemo.cache.storage.index import spec_to_json
-from mvemo.cache.types import F32
+from mvemo.cache.table import F32
 from mvemo.manifests.files import replacing
 from mvemo.manifests.tables import CsvWriter
 
@@ -52,9 +52,8 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
     >>> from mvemo.cache import ClipTable, import_feature
     >>> path = Path(tempfile.mkdtemp()) / "features.h5"
     >>> clips = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ...     fold_seed=0, digest="",
+    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
     ... )
     >>> values = np.array([[0.5, 1.5], [2.0, 4.0]])
     >>> _ = import_feature(path, "mean", "audio", values, table=clips)
@@ -68,7 +67,7 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
     writers = {".npz": _write_npz, ".csv": _write_csv}
     write: Callable[[Path, Cache, str, int | None], None] | None = writers.get(out.suffix.lower())
     if write is None:
-        raise BadCache(f"{out}: ending {out.suffix!r} is none of .npz, .csv")
+        raise BadCache(f"{out}: unknown suffix {out.suffix!r}: expected .npz or .csv")
     if not out.parent.is_dir():
         raise MissingCache(f"{out}: its folder does not exist: make it first")
     with open_cache(path) as cache:
@@ -106,23 +105,21 @@ def _write_npz(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
 def _write_csv(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
     table, spec = cache.table, cache.spec(name, fold)
     columns = [f"{name}_{i}" for i in range(spec.dim)]
-    missing = [""] * spec.dim
+    if spec.kind != "sequence":
+        values, present = cache.vectors(name, fold)
     with temp.open("w", newline="", encoding="utf-8") as file:
         lines = CsvWriter(file)
-        if spec.kind != "sequence":
-            lines.writerow(["clip_id", *columns])
-            values, present = cache.vectors(name, fold)
-            for i, clip in enumerate(table.clip_ids):
-                lines.writerow([clip, *(_cells(values[i]) if present[i] else missing)])
-            return
-        lines.writerow(["clip_id", "frame", *columns])
-        for clip in table.clip_ids:
+        vectors = spec.kind != "sequence"
+        lines.writerow(["clip_id", *([] if vectors else ["frame"]), *columns])
+        for i, clip in enumerate(table.clip_ids):
+            if vectors:
+                lines.writerow([clip, *(_cells(values[i]) if present[i] else [""] * spec.dim)])
+                continue
             frames = cache.sequence(name, clip, fold)
             if frames is None:
-                lines.writerow([clip, "", *missing])
-                continue
-            for i, row in enumerate(frames):
-                lines.writerow([clip, i, *_cells(row)])
+                lines.writerow([clip, "", *[""] * spec.dim])
+            for number, row in enumerate(() if frames is None else frames):
+                lines.writerow([clip, number, *_cells(row)])
 
 
 def _cells(row: F32) -> list[str]:

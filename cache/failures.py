@@ -11,19 +11,6 @@ _NUMBERS = re.compile(r"\d+(\.\d+)?")
 
 
 @dataclass(frozen=True, order=True)
-class Reason:
-    """Reason of a failure."""
-
-    text: str  # cause, in one line
-    time: str = ""  # ISO 8601 in UTC; empty in files of mvemo 0.1
-    version: str = ""  # version of mvemo; empty in files of mvemo 0.1
-
-
-# (clip id, stage) to the reason; None if an earlier failure was cleared.
-Failures = dict[tuple[str, str], Reason | None]
-
-
-@dataclass(frozen=True, order=True)
 class Failure:
     """Failure of one clip.
 
@@ -46,6 +33,10 @@ class Failure:
     reason: str
     time: str = ""
     version: str = ""
+
+
+# (clip id, stage) to the failure; None if an earlier failure was cleared.
+Failures = dict[tuple[str, str], Failure | None]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -12,24 +13,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.cache.cache_file import CacheFile, FilePool, cache_files
 from mvemo.cache.errors import BadCache
 from mvemo.cache.failures import Failure
-from mvemo.cache.pieces import (
-    KnownVectors,
-    Piece,
-    known_vectors,
-    pieces_of,
-    read_sequence,
-    read_vectors,
-    vector_blocks,
-)
+from mvemo.cache.index import Index
+from mvemo.cache.schema import table_checksum, values_checksum
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.files import FilePool
-from mvemo.cache.storage.index import Index
-from mvemo.cache.storage.layout import table_checksum
-from mvemo.cache.table import ClipTable
-from mvemo.cache.types import F32, Bools, Curves, Ints
-from mvemo.cache.union import union_curves, union_failures, union_provenance
+from mvemo.cache.table import F32, Bools, ClipTable, Curves, Ints
+from mvemo.cache.union import (
+    plan_feature,
+    refuse_clashes,
+    refuse_rivals,
+    rows_in,
+    union_curves,
+    union_failures,
+    union_provenance,
+    union_specs,
+    union_table,
+)
 from mvemo.manifests.text_table import html_table, listed
 
 # Approximate bytes of a block of `Cache.blocks`.
@@ -60,12 +61,23 @@ class Cache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pool = FilePool()
+        self._indexes: dict[tuple[Path, str], Index] = {}
         try:
-            self._union = pieces_of(path, self._pool)
+            self._files = [CacheFile(file, self._pool) for file in cache_files(path)]
+            self.table: ClipTable = union_table(self._files)
+            # For each file, int64 (clips of the file,): their rows in `table`.
+            self._places = rows_in(self.table, [file.table for file in self._files])
+            if len(self._files) > 1:
+                refuse_rivals(self._files, path)
+            self._specs = union_specs(self._files, self.table)
+            if sum(map(len, self._places)) > len(self.table):
+                for spec in self._specs.values():
+                    clashes: list[str] = []
+                    self._plan(spec, clashes)
+                    refuse_clashes(clashes, path)
         except BaseException:
             self._pool.close()
             raise
-        self.table: ClipTable = self._union.table
 
     # --- contents
 
@@ -92,18 +104,19 @@ class Cache:
     @property
     def schema(self) -> int:
         """Schema version of the file, or the newest of the shards."""
-        return max(piece.file.schema for piece in self._union.pieces)
+        return max(file.schema for file in self._files)
 
     @property
     def n_bytes(self) -> int:
         """Size of the file or of all shards, in bytes."""
-        return sum(piece.file.path.stat().st_size for piece in self._union.pieces)
+        return sum(file.path.stat().st_size for file in self._files)
 
     @cached_property
     def specs(self) -> tuple[FeatureSpec, ...]:
         """Specs of all features by name and fold, with `trained_on`."""
-        specs = self._union.specs.values()
-        return tuple(sorted(specs, key=lambda s: (s.name, -1 if s.fold is None else s.fold)))
+        return tuple(
+            sorted(self._specs.values(), key=lambda s: (s.name, -1 if s.fold is None else s.fold))
+        )
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all features, sorted."""
@@ -126,23 +139,17 @@ class Cache:
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
         """Failures by clip id and stage."""
-        return tuple(
-            sorted(
-                Failure(clip, stage, why.text, why.time, why.version)
-                for (clip, stage), why in union_failures(self._union.files).items()
-                if why is not None
-            )
-        )
+        return tuple(sorted(filter(None, union_failures(self._files).values())))
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """Provenance that the writer stated; earlier runs are under ``history``."""
-        return union_provenance(self._union.files)
+        return union_provenance(self._files)
 
     @cached_property
     def curves(self) -> Curves:
         """Training curves: ``net@fold0`` to series by name; NaN for values that were not finite."""
-        return union_curves(self._union.files)
+        return union_curves(self._files)
 
     def digest(self) -> str:
         """Return the SHA-256 of the clips and of all features' specs, keys and row checksums.
@@ -152,15 +159,19 @@ class Cache:
         """
         state = hashlib.sha256(table_checksum(self.table).encode())
         for spec in self.specs:
-            state.update(f"{spec.digest} {self._union.index_checksum(spec)}\n".encode())
+            if len(self._files) == 1:
+                checksum = self._files[0].index_checksum(spec.digest)
+            else:
+                # Of the index that merging would write.
+                checksum = replace(self._plan(spec), spec=spec).checksum()
+            state.update(f"{spec.digest} {checksum}\n".encode())
         return state.hexdigest()
 
     # --- values
 
     def spec(self, name: str, fold: int | None = None) -> FeatureSpec:
         """Return the spec that `vectors` and `sequence` use for these arguments."""
-        specs = self._union.specs
-        spec = specs.get((name, fold)) or specs.get((name, None))
+        spec = self._specs.get((name, fold)) or self._specs.get((name, None))
         if spec is None:
             folds = ", ".join(str(spec.fold) for spec in self.variants(name))
             given = "none was given" if fold is None else f"not {fold}"
@@ -199,10 +210,13 @@ class Cache:
         blocks : Yield the same values by rows, in bounded memory.
         """
         spec = self._vector(name, fold)
-        pieces = self._union.pieces
-        if columns is None and len(pieces) == 1:
+        if columns is None and len(self._files) == 1:
+            (file,) = self._files
             values: F32 = np.empty((len(self.table), spec.dim), "<f4")
-            return values, read_vectors(pieces[0], spec, values)
+            present, is_whole = file.read_vectors(spec.digest, values)
+            if not is_whole:
+                raise _damaged(file, spec)
+            return values, present
         kept = columns or slice(None)
         values = np.full((len(self.table), len(range(*kept.indices(spec.dim)))), np.nan, "<f4")
         present = np.zeros(len(self.table), np.bool_)
@@ -236,11 +250,9 @@ class Cache:
         """
         spec = self._vector(name, fold)
         given = np.zeros(len(self.table), np.bool_)
-        for piece in self._union.having(spec):
-            at = piece.file.path, spec.digest
-            if at not in self._known:
-                self._known[at] = known_vectors(piece, spec)
-            for rows, block in vector_blocks(piece, spec, self._known[at], n_bytes):
+        for file, places in self._having(spec):
+            for stored_rows, block in _vector_blocks(file, self._index(file, spec), n_bytes):
+                rows = places[stored_rows]
                 new = ~given[rows]
                 given[rows] = True
                 if new.any():
@@ -248,11 +260,15 @@ class Cache:
 
     def present(self, name: str, fold: int | None = None) -> Bools:
         """Return bool (clips,), True for clips that have the feature."""
-        return self._union.present(self.spec(name, fold))
+        spec = self.spec(name, fold)
+        present = np.zeros(len(self.table), np.bool_)
+        for file, places in self._having(spec):
+            present[places[file.present(spec.digest)]] = True
+        return present
 
     def keys(self, name: str, fold: int | None = None) -> NDArray[np.bytes_]:
         """Return the `FeatureSpec.key` of each clip's row, bytes (clips,), empty if missing."""
-        return self._union.plan(self.spec(name, fold)).keys
+        return self._plan(self.spec(name, fold)).keys
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
         """Return the ids of the clips whose row of a feature is up to date.
@@ -264,12 +280,10 @@ class Cache:
         keys
             `FeatureSpec.key` of each clip's current media, by clip id.
         """
-        known = self._union.specs.get((spec.name, spec.fold))
-        if known is None or known.digest != spec.digest:
-            return frozenset()
         found: set[str] = set()
-        for piece in self._union.having(spec):
-            stored = zip(piece.clip_ids, piece.index(spec).keys.tolist(), strict=True)
+        for file, _ in self._having(spec):
+            stored_keys = file.index(spec.digest).keys.tolist()
+            stored = zip(file.table.clip_ids, stored_keys, strict=True)
             found |= {clip for clip, key in stored if clip in keys and key == keys[clip].encode()}
         return frozenset(found)
 
@@ -289,18 +303,18 @@ class Cache:
         spec = self.spec(name, fold)
         if spec.kind != "sequence":
             raise BadCache(f"{self.path}: {name} is a vector: read it by vectors()")
-        row = self._row.get(clip_id)
-        if row is None:
+        rows = [rows.get(clip_id) for rows in self._rows]
+        if set(rows) == {None}:
             raise BadCache(f"{self.path}: there is no clip {clip_id!r}")
-        for piece in self._union.having(spec):
-            piece_row = piece.row(row)
-            if piece_row < 0:
+        for file, i in zip(self._files, rows, strict=True):
+            if i is None or spec.digest not in file.specs:
                 continue
-            index, starts = self._starts(piece, spec)
-            if index.present[piece_row]:
-                return read_sequence(
-                    piece, index, piece_row, slice(starts[piece_row], starts[piece_row + 1])
-                )
+            index = self._index(file, spec)
+            if index.present[i]:
+                values = file.rows(index, int(index.starts[i]), int(index.starts[i + 1]))
+                if not (np.isfinite(values).all() and index.fits(i, clip_id, values)):
+                    raise _damaged(file, spec)
+                return values
         return None
 
     def _vector(self, name: str, fold: int | None) -> FeatureSpec:
@@ -309,27 +323,41 @@ class Cache:
             raise BadCache(f"{self.path}: {name} is a sequence: read it clip by clip")
         return spec
 
-    @cached_property
-    def _row(self) -> dict[str, int]:
-        return {clip: i for i, clip in enumerate(self.table.clip_ids)}
+    # --- files
 
     @cached_property
-    def _known(self) -> dict[tuple[Path, str], KnownVectors]:
-        return {}
+    def _rows(self) -> list[dict[str, int]]:
+        """Row of each clip in each file."""
+        return [{clip: i for i, clip in enumerate(file.table.clip_ids)} for file in self._files]
 
-    @cached_property
-    def _indexes(self) -> dict[tuple[Path, str], tuple[Index, Ints]]:
-        return {}
+    def _having(self, spec: FeatureSpec) -> Iterator[tuple[CacheFile, Ints]]:
+        """Yield the files that have a feature, and the rows of their clips in `table`."""
+        files = zip(self._files, self._places, strict=True)
+        return ((file, places) for file, places in files if spec.digest in file.specs)
 
-    def _starts(self, piece: Piece, spec: FeatureSpec) -> tuple[Index, Ints]:
-        """Return a sequence's index in a file, and the first frame of each clip; cached."""
-        at = piece.file.path, spec.digest
-        known = self._indexes.get(at)
-        if known is None:
-            index = piece.index(spec)
-            known = index, np.concatenate([[0], np.cumsum(index.frames)])
-            self._indexes[at] = known
-        return known
+    def _plan(self, spec: FeatureSpec, clashes: list[str] | None = None) -> Index:
+        """Return the plan that gives the source file of each row."""
+        parts = [
+            (number, file.name, places, file.index(spec.digest))
+            for number, (file, places) in enumerate(self._having(spec))
+        ]
+        return plan_feature(self.table, parts, clashes)
+
+    def _index(self, file: CacheFile, spec: FeatureSpec) -> Index:
+        """Return a feature's index in a file; cached.
+
+        Of vectors only `present` is kept, a byte per clip, except in files of mvemo 0.1.
+        """
+        at = file.path, spec.digest
+        if at not in self._indexes:
+            index = file.index(spec.digest)
+            if spec.kind != "sequence" and index.values_checksum:
+                nothing = Index.empty(spec, 0)
+                index = replace(
+                    index, keys=nothing.keys, checksums=nothing.checksums, frames=nothing.frames
+                )
+            self._indexes[at] = index
+        return self._indexes[at]
 
     def close(self) -> None:
         """Close the file; arrays that were read stay valid."""
@@ -345,6 +373,36 @@ class Cache:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tuple[Ints, F32]]:
+    """Yield rows of a file's vectors that are present, and their values; see `Cache.blocks`."""
+    spec, checksum = index.spec, index.values_checksum
+    state = values_checksum()
+    step = max(1, n_bytes // (4 * spec.dim))
+    for start in range(0, len(index.present), step):
+        block = file.rows(index, start, start + step)
+        present = index.present[start : start + step]
+        rows = start + np.flatnonzero(present)
+        state.update(block.data.cast("B"))
+        clip_ids, numbers = file.table.clip_ids, () if checksum else rows.tolist()
+        if not all(index.fits(i, clip_ids[i], block[i - start]) for i in numbers):
+            raise _damaged(file, spec)
+        # A sum is finite if all its terms are, except for overflow.
+        with np.errstate(all="ignore"):
+            finite = np.isfinite(block.sum(axis=1))
+        if (finite != present).any() and (np.isfinite(block).all(axis=1) != present).any():
+            raise _damaged(file, spec)
+        yield rows, block if len(rows) == len(block) else block[present]
+    if checksum and state.hexdigest() != checksum:
+        raise _damaged(file, spec)
+
+
+def _damaged(file: CacheFile, spec: FeatureSpec) -> BadCache:
+    return BadCache(
+        f"{file.path}: the values of {spec.label} are damaged: "
+        f"'mvemo cache verify {file.path}' lists them, 'mvemo cache repair' drops them"
+    )
 
 
 def open_cache(path: Path | str) -> Cache:
@@ -374,9 +432,8 @@ def open_cache(path: Path | str) -> Cache:
     >>> from mvemo.cache import import_feature
     >>> path = Path(tempfile.mkdtemp()) / "features.h5"
     >>> clips = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ...     fold_seed=0, digest="",
+    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
     ... )
     >>> values = np.array([[0.5, 1.5], [2.0, 4.0]])
     >>> _ = import_feature(path, "mean", "audio", values, table=clips)

@@ -1,260 +1,359 @@
-"""Rewriting of caches: merging, slim copies, and removal of features or clips."""
+"""Plan of a cache file, the sources of its rows, and the only code that writes features.
+
+Commits of the writer (memory to a shard), its closing (file and shards to a new file), merging,
+slim copies, removals and repairs all make a `Plan` and write it with `rewrite`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
-from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.storage.files import FilePool, cache_files, parts_folder, refuse_folder
-from mvemo.cache.storage.layout import subset
-from mvemo.cache.table import ClipTable
-from mvemo.cache.types import Curves
-from mvemo.cache.union import PlannedFeature, in_order, plan_rows
-from mvemo.cache.writing.lock import locked_files
-from mvemo.cache.writing.plan import CorruptRows, FileSource, Plan
-from mvemo.cache.writing.rules import curve_names, union_plan
-from mvemo.cache.writing.shards import shard_paths, write_file
+import h5py
+import numpy as np
 
+from mvemo.cache.cache_file import DAMAGE, CacheFile
+from mvemo.cache.errors import BadCache, CacheError
+from mvemo.cache.failures import Failure, Failures
+from mvemo.cache.index import Index, write_index
+from mvemo.cache.schema import (
+    LIBVER,
+    code_version,
+    row_checksum,
+    to_json,
+    values_checksum,
+    write_extras,
+    write_header,
+    write_table,
+)
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.table import F32, ClipTable, Curves, Ints
+from mvemo.cache.union import in_order, plan_rows
+from mvemo.cache.untrusted import write_attribute
+from mvemo.manifests.files import replacing
 
-def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
-    """Merge caches of the same manifest; the order of `paths` does not matter.
+try:
+    import resource
+except ImportError:  # Windows has no such limits.
+    resource = None  # type: ignore[assignment]
 
-    Every row is checked while it is copied. Clips are in the order of the cache that has all of
-    them, otherwise sorted by id. If the reasons for a failure differ, the first in alphabetical
-    order is kept.
-
-    Parameters
-    ----------
-    paths
-        Finished caches, or folders of shards. Each may hold all clips with some of the rows,
-        or some of the clips.
-    out
-        Path of the merged cache, which is replaced if it exists.
-
-    Raises
-    ------
-    BadCache
-        The manifests differ, a row is corrupt, or a row has different values in two caches.
-        The message names the first such row and their number.
-    CacheBusy
-        A writer holds `out`.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from mvemo.cache import ClipTable, import_feature, open_cache
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> clips = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ...     fold_seed=0, digest="",
-    ... )
-    >>> for name in ("mean", "deviation"):
-    ...     _ = import_feature(folder / f"{name}.h5", name, "audio", np.eye(2), table=clips)
-    >>> merge_caches([folder / "mean.h5", folder / "deviation.h5"], folder / "both.h5")
-    >>> with open_cache(folder / "both.h5") as cache:
-    ...     cache.names()
-    ('deviation', 'mean')
-    """
-    out = Path(out)
-    if not paths:
-        raise BadCache(f"{out}: no caches to merge were given")
-    with locked_files(out) as pool:
-        if shard_paths(parts_folder(out)):
-            raise BadCache(
-                f"{out}: an unfinished run's rows lie in {parts_folder(out).name}: finish or "
-                "repair it first, or merge to another file"
-            )
-        sources = [FileSource(file, pool) for path in paths for file in cache_files(Path(path))]
-        plan = union_plan(sources, str(out))
-        try:
-            write_file(out, plan, parts_folder(out) / "merged.tmp")
-        except CorruptRows as error:
-            more = f", and {len(error.corrupt) - 1} more rows" if len(error.corrupt) > 1 else ""
-            where = error.corrupt[0].source
-            raise BadCache(
-                f"{out}: {error.corrupt[0]}{more}: run 'mvemo cache repair {where}'"
-            ) from None
+# Bytes of values that are in memory at a time.
+BLOCK = 32 << 20
+# Number of earlier runs whose provenance is kept under "history".
+HISTORY = 20
 
 
-@dataclass(frozen=True)
-class Removed:
-    """Content that was removed from a cache.
+class MemoryRows:
+    """Rows that are put and not yet committed; after `freeze`, a source like `CacheFile`."""
 
-    Parameters
-    ----------
-    features
-        Names of removed features.
-    clips
-        Ids of removed clips.
-    curves
-        Names of removed training curves, of nets without features in the cache.
-    failures
-        Number of removed failures.
-    freed
-        Bytes by which the file became smaller.
-    """
+    name = "memory"
+    table: ClipTable
 
-    features: tuple[str, ...] = ()
-    clips: tuple[str, ...] = ()
-    curves: tuple[str, ...] = ()
-    failures: int = 0
-    freed: int = 0
+    def __init__(self) -> None:
+        self.failures: Failures = {}
+        self.curves: Curves = {}
+        self.provenance: dict[str, Any] = {}
+        self.indexes: dict[str, Index] = {}
+        self.n_rows = 0
+        self.n_bytes = 0
+        self._specs: dict[str, FeatureSpec] = {}
+        # Spec digest and clip id to (key, values, checksum).
+        self._rows: dict[str, dict[str, tuple[bytes, F32, bytes]]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.features or self.clips or self.curves or self.failures)
+        return bool(self._rows or self.failures or self.curves)
+
+    def put(self, spec: FeatureSpec, clip_id: str, key: bytes, values: F32) -> None:
+        """Buffer a row, which replaces an earlier one of the same feature and clip."""
+        self._specs.setdefault(spec.digest, spec)
+        rows = self._rows.setdefault(spec.digest, {})
+        before = rows.get(clip_id)
+        rows[clip_id] = (key, values, row_checksum(clip_id, key, values))
+        self.n_rows += before is None
+        self.n_bytes += values.nbytes - (0 if before is None else before[1].nbytes)
+
+    def clips(self) -> set[str]:
+        """Return the ids of all clips with a row or a failure."""
+        return {clip for clip, _ in self.failures}.union(*self._rows.values())
+
+    def freeze(self, table: ClipTable, named: Mapping[str, frozenset[str]]) -> None:
+        """Make indexes over these clips; no more rows can be put.
+
+        `named` maps spec digests to training clips that an earlier shard has named. Then this shard
+        names only those in `table`; otherwise shards would grow with the square of the clips.
+        """
+        self.table = table
+        for digest, rows in self._rows.items():
+            spec, seen = self._specs[digest], named.get(digest, frozenset())
+            width = max(64, *(len(key) for key, _, _ in rows.values()))
+            index = Index.empty(spec, len(table), f"S{width}")
+            for i, clip in enumerate(table.clip_ids):
+                if clip in rows:
+                    key, values, checksum = rows[clip]
+                    index.present[i], index.keys[i] = True, key
+                    index.checksums[i] = np.frombuffer(checksum, np.uint8)
+                    index.frames[i] = len(values) if spec.kind == "sequence" else 1
+            if seen:
+                spec = replace(spec, trained_on=tuple(c for c in table.clip_ids if c in seen))
+            self.indexes[digest] = replace(index, spec=spec, n_trained_on=len(seen))
+
+    def vectors(self, digest: str, rows: Ints) -> F32:
+        """Return float32 (rows, dim)."""
+        return np.stack([self.sequence(digest, i) for i in rows.tolist()])
+
+    def sequence(self, digest: str, row: int) -> F32:
+        """Return the values of one row."""
+        return self._rows[digest][self.table.clip_ids[row]][1]
 
 
-def select_features(
-    path: Path | str,
-    features: Collection[str],
-    out: Path | str,
-    *,
-    clips: Collection[str] | None = None,
-    dry_run: bool = False,
-) -> Removed:
-    """Copy some features, and optionally some clips, of a cache to another file.
+Source = CacheFile | MemoryRows
 
-    Every row is checked while it is copied; labels, folds and provenance are kept. Failures of
-    omitted features, and curves of nets without a feature, are omitted, too.
 
-    Parameters
-    ----------
-    path
-        Path of the cache, or of a folder of shards.
-    features
-        Names of the features to keep.
-    out
-        Path of the new file, which is replaced if it exists. With `path` itself, all other
-        features are removed.
-    clips
-        Ids of the clips to keep; None for all. A selection is no longer the whole manifest, so
-        the manifest's digest is removed.
-    dry_run
-        If True, return the result without writing.
+@dataclass
+class Plan:
+    """Complete content of a file, and the sources of its values."""
 
-    Returns
-    -------
-    The content of the cache that `out` does not have.
+    table: ClipTable  # clips in the order of all rows
+    sources: Sequence[Source] = ()  # `Index.origin` holds indices of it
+    features: dict[str, Index] = field(default_factory=dict)  # by digest, most recent last
+    failures: Failures = field(default_factory=dict)
+    curves: Curves = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    merged: tuple[str, ...] = ()  # names of the shards among the sources
 
-    Raises
-    ------
-    BadCache
-        A feature or clip does not exist, the cache is damaged, or a run is unfinished.
-    CacheBusy
-        A writer holds `out`.
+    @property
+    def n_bytes(self) -> int:
+        """Estimated size of the file, rather too large than too small."""
+        n = len(self.table)
+        specs = [feature.spec for feature in self.features.values()]
+        values = 0
+        for spec, feature in zip(specs, self.features.values(), strict=True):
+            rows = n if spec.kind != "sequence" else int(feature.frames.sum())
+            values += np.dtype(spec.dtype).itemsize * spec.dim * rows
+        curves = sum(len(s) for curve in self.curves.values() for s in curve.values())
+        texts = len(json.dumps(self.provenance, default=str))
+        texts += sum(len(why.reason if why else "") + 300 for why in self.failures.values())
+        texts += sum(len(json.dumps(spec.params, default=str)) for spec in specs)
+        texts += sum(len(clip) for spec in specs for clip in spec.trained_on)
+        texts += 2 * sum(map(len, self.table.clip_ids)) + sum(map(len, self.table.groups))
+        # Per clip: keys and checksums of every feature, labels, and overhead of HDF5.
+        return values + 4 * texts + n * (160 * len(specs) + 256) + 32 * curves + (1 << 17)
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from mvemo.cache import import_feature
-    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
-    >>> songs = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ...     fold_seed=0, digest="",
-    ... )
-    >>> for name in ("mean", "deviation"):
-    ...     _ = import_feature(path, name, "audio", np.eye(2), table=songs)
-    >>> select_features(path, ["mean"], path.with_name("slim.h5")).features
-    ('deviation',)
+
+def rewrite(
+    target: Path, plan: Plan, temp: Path | None = None, *, drop: bool = False, kept: str = ""
+) -> list[str]:
+    """Write a plan to a file atomically; every row is checked while it is copied.
+
+    Corrupt rows raise BadCache; with `drop` they become failures, and a sentence for each is
+    returned. `kept` is the end of the message for a file that cannot be written.
     """
-    path, out = Path(path), Path(out)
-    if not path.exists():
-        raise MissingCache(f"{path}: there is no such file")
-    with locked_files(out) as pool:
-        for file in {path, out}:
-            if shard_paths(parts_folder(file)):
+    dropped: list[str] = []
+    with replacing(target, temp, error=CacheError, kept=kept) as temp:
+        while True:
+            require_room(temp, plan.n_bytes)
+            with h5py.File(temp, "w", libver=LIBVER, locking=False) as file:
+                corrupt = _write_plan(file, plan)
+            if not corrupt:
+                return dropped
+            rows = [
+                (feature.spec, plan.table.clip_ids[i], plan.sources[feature.origin[i]].name)
+                for feature, numbers in corrupt
+                for i in numbers
+            ]
+            sentences = [f"{s.label} of clip {c!r} is corrupt in {name}" for s, c, name in rows]
+            if not drop:
+                more = f", and {len(rows) - 1} more rows" if len(rows) > 1 else ""
                 raise BadCache(
-                    f"{file}: an unfinished run's rows lie in {parts_folder(file).name}: finish "
-                    f"it, or run 'mvemo cache repair {file}'"
+                    f"{target}: {sentences[0]}{more}: run 'mvemo cache repair {rows[0][2]}'"
                 )
-        files = cache_files(path)
-        sources = [FileSource(file, pool) for file in files]
-        plan, removed = _selection_plan(path, sources, frozenset(features), clips)
-        if dry_run or (not removed and out == path):
-            return removed
-        before = sum(file.stat().st_size for file in files)
-        try:
-            write_file(out, plan, parts_folder(out) / "merged.tmp")
-        except CorruptRows as error:
-            raise BadCache(f"{error.corrupt[0]}: run 'mvemo cache repair {path}'") from None
-        return replace(removed, freed=before - out.stat().st_size)
+            dropped += sentences
+            for feature, numbers in corrupt:
+                feature.drop(np.array(numbers))
+            for spec, clip, _ in rows:
+                plan.failures[clip, corrupt_stage(spec)] = failure_now(
+                    clip,
+                    corrupt_stage(spec),
+                    "the stored values did not fit their checksum and were dropped",
+                )
 
 
-def remove_features(path: Path | str, features: Collection[str]) -> Removed:
-    """Remove features from a cache; see `select_features`.
+def require_room(path: Path, n_bytes: int) -> None:
+    """Raise OSError if a file of this size cannot be written.
 
-    Raises
-    ------
-    BadCache
-        A feature does not exist.
+    HDF5 cannot handle a full disk: it ends the process at exit if data is still unwritten.
     """
-    path = Path(path)
-    refuse_folder(path)
-    if not path.exists():
-        raise MissingCache(f"{path}: there is no such file")
-    pool = FilePool()
-    try:
-        names = {index.spec.name for index in FileSource(path, pool).indexes.values()}
-    finally:
-        pool.close()
-    _refuse_unknown(path, features, names)
-    return select_features(path, names.difference(features), path)
+    if shutil.disk_usage(path.parent).free < n_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if resource is not None:
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if limit != resource.RLIM_INFINITY and limit < n_bytes:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
-def _selection_plan(
-    path: Path,
-    sources: Sequence[FileSource],
-    features: frozenset[str],
-    clips: Collection[str] | None,
-) -> tuple[Plan, Removed]:
-    whole = union_plan(sources, str(path))
-    names = {feature.spec.name for feature in whole.features.values()}
-    _refuse_unknown(path, features, names)
-    table = _kept_clips(path, whole.table, clips)
-    planned: Mapping[str, PlannedFeature] = whole.features
-    if table is not whole.table:
-        planned = plan_rows(table, sources)
-    kept = in_order({d: f for d, f in planned.items() if f.spec.name in features})
-    live = {name for feature in kept.values() for name in curve_names(feature.spec)}
-    dropped = names - features
-    ids = frozenset(table.clip_ids)
-    failures = {
-        (clip, stage): why
-        for (clip, stage), why in whole.failures.items()
-        if clip in ids and stage.partition(":")[2].partition("@")[0] not in dropped
-    }
-    curves: Curves = {name: curve for name, curve in whole.curves.items() if name in live}
-    removed = Removed(
-        features=tuple(sorted(dropped)),
-        clips=tuple(clip for clip in whole.table.clip_ids if clip not in ids),
-        curves=tuple(sorted(set(whole.curves) - live)),
-        failures=len(whole.failures) - len(failures),
-    )
-    return replace(
-        whole, table=table, features=dict(kept), failures=failures, curves=curves
-    ), removed
+def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, list[int]]]:
+    """Write a plan into an empty HDF5 file; return the features with corrupt rows, and these."""
+    write_header(file)
+    write_table(file, plan.table)
+    group = file.create_group("features")
+    damaged = []
+    for order, (digest, feature) in enumerate(plan.features.items()):
+        name = feature.spec.label
+        # A shard may hold two versions of one feature.
+        item = group.create_group(name if name not in group else f"{name}~{digest[:12]}")
+        item.attrs["order"] = order
+        write = _write_vectors if feature.spec.kind != "sequence" else _write_sequences
+        checksum, corrupt = write(item, plan, feature)
+        if corrupt:
+            damaged.append((feature, corrupt))
+        if not damaged:
+            write_attribute(item, "values_checksum", checksum)
+            write_index(item, feature, plan.table.clip_ids)
+    write_extras(file, plan.failures, plan.curves, plan.provenance, plan.merged)
+    return damaged
 
 
-def _kept_clips(path: Path, table: ClipTable, clips: Collection[str] | None) -> ClipTable:
-    if clips is None:
-        return table
-    kept = frozenset(clips)
-    rows = [i for i, clip in enumerate(table.clip_ids) if clip in kept]
-    if not rows:
-        raise BadCache(f"{path}: none of its {len(table)} clips would be left")
-    if len(rows) == len(table):
-        return table
-    return replace(subset(table, rows), digest="")
+def _write_vectors(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]]:
+    """Write ``values``; return their checksum, and the corrupt rows."""
+    n, dim, digest = len(plan.table), feature.spec.dim, feature.spec.digest
+    values = item.create_dataset("values", shape=(n, dim), dtype="<f4")
+    step = max(1, BLOCK // (4 * dim))
+    corrupt: list[int] = []
+    checksum = values_checksum()
+    for start in range(0, n, step):
+        origin = feature.origin[start : start + step]
+        block = np.full((len(origin), dim), np.nan, np.float32)
+        for number in np.unique(origin[origin >= 0]).tolist():
+            places = np.flatnonzero(origin == number)
+            try:
+                block[places] = plan.sources[number].vectors(digest, feature.row[start + places])
+            except DAMAGE:
+                block[places] = np.nan
+        for i in np.flatnonzero(origin >= 0).tolist():
+            if not _is_sound(plan, feature, start + i, block[i]):
+                corrupt.append(start + i)
+        values[start : start + len(block)] = block
+        checksum.update(block.data.cast("B"))
+    return checksum.hexdigest(), corrupt
 
 
-def _refuse_unknown(path: Path, features: Collection[str], names: Collection[str]) -> None:
-    unknown = sorted(set(features).difference(names))
-    if unknown:
-        listed = ", ".join(sorted(names)) or "none"
-        raise BadCache(f"{path}: no feature {unknown[0]!r}; there are {listed}")
+def _write_sequences(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]]:
+    """Write ``values``; return their checksum, and the corrupt rows."""
+    spec, frames = feature.spec, feature.frames
+    shape = (int(frames.sum()), spec.dim)
+    values = item.create_dataset("values", shape=shape, dtype=spec.dtype)
+    start = 0
+    corrupt: list[int] = []
+    checksum = values_checksum()
+    for i in np.flatnonzero(feature.origin >= 0).tolist():
+        stop = start + int(frames[i])
+        try:
+            source = plan.sources[feature.origin[i]]
+            row = source.sequence(spec.digest, int(feature.row[i]))
+        except DAMAGE:
+            row = np.empty((0, spec.dim), np.float32)
+        if row.shape == (stop - start, spec.dim) and _is_sound(plan, feature, i, row):
+            stored = np.ascontiguousarray(row, dtype=spec.dtype)
+            values[start:stop] = stored
+            checksum.update(stored.data.cast("B"))
+        else:
+            corrupt.append(i)
+        start = stop
+    return checksum.hexdigest(), corrupt
+
+
+def _is_sound(plan: Plan, feature: Index, i: int, row: F32) -> bool:
+    return bool(np.isfinite(row).all()) and feature.fits(i, plan.table.clip_ids[i], row)
+
+
+def corrupt_stage(spec: FeatureSpec) -> str:
+    """Return the stage of the failure that records a corrupt row; a new `put` clears it."""
+    return f"cache:{spec.label}"
+
+
+def failure_now(clip_id: str, stage: str, reason: str) -> Failure:
+    """Return a failure with the current time and version of mvemo."""
+    moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Failure(clip_id, stage, reason, moment, code_version())
+
+
+# --- content of several runs
+
+
+def newest_plan(
+    table: ClipTable,
+    sources: Sequence[Source],
+    failures: Failures,
+    provenance: Mapping[str, Any],
+    *,
+    requested: Mapping[str, FeatureSpec] | None = None,
+    keep: Callable[[Index], bool] = lambda feature: True,
+) -> Plan:
+    """Plan a file with the newest version of each row; sources are oldest first.
+
+    `keep` is called with each feature, may drop rows of it, and returns False to drop all. Of the
+    others, the most recent spec of each name and fold stays, and those compatible with it.
+    `requested` specs (by digest, the most recent last) take precedence, and displace others even
+    if they have no rows: old values cannot replace values that failed.
+    """
+    requested = requested or {}
+    features = {digest: f for digest, f in plan_rows(table, sources).items() if keep(f)}
+    features = {digest: f for digest, f in features.items() if (f.origin >= 0).any()}
+    specs = {d: f.spec for d, f in features.items() if d not in requested} | dict(requested)
+    kept: dict[str, FeatureSpec] = {}
+    for digest in reversed(specs):
+        spec = specs[digest]
+        if all(spec.goes_with(other) for other in kept.values() if other.name == spec.name):
+            kept[digest] = spec
+    features = in_order({d: features[d] for d in kept if d in features})
+    clips = frozenset(table.clip_ids)
+    failures = {at: why for at, why in failures.items() if why and at[0] in clips}
+    curves = _remaining_curves(sources, features)
+    return Plan(table, sources, features, failures, curves, _joined_history(provenance, sources))
+
+
+def newest_failures(sources: Sequence[Source]) -> Failures:
+    """Return the newest failure of each clip and stage; sources are oldest first."""
+    newest: Failures = {}
+    for source in sources:
+        newest.update(source.failures)
+    return newest
+
+
+def curve_names(spec: FeatureSpec) -> set[str]:
+    """Return the names of the training curves of a feature's net."""
+    if spec.fold is not None:
+        return {spec.label}
+    return {spec.name, f"{spec.name}@all", f"{spec.name}@holdout"}
+
+
+def _remaining_curves(sources: Sequence[Source], features: Mapping[str, Index]) -> Curves:
+    """Return all curves except those of nets whose features were replaced."""
+    live = {name for feature in features.values() for name in curve_names(feature.spec)}
+    dropped: set[str] = set()
+    curves: Curves = {}
+    for source in sources:
+        curves.update(source.curves)
+        for digest, index in source.indexes.items():
+            if digest not in features:
+                dropped |= curve_names(index.spec)
+    return {name: curve for name, curve in curves.items() if name not in dropped - live}
+
+
+def _joined_history(facts: Mapping[str, Any], earlier: Sequence[Source]) -> dict[str, Any]:
+    """Return provenance with that of earlier runs under ``history``, newest first."""
+    runs: dict[str, dict[str, Any]] = {}
+    for record in (facts, *(source.provenance for source in reversed(earlier))):
+        latest = {k: v for k, v in record.items() if k != "history"}
+        for run in (latest, *record.get("history", [])):
+            if run:
+                runs.setdefault(to_json(run), run)
+    current, *history = runs.values() or [{}]
+    return {**current, "history": history[:HISTORY]} if history else current

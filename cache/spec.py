@@ -8,9 +8,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import numpy as np
+
+from mvemo.cache.errors import BadCache
+from mvemo.cache.table import TEST, ClipTable
 from mvemo.manifests.files import shown
 
 # Modalities of our own extraction; imported features may have others.
@@ -89,25 +94,28 @@ class FeatureSpec:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all fields except `trained_on`, as canonical JSON."""
-        return digest_of(
-            {
-                "name": self.name,
-                "modality": self.modality,
-                "kind": self.kind,
-                "dim": self.dim,
-                "extractor": self.extractor,
-                "version": self.version,
-                "params": dict(self.params),
-                "weights": self.weights,
-                "protocol": self.protocol,
-                "fold": self.fold,
-            }
-        )
+        return digest_of(self.facts)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All fields except `trained_on`."""
+        facts = {k: getattr(self, k) for k in self.__dataclass_fields__ if k != "trained_on"}
+        return facts | {"params": dict(self.params)}
+
+    @property
+    def label(self) -> str:
+        """Name of this variant: ``music1d`` or ``music1d@fold0``."""
+        return self.name if self.fold is None else f"{self.name}@fold{self.fold}"
 
     @cached_property
     def family(self) -> str:
         """Digest without fold and weights, which the nets of all folds share."""
         return replace(self, fold=None, weights="").digest
+
+    def goes_with(self, other: FeatureSpec) -> bool:
+        """Return True if one cache may hold both specs of one name: crossfit nets of two folds."""
+        folds = {self.fold, other.fold}
+        return None not in folds and len(folds) == 2 and self.family == other.family
 
     def key(self, content: str, start: float = 0.0, duration: float | None = None) -> str:
         """Return the key of this feature for one clip.
@@ -144,14 +152,61 @@ def check_modality(name: str) -> None:
     >>> check_modality("lyrics")
     >>> check_modality("Song texts")
     Traceback (most recent call last):
-    ValueError: modality 'Song texts': needed is audio, video or another short word ...
+    ValueError: modality 'Song texts': expected audio, video or another short word ...
     """
     if not _MODALITY.fullmatch(name) or name in _RESERVED:
         raise ValueError(
-            f"modality {shown(name)}: needed is audio, video or another short word of small "
-            "letters, digits, '-' and '_', as lyrics"
+            f"modality {shown(name)}: expected audio, video or another short word of small "
+            "letters, digits, '-' and '_', such as lyrics"
             + (f"; {', '.join(_RESERVED)} mean something else" if name in _RESERVED else "")
         )
+
+
+def check_spec(spec: FeatureSpec, where: str) -> None:
+    """Raise BadCache for a spec that a file cannot hold, or that contradicts itself."""
+    label = f"{where}: feature {spec.name!r}"
+    if not spec.name or "/" in spec.name or spec.name in (".", "..") or not spec.name.isprintable():
+        raise BadCache(f"{label}: a name needs printable characters, and no slash")
+    if spec.kind not in get_args(Kind):
+        raise BadCache(f"{label}: kind {spec.kind!r}: expected one of {', '.join(get_args(Kind))}")
+    try:
+        check_modality(spec.modality)
+    except ValueError as error:
+        raise BadCache(f"{label}: {error}") from None
+    if spec.dim < 1:
+        raise BadCache(f"{label}: dim {spec.dim}: expected a number above 0")
+    if (spec.protocol == "crossfit") != (spec.fold is not None):
+        raise BadCache(
+            f"{label}: protocol {spec.protocol!r} with fold {spec.fold}: a crossfit net has "
+            "the fold that it never saw, others have None"
+        )
+
+
+def leaked_rows(
+    spec: FeatureSpec, table: ClipTable
+) -> tuple[list[int], list[int], list[int]] | None:
+    """Return the rows of the clips that a net must never have seen; None without such a promise.
+
+    For ``crossfit`` these are the clips of its fold, for ``holdout`` those of the test split (none
+    if the table has no splits). Second and third are those of them that the net saw, and those
+    whose groups it saw.
+    """
+    if spec.protocol == "crossfit":
+        tested = np.flatnonzero(table.folds == spec.fold).tolist()
+    elif spec.protocol == "holdout":
+        tested = [] if table.splits is None else np.flatnonzero(table.splits == TEST).tolist()
+    else:
+        return None
+    seen = frozenset(spec.trained_on)
+    groups = set(compress(table.groups, map(seen.__contains__, table.clip_ids)))
+    clips = [i for i in tested if table.clip_ids[i] in seen]
+    return tested, clips, [i for i in tested if table.groups[i] in groups]
+
+
+def saw_its_fold(spec: FeatureSpec, table: ClipTable) -> bool:
+    """Return True if a net saw groups of clips that the table tests it on, or if it has none."""
+    leaked = leaked_rows(spec, table)
+    return leaked is not None and (not leaked[0] or bool(leaked[2]))
 
 
 def in_half_precision(spec: FeatureSpec) -> FeatureSpec:

@@ -1,13 +1,25 @@
-"""Copy of a manifest in the cache, with the facts that stage two needs."""
+"""Copy of a manifest in the cache, with the facts that stage two needs, and types of arrays."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.cache.errors import BadCache
+from mvemo.manifests.labels import label_kind
 from mvemo.manifests.text_table import listed
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Bytes = NDArray[np.uint8]
+# Series of each training curve: ``{"music1d@fold0": {"train_loss": [...]}}``.
+Curves = dict[str, dict[str, list[float]]]
 
 # Values of `ClipTable.splits`.
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -54,13 +66,13 @@ class ClipTable:
     classes: tuple[str, ...]
     clip_ids: tuple[str, ...]
     groups: tuple[str, ...]
-    labels: NDArray[np.int64] | NDArray[np.float64]
-    folds: NDArray[np.int64]
+    labels: Ints | F64
+    folds: Ints
     k: int
-    fold_seed: int
-    digest: str
+    fold_seed: int = 0
+    digest: str = ""
     synthetic: bool = False
-    splits: NDArray[np.int64] | None = None
+    splits: Ints | None = None
     scale: str = ""
     predicted_by: str = ""
 
@@ -74,3 +86,57 @@ class ClipTable:
 
     def __len__(self) -> int:
         return len(self.clip_ids)
+
+
+def subset(table: ClipTable, rows: Sequence[int]) -> ClipTable:
+    """Return the table of some clips, in the given order."""
+    return replace(
+        table,
+        clip_ids=tuple(table.clip_ids[i] for i in rows),
+        groups=tuple(table.groups[i] for i in rows),
+        labels=table.labels[list(rows)],
+        folds=table.folds[list(rows)],
+        splits=None if table.splits is None else table.splits[list(rows)],
+    )
+
+
+def check_table(table: ClipTable, where: str) -> None:
+    """Raise BadCache for a table that a file cannot hold."""
+    n = len(table)
+    try:
+        shape = label_kind(table.task).shape(n, len(table.classes))
+    except ValueError as error:
+        raise BadCache(f"{where}: {error}") from None
+    if len(table.groups) != n or np.shape(table.folds) != (n,):
+        raise BadCache(
+            f"{where}: {n} clips, but {len(table.groups)} groups and folds of shape "
+            f"{np.shape(table.folds)}"
+        )
+    if table.splits is not None:
+        if np.shape(table.splits) != (n,):
+            raise BadCache(f"{where}: {n} clips, but splits of shape {np.shape(table.splits)}")
+        if table.k:
+            raise BadCache(f"{where}: clips have splits and {table.k} folds: one or the other")
+    if np.shape(table.labels) != shape:
+        raise BadCache(
+            f"{where}: labels of shape {np.shape(table.labels)}, {table.task} needs {shape}"
+        )
+    if len(set(table.clip_ids)) != n:
+        twice = next(clip for clip, times in Counter(table.clip_ids).items() if times > 1)
+        raise BadCache(f"{where}: clip id {twice!r} occurs twice")
+    check_texts((*table.clip_ids, *table.groups, *table.classes), where)
+
+
+def check_texts(texts: Sequence[str], where: str) -> None:
+    """Raise BadCache for strings that HDF5 cannot hold: with NUL, or not valid Unicode."""
+    if _is_storable("".join(texts)):
+        return
+    bad = next(text for text in texts if not _is_storable(text))
+    raise BadCache(f"{where}: {bad!r} has a NUL or is not valid Unicode: rename the clip")
+
+
+def _is_storable(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False

@@ -5,35 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from mvemo.cache.cache_file import DAMAGE, CacheFile, FilePool, cache_files, reason
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.pieces import Scan, pieces_of
-from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.files import DAMAGE, FilePool, cache_files, open_file, reason
-from mvemo.cache.storage.index import Index, StoredFeature, feature_label, read_feature
-from mvemo.cache.storage.layout import (
-    read_curves,
-    read_failures,
-    read_merged,
-    read_provenance,
-    read_table,
-    row_checksum,
-)
-from mvemo.cache.storage.plain import PlainArray, PlainGroup, part
-from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
-from mvemo.cache.types import F32, Ints
-from mvemo.cache.union import same_family
-from mvemo.cache.writing.checks import check_table
-from mvemo.cache.writing.plan import BLOCK
-from mvemo.cache.writing.rules import tested_rows
+from mvemo.cache.index import Index, is_whole
+from mvemo.cache.reader import Cache
+from mvemo.cache.spec import FeatureSpec, leaked_rows
+from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable, Ints, check_table
+from mvemo.cache.untrusted import PlainArray
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.labels import label_kind
 
@@ -75,9 +60,8 @@ def verify_cache(path: Path | str) -> list[str]:
     >>> from mvemo.cache import import_feature
     >>> path = Path(tempfile.mkdtemp()) / "features.h5"
     >>> clips = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ...     fold_seed=0, digest="",
+    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
     ... )
     >>> values = np.array([[0.123, 1.5], [2.0, 4.0]])
     >>> _ = import_feature(path, "mean", "audio", values, table=clips)
@@ -101,66 +85,55 @@ def _folder_problems(path: Path) -> list[str]:
     ]
     if problems:
         return problems
-    pool = FilePool()
     try:
-        union = pieces_of(path, pool)
+        with Cache(path) as cache:
+            return _table_problems(cache.table) + _trained_problems(cache.specs, cache.table)
     except BadCache as error:
         return [str(error)]
-    finally:
-        pool.close()
-    return _table_problems(union.table) + _trained_problems(union.specs.values(), union.table)
 
 
 def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
     """Return the problems of a file; of a shard, which may lack clips, only damage."""
+    pool = FilePool()
     try:
-        file = open_file(path)
-    except BadCache as error:
-        return [str(error)]
-    with file:
-        try:
-            table = read_table(file)
-            problems = [] if shard else _table_problems(table)
-            features = part(file, "features")
-            names = list(features)
-        except DAMAGE as error:
-            return [f"the clip table cannot be read ({reason(error)})"]
-        specs: list[FeatureSpec] = []
+        file = CacheFile(path, pool, tolerant=True)
+        table, digests = file.table, list(file.specs)
+        problems = [] if shard else _table_problems(table)
         # An index takes about 100 bytes per row, so the number of open indexes is limited.
         at_once = max(THREADS, ROWS // max(1, len(table)))
-        for start in range(0, len(names), at_once):
-            found, bad = _features_problems(features, names[start : start + at_once], table)
-            specs += found
-            problems += bad
+        for start in range(0, len(digests), at_once):
+            problems += _features_problems(file, digests[start : start + at_once])
+        specs = list(file.specs.values())
         if not shard:
             problems += _trained_problems(specs, table)
-        for i, a in enumerate(specs):
-            for b in specs[:i]:
-                if a.name == b.name and not same_family(a, b):
-                    problems.append(f"{feature_label(a)}: two kinds that exclude each other")
-        problems += _extra_problems(file, table)
-    return problems
+        problems += [
+            f"{a.label}: two kinds that exclude each other"
+            for i, a in enumerate(specs)
+            for b in specs[:i]
+            if a.name == b.name and not a.goes_with(b)
+        ]
+        unknown = sorted({clip for clip, _ in file.failures}.difference(table.clip_ids))
+        problems += [f"a failure of {clip!r}, which is not a clip" for clip in unknown]
+        if None in file.failures.values():
+            problems.append("a shard of an unfinished run, not a finished cache")
+        file.load_facts()
+        return file.lost + problems
+    except BadCache as error:
+        return [str(error)]
+    finally:
+        pool.close()
 
 
-def _features_problems(
-    features: PlainGroup, names: Sequence[str], table: ClipTable
-) -> tuple[list[FeatureSpec], list[str]]:
-    """Return the specs of readable features, and the problems of all features.
+def _features_problems(file: CacheFile, digests: Sequence[str]) -> list[str]:
+    """Return the problems of some features' values.
 
     All features are opened before values are read in threads. If both are mixed, threads wait for
     each other and take 1.5 times as long.
     """
-    stored: list[StoredFeature] = []
-    problems: list[str] = []
-    for name in names:
-        try:
-            stored.append(read_feature(part(features, name), table.clip_ids))
-        except DAMAGE as error:
-            problems.append(f"feature {name} cannot be read ({reason(error)})")
+    stored = [feature for digest in digests if (feature := file.readable_feature(digest))]
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
-        for bad in threads.map(lambda feature: _values_problems(feature, table), stored):
-            problems += bad
-    return [feature.index.spec for feature in stored], problems
+        found = threads.map(lambda item: _values_problems(item[0], item[1], file.table), stored)
+        return [problem for problems in found for problem in problems]
 
 
 def _table_problems(table: ClipTable) -> list[str]:
@@ -189,7 +162,7 @@ def _table_problems(table: ClipTable) -> list[str]:
 def _split_problems(table: ClipTable, splits: Ints) -> list[str]:
     known = (TRAIN, VALIDATION, TEST)
     outside = sorted(set(splits.tolist()).difference(known))
-    problems = [f"splits {outside} are none of {known}"] if outside else []
+    problems = [f"splits {outside}: expected only {known}"] if outside else []
     # Features that need no training have no validation clips.
     if not (splits == TEST).any():
         problems.append(f"no clip is in split {TEST}")
@@ -213,60 +186,33 @@ def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
     ]
 
 
-def _values_problems(feature: StoredFeature, table: ClipTable) -> list[str]:
+def _values_problems(index: Index, values: PlainArray, table: ClipTable) -> list[str]:
     """Return the problems of a feature's values, by row if they are damaged."""
-    label = feature_label(feature.index.spec)
-    rows = _vector_problems if feature.index.spec.kind != "sequence" else _sequence_problems
+    label = index.spec.label
     try:
-        if _is_whole(feature):
+        if is_whole(index, values, table.clip_ids):
             return []
-        found = [f"{label} of clip {p}" for p in rows(feature.values, feature.index, table)]
+        found = [f"{label} of clip {problem}" for problem in _row_problems(index, values, table)]
     except DAMAGE as error:
         return [f"feature {label} cannot be read ({reason(error)})"]
-    if not found and feature.checksum:
+    if not found and index.values_checksum:
         found = [f"{label}: the values do not fit their checksum"]
     return _shortened(found, f"bad rows of {label}")
 
 
-def _is_whole(feature: StoredFeature) -> bool:
-    """Return True if the values are undamaged, finite if present and NaN if missing."""
-    vector = feature.index.spec.kind != "sequence"
-    scan = Scan(feature.values)
-    for rows, block, finite in scan.blocks():
-        expected = feature.index.present[rows] if vector else True
-        if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):
-            return False
-    return scan.checksum() == feature.checksum
-
-
-def _vector_problems(values: PlainArray, index: Index, table: ClipTable) -> list[str]:
-    problems = []
-    step = max(1, BLOCK // (4 * index.spec.dim))
-    for start in range(0, len(table), step):
-        block = values.read(start, start + step)
-        for i, row in enumerate(block, start):
-            if index.present[i]:
-                problems += _row_problems(row, i, index, table)
-            elif not np.isnan(row).all():
-                problems.append(f"{table.clip_ids[i]!r} is marked missing, but has values")
-    return problems
-
-
-def _sequence_problems(values: PlainArray, index: Index, table: ClipTable) -> list[str]:
-    problems = []
-    offsets = np.concatenate([[0], np.cumsum(index.frames)]).tolist()
-    for i in np.flatnonzero(index.present).tolist():
-        problems += _row_problems(values.read(offsets[i], offsets[i + 1]), i, index, table)
-    return problems
-
-
-def _row_problems(row: F32, i: int, index: Index, table: ClipTable) -> list[str]:
-    clip = table.clip_ids[i]
-    if row_checksum(clip, bytes(index.keys[i]), row) != index.checksums[i].tobytes():
-        return [f"{clip!r}: the values do not fit their checksum"]
-    if not np.isfinite(row).all():
-        return [f"{clip!r}: NaN or infinite values"]
-    return []
+def _row_problems(index: Index, values: PlainArray, table: ClipTable) -> Iterator[str]:
+    """Yield the problems of the rows, read one by one."""
+    vector = index.spec.kind != "sequence"
+    for i, clip in enumerate(table.clip_ids):
+        start, stop = (i, i + 1) if vector else index.starts[i : i + 2].tolist()
+        row = values.read(start, stop)
+        if not index.present[i]:
+            if not np.isnan(row).all():
+                yield f"{clip!r} is marked missing, but has values"
+        elif not index.fits(i, clip, row):
+            yield f"{clip!r}: the values do not fit their checksum"
+        elif not np.isfinite(row).all():
+            yield f"{clip!r}: NaN or infinite values"
 
 
 def _trained_problems(specs: Iterable[FeatureSpec], table: ClipTable) -> list[str]:
@@ -278,7 +224,7 @@ def _trained_problems(specs: Iterable[FeatureSpec], table: ClipTable) -> list[st
         case = spec.protocol, spec.fold, spec.trained_on
         if case not in known:
             known[case] = _training_problems(spec, table)
-        problems += [f"{feature_label(spec)}: {problem}" for problem in known[case]]
+        problems += [f"{spec.label}: {problem}" for problem in known[case]]
     return problems
 
 
@@ -288,46 +234,26 @@ def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:
     if spec.protocol in ("none", "frozen"):
         n = len(seen.intersection(table.clip_ids))
         return [f"protocol {spec.protocol}, but trained on {n} of the clips"] if n else []
-    inside = tested_rows(spec, table)
-    if inside is None:
+    leaked = leaked_rows(spec, table)
+    if leaked is None:
         return []
-    if not inside:
-        where = "the test split" if spec.fold is None else f"fold {spec.fold}"
+    where = "the test split" if spec.fold is None else f"fold {spec.fold}"
+    tested, clips, kin = leaked
+    if not tested:
         return [f"a {spec.protocol} net of {where}, which has no clips"]
     where = "the test split" if spec.fold is None else "its fold"
-    groups = set(compress(table.groups, map(seen.__contains__, table.clip_ids)))
-    clips = [table.clip_ids[i] for i in inside if table.clip_ids[i] in seen]
-    kin = [table.clip_ids[i] for i in inside if table.groups[i] in groups]
+    ids = table.clip_ids
     problems = []
     if not seen:
         problems.append(f"a {spec.protocol} net without a record of its training clips")
     if clips:
-        problems.append(f"the net was trained on {len(clips)} clips of {where}, as {clips[0]!r}")
+        problems.append(
+            f"the net was trained on {len(clips)} clips of {where}, as {ids[clips[0]]!r}"
+        )
     if len(kin) > len(clips):
-        problems.append(f"the net saw the groups of {len(kin)} clips of {where}, as {kin[0]!r}")
-    return problems
-
-
-def _extra_problems(file: Any, table: ClipTable) -> list[str]:
-    problems = []
-    try:
-        failures = read_failures(file)
-        unknown = {clip for clip, _ in failures}.difference(table.clip_ids)
-        problems += [f"a failure of {clip!r}, which is no clip" for clip in sorted(unknown)]
-        if None in failures.values():
-            problems.append("a shard of an unfinished run, no finished cache")
-    except DAMAGE as error:
-        problems.append(f"the failures cannot be read ({reason(error)})")
-    readers: dict[str, Callable[[Any], object]] = {
-        "curves": read_curves,
-        "provenance": read_provenance,
-        "list of merged shards": read_merged,
-    }
-    for what, read in readers.items():
-        try:
-            read(file)
-        except DAMAGE as error:
-            problems.append(f"the {what} cannot be read ({reason(error)})")
+        problems.append(
+            f"the net saw the groups of {len(kin)} clips of {where}, as {ids[kin[0]]!r}"
+        )
     return problems
 
 

@@ -9,40 +9,23 @@ Only rows that were not committed are lost. The next writer merges the shards.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import h5py
 import numpy as np
 
+from mvemo.cache.cache_file import CacheFile, FilePool, shard_paths
 from mvemo.cache.errors import CacheError
-from mvemo.cache.storage.files import LIBVER, FilePool, parts_folder
-from mvemo.cache.storage.index import Index
-from mvemo.cache.table import ClipTable
-from mvemo.cache.union import PlannedFeature, plan_rows
-from mvemo.cache.writing.checks import check_table
-from mvemo.cache.writing.lock import WriterLock
-from mvemo.cache.writing.plan import FileSource, Plan, Source, write_plan
-from mvemo.cache.writing.rows import KEPT, RowWriter, StoredRows
-from mvemo.cache.writing.rules import (
-    joined_history,
-    newest_failures,
-    remaining_curves,
-    resolve,
-    saw_its_fold,
-)
-from mvemo.cache.writing.shards import (
-    read_shards,
-    remove_shards,
-    shard_number,
-    shard_paths,
-    write_dropping,
-    write_file,
-)
-from mvemo.manifests.files import cause, replacing, to_json_values
+from mvemo.cache.index import Index
+from mvemo.cache.rewrite import MemoryRows, Plan, newest_failures, newest_plan, rewrite
+from mvemo.cache.row_writer import KEPT, RowWriter, StoredRows
+from mvemo.cache.shards import WriterLock, read_shards, remove_shards, shard_number
+from mvemo.cache.spec import saw_its_fold
+from mvemo.cache.table import ClipTable, check_table
+from mvemo.manifests.files import cause, to_json_values
 
 
 class CacheWriter(RowWriter):
@@ -90,9 +73,8 @@ class CacheWriter(RowWriter):
     >>> from mvemo.cache import FeatureSpec, open_cache
     >>> path = Path(tempfile.mkdtemp()) / "features.h5"
     >>> clips = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ...     fold_seed=0, digest="",
+    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
     ... )
     >>> spec = FeatureSpec("mean", "audio", "vector", 2, "example", 1, params={})
     >>> with CacheWriter(path, clips, provenance={"command": "example"}) as writer:
@@ -120,11 +102,13 @@ class CacheWriter(RowWriter):
         try:
             for temp in self._parts.glob("*.tmp"):
                 temp.unlink(missing_ok=True)
-            self._main = FileSource(self.path, self._pool) if self.path.exists() else None
-            self._shards = read_shards(self._parts, self._pool, self._main)
-            self._next = 1 + max(map(shard_number, shard_paths(self._parts)), default=-1)
+            exists = self.path.exists()
+            self._main = CacheFile(self.path, self._pool).load() if exists else None
+            self._shards = read_shards(self.path, self._pool, self._main)
+            self._next = 1 + max(map(shard_number, shard_paths(self.path)), default=-1)
             self._failures = newest_failures(self._sources())
-            self._write_opening()
+            # The whole table, for a repair that finds only shards.
+            _write_table(self._parts / "table.h5", table, self.provenance)
         except BaseException as error:
             self._end()
             if isinstance(error, OSError) and not isinstance(error, CacheError):
@@ -138,14 +122,11 @@ class CacheWriter(RowWriter):
         wanted = frozenset(clip_ids)
         keys: dict[str, dict[str, bytes]] = {}
         for source in self._sources():
-            rows = [i for i, clip in enumerate(source.table.clip_ids) if clip in wanted]
+            ids = source.table.clip_ids
+            rows = [i for i, clip in enumerate(ids) if clip in wanted]
             for digest, index in source.indexes.items():
-                found = keys.setdefault(digest, {})
-                found.update(
-                    (source.table.clip_ids[i], bytes(index.keys[i]))
-                    for i in rows
-                    if index.present[i]
-                )
+                stored = ((ids[i], bytes(index.keys[i])) for i in rows if index.present[i])
+                keys.setdefault(digest, {}).update(stored)
         failures = {k: why for k, why in self._failures.items() if k[0] in wanted}
         return StoredRows(keys, failures, self._next)
 
@@ -161,14 +142,12 @@ class CacheWriter(RowWriter):
         """
         self._check_open()
         for name in shards:
-            source = FileSource(self._parts / name, self._pool)
+            source = CacheFile(self._parts / name, self._pool).load()
             self._shards.append(source)
             self._next = max(self._next, shard_number(source.path) + 1)
             self._failures.update(source.failures)
-            for digest, index in source.indexes.items():
-                known = self._rows.get(digest)
-                if known is not None:
-                    known.update(_keys_of(source, index, self._clips))
+            for digest, known in self._rows.items():
+                known.update(_stored_keys([source], digest, self._clips))
 
     def withdraw(self, name: str) -> None:
         """Remove the rows of this run under a feature's name from the result.
@@ -208,27 +187,33 @@ class CacheWriter(RowWriter):
 
     def _merge(self) -> None:
         """Write the cache from all sources, or from memory if nothing else exists."""
-        sources: list[Source] = self._sources()
+        sources: list[CacheFile | MemoryRows] = [*self._sources()]
         if self._memory:
             sources = [self._frozen_memory()]
-        plan = Plan(
+        facts = dict(to_json_values(self.provenance))
+        plan = newest_plan(
             self.table,
             sources,
-            self._features(sources),
-            {
-                (clip, stage): why
-                for (clip, stage), why in self._failures.items()
-                if clip in self._clips and why is not None
-            },
-            {},
-            joined_history(dict(to_json_values(self.provenance)), sources),
-            merged=tuple(shard.path.name for shard in self._shards),
+            self._failures,
+            facts,
+            requested=self._requested,
+            keep=self._is_kept,
         )
-        plan.curves = remaining_curves(sources, plan.features)
-        for corrupt in write_dropping(self.path, plan, self._parts / "merged.tmp", kept=KEPT):
+        plan.merged = tuple(shard.path.name for shard in self._shards)
+        temp = self._parts / "merged.tmp"
+        for corrupt in rewrite(self.path, plan, temp, drop=True, kept=KEPT):
             warnings.warn(f"{corrupt}: dropped; run again to extract it", stacklevel=2)
         self._pool.close()
-        remove_shards(self._parts)
+        remove_shards(self.path)
+
+    def _is_kept(self, feature: Index) -> bool:
+        """Drop rows of replaced media; return True if the feature stays, by the class docstring."""
+        digest = feature.spec.digest
+        stale = [self._row[clip] for clip in self._stale.get(digest, ())]
+        feature.drop(np.array(stale, np.int64))
+        if digest in self._withdrawn:
+            return False
+        return digest in self._requested or not saw_its_fold(feature.spec, self.table)
 
     def __enter__(self) -> CacheWriter:
         return self
@@ -252,52 +237,32 @@ class CacheWriter(RowWriter):
     def _end(self) -> None:
         self._closed = True
         self._pool.close()
-        if not shard_paths(parts_folder(self.path)):
-            remove_shards(parts_folder(self.path))
+        if not shard_paths(self.path):
+            remove_shards(self.path)
         self._lock.release()
 
-    def _write_opening(self) -> None:
-        # The whole table, for a repair that finds only shards.
-        plan = Plan(self.table, [], {}, {}, {}, dict(to_json_values(self.provenance)))
-        path = self._parts / "table.h5"
-        write_file(path, plan, path.with_suffix(".tmp"))
-
     def _stored(self, digest: str) -> dict[str, bytes]:
-        known: dict[str, bytes] = {}
-        for source in self._sources():
-            if digest in source.indexes:
-                known.update(_keys_of(source, source.indexes[digest], self._clips))
-        return known
+        return _stored_keys(self._sources(), digest, self._clips)
 
     def _note_shard(self, path: Path) -> None:
-        self._shards.append(FileSource(path, self._pool))
+        self._shards.append(CacheFile(path, self._pool).load())
 
-    def _sources(self) -> list[Source]:
+    def _sources(self) -> list[CacheFile]:
         """Return the cache, if it exists, and its shards, oldest first."""
         return [*([] if self._main is None else [self._main]), *self._shards]
 
-    def _features(self, sources: Sequence[Source]) -> dict[str, PlannedFeature]:
-        """Return the features that stay, by the rules in the class docstring."""
-        planned = plan_rows(self.table, sources)
-        row = {clip: i for i, clip in enumerate(self.table.clip_ids)}
-        for digest in list(planned):
-            feature = planned[digest]
-            stale = [row[c] for c in self._stale.get(digest, ())]
-            feature.drop(np.array(stale, dtype=np.int64))
-            if (
-                digest in self._withdrawn
-                or not (feature.origin >= 0).any()
-                or (digest not in self._requested and saw_its_fold(feature.spec, self.table))
-            ):
-                del planned[digest]
-        return resolve(planned, self._requested)
 
-
-def _keys_of(source: Source, index: Index, clips: Container[str]) -> dict[str, bytes]:
-    """Map the ids of clips to the keys of their rows in a source."""
-    ids = source.table.clip_ids
-    found = ((ids[i], bytes(index.keys[i])) for i in np.flatnonzero(index.present).tolist())
-    return {clip: key for clip, key in found if clip in clips}
+def _stored_keys(
+    sources: Iterable[CacheFile], digest: str, clips: Container[str]
+) -> dict[str, bytes]:
+    """Map the ids of clips to the keys of their newest rows of a feature."""
+    keys: dict[str, bytes] = {}
+    for source in sources:
+        index, ids = source.indexes.get(digest), source.table.clip_ids
+        if index is not None:
+            rows = np.flatnonzero(index.present).tolist()
+            keys.update((ids[i], bytes(index.keys[i])) for i in rows if ids[i] in clips)
+    return keys
 
 
 def write_clips(path: Path, table: ClipTable, provenance: Mapping[str, Any]) -> None:
@@ -313,8 +278,8 @@ def write_clips(path: Path, table: ClipTable, provenance: Mapping[str, Any]) -> 
         The file cannot be written.
     """
     check_table(table, str(path))
-    with (
-        replacing(path, error=CacheError) as temp,
-        h5py.File(temp, "w", libver=LIBVER, locking=False) as file,
-    ):
-        write_plan(file, Plan(table, [], {}, {}, {}, dict(to_json_values(provenance))))
+    _write_table(path, table, provenance)
+
+
+def _write_table(path: Path, table: ClipTable, provenance: Mapping[str, Any]) -> None:
+    rewrite(path, Plan(table, provenance=dict(to_json_values(provenance))))

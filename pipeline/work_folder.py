@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvemo.cache.writing.lock import WriterLock
+from mvemo.cache.shards import WriterLock
 from mvemo.pipeline.errors import BadOption
 
 # Subfolders of stage one: decoded media and trained nets.

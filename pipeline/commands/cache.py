@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -27,7 +27,7 @@ from mvemo.cache import (
     verify_cache,
     verify_untrusted,
 )
-from mvemo.cache.imports.arrays import ArrayRows, TableColumns, split_source
+from mvemo.cache.import_arrays import ArrayRows, TableColumns, split_source
 from mvemo.manifests import Manifest, read_manifest
 from mvemo.manifests.files import dump_json
 from mvemo.manifests.tables import match_ids
@@ -46,10 +46,6 @@ from mvemo.pipeline.commands.options import (
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance as facts_of
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 _features = click.argument("features", type=PATH)
 
@@ -348,7 +344,10 @@ def import_(
     clips = None if manifest is None else read_manifest(manifest, media=False)
     for note in () if clips is None else clips.notes:
         tell_note(note)
-    arrays, values, clip_ids, how = _read_rows(files, options, _names_of_clips(clips, features))
+    names = _names_of_clips(clips, features)
+    arrays = _read_arrays(files, options, names)
+    values, ids = join_arrays(arrays, options["rows"], id_column=options["id_column"])
+    clip_ids, how = (None, "") if ids is None else match_ids(ids, names)
     sources = [split_source(file)[0] for file in files] + list(options["rows"])
     imported = import_feature(
         features,
@@ -383,27 +382,23 @@ def import_(
     click.echo(f"{line}: {features}")
 
 
-def _read_rows(
+def _read_arrays(
     files: Sequence[str], options: dict[str, Any], names: dict[str, str]
-) -> tuple[list[ArrayRows], NDArray[np.float64], tuple[str, ...] | None, str]:
-    """Return the files' arrays, their rows, the clip ids of these, and how they were matched."""
-    rows, id_column = options["rows"], options["id_column"]
+) -> list[ArrayRows]:
+    """Return the files' arrays; with --rows, --id-column names a column of that table."""
     numbers, skipped = (comma_separated(options[o] or "") for o in ("numbers", "skip_columns"))
     columns = TableColumns(names, numbers, skipped, options["columns"])
-    # With --rows, --id-column names a column of that table, not of the files.
-    arrays = [
+    id_column = None if options["rows"] else options["id_column"]
+    return [
         read_array(
             file,
             dataset=options["dataset"],
-            id_column=None if rows else id_column,
-            guess=not rows,
+            id_column=id_column,
+            guess=not options["rows"],
             columns=columns,
         )
         for file in files
     ]
-    values, clip_ids = join_arrays(arrays, rows, id_column=id_column)
-    matched = (None, "") if clip_ids is None else match_ids(clip_ids, names)
-    return arrays, values, *matched
 
 
 def _columns_read(array: ArrayRows, how: str) -> str:

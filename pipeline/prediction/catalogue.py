@@ -17,8 +17,7 @@ from mvemo.cache import (
     open_cache,
     unfinished_run,
 )
-from mvemo.cache.storage.index import feature_label
-from mvemo.cache.writing.lock import WriterLock
+from mvemo.cache.shards import WriterLock
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.media_files import digest_media
@@ -56,7 +55,7 @@ class Catalogue:
         self._specs: dict[FeatureKey, FeatureSpec] = {
             (s.name, s.fold): replace(
                 s,
-                name=feature_label(s),
+                name=s.label,
                 params={**s.params, **windows},
                 protocol="none",
                 fold=None,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.cache.storage.files import code_version
+from mvemo.cache.schema import code_version
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.extract.workers import pool, process
 from mvemo.fuse.final.model import (

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from mvemo.cache import CacheError, CacheWriter, DamagedCache, open_cache
-from mvemo.cache.storage.layout import subset
+from mvemo.cache.table import subset
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.cache import CacheError, CacheWriter, ClipTable, FeatureSpec, PartWriter, StoredRows
-from mvemo.cache.storage.layout import subset
+from mvemo.cache.table import subset
 from mvemo.extract.errors import ExtractError, TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets

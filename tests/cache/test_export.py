@@ -72,7 +72,7 @@ def test_folds_and_refusals(path: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(stored["values"][0], row(crossfit(1, CLIPS), "c0"))
     for name, out, message in (
         ("i3d", "y.npz", "no feature 'i3d'"),
-        ("music1d", "y.mat", "'.mat' is none of .npz, .csv"),
+        ("music1d", "y.mat", "unknown suffix '.mat': expected .npz or .csv"),
         ("music1d", "y.npz", "a variant for each fold"),
     ):
         with pytest.raises(BadCache, match=message):

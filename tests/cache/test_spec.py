@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cache_samples import VECTOR
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvemo.cache import content_digest, digest_of
@@ -17,9 +17,9 @@ scalars |= st.floats(allow_nan=False, allow_infinity=False)
 values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
-    max_leaves=6,
+    max_leaves=3,
 )
-params = st.dictionaries(st.text(max_size=4), values, max_size=5)
+params = st.dictionaries(st.text(max_size=4), values, max_size=3)
 
 
 def canonical(value: object) -> object:
@@ -31,6 +31,7 @@ def canonical(value: object) -> object:
     return (type(value).__name__, repr(value))
 
 
+@settings(max_examples=30)
 @given(params, params)
 def test_other_parameters_give_another_key_and_equal_ones_the_same(a: dict, b: dict) -> None:
     one, two = replace(VECTOR, params=a), replace(VECTOR, params=b)
@@ -38,6 +39,7 @@ def test_other_parameters_give_another_key_and_equal_ones_the_same(a: dict, b: d
     assert (one.key("x") == two.key("x")) == (canonical(a) == canonical(b))
 
 
+@settings(max_examples=15)
 @given(params, st.randoms(use_true_random=False))
 def test_order_of_parameters_does_not_count(a: dict, random: object) -> None:
     items = list(a.items())

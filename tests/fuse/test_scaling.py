@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from mvemo.cache import open_cache
-from mvemo.cache.storage.plain import PlainArray
+from mvemo.cache.untrusted import PlainArray
 from mvemo.fuse import (
     BadFeatures,
     Clips,

@@ -16,8 +16,8 @@ import soundfile
 from stage_samples import run, tiny_demo, tiny_settings
 
 from mvemo.cache import CacheWriter, open_cache
+from mvemo.cache.shards import WriterLock
 from mvemo.cache.spec import content_digest
-from mvemo.cache.writing.lock import WriterLock
 from mvemo.extract.nets import build_net
 from mvemo.fuse import FuseError
 from mvemo.manifests import read_manifest

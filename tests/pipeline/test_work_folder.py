@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mvemo.cache import CacheBusy
-from mvemo.cache.writing.lock import WriterLock
+from mvemo.cache.shards import WriterLock
 from mvemo.pipeline.commands.cache import cache
 from mvemo.pipeline.doctor import check_work
 from mvemo.pipeline.errors import BadOption

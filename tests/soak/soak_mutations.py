@@ -88,7 +88,7 @@ def read_cache(path: Path) -> None:
         if sound:
             raise AssertionError("verify calls it sound, and it cannot be read") from None
     repair_cache(path)
-    left = [problem for problem in verify_cache(path) if "not mended" not in problem]
+    left = [problem for problem in verify_cache(path) if "not repaired" not in problem]
     if left and sound:
         raise AssertionError(f"repair damaged it: {left[0]}")
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from mvemo.cache.spec import content_digest
-from mvemo.cache.storage.plain import PlainDataSets
+from mvemo.cache.untrusted import data_set, data_set_names
 from mvemo.extract.errors import BadWeights, MissingFile
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.registry import NETS
@@ -276,11 +276,11 @@ def _read_hdf5(path: Path) -> Tensors:
     import h5py
 
     with h5py.File(path, "r") as file:
-        found = PlainDataSets(file, path.stat().st_size)
-        total, most = 0, most_bytes(path.stat().st_size)
+        size = path.stat().st_size
+        total, most = 0, most_bytes(size)
         tensors: Tensors = {}
-        for name in found:
-            item = found[name]
+        for name in data_set_names(file):
+            item = data_set(file, name, size)
             if item.dtype.kind in "fiub":
                 total += item.nbytes
                 if total > most:

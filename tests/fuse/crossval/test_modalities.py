@@ -172,7 +172,7 @@ def test_the_command_reports_them(cache, tmp_path):
 def test_a_name_that_is_no_short_word_is_refused_in_one_line(cache, name):
     before = cache.read_bytes()
     done = command("cache", "import", cache, "x.npy", "--feature", "x", "--modality", name)
-    assert "needed is audio, video or another short word" in str(done.exception)
+    assert "expected audio, video or another short word" in str(done.exception)
     assert cache.read_bytes() == before
 
 

@@ -113,8 +113,7 @@ def test_merge(path: Path, tmp_path: Path) -> None:
     done = run("merge", path, tmp_path / "other.h5", "--out", out)
     assert done.exit_code == 0, done.output
     assert "4 of 4" in done.stdout
-    with open_cache(out) as held:
-        assert held.present("c3d", 1).all()
+    assert open_cache(out).present("c3d", 1).all()
     again = run("merge", path, "--out", out)
     assert isinstance(again.exception, BadOption)
     assert "--force" in str(again.exception)
@@ -131,8 +130,7 @@ def test_export(path: Path, tmp_path: Path) -> None:
 
 
 def test_info_tells_when_a_clip_failed(path: Path) -> None:
-    with open_cache(path) as held:
-        (failure,) = held.failures
+    (failure,) = open_cache(path).failures
     cells = ["d   ", "decode:video", failure.time, failure.version, "no video stream"]
     assert failure.time.endswith("+00:00")
     assert "  ".join(cells) in run("info", path, "--failures").stdout
@@ -191,7 +189,7 @@ def test_upkeep(path: Path, tmp_path: Path) -> None:
     assert (done.exit_code, done.stdout) == (0, f"mel: {slim}\n")
     done = run("diff", path, slim)
     assert done.exit_code == 1
-    assert done.stdout.splitlines()[0] == "feature c3d@fold0 is in the first alone"
+    assert done.stdout.splitlines()[0] == "feature c3d@fold0 is only in the first"
     assert run("diff", slim, slim).stdout == "the same clips and features\n"
 
     settings = {"extract": {"nets": [], "descriptors": ["mel"]}}
@@ -230,7 +228,7 @@ def test_import_names_columns_ids_and_predicted_labels(tmp_path: Path) -> None:
     refused = run(*command)
     assert "column 'Class' holds text, as 'x'" in str(refused.exception)
     unknown = run(*command, "--column", "clip_id=artist", "--columns", "f*")
-    assert "first 'y'; its own ids look like 'Train/Sad/1'" in str(unknown.exception)
+    assert "first 'y'; its ids look like 'Train/Sad/1'" in str(unknown.exception)
     for option, value in (("--columns", "f*"), ("--skip-columns", "Class,artist")):
         done = run(*command, "--column", "clip_id=track", option, value, "--force")
         assert done.exit_code == 0, done.output

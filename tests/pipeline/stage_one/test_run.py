@@ -19,7 +19,7 @@ import torch
 from stage_samples import rewrite, run, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
-from mvemo.cache.writing.lock import WriterLock
+from mvemo.cache.shards import WriterLock
 from mvemo.extract.media.request import Problem
 from mvemo.extract.nets import build_net
 from mvemo.extract.store.folders import Stamp, write_problems

@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.cache.difference import table_differences
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.imports.arrays import ArrayRows, read_ids
+from mvemo.cache.import_arrays import ArrayRows, read_ids
 from mvemo.cache.reader import open_cache
+from mvemo.cache.shards import refuse_unfinished
 from mvemo.cache.spec import FeatureSpec, content_digest, digest_of
-from mvemo.cache.storage.files import parts_folder
-from mvemo.cache.table import ClipTable
-from mvemo.cache.types import F32, F64, Bools, Ints
+from mvemo.cache.table import F32, F64, Bools, ClipTable
 from mvemo.cache.writer import CacheWriter
-from mvemo.cache.writing.shards import shard_paths
 from mvemo.manifests.labels import UNLABELLED
 
 EXTRACTOR = "import"
@@ -92,7 +91,7 @@ def join_arrays(
         if array.values.shape[1] != dim:
             raise BadCache(
                 f"{array.path}: {array.values.shape[1]} numbers a row, but {arrays[0].path} has "
-                f"{dim}: they are not one feature"
+                f"{dim}: they belong to different features"
             )
     values = np.concatenate([array.values for array in arrays])
     if rows:
@@ -108,16 +107,12 @@ def join_arrays(
         if len(joined) != len(values):
             raise BadCache(f"{rows[0]}: {len(joined)} clip ids for {len(values)} rows")
         return values, joined
-    if all(array.clip_ids is None for array in arrays):
+    without = [array for array in arrays if array.clip_ids is None]
+    if len(without) == len(arrays):
         return values, None
-    joined = ()
-    for array in arrays:
-        if array.clip_ids is None:
-            raise BadCache(
-                f"{array.path}: it names no clip ids, but the other files do: give --rows"
-            )
-        joined += array.clip_ids
-    return values, joined
+    if without:
+        raise BadCache(f"{without[0].path}: it has no clip ids, but other files do: give --rows")
+    return values, tuple(clip for array in arrays for clip in array.clip_ids or ())
 
 
 @dataclass(frozen=True)
@@ -224,12 +219,19 @@ def import_feature(
     if target is None:
         raise MissingCache(f"{path}: there is no such cache: give a manifest to make it from")
 
-    rows = _aligned_rows(values, clip_ids, (table or target).clip_ids, where, settings)
+    numbers, ids, skipped = _known_rows(
+        values, clip_ids, (table or target).clip_ids, where, settings.skip_unknown
+    )
+    missing = np.isnan(numbers)
+    present: Bools = np.logical_not(missing.any(axis=1))
+    if not present.any():
+        raise BadCache(f"{where}: no clip of the table has a row of numbers")
+    rows = _as_stored(numbers, present, ids, where)
     spec = FeatureSpec(
         name=name,
         modality=modality,
         kind="vector",
-        dim=int(rows.values.shape[1]),
+        dim=rows.shape[1],
         extractor=EXTRACTOR,
         version=VERSION,
         params={
@@ -238,53 +240,17 @@ def import_feature(
                 for file in settings.sources
             ],
             # Other values, or other clips for the same values, are another feature.
-            "aligned": _digest(rows),
+            "aligned": _digest(rows, present, ids),
         },
         protocol="imported",
     )
     if taken and spec.digest not in taken and not settings.replace:
         raise BadCache(f"{where} exists already: choose another name, or replace it by --force")
     with CacheWriter(path, target, provenance=settings.provenance) as writer:
-        for i in np.flatnonzero(rows.present).tolist():
-            clip_id = rows.clip_ids[i]
-            writer.put(spec, clip_id, spec.key(digest_of(["clip", clip_id])), rows.values[i])
-    return Imported(spec, len(target), int(rows.present.sum()), rows.incomplete, rows.skipped)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of known clips, as they are stored."""
-
-    values: F32  # (rows, dim), NaN if missing
-    present: Bools  # (rows,), True if no number of the row is missing
-    clip_ids: tuple[str, ...]
-    incomplete: int
-    skipped: int
-
-
-def _aligned_rows(
-    values: NDArray[Any],
-    clip_ids: Sequence[str] | None,
-    known: Sequence[str],
-    where: str,
-    settings: ImportSettings,
-) -> _Rows:
-    """Return the rows of `known` clips, aligned by their ids or by their order."""
-    numbers = _numbers(values, where)
-    if clip_ids is None and len(numbers) != len(known):
-        raise BadCache(
-            f"{where}: {len(numbers)} rows for {len(known)} clips: give the clip ids of the "
-            "rows, by a column or --rows"
-        )
-    ids = known if clip_ids is None else clip_ids
-    kept, skipped = _known_rows(ids, len(numbers), frozenset(known), where, settings.skip_unknown)
-    numbers, ids = numbers[kept], tuple(ids[i] for i in kept.tolist())
-    missing = np.isnan(numbers)
-    present: Bools = np.logical_not(missing.any(axis=1))
-    if not present.any():
-        raise BadCache(f"{where}: no clip of the table has a row of numbers")
+        for i in np.flatnonzero(present).tolist():
+            writer.put(spec, ids[i], spec.key(digest_of(["clip", ids[i]])), rows[i])
     incomplete = int((~present & ~missing.all(axis=1)).sum())
-    return _Rows(_as_stored(numbers, present, ids, where), present, ids, incomplete, skipped)
+    return Imported(spec, len(target), int(present.sum()), incomplete, skipped)
 
 
 def _existing(path: Path, name: str) -> tuple[ClipTable | None, frozenset[str]]:
@@ -293,79 +259,61 @@ def _existing(path: Path, name: str) -> tuple[ClipTable | None, frozenset[str]]:
         with open_cache(path) as cache:
             taken = {spec.digest for spec in cache.specs if spec.name == name}
             return cache.table, frozenset(taken)
-    if shard_paths(parts_folder(path)):
-        # Its folds would be lost, and so the clips that each net may be tested on.
-        raise BadCache(
-            f"{path}: an extraction left it unfinished: let it end, or run "
-            f"'mvemo cache repair {path}', then import"
-        )
+    # Its folds would be lost, and so the clips that each net may be tested on.
+    refuse_unfinished(path)
     return None, frozenset()
 
 
 def _refuse_other_clips(path: Path, stored: ClipTable, table: ClipTable) -> None:
     """Refuse a table whose clips, labels or groups differ from those of the cache."""
-    if set(stored.clip_ids) != set(table.clip_ids):
-        new = [clip for clip in table.clip_ids if clip not in set(stored.clip_ids)]
-        missing = [clip for clip in stored.clip_ids if clip not in set(table.clip_ids)]
-        raise BadCache(
-            f"{path}: its clips are not the manifest's: {len(new)} are new"
-            + (f" (first {new[0]!r})" if new else "")
-            + f", {len(missing)} are missing"
-            + (f" (first {missing[0]!r})" if missing else "")
-            + ": import into another file"
-        )
-    if stored.task == UNLABELLED:
+    if set(stored.clip_ids) == set(table.clip_ids) and stored.task == UNLABELLED:
         return
-    if (stored.task, stored.classes) != (table.task, table.classes):
+    fields = ("task", "classes", "labels", "groups")
+    differences = table_differences(stored, table, fields, ("cache", "manifest"))
+    if differences:
         raise BadCache(
-            f"{path}: its task is {stored.task} of {', '.join(stored.classes)}, the manifest's "
-            f"{table.task} of {', '.join(table.classes)}: import into another file"
+            f"{path}: its clips are not the manifest's ({'; '.join(differences)}): import into "
+            "another file"
         )
-    row = {clip: i for i, clip in enumerate(stored.clip_ids)}
-    for i, clip in enumerate(table.clip_ids):
-        j = row[clip]
-        same_label = np.array_equal(stored.labels[j], table.labels[i])
-        if stored.groups[j] != table.groups[i] or not same_label:
-            raise BadCache(
-                f"{path}: clip {clip!r} has another label or group in the cache than in the "
-                "manifest: import into another file"
-            )
-
-
-def _numbers(values: NDArray[Any], where: str) -> F64:
-    values = np.asarray(values)
-    if values.dtype.kind not in "fiub":
-        raise BadCache(f"{where}: {values.dtype} was given, numbers are needed")
-    if values.ndim != 2 or not values.shape[1]:
-        raise BadCache(f"{where}: shape {values.shape}, needed is (rows, numbers)")
-    return values.astype(np.float64)
 
 
 def _known_rows(
-    ids: Sequence[str], n_rows: int, known: frozenset[str], where: str, skip_unknown: bool
-) -> tuple[Ints, int]:
-    """Return the indices of the rows of known clips, and the number of other rows."""
+    values: NDArray[Any],
+    clip_ids: Sequence[str] | None,
+    known: Sequence[str],
+    where: str,
+    skip_unknown: bool,
+) -> tuple[F64, tuple[str, ...], int]:
+    """Return the rows of known clips, their ids, and the number of other rows."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "fiub":
+        raise BadCache(f"{where}: expected numbers, got {values.dtype}")
+    if values.ndim != 2 or not values.shape[1]:
+        raise BadCache(f"{where}: expected shape (rows, numbers), got {values.shape}")
+    n_rows = len(values)
+    if clip_ids is None and n_rows != len(known):
+        raise BadCache(
+            f"{where}: {n_rows} rows for {len(known)} clips: give the clip ids of the rows, by a "
+            "column or --rows"
+        )
+    ids = known if clip_ids is None else clip_ids
     if len(ids) != n_rows:
         raise BadCache(f"{where}: {len(ids)} clip ids for {n_rows} rows")
-    unknown = [clip for clip in ids if clip not in known]
-    if unknown and not skip_unknown:
+    in_table = frozenset(known)
+    kept = [i for i, clip in enumerate(ids) if clip in in_table]
+    unknown = [clip for clip in ids if clip not in in_table]
+    if unknown and (not kept or not skip_unknown):
+        fix = "; --skip-unknown leaves the rows out" if kept else ""
         raise BadCache(
-            f"{where}: {len(unknown)} of {len(ids)} rows are of clips that the manifest lacks, "
-            f"first {unknown[0]!r}; its own ids look like {min(known)!r}; --skip-unknown leaves "
-            "the rows out"
+            f"{where}: {len(unknown)} of {n_rows} rows belong to clips that the manifest lacks, "
+            f"first {unknown[0]!r}; its ids look like {min(known)!r}{fix}"
         )
-    if len(unknown) == len(ids):
-        raise BadCache(
-            f"{where}: no row is of a clip of the manifest; first id {ids[0]!r}; its own ids "
-            f"look like {min(known)!r}"
-        )
-    kept = [i for i, clip in enumerate(ids) if clip in known]
     repeated = [clip for clip, n in Counter(ids[i] for i in kept).items() if n > 1]
     if repeated:
         raise BadCache(
             f"{where}: {len(repeated)} clips have more than one row, first {repeated[0]!r}"
         )
-    return np.array(kept, dtype=np.int64), len(unknown)
+    return values[kept].astype(np.float64), tuple(ids[i] for i in kept), len(unknown)
 
 
 def _as_stored(numbers: F64, present: Bools, ids: Sequence[str], where: str) -> F32:
@@ -375,17 +323,17 @@ def _as_stored(numbers: F64, present: Bools, ids: Sequence[str], where: str) -> 
     infinite = np.flatnonzero(np.isinf(rows).any(axis=1))
     if len(infinite):
         raise BadCache(
-            f"{where}: {len(infinite)} rows hold infinite numbers, or such as float32 cannot "
-            f"hold, first that of clip {ids[int(infinite[0])]!r}: write NaN where one is missing"
+            f"{where}: {len(infinite)} rows hold numbers that are infinite or too large for "
+            f"float32, first the row of clip {ids[int(infinite[0])]!r}: write NaN for a missing one"
         )
     rows[~present] = np.nan
     return rows
 
 
-def _digest(rows: _Rows) -> str:
+def _digest(rows: F32, present: Bools, ids: Sequence[str]) -> str:
     """Return the SHA-256 of clip ids and values, independent of the order of rows."""
     state = hashlib.sha256()
-    for i in sorted(np.flatnonzero(rows.present).tolist(), key=lambda i: rows.clip_ids[i]):
-        state.update(rows.clip_ids[i].encode("utf-8", "surrogatepass") + b"\0")
-        state.update(np.ascontiguousarray(rows.values[i], dtype="<f4").data)
+    for i in sorted(np.flatnonzero(present).tolist(), key=lambda i: ids[i]):
+        state.update(ids[i].encode("utf-8", "surrogatepass") + b"\0")
+        state.update(np.ascontiguousarray(rows[i], dtype="<f4").data)
     return state.hexdigest()

@@ -36,8 +36,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from itertools import starmap
+from functools import cache
+from importlib import metadata
 from typing import Any
 
 import h5py
@@ -45,24 +45,55 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from mvemo.cache.failures import Failures, Reason
-from mvemo.cache.storage.plain import (
-    array_of,
-    attribute,
-    has_attribute,
-    part,
-    write_attribute,
-)
-from mvemo.cache.table import ClipTable
-from mvemo.cache.types import F32, Curves, Ints
+from mvemo.cache.failures import Failure, Failures
+from mvemo.cache.table import F32, ClipTable, Curves, Ints
+from mvemo.cache.untrusted import array_of, attribute, part, write_attribute
 from mvemo.manifests.files import parse_json, to_json_values
 from mvemo.manifests.labels import label_kind
 
+FORMAT = "mvemo features"
+SCHEMA = 1
+# File format of HDF5 1.10, which checksums its metadata, unlike the default.
+LIBVER = ("v110", "v110")
 # Bytes of a checksum of a row (BLAKE2b).
 CHECKSUM = 16
 MISFIT = "it does not fit its checksum"
 # Texts of a clip table that are only written if they are not empty.
 _OPTIONAL = ("scale", "predicted_by")
+_TABLE_ATTRIBUTES: dict[str, type[Any]] = {
+    "name": str,
+    "task": str,
+    "k": int,
+    "fold_seed": int,
+    "digest": str,
+    "synthetic": bool,
+}
+# Data sets to fields of `ClipTable` and of `Failure`.
+_TABLE_TEXTS = {"classes": "classes", "ids": "clip_ids", "groups": "groups"}
+_FAILURE_COLUMNS = {
+    "clips": "clip_id",
+    "stages": "stage",
+    "reasons": "reason",
+    "times": "time",
+    "versions": "version",
+}
+_NUMBERS = {int, float, type(None)}  # types of a curve's values in JSON
+
+
+@cache
+def code_version() -> str:
+    """Return the version of the installed mvemo."""
+    try:
+        return metadata.version("mvemo")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def write_header(file: Any) -> None:
+    """Mark a file as a cache of the current schema."""
+    write_attribute(file, "format", FORMAT)
+    file.attrs["schema"] = SCHEMA
+    write_attribute(file, "mvemo", code_version())
 
 
 # --- checksums
@@ -145,7 +176,7 @@ def read_strings(group: Any, name: str) -> tuple[str, ...]:
     """Read the strings of `write_strings`."""
     texts = array_of(group, name).texts()
     if texts.ndim != 1:
-        raise ValueError(f"{name} is of shape {texts.shape}, needed is a list")
+        raise ValueError(f"{name}: expected a list, got shape {texts.shape}")
     return tuple(texts.tolist())
 
 
@@ -167,61 +198,42 @@ def read_text(group: Any, name: str) -> str:
 # --- clips
 
 
-def subset(table: ClipTable, rows: Sequence[int]) -> ClipTable:
-    """Return the table of some clips, in the given order."""
-    return replace(
-        table,
-        clip_ids=tuple(table.clip_ids[i] for i in rows),
-        groups=tuple(table.groups[i] for i in rows),
-        labels=table.labels[list(rows)],
-        folds=table.folds[list(rows)],
-        splits=None if table.splits is None else table.splits[list(rows)],
-    )
-
-
 def write_table(file: Any, table: ClipTable) -> None:
     """Write ``/clips``."""
     group = file.create_group("clips")
-    write_attribute(group, "name", table.name)
-    write_attribute(group, "task", table.task)
-    group.attrs["k"] = int(table.k)
-    group.attrs["fold_seed"] = int(table.fold_seed)
-    write_attribute(group, "digest", table.digest)
-    group.attrs["synthetic"] = bool(table.synthetic)
-    write_attribute(group, "checksum", table_checksum(table))
-    for name in _OPTIONAL:
-        if text := getattr(table, name):
-            write_attribute(group, name, text)
-    write_strings(group, "classes", table.classes)
-    write_strings(group, "ids", table.clip_ids)
-    write_strings(group, "groups", table.groups)
+    texts = {"checksum": table_checksum(table)}
+    texts |= {name: text for name in _OPTIONAL if (text := getattr(table, name))}
+    for name, kind in _TABLE_ATTRIBUTES.items():
+        if kind is str:
+            write_attribute(group, name, getattr(table, name))
+        else:
+            group.attrs[name] = kind(getattr(table, name))
+    for name, text in texts.items():
+        write_attribute(group, name, text)
+    for name, field in _TABLE_TEXTS.items():
+        write_strings(group, name, getattr(table, field))
     group.create_dataset("labels", data=_stored_labels(table))
-    group.create_dataset("folds", data=np.asarray(table.folds, dtype="<i8"))
-    if table.splits is not None:
-        group.create_dataset("splits", data=np.asarray(table.splits, dtype="<i8"))
+    for name in ("folds", "splits"):
+        if getattr(table, name) is not None:
+            group.create_dataset(name, data=np.asarray(getattr(table, name), dtype="<i8"))
 
 
 def read_table(file: Any) -> ClipTable:
     """Read ``/clips``; raise ValueError for a wrong checksum or an unknown task."""
     group = part(file, "clips")
-    task = attribute(group, "task", str)
-    ids = read_strings(group, "ids")
-    n = (len(ids),)
-    labels = array_of(group, "labels", np.dtype(label_kind(task).dtype).newbyteorder("<"))
+    facts = {name: attribute(group, name, kind) for name, kind in _TABLE_ATTRIBUTES.items()}
+    texts: dict[str, Any] = {}
+    for name, field in _TABLE_TEXTS.items():
+        texts[field] = read_strings(group, name)
+    kind = np.dtype(label_kind(facts["task"]).dtype).newbyteorder("<")
+    n = (len(texts["clip_ids"]),)
     table = ClipTable(
-        name=attribute(group, "name", str),
-        task=task,
-        classes=read_strings(group, "classes"),
-        clip_ids=ids,
-        groups=read_strings(group, "groups"),
-        labels=labels.read(),
+        **facts,
+        **texts,
+        labels=array_of(group, "labels", kind).read(),
         folds=array_of(group, "folds", "<i8", n).read(),
-        k=attribute(group, "k", int),
-        fold_seed=attribute(group, "fold_seed", int),
-        digest=attribute(group, "digest", str),
-        synthetic=attribute(group, "synthetic", bool),
         splits=array_of(group, "splits", "<i8", n).read() if "splits" in group else None,
-        **{name: attribute(group, name, str) for name in _OPTIONAL if has_attribute(group, name)},
+        **{name: attribute(group, name, str, "") for name in _OPTIONAL},
     )
     if table_checksum(table) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)
@@ -242,19 +254,13 @@ def write_extras(
     write_strings(file, "merged", merged)
     group = file.create_group("failures")
     items = sorted(failures.items(), key=lambda item: item[0])
-    columns = {
-        "clips": [clip for (clip, _), _ in items],
-        "stages": [stage for (_, stage), _ in items],
-        "reasons": [reason.text if reason else "" for _, reason in items],
-        "times": [reason.time if reason else "" for _, reason in items],
-        "versions": [reason.version if reason else "" for _, reason in items],
-    }
-    for name, values in columns.items():
-        write_strings(group, name, values)
-    cleared = np.array([reason is None for _, reason in items], dtype=np.bool_)
+    rows = [why or Failure(clip, stage, "") for (clip, stage), why in items]
+    for name, field in _FAILURE_COLUMNS.items():
+        write_strings(group, name, [getattr(row, field) for row in rows])
+    cleared = np.array([why is None for _, why in items], dtype=np.bool_)
     group.create_dataset("cleared", data=cleared)
     write_attribute(group, "checksum", _failures_checksum(failures))
-    origins = _origins_checksum(columns["times"], columns["versions"])
+    origins = _origins_checksum([row.time for row in rows], [row.version for row in rows])
     write_attribute(group, "origin_checksum", origins)
     write_text(file, "curves", to_json(curves))
     write_text(file, "provenance", to_json(provenance))
@@ -265,7 +271,7 @@ def _failures_checksum(failures: Failures) -> str:
     return text_checksum(
         to_json(
             sorted(
-                [*clip_stage, why is None, None if why is None else why.text]
+                [*clip_stage, why is None, None if why is None else why.reason]
                 for clip_stage, why in failures.items()
             )
         )
@@ -281,19 +287,16 @@ def read_failures(file: Any) -> Failures:
     group = part(file, "failures")
     clips = read_strings(group, "clips")
     times = versions = ("",) * len(clips)
-    if has_attribute(group, "origin_checksum"):
+    # Files of mvemo 0.1 have neither.
+    if stated := attribute(group, "origin_checksum", str, ""):
         times, versions = read_strings(group, "times"), read_strings(group, "versions")
-        if _origins_checksum(times, versions) != attribute(group, "origin_checksum", str):
+        if _origins_checksum(times, versions) != stated:
             raise ValueError(MISFIT)
-    rows = zip(
-        clips,
-        read_strings(group, "stages"),
-        starmap(Reason, zip(read_strings(group, "reasons"), times, versions, strict=True)),
-        array_of(group, "cleared", np.bool_, (len(clips),)).read().tolist(),
-        strict=True,
-    )
+    columns = (clips, read_strings(group, "stages"), read_strings(group, "reasons"))
+    cleared = array_of(group, "cleared", np.bool_, (len(clips),)).read().tolist()
     failures: Failures = {
-        (clip, stage): None if is_cleared else reason for clip, stage, reason, is_cleared in rows
+        (why.clip_id, why.stage): None if is_cleared else why
+        for why, is_cleared in zip(map(Failure, *columns, times, versions), cleared, strict=True)
     }
     if _failures_checksum(failures) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)
@@ -305,11 +308,8 @@ def read_curves(file: Any) -> Curves:
     stored = parse_json(read_text(file, "curves"))
     for series in _values_of(stored, "curves"):
         for values in _values_of(series, "a curve"):
-            if not isinstance(values, list) or not all(
-                v is None or (isinstance(v, (int, float)) and not isinstance(v, bool))
-                for v in values
-            ):
-                raise ValueError("a curve has values that are no numbers")
+            if not isinstance(values, list) or not {type(v) for v in values} <= _NUMBERS:
+                raise ValueError("a curve has values that are not numbers")
     return {
         name: {
             key: [float("nan") if v is None else float(v) for v in series]
@@ -325,7 +325,7 @@ def read_provenance(file: Any) -> dict[str, Any]:
     _values_of(stored, "provenance")
     history = stored.get("history", [])
     if not isinstance(history, list) or not all(isinstance(item, dict) for item in history):
-        raise ValueError("its history is no list of records")
+        raise ValueError("its history is not a list of records")
     return dict(stored)
 
 
@@ -336,5 +336,5 @@ def read_merged(file: Any) -> tuple[str, ...]:
 
 def _values_of(value: Any, what: str) -> list[Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{what} is a {type(value).__name__}, needed is a record")
+        raise ValueError(f"{what}: expected a record, got {type(value).__name__}")
     return list(value.values())

@@ -13,7 +13,9 @@ from cache_samples import SEQUENCE, VECTOR, contents, crossfit, fill, put, row, 
 from mvemo.cache import (
     BadCache,
     CacheWriter,
+    FeatureSpec,
     MissingCache,
+    cache_file,
     export_cache,
     merge_caches,
     open_cache,
@@ -23,7 +25,6 @@ from mvemo.cache import (
     verify_cache,
     verify_untrusted,
 )
-from mvemo.cache.storage import files
 
 CLIPS = table()
 FIRST, LAST = table(["c0", "c1", "c2", "c3"]), table(["c2", "c3", "c4", "c5"])
@@ -61,9 +62,8 @@ def test_blocks_of_rows_and_columns(folder: Path) -> None:
 
 
 def test_more_shards_than_files_may_be_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_cache(folder) as cache:
-        expected = contents(cache)
-    monkeypatch.setattr(files.FilePool.__init__, "__defaults__", (1,))
+    expected = contents(open_cache(folder))
+    monkeypatch.setattr(cache_file.FilePool.__init__, "__defaults__", (1,))
     with open_cache(folder) as cache:
         assert contents(cache) == expected
         with CacheWriter(folder / "shard-0.h5", FIRST) as writer:
@@ -89,45 +89,40 @@ def test_a_folder_is_not_written(folder: Path, change: Callable[[Path], object])
         change(folder)
 
 
-def _other_values(path: Path) -> None:
-    with CacheWriter(path, LAST) as writer:
-        writer.put(VECTOR, "c3", VECTOR.key("c3-0"), np.zeros(4, np.float32))
-
-
-def _other_settings(path: Path) -> None:
-    fill(path, LAST, replace(VECTOR, params={"sr": 22050}))
-
-
-def _other_nets(path: Path) -> None:
-    fill(path, LAST, replace(crossfit(0, CLIPS, weights="v"), name="i3d"))
-
-
-def _other_labels(path: Path) -> None:
-    fill(path, replace(LAST, labels=1 - LAST.labels), VECTOR)
-
-
-def _other_manifest(path: Path) -> None:
-    fill(path, replace(LAST, digest="e" * 64), VECTOR)
+I3D = replace(crossfit(0, CLIPS, weights="v"), name="i3d")
 
 
 @pytest.mark.parametrize(
-    ("write", "message"),
+    ("change", "specs", "message"),
     [
-        (_other_values, r"clip 'c3' has other values in .*shard-2\.h5 than in .*shard-1\.h5"),
-        (_other_settings, r"two kinds of music1d, \w+ in shard-0\.h5 and \w+ in shard-2\.h5: oth"),
-        (_other_nets, r"two kinds of i3d@fold0, \w+ in shard-0\.h5 and \w+ in shard-2\.h5: other"),
-        (_other_labels, r"shard-2\.h5: label, group, fold or split of clip 'c2' differ from tho"),
-        (_other_manifest, r"shard-2\.h5: digest 'eee.*', but .*shard-0\.h5 has 'ddd.*one manif"),
+        ({"labels": 1 - LAST.labels}, [VECTOR], "label, group, fold or split of clip 'c2' differ"),
+        ({"groups": tuple("abcd")}, [VECTOR], "label, group, fold or split of clip 'c2' differ"),
+        ({"digest": "e" * 64}, [VECTOR], r"digest 'eee.*', but .*shard-0\.h5 has 'ddd.*one manif"),
+        ({"classes": ("x", "y")}, [VECTOR], r"classes \('x', 'y'\), but"),
+        ({"k": 4}, [VECTOR], "k 4, but"),
+        (
+            {},
+            [replace(VECTOR, params={"sr": 22050})],
+            r"two kinds of music1d, \w+ in .*shard-0",
+        ),
+        ({}, [I3D], r"two kinds of i3d@fold0, \w+ in .*shard-0\.h5 and \w+ in .*shard-2\.h5"),
+        ({}, [], r"clip 'c3' has other values in .*shard-2\.h5 than in .*shard-1\.h5"),
     ],
 )
 def test_shards_that_do_not_go_together(
-    folder: Path, write: Callable[[Path], None], message: str
+    folder: Path, change: dict, specs: list[FeatureSpec], message: str
 ) -> None:
-    write(folder / "shard-2.h5")
+    fill(folder / "shard-2.h5", replace(LAST, **change), *specs)
+    if not specs:
+        with CacheWriter(folder / "shard-2.h5", LAST) as writer:
+            writer.put(VECTOR, "c3", VECTOR.key("c3-0"), np.zeros(4, np.float32))
     with pytest.raises(BadCache, match=message) as refused:
         open_cache(folder)
     assert "\n" not in str(refused.value)
     assert verify_cache(folder) == [str(refused.value)]
+    with pytest.raises(BadCache, match=message):
+        merge_caches([folder], folder.parent / "merged.h5")
+    assert not (folder.parent / "merged.h5").exists()
 
 
 def test_a_net_that_saw_its_fold_in_another_shard(tmp_path: Path) -> None:
@@ -155,5 +150,4 @@ def test_a_shard_that_is_not_finished(folder: Path) -> None:
     with pytest.raises(MissingCache, match=r"its shard shard-2\.h5 is not finished, rows of it"):
         open_cache(folder)
     writer.close()
-    with open_cache(folder) as cache:
-        assert len(cache.table) == 6
+    assert len(open_cache(folder).table) == 6

@@ -9,19 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from mvemo.cache.cache_file import parts_folder
 from mvemo.cache.errors import BadCache
-from mvemo.cache.failures import Failures, Reason
-from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.files import parts_folder
-from mvemo.cache.storage.index import feature_label
-from mvemo.cache.storage.layout import subset
-from mvemo.cache.table import ClipTable
-from mvemo.cache.types import F32
+from mvemo.cache.failures import Failure, Failures
+from mvemo.cache.rewrite import MemoryRows, Plan, corrupt_stage, failure_now, rewrite
+from mvemo.cache.shards import new_shard_path
+from mvemo.cache.spec import HALF_LARGEST, FeatureSpec, check_spec
+from mvemo.cache.table import F32, ClipTable, check_table, check_texts, subset
 from mvemo.cache.union import plan_rows
-from mvemo.cache.writing.checks import check_spec, check_table, check_texts, checked_values
-from mvemo.cache.writing.plan import MemorySource, Plan
-from mvemo.cache.writing.rules import corrupt_stage, reason_now
-from mvemo.cache.writing.shards import new_shard_path, write_file
 from mvemo.manifests.files import to_json_values
 
 # End of the message for a full disk.
@@ -72,7 +69,7 @@ class RowWriter(ABC):
         self._limits = limits
         self._row = {clip: i for i, clip in enumerate(table.clip_ids)}
         self._clips = self._row.keys()
-        self._memory = MemorySource()
+        self._memory = MemoryRows()
         self._failures: Failures = {}
         self._rows: dict[str, dict[str, bytes]] = {}
         self._stale: dict[str, set[str]] = {}
@@ -116,7 +113,7 @@ class RowWriter(ABC):
     def failures(self) -> tuple[tuple[str, str, str], ...]:
         """(clip id, stage, reason) of each failure of the table's clips, sorted."""
         known = ((c, s, why) for (c, s), why in self._failures.items() if c in self._clips)
-        return tuple(sorted((c, s, why.text) for c, s, why in known if why is not None))
+        return tuple(sorted((c, s, why.reason) for c, s, why in known if why is not None))
 
     # --- new rows
 
@@ -143,21 +140,21 @@ class RowWriter(ABC):
             A commit failed; the rows stay buffered.
         """
         self._check_open()
-        where = f"{self.path}: {feature_label(spec)} of clip {clip_id!r}"
+        where = f"{self.path}: {spec.label} of clip {clip_id!r}"
         if clip_id not in self._clips:
             raise BadCache(f"{where}: the table has no such clip")
         known = self._known(spec)
-        values = checked_values(spec, array, where)
+        values = _checked_values(spec, array, where)
         if not key or not key.isascii() or not key.isprintable():
-            raise BadCache(f"{where}: key {key!r} is none: give FeatureSpec.key(...)")
+            raise BadCache(f"{where}: invalid key {key!r}: give FeatureSpec.key(...)")
         self._memory.put(spec, clip_id, key.encode("ascii"), values)
         known[clip_id] = key.encode("ascii")
         self._stale.get(spec.digest, set()).discard(clip_id)
         self.clear_failures(clip_id, corrupt_stage(spec))
         rows, size, seconds = self._limits
         if (
-            self._memory.rows >= rows
-            or self._memory.bytes >= size
+            self._memory.n_rows >= rows
+            or self._memory.n_bytes >= size
             or time.monotonic() - self._committed >= seconds
         ):
             self.commit()
@@ -183,7 +180,7 @@ class RowWriter(ABC):
         text = " ".join(reason.replace("\0", " ").split()) or "no reason given"
         check_texts([stage], str(self.path))
         # A reason may quote invalid bytes of a file's name or tags.
-        new = reason_now(text.encode("utf-8", "replace").decode())
+        new = failure_now(clip_id, stage, text.encode("utf-8", "replace").decode())
         earlier = self._failures.get((clip_id, stage))
         if earlier is None or replace(earlier, time=new.time) != new:
             self._set_failure(clip_id, stage, new)
@@ -232,19 +229,17 @@ class RowWriter(ABC):
                 dict(to_json_values(self.provenance)),
             )
             path = new_shard_path(self._parts, self._next)
-            write_file(path, plan, path.with_suffix(".tmp"), kept=KEPT)
+            rewrite(path, plan, path.with_suffix(".tmp"), kept=KEPT)
             self._next += 1
             self._note_shard(path)
             for digest in memory.indexes:
-                if digest not in self._named:
-                    self._named[digest] = frozenset(self._requested[digest].trained_on)
-            self._memory = MemorySource()
+                self._named.setdefault(digest, frozenset(self._requested[digest].trained_on))
+            self._memory = MemoryRows()
         self._committed = time.monotonic()
 
-    def _frozen_memory(self) -> MemorySource:
+    def _frozen_memory(self) -> MemoryRows:
         """Return the rows since the last commit as a source of a plan."""
-        clips = self._memory.clips()
-        rows = sorted(self._row[clip] for clip in clips)
+        rows = sorted(self._row[clip] for clip in self._memory.clips())
         self._memory.freeze(subset(self.table, rows), self._named)
         return self._memory
 
@@ -258,6 +253,7 @@ class RowWriter(ABC):
         if not self._requested or next(reversed(self._requested)) != digest:
             if digest not in self._requested:
                 check_spec(spec, str(self.path))
+                check_texts((spec.name, *spec.trained_on), str(self.path))
             self._requested.pop(digest, None)
             self._requested[digest] = spec
         known = self._rows.get(digest)
@@ -265,8 +261,8 @@ class RowWriter(ABC):
             known = self._rows[digest] = self._stored(digest)
         return known
 
-    def _set_failure(self, clip_id: str, stage: str, reason: Reason | None) -> None:
-        self._memory.failures[clip_id, stage] = self._failures[clip_id, stage] = reason
+    def _set_failure(self, clip_id: str, stage: str, failure: Failure | None) -> None:
+        self._memory.failures[clip_id, stage] = self._failures[clip_id, stage] = failure
 
 
 class PartWriter(RowWriter):
@@ -299,9 +295,8 @@ class PartWriter(RowWriter):
     >>> from mvemo.cache import CacheWriter, open_cache
     >>> path = Path(tempfile.mkdtemp()) / "features.h5"
     >>> clips = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ...     fold_seed=0, digest="",
+    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
     ... )
     >>> spec = FeatureSpec("mean", "audio", "vector", 2, "example", 1, params={})
     >>> with CacheWriter(path, clips) as writer:
@@ -333,3 +328,28 @@ class PartWriter(RowWriter):
 
     def _note_shard(self, path: Path) -> None:
         self.shards.append(path.name)
+
+
+def _checked_values(spec: FeatureSpec, array: F32, where: str) -> F32:
+    """Return a copy of a row's values; raise BadCache if they do not match the spec."""
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise BadCache(f"{where}: expected a float32 array, got {kind}")
+    if spec.kind != "sequence":
+        if array.shape != (spec.dim,):
+            raise BadCache(f"{where}: expected shape ({spec.dim},), got {array.shape}")
+    elif array.ndim != 2 or array.shape[1] != spec.dim or not len(array):
+        raise BadCache(
+            f"{where}: expected shape (frames, {spec.dim}) with frames above 0, got {array.shape}"
+        )
+    if not np.isfinite(array).all():
+        raise BadCache(f"{where}: NaN or infinite values: record a failure instead")
+    if spec.dtype == "<f2":
+        largest = float(np.abs(array).max())
+        if largest > HALF_LARGEST:
+            raise BadCache(
+                f"{where}: {largest:.6g} is beyond float16's {HALF_LARGEST:g}: store it as float32"
+            )
+        # The checksum must be that of the rounded values, as they will be read.
+        array = array.astype("<f2")
+    return np.array(array, dtype="<f4", order="C")

@@ -10,7 +10,7 @@ import pytest
 from cache_samples import VECTOR, current, put, table
 
 from mvemo.cache import CacheWriter, MissingCache, PartWriter, open_cache
-from mvemo.cache.storage.layout import subset
+from mvemo.cache.table import subset
 
 CLIPS = table()
 

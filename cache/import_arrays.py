@@ -5,9 +5,10 @@ The formats are ``.npy``, ``.npz``, HDF5, CSV and Parquet. Nothing is unpickled.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.storage.plain import PlainDataSets
+from mvemo.cache.untrusted import data_set, data_set_names
 from mvemo.manifests.array_files import DAMAGED, NpzFile, read_npy
 from mvemo.manifests.tables import TABLES, are_numbers, match_ids, read_table
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 # Default names of the data set with the clip ids of an .npz or HDF5 file.
 ID_NAMES = ("clip_id", "clip_ids")
+# Last words of names of columns that hold ids.
+_ID_WORDS = frozenset(("", "id", "index", "no", "nr", "number"))
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def _read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> A
         for i, cell in enumerate(table[name]):
             if not _is_number(cell):
                 hint = "" if id_name else "; give --id-column if it is a clip id"
-                raise BadCache(f"{path}:{body[i][0]}: {cell!r} is no number{hint}")
+                raise BadCache(f"{path}:{body[i][0]}: {cell!r} is not a number{hint}")
             values[i, j] = float(cell) if cell else np.nan
     if not values.size:
         raise BadCache(f"{path}: it holds no numbers")
@@ -166,39 +169,26 @@ def _value_columns(
     for pattern in (*columns.take, *columns.skip):
         if not any(fnmatchcase(name, pattern) for name in table):
             raise BadCache(f"{path}: no column fits {pattern!r}; there are {', '.join(table)}")
-    chosen = [
-        name
-        for name in table
-        if name != id_name
-        and (not columns.take or any(fnmatchcase(name, p) for p in columns.take))
-        and not any(fnmatchcase(name, p) for p in columns.skip)
-    ]
-    if columns.take:
-        return tuple(chosen)
-    cure = "name the columns of numbers with --columns, or leave others out with --skip-columns"
-    for name in chosen:
+    taken = {name for name in table if any(fnmatchcase(name, p) for p in columns.take or "*")}
+    skipped = {name for name in table if any(fnmatchcase(name, p) for p in columns.skip)}
+    chosen = tuple(name for name in table if name in taken - skipped - {id_name})
+    for name in () if columns.take else chosen:
         cells = [cell for cell in table[name] if cell]
-        if cells and 2 * sum(map(_is_number, cells)) < len(cells):
-            raise BadCache(
-                f"{path}: column {name!r} holds text, as {cells[0]!r}: {cure}, or give "
-                f"--id-column {name} if it names the clips"
-            )
         # If ids are known, a column of whole numbers is accepted unless its name looks like an id.
-        like_id = id_name is None or name.casefold().rpartition("_")[2] in (
-            "",
-            "id",
-            "index",
-            "no",
-            "nr",
-            "number",
-        )
+        like_id = id_name is None or name.casefold().rpartition("_")[2] in _ID_WORDS
         different = len(cells) > 2 and len(set(cells)) == len(cells)
-        if like_id and different and all(cell.isdecimal() for cell in cells):
-            raise BadCache(
-                f"{path}: column {name!r} holds whole numbers that are all different, as ids do: "
-                f"{cure}, or give --id-column {name} if it names the clips"
-            )
-    return tuple(chosen)
+        if cells and 2 * sum(map(_is_number, cells)) < len(cells):
+            problem = f"holds text, as {cells[0]!r}"
+        elif like_id and different and all(cell.isdecimal() for cell in cells):
+            problem = "holds whole numbers that are all different, as ids do"
+        else:
+            continue
+        raise BadCache(
+            f"{path}: column {name!r} {problem}: name the columns of numbers with --columns, or "
+            f"leave others out with --skip-columns, or give --id-column {name} if it names the "
+            "clips"
+        )
+    return chosen
 
 
 def _is_number(cell: str) -> bool:
@@ -277,18 +267,20 @@ def read_array(
             return ArrayRows(path, None, _matrix(read_npy(path), str(path)), None)
         if suffix == ".npz":
             with NpzFile(path) as arrays:
-                return _from_mapping(path, arrays, list(arrays), dataset, id_column, guess)
+                names = list(arrays)
+                return _from_mapping(path, arrays.__getitem__, names, dataset, id_column, guess)
         if suffix in HDF5:
             with h5py.File(path, "r") as file:
-                found = PlainDataSets(file, path.stat().st_size)
-                return _from_mapping(path, found, list(found), dataset, id_column, guess)
+                get = partial(data_set, file, size=path.stat().st_size)
+                names = data_set_names(file)
+                return _from_mapping(path, get, names, dataset, id_column, guess)
     except BadCache:
         raise
     except (ValueError, *DAMAGED) as error:
         what = " ".join(str(error).split()) or type(error).__name__
         raise BadCache(f"{path}: cannot be read as an array: {what}") from None
     known = ", ".join((".npy", ".npz", *HDF5, *TABLES))
-    raise BadCache(f"{path}: ending {path.suffix!r} is none of {known}")
+    raise BadCache(f"{path}: unknown suffix {path.suffix!r}: expected one of {known}")
 
 
 def split_source(source: str | Path) -> tuple[Path, str | None]:
@@ -303,38 +295,40 @@ def split_source(source: str | Path) -> tuple[Path, str | None]:
 
 def _from_mapping(
     path: Path,
-    arrays: Mapping[str, Any],
+    get: Callable[[str], Any],
     names: Sequence[str],
     dataset: str | None,
     ids: str | None,
     guess: bool,
 ) -> ArrayRows:
-    """Read the rows of an ``.npz`` or HDF5 file, which map names to arrays."""
+    """Read the rows of an ``.npz`` or HDF5 file; `get` returns the array of a name."""
     listing = ", ".join(names) or "none"
     if dataset is None:
         id_names = (ids,) if ids else ID_NAMES
-        numeric = [n for n in names if n not in id_names and arrays[n].dtype.kind in "fiub"]
-        if "values" in numeric:
-            dataset = "values"
-        elif len(numeric) == 1:
-            dataset = numeric[0]
-        else:
+        numeric = [n for n in names if n not in id_names and get(n).dtype.kind in "fiub"]
+        if "values" not in numeric and len(numeric) != 1:
             raise BadCache(f"{path}: name the data set that holds the numbers; there are {listing}")
+        dataset = "values" if "values" in numeric else numeric[0]
     dataset = dataset.strip("/")
-    if dataset not in names:
-        raise BadCache(f"{path}: no data set {dataset!r}; there are {listing}")
-    values = _matrix(np.asarray(arrays[dataset][()]), f"{path}:{dataset}")
-    if ids is not None and ids not in names:
-        raise BadCache(f"{path}: no data set {ids!r} of clip ids; there are {listing}")
+    for name, what in ((dataset, ""), (ids, " of clip ids")):
+        if name is not None and name not in names:
+            raise BadCache(f"{path}: no data set {name!r}{what}; there are {listing}")
+    values = _matrix(np.asarray(get(dataset)[()]), f"{path}:{dataset}")
     # Ids in the group of the numbers take precedence over ids of the whole file.
     group = dataset.rpartition("/")[0]
     likely = [f"{group}/{name}" for name in ID_NAMES if group] + list(ID_NAMES)
     id_name = ids or next((name for name in likely if name in names), None)
     if id_name is None:
-        if guess:
-            _refuse_unread_ids(path, arrays, names, dataset, len(values))
+        # Data sets of the same group come first.
+        others = sorted(names, key=lambda n: n.rpartition("/")[0] != group)
+        for name in others if guess else ():
+            if name != dataset and _may_be_ids(get(name), len(values)):
+                raise BadCache(
+                    f"{path}: data set {name!r} may be the clip ids of the rows: give --id-column "
+                    f"{name}, or --rows"
+                )
         return ArrayRows(path, dataset, values, None)
-    listed = np.asarray(arrays[id_name][()])
+    listed = np.asarray(get(id_name)[()])
     if listed.ndim != 1 or len(listed) != len(values):
         raise BadCache(
             f"{path}: ids {id_name!r} of shape {listed.shape} for {len(values)} rows of {dataset!r}"
@@ -343,32 +337,22 @@ def _from_mapping(
     return ArrayRows(path, dataset, values, tuple(texts))
 
 
-def _refuse_unread_ids(
-    path: Path, arrays: Mapping[str, Any], names: Sequence[str], dataset: str, rows: int
-) -> None:
-    """Refuse to rely on the order of rows if a data set of texts may be their clip ids."""
-    group = dataset.rpartition("/")[0]
-    for name in sorted(names, key=lambda n: n.rpartition("/")[0] != group):
-        listed = arrays[name]
-        if name == dataset or listed.shape != (rows,) or listed.dtype.kind not in "OSUT":
-            continue
-        # All texts differ, so they are names and not classes.
-        if len(set(np.asarray(listed[()]).tolist())) == rows > 1:
-            raise BadCache(
-                f"{path}: data set {name!r} may be the clip ids of the rows: give --id-column "
-                f"{name}, or --rows"
-            )
+def _may_be_ids(listed: Any, rows: int) -> bool:
+    """Return True for as many different texts as rows: names, and not classes."""
+    if listed.shape != (rows,) or listed.dtype.kind not in "OSUT":
+        return False
+    return len(set(np.asarray(listed[()]).tolist())) == rows > 1
 
 
 def _matrix(array: NDArray[Any], where: str) -> NDArray[np.float64]:
     """Return an array of numbers as float64 (rows, dim); (rows,) becomes (rows, 1)."""
     if array.dtype.kind not in "fiub":
-        raise BadCache(f"{where}: {array.dtype} was found, numbers are needed")
+        raise BadCache(f"{where}: expected numbers, got {array.dtype}")
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2:
         raise BadCache(
-            f"{where}: shape {array.shape}, needed is (rows, numbers): one vector a clip, as the "
-            "mean over its frames"
+            f"{where}: expected shape (rows, numbers), got {array.shape}: give one vector per "
+            "clip, such as the mean over its frames"
         )
     return array.astype(np.float64)

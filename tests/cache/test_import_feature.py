@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,6 +17,7 @@ from mvemo.cache import (
     CacheWriter,
     ClipTable,
     FeatureSpec,
+    Imported,
     ImportSettings,
     MissingCache,
     content_digest,
@@ -26,11 +29,9 @@ from mvemo.cache import (
     read_ids,
     verify_cache,
 )
-from mvemo.cache.imports.arrays import TableColumns
+from mvemo.cache.import_arrays import TableColumns
 from mvemo.manifests.tables import match_ids
 
-SKIP = ImportSettings(skip_unknown=True)
-REPLACE = ImportSettings(replace=True)
 CLIPS = ClipTable(
     name="sample",
     task="multiclass",
@@ -46,6 +47,15 @@ CLIPS = ClipTable(
 VALUES = np.arange(12.0).reshape(4, 3) / 7
 NET = FeatureSpec("c3d", "video", "vector", 2, "net:c3d", 1, {}, "w", "crossfit", 0, ("c", "d"))
 MEL = FeatureSpec("mel", "audio", "sequence", 2, "mel", 3, {"n_mels": 2})
+
+
+def add(
+    path: Path, name: str = "x", values: Any = VALUES, ids: Any = None, **options: Any
+) -> Imported:
+    """Import a feature of sounds; options are those of `import_feature` and its settings."""
+    table = options.pop("table", None)
+    settings = ImportSettings(**options)
+    return import_feature(path, name, "audio", values, ids, table=table, settings=settings)
 
 
 @pytest.fixture
@@ -72,9 +82,7 @@ def test_by_order_of_the_table_into_a_new_cache(path: Path, tmp_path: Path) -> N
     array = read_array(file)
     values, ids = join_arrays([array])
     assert ids is None
-    imported = import_feature(
-        path, "vggish", "audio", values, ids, table=CLIPS, settings=ImportSettings(sources=[file])
-    )
+    imported = add(path, "vggish", values, ids, table=CLIPS, sources=[file])
     assert (imported.clips, imported.present, imported.incomplete, imported.skipped) == (4, 4, 0, 0)
     with open_cache(path) as cache:
         (spec,) = cache.variants("vggish")
@@ -93,7 +101,7 @@ def test_by_clip_id_missing_rows_are_missing(path: Path) -> None:
     values = VALUES.copy()
     values[1, 2] = np.nan  # of clip "a": incomplete
     values[2] = np.nan  # of clip "b": absent
-    imported = import_feature(path, "x", "video", values[:3], ["d", "a", "b"], table=CLIPS)
+    imported = add(path, "x", values[:3], ["d", "a", "b"], table=CLIPS)
     assert (imported.present, imported.incomplete) == (1, 1)
     with open_cache(path) as cache:
         got, present = cache.vectors("x")
@@ -117,14 +125,7 @@ def test_all_else_in_the_cache_stays(extracted: Path) -> None:
         digest="e" * 64,
     )
     # Rows in the order of the manifest that is given, whatever that of the cache.
-    import_feature(
-        extracted,
-        "x",
-        "audio",
-        VALUES,
-        table=shuffled,
-        settings=ImportSettings(provenance={"command": "i"}),
-    )
+    add(extracted, table=shuffled, provenance={"command": "i"})
     with open_cache(extracted) as cache:
         assert [s for s in cache.specs if s.name != "x"] == list(specs)
         assert cache.variants("c3d")[0].trained_on == ("c", "d")
@@ -143,22 +144,17 @@ def test_all_else_in_the_cache_stays(extracted: Path) -> None:
     assert verify_cache(extracted) == []
 
 
-def test_no_table_is_needed_for_an_existing_cache(extracted: Path) -> None:
-    import_feature(extracted, "x", "audio", VALUES)
-    with open_cache(extracted) as cache:
-        np.testing.assert_array_equal(cache.vectors("x")[0], VALUES.astype(np.float32))
-
-
 def test_a_name_is_taken_once(extracted: Path) -> None:
     with pytest.raises(BadCache, match="exists already"):
-        import_feature(extracted, "c3d", "video", VALUES)
-    import_feature(extracted, "x", "audio", VALUES)
-    import_feature(extracted, "x", "audio", VALUES)  # the same again
+        add(extracted, "c3d")
+    add(extracted)
+    np.testing.assert_array_equal(open_cache(extracted).vectors("x")[0], VALUES.astype(np.float32))
+    add(extracted)  # the same again
     with pytest.raises(BadCache, match="exists already"):
-        import_feature(extracted, "x", "audio", VALUES + 1)
+        add(extracted, values=VALUES + 1)
     # Of what is replaced nothing stays, also not of clips that lack it now.
-    import_feature(extracted, "x", "audio", VALUES[:2], ["a", "b"], settings=REPLACE)
-    import_feature(extracted, "c3d", "video", VALUES, settings=REPLACE)
+    add(extracted, "x", VALUES[:2], ["a", "b"], replace=True)
+    add(extracted, "c3d", replace=True)
     with open_cache(extracted) as cache:
         assert cache.vectors("x")[1].tolist() == [True, True, False, False]
         assert [s.protocol for s in cache.variants("c3d")] == ["imported"]
@@ -168,79 +164,61 @@ def test_a_name_is_taken_once(extracted: Path) -> None:
     ("values", "ids", "message"),
     [
         (VALUES[:3], None, "3 rows for 4 clips"),
-        (VALUES, ["a", "b", "c", "zz"], "1 of 4 rows are of clips .* first 'zz'"),
+        (
+            VALUES,
+            ["a", "b", "c", "zz"],
+            "1 of 4 rows belong to clips .* first 'zz'.*--skip-unknown",
+        ),
         (VALUES, ["a", "b", "c", "a"], "1 clips have more than one row, first 'a'"),
         (VALUES, ["a", "b"], "2 clip ids for 4 rows"),
         (np.where(VALUES > 0, VALUES, np.inf), None, "infinite .* clip 'a'"),
         (VALUES * 1e300, None, "infinite"),
         (VALUES * np.nan, None, "no clip of the table"),
-        (VALUES.astype(str), None, "numbers are needed"),
-        (VALUES[:, 0], None, "needed is .rows, numbers."),
-        (VALUES[:, :0], None, "needed is .rows, numbers."),
+        (VALUES.astype(str), None, "expected numbers, got"),
+        (VALUES[:, 0], None, "expected shape .rows, numbers."),
+        (VALUES[:, :0], None, "expected shape .rows, numbers."),
     ],
 )
 def test_refused(path: Path, values, ids, message: str) -> None:
     with pytest.raises(BadCache, match=message) as caught:
-        import_feature(path, "x", "audio", values, ids, table=CLIPS)
+        add(path, "x", values, ids, table=CLIPS)
     assert "\n" not in str(caught.value)
     assert not path.exists()
 
 
 def test_unknown_clips_may_be_skipped(path: Path) -> None:
     # Of clips that are not in the table, also repeated ids do not matter.
-    imported = import_feature(
-        path,
-        "x",
-        "audio",
-        VALUES,
-        ["b", "zz", "zz", "a"],
-        table=CLIPS,
-        settings=SKIP,
-    )
+    imported = add(path, "x", VALUES, ["b", "zz", "zz", "a"], table=CLIPS, skip_unknown=True)
     assert (imported.present, imported.skipped) == (2, 2)
-    with pytest.raises(BadCache, match="no row is of a clip"):
-        import_feature(
-            path,
-            "y",
-            "audio",
-            VALUES,
-            ["p", "q", "r", "s"],
-            settings=SKIP,
-        )
+    with pytest.raises(BadCache, match="4 of 4 rows belong to clips"):
+        add(path, "y", VALUES, ["p", "q", "r", "s"], skip_unknown=True)
 
 
-def test_other_clips_than_the_caches(extracted: Path, path: Path) -> None:
-    fewer = replace(
-        CLIPS,
-        clip_ids=("a", "b", "e"),
-        groups=("g", "g", "h"),
-        labels=CLIPS.labels[:3],
-        folds=CLIPS.folds[:3],
-    )
-    with pytest.raises(BadCache, match=r"1 are new \(first 'e'\), 2 are missing \(first 'c'\)"):
-        import_feature(extracted, "x", "audio", VALUES[:3], table=fewer)
-    relabelled = replace(CLIPS, labels=np.array([0, 1, 1, 1]))
-    with pytest.raises(BadCache, match="clip 'c' has another label"):
-        import_feature(extracted, "x", "audio", VALUES, table=relabelled)
-    with pytest.raises(BadCache, match="its task"):
-        import_feature(extracted, "x", "audio", VALUES, table=replace(CLIPS, classes=("p", "q")))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"clip_ids": ("a", "b", "e"), "groups": ("g", "g", "h"), "labels": CLIPS.labels[:3]},
+            "only in the cache: clips 'c', 'd'; only in the manifest: clips 'e'",
+        ),
+        ({"labels": np.array([0, 1, 1, 1])}, "labels differ: clips 'c'"),
+        ({"groups": ("g", "g", "h", "i")}, "groups differ: clips 'd'"),
+        ({"classes": ("p", "q")}, r"classes: \('calm', 'tense'\) and \('p', 'q'\)"),
+    ],
+)
+def test_other_clips_than_the_caches(extracted: Path, change: dict, message: str) -> None:
+    with pytest.raises(BadCache, match=message):
+        add(extracted, table=replace(CLIPS, **change))
 
 
-def test_without_cache_or_table(path: Path) -> None:
+def test_without_cache_or_table_or_with_an_unfinished_run(path: Path) -> None:
     with pytest.raises(MissingCache, match="give a manifest"):
-        import_feature(path, "x", "audio", VALUES)
-
-
-def test_an_unfinished_extraction_comes_first(path: Path) -> None:
-    def interrupted() -> None:
-        with CacheWriter(path, CLIPS) as writer:
-            writer.put(NET, "a", NET.key("a"), np.ones(2, np.float32))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
+        add(path)
+    with suppress(KeyboardInterrupt), CacheWriter(path, CLIPS) as writer:
+        writer.put(NET, "a", NET.key("a"), np.ones(2, np.float32))
+        raise KeyboardInterrupt
     with pytest.raises(BadCache, match="mvemo cache repair"):
-        import_feature(path, "x", "audio", VALUES, table=CLIPS)
+        add(path, table=CLIPS)
 
 
 # --- files
@@ -300,20 +278,13 @@ def test_ids_beside_the_numbers_are_never_passed_over(tmp_path: Path) -> None:
     assert read_array(tmp_path / "y.npz").clip_ids is None
 
 
-def test_empty_cells_of_a_csv_are_missing(tmp_path: Path) -> None:
-    file = write_csv(tmp_path / "x.csv", [["song", "p", "q"], ["a", "", ""], ["b", 1, 2]])
-    got = read_array(file, id_column="song")
-    assert got.clip_ids == ("a", "b")
-    np.testing.assert_array_equal(got.values, [[np.nan, np.nan], [1, 2]])
-
-
 def test_what_export_writes_is_read_back(path: Path, extracted: Path, tmp_path: Path) -> None:
     for ending in ("npz", "csv"):
         out = tmp_path / f"c3d.{ending}"
         export_cache(extracted, "c3d", out, fold=1)
         values, ids = join_arrays([read_array(out)])
         new = tmp_path / f"{ending}.h5"
-        import_feature(new, "c3d", "video", values, ids, table=CLIPS)
+        add(new, "c3d", values, ids, table=CLIPS)
         with open_cache(new) as cache, open_cache(extracted) as old:
             np.testing.assert_array_equal(cache.vectors("c3d")[0], old.vectors("c3d", 1)[0])
 
@@ -336,7 +307,7 @@ def test_files_of_one_feature_are_joined(tmp_path: Path) -> None:
     with pytest.raises(BadCache, match=r"wide\.npy: 2 numbers a row, .* has 3"):
         join_arrays([arrays[0], read_array(tmp_path / "wide.npy")])
     named = replace(arrays[1], clip_ids=("d",))
-    with pytest.raises(BadCache, match=r"train\.npy: it names no clip ids"):
+    with pytest.raises(BadCache, match=r"train\.npy: it has no clip ids"):
         join_arrays([arrays[0], named])
 
 
@@ -350,34 +321,39 @@ def test_ids_of_a_file_without_header(tmp_path: Path) -> None:
     assert read_ids(write_csv(tmp_path / "y.csv", [["a"], ["b"]])) == ("a", "b")
 
 
-def test_files_that_are_refused(tmp_path: Path) -> None:
-    def refused(source: str, message: str, **options: str) -> None:
-        with pytest.raises((BadCache, MissingCache), match=message) as caught:
-            read_array(tmp_path / source, **options)
-        assert "\n" not in str(caught.value)
-
-    refused("none.npy", "no such file")
-    (tmp_path / "x.txt").write_text("1")
-    refused("x.txt", "ending '.txt'")
-    for ending in ("npy", "npz", "h5"):
-        (tmp_path / f"junk.{ending}").write_bytes(b"no array at all")
-        refused(f"junk.{ending}", "cannot be read")
-    np.save(tmp_path / "deep.npy", np.ones((2, 3, 4)))
-    refused("deep.npy", "one vector a clip")
-    np.save(tmp_path / "text.npy", np.array(["a", "b"]))
-    refused("text.npy", "numbers are needed")
-    np.save(tmp_path / "pickled.npy", np.array([{}, None], dtype=object), allow_pickle=True)
-    refused("pickled.npy", "cannot be read")
-    np.savez(tmp_path / "two.npz", p=VALUES, q=VALUES)
-    refused("two.npz", "name the data set .* p, q")
-    refused("two.npz", "no data set 'r'; there are p, q", dataset="r")
-    np.savez(tmp_path / "short.npz", values=VALUES, clip_ids=np.array(["a"]))
-    refused("short.npz", "of shape .1,. for 4 rows")
-    write_csv(tmp_path / "bad.csv", [["clip_id", "p"], ["a", "1"], ["b", "soft"]])
-    refused("bad.csv", "bad.csv:3: 'soft' is no number")
-    write_csv(tmp_path / "ragged.csv", [["clip_id", "p"], ["a", "1", "2"]])
-    refused("ragged.csv", "ragged.csv:2: 3 cells")
-    refused("ragged.csv", "no column 'song'; there are clip_id, p", id_column="song")
+@pytest.mark.parametrize(
+    ("source", "content", "message"),
+    [
+        ("none.npy", None, "no such file"),
+        ("x.txt", b"1", "unknown suffix '.txt'"),
+        *(
+            (f"junk.{ending}", b"no array at all", "cannot be read")
+            for ending in ("npy", "npz", "h5")
+        ),
+        ("deep.npy", np.ones((2, 3, 4)), "one vector per clip"),
+        ("text.npy", np.array(["a", "b"]), "expected numbers, got <U1"),
+        ("pickled.npy", np.array([{}, None], dtype=object), "cannot be read"),
+        ("two.npz", {"p": VALUES, "q": VALUES}, "name the data set .* p, q"),
+        ("two.npz:r", {"p": VALUES, "q": VALUES}, "no data set 'r'; there are p, q"),
+        ("short.npz", {"values": VALUES, "clip_ids": np.array(["a"])}, "of shape .1,. for 4 rows"),
+        ("bad.csv", b"clip_id,p\na,1\nb,soft\n", "bad.csv:3: 'soft' is not a number"),
+        ("bad.csv", b"clip_id,p\n,1\n", "bad.csv:2: no clip id in column clip_id"),
+        ("ragged.csv", b"clip_id,p\na,1,2\n", "ragged.csv:2: 3 cells"),
+        ("song.csv", b"clip_id,p\na,1\n", "no column 'song'; there are clip_id, p"),
+    ],
+)
+def test_files_that_are_refused(tmp_path: Path, source: str, content: Any, message: str) -> None:
+    path = tmp_path / source.partition(":")[0]
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, dict):
+        np.savez(path, **content)
+    elif content is not None:
+        np.save(path, content, allow_pickle=True)
+    options = {"id_column": "song"} if path.stem == "song" else {}
+    with pytest.raises((BadCache, MissingCache), match=message) as caught:
+        read_array(tmp_path / source, **options)
+    assert "\n" not in str(caught.value)
 
 
 def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path: Path) -> None:
@@ -406,9 +382,12 @@ def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path: Path) -> No
 
 
 def test_columns_of_a_table_may_have_other_names(tmp_path: Path) -> None:
-    song = write_csv(tmp_path / "x.csv", [["song", "f"], ["a", 1.5], ["b", 2.5]])
-    got = read_array(song, columns=TableColumns(renamed={"clip_id": "song"}))
-    assert (got.clip_ids, got.columns) == (("a", "b"), ("f",))
+    song = write_csv(tmp_path / "x.csv", [["song", "f"], ["a", ""], ["b", 2.5]])
+    for options in ({"id_column": "song"}, {"columns": TableColumns(renamed={"clip_id": "song"})}):
+        got = read_array(song, **options)
+        assert (got.clip_ids, got.columns) == (("a", "b"), ("f",))
+        # An empty cell is a missing number.
+        np.testing.assert_array_equal(got.values, [[np.nan], [2.5]])
     with pytest.raises(BadCache, match=r"x\.csv:1: no column 'track' for clip_id"):
         read_array(song, columns=TableColumns(renamed={"clip_id": "track"}))
 
@@ -420,9 +399,9 @@ def test_ids_match_in_any_form_of_unicode_and_with_backslashes() -> None:
 
 def test_clips_without_labels_get_them_later(path: Path) -> None:
     unlabelled = replace(CLIPS, task="unlabelled", classes=(), labels=np.zeros((4, 0), np.int64))
-    import_feature(path, "x", "audio", VALUES, table=unlabelled)
+    add(path, table=unlabelled)
     assert verify_cache(path) == []
-    import_feature(path, "y", "audio", VALUES, table=replace(CLIPS, predicted_by="a model"))
+    add(path, "y", table=replace(CLIPS, predicted_by="a model"))
     with open_cache(path) as cache:
         assert cache.table.classes == CLIPS.classes
         assert (cache.names(), cache.table.predicted_by) == (("x", "y"), "a model")

@@ -76,8 +76,7 @@ def test_a_second_writer_is_told_who_holds_the_cache(tmp_path: Path) -> None:
         repair_cache(path)
     with pytest.raises(CacheBusy):
         merge_caches([path], path)
-    with open_cache(path) as cache:
-        assert cache.present("music1d").all()
+    assert open_cache(path).present("music1d").all()
     # The lock goes with the process, however that ends.
     os.kill(other.pid, signal.SIGKILL)
     other.wait()
@@ -90,8 +89,7 @@ def test_a_second_writer_in_the_same_process(tmp_path: Path) -> None:
     path = tmp_path / "features.h5"
     with CacheWriter(path, table()), pytest.raises(CacheBusy, match=f"process {os.getpid()} "):
         CacheWriter(path, table())
-    with CacheWriter(path, table()):
-        pass
+    fill(path, table())
 
 
 def test_readers_see_the_file_last_closed(tmp_path: Path) -> None:
@@ -101,19 +99,17 @@ def test_readers_see_the_file_last_closed(tmp_path: Path) -> None:
         with CacheWriter(path, table()) as writer:
             put(writer, VECTOR, "c5")
             writer.commit()
-            with open_cache(path) as during:
-                assert during.present("music1d").sum() == 5
+            assert open_cache(path).present("music1d").sum() == 5
         assert early.present("music1d").sum() == 5
         assert early.vectors("music1d")[1].sum() == 5
-    with open_cache(path) as late:
-        assert late.present("music1d").sum() == 6
+    assert open_cache(path).present("music1d").sum() == 6
 
 
 def test_killed_at_any_moment_nothing_committed_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "features.h5"
     committed: set[int] = set()
     # Killed so many reports after its start, and whatever it had begun by then.
-    for n_reports in (1, 0, 3, 11, 2, 7):
+    for n_reports in (1, 0, 11, 3):
         process = start(WRITE, path)
         assert process.stdout is not None
         reports = [process.stdout.readline() for _ in range(1 + n_reports)]
@@ -132,8 +128,7 @@ def test_killed_at_any_moment_nothing_committed_is_lost(tmp_path: Path) -> None:
             if clip not in stored:
                 put(writer, VECTOR, clip)
     assert verify_cache(path) == []
-    with open_cache(path) as cache:
-        rows = contents(cache)
+    rows = contents(open_cache(path))
     assert rows == {("music1d", None, c): row(VECTOR, c).tobytes() for c in CLIPS.clip_ids}
 
 
@@ -149,6 +144,5 @@ def test_repair_takes_up_the_shards_of_a_killed_first_run(tmp_path: Path) -> Non
         open_cache(path)
     assert repair_cache(path) == ["added 1 shards of an unfinished run"]
     assert verify_cache(path) == []
-    with open_cache(path) as cache:
-        assert cache.present("music1d").tolist() == [False] * 3 + [True] + [False] * 2
+    assert open_cache(path).present("music1d").tolist() == [False] * 3 + [True] + [False] * 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["features.h5", "features.h5.lock"]

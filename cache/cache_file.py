@@ -1,0 +1,367 @@
+"""Files of a cache: opening with checks of the header, and reading of their parts on demand."""
+
+from __future__ import annotations
+
+import stat
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import cached_property, partial
+from pathlib import Path
+from threading import RLock
+from typing import Any, TypeVar
+
+import h5py
+import numpy as np
+
+from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
+from mvemo.cache.failures import Failures
+from mvemo.cache.index import Index, is_whole, read_index, read_spec, values_array
+from mvemo.cache.schema import (
+    FORMAT,
+    SCHEMA,
+    code_version,
+    read_curves,
+    read_failures,
+    read_merged,
+    read_provenance,
+    read_table,
+)
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.table import F32, Bools, ClipTable, Curves, Ints
+from mvemo.cache.untrusted import PlainArray, PlainGroup, array_of, attribute, part
+from mvemo.manifests.files import shown
+
+T = TypeVar("T")
+
+# Exceptions of h5py and of our readers on a damaged file. RuntimeError includes RecursionError.
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+)
+
+
+def reason(error: BaseException) -> str:
+    """Return in one line why a part of a file cannot be read."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split())[:300] or type(error).__name__
+
+
+def parts_folder(path: Path) -> Path:
+    """Return the folder of the shards of an unfinished run."""
+    return path.with_name(path.name + ".parts")
+
+
+def shard_paths(path: Path) -> list[Path]:
+    """Return the paths of the shards of an unfinished run, oldest first."""
+    return sorted(parts_folder(path).glob("[0-9]*-*.h5"))
+
+
+def open_file(path: Path) -> Any:
+    """Open a cache file for reading.
+
+    It raises MissingCache for a missing file, BadCache for a file that is not a complete cache of a
+    known schema, and CacheError for a file that cannot be read.
+    """
+    try:
+        # A pipe would block.
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise BadCache(f"{path}: expected a feature cache, got a pipe or a device")
+        with path.open("rb") as raw:
+            start = raw.read(8)
+    except FileNotFoundError:
+        hint = (
+            f"; an unfinished run left rows in {parts_folder(path).name}: run the same command "
+            f"again, or 'mvemo cache repair {path}'"
+        )
+        hint = hint if shard_paths(path) else ""
+        raise MissingCache(f"{path}: there is no such file{hint}") from None
+    except IsADirectoryError:
+        raise BadCache(f"{path}: a folder, where a feature cache (HDF5 file) is needed") from None
+    except OSError as error:
+        raise CacheError(f"{path}: {error.strerror}") from None
+    if start != b"\x89HDF\r\n\x1a\n":
+        what = f"no HDF5 file (it starts with {start!r})" if start else "an empty file"
+        raise BadCache(f"{path}: {what}, where a feature cache is needed")
+    try:
+        file = _open_hdf5(path)
+    except DAMAGE as error:
+        text = str(error)
+        what = "truncated" if "truncated" in text else f"damaged ({text})"
+        raise DamagedCache(
+            f"{path}: a {what} HDF5 file: copy it again, or extract again with --force"
+        ) from None
+    try:
+        _check_header(file, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _open_hdf5(path: Path) -> Any:
+    """Open with h5py's default locking flags, so that a notebook can open the same file.
+
+    HDF5 refuses to open a file twice in one program with different flags. Nobody ever writes to a
+    finished cache, so locks do not matter: if the default flags fail because of locks, others are
+    tried.
+    """
+    for options in ({}, {"locking": False}, {"locking": True}):
+        try:
+            return h5py.File(path, "r", **options)
+        except OSError as error:
+            if "lock" not in str(error) or options == {"locking": True}:
+                raise
+    raise AssertionError
+
+
+def _check_header(file: Any, path: Path) -> None:
+    """Raise BadCache for a file that is not a whole cache of a known schema."""
+    schema, made_by = 0, ""
+    try:
+        is_cache = attribute(file, "format", str, "") == FORMAT
+        if is_cache:
+            schema = attribute(file, "schema", int)
+            made_by = shown(attribute(file, "mvemo", str)).strip("'")
+            for name in ("clips", "features", "failures"):
+                part(file, name)
+    except DAMAGE as error:
+        raise BadCache(
+            f"{path}: its header is damaged ({reason(error)}): copy it again, or extract again"
+        ) from None
+    if not is_cache:
+        raise BadCache(f"{path}: an HDF5 file, but no feature cache of mvemo")
+    if not 1 <= schema <= SCHEMA:
+        raise BadCache(
+            f"{path}: schema {schema}, but mvemo {code_version()} reads up to schema {SCHEMA}: "
+            f"install mvemo {made_by} or later"
+        )
+
+
+def cache_files(path: Path) -> tuple[Path, ...]:
+    """Return the file itself, or the shards of a folder: its ``*.h5`` files, by name."""
+    if not path.is_dir():
+        return (path,)
+    files = tuple(sorted(p for p in path.glob("*.h5") if p.is_file() and p.name[0] != "."))
+    for parts in sorted(path.glob("*.h5.parts")):
+        shard = parts.with_suffix("")
+        if shard not in files and shard_paths(shard):
+            raise MissingCache(
+                f"{path}: its shard {shard.name} is not finished, rows of it lie in {parts.name}: "
+                f"run its command again, or 'mvemo cache repair {shard}'"
+            )
+    if not files:
+        raise MissingCache(f"{path}: a folder without shards of a feature cache (*.h5)")
+    return files
+
+
+def refuse_folder(path: Path) -> None:
+    """Raise BadCache for a folder of shards, which cannot be changed."""
+    if path.is_dir():
+        raise BadCache(
+            f"{path}: a folder, where a feature cache is to be written; shards in a folder are "
+            f"read only: change each, or 'mvemo cache merge {path} --out features.h5'"
+        )
+
+
+class FilePool:
+    """Open files; if there are many, the least recently used are closed.
+
+    A file that is opened again must be unchanged.
+    """
+
+    def __init__(self, limit: int = 64) -> None:
+        self.lock = RLock()
+        self._limit = limit
+        self._files: OrderedDict[Path, Any] = OrderedDict()
+        self._known: dict[Path, tuple[int, int, int]] = {}
+        self._closed = False
+
+    def get(self, path: Path) -> Any:
+        """Return the open file of a path."""
+        with self.lock:
+            if self._closed:
+                raise BadCache(f"{path}: this cache is closed: open it again")
+            file = self._files.pop(path, None)
+            if file is None:
+                file = open_file(path)
+                facts = path.stat()
+                identity = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+                if self._known.setdefault(path, identity) != identity:
+                    file.close()
+                    raise BadCache(f"{path}: was replaced while it was read: open the cache again")
+            self._files[path] = file
+            while len(self._files) > self._limit:
+                self._files.popitem(last=False)[1].close()
+            return file
+
+    def close(self) -> None:
+        """Close all files; the pool cannot be used again."""
+        with self.lock:
+            self._closed = True
+            while self._files:
+                self._files.popitem()[1].close()
+
+
+class CacheFile:
+    """File of a cache, with its clips and specs in memory; everything else is read on demand.
+
+    With `tolerant`, parts that cannot be read are left out and named in `lost`; the clip table
+    must be readable in any case.
+
+    Attributes
+    ----------
+    table
+        Clips of the file; a shard often has only some of the cache's.
+    specs
+        Specs of the features by digest, with `trained_on`, oldest first.
+    """
+
+    def __init__(self, path: Path, pool: FilePool, *, tolerant: bool = False) -> None:
+        self.path = path
+        self.name = str(path)
+        self.lost: list[str] = []
+        self._pool = pool
+        self._tolerant = tolerant
+        self.schema = int(pool.get(path).attrs["schema"])
+        self.table: ClipTable = self.read("clip table", read_table)
+        self._groups: dict[str, str] = {}
+        found: list[tuple[int, FeatureSpec]] = []
+        for group in self.read("features", lambda file: list(file["features"])):
+            header = self._readable(f"feature {group}", partial(self._header, group=group), None)
+            if header is not None:
+                found.append(header)
+                self._groups[header[1].digest] = group
+        self.specs = {spec.digest: spec for _, spec in sorted(found, key=lambda item: item[0])}
+
+    def _header(self, file: Any, group: str) -> tuple[int, FeatureSpec]:
+        item = part(file["features"], group)
+        return attribute(item, "order", int), read_spec(item, self.table.clip_ids)
+
+    def load(self) -> CacheFile:
+        """Read everything but values now, so that damage is known before anything is written."""
+        _ = self.indexes
+        self.load_facts()
+        return self
+
+    def load_facts(self) -> None:
+        """Read failures, curves, provenance and the list of merged shards now."""
+        _ = self.failures, self.curves, self.provenance, self.merged
+
+    # --- parts
+
+    @cached_property
+    def indexes(self) -> dict[str, Index]:
+        """Indexes of all features by digest, oldest first."""
+        stored = [self.readable_feature(digest) for digest in self.specs]
+        return {feature[0].spec.digest: feature[0] for feature in stored if feature is not None}
+
+    def readable_feature(self, digest: str) -> tuple[Index, PlainArray] | None:
+        """Read a feature's index; return None if it is damaged and the file tolerant."""
+        group, spec = self._groups[digest], self.specs[digest]
+
+        def read(file: Any) -> tuple[Index, PlainArray]:
+            return read_index(part(file["features"], group), spec, len(self.table))
+
+        return self._readable(f"feature {group}", read, None)
+
+    @cached_property
+    def failures(self) -> Failures:
+        """Failures; of a shard, also cleared ones."""
+        return self._readable("failures", read_failures, {})
+
+    @cached_property
+    def curves(self) -> Curves:
+        """Training curves."""
+        return self._readable("curves", read_curves, {})
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Provenance that the writer stated."""
+        return self._readable("provenance", read_provenance, {})
+
+    @cached_property
+    def merged(self) -> tuple[str, ...]:
+        """Names of the shards that were merged into this file."""
+        return self._readable("list of merged shards", read_merged, ())
+
+    def index(self, digest: str) -> Index:
+        """Read a feature's index."""
+        spec, n = self.specs[digest], len(self.table)
+        return self._read_feature(digest, lambda group: read_index(group, spec, n))[0]
+
+    def present(self, digest: str) -> Bools:
+        """Return bool (clips,), True for clips that have the feature."""
+        shape = (len(self.table),)
+        return self._read_feature(
+            digest, lambda group: array_of(group, "present", np.bool_, shape).read()
+        )
+
+    def index_checksum(self, digest: str) -> str:
+        """Return the stated checksum of a feature's index."""
+        return self._read_feature(digest, lambda group: str(attribute(group, "checksum", str)))
+
+    def rows(self, index: Index, start: int, stop: int) -> F32:
+        """Return float32 (rows, dim) of a feature's vectors, or of all frames of its sequences."""
+        values = self._read_feature(
+            index.spec.digest,
+            lambda group: values_array(group, index).read(start, stop),
+        )
+        return values.astype("<f4", copy=False)
+
+    def read_vectors(self, digest: str, into: F32) -> tuple[Bools, bool]:
+        """Read all vectors into an array; return which are present, and if they are whole."""
+
+        def read(group: PlainGroup) -> tuple[Bools, bool]:
+            index, values = read_index(group, self.specs[digest], len(self.table))
+            return index.present, is_whole(index, values, self.table.clip_ids, into)
+
+        return self._read_feature(digest, read)
+
+    def vectors(self, digest: str, rows: Ints) -> F32:
+        """Return float32 (rows, dim) of these rows, for `rewrite`."""
+        first, last = int(rows.min()), int(rows.max())
+        return self.rows(self.indexes[digest], first, last + 1)[rows - first]
+
+    def sequence(self, digest: str, row: int) -> F32:
+        """Return float32 (frames, dim) of a row, for `rewrite`."""
+        index = self.indexes[digest]
+        return self.rows(index, int(index.starts[row]), int(index.starts[row + 1]))
+
+    # --- access to the file
+
+    def _read_feature(self, digest: str, read: Callable[[PlainGroup], T]) -> T:
+        """Call `read` with the HDF5 group of a feature."""
+        group = self._groups[digest]
+        return self.read(f"feature {group}", lambda file: read(part(file["features"], group)))
+
+    def read(self, what: str, read: Callable[[Any], T]) -> T:
+        """Call `read` with the open file; raise BadCache if it is damaged."""
+        with self._pool.lock:
+            file = self._pool.get(self.path)
+            try:
+                return read(file)
+            except DAMAGE as error:
+                repair = f"run 'mvemo cache repair {self.path}'"
+                again = "extract again" if what == "clip table" else repair
+                raise BadCache(
+                    f"{self.path}: its {what} cannot be read ({reason(error)}): {again}, or copy "
+                    "the file again"
+                ) from None
+
+    def _readable(self, what: str, read: Callable[[Any], T], default: T) -> T:
+        """Read a part; if it is damaged and the file tolerant, note it and return the default."""
+        if not self._tolerant:
+            return self.read(what, read)
+        try:
+            return read(self._pool.get(self.path))
+        except DAMAGE as error:
+            part_name = what if what.startswith("feature ") else f"the {what}"
+            self.lost.append(f"{part_name} cannot be read ({reason(error)})")
+            return default

@@ -1,1 +1,0 @@
-"""Import of features that other programs made."""

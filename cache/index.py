@@ -1,0 +1,262 @@
+"""Features in a cache file: their indexes, and access to their values."""
+
+from __future__ import annotations
+
+import json
+from binascii import hexlify
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import compress
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from mvemo.cache.schema import (
+    CHECKSUM,
+    MISFIT,
+    read_strings,
+    read_text,
+    row_checksum,
+    text_checksum,
+    values_checksum,
+    write_strings,
+    write_text,
+)
+from mvemo.cache.spec import HALF_ABSOLUTE, HALF_RELATIVE, FeatureSpec, check_spec
+from mvemo.cache.table import F32, Bools, Bytes, Ints
+from mvemo.cache.untrusted import PlainArray, array_of, attribute, write_attribute
+from mvemo.manifests.files import parse_json, shown
+
+# Bytes per step: small enough for the CPU cache, large enough that threads rarely wait.
+STEP = 2 << 20
+
+
+@dataclass(frozen=True)
+class Index:
+    """Everything about a stored feature except its values."""
+
+    spec: FeatureSpec  # with `trained_on`
+    present: Bools  # (clips,)
+    keys: NDArray[np.bytes_]  # (clips,), empty if missing
+    checksums: Bytes  # (clips, 16)
+    frames: Ints  # (clips,), frames of a sequence, 1 for a vector, 0 if missing
+    # Number of training clips that all shards of a run name together, if this shard names only
+    # its own; 0 if it names all.
+    n_trained_on: int = 0
+    values_checksum: str = ""  # of all values; empty in a plan, and in files of mvemo 0.1
+    # In a plan: (clips,), number of each row's source (-1 if missing), and the row in it.
+    origin: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    row: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @classmethod
+    def empty(cls, spec: FeatureSpec, n_clips: int, key_type: Any = "S64") -> Index:
+        """Return the index of a feature without rows, to be filled."""
+        return cls(
+            spec,
+            np.zeros(n_clips, np.bool_),
+            np.zeros(n_clips, key_type),
+            np.zeros((n_clips, CHECKSUM), np.uint8),
+            np.zeros(n_clips, np.int64),
+            origin=np.full(n_clips, -1, np.int64),
+            row=np.zeros(n_clips, np.int64),
+        )
+
+    def drop(self, rows: Ints) -> None:
+        """Make rows of a plan missing."""
+        self.origin[rows] = -1
+        self.keys[rows] = b""
+        for values in (self.present, self.checksums, self.frames):
+            values[rows] = 0
+
+    @cached_property
+    def starts(self) -> Ints:
+        """First frame of each clip's sequence among all frames, and their number, (clips + 1,)."""
+        return np.concatenate([[0], np.cumsum(self.frames)])
+
+    def fits(self, i: int, clip_id: str, row: F32) -> bool:
+        """Return True if the i-th clip's values match their checksum."""
+        checksum: bytes = self.checksums[i].tobytes()
+        return row_checksum(clip_id, bytes(self.keys[i]), row) == checksum
+
+    def checksum(self) -> str:
+        """Return the checksum of the index, including spec and training clips."""
+        return text_checksum(
+            self.spec.digest,
+            "\0".join(sorted(self.spec.trained_on)),
+            np.packbits(self.present).tobytes().hex(),
+            _joined(self.keys),
+            hexlify(self.checksums.tobytes()),
+            hexlify(self.frames.astype("<i8").tobytes()),
+        )
+
+    def quick_checksum(self, checksum: str) -> str:
+        """Return the XXH3-128 of the index and its `checksum`, in a tenth of the time.
+
+        Readers compare only this one, as with `values_checksum`; a cache's digest is made of
+        `checksum`. Unlike `checksum`, it depends on the order of the training clips.
+        """
+        keys = np.ascontiguousarray(self.keys)
+        texts = (checksum, self.spec.digest, str(keys.dtype), *self.spec.trained_on)
+        state = xxhash.xxh3_128("\0".join(texts).encode())
+        for array in (self.present, keys, self.checksums, self.frames.astype("<i8", copy=False)):
+            if array.size:
+                state.update(np.ascontiguousarray(array).view(np.uint8).data.cast("B"))
+        return state.hexdigest()
+
+
+def _joined(keys: NDArray[np.bytes_]) -> bytes:
+    """Return the keys joined by zero bytes, as UTF-8."""
+    width = keys.dtype.itemsize
+    square = np.zeros((len(keys), width + 1), np.uint8)
+    square[:, :width] = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, width)
+    if width and square[:, width - 1].all():
+        # All keys have one length, which is the usual case.
+        data = square.tobytes()[:-1]
+    else:
+        data = b"\0".join(keys.tolist())
+    return data if data.isascii() else data.decode("latin-1").encode()
+
+
+# --- values
+
+
+def is_whole(
+    index: Index, values: PlainArray, clip_ids: Sequence[str], into: F32 | None = None
+) -> bool:
+    """Read all values of a feature, into an array if one is given.
+
+    Return True if they match their checksum, are finite if present and NaN if missing.
+    """
+    state = values_checksum()
+    vector = index.spec.kind != "sequence"
+    for rows, block, finite in _blocks(values, state, into):
+        expected = index.present[rows] if vector else True
+        if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):
+            return False
+    if index.values_checksum or into is None:
+        return state.hexdigest() == index.values_checksum
+    present = np.flatnonzero(index.present).tolist()
+    return all(index.fits(i, clip_ids[i], into[i]) for i in present)
+
+
+def _blocks(
+    values: PlainArray, state: xxhash.xxh3_128, into: F32 | None
+) -> Iterator[tuple[slice, F32, Bools]]:
+    """Yield a slice of rows, their values until the next block, and True for finite rows."""
+    n, dim = values.shape
+    step = max(1, STEP // (4 * dim))
+    half = values.dtype.itemsize == 2
+    buffer = np.empty((min(step, n), dim), values.dtype) if into is None else into
+    # Weights that prevent overflow: then a weighted sum is finite if all its terms are. This is
+    # ten times as fast as checking each number.
+    weights = np.full(dim, 2.0 ** -dim.bit_length(), np.float32)
+    for start in range(0, n, step):
+        rows = slice(start, min(n, start + step))
+        block = buffer[: rows.stop - start] if into is None else into[rows]
+        values.read_into(block, start)
+        state.update(block.data.cast("B"))
+        with np.errstate(all="ignore"):
+            yield rows, block, np.isfinite((block.astype("<f4") if half else block) @ weights)
+
+
+# --- reading and writing
+
+
+def spec_to_json(spec: FeatureSpec) -> str:
+    """Return a spec without `trained_on` as canonical JSON."""
+    return json.dumps(spec.facts, sort_keys=True, ensure_ascii=True, allow_nan=False)
+
+
+def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
+    """Read a feature's spec, with `trained_on` (clips in table order, then others)."""
+    mask = array_of(group, "trained_on", np.bool_, (len(clip_ids),)).read()
+    seen = tuple(compress(clip_ids, mask.tolist()))
+    facts = parse_json(read_text(group, "spec"))
+    kinds: dict[str, Any] = {
+        **dict.fromkeys(("name", "modality", "kind", "extractor", "weights", "protocol"), str),
+        **dict.fromkeys(("dim", "version"), int),
+        "params": dict,
+        "fold": (int, type(None)),
+    }
+    if not isinstance(facts, dict) or facts.keys() != kinds.keys():
+        raise ValueError("its spec has other fields than a feature's")
+    for name, kind in kinds.items():
+        if not isinstance(facts[name], kind) or isinstance(facts[name], bool):
+            raise ValueError(f"its spec's {name} is {shown(str(facts[name]))}")
+    spec = FeatureSpec(**facts, trained_on=seen + read_strings(group, "trained_on_others"))
+    check_spec(spec, "its spec")
+    return spec
+
+
+def values_array(group: Any, index: Index) -> PlainArray:
+    """Return the values of a feature, not read yet; raise ValueError for other types or shapes."""
+    spec = index.spec
+    rows = int(index.starts[-1]) if spec.kind == "sequence" else len(index.present)
+    return array_of(group, "values", spec.dtype, (rows, spec.dim))
+
+
+def read_index(group: Any, spec: FeatureSpec, n_clips: int) -> tuple[Index, PlainArray]:
+    """Read a feature's index, and its values' type and shape; raise ValueError if damaged."""
+    present = array_of(group, "present", np.bool_, (n_clips,)).read()
+    keys = array_of(group, "keys", shape=(n_clips,))
+    if keys.dtype.kind != "S":
+        raise ValueError(f"keys: expected bytes, got {keys.dtype}")
+    frames = present.astype(np.int64)
+    if spec.kind == "sequence":
+        offsets = array_of(group, "offsets", "<i8", (n_clips + 1,)).read()
+        frames = np.diff(offsets)
+        if offsets[0] != 0 or (frames < 0).any():
+            raise ValueError("its offsets are not rising row numbers")
+        if ((frames > 0) != present).any():
+            raise ValueError("clips with frames are not those marked present")
+    checksums = array_of(group, "checksums", np.uint8, (n_clips, CHECKSUM)).read()
+    index = Index(
+        spec,
+        present,
+        keys.read(),
+        checksums,
+        frames,
+        attribute(group, "n_trained_on", int, 0),
+        attribute(group, "values_checksum", str, ""),
+    )
+    values = values_array(group, index)
+    if ((index.keys != b"") != present).any():
+        raise ValueError("clips with a key are not those marked present")
+    checksum = attribute(group, "checksum", str)
+    # Files of mvemo 0.1 have only `checksum`.
+    quick = attribute(group, "quick_checksum", str, "")
+    fits = index.quick_checksum(checksum) == quick if quick else index.checksum() == checksum
+    if not fits or spec.digest != attribute(group, "digest", str):
+        raise ValueError(MISFIT)
+    return index, values
+
+
+def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
+    """Write everything about a feature except `values`."""
+    spec = index.spec
+    write_attribute(group, "digest", spec.digest)
+    if spec.dtype == "<f2":
+        group.attrs["largest_relative_error"] = HALF_RELATIVE
+        group.attrs["largest_absolute_error"] = HALF_ABSOLUTE
+    if index.n_trained_on:
+        group.attrs["n_trained_on"] = index.n_trained_on
+    write_text(group, "spec", spec_to_json(spec))
+    group.create_dataset("present", data=index.present)
+    group.create_dataset("keys", data=index.keys)
+    group.create_dataset("checksums", data=index.checksums)
+    if spec.kind == "sequence":
+        group.create_dataset("offsets", data=index.starts.astype("<i8"))
+    seen = frozenset(spec.trained_on)
+    mask = np.fromiter((c in seen for c in clip_ids), dtype=np.bool_, count=len(clip_ids))
+    group.create_dataset("trained_on", data=mask)
+    others = sorted(seen.difference(clip_ids))
+    write_strings(group, "trained_on_others", others)
+    checksum = index.checksum()
+    write_attribute(group, "checksum", checksum)
+    # The order in which `read_spec` returns them.
+    trained_on = (*compress(clip_ids, mask.tolist()), *others)
+    index = replace(index, spec=replace(spec, trained_on=trained_on))
+    write_attribute(group, "quick_checksum", index.quick_checksum(checksum))

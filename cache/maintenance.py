@@ -1,0 +1,386 @@
+"""Maintenance of caches: merging, slim copies, removals, and repair; all are rewrites."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mvemo.cache.cache_file import (
+    CacheFile,
+    FilePool,
+    cache_files,
+    parts_folder,
+    refuse_folder,
+    shard_paths,
+)
+from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.reader import open_cache
+from mvemo.cache.rewrite import Plan, curve_names, newest_failures, newest_plan, rewrite
+from mvemo.cache.shards import locked_files, read_shards, refuse_unfinished, remove_shards
+from mvemo.cache.table import ClipTable, subset
+from mvemo.cache.union import (
+    in_order,
+    plan_rows,
+    refuse_rivals,
+    union_curves,
+    union_failures,
+    union_provenance,
+    union_table,
+)
+from mvemo.cache.verify import verify_cache
+
+
+def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
+    """Merge caches of the same manifest; the order of `paths` does not matter.
+
+    Every row is checked while it is copied. Clips are in the order of the cache that has all of
+    them, otherwise sorted by id. If the reasons for a failure differ, the first in alphabetical
+    order is kept.
+
+    Parameters
+    ----------
+    paths
+        Finished caches, or folders of shards. Each may hold all clips with some of the rows,
+        or some of the clips.
+    out
+        Path of the merged cache, which is replaced if it exists.
+
+    Raises
+    ------
+    BadCache
+        The manifests differ, a row is corrupt, or a row has different values in two caches.
+        The message names the first such row and their number.
+    CacheBusy
+        A writer holds `out`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from mvemo.cache import ClipTable, import_feature, open_cache
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> clips = ClipTable(
+    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
+    ... )
+    >>> for name in ("mean", "deviation"):
+    ...     _ = import_feature(folder / f"{name}.h5", name, "audio", np.eye(2), table=clips)
+    >>> merge_caches([folder / "mean.h5", folder / "deviation.h5"], folder / "both.h5")
+    >>> with open_cache(folder / "both.h5") as cache:
+    ...     cache.names()
+    ('deviation', 'mean')
+    """
+    out = Path(out)
+    if not paths:
+        raise BadCache(f"{out}: no caches to merge were given")
+    with locked_files(out) as pool:
+        refuse_unfinished(out)
+        files = [CacheFile(file, pool).load() for p in paths for file in cache_files(Path(p))]
+        rewrite(out, _union_plan(files, out), parts_folder(out) / "merged.tmp")
+
+
+def _union_plan(files: Sequence[CacheFile], where: Path) -> Plan:
+    """Plan one file with the content of several caches; raise BadCache if they do not match."""
+    table = union_table(files)
+    features = in_order(plan_rows(table, files, str(where)))
+    refuse_rivals(files, where)
+    return Plan(
+        table,
+        files,
+        features,
+        union_failures(files),
+        union_curves(files),
+        union_provenance(files),
+    )
+
+
+@dataclass(frozen=True)
+class Removed:
+    """Content that was removed from a cache.
+
+    Parameters
+    ----------
+    features
+        Names of removed features.
+    clips
+        Ids of removed clips.
+    curves
+        Names of removed training curves, of nets without features in the cache.
+    failures
+        Number of removed failures.
+    freed
+        Bytes by which the file became smaller.
+    """
+
+    features: tuple[str, ...] = ()
+    clips: tuple[str, ...] = ()
+    curves: tuple[str, ...] = ()
+    failures: int = 0
+    freed: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.features or self.clips or self.curves or self.failures)
+
+
+def select_features(
+    path: Path | str,
+    features: Collection[str],
+    out: Path | str,
+    *,
+    clips: Collection[str] | None = None,
+    dry_run: bool = False,
+) -> Removed:
+    """Copy some features, and optionally some clips, of a cache to another file.
+
+    Every row is checked while it is copied; labels, folds and provenance are kept. Failures of
+    omitted features, and curves of nets without a feature, are omitted, too.
+
+    Parameters
+    ----------
+    path
+        Path of the cache, or of a folder of shards.
+    features
+        Names of the features to keep.
+    out
+        Path of the new file, which is replaced if it exists. With `path` itself, all other
+        features are removed.
+    clips
+        Ids of the clips to keep; None for all. A selection is no longer the whole manifest, so
+        the manifest's digest is removed.
+    dry_run
+        If True, return the result without writing.
+
+    Returns
+    -------
+    The content of the cache that `out` does not have.
+
+    Raises
+    ------
+    BadCache
+        A feature or clip does not exist, the cache is damaged, or a run is unfinished.
+    CacheBusy
+        A writer holds `out`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from mvemo.cache import import_feature
+    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
+    >>> songs = ClipTable(
+    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
+    ... )
+    >>> for name in ("mean", "deviation"):
+    ...     _ = import_feature(path, name, "audio", np.eye(2), table=songs)
+    >>> select_features(path, ["mean"], path.with_name("slim.h5")).features
+    ('deviation',)
+    """
+    path, out = Path(path), Path(out)
+    if not path.exists():
+        raise MissingCache(f"{path}: there is no such file")
+    with locked_files(out) as pool:
+        for file in {path, out}:
+            refuse_unfinished(file)
+        files = [CacheFile(file, pool).load() for file in cache_files(path)]
+        whole = _union_plan(files, path)
+        plan = _selection(path, whole, frozenset(features), clips)
+        removed = Removed(
+            features=tuple(sorted({f.spec.name for f in whole.features.values()} - set(features))),
+            clips=tuple(c for c in whole.table.clip_ids if c not in set(plan.table.clip_ids)),
+            curves=tuple(sorted(whole.curves.keys() - plan.curves.keys())),
+            failures=len(whole.failures) - len(plan.failures),
+        )
+        if dry_run or (not removed and out == path):
+            return removed
+        before = sum(file.path.stat().st_size for file in files)
+        rewrite(out, plan, parts_folder(out) / "merged.tmp")
+        return replace(removed, freed=before - out.stat().st_size)
+
+
+def _selection(
+    path: Path, whole: Plan, features: frozenset[str], clips: Collection[str] | None
+) -> Plan:
+    """Return the plan of a file with some features and clips of another plan."""
+    names = {feature.spec.name for feature in whole.features.values()}
+    _refuse_unknown(path, features, names)
+    table, planned = whole.table, whole.features
+    kept = frozenset(table.clip_ids if clips is None else clips)
+    rows = [i for i, clip in enumerate(table.clip_ids) if clip in kept]
+    if len(rows) < len(table):
+        if not rows:
+            raise BadCache(f"{path}: none of its {len(table)} clips would be left")
+        table = replace(subset(table, rows), digest="")
+        planned = in_order(plan_rows(table, whole.sources))
+    planned = {digest: f for digest, f in planned.items() if f.spec.name in features}
+    live = {name for feature in planned.values() for name in curve_names(feature.spec)}
+    return replace(
+        whole,
+        table=table,
+        features=planned,
+        failures={
+            (clip, stage): why
+            for (clip, stage), why in whole.failures.items()
+            if clip in kept and stage.partition(":")[2].partition("@")[0] not in names - features
+        },
+        curves={name: curve for name, curve in whole.curves.items() if name in live},
+    )
+
+
+def remove_features(path: Path | str, features: Collection[str]) -> Removed:
+    """Remove features from a cache; see `select_features`.
+
+    Raises
+    ------
+    BadCache
+        A feature does not exist.
+    """
+    path = Path(path)
+    refuse_folder(path)
+    with open_cache(path) as cache:
+        names = cache.names()
+    _refuse_unknown(path, features, names)
+    return select_features(path, set(names).difference(features), path)
+
+
+def _refuse_unknown(path: Path, features: Collection[str], names: Collection[str]) -> None:
+    unknown = sorted(set(features).difference(names))
+    if unknown:
+        listed = ", ".join(sorted(names)) or "none"
+        raise BadCache(f"{path}: no feature {unknown[0]!r}; there are {listed}")
+
+
+# --- repair
+
+
+def repair_cache(path: Path | str) -> list[str]:
+    """Drop corrupt rows, add the shards of an unfinished run, and rewrite the file.
+
+    A dropped row is missing afterwards. It has a failure of stage ``cache:<feature>``, which
+    the next extraction clears.
+
+    Returns
+    -------
+    Sentences on what was done; empty if the cache was sound and is unchanged.
+
+    Raises
+    ------
+    MissingCache
+        There is neither a cache nor a shard.
+    BadCache
+        The clip table cannot be read.
+    CacheBusy
+        A writer holds the cache.
+
+    See Also
+    --------
+    verify_cache : Find corrupt rows.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from mvemo.cache import import_feature
+    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
+    >>> clips = ClipTable(
+    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
+    ... )
+    >>> _ = import_feature(path, "mean", "audio", np.eye(2), table=clips)
+    >>> repair_cache(path)
+    []
+    """
+    path = Path(path)
+    parts = parts_folder(path)
+    if not path.exists() and not parts.is_dir():
+        raise MissingCache(f"{path}: no such file")
+    with locked_files(path) as pool:
+        main, done = _readable_part(path, pool)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            shards = read_shards(path, pool, main)
+        done += [str(warning.message) for warning in caught]
+        if shards:
+            done.append(f"added {len(shards)} shards of an unfinished run")
+        if main is None and not shards:
+            raise MissingCache(f"{path}: no such file, and no shard of a run")
+        found = [] if main is None else verify_cache(path)
+        if found or done:
+            sources = shards if main is None else [main, *shards]
+            table = _table(main, parts, pool)
+            plan = newest_plan(table, sources, newest_failures(sources), {})
+            plan.merged = tuple(shard.path.name for shard in shards)
+            dropped = rewrite(path, plan, parts / "merged.tmp", drop=True)
+            done += [f"{sentence}: dropped" for sentence in dropped]
+            pool.close()
+            left = verify_cache(path)
+            if not done:
+                done += [f"repaired: {problem}" for problem in found if problem not in left]
+            done += [f"not repaired, extract it again: {problem}" for problem in left]
+        remove_shards(path)
+    return done
+
+
+def _readable_part(path: Path, pool: FilePool) -> tuple[CacheFile | None, list[str]]:
+    """Return the readable part of the cache (or None), and sentences on what was left out."""
+    if not path.exists():
+        return None, []
+    try:
+        main = CacheFile(path, pool, tolerant=True).load()
+    except BadCache as error:
+        if not shard_paths(path):
+            raise
+        return None, [f"the cache was past repair, only the shards are kept: {error}"]
+    return main, [f"left out: {what}" for what in main.lost]
+
+
+def _table(main: CacheFile | None, parts: Path, pool: FilePool) -> ClipTable:
+    """Return the clips of the unfinished run, or of the cache."""
+    opening = parts / "table.h5"
+    if opening.exists():
+        return CacheFile(opening, pool).table
+    if main is None:
+        raise BadCache(f"{opening}: the clip table of the unfinished run is missing: extract again")
+    return main.table
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """Rows that wait next to a cache for the next writer.
+
+    Parameters
+    ----------
+    name
+        Name of the clips' manifest.
+    clip_ids
+        Ids of the clips that have rows.
+    """
+
+    name: str
+    clip_ids: frozenset[str]
+
+
+def unfinished_run(path: Path) -> UnfinishedRun | None:
+    """Return the rows that an unfinished run left next to the cache `path`, or None.
+
+    Shards that cannot be read are ignored, because their rows are lost in any case.
+    """
+    name = ""
+    clips: set[str] = set()
+    pool = FilePool()
+    try:
+        for shard in shard_paths(path):
+            try:
+                source = CacheFile(shard, pool).load()
+            except BadCache:
+                continue
+            name = source.table.name
+            for index in source.indexes.values():
+                clips.update(source.table.clip_ids[i] for i in np.flatnonzero(index.present))
+    finally:
+        pool.close()
+    return UnfinishedRun(name, frozenset(clips)) if clips else None

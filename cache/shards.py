@@ -1,0 +1,168 @@
+"""Lock of a cache, which allows one writer at a time, and shards of an unfinished run."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+import filelock
+
+from mvemo.cache.cache_file import CacheFile, FilePool, parts_folder, refuse_folder, shard_paths
+from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
+from mvemo.manifests.files import parse_json
+
+# Environment variable, set to 1 for file systems without locks.
+NO_LOCK = "MVEMO_NO_LOCK"
+
+
+class WriterLock:
+    """Exclusive right to write one cache, from construction to `release`.
+
+    The operating system holds the lock (on ``<cache>.lock``, an empty file that stays), so it ends
+    with the process in any case. The holder is written to a file next to the shards, because the
+    content of a lock file cannot be read on every system.
+
+    With the environment variable ``MVEMO_NO_LOCK=1`` nothing is locked, for file systems without
+    locks. Then two writers at the same time are not refused, and the one that finishes last drops
+    the other's rows. Readers are safe in any case.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.parent.is_dir():
+            raise MissingCache(f"{path}: its folder does not exist: make it first")
+        refuse_folder(path)
+        self._holder = parts_folder(path) / "holder.json"
+        self._lock = filelock.FileLock(path.with_name(path.name + ".lock"), thread_local=False)
+        try:
+            if os.environ.get(NO_LOCK, "") in ("", "0"):
+                self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise CacheBusy(f"{path}: another writer holds it: {self._who()}") from None
+        except (OSError, NotImplementedError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise CacheError(
+                f"{path}: cannot be locked for writing: {why}; if its file system has no "
+                f"locks, set {NO_LOCK}=1, and let no two programs write it at once"
+            ) from None
+        try:
+            self._holder.parent.mkdir(exist_ok=True)
+            facts = {
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+            }
+            self._holder.write_text(json.dumps(facts), encoding="utf-8")
+        except OSError as error:
+            self._lock.release()
+            raise CacheError(
+                f"{self._holder.parent}: cannot be written: {error.strerror}"
+            ) from None
+
+    def _who(self) -> str:
+        try:
+            facts = parse_json(self._holder.read_text(encoding="utf-8"))
+            return f"process {facts['pid']} on {facts['host']}, since {facts['since']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "a process that has just started or is about to end"
+
+    def release(self) -> None:
+        """Release the lock, and remove the shards' folder if it is empty."""
+        with suppress(OSError):
+            self._holder.unlink(missing_ok=True)
+            self._holder.parent.rmdir()
+        self._lock.release()
+
+
+@contextmanager
+def locked_files(path: Path) -> Iterator[FilePool]:
+    """Lock a cache for writing, and give a pool for the files that are read meanwhile."""
+    lock = WriterLock(path)
+    pool = FilePool()
+    try:
+        yield pool
+    finally:
+        pool.close()
+        lock.release()
+
+
+# --- shards
+
+
+def new_shard_path(parts: Path, number: int) -> Path:
+    """Return the path of the next shard, with a random part that makes it unique."""
+    return parts / f"{number:08d}-{uuid.uuid4().hex[:12]}.h5"
+
+
+def shard_number(path: Path) -> int:
+    """Return the number in a shard's name."""
+    return int(path.name[:8])
+
+
+def refuse_unfinished(path: Path) -> None:
+    """Raise BadCache if an unfinished run left rows next to a cache."""
+    if shard_paths(path):
+        raise BadCache(
+            f"{path}: an unfinished run's rows lie in {parts_folder(path).name}: finish it, or run "
+            f"'mvemo cache repair {path}'"
+        )
+
+
+def read_shards(cache: Path, pool: FilePool, main: CacheFile | None) -> list[CacheFile]:
+    """Return the committed shards, oldest first; damaged ones are left out with a warning.
+
+    Shards that the cache, `main`, lists as merged were left by a process killed while it removed
+    them; they are removed now. If a lost shard named training clips of a net, all rows of the net
+    are left out, too.
+    """
+    shards: list[CacheFile] = []
+    merged = () if main is None else main.merged
+    for path in shard_paths(cache):
+        if path.name in merged:
+            path.unlink()
+            continue
+        try:
+            shards.append(CacheFile(path, pool).load())
+        except BadCache as error:
+            warnings.warn(f"{error}; its rows are extracted again", stacklevel=2)
+    _leave_out_unknown(shards if main is None else [main, *shards])
+    return shards
+
+
+def _leave_out_unknown(sources: Sequence[CacheFile]) -> None:
+    """Leave out features whose nets saw more clips than all sources name."""
+    stated: dict[str, int] = {}
+    named: dict[str, set[str]] = {}
+    labels: dict[str, str] = {}
+    for source in sources:
+        for digest, index in source.indexes.items():
+            stated[digest] = max(stated.get(digest, 0), index.n_trained_on)
+            named.setdefault(digest, set()).update(index.spec.trained_on)
+            labels[digest] = index.spec.label
+    for digest, n in stated.items():
+        if len(named[digest]) < n:
+            for source in sources:
+                source.indexes.pop(digest, None)
+            warnings.warn(
+                f"{labels[digest]}: the shard that names its training clips is lost; its rows are "
+                "extracted again",
+                stacklevel=3,
+            )
+
+
+def remove_shards(cache: Path) -> None:
+    """Remove merged shards, and temporary files of killed processes.
+
+    If some cannot be removed, they are merged again later, which does no harm.
+    """
+    with suppress(OSError):
+        parts = parts_folder(cache)
+        for path in [*shard_paths(cache), *parts.glob("*.tmp"), parts / "table.h5"]:
+            path.unlink(missing_ok=True)

@@ -1,1 +1,0 @@
-"""HDF5 file format of the cache: layout, checksums, and safe reading."""

@@ -1,0 +1,348 @@
+"""Safe reading of HDF5 files of any origin.
+
+HDF5 can store data elsewhere: behind soft and external links, or in other files as external or
+virtual storage. None of these is followed. Every size is checked before anything is read: an
+array of a cache has as many bytes in the file as in memory (caches are not compressed), and all
+texts together are not longer than the file.
+
+Texts are read without HDF5. A data set of texts holds a reference for each text: its length, and
+the address of a global heap collection with the number of an object in it. HDF5 loops endlessly,
+and cannot be interrupted, on a damaged collection with an object of size 0. The formats are those
+of the HDF5 File Format Specification, sections III.E (Global Heap) and VIII (References to
+variable-length data).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.manifests.array_files import most_bytes
+
+_TEXT: np.dtype[Any] = h5py.string_dtype("utf-8")
+# Reference to a text: its length, address of its collection, number of its object.
+_REFERENCE = np.dtype([("length", "<u4"), ("place", "<u8"), ("number", "<u4")])
+_COLLECTION = struct.Struct("<4sB3xQ")
+_OBJECT = struct.Struct("<H6xQ")
+
+
+class PlainGroup(h5py.Group):  # type: ignore[misc]
+    """Group with the facts of its file that are needed to read its arrays, queried once."""
+
+    def __init__(self, place: Any) -> None:
+        super().__init__(place)
+        file = h5py.h5i.get_file_id(place)
+        created = file.get_create_plist()
+        self.n_bytes: int = file.get_filesize()
+        self.handle: int = file.get_vfd_handle()  # file descriptor that HDF5 uses
+        self.sizes: tuple[int, int] = created.get_sizes()  # bytes of an address and of a length
+        # Offset that all addresses are relative to (size of the user block).
+        self.base: int = created.get_userblock()
+
+
+def part(group: Any, name: str) -> PlainGroup:
+    """Return the group of a name; raise KeyError or ValueError unless it is an ordinary member."""
+    item = _member(group, name)
+    if not isinstance(item, h5py.h5g.GroupID):
+        raise ValueError(f"{name} is not a group")
+    return PlainGroup(item)
+
+
+def _member(group: Any, name: str) -> Any:
+    """Return HDF5's handle of an ordinary member; h5py's objects would be slower."""
+    place, key = group.id, name.encode()
+    try:
+        link = place.links.get_info(key)
+    except (RuntimeError, KeyError):
+        if place.links.exists(key):
+            raise
+        raise KeyError(f"{name} is missing") from None
+    if link.type != h5py.h5l.TYPE_HARD:
+        raise ValueError(f"{name} is a link to elsewhere, which is not followed")
+    return h5py.h5o.open(place, key)
+
+
+# --- attributes
+
+
+def write_attribute(group: Any, name: str, text: str) -> None:
+    """Write a text attribute of fixed length, which lies in the group's own header with a checksum.
+
+    Texts of variable length lie in a heap, and HDF5 loops endlessly if that is damaged.
+    """
+    content = text.encode()
+    dtype = h5py.string_dtype("utf-8", max(1, len(content)))
+    group.attrs.create(name, np.array(content, dtype=dtype), dtype=dtype)
+
+
+def attribute(group: Any, name: str, kind: type[Any], default: Any = None) -> Any:
+    """Return an attribute as ``str``, ``int`` or ``bool``, or raise KeyError or ValueError.
+
+    `group` is a group, or HDF5's handle of a data set.
+    """
+    # The low-level API: h5py's attributes take four times as long, and a cache has hundreds.
+    place, key = group.id if isinstance(group, h5py.HLObject) else group, name.encode()
+    if not h5py.h5a.exists(place, key):
+        if default is not None:
+            return default
+        raise KeyError(f"attribute {name} is missing")
+    stored = h5py.h5a.open(place, key)
+    if stored.shape != ():
+        raise ValueError(f"attribute {name}: expected a scalar, got shape {stored.shape}")
+    kept = stored.get_type()
+    fixed = isinstance(kept, h5py.h5t.TypeStringID) and not kept.is_variable_str()
+    dtype = np.dtype(f"S{kept.get_size()}") if fixed else stored.dtype
+    # Caches of mvemo 0.1 have texts of variable length.
+    text = fixed or h5py.check_string_dtype(dtype)
+    allowed = {str: "OS" if text else "", int: "iu", bool: "b"}[kind]
+    if dtype.kind not in allowed:
+        raise ValueError(
+            f"attribute {name}: expected {kind.__name__}, got {'text' if text else dtype}"
+        )
+    value = np.empty((), dtype)
+    stored.read(value, kept if fixed else None)
+    single: Any = value[()]
+    return single.decode() if kind is str else kind(single)
+
+
+# --- arrays
+
+
+@dataclass(frozen=True)
+class PlainArray:
+    """Array of a cache that lies in one piece in its file and is not read yet; see `array_of`.
+
+    Values are read directly from the file and not through HDF5, so several threads may read at the
+    same time, and nothing is copied twice.
+    """
+
+    item: Any  # HDF5's handle
+    name: str  # name in messages
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int | None  # offset of the first byte in the file; None if only HDF5 can read it
+    group: PlainGroup
+
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Return rows `start` to `stop`, or the whole array."""
+        rows = range(*slice(start, stop).indices(self.shape[0])) if self.shape else ()
+        values = np.empty((len(rows), *self.shape[1:]) if self.shape else (), self.dtype)
+        self.read_into(values, start)
+        if self.dtype == np.bool_ and values.view(np.uint8).max(initial=0) > 1:
+            raise ValueError(f"{self.name} has values that are neither true nor false")
+        return values
+
+    def read_into(self, values: NDArray[Any], start: int = 0) -> None:
+        """Fill a contiguous array of this type with the rows from `start` on."""
+        if not values.size:
+            return
+        if self.offset is None:
+            everything = np.empty(self.shape, self.dtype)
+            self.item.read(h5py.h5s.ALL, h5py.h5s.ALL, everything)
+            values[...] = everything[start : start + len(values)] if self.shape else everything
+            return
+        left = values.reshape(-1).view(np.uint8).data
+        place = self.offset + (start * (values.nbytes // len(values)) if self.shape else 0)
+        while left:
+            count = os.preadv(self.group.handle, [left], place)
+            if not count:
+                raise OSError(f"{self.name} is cut off")
+            left, place = left[count:], place + count
+
+    def texts(self) -> NDArray[np.object_]:
+        """Return all UTF-8 texts; raise ValueError if they are longer than the file."""
+        if not _is_text(self.dtype):
+            raise ValueError(f"{self.name}: expected texts, got {self.dtype}")
+        texts = np.empty(self.shape, object)
+        if texts.size:
+            texts.flat[:] = _texts(self.item, self.name, self.group, self.group.n_bytes)
+        return texts
+
+
+def array_of(
+    group: Any, name: str, dtype: Any = None, shape: tuple[int, ...] | None = None
+) -> PlainArray:
+    """Return an array of a cache, not read yet.
+
+    KeyError or ValueError is raised if it is missing, of another type or shape, compressed, or not
+    stored in the file itself.
+    """
+    item = _member(group, name)
+    if not isinstance(item, h5py.h5d.DatasetID):
+        raise ValueError(f"{name} is not a data set")
+    stored_shape, stored_dtype = item.shape, _dtype_of(item.get_type(), dtype)
+    if stored_shape is None:
+        raise ValueError(f"{name} is empty")
+    if shape is not None and stored_shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {stored_shape}")
+    if dtype is not None and stored_dtype != np.dtype(dtype):
+        raise ValueError(f"{name}: expected {np.dtype(dtype)}, got {stored_dtype}")
+    offset = item.get_offset()
+    if offset is None:
+        _check_layout(item, name)
+    plain = group if isinstance(group, PlainGroup) else PlainGroup(h5py.h5g.open(group.id, b"."))
+    size = _REFERENCE.itemsize if _is_text(stored_dtype) else stored_dtype.itemsize
+    _check_size(item, name, math.prod(stored_shape) * size, plain.n_bytes)
+    if not hasattr(os, "preadv"):
+        offset = None
+    return PlainArray(item, name, stored_shape, stored_dtype, offset, plain)
+
+
+def _dtype_of(kept: Any, expected: Any) -> np.dtype[Any]:
+    """Return the numpy type of a stored type; comparing takes a fifth of the time to translate."""
+    dtype: np.dtype[Any] | None = None if expected is None else np.dtype(expected)
+    if dtype is None or not kept.equal(_hdf5_type(dtype)):
+        is_text = isinstance(kept, h5py.h5t.TypeStringID) and kept.is_variable_str()
+        dtype = _TEXT if is_text else kept.dtype
+    return dtype
+
+
+@lru_cache(maxsize=32)
+def _hdf5_type(dtype: np.dtype[Any]) -> Any:
+    return h5py.h5t.py_create(dtype, logical=True)
+
+
+def _is_text(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "O" and h5py.check_string_dtype(dtype) is not None
+
+
+def _check_layout(item: Any, name: str) -> None:
+    """Refuse an array that is not in one piece of its file, unless it is empty or very small."""
+    created = item.get_create_plist()
+    layout = created.get_layout()
+    if layout == h5py.h5d.VIRTUAL or created.get_external_count():
+        raise ValueError(f"the values of {name} lie in another file, which is not read")
+    if layout == h5py.h5d.CHUNKED or created.get_nfilters():
+        raise ValueError(f"{name} is compressed or in chunks, unlike every array of a cache")
+
+
+def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:
+    """Refuse an array of which the file does not hold every byte."""
+    stored = item.get_storage_size()
+    if stored != n_bytes or n_bytes > most:
+        raise ValueError(
+            f"{name} of shape {item.shape} needs {n_bytes:,} bytes, the file holds {stored:,} of it"
+        )
+
+
+# --- texts
+
+
+def _texts(item: Any, name: str, group: PlainGroup, most: int) -> list[str]:
+    """Return the texts of a data set that lies in one piece, together at most `most` bytes."""
+    if group.sizes != (8, 8):
+        raise ValueError(f"{name} is in a file of small addresses, which is not read")
+    with open(os.fsdecode(h5py.h5f.get_name(item)), "rb", buffering=0) as raw:
+
+        def read_at(place: int, size: int) -> bytes:
+            raw.seek(place)
+            return raw.read(size)
+
+        size = math.prod(item.shape) * _REFERENCE.itemsize
+        stored = read_at(item.get_offset(), size)
+        if len(stored) != size:
+            raise ValueError(f"{name} is cut off")
+        references = np.frombuffer(stored, _REFERENCE)
+        total = int(references["length"].sum(dtype=np.int64))
+        # Many references may point to one long text.
+        if total > most:
+            raise ValueError(
+                f"{name}: truncated file ({total:,} bytes of text declared, {most:,} present)"
+            )
+        collections: dict[int, tuple[bytes, Mapping[int, tuple[int, int]]]] = {}
+        texts = []
+        last, content = -1, b""
+        objects: Mapping[int, tuple[int, int]] = {}
+        for length, place, number in references.tolist():
+            if not length:
+                texts.append("")
+                continue
+            if place != last:
+                if place not in collections:
+                    content = _read_collection(group.base + place, most, read_at)
+                    collections[place] = content, _objects_of(content)
+                last, (content, objects) = place, collections[place]
+            start, end = objects.get(number, (0, 0))
+            if start + length > end:
+                raise ValueError(f"the texts of {name} are damaged")
+            texts.append(content[start : start + length].decode())
+        return texts
+
+
+def _read_collection(place: int, most: int, read_at: Callable[[int, int], bytes]) -> bytes:
+    """Return the bytes of a heap collection; none if it is damaged."""
+    head = read_at(place, _COLLECTION.size)
+    if len(head) == _COLLECTION.size:
+        mark, version, size = _COLLECTION.unpack(head)
+        if mark == b"GCOL" and version == 1 and _COLLECTION.size <= size <= most:
+            content = read_at(place, size)
+            if len(content) == size:
+                return content
+    return b""
+
+
+# Data sets share collections, so parsed ones are cached.
+@lru_cache(maxsize=8)
+def _objects_of(content: bytes) -> Mapping[int, tuple[int, int]]:
+    """Map the number of each object in a collection to the start and end of its data.
+
+    A damaged collection gives an empty mapping.
+    """
+    objects: dict[int, tuple[int, int]] = {}
+    start, end = _COLLECTION.size + _OBJECT.size, len(content)
+    # At the end, less free space than an object's header may remain.
+    while start <= end:
+        number, size = _OBJECT.unpack_from(content, start - _OBJECT.size)
+        if not number:
+            # Object 0 is the free space at the end; its size includes the header.
+            return objects if start - _OBJECT.size + size == end else {}
+        objects[number] = start, start + size
+        start += (size + 7 & ~7) + _OBJECT.size
+    return objects if start - _OBJECT.size <= end else {}
+
+
+# --- files of other programs
+
+
+def data_set_names(file: Any) -> list[str]:
+    """Return the paths of all data sets of another program's HDF5 file."""
+    names: list[str] = []
+    file.visititems(
+        lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
+    )
+    return names
+
+
+def data_set(file: Any, name: str, size: int) -> Any:
+    """Return a data set of another program's HDF5 file, which may be compressed.
+
+    `size` is that of the file in bytes; `mvemo.manifests.arrays.most_bytes` limits the memory.
+    """
+    item, most = file[name], most_bytes(size)
+    if item.shape is None:
+        raise ValueError(f"{name} is empty")
+    if item.external or item.is_virtual:
+        raise ValueError(f"the values of {name} lie in another file, which is not read")
+    n_bytes = item.size * item.id.get_type().get_size()
+    if n_bytes > most:
+        raise ValueError(
+            f"{name} of shape {item.shape} would become {n_bytes:,} bytes in memory, at most "
+            f"{most:,} are read of a file of its size"
+        )
+    text = item.dtype.kind == "O"
+    if item.chunks is None and item.size and (item.id.get_storage_size() or text):
+        expected = item.size * _REFERENCE.itemsize if text else n_bytes
+        _check_size(item.id, name, expected, file.id.get_filesize())
+        if text and item.id.get_offset() is not None:
+            # Checked before HDF5 reads them, because it may loop endlessly on damaged texts.
+            _texts(item.id, name, PlainGroup(file["/"].id), most)
+    return item

@@ -1,1 +1,0 @@
-"""Writing of cache files: sources of rows, plans of files, shards and the lock."""
