@@ -225,7 +225,8 @@ def hang(emit):
     time.sleep(1000)
 def flood(path, emit):
     for i in range(200):
-        pathlib.Path(path).write_text(str(i))
+        pathlib.Path(path + "~").write_text(str(i))
+        os.replace(path + "~", path)
         emit(bytes(1 << 17))
 """
 
