@@ -31,7 +31,7 @@ SOURCES = sorted(p for name in MAY_IMPORT for p in (ROOT / name).rglob("*.py"))
 # imports rooms of lower floors only. A new room is put on the lowest floor that it can be on.
 FLOORS = {
     "manifests": (
-        "declared errors files lazy text_table",
+        "declared errors files text_table",
         "array_files tables",
         "labels",
         "model",

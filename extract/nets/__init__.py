@@ -8,62 +8,6 @@ the net by listing the folder; no other file names it. Code that nets share is i
 The names exported here are imported on first use, so listing the nets does not import torch.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from typing import TYPE_CHECKING
-
-from mvemo.manifests.lazy import import_on_use
-
-if TYPE_CHECKING:
-    from mvemo.extract.nets.parts.base import Net, weights_digest
-    from mvemo.extract.nets.parts.cards import (
-        AudioInput,
-        NetCard,
-        NetInput,
-        SequenceInput,
-        SharedSettings,
-        VideoInput,
-    )
-    from mvemo.extract.nets.parts.registry import (
-        NETS,
-        add_folders,
-        build_net,
-        check_view,
-        default_settings,
-        input_of,
-        make_options,
-        net_names,
-        options_of,
-        with_length,
-        with_shared_options,
-    )
-    from mvemo.extract.nets.parts.weights import load_weights
-
-__all__ = [
-    "NETS",
-    "AudioInput",
-    "Net",
-    "NetCard",
-    "NetInput",
-    "SequenceInput",
-    "SharedSettings",
-    "VideoInput",
-    "add_folders",
-    "build_net",
-    "check_view",
-    "default_settings",
-    "input_of",
-    "load_weights",
-    "make_options",
-    "net_names",
-    "options_of",
-    "weights_digest",
-    "with_length",
-    "with_shared_options",
-]
-
-_PLACES = dict.fromkeys(__all__, "parts.registry")
-_PLACES |= {name: "parts.cards" for name in __all__ if name.endswith(("Input", "Card", "Settings"))}
-_PLACES |= {"Net": "parts.base", "weights_digest": "parts.base", "load_weights": "parts.weights"}
-
-__getattr__ = import_on_use(__name__, _PLACES)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -343,7 +343,7 @@ def test_bad_rows(path: Path, spec: FeatureSpec, clip: str, values: object, mess
     ("change", "message"),
     [
         ({"clip_ids": ("c0",) * 6}, "'c0' occurs twice"),
-        ({"task": "tagging"}, "task 'tagging' is none of multiclass, multilabel"),
+        ({"task": "tagging"}, "unknown task 'tagging'; one of multiclass, multilabel"),
         ({"groups": ("g",)}, "6 clips, but 1 groups"),
         ({"labels": np.zeros((6, 2), np.int64)}, r"labels of shape \(6, 2\)"),
         ({"groups": ("g\0",) * 6}, "has a NUL"),
