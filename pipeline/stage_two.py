@@ -91,11 +91,7 @@ def run_fuse(
 ) -> str:
     """Evaluate every model over the cache and write the report; return the terminal's table."""
     with open_cache(features) as cache:
-        protocols = sorted({spec.protocol for spec in cache.specs if spec.kind == "vector"})
-        if protocol is not None and protocols and protocol not in protocols:
-            raise BadOption(
-                f"{features}: its features are made under {', '.join(protocols)}, not {protocol!r}"
-            )
+        _require_protocol(cache, features, protocol)
         if fold_file is not None:
             settings = replace(settings, folds=read_folds(fold_file, cache.table))
         why = _folds_without_seed(cache, settings, fold_file)
@@ -143,6 +139,15 @@ def run_fuse(
         click.echo("\n".join(lines))
         raise why_none
     return "\n".join(lines)
+
+
+def _require_protocol(cache: Cache, features: Path, protocol: str | None) -> None:
+    """Raise `BadOption` if no feature was made under the protocol that was asked for."""
+    protocols = sorted({spec.protocol for spec in cache.specs if spec.kind == "vector"})
+    if protocol is not None and protocols and protocol not in protocols:
+        raise BadOption(
+            f"{features}: its features are made under {', '.join(protocols)}, not {protocol!r}"
+        )
 
 
 def tell_stale_model(out: Path, written: Path | None = None) -> None:
