@@ -10,21 +10,18 @@ from typing import Any
 
 import click
 
-from mvemo.cache import Cache, open_cache
-from mvemo.fuse import (
-    EvaluationSettings,
-    evaluate,
-    format_table,
-    write_report,
-)
+from mvemo.cache.reader import Cache, open_cache
+from mvemo.fuse.crossval.evaluation import evaluate
+from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import FuseError
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import FinalModel, save_model
-from mvemo.fuse.report.report_files import RUN_FILES
+from mvemo.fuse.report.report_files import RUN_FILES, write_report
 from mvemo.fuse.report.score_tables import results_tables
+from mvemo.fuse.report.terminal import format_table
 from mvemo.fuse.report.text import write_paper
-from mvemo.manifests import read_folds
 from mvemo.manifests.files import replacing_together
+from mvemo.manifests.splits.fold_file import read_folds
 from mvemo.pipeline.clips.clip_tables import links_of_cache, prescribed_by
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
@@ -89,11 +86,7 @@ def run_fuse(
 ) -> str:
     """Evaluate every model over the cache and write the report; return the terminal's table."""
     with open_cache(features) as cache:
-        protocols = sorted({spec.protocol for spec in cache.specs if spec.kind == "vector"})
-        if protocol is not None and protocols and protocol not in protocols:
-            raise BadOption(
-                f"{features}: its features are made under {', '.join(protocols)}, not {protocol!r}"
-            )
+        _require_protocol(cache, features, protocol)
         if fold_file is not None:
             settings = replace(settings, folds=read_folds(fold_file, cache.table))
         why = _folds_without_seed(cache, settings, fold_file)
@@ -141,6 +134,15 @@ def run_fuse(
         click.echo("\n".join(lines))
         raise why_none
     return "\n".join(lines)
+
+
+def _require_protocol(cache: Cache, features: Path, protocol: str | None) -> None:
+    """Raise `BadOption` if no feature was made under the protocol that was asked for."""
+    protocols = sorted({spec.protocol for spec in cache.specs if spec.kind == "vector"})
+    if protocol is not None and protocols and protocol not in protocols:
+        raise BadOption(
+            f"{features}: its features are made under {', '.join(protocols)}, not {protocol!r}"
+        )
 
 
 def tell_stale_model(out: Path, written: Path | None = None) -> None:

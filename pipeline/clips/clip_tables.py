@@ -9,18 +9,13 @@ from urllib.parse import quote
 
 import numpy as np
 
-from mvemo.cache import Cache, ClipTable
-from mvemo.manifests import (
-    Folds,
-    Holdout,
-    Manifest,
-    folds_of,
-    holdout_of,
-    parse_fractions,
-    prescribed_split,
-    read_manifest,
-)
+from mvemo.cache.reader import Cache
+from mvemo.cache.table import ClipTable
 from mvemo.manifests.errors import ManifestError
+from mvemo.manifests.model import Manifest
+from mvemo.manifests.reader import read_manifest
+from mvemo.manifests.splits.fold_file import Folds, folds_of
+from mvemo.manifests.splits.holdout import Holdout, holdout_of, parse_fractions, prescribed_split
 from mvemo.pipeline.settings import ExtractSettings
 
 

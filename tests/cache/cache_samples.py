@@ -8,7 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache import Cache, CacheWriter, ClipTable, FeatureSpec, RowWriter
+from mvemo.cache.reader import Cache
+from mvemo.cache.row_writer import RowWriter
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.table import ClipTable
+from mvemo.cache.writer import CacheWriter
 
 VECTOR = FeatureSpec(
     name="music1d",

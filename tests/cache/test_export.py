@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from cache_samples import SEQUENCE, VECTOR, crossfit, fill, row, table
 
-from mvemo.cache import BadCache, MissingCache, export_cache
+from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.export import export_cache
 
 CLIPS = table()
 

@@ -3,19 +3,23 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from feature_samples import crossfit_cache, make_table
 from fuse_samples import NASTY, empty_results, make_results, nasty_results
 
-from mvemo.cache import open_cache
-from mvemo.fuse import Predictions
+from mvemo.cache.reader import open_cache
 from mvemo.fuse.crossval.saving import saved_heads
+from mvemo.fuse.external import Predictions
+from mvemo.fuse.models import Model
 from mvemo.fuse.results import (
     Choice,
     best_model,
     recommended_model,
+    score_model,
     twin_of_integrated,
     without_twin,
 )
+from mvemo.fuse.tasks import task_of
 
 
 def test_one_line_whatever_the_size(tmp_path):
@@ -82,3 +86,18 @@ def test_of_two_features_integrated_is_shown_once():
     shown = without_twin(two)
     assert [m.name for m in shown.models] == [m.name for m in kept]
     assert (shown.choice.model, shown.choice.inside) == ("i3d+music2d", ("i3d+music2d", "i3d"))
+
+
+@pytest.mark.parametrize("name", ["multiclass", "multilabel", "regression"])
+def test_clips_without_a_prediction_are_left_out_of_all_scores(name):
+    rng = np.random.default_rng(0)
+    outputs, folds, rows = rng.random((40, 3)), np.arange(40) % 2, np.arange(40) % 5 > 0
+    y = rng.integers(3, size=40) if name == "multiclass" else rng.integers(2, size=(40, 3))
+    task, net = task_of(name), Model("net", (), ())
+    some = score_model(task, net, np.where(rows[:, None], outputs, np.nan), y, folds, 2)
+    those = score_model(task, net, outputs[rows], y[rows], folds[rows], 2)
+    assert some.scores == those.scores
+    assert not some.valid[~rows].any()
+    for kind in ("per_fold", "per_output", "per_output_fold"):
+        for score, values in getattr(those, kind).items():
+            np.testing.assert_array_equal(getattr(some, kind)[score], values)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mvemo.manifests import BadManifest, check_manifest, read_manifest, scan_clips
+from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.layouts.scan import scan_clips
+from mvemo.manifests.reader import check_manifest, read_manifest
 
 
 def clips(folder: Path, *names: str) -> Path:

@@ -7,16 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvemo.manifests import (
-    BadManifest,
-    Clip,
-    Manifest,
-    MissingManifest,
-    check_manifest,
-    read_manifest,
-    write_manifest,
-)
+from mvemo.manifests.errors import BadManifest, MissingManifest
+from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.reader import check_manifest, read_manifest
 from mvemo.manifests.tables import RESERVED, plain_text
+from mvemo.manifests.writer import write_manifest
 
 
 def save(folder: Path, text: str, media: tuple[str, ...] = ()) -> Path:

@@ -10,17 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvemo.manifests import (
-    BadManifest,
-    Clip,
-    Manifest,
-    folds_of,
-    read_manifest,
-    segment_manifest,
-    song_of,
-    write_manifest,
-)
-from mvemo.manifests.segments import TAILS
+from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.reader import read_manifest
+from mvemo.manifests.segments import TAILS, segment_manifest, song_of
+from mvemo.manifests.splits.fold_file import folds_of
+from mvemo.manifests.writer import write_manifest
 
 
 def manifest(*clips: Clip) -> Manifest:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvemo.manifests import BadManifest, read_manifest
+from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.reader import read_manifest
 from mvemo.manifests.tables import (
     BadText,
     CsvWriter,

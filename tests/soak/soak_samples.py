@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache import CacheWriter, ClipTable, FeatureSpec
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.table import ClipTable
+from mvemo.cache.writer import CacheWriter
 
 CLASSES = ("calm", "happy", "tense")
 DIM = 12

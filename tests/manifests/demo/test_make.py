@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvemo.manifests import BadManifest, Manifest, ManifestError, check_manifest, read_manifest
 from mvemo.manifests.demo import make, make_demo
 from mvemo.manifests.demo.media import FPS, HEIGHT, SR, WIDTH
+from mvemo.manifests.errors import BadManifest, ManifestError
 from mvemo.manifests.files import write_text
+from mvemo.manifests.model import Manifest
+from mvemo.manifests.reader import check_manifest, read_manifest
 
 av = pytest.importorskip("av")
 

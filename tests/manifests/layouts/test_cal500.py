@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from cal500_samples import SONGS, WORDS, make_cal500, make_cal500exp
 
-from mvemo.manifests import BadManifest, Selection, read_manifest, scan_clips, write_manifest
+from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.layouts.scan import Selection, scan_clips
+from mvemo.manifests.reader import read_manifest
+from mvemo.manifests.writer import write_manifest
 
 ANGRY, HAPPY = "Angry / Agressive", "Happy"
 

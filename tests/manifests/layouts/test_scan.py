@@ -6,14 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mvemo.manifests import (
-    BadManifest,
-    MissingManifest,
-    Selection,
-    read_manifest,
-    scan_clips,
-    write_manifest,
-)
+from mvemo.manifests.errors import BadManifest, MissingManifest
+from mvemo.manifests.layouts.scan import Selection, scan_clips
+from mvemo.manifests.reader import read_manifest
+from mvemo.manifests.writer import write_manifest
 
 
 def fill(folder: Path, *names: str) -> Path:

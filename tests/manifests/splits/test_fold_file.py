@@ -6,16 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvemo.manifests import (
-    BadManifest,
-    Clip,
-    Manifest,
-    MissingManifest,
-    folds_of,
-    make_folds,
-    read_folds,
-    write_folds,
-)
+from mvemo.manifests.errors import BadManifest, MissingManifest
+from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.splits.fold_file import folds_of, read_folds, write_folds
+from mvemo.manifests.splits.folds import make_folds
 
 
 def make(n: int = 12, folds: list[int] | None = None, pieces: int = 1) -> Manifest:

@@ -8,7 +8,9 @@ import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvemo.manifests import BadManifest, Task, fold_notes, inner_split, make_folds
+from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.labels import Task
+from mvemo.manifests.splits.folds import fold_notes, inner_split, make_folds
 
 Case = tuple[Any, Any]  # arrays of labels and of groups
 

@@ -10,15 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvemo.manifests import (
-    BadManifest,
-    Clip,
-    Manifest,
-    holdout_of,
-    holdout_split,
-    parse_fractions,
-    prescribed_split,
-)
+from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.splits.folds import holdout_split
+from mvemo.manifests.splits.holdout import holdout_of, parse_fractions, prescribed_split
 
 J22 = {"anger": 639, "happy": 753, "relaxation": 750, "sad": 764}
 

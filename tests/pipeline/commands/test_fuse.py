@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from stage_samples import run
 
-from mvemo.fuse import load_heads
-from mvemo.manifests import Clip, Manifest, write_manifest
+from mvemo.fuse.crossval.saving import load_heads
+from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.writer import write_manifest
 
 
 @pytest.fixture(scope="module")

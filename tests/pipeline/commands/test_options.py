@@ -11,9 +11,12 @@ import pytest
 from feature_samples import crossfit_cache, frozen_cache, make_table
 from stage_samples import run
 
-from mvemo.cache import open_cache
-from mvemo.fuse import EvaluationSettings
-from mvemo.manifests import Clip, Manifest, folds_of, read_manifest, write_folds, write_manifest
+from mvemo.cache.reader import open_cache
+from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
+from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.reader import read_manifest
+from mvemo.manifests.splits.fold_file import folds_of, write_folds
+from mvemo.manifests.writer import write_manifest
 from mvemo.pipeline.settings import ExtractSettings
 from mvemo.pipeline.settings_files import load_fuse_settings, load_settings
 
