@@ -59,7 +59,7 @@ def test_any_flipped_bit_is_found_or_changes_nothing(path: Path) -> None:
     whole, before = path.read_bytes(), everything(path)
     draw = np.random.default_rng(0)
     n_detected = 0
-    for _ in range(90):
+    for _ in range(60):
         flip(path, int(draw.integers(len(whole))), int(draw.integers(8)))
         problems = verify_cache(path)
         assert all("\n" not in problem for problem in problems)
@@ -68,7 +68,7 @@ def test_any_flipped_bit_is_found_or_changes_nothing(path: Path) -> None:
         else:
             assert everything(path) == before
         path.write_bytes(whole)
-    assert n_detected > 30
+    assert n_detected > 20
 
 
 @pytest.mark.parametrize("spec", [VECTOR, SEQUENCE])
