@@ -77,8 +77,8 @@ class Catalogue:
             current = writer.current(self._record, keys)
             kept = {row: clip_id for row, clip_id in ids.items() if clip_id in current}
             new = {row: clip for row, clip in clips.items() if row not in kept}
-            gone = len(self._earlier - set(ids.values()))
-            tell(f"{self._path}: {len(new)} new, {len(kept)} kept, {gone} gone")
+            n_gone = len(self._earlier - set(ids.values()))
+            tell(f"{self._path}: {len(new)} new, {len(kept)} kept, {n_gone} gone")
             if kept:
                 yield list(self._kept(clips, content, kept))
             # Files with the same bytes are read once.

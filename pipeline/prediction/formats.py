@@ -53,12 +53,12 @@ class Format(ABC):
         """Return the cells of `header` for a record with a prediction."""
 
     @abstractmethod
-    def headline(self, predictor: Predictor, outputs: F64) -> str:
+    def summary(self, predictor: Predictor, outputs: F64) -> str:
         """Return the prediction in a few words."""
 
     def brief(self, predictor: Predictor, outputs: F64) -> str:
         """Return the prediction in one or two words."""
-        return self.headline(predictor, outputs)
+        return self.summary(predictor, outputs)
 
     @abstractmethod
     def distance(self, first: F64, second: F64) -> float:
@@ -99,7 +99,7 @@ class ClassFormat(Format):
         confidence = record["confidence"]
         return [record["label"], f"{confidence:.2f}" if confidence else "-", others]
 
-    def headline(self, predictor: Predictor, outputs: F64) -> str:
+    def summary(self, predictor: Predictor, outputs: F64) -> str:
         return f"{self.label(predictor, outputs)}, with a probability of {outputs.max():.2f}"
 
     def brief(self, predictor: Predictor, outputs: F64) -> str:
@@ -135,7 +135,7 @@ class TagFormat(Format):
     def cells(self, record: Record) -> list[str]:
         return [", ".join(record["label"]) or "none", _ranked(record["proba"], 0, N_TAGS)]
 
-    def headline(self, predictor: Predictor, outputs: F64) -> str:
+    def summary(self, predictor: Predictor, outputs: F64) -> str:
         return ", ".join(self.label(predictor, outputs)) or "none of the tags"
 
     def distance(self, first: F64, second: F64) -> float:
@@ -186,7 +186,7 @@ class RatingFormat(Format):
     def cells(self, record: Record) -> list[str]:
         return list(map(_rating, record["values"].values()))
 
-    def headline(self, predictor: Predictor, outputs: F64) -> str:
+    def summary(self, predictor: Predictor, outputs: F64) -> str:
         values = self.label(predictor, outputs)
         return ", ".join(f"{name} {_rating(value)}" for name, value in values.items())
 

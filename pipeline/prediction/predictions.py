@@ -67,8 +67,8 @@ class Prediction:
 
 def predictor_of(model: FinalModel, vectors: Collection[FeatureKey]) -> Predictor | None:
     """Return the best predictor for a clip with these features, or None."""
-    lacking = {spec.name for spec in model.specs if (spec.name, spec.fold) not in vectors}
-    return model.best_of({spec.name for spec in model.specs} - lacking)
+    absent = {spec.name for spec in model.specs if (spec.name, spec.fold) not in vectors}
+    return model.best_of({spec.name for spec in model.specs} - absent)
 
 
 def trust_notes(
@@ -135,8 +135,8 @@ def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[Predicti
         reasons.setdefault(failure.clip_id, []).append(failure.reason)
     predictions = []
     for row, clip_id in enumerate(table.clip_ids):
-        lacking = {s.name for s in model.specs if not finite.get((s.name, s.fold), none)[row]}
-        predictor = model.best_of({spec.name for spec in model.specs} - lacking)
+        absent = {s.name for s in model.specs if not finite.get((s.name, s.fold), none)[row]}
+        predictor = model.best_of({spec.name for spec in model.specs} - absent)
         if predictor is None:
             problem = "; ".join(reasons.get(clip_id, ["no features that the model reads"]))
             predictions.append(Prediction(clip_id, problem=problem))
@@ -145,7 +145,7 @@ def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[Predicti
         outputs = predict_clips(model, predictor, {key: scaled[key][row][None] for key in keys})[0]
         trained_on, of_clip = clip_id in seen, {key: vectors[key][row][None] for key in keys}
         notes = trust_notes(model, predictor, of_clip, trained_on)
-        missing = [name for name in model.predictors[0].features if name in lacking]
+        missing = [name for name in model.predictors[0].features if name in absent]
         if missing:
             note = f"without {', '.join(missing)}, which the feature file lacks"
             notes.insert(int(trained_on), note)

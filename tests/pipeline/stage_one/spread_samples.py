@@ -27,18 +27,10 @@ SPREAD = (
 
 @dataclass(frozen=True)
 class Sounds:
-    """A manifest, and the options of two kinds of run over it.
+    """A manifest, and the options of two kinds of run over it."""
 
-    Parameters
-    ----------
-    manifest
-        Eleven clips, one of which cannot be decoded.
-    frozen, trained
-        Options of ``mvemo extract``.
-    """
-
-    manifest: Path
-    frozen: list[str]
+    manifest: Path  # eleven clips, one of which cannot be decoded
+    frozen: list[str]  # options of ``mvemo extract``
     trained: list[str]
 
 
