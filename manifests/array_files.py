@@ -59,10 +59,7 @@ def read_npy(path: Path) -> NDArray[Any]:
 
 
 class NpzFile(Mapping[str, NDArray[Any]]):
-    """Arrays of an open ``.npz`` by name, each read when it is accessed.
-
-    A file that is damaged or would be too large (`most_bytes`) raises a one-line ValueError.
-    """
+    """Arrays of an open ``.npz`` by name; a damaged or too large one raises ValueError."""
 
     def __init__(self, path: Path) -> None:
         with _as_value_error():

@@ -46,7 +46,6 @@ class Row:
     extra: tuple[tuple[str, str], ...] = ()
 
     def clip(self) -> Clip:
-        """Return the finished row as a clip."""
         return Clip(*_clip_fields(self))
 
 
@@ -56,11 +55,7 @@ _Shared = tuple[Label, float, float | None, int | None, str | None, bool]
 
 @dataclass
 class RowParser:
-    """Parser of the rows of a table, which parses equal cells of rows only once.
-
-    `place` maps the names of columns to their indices. With `exact_paths`, blanks around a path are
-    part of it. Labels must be among `classes`; None allows any label.
-    """
+    """Parser of the rows of a table, which parses equal cells of rows only once."""
 
     place: Mapping[str, int]
     exact_paths: bool
@@ -106,10 +101,7 @@ class RowParser:
 
 
 def parse_stretch(cells: Mapping[str, str], report: Report) -> tuple[float, float | None]:
-    """Return ``start`` and ``duration`` of a row in seconds; if empty, 0 and None.
-
-    A value that no file can have is reported.
-    """
+    """Return ``start`` (default 0) and ``duration`` (None) of a row in seconds; report bad ones."""
     found = {"start": 0.0, "duration": 0.0}
     for name in found:
         if not (cell := cells.get(name)):
@@ -240,12 +232,7 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
 def check_media(
     root: Path, rows: Sequence[Row], problems: Problems, *, links: bool, empty: bool = False
 ) -> None:
-    """Add a problem for each row whose media file is missing or not a file.
-
-    A root that is not a folder, rows without a path and paths outside of the root are already
-    reported. With `links`, links may lead out of the root; with `empty`, an empty file is a
-    problem.
-    """
+    """Add a problem for each row whose media file is missing, not a file, or with `empty` empty."""
     if not root.is_dir() or (
         len(rows) > 1 and all(inside_root(row.path, root) is None for row in rows)
     ):

@@ -20,14 +20,7 @@ _PREFIX = "label_"
 
 
 def value_columns(table: Table) -> dict[str, str]:
-    """Map targets to columns of numbers: ``label_NAME``, otherwise valence, arousal and others.
-
-    Examples
-    --------
-    >>> rows = ((1, ["path", "Valence_mean", "tempo"]), (2, ["a.mp3", "0.5", "90"]))
-    >>> value_columns(Table(rows=rows))
-    {'valence': 'Valence_mean'}
-    """
+    """Map targets to columns of numbers: ``label_NAME``, otherwise valence, arousal and others."""
     numeric = [name for name in table.header if are_numbers(table.cells(name))]
     if stated := _with_prefix(numeric):
         return stated
@@ -61,13 +54,7 @@ def holds_mark(mark: str, cells: Sequence[str]) -> bool:
 
 
 def _hold_tags(cells: Sequence[str]) -> bool:
-    """Return True if cells join names, and most of these names also occur in other cells.
-
-    Examples
-    --------
-    >>> _hold_tags(["happy, energetic", "calm", "calm, happy"]), _hold_tags(["sad, blue", "calm"])
-    (True, False)
-    """
+    """Return True if cells join names, and most of these names also occur in other cells."""
     different = set(cells)
     mark = tag_separator(cells)
     counts = Counter(part.strip() for cell in different for part in cell.split(mark))
@@ -95,11 +82,7 @@ def recognised_task(table: Table, problems: Problems) -> Task:
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns that are read, and the labels in them.
-
-    With `spread`, each tag or target has a column. `mapped` maps our names of columns to those of
-    the file. Without `media`, an id is enough.
-    """
+    """Columns that are read, and the labels in them."""
 
     kind: LabelKind
     spread: bool

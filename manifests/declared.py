@@ -34,13 +34,7 @@ class Allowed:
         )
 
     def __str__(self) -> str:
-        """Return the range in words.
-
-        Examples
-        --------
-        >>> print(Allowed(ge=0), Allowed(gt=0, lt=1), Allowed(ge=0, lt=1), sep="; ")
-        0 or more; above 0 and below 1; from 0, below 1
-        """
+        """Return the range in words."""
         if self.names:
             return f"one of {', '.join(self.names)}"
         if self.ge is not None and self.le is not None:
@@ -67,21 +61,7 @@ def setting(
     names: Sequence[str] = (),
     profile: bool = True,
 ) -> Any:
-    """Return a field of a dataclass of settings.
-
-    Parameters
-    ----------
-    default
-        Default value, or the class of nested settings.
-    meaning
-        Sentence for docs/settings.md, if profiles may state the setting.
-    ge, gt, le, lt
-        Limits: the value must be greater than or equal to `ge`, greater than `gt`, and so on.
-    names
-        Allowed names.
-    profile
-        False if only a caller may state it.
-    """
+    """Return a field of a dataclass of settings; `default` may be the class of nested settings."""
     allowed = Allowed(ge, gt, le, lt, names)
     metadata = {"meaning": meaning, "allowed": allowed, "profile": profile}
     if isinstance(default, type):

@@ -15,8 +15,7 @@ from mvemo.manifests.labels import F64, Ints, Label, Task, label_kind
 class Clip:
     """One labelled media file, or a part of one.
 
-    A multiclass label has one class name, a multilabel label any number of tags, a regression label
-    one value for each target, in the manifest's order.
+    A label is one class, any number of tags, or one value for each target in the manifest's order.
     """
 
     clip_id: str  # unique in its manifest
@@ -50,14 +49,6 @@ class Manifest:
         return len(self.clips)
 
     def __repr__(self) -> str:
-        """Return one line, for any number of clips.
-
-        Examples
-        --------
-        >>> clips = (Clip("a", "a.wav", ("sad",), "song"), Clip("b", "b.wav", ("calm",), "song"))
-        >>> Manifest("songs", "multiclass", ("calm", "sad"), clips, Path("media"))
-        <Manifest 'songs': 2 clips in 1 group, multiclass: calm, sad>
-        """
         n_groups = len(set(self.groups))
         return (
             f"<Manifest {self.name!r}: {len(self)} clip{'s' * (len(self) != 1)} in {n_groups} "
@@ -74,11 +65,7 @@ class Manifest:
 
     @cached_property
     def labels(self) -> Ints | F64:
-        """Labels as one array.
-
-        Multiclass: int64 (clips,), indices into `classes`. Multilabel: int64 (clips, classes) of 0
-        and 1. Regression: float64 (clips, classes).
-        """
+        """int64 (clips,) classes or (clips, tags) of 0 and 1, or float64 (clips, targets)."""
         return label_kind(self.task).array([clip.label for clip in self.clips], self.classes)
 
     @cached_property

@@ -105,11 +105,9 @@ def read_manifest(
         folder, or the common folder of absolute paths.
     columns
         Column names of the file, by our names, where they differ: ``{"path": "file"}``. For
-        regression and multilabel, other names are targets or tags; without any, these are the
-        columns ``label_NAME``, or ``valence`` and ``arousal``, or columns of 0 and 1.
+        regression and multilabel, other names are targets or tags.
     task, name, separator, scale
-        Values that replace what the file states. The separator of tags is ``;`` in a manifest;
-        in other tables it is recognised.
+        Values that replace what the file states or what is recognised.
     skip_unlabelled
         If True, leave out rows without a label.
     media
@@ -155,7 +153,7 @@ def check_manifest(
     media: bool = True,
     infer_groups: bool = False,
 ) -> list[Problem]:
-    """Return all problems of a manifest by line; an empty list if there are none.
+    """Return all problems of a manifest by line, many lines of one kind as one `Problem`.
 
     Valid entries that are probably mistakes are reported, too: names that differ only in case,
     tags that contain the separator of other tags, and empty files.
@@ -167,10 +165,6 @@ def check_manifest(
     infer_groups
         If True, different groups for pieces of one source (`source_of`) are a problem.
 
-    Returns
-    -------
-    The problems; many lines with a problem of one kind are one `Problem`, with their count.
-
     Raises
     ------
     MissingManifest
@@ -180,11 +174,9 @@ def check_manifest(
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "songs.csv"
-    >>> _ = path.write_text("path,label,start\\na.mp3,calm,0\\nb.mp3,tense,-1\\nc.mp3,,0\\n")
-    >>> for problem in check_manifest(path, media=False):
-    ...     print(problem.line, problem.message)
-    3 start -1 is negative; seconds from 0
-    4 empty label: --skip-unlabelled of 'mvemo manifest import' leaves it out
+    >>> _ = path.write_text("path,label,start\\na.mp3,calm,0\\nb.mp3,tense,-1\\n")
+    >>> [problem.message for problem in check_manifest(path, media=False)]
+    ['start -1 is negative; seconds from 0']
     """
     path = Path(path)
     problems = Problems(path)
@@ -338,10 +330,7 @@ def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
 def _stated_classes(
     table: Table, kind: LabelKind, spread: bool, given: _Overrides, problems: Problems
 ) -> tuple[Table, list[str] | None]:
-    """Return the classes, tags or targets that the caller or the file names, or None.
-
-    With `spread`, each has a column, which has this name in the table that is returned.
-    """
+    """Return the table with stated names of columns, and the stated classes or targets, or None."""
     classes: list[str] | None = None
     line = table.line("classes")
     if "classes" in table.settings:

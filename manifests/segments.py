@@ -41,22 +41,20 @@ def segment_manifest(
         Length of a segment in seconds; J22 compares 3, 5, 10 and 16.
     durations
         For each clip id, the seconds from the clip's start to the end of its file; a shorter
-        duration of the clip takes precedence. Required for clips without a duration. None
-        means that the length cannot be read: the clip becomes one segment.
+        duration of the clip takes precedence. Required for clips without a duration. None means
+        that the length cannot be read: the clip becomes one segment.
     overlap
         Overlap of adjacent segments in seconds, from 0 to below `seconds`.
     tail
-        Rule for the rest of a clip after its last whole segment. ``half``: a rest of half a
-        segment or more becomes a segment, a shorter one is left out. ``join``: a shorter rest
-        lengthens the last segment instead. ``drop``: every rest is left out, so all segments
-        are equally long (as in J22 Table 1).
+        Rule for the rest of a clip. ``half``: a rest of half a segment or more becomes a segment, a
+        shorter one is left out. ``join``: a shorter rest lengthens the last segment instead.
+        ``drop``: every rest is left out (as in J22 Table 1).
     first
         Number of seconds of each clip to use (30 in J22), None for all.
 
     Returns
     -------
-    The segments, by clip and start. A clip shorter than a segment gives one segment; no clip
-    is lost.
+    The segments, by clip and start. A clip shorter than a segment gives one segment.
 
     Raises
     ------
@@ -97,10 +95,7 @@ def segment_manifest(
 
 
 def song_of(clip_id: str) -> str:
-    """Return the clip id that a segment id begins with.
-
-    An id that does not end in ``@`` and a number is returned unchanged. Parts of a file that a
-    manifest itself names by their starts (``song@30``) count as segments, too.
+    """Return the clip id that a segment id begins with, or another id unchanged.
 
     Examples
     --------

@@ -87,14 +87,7 @@ class Table:
         return ", ".join(sorted({name.rpartition("/")[0] or name for name in models if name}))
 
     def renamed(self, columns: Mapping[str, str]) -> Table:
-        """Return the table with renamed columns; `columns` maps our names to the file's.
-
-        Examples
-        --------
-        >>> table = Table(rows=((1, ["song", "mood"]), (2, ["a", "calm"])))
-        >>> table.renamed({"clip_id": "song", "path": "song"}).rows
-        ((1, ['clip_id', 'mood', 'path']), (2, ['a', 'calm', 'a']))
-        """
+        """Return the table with renamed columns; `columns` maps our names to the file's."""
         theirs = self.header
         for ours, name in columns.items():
             if theirs.count(name) != 1:
@@ -115,10 +108,7 @@ class Table:
         return replace(self, rows=((self.rows[0][0], names), *rows)) if columns else self
 
     def with_path(self) -> Table:
-        """Return the table with the column ``file`` named ``path``, if it has no ``path``.
-
-        In a table of ``predict --cache``, the duration of the whole file loses its name.
-        """
+        """Return a table of ``predict`` or another one with its column ``file`` named ``path``."""
         old = "path" not in self.header and "file" in self.header
         table = self.renamed({"path": "file"}) if old else self
         of_files = set(table.header) >= _OF_PREDICT | {"content", "duration"}
@@ -181,11 +171,7 @@ def _reading(path: Path, error: MakeError, missing: MakeError | None) -> Iterato
 
 
 def _load_table(path: Path) -> Table:
-    """Read a Parquet file, or a CSV file with optional comment lines above its header.
-
-    A CSV file is UTF-8, with or without a byte-order mark. Spreadsheets may have quoted its comment
-    lines or padded them with commas.
-    """
+    """Read a Parquet file, or a UTF-8 CSV file with optional comment lines above its header."""
     if path.suffix.lower() in PARQUET:
         return Table(rows=tuple(_parquet_rows(path)))
     kind = version = ""
@@ -237,11 +223,7 @@ def _comment(line: str) -> str | None:
 
 
 def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
-    """Yield line number and cells of each row that is not blank.
-
-    Cells are separated by commas, or by semicolons or tabs if the first row has no comma outside
-    of quotes. A first line ``sep=;``, as Excel writes it, states the separator.
-    """
+    """Yield line number and cells of each row that is not blank; the separator is recognised."""
     lines = iter(lines)
     before = list(_to_first_row(lines))
     stated = _STATED.match(before[-1]) if before else None
@@ -300,27 +282,17 @@ def _cell_of(value: Any) -> str:
 class CsvWriter:
     """Writer of CSV rows that are safe to open in a spreadsheet.
 
-    A spreadsheet could run text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line end
-    as a formula. Such text is written after an apostrophe, which `iter_csv` removes. Numbers are
-    not changed.
-
-    Examples
-    --------
-    >>> text = io.StringIO()
-    >>> CsvWriter(text).writerow(["=1+1", "-0.5", -1, "a"])
-    >>> text.getvalue(), list(iter_csv([text.getvalue()]))
-    ("'=1+1,-0.5,-1,a\\n", [(1, ['=1+1', '-0.5', '-1', 'a'])])
+    Text that a spreadsheet could run as a formula is written after an apostrophe, which `iter_csv`
+    removes. Numbers are not changed.
     """
 
     def __init__(self, file: Any) -> None:
         self._writer = csv.writer(file, lineterminator="\n")
 
     def writerow(self, row: Iterable[Any]) -> None:
-        """Write one row."""
         self._writer.writerow([_harmless(c) if isinstance(c, str) else c for c in row])
 
     def writerows(self, rows: Iterable[Iterable[Any]]) -> None:
-        """Write several rows."""
         for row in rows:
             self.writerow(row)
 
@@ -400,11 +372,6 @@ def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, 
     """Return the clip id for each text (unmatched texts unchanged), and the kind of match.
 
     `names` maps the id or path of each clip to its id. Texts may lack the folder or ending.
-
-    Examples
-    --------
-    >>> match_ids(["Sad/1.mp4", "Sad/2.mp4"], {"1": "1", "2": "2"})
-    (('1', '2'), 'without folder and ending')
     """
     best: tuple[int, tuple[str, ...], str] = (0, tuple(ids), "")
     for how, form in _FORMS.items():

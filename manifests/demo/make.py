@@ -66,22 +66,20 @@ def make_demo(
 
     Files are ``folder/media/CLASS/NAME-k-of-n.mp4`` (H.264 and AAC, PL20's six classes),
     ``folder/demo.json`` with the settings, and ``folder/manifest.csv``, which is written last.
-    Clips of one group share key, instrument and palette, like pieces of one music video. Sound
-    or pictures only cannot separate two pairs of classes; both together separate all classes
-    (see `mvemo.manifests.demo.media`).
+    Clips of one group share key, instrument and palette, like pieces of one music video.
 
     Parameters
     ----------
     folder
-        Folder of the set; created if needed. A demo set with other settings in it is replaced,
-        an interrupted one is completed.
+        Folder of the set. A demo set with other settings in it is replaced, an interrupted one is
+        completed.
     clips_per_class, clips_per_group
         Number of clips, from 1. A class's last group may be smaller.
     seconds
         Length of a clip in seconds, 0.5 to 120.
     seed
-        Random seed, from 0. The same settings give the same files, byte for byte, with the
-        same versions of numpy and of the encoders.
+        Random seed, from 0. The same settings give the same files, byte for byte, with the same
+        versions of numpy and of the encoders.
     progress
         Function that is called with the number of finished clips and of all clips.
 

@@ -99,10 +99,7 @@ _Recipe = TypeVar("_Recipe", Sound, Picture)
 
 
 def sound_of(label: str, group: Rng, clip: Rng) -> Sound:
-    """Draw a clip's music: the group fixes key and instrument, the rest varies by clip.
-
-    `group` is a generator in the same state for every clip of a group; `clip` is the clip's own.
-    """
+    """Draw a clip's music: `group` fixes key and instrument, `clip` varies the rest."""
     recipe = _drawn(SOUNDS, label, clip)
     return replace(
         recipe,
@@ -119,10 +116,7 @@ def sound_of(label: str, group: Rng, clip: Rng) -> Sound:
 
 
 def picture_of(label: str, group: Rng, clip: Rng) -> Picture:
-    """Draw a clip's pictures: the group fixes the palette, the rest varies by clip.
-
-    Parameters are those of `sound_of`.
-    """
+    """Draw a clip's pictures: `group` fixes the palette, `clip` varies the rest."""
     recipe = _drawn(PICTURES, label, clip)
     light = recipe.light * float(np.exp(0.1 * group.normal() + 0.08 * clip.normal()))
     return replace(
@@ -269,10 +263,7 @@ def _scene(recipe: Picture, rng: Rng) -> _Scene:
 
 
 def _draw(scene: _Scene, way: float) -> F32:
-    """Draw the scene after its discs have moved by `way` picture widths.
-
-    Discs that leave the picture come back on the other side.
-    """
+    """Draw the scene after its discs have moved by `way` picture widths, and around the edges."""
     picture = scene.ground.copy()
     for (x, y, radius, angle), colour in zip(scene.discs, scene.colours, strict=True):
         x = (x + way * np.cos(angle)) % 1.0
@@ -308,11 +299,7 @@ def video_codec() -> str:
 def write_clip(
     path: Path, frames: NDArray[np.uint8], kept: NDArray[np.bool_], sound: F32, codec: str
 ) -> None:
-    """Write one clip atomically.
-
-    `frames` is uint8 (n, height, width, 3), RGB at `FPS`; only frames with `kept` True are written,
-    which makes the frame rate variable. `sound` is float32 (2, samples) at `SR`.
-    """
+    """Write those RGB `frames` that are `kept` and the stereo `sound` (2, samples) at `SR`."""
     import av
 
     with replacing(path) as temp, av.open(str(temp), "w", format="mp4") as container:

@@ -1,13 +1,10 @@
 """CAL500 (Turnbull et al. 2007) and its segments, CAL500exp (Wang et al. 2014): tags of songs.
 
-CAL500 consists of three text files in one folder. ``songNames.txt`` and ``vocab.txt`` have one
-name per line. ``hardAnnotations.txt`` has one row per song and one column per word, with 0 and 1
-separated by commas. CAL500exp is a folder ``SegLabelHard`` with one CSV per song, whose columns
-are ``Start_Time`` and ``End_Time`` in seconds and one column per tag. Both have one sound file
-per song, with the name of the song.
-
-The formats are those that public programs read, such as the CAL500 converter of JAMS. The data
-sets themselves were not available when this module was written.
+CAL500 has, in one folder, ``songNames.txt`` and ``vocab.txt`` with one name per line, and
+``hardAnnotations.txt`` with one row per song and one column of 0 and 1 per word. CAL500exp is a
+folder ``SegLabelHard`` with one CSV per song, whose columns are ``Start_Time`` and ``End_Time`` in
+seconds and one per tag. Both have one sound file per song, with its name. The formats are those
+that public programs read, such as JAMS; the data sets themselves were not available.
 """
 
 from __future__ import annotations
@@ -56,11 +53,7 @@ def _is_segment_table(path: Path) -> bool:
 
 
 def read_songs(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
-    """Read CAL500: one clip per song.
-
-    `media` are paths of sound files relative to `folder`; `tags` is ``emotion``, ``all`` or names
-    separated by commas.
-    """
+    """Read CAL500, one clip per song; `tags` is ``emotion``, ``all`` or names with commas."""
     annotations = find_annotations(folder)[0]
     if annotations is None:
         raise BadManifest(
@@ -207,10 +200,7 @@ def _label(
 def _files_of(
     songs: Sequence[str], media: Sequence[str], folder: Path
 ) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Map songs to sound files by name, and list the songs and files without a partner.
-
-    If no file has exactly the song's name, case and punctuation are ignored.
-    """
+    """Map songs to sound files of their names, and list songs and files without a partner."""
     _refuse_repeated(songs, f"{folder}: song")
     stems = {posixpath.splitext(posixpath.basename(path))[0]: path for path in media}
     alike = {_letters(stem): path for stem, path in stems.items()}

@@ -68,11 +68,7 @@ class NamedFiles:
         return facts
 
     def find(self, stems: Mapping[str, str], selected: Mapping[str, str | None]) -> FoundClips:
-        """Return the clips with selected values, one copy of each take.
-
-        `stems` maps paths to file names without suffix. Without a selected kind of copy, the first
-        of `preferred` that exists is kept.
-        """
+        """Return clips with selected values, one copy of each take; `stems` are names by path."""
         names: dict[str, dict[str, str]] = {}
         left_out: list[tuple[str, str]] = []
         others = [key for key in self.select if key != self.copies]
@@ -133,12 +129,7 @@ NAMED_FILES = _read_layouts()
 
 
 def infer_group(stem: str) -> str:
-    """Return X for a file name of the form ``X-k-of-n``, otherwise the name itself.
-
-    Parameters
-    ----------
-    stem
-        File name without folder and suffix.
+    """Return X for a file name without suffix of the form ``X-k-of-n``, otherwise the name.
 
     Examples
     --------
@@ -152,17 +143,11 @@ def infer_group(stem: str) -> str:
 
 
 def source_of(path: str) -> str:
-    """Return the source of a media file, inferred from its name.
+    """Return the source of a media file, inferred from its name in a path with forward slashes.
 
     A name means the same source in every folder, because pieces of one video occur under several
     classes and in both parts of published splits. A bare number has a meaning only in its folder,
-    so the folder's name is put before it (``Sad/23``). Splits with equal class names then share
-    such a source, which can only make a group larger.
-
-    Parameters
-    ----------
-    path
-        Path with forward slashes and suffix.
+    so the folder's name is put before it.
 
     Examples
     --------
@@ -183,9 +168,8 @@ def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
     manifest
         Manifest of any clips.
     pattern
-        Regular expression with one group in parentheses, which matches the source. It is searched
-        in the path without its suffix; clips without a match keep their group. If empty,
-        `source_of` is used.
+        Regular expression with one group in parentheses, the source. It is searched in the path
+        without its suffix; clips without a match keep their group. If empty, `source_of` is used.
 
     Raises
     ------
@@ -206,20 +190,7 @@ def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
 
 
 def similar_groups(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return pairs of groups that differ only by case, spaces or one letter.
-
-    Such names are probably typing errors. Differences in digits and in short words, and clips that
-    are groups of their own, do not count.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from mvemo.manifests import Clip
-    >>> names = ["The Portait of a Lady", "The Portrait of a Lady", "Take 1", "Take 2"]
-    >>> clips = tuple(Clip(str(i), f"{i}.mp3", ("sad",), g) for i, g in enumerate(names))
-    >>> similar_groups(Manifest("films", "multiclass", ("sad",), clips, Path()))
-    [('The Portait of a Lady', 'The Portrait of a Lady')]
-    """
+    """Return pairs of groups that differ only by case, spaces or one letter: typing errors."""
     groups = sorted({clip.group for clip in manifest.clips if clip.group != clip.clip_id})
     # Names by key: the name without spaces, and with one letter replaced by a gap.
     alike: dict[str, list[str]] = {}

@@ -102,23 +102,19 @@ def scan_clips(
 ) -> Scan:
     """Find the clips of a folder and their labels.
 
-    Layouts: ``class-folders`` has one folder per class, with media files anywhere below it.
-    If all folders are named like splits (Train, Validation, ...), the classes are one level
-    further down and the split is kept. ``ravdess`` reads emotion and actor from file names in
-    any folders; the actor is the group, and one copy of each take is kept. ``cal500`` and
-    ``cal500exp`` are songs and segments of songs with tags
-    (`mvemo.manifests.layouts.cal500`); the song is the group. ``auto`` is ``ravdess`` if all
-    media files have RAVDESS names, ``cal500`` or ``cal500exp`` if the folder has their
-    annotations, otherwise ``class-folders``. A folder without class folders gives a manifest
-    without labels.
+    Layouts: ``class-folders`` has one folder per class, with media files anywhere below it. If all
+    folders are named like splits (Train, Validation, ...), the classes are one level further down
+    and the split is kept. ``ravdess`` reads emotion and actor (the group) from file names, and
+    keeps one copy of each take. ``cal500`` and ``cal500exp`` are songs (the groups) and their
+    segments with tags. ``auto`` recognises the layout; a folder without class folders gives a
+    manifest without labels.
 
     Parameters
     ----------
     folder
         Root of the manifest.
     infer_groups
-        If True, group clips by the source in their names (`source_of`); otherwise each clip
-        is a group. RAVDESS is always grouped by actor, CAL500 by song.
+        If True, group clips in class folders by the source in their names (`source_of`).
     name
         Name of the manifest; default: the folder's name.
     layout
@@ -126,8 +122,7 @@ def scan_clips(
     select
         Selection of the data set's clips and tags; None for the layout's defaults.
     follow_links
-        If True, links may lead to clips outside of the folder; otherwise these clips are left
-        out and listed.
+        If True, links may lead to clips outside of the folder; otherwise these are left out.
     labels
         If False, take all media files without labels, in any folders.
 
@@ -136,8 +131,8 @@ def scan_clips(
     MissingManifest
         The folder does not exist.
     BadManifest
-        There are no clips or fewer than two classes, the layout is unknown, or it does not
-        support the selection.
+        There are no clips or fewer than two classes, the layout is unknown, or it does not support
+        the selection.
 
     Examples
     --------
@@ -147,10 +142,8 @@ def scan_clips(
     ...     (folder / name).parent.mkdir(exist_ok=True)
     ...     (folder / name).touch()
     >>> scan = scan_clips(folder)
-    >>> scan.manifest.classes, scan.manifest.clip_ids
-    (('calm', 'tense'), ('calm/a', 'tense/b'))
-    >>> scan.notes()
-    ("1 left out, not a known type of media file: 'tense/notes.txt'",)
+    >>> scan.manifest.clip_ids, scan.notes()
+    (('calm/a', 'tense/b'), ("1 left out, not a known type of media file: 'tense/notes.txt'",))
     """
     folder = Path(folder)
     if not folder.exists():

@@ -31,13 +31,7 @@ _WORDS = {
 
 
 def part_of(word: str) -> int | None:
-    """Return the part that a word names, in any case; None for any other word.
-
-    Examples
-    --------
-    >>> part_of("Training"), part_of("dev"), part_of("TEST"), part_of("fold1")
-    (0, 1, 2, None)
-    """
+    """Return the part that a word names, in any case; None for any other word."""
     return _WORDS.get(word.strip().lower())
 
 
@@ -51,12 +45,7 @@ class Holdout:
 
 
 def parse_fractions(text: str) -> tuple[float, float, float]:
-    """Parse a ratio such as ``7:2:1`` into three fractions of sum 1.
-
-    Raises
-    ------
-    BadManifest
-        The text is not three positive numbers separated by colons.
+    """Parse a ratio into three fractions of sum 1; raise `BadManifest` if it is not one.
 
     Examples
     --------
@@ -79,15 +68,9 @@ def holdout_of(
     """Return the split that the manifest prescribes, or a new stratified group-disjoint split.
 
     Nets are trained on this split, so it has all three parts. If the manifest prescribes no
-    validation clips, they are taken from its training clips, in the ratio of the fractions. If
-    it prescribes no test clips, its validation clips are tested.
-
-    Parameters
-    ----------
-    manifest
-        Manifest of the clips.
-    fractions, seed
-        Same as for `holdout_split`.
+    validation clips, they are taken from its training clips, in the ratio of the fractions. If it
+    prescribes no test clips, its validation clips are tested. Parameters are those of
+    `holdout_split`.
 
     Raises
     ------
@@ -130,20 +113,14 @@ def holdout_of(
 def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...]]:
     """Return the split that the manifest prescribes, for features that need no training.
 
-    Frozen and imported features are scored on the test clips, by heads that are trained on all
-    other clips (validation clips included). If there are no test clips, the validation clips
-    are tested. Folds that the manifest prescribes take precedence.
-
-    Parameters
-    ----------
-    manifest
-        Manifest of the clips.
+    Frozen and imported features are scored on the test clips (without any, on the validation
+    clips), by heads that are trained on all other clips. Prescribed folds take precedence.
 
     Returns
     -------
-    The split, and notes for the user, one line each. The split is None if the manifest has
-    none, or if the clips are cross-validated instead: the manifest prescribes folds, groups
-    are in two parts, or all clips are in one part.
+    The split, and notes for the user, one line each. The split is None if the manifest has none,
+    or if the clips are cross-validated instead: the manifest prescribes folds, groups are in two
+    parts, or all clips are in one part.
 
     Raises
     ------
@@ -159,11 +136,8 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
     ...     for i in range(6)
     ... ]
     >>> songs = Manifest("songs", "multiclass", ("a", "b"), tuple(clips), Path())
-    >>> split, notes = prescribed_split(songs)
-    >>> split.assignment
+    >>> prescribed_split(songs)[0].assignment
     array([0, 0, 0, 0, 2, 2])
-    >>> notes
-    ('the manifest prescribes no test clips: its 2 validation clips are the tested ones',)
     """
     assignment = _read_split(manifest)
     if assignment is None:
