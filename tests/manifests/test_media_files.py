@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 
 import pytest
 
 from mvemo.manifests import BadManifest, check_manifest, read_manifest, scan_clips
 
 
-def clips(folder: Path, *names: str) -> Path:
+def clips(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
     return folder
 
 
-def manifest(folder: Path, *paths: str, head: str = "") -> Path:
+def manifest(folder, *paths, head=""):
     rows = "".join(f"{path},{'calm' if i % 2 else 'tense'}\n" for i, path in enumerate(paths))
     path = folder / "m.csv"
     path.write_text(f"{head}path,label\n{rows}", encoding="utf-8")
     return path
 
 
-def test_pipes_and_sockets_are_left_out_and_do_not_block(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pipes_and_sockets_are_left_out_and_do_not_block(tmp_path, monkeypatch):
     clips(tmp_path, "calm/a.mp3", "tense/b.mp3")
     os.mkfifo(tmp_path / "calm/pipe.mp3")
     os.mkfifo(tmp_path / "calm/notes")
@@ -45,13 +42,11 @@ def test_pipes_and_sockets_are_left_out_and_do_not_block(
     assert (problem.line, problem.message.split(":")[0]) == (3, "a pipe, socket or device, no file")
 
 
-def test_folders_that_cannot_be_read_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_that_cannot_be_read_are_told(tmp_path, monkeypatch):
     clips(tmp_path, "calm/a.mp3", "tense/b.mp3", "sad/c.mp3")
     scandir = os.scandir
 
-    def refusing(path: str) -> object:
+    def refusing(path):
         if str(path).endswith("sad"):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
@@ -61,7 +56,7 @@ def test_folders_that_cannot_be_read_are_told(
     assert scan.notes() == ("1 left out, a folder that cannot be read (Permission denied): 'sad'",)
 
 
-def test_links_out_of_the_folder_are_taken_when_asked(tmp_path: Path) -> None:
+def test_links_out_of_the_folder_are_taken_when_asked(tmp_path):
     outside = clips(tmp_path / "outside", "x.mp3", "more/y.mp3")
     folder = clips(tmp_path / "clips", "calm/a.mp3", "tense/b.mp3")
     (folder / "calm/x.mp3").symlink_to(outside / "x.mp3")
@@ -77,21 +72,21 @@ def test_links_out_of_the_folder_are_taken_when_asked(tmp_path: Path) -> None:
     assert check_manifest(path, root=folder) == []
 
 
-def test_the_whole_file_system_is_no_root_unless_asked(tmp_path: Path) -> None:
+def test_the_whole_file_system_is_no_root_unless_asked(tmp_path):
     path = manifest(tmp_path, "etc/a.mp3", "etc/b.mp3", head="# mvemo manifest 1\n# root: /\n")
     with pytest.raises(BadManifest, match=r"m.csv:2: the media root '/' is the whole file system"):
         read_manifest(path, media=False)
     assert len(read_manifest(path, root="/", media=False)) == 2
 
 
-def test_a_name_that_is_too_long_has_its_line(tmp_path: Path) -> None:
+def test_a_name_that_is_too_long_has_its_line(tmp_path):
     clips(tmp_path, "a.mp3")
     (problem,) = check_manifest(manifest(tmp_path, "a.mp3", "b" * 300 + ".mp3"))
     assert problem.line == 3
     assert "File name too long" in problem.message
 
 
-def test_classes_nested_too_deep_are_one_line(tmp_path: Path) -> None:
+def test_classes_nested_too_deep_are_one_line(tmp_path):
     head = "# mvemo manifest 1\n# classes: " + "[" * 100_000 + "\n"
     clips(tmp_path, "a.mp3", "b.mp3")
     (problem,) = check_manifest(manifest(tmp_path, "a.mp3", "b.mp3", head=head))
@@ -101,7 +96,7 @@ def test_classes_nested_too_deep_are_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cell", ["9" * 5000, "1e" + "9" * 5000])
-def test_numbers_of_thousands_of_digits_are_quoted_shortly(tmp_path: Path, cell: str) -> None:
+def test_numbers_of_thousands_of_digits_are_quoted_shortly(tmp_path, cell):
     path = tmp_path / "m.csv"
     path.write_text(f"path,label,fold,start\na,x,{cell},{cell}\nb,y,1,0\n")
     problems = check_manifest(path, media=False)

@@ -19,7 +19,7 @@ from mvemo.manifests import (
 from mvemo.manifests.tables import RESERVED, plain_text
 
 
-def save(folder: Path, text: str, media: tuple[str, ...] = ()) -> Path:
+def save(folder, text, media=()):
     for name in media:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
@@ -28,15 +28,15 @@ def save(folder: Path, text: str, media: tuple[str, ...] = ()) -> Path:
     return path
 
 
-def read(folder: Path, text: str, **options) -> Manifest:
+def read(folder, text, **options):
     return read_manifest(save(folder, text), **{"media": False, **options})
 
 
-def problems(path: Path, **options: object) -> list[tuple[int, str]]:
+def problems(path, **options):
     return [(f.line, f.message) for f in check_manifest(path, **options)]  # type: ignore[arg-type]
 
 
-def facts(manifest: Manifest, *names: str) -> dict[str, object]:
+def facts(manifest, *names):
     """Facts of a manifest by name; those of its clips as tuples."""
     found: dict[str, object] = {}
     for name in names:
@@ -112,12 +112,12 @@ QUOTED = (
         ("path,label\n/far/a.mp3,calm\n/far/b.mp3,sad\n", {}, {"clip_ids": ("a", "b")}),
     ],
 )  # fmt: skip
-def test_tables_are_read(tmp_path: Path, text: str, options: dict, expected: dict) -> None:
+def test_tables_are_read(tmp_path, text, options, expected):
     manifest = read(tmp_path, text, **options)
     assert facts(manifest, *expected) == expected
 
 
-def test_the_stated_root_is_relative_to_the_file(tmp_path: Path) -> None:
+def test_the_stated_root_is_relative_to_the_file(tmp_path):
     (tmp_path / "media").mkdir()
     manifest = read(tmp_path, STATED)
     assert manifest.root == tmp_path / "media"
@@ -151,7 +151,7 @@ def test_the_stated_root_is_relative_to_the_file(tmp_path: Path) -> None:
         ('path,label\nx,"a\nb"\ny,c\n', {}, r":2: label 'a\\nb' has a line break"),
     ],
 )  # fmt: skip
-def test_tables_that_are_refused(tmp_path: Path, text: str, options: dict, message: str) -> None:
+def test_tables_that_are_refused(tmp_path, text, options, message):
     with pytest.raises(BadManifest, match=message):
         read(tmp_path, text, **options)
 
@@ -221,9 +221,7 @@ def test_tables_that_are_refused(tmp_path: Path, text: str, options: dict, messa
         ),
     ],
 )
-def test_each_problem_is_reported_with_its_line(
-    tmp_path: Path, text: str, line: int, message: str
-) -> None:
+def test_each_problem_is_reported_with_its_line(tmp_path, text, line, message):
     ((actual_line, actual),) = problems(save(tmp_path, text), media=False)
     assert actual_line == line
     assert message in actual
@@ -231,7 +229,7 @@ def test_each_problem_is_reported_with_its_line(
         read_manifest(tmp_path / "m.csv", media=False)
 
 
-def test_all_problems_come_at_once(tmp_path: Path) -> None:
+def test_all_problems_come_at_once(tmp_path):
     text = "# classes: x, y\npath,label,start\na,z,-1\n../b,x,0\nc,y,q\na,w,0\n"
     path = save(tmp_path, text, media=("a", "c"))
     expected = [(3, "unknown label"), (3, "negative"), (4, "below"), (4, "no such file")]
@@ -248,7 +246,7 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
     assert len(lines) == 8
 
 
-def test_missing_media(tmp_path: Path) -> None:
+def test_missing_media(tmp_path):
     text = "path,label\na b.mp4,x\nc,y\nd.mp4,x\n"
     path = save(tmp_path, text, media=("a b.mp4", "c/x.mp4"))
     actual = problems(path)
@@ -268,18 +266,18 @@ def test_missing_media(tmp_path: Path) -> None:
     assert (empty[0], empty[1].startswith("the file is empty: ")) == (2, True)
 
 
-def test_a_root_that_is_no_folder_is_named_where_media_are_read(tmp_path: Path) -> None:
+def test_a_root_that_is_no_folder_is_named_where_media_are_read(tmp_path):
     path = save(tmp_path, "# root: nowhere\npath,label\na,x\nb,y\n")
     assert "is not a folder" in problems(path)[0][1]
     assert len(read_manifest(path, media=False)) == 2
 
 
-def test_an_absolute_path_below_the_root_becomes_relative(tmp_path: Path) -> None:
+def test_an_absolute_path_below_the_root_becomes_relative(tmp_path):
     path = save(tmp_path, f"path,label\n{tmp_path}/x/a.mp4,x\n./x//b.mp4,y\n")
     assert [c.path for c in read_manifest(path, media=False).clips] == ["x/a.mp4", "x/b.mp4"]
 
 
-def test_what_is_no_text_file(tmp_path: Path) -> None:
+def test_what_is_no_text_file(tmp_path):
     path = tmp_path / "m.csv"
     path.write_bytes("path,label\na,x\nb,\xfc\n".encode("latin-1"))
     assert problems(path) == [(3, "byte 0xfc is not UTF-8; save the file as UTF-8")]
@@ -292,7 +290,7 @@ def test_what_is_no_text_file(tmp_path: Path) -> None:
         check_manifest(tmp_path / "none.csv")
 
 
-def test_the_root_is_written_relative_to_the_file(tmp_path: Path) -> None:
+def test_the_root_is_written_relative_to_the_file(tmp_path):
     clips = (Clip("a", "a.mp4", ("x",), "a"), Clip("b", "b.mp4", ("y",), "b"))
     for name in ("media", "lists"):
         (tmp_path / name).mkdir()
@@ -304,8 +302,8 @@ def test_the_root_is_written_relative_to_the_file(tmp_path: Path) -> None:
     assert again.root.resolve() == tmp_path.with_name("moved") / "media"
 
 
-def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
-    def manifest(path: str = "a", label: str = "x", clip_id: str = "a") -> Manifest:
+def test_what_could_not_be_read_back_is_not_written(tmp_path):
+    def manifest(path="a", label="x", clip_id="a"):
         clip = Clip(clip_id, path, (label,), "g")
         return Manifest("m", "multiclass", ("x", label), (clip,), tmp_path)
 
@@ -329,7 +327,7 @@ seconds = st.floats(0, 1e6, allow_nan=False)
 
 
 @st.composite
-def manifests(draw: st.DrawFn) -> Manifest:
+def manifests(draw):
     task = draw(st.sampled_from(["multiclass", "multilabel", "regression"]))
     classes = draw(
         st.lists(name.filter(lambda n: n not in RESERVED), min_size=2, max_size=4, unique=True)
@@ -366,9 +364,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
 
 @settings(max_examples=60, deadline=None)
 @given(manifests())
-def test_written_and_read_back_it_is_the_same(
-    tmp_path_factory: pytest.TempPathFactory, manifest: Manifest
-) -> None:
+def test_written_and_read_back_it_is_the_same(tmp_path_factory, manifest):
     folder = tmp_path_factory.mktemp("m")
     path = folder / "m.csv"
     write_manifest(manifest, path)

@@ -121,7 +121,7 @@ def test_bad_overrides_are_one_line_with_what_is_allowed(override, says):
     assert "\n" not in str(caught.value)
 
 
-def numbers() -> list[str]:
+def numbers():
     """Key of every number that a profile may set, in the tables of one net, and of its options."""
     settings = load_settings("paper")
     tables = {"extract": settings.extract, "descriptors": settings.descriptors}
@@ -174,7 +174,7 @@ def test_settings_nested_too_deeply_are_refused(override, tmp_path):
         assert len(str(caught.value)) < 300
 
 
-def test_a_profile_file_of_ones_own(tmp_path: Path):
+def test_a_profile_file_of_ones_own(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[extract]\nnets = ['i3d']\n[nets.i3d]\nlr = 1\n")
     settings = load_settings(str(path))
@@ -183,7 +183,7 @@ def test_a_profile_file_of_ones_own(tmp_path: Path):
 
 
 @pytest.mark.parametrize("text", ["[extract", "x = 1\n", "extract = 3\n"])
-def test_bad_profile_files_name_the_file(tmp_path: Path, text: str):
+def test_bad_profile_files_name_the_file(tmp_path, text):
     names = "best, c17, demo, paper, pretrained"
     with pytest.raises(BadOption, match=f"neither one of {names} nor a file"):
         load_settings("big")

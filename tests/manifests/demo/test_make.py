@@ -6,12 +6,11 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mvemo.manifests import BadManifest, Manifest, ManifestError, check_manifest, read_manifest
+from mvemo.manifests import BadManifest, ManifestError, check_manifest, read_manifest
 from mvemo.manifests.demo import make, make_demo
 from mvemo.manifests.demo.media import FPS, HEIGHT, SR, WIDTH
 from mvemo.manifests.files import write_text
@@ -21,12 +20,12 @@ av = pytest.importorskip("av")
 SECONDS = 1.0
 
 
-def small(folder: Path, **changes: object) -> Manifest:
+def small(folder, **changes):
     settings = {"clips_per_class": 2, "seconds": SECONDS} | changes
     return make_demo(folder, **settings)  # type: ignore[arg-type]
 
 
-def contents(folder: Path) -> dict[str, str]:
+def contents(folder):
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -34,22 +33,22 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def times(folder: Path) -> dict[Path, int]:
+def times(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def made(tmp_path_factory):
     return small(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture
-def texts(monkeypatch: pytest.MonkeyPatch) -> None:
+def texts(monkeypatch):
     """Clips are texts of their arguments: for tests of the files of a set."""
     monkeypatch.setattr(make, "_make_clip", lambda path, *facts: write_text(path, str(facts)))
 
 
-def test_manifest_is_good_and_says_that_it_is_synthetic(made: Manifest) -> None:
+def test_manifest_is_good_and_says_that_it_is_synthetic(made):
     table = made.root / "manifest.csv"
     assert check_manifest(table, infer_groups=True) == []
     found = read_manifest(table)
@@ -62,7 +61,7 @@ def test_manifest_is_good_and_says_that_it_is_synthetic(made: Manifest) -> None:
 
 
 @pytest.mark.usefixtures("texts")
-def test_labels_are_folders_and_groups_lie_in_one_class(tmp_path: Path) -> None:
+def test_labels_are_folders_and_groups_lie_in_one_class(tmp_path):
     manifest = small(tmp_path, clips_per_class=3, clips_per_group=2)
     assert Counter(Counter(manifest.groups).values()) == {2: 6, 1: 6}
     for clip in manifest.clips:
@@ -73,7 +72,7 @@ def test_labels_are_folders_and_groups_lie_in_one_class(tmp_path: Path) -> None:
     assert [fact[:3] for fact in facts] == [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]
 
 
-def test_files_have_both_streams_at_their_length(made: Manifest) -> None:
+def test_files_have_both_streams_at_their_length(made):
     steady = set()
     for clip in made.clips:
         with av.open(str(made.media_path(clip))) as media:
@@ -95,7 +94,7 @@ def test_files_have_both_streams_at_their_length(made: Manifest) -> None:
     assert steady == {True, False}
 
 
-def test_the_seed_decides_every_byte(tmp_path: Path) -> None:
+def test_the_seed_decides_every_byte(tmp_path):
     folders = [tmp_path / name for name in "abc"]
     sets = [
         small(folder, clips_per_class=1, seconds=0.5, seed=seed)
@@ -108,7 +107,7 @@ def test_the_seed_decides_every_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("texts")
-def test_a_finished_set_is_reused(tmp_path: Path) -> None:
+def test_a_finished_set_is_reused(tmp_path):
     reports: list[tuple[int, int]] = []
     first = small(tmp_path, progress=lambda *step: reports.append(step))
     assert reports == [(i, 12) for i in range(1, 13)]
@@ -119,7 +118,7 @@ def test_a_finished_set_is_reused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("texts")
-def test_damage_is_repaired_and_other_settings_replace_the_set(tmp_path: Path) -> None:
+def test_damage_is_repaired_and_other_settings_replace_the_set(tmp_path):
     manifest = small(tmp_path)
     whole = contents(tmp_path)
     first, second = (manifest.media_path(clip) for clip in manifest.clips[:2])
@@ -141,8 +140,8 @@ def test_damage_is_repaired_and_other_settings_replace_the_set(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("texts")
-def test_an_interrupted_run_looks_unfinished_and_is_completed(tmp_path: Path) -> None:
-    def stop(done: int, of: int) -> None:
+def test_an_interrupted_run_looks_unfinished_and_is_completed(tmp_path):
+    def stop(done, of):
         if done == 5:
             raise KeyboardInterrupt
 
@@ -169,7 +168,7 @@ make_demo(sys.argv[1], clips_per_class=2, seconds=1.0,
 """
 
 
-def test_a_kill_at_any_time_leaves_whole_files_only(made: Manifest, tmp_path: Path) -> None:
+def test_a_kill_at_any_time_leaves_whole_files_only(made, tmp_path):
     whole = contents(made.root)
     # It reports each file that is written, and is killed while it writes the second.
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
@@ -189,7 +188,7 @@ def test_a_kill_at_any_time_leaves_whole_files_only(made: Manifest, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("texts")
-def test_a_foreign_settings_file_does_not_stop_it(tmp_path: Path) -> None:
+def test_a_foreign_settings_file_does_not_stop_it(tmp_path):
     for text in ("[]", "{", json.dumps({"settings": 3, "bytes": 4})):
         (tmp_path / "demo.json").write_text(text)
         assert len(small(tmp_path, clips_per_class=1)) == 6
@@ -206,13 +205,13 @@ def test_a_foreign_settings_file_does_not_stop_it(tmp_path: Path) -> None:
         ({"seed": -1}, "seed is -1"),
     ],
 )
-def test_bad_numbers_are_named(tmp_path: Path, changes: dict[str, float], named: str) -> None:
+def test_bad_numbers_are_named(tmp_path, changes, named):
     with pytest.raises(BadManifest, match=named):
         small(tmp_path / "new", **changes)
     assert not (tmp_path / "new").exists()
 
 
-def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
+def test_folders_that_cannot_be_used(tmp_path):
     table = tmp_path / "manifest.csv"
     table.write_text("path,label\n")
     with pytest.raises(BadManifest, match=r"manifest\.csv.*own"):

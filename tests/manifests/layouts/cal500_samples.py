@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 SONGS = ("2pac-trapped", "aaron_neville-tell_it", "abba-sos")
 WORDS = (
     "Emotion-Angry_/_Agressive",
@@ -17,7 +15,7 @@ WORDS = (
 MATRIX = ("1,0,0,1,1,0", "0,1,1,0,0,1", "0,0,1,0,1,0")
 
 
-def make_cal500(folder: Path, *, sound: tuple[str, ...] = SONGS) -> Path:
+def make_cal500(folder, *, sound=SONGS):
     """The three files of annotations and empty sound files."""
     annotations = folder / "CAL500_noAudioFeatures"
     annotations.mkdir(parents=True)
@@ -27,7 +25,7 @@ def make_cal500(folder: Path, *, sound: tuple[str, ...] = SONGS) -> Path:
     return add_sound(folder, sound)
 
 
-def make_cal500exp(folder: Path, *, sound: tuple[str, ...] = SONGS[:2]) -> Path:
+def make_cal500exp(folder, *, sound=SONGS[:2]):
     """A table for each of two songs, soft labels beside them, and empty sound files."""
     hard, soft = folder / "SegLabelHard" / "SegLabelHard", folder / "SegLabelSoft"
     hard.mkdir(parents=True)
@@ -39,7 +37,7 @@ def make_cal500exp(folder: Path, *, sound: tuple[str, ...] = SONGS[:2]) -> Path:
     return add_sound(folder, sound)
 
 
-def add_sound(folder: Path, names: tuple[str, ...]) -> Path:
+def add_sound(folder, names):
     (folder / "CAL500_32kps").mkdir(exist_ok=True)
     for name in names:
         (folder / "CAL500_32kps" / f"{name}.mp3").write_bytes(b"x")

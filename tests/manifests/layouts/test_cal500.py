@@ -1,7 +1,6 @@
 """CAL500's songs and the segments of CAL500exp, from files of their forms."""
 
 import re
-from pathlib import Path
 
 import pytest
 from cal500_samples import SONGS, WORDS, make_cal500, make_cal500exp
@@ -11,7 +10,7 @@ from mvemo.manifests import BadManifest, Selection, read_manifest, scan_clips, w
 ANGRY, HAPPY = "Angry / Agressive", "Happy"
 
 
-def test_songs_have_their_emotions_and_are_groups(tmp_path: Path) -> None:
+def test_songs_have_their_emotions_and_are_groups(tmp_path):
     scan = scan_clips(make_cal500(tmp_path))
     manifest = scan.manifest
     assert (manifest.task, manifest.classes) == ("multilabel", (ANGRY, HAPPY))
@@ -34,12 +33,12 @@ def test_songs_have_their_emotions_and_are_groups(tmp_path: Path) -> None:
         ("Emotion-Happy", ("Emotion-Happy",)),
     ],
 )
-def test_other_tags(tmp_path: Path, tags: str, classes: tuple[str, ...]) -> None:
+def test_other_tags(tmp_path, tags, classes):
     scan = scan_clips(make_cal500(tmp_path), select=Selection(tags=tags))
     assert scan.manifest.classes == classes
 
 
-def test_songs_without_sound_and_sound_without_song_are_told(tmp_path: Path) -> None:
+def test_songs_without_sound_and_sound_without_song_are_told(tmp_path):
     # The published sound is spelt a little otherwise for some songs.
     sound = ("2PAC_trapped", "abba-sos", "zz_top-la_grange")
     scan = scan_clips(make_cal500(tmp_path, sound=sound))
@@ -50,7 +49,7 @@ def test_songs_without_sound_and_sound_without_song_are_told(tmp_path: Path) -> 
     }
 
 
-def test_segments_keep_their_times_and_their_song(tmp_path: Path) -> None:
+def test_segments_keep_their_times_and_their_song(tmp_path):
     manifest = scan_clips(make_cal500exp(tmp_path)).manifest
     assert manifest.classes == (ANGRY, HAPPY)
     assert [(c.clip_id, c.start, c.duration, c.group) for c in manifest.clips] == [
@@ -61,7 +60,7 @@ def test_segments_keep_their_times_and_their_song(tmp_path: Path) -> None:
     assert manifest.labels.tolist() == [[1, 1], [1, 0], [0, 1]]
 
 
-def test_songs_and_segments_in_one_folder_must_be_told_apart(tmp_path: Path) -> None:
+def test_songs_and_segments_in_one_folder_must_be_told_apart(tmp_path):
     make_cal500exp(make_cal500(tmp_path))
     with pytest.raises(BadManifest, match="give --layout cal500 or cal500exp"):
         scan_clips(tmp_path)
@@ -83,9 +82,7 @@ def test_songs_and_segments_in_one_folder_must_be_told_apart(tmp_path: Path) -> 
         ("hardAnnotations.txt", "2,0,0,1,1,0\n" * 3, "'Angry / Agressive' is '2': hard"),
     ],
 )
-def test_bad_annotations_of_songs(
-    tmp_path: Path, file: str, text: str | None, message: str
-) -> None:
+def test_bad_annotations_of_songs(tmp_path, file, text, message):
     make_cal500(tmp_path)
     path = tmp_path / "CAL500_noAudioFeatures" / file
     if text is None:
@@ -113,14 +110,14 @@ def test_bad_annotations_of_songs(
         ),
     ],
 )
-def test_bad_tables_of_segments(tmp_path: Path, text: str, message: str) -> None:
+def test_bad_tables_of_segments(tmp_path, text, message):
     make_cal500exp(tmp_path)
     (tmp_path / "SegLabelHard" / "SegLabelHard" / f"{SONGS[1]}.csv").write_text(text)
     with pytest.raises(BadManifest, match=re.escape(message)):
         scan_clips(tmp_path)
 
 
-def test_unknown_tags_and_layouts_without_tags(tmp_path: Path) -> None:
+def test_unknown_tags_and_layouts_without_tags(tmp_path):
     make_cal500(tmp_path / "cal500")
     with pytest.raises(BadManifest, match="has no tag 'Groovy': emotion, all, or some of Angry"):
         scan_clips(tmp_path / "cal500", select=Selection(tags="Happy,Groovy"))

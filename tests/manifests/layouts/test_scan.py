@@ -2,7 +2,6 @@
 
 import csv
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -16,14 +15,14 @@ from mvemo.manifests import (
 )
 
 
-def fill(folder: Path, *names: str) -> Path:
+def fill(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
     return folder
 
 
-def test_a_folder_for_each_class(tmp_path: Path) -> None:
+def test_a_folder_for_each_class(tmp_path):
     fill(
         tmp_path,
         "Sad/b [x] (1).v2.MP4",
@@ -51,7 +50,7 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
     assert scan_clips(tmp_path).left_out == ()
 
 
-def test_folders_of_splits(tmp_path: Path) -> None:
+def test_folders_of_splits(tmp_path):
     fill(tmp_path, "Train/Sad/1.mp4", "Validation/Sad/1.mp4", "TEST/Fear/v-1-of-2.mp4")
     fill(tmp_path, "Train/Fear/v-2-of-2.mp4")
     manifest = scan_clips(tmp_path, infer_groups=True).manifest
@@ -61,7 +60,7 @@ def test_folders_of_splits(tmp_path: Path) -> None:
     assert len(set(manifest.clip_ids)) == 4
 
 
-def test_files_left_out_are_reported(tmp_path: Path) -> None:
+def test_files_left_out_are_reported(tmp_path):
     fill(tmp_path, "A/a.mp4", "B/b.mp4", "B/notes.txt", "top.mp4", "C/noext")
     scan = scan_clips(tmp_path)
     assert "2 left out, not a known type of media file: 'B/notes.txt'" in scan.notes()[0]
@@ -75,7 +74,7 @@ def test_files_left_out_are_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets such names be")
-def test_a_name_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_reported(tmp_path):
     fill(tmp_path, "A/a.mp4", "B/b.mp4")
     try:
         (tmp_path / "A" / "\udcfc.mp4").write_bytes(b"x")
@@ -87,7 +86,7 @@ def test_a_name_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
     assert "\\udcfc" in scan.notes()[0]
 
 
-def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+def test_linked_folders_are_followed_once(tmp_path):
     data = fill(tmp_path / "data", "B/b.mp4")
     elsewhere = fill(tmp_path / "elsewhere", "a.mp4")
     (data / "A").symlink_to(elsewhere, target_is_directory=True)
@@ -96,7 +95,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     assert [c.path for c in clips] == ["A/a.mp4", "B/b.mp4"]
 
 
-def test_ravdess_is_recognised_by_its_names(tmp_path: Path) -> None:
+def test_ravdess_is_recognised_by_its_names(tmp_path):
     fill(
         tmp_path,
         "Actor_01/03-02-05-01-01-01-01.wav",
@@ -115,7 +114,7 @@ def test_ravdess_is_recognised_by_its_names(tmp_path: Path) -> None:
     assert scan_clips(tmp_path, layout="ravdess").left_out[0][0] == "Actor_02/other.wav"
 
 
-def test_one_copy_of_a_take_of_ravdess(tmp_path: Path) -> None:
+def test_one_copy_of_a_take_of_ravdess(tmp_path):
     takes = ("01-01-02-01-01-05", "01-03-02-01-01-05", "01-04-01-01-01-06")
     fill(tmp_path, *(f"{modality}-{take}.mp4" for modality in ("01", "02") for take in takes))
     fill(tmp_path, f"03-{takes[0]}.wav", "03-01-05-01-01-01-07.wav")
@@ -150,14 +149,14 @@ def test_one_copy_of_a_take_of_ravdess(tmp_path: Path) -> None:
         (".", {"layout": "ravdess"}, "no clip fits layout ravdess; left out: 'A/a.mp4', not named"),
     ],
 )
-def test_bad_folders(tmp_path: Path, folder: str, options: dict, message: str) -> None:
+def test_bad_folders(tmp_path, folder, options, message):
     fill(tmp_path, "A/a.mp4", "B/b.mp4", "one/A/a.mp4")
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadManifest, match=message):
         scan_clips(tmp_path / folder, **options)
 
 
-def test_folders_without_classes(tmp_path: Path) -> None:
+def test_folders_without_classes(tmp_path):
     with pytest.raises(MissingManifest, match="no such folder"):
         scan_clips(tmp_path / "none")
     flat = fill(tmp_path / "flat", "README.txt", "a.mp4", "b.mp4")
@@ -167,7 +166,7 @@ def test_folders_without_classes(tmp_path: Path) -> None:
     assert scan_clips(fill(tmp_path / "A", "a.mp4"), labels=False).manifest.clip_ids == ("a",)
 
 
-def test_the_real_clips(shared_data: Path) -> None:
+def test_the_real_clips(shared_data):
     with (shared_data / "mve" / "index.csv").open(encoding="utf-8") as file:
         rows = {row["file"]: row for row in csv.DictReader(file)}
     scan = scan_clips(shared_data / "mve", infer_groups=True)
@@ -181,7 +180,7 @@ def test_the_real_clips(shared_data: Path) -> None:
         assert clip.split == {"Train": "train", "Validation": "val"}[row["split"]]
 
 
-def test_the_real_songs(shared_data: Path) -> None:
+def test_the_real_songs(shared_data):
     manifest = scan_clips(shared_data / "ravdess_song", select=Selection(channel="song")).manifest
     assert manifest.classes == ("neutral", "calm", "happy", "sad", "angry", "fearful")
     assert len(set(manifest.groups)) == 17

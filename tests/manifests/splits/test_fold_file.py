@@ -18,7 +18,7 @@ from mvemo.manifests import (
 )
 
 
-def make(n: int = 12, folds: list[int] | None = None, pieces: int = 1) -> Manifest:
+def make(n=12, folds=None, pieces=1):
     clips = tuple(
         Clip(
             f'c "{i}", x',
@@ -32,7 +32,7 @@ def make(n: int = 12, folds: list[int] | None = None, pieces: int = 1) -> Manife
     return Manifest("m", "multiclass", ("a", "b"), clips, Path())
 
 
-def test_written_and_read_back(tmp_path: Path) -> None:
+def test_written_and_read_back(tmp_path):
     manifest = make()
     folds = folds_of(manifest, 3, 5)
     assert np.array_equal(
@@ -53,7 +53,7 @@ def test_written_and_read_back(tmp_path: Path) -> None:
         again.test(3)
 
 
-def test_prescribed_folds_are_kept() -> None:
+def test_prescribed_folds_are_kept():
     given = [0, 1, 2, 2, 1, 0, 0, 1, 2, 1, 1, 1]
     folds = folds_of(make(folds=given), 6, 9)
     assert folds.assignment.tolist() == given
@@ -74,7 +74,7 @@ def test_prescribed_folds_are_kept() -> None:
         ({"pieces": 3}, r"straddles folds . and ., and \d more groups straddle"),
     ],
 )
-def test_another_manifests_folds_are_refused(tmp_path: Path, other: dict, message: str) -> None:
+def test_another_manifests_folds_are_refused(tmp_path, other, message):
     write_folds(folds_of(make(), 3, 0), tmp_path / "f.csv")
     with pytest.raises(BadManifest, match=message):
         read_folds(tmp_path / "f.csv", make(**other))
@@ -96,14 +96,14 @@ def test_another_manifests_folds_are_refused(tmp_path: Path, other: dict, messag
         ("# k: x\nclip_id,fold\na,0\nb,1\n", "f.csv:1: k 'x'"),
     ],
 )
-def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
+def test_bad_files(tmp_path, text, message):
     (tmp_path / "f.csv").write_text(text)
     with pytest.raises(BadManifest) as caught:
         read_folds(tmp_path / "f.csv")
     assert message in str(caught.value)
 
 
-def test_a_users_own_fold_file(tmp_path: Path) -> None:
+def test_a_users_own_fold_file(tmp_path):
     (tmp_path / "f.csv").write_text("fold,clip_id,remark\n1,b,\n0,a,\n")
     folds = read_folds(tmp_path / "f.csv")
     assert (folds.k, folds.seed, folds.clip_ids) == (2, -1, ("b", "a"))
@@ -111,7 +111,7 @@ def test_a_users_own_fold_file(tmp_path: Path) -> None:
         read_folds(tmp_path / "none.csv")
 
 
-def test_clips_that_come_and_go_move_no_other() -> None:
+def test_clips_that_come_and_go_move_no_other():
     before = make(40, pieces=2)
     first = folds_of(before, 4, 1)
     clips = (*before.clips[6:], *(Clip(f"new{i}", f"n{i}.mp4", ("a",), f"n{i}") for i in range(5)))
@@ -126,7 +126,7 @@ def test_clips_that_come_and_go_move_no_other() -> None:
     assert np.array_equal(folds_of(after, 4, 2, earlier=first).assignment, fresh.assignment)
 
 
-def test_groups_that_were_joined_are_divided_anew() -> None:
+def test_groups_that_were_joined_are_divided_anew():
     before = make(40)
     first = folds_of(before, 4, 0)
     apart = next(i for i in range(40) if first.assignment[i] != first.assignment[0])

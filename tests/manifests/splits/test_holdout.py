@@ -23,7 +23,7 @@ from mvemo.manifests import (
 J22 = {"anger": 639, "happy": 753, "relaxation": 750, "sad": 764}
 
 
-def manifest(splits, groups=None) -> Manifest:
+def manifest(splits, groups=None):
     clips = tuple(
         Clip(f"c{i}", f"{i}.wav", (("a", "b")[i % 2],), (groups or {}).get(i, f"g{i}"), split=s)
         for i, s in enumerate(splits)
@@ -31,7 +31,7 @@ def manifest(splits, groups=None) -> Manifest:
     return Manifest("made", "multiclass", ("a", "b"), clips, Path())
 
 
-def test_songs_of_j22_are_split_7_2_1_in_every_class() -> None:
+def test_songs_of_j22_are_split_7_2_1_in_every_class():
     labels = np.repeat(np.arange(4), list(J22.values()))
     side = holdout_split(labels, [str(i) for i in range(2906)], (7, 2, 1), 0, "multiclass")
     assert side.dtype == np.int64
@@ -46,7 +46,7 @@ def test_songs_of_j22_are_split_7_2_1_in_every_class() -> None:
     classes=st.integers(1, 4),
     seed=st.integers(0, 50),
 )
-def test_groups_stay_whole_and_no_side_is_empty(sizes, classes, seed) -> None:
+def test_groups_stay_whole_and_no_side_is_empty(sizes, classes, seed):
     rng = np.random.default_rng(seed)
     group = np.repeat(np.arange(len(sizes)), sizes)
     labels = rng.integers(0, classes, len(sizes))[group]
@@ -61,13 +61,13 @@ def test_groups_stay_whole_and_no_side_is_empty(sizes, classes, seed) -> None:
     np.testing.assert_array_equal(again, side[order])
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_decides():
     labels, groups = np.arange(60) % 3, [str(i) for i in range(60)]
     a, b = (holdout_split(labels, groups, (7, 2, 1), s, "multiclass") for s in (0, 1))
     assert (a != b).any()
 
 
-def test_a_class_of_one_group_is_trained_on() -> None:
+def test_a_class_of_one_group_is_trained_on():
     labels = np.array([0] * 20 + [1])
     for seed in range(10):
         side = holdout_split(labels, [str(i) for i in range(21)], (1, 2, 7), seed, "multiclass")
@@ -75,14 +75,14 @@ def test_a_class_of_one_group_is_trained_on() -> None:
         assert set(side.tolist()) == {0, 1, 2}
 
 
-def test_a_prescribed_split_is_kept() -> None:
+def test_a_prescribed_split_is_kept():
     holdout = holdout_of(manifest(["train"] * 6 + ["val"] * 2 + ["Test"] * 2), seed=3)
     assert holdout.assignment.tolist() == [0] * 6 + [1] * 2 + [2] * 2
     assert holdout.seed == -1
     assert holdout.notes == ()
 
 
-def test_parts_that_are_not_prescribed_are_taken_from_others() -> None:
+def test_parts_that_are_not_prescribed_are_taken_from_others():
     tested = "no test clips: its 4 validation clips are the tested ones"
     taken = "no validation clips: 4 of its 18 training clips"  # 2 / 9 of 18
     # Early stopping must not choose by the clips that are tested.
@@ -106,7 +106,7 @@ def test_parts_that_are_not_prescribed_are_taken_from_others() -> None:
          "group 'g0' straddles the splits train and test, and 3 more groups straddle"),
     ],
 )  # fmt: skip
-def test_a_prescribed_split_of_features_without_training(splits, groups, parts, note) -> None:
+def test_a_prescribed_split_of_features_without_training(splits, groups, parts, note):
     split, notes = prescribed_split(manifest(splits, groups))
     assert (split and split.assignment.tolist()) == parts
     assert note in notes[0] if note else notes == ()
@@ -115,12 +115,12 @@ def test_a_prescribed_split_of_features_without_training(splits, groups, parts, 
 @pytest.mark.parametrize(
     ("splits", "problem"), [(["train", None], "'c1'"), (["train", "fold1"], "'fold1'")]
 )
-def test_a_prescribed_split_with_mistakes(splits, problem) -> None:
+def test_a_prescribed_split_with_mistakes(splits, problem):
     with pytest.raises(BadManifest, match=problem):
         prescribed_split(manifest(splits))
 
 
-def test_a_split_is_made_where_none_is_prescribed() -> None:
+def test_a_split_is_made_where_none_is_prescribed():
     made = holdout_of(manifest([None] * 20), seed=4)
     assert np.bincount(made.assignment).tolist() == [14, 4, 2]
     assert made.seed == 4
@@ -143,12 +143,12 @@ def test_a_split_is_made_where_none_is_prescribed() -> None:
         ([None] * 4, {i: f"g{i % 2}" for i in range(4)}, "3 are needed"),
     ],
 )
-def test_splits_that_cannot_be_used_are_refused(splits, groups, problem) -> None:
+def test_splits_that_cannot_be_used_are_refused(splits, groups, problem):
     with pytest.raises(BadManifest, match=problem):
         holdout_of(manifest(splits, groups))
 
 
-def test_fractions_are_read() -> None:
+def test_fractions_are_read():
     assert parse_fractions("7:2:1") == pytest.approx((0.7, 0.2, 0.1))
     for text in ("7:3", "7:2:0", "a:b:c", "1:nan:1", ""):
         with pytest.raises(BadManifest, match="as 7:2:1"):
