@@ -27,9 +27,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mvemo.manifests.clip_rows import Row, check_media, finish_rows
-from mvemo.manifests.columns import (
+from mvemo.manifests.clip_rows import (
     Columns,
+    Row,
+    check_media,
+    finish_rows,
     holds_mark,
     recognised_task,
     tag_columns,

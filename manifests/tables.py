@@ -127,13 +127,10 @@ def read_table(
 ) -> Table:
     """Read a table, rename its columns (`Table.renamed`), and raise the caller's errors."""
     with _reading(path, error, missing):
-        try:
-            table = _load_table(path).renamed(columns or {})
-            if not table.rows:
-                raise BadText(0, "the table has no rows")
-            return table
-        except BadText as problem:
-            raise error(str(Problem(path, problem.line, problem.message))) from None
+        table = _load_table(path).renamed(columns or {})
+        if not table.rows:
+            raise BadText(0, "the table has no rows")
+        return table
 
 
 def collect_table(
@@ -153,21 +150,20 @@ def collect_table(
 
 def read_lines(path: Path, *, error: MakeError) -> list[str]:
     """Return the lines of a UTF-8 file that are not blank, without blanks around them."""
-    with _reading(path, error, None):
-        try:
-            return [line.strip() for line in _read_text(path).splitlines() if line.strip()]
-        except BadText as problem:
-            raise error(str(Problem(path, problem.line, problem.message))) from None
+    with _reading(path, error):
+        return [line.strip() for line in _read_text(path).splitlines() if line.strip()]
 
 
 @contextmanager
-def _reading(path: Path, error: MakeError, missing: MakeError | None) -> Iterator[None]:
+def _reading(path: Path, error: MakeError, missing: MakeError | None = None) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
         raise (missing or error)(f"{path}: no such file") from None
     except OSError as problem:
         raise error(f"{path}: cannot be read: {problem.strerror or problem}") from None
+    except BadText as problem:
+        raise error(str(Problem(path, problem.line, problem.message))) from None
 
 
 def _load_table(path: Path) -> Table:

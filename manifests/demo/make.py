@@ -24,9 +24,8 @@ from mvemo.manifests.demo.media import (
 )
 from mvemo.manifests.errors import BadManifest, ManifestError
 from mvemo.manifests.files import parse_json, write_json
-from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.model import Clip, Manifest, write_manifest
 from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.writer import write_manifest
 
 # Increased whenever the same settings would give other files.
 VERSION = 2
@@ -138,10 +137,10 @@ def _finished(manifest: Manifest, settings: _Settings) -> bool:
 
 
 def _intact(manifest: Manifest, clip: Clip, saved: dict[str, Any]) -> bool:
-    """Return True if the clip's file exists with the recorded size, if one is recorded."""
+    """Return True if the clip's file exists, with the recorded size if one is recorded."""
     path = manifest.media_path(clip)
-    sizes = saved.get("bytes", {})
-    return path.is_file() and path.stat().st_size == sizes.get(clip.path, path.stat().st_size)
+    size = path.stat().st_size if path.is_file() else None
+    return size is not None and size == saved.get("bytes", {}).get(clip.path, size)
 
 
 def _make(

@@ -6,6 +6,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.cal500 import find_annotations, read_segments, read_songs
 from mvemo.manifests.layouts.file_names import NAMED_FILES, FoundClips, with_inferred_groups
 from mvemo.manifests.model import Manifest
-from mvemo.manifests.splits.holdout import part_of
+from mvemo.manifests.splits.assignment import part_of
 from mvemo.manifests.tables import plain_text
 from mvemo.manifests.text_table import listed
 
@@ -223,8 +224,7 @@ def _class_folders(paths: Sequence[str], labels: bool) -> FoundClips:
         if len(parts) < (3 if splits else 2):
             found.left_out.append((path, _NO_CLASS))
             continue
-        part = part_of(parts[0]) if splits else None
-        split = None if part is None else SPLITS[part]
+        split = SPLITS[part_of(parts[0]) or 0] if splits else None
         label = plain_text(parts[1 if splits else 0].strip())
         found.rows.append(Row(len(found.rows) + 1, path, (label,), split=split))
     found.classes = sorted({str(row.label[0]) for row in found.rows})
@@ -284,12 +284,7 @@ def _why_left_out(place: str, path: str, root: str) -> str | None:
     if suffix in VIDEO_SUFFIXES or suffix in AUDIO_SUFFIXES:
         linked = root and os.path.islink(place)
         return LINK if linked and not os.path.realpath(place).startswith(root) else None
-    return "" if _is_ours(Path(place)) else "not a known type of media file"
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(8) == b"# mvemo "
-    except OSError:
-        return False
+    ours = False
+    with suppress(OSError), open(place, "rb") as file:
+        ours = file.read(8) == b"# mvemo "
+    return "" if ours else "not a known type of media file"
