@@ -6,8 +6,9 @@ import os
 import posixpath
 import stat
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 
@@ -317,11 +318,12 @@ def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
             row.group = source if several else row.clip_id
 
     _check_ids(rows, problems)
-    _agree(
-        (row for row in rows if row.path),
+    must_agree(
+        [row for row in rows if row.path],
         attrgetter("path"),
-        attrgetter("group"),
-        "segments of {!r} must be in one group, but this is in {!r} and line {} in {!r}",
+        "group",
+        "segments of {row.path!r} must be in one group, but this is in {row.group!r} and line "
+        "{other.line} in {other.group!r}",
         problems,
     )
     _check_folds(rows, problems)
@@ -344,19 +346,15 @@ def _check_ids(rows: Sequence[Row], problems: Problems) -> None:
         known.add(row.path)
 
 
-def _agree(
-    rows: Iterable[Row],
-    key: Callable[[Row], str],
-    value: Callable[[Row], Hashable],
-    message: str,
-    problems: Problems,
+def must_agree(
+    rows: Sequence[Row], key: Callable[[Row], str], name: str, message: str, problems: Problems
 ) -> None:
-    """Report each row whose value differs from that of the first row with the same key."""
+    """Report each row whose field `name` differs from that of the first row with the same key."""
     first: dict[str, Row] = {}
     for row in rows:
         other = first.setdefault(key(row), row)
-        if other is not row and value(row) != value(other):
-            problems.add(row.line, message.format(key(row), value(row), other.line, value(other)))
+        if getattr(row, name) != getattr(other, name):
+            problems.add(row.line, message.format(row=row, other=other))
 
 
 def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
@@ -369,11 +367,12 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
     if given != set(range(len(given))) or len(given) < 2:
         listed = ", ".join(map(str, sorted(given)[:10]))
         problems.add(0, f"folds must be 0, 1, ... without a gap and two at least; found {listed}")
-    _agree(
-        (row for row in rows if row.fold is not None),
+    must_agree(
+        [row for row in rows if row.fold is not None],
         attrgetter("group"),
-        attrgetter("fold"),
-        "group {!r} straddles folds: this is in fold {} and line {} in fold {}",
+        "fold",
+        "group {row.group!r} straddles folds: this is in fold {row.fold} and line {other.line} in "
+        "fold {other.fold}",
         problems,
     )
 
@@ -390,7 +389,12 @@ def check_media(
     ):
         return
     named = [row for row in rows if row.path]
-    inside = None if links else _RealFolders(root)
+    real_root = os.path.join(os.path.realpath(root), "")
+
+    @cache  # each folder is resolved once
+    def inside(path: str) -> bool:
+        return links or os.path.join(os.path.realpath(root / path), "").startswith(real_root)
+
     faults = {path: _fault(root, path, inside, empty) for path in {row.path for row in named}}
     if len(faults) > 1 and all(fault in (_MISSING, _FOLDER) for fault in faults.values()):
         problems.add(
@@ -404,21 +408,7 @@ def check_media(
             problems.add(row.line, f"{fault}: {str(root / row.path)!r}")
 
 
-class _RealFolders(dict[str, bool]):
-    """Map from folders below a root to True if links do not lead out; each is resolved once."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__()
-        self._root = os.path.join(root, "")
-        self._real = os.path.join(os.path.realpath(root), "")
-
-    def __missing__(self, path: str) -> bool:
-        real = os.path.join(os.path.realpath(self._root + path), "")
-        self[path] = inside = real.startswith(self._real)
-        return inside
-
-
-def _fault(root: Path, path: str, inside: _RealFolders | None, empty: bool) -> str:
+def _fault(root: Path, path: str, inside: Callable[[str], bool], empty: bool) -> str:
     """Return the problem with a path below the root, or an empty text if it is a file."""
     place = os.path.join(root, path)
     try:
@@ -436,6 +426,6 @@ def _fault(root: Path, path: str, inside: _RealFolders | None, empty: bool) -> s
         return "a pipe, socket or device, no file"
     if empty and not facts.st_size:
         return "the file is empty"
-    if inside is not None and not inside[path if linked else path.rpartition("/")[0]]:
+    if not inside(path if linked else path.rpartition("/")[0]):
         return "a link out of the media root (give --root if it is meant)"
     return ""

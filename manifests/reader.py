@@ -9,12 +9,10 @@ A manifest is a CSV file in UTF-8. Lines above the table may state what a table 
     # root: .
     path,label,group
 
-``classes`` may also be a JSON list, for names that contain commas. For regression, and for
-tags without a column ``label``, it names the columns of the targets or tags. ``root`` is
-relative to the file's own folder. ``scale`` is the scale of valence and arousal, as ``1..9``.
-``predicted`` names the model that made the labels, if no people did. A CSV without any such
-line, with columns ``path`` and ``label``, is a multiclass manifest with its classes in
-alphabetical order.
+``classes`` may also be a JSON list. For regression, and for tags without a column ``label``, it
+names the columns of the targets or tags. ``root`` is relative to the file's own folder. ``scale``
+is the scale of valence and arousal, as ``1..9``. ``predicted`` names the model that made the
+labels, if no people did. Without any such line, classes are in alphabetical order.
 """
 
 from __future__ import annotations
@@ -33,6 +31,7 @@ from mvemo.manifests.clip_rows import (
     check_media,
     finish_rows,
     holds_mark,
+    must_agree,
     recognised_task,
     tag_columns,
     tag_separator,
@@ -190,7 +189,14 @@ def check_manifest(
     if not kind.numeric:
         _check_names(rows, kind, problems)
     if infer_groups:
-        _check_sources(rows, problems)
+        must_agree(
+            [row for row in rows if row.path],
+            lambda row: source_of(row.path),
+            "group",
+            "{row.path!r} is by its name a piece of the source of line {other.line}, but in group "
+            "{row.group!r}, not {other.group!r}",
+            problems,
+        )
     return problems.in_order()
 
 
@@ -410,16 +416,3 @@ def _check_names(rows: Sequence[Row], kind: LabelKind, problems: Problems) -> No
                 what = f"{tag!r} is read as one tag: tags of one clip are separated by ';'"
                 problems.add(first[tag], f"{what}, not by {mark!r}")
                 return
-
-
-def _check_sources(rows: Sequence[Row], problems: Problems) -> None:
-    """Report pieces of one source, recognised by their names, that are in different groups."""
-    first: dict[str, Row] = {}
-    for row in rows:
-        other = first.setdefault(source_of(row.path), row)
-        if row.path and other.group != row.group:
-            problems.add(
-                row.line,
-                f"{row.path!r} is by its name a piece of the source of line {other.line}, "
-                f"but in group {row.group!r}, not {other.group!r}",
-            )

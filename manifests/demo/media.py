@@ -1,16 +1,12 @@
 """Media of the demo data set: recipes of the emotion classes, synthetic music, moving pictures.
 
-The recipes follow PL20 section 2. Exciting has fast tempo, major tonality, complementing
-harmonics, high body movement and colourful places. Fear has fast tempo, high loudness, irregular
-rhythm, and pictures of danger or horror that change abruptly. Relaxation has slow tempo,
-complementing harmonies and natural scenes. Sad has slow tempo, minor tonality and the look of loss
-and despair. Tension has high loudness, fast tempo, clashing harmonies and violent, highly arousing
-scenes. Neutral mixes influences of the others.
+The recipes follow PL20 section 2: Exciting is fast, in major and colourful; Fear fast, loud,
+irregular and abrupt; Relaxation slow and green; Sad slow, in minor and dark; Tension loud, fast
+and clashing; Neutral mixes influences of the others.
 
-Neither modality suffices to classify. Sound hardly separates Fear from Tension (loud, clashing,
-off the beat), or Sad from Relaxation (slow and soft; only the mode differs). Pictures hardly
-separate Exciting from Tension (fast, colourful, many cuts); Fear is as dark and colourless as Sad,
-but has cuts. Every two classes differ in sound or in pictures.
+Neither modality suffices to classify. Sound hardly separates Fear from Tension, or Sad from
+Relaxation; pictures hardly separate Exciting from Tension, or Fear from Sad. Every two classes
+differ in sound or in pictures.
 """
 
 from __future__ import annotations

@@ -112,7 +112,8 @@ def folds_of(
     if len(given) != len(manifest):
         raise BadManifest(f"{manifest.name}: {len(manifest) - len(given)} clips have no fold")
     assignment = np.array(given, dtype=np.int64)
-    _check_groups(manifest.name, groups, assignment)
+    if problem := _straddling(groups, assignment):
+        raise BadManifest(f"{manifest.name}: {problem}")
     prescribed = len(set(given))
     if prescribed < 2 or set(given) != set(range(prescribed)):
         raise BadManifest(f"{manifest.name}: folds must be 0, 1, ...; found {sorted(set(given))}")
@@ -191,13 +192,11 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
     elif stated_k not in (-1, k):
         problems.add(table.line("k"), f"k is {stated_k}, but there are {k} folds")
     problems.raise_any()
-    clip_ids = tuple(fold_of)
-    if clips is not None:
-        _check_clips(str(path), fold_of, clips.clip_ids)
-        clip_ids = clips.clip_ids
+    clip_ids = tuple(fold_of) if clips is None else clips.clip_ids
+    _check_clips(path, fold_of, clip_ids)
     assignment = np.array([fold_of[clip_id] for clip_id in clip_ids], dtype=np.int64)
-    if clips is not None:
-        _check_groups(str(path), clips.groups, assignment)
+    if clips is not None and (problem := _straddling(clips.groups, assignment)):
+        raise BadManifest(f"{path}: {problem}")
     return Folds(assignment, k, seed, clip_ids, table.setting("manifest", ""))
 
 
@@ -234,29 +233,30 @@ def _whole_number(table: Table, key: str, problems: Problems) -> int:
         return -1
 
 
-def _check_clips(where: str, fold_of: dict[str, int], clip_ids: Sequence[str]) -> None:
+def _check_clips(path: Path, fold_of: dict[str, int], clip_ids: Sequence[str]) -> None:
     """Check that folds and clips have the same ids."""
     missing = [clip_id for clip_id in clip_ids if clip_id not in fold_of]
     unknown = sorted(set(fold_of).difference(clip_ids))
     if missing or unknown:
         what = "no fold is given for clip" if missing else "there is no clip"
         raise BadManifest(
-            f"{where}: {what} {(missing or unknown)[0]!r} ({len(missing)} clips without a fold, "
+            f"{path}: {what} {(missing or unknown)[0]!r} ({len(missing)} clips without a fold, "
             f"{len(unknown)} unknown ones, of {len(clip_ids)}); made for other clips?"
         )
 
 
-def _check_groups(where: str, groups: Sequence[str], assignment: Ints) -> None:
-    """Check that each group is in one fold."""
-    first: dict[str, int] = {}
-    divided: dict[str, tuple[int, int]] = {}
-    for group, fold in zip(groups, assignment.tolist(), strict=True):
-        if first.setdefault(group, fold) != fold:
-            divided.setdefault(group, (first[group], fold))
-    if divided:
-        group, (one, other) = next(iter(divided.items()))
-        more = f", and {len(divided) - 1} more groups straddle" if len(divided) > 1 else ""
-        raise BadManifest(f"{where}: group {group!r} straddles folds {one} and {other}{more}")
+def _straddling(groups: Sequence[str], assignment: Ints, parts: Sequence[str] = ()) -> str:
+    """Return a clause on groups in several folds (or `parts` of a split), or an empty text."""
+    found: dict[str, set[int]] = {}
+    for group, part in zip(groups, assignment.tolist(), strict=True):
+        found.setdefault(group, set()).add(part)
+    divided = [group for group, of_group in found.items() if len(of_group) > 1]
+    if not divided:
+        return ""
+    names = " and ".join(parts[i] if parts else str(i) for i in sorted(found[divided[0]]))
+    more = f", and {len(divided) - 1} more groups straddle" if len(divided) > 1 else ""
+    what = "the splits" if parts else "folds"
+    return f"group {divided[0]!r} straddles {what} {names}{more}"
 
 
 # --- training, validation and test
@@ -323,7 +323,7 @@ def holdout_of(
     if assignment is None:
         assignment = holdout_split(manifest.labels, manifest.groups, fractions, seed, manifest.task)
         return Holdout(assignment, seed, _class_notes(manifest, assignment))
-    if problem := _straddling(manifest, assignment):
+    if problem := _straddling(manifest.groups, assignment, PARTS):
         raise BadManifest(f"{manifest.name}: {problem}")
     notes = _move_to_test(assignment)
     for part in (TRAIN, TEST):
@@ -380,7 +380,7 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
     parts = sorted(set(assignment.tolist()))
     if len(parts) == 1:
         return None, (f"all clips are in split {PARTS[parts[0]]!r}: {instead}",)
-    if problem := _straddling(manifest, assignment):
+    if problem := _straddling(manifest.groups, assignment, PARTS):
         return None, (f"the manifest's split is not used, for {problem}: {instead}",)
     notes = _move_to_test(assignment)
     if TRAIN not in assignment:
@@ -408,19 +408,6 @@ def _read_split(manifest: Manifest) -> Ints | None:
             f"{manifest.name}: split {unknown[0]!r} is not known; call them train, val and test"
         )
     return np.array(parts, dtype=np.int64)
-
-
-def _straddling(manifest: Manifest, assignment: Ints) -> str:
-    """Return a clause that names the groups in two parts, or an empty text."""
-    parts: dict[str, set[int]] = {}
-    for group, part in zip(manifest.groups, assignment.tolist(), strict=True):
-        parts.setdefault(group, set()).add(part)
-    both = [group for group, found in parts.items() if len(found) > 1]
-    if not both:
-        return ""
-    names = " and ".join(PARTS[part] for part in sorted(parts[both[0]]))
-    text = f"group {both[0]!r} straddles the splits {names}"
-    return text if len(both) == 1 else f"{text}, and {len(both) - 1} more groups straddle"
 
 
 def _move_to_test(assignment: Ints) -> list[str]:

@@ -70,7 +70,7 @@ def test_prescribed_folds_are_kept():
     [
         ({"n": 14}, r"no fold is given for .*\(2 clips .* 0 unknown"),
         ({"n": 10}, r"there is no clip .*\(0 clips .* 2 unknown"),
-        ({"pieces": 12}, r"'g0' straddles folds . and .$"),
+        ({"pieces": 12}, r"'g0' straddles folds 0 and 1 and 2$"),
         ({"pieces": 3}, r"straddles folds . and ., and \d more groups straddle"),
     ],
 )
