@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvemo.manifests import BadManifest, read_manifest
+from mvemo.manifests.files import shown
 from mvemo.manifests.tables import (
     BadText,
     CsvWriter,
@@ -18,6 +19,7 @@ from mvemo.manifests.tables import (
     parse_names,
     read_table,
 )
+from mvemo.manifests.text_table import align_columns, html_table, listed, shown_name
 
 
 class OwnError(Exception):
@@ -148,3 +150,13 @@ def test_the_duration_in_a_table_of_predict_with_a_cache_is_no_stretch(tmp_path)
     assert manifest.clip_ids == ("calm", "sad")
     assert [clip.duration for clip in manifest.clips] == [None, None]
     assert manifest.predicted_by == "m"
+
+
+def test_text_for_terminals_and_notebooks():
+    rows = [("net", "clips"), ("音", "98"), ("e\u0301", "100")]
+    assert align_columns(rows) == ["net  clips", "音      98", "e\u0301      100"]
+    assert shown_name("a\nb.mp3") == r"a\nb.mp3"
+    assert shown_name("folder/" + 9 * "song" + ".mp3", most=12) == "…ongsong.mp3"
+    assert (listed(["a", "b", "c"], most=2), listed(["a"])) == ("a, b and 1 more", "a")
+    assert "<tr><td>a&lt;b</td></tr></table>" in html_table("nets", ("net",), [("a<b",)])
+    assert shown("9" * 5000, most=10) == "'9999999' (5000 characters)"
