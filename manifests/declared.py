@@ -50,20 +50,12 @@ class Allowed:
         return " and ".join(text.format(limit) for limit, text in words if limit is not None)
 
 
-def setting(
-    default: Any,
-    meaning: str = "",
-    *,
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-    lt: float | None = None,
-    names: Sequence[str] = (),
-    profile: bool = True,
-) -> Any:
-    """Return a field of a dataclass of settings; `default` may be the class of nested settings."""
-    allowed = Allowed(ge, gt, le, lt, names)
-    metadata = {"meaning": meaning, "allowed": allowed, "profile": profile}
+def setting(default: Any, meaning: str = "", *, profile: bool = True, **allowed: Any) -> Any:
+    """Return a field of a dataclass of settings; `default` may be the class of nested settings.
+
+    `meaning` is for docs/settings.md; `profile` is False if only a caller may state the setting.
+    """
+    metadata = {"meaning": meaning, "allowed": Allowed(**allowed), "profile": profile}
     if isinstance(default, type):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -83,7 +83,10 @@ def segment_manifest(
     for clip in manifest.clips:
         length = _length(manifest, clip, durations)
         for start, duration in _pieces(clip, length, seconds, seconds - overlap, tail, first):
-            segment = _segment(clip, start, duration)
+            start = round(start, _DIGITS)
+            name = f"{clip.clip_id}@{start:.{_DIGITS}f}".rstrip("0").rstrip(".")
+            duration = None if duration is None else round(duration, _DIGITS)
+            segment = replace(clip, clip_id=name, start=start, duration=duration)
             if segment.clip_id in owner:
                 raise BadManifest(
                     f"{manifest.name}: clips {owner[segment.clip_id]!r} and {clip.clip_id!r} "
@@ -151,10 +154,3 @@ def _pieces(
     if keeps_rest:
         # The rest starts one step after the last segment, with the same overlap.
         yield last + step, clip.start + used - (last + step)
-
-
-def _segment(clip: Clip, start: float, duration: float | None) -> Clip:
-    start = round(start, _DIGITS)
-    name = f"{start:.{_DIGITS}f}".rstrip("0").rstrip(".")
-    duration = None if duration is None else round(duration, _DIGITS)
-    return replace(clip, clip_id=f"{clip.clip_id}@{name}", start=start, duration=duration)

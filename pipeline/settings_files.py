@@ -54,30 +54,21 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     The modules of the nets are imported, and with them torch; `load_fuse_settings` imports neither.
     """
     with _blaming(profile, overrides, load_settings):
-        return _load(profile, overrides)
-
-
-def _load(profile: str, overrides: Sequence[str]) -> Settings:
-    source, tree = _read(profile, overrides)
-    extract = _filled(ExtractSettings(), tree, "extract", source)
-    descriptors = _filled(DescriptorSettings(), tree, "descriptors", source)
-    shared = SharedSettings(extract.n_frames, descriptors)
-    nets = {}
-    for name in dict.fromkeys((*net_names(), *extract.nets)):
-        net = _filled(default_settings(name, profile), tree, f"nets.{name}", source)
-        nets[name] = with_shared_options(net, shared)
-        try:
-            options_of(nets[name])
-            check_view(nets[name])
-        except BadSetting as error:
-            raise BadOption(f"{source}: {error}") from error
-    return Settings(
-        profile=profile,
-        extract=extract,
-        descriptors=descriptors,
-        nets=nets,
-        fuse=_filled(EvaluationSettings(), tree, "fuse", source),
-    )
+        source, tree = _read(profile, overrides)
+        extract = _filled(ExtractSettings(), tree, "extract", source)
+        descriptors = _filled(DescriptorSettings(), tree, "descriptors", source)
+        shared = SharedSettings(extract.n_frames, descriptors)
+        nets = {}
+        for name in dict.fromkeys((*net_names(), *extract.nets)):
+            net = _filled(default_settings(name, profile), tree, f"nets.{name}", source)
+            nets[name] = with_shared_options(net, shared)
+            try:
+                options_of(nets[name])
+                check_view(nets[name])
+            except BadSetting as error:
+                raise BadOption(f"{source}: {error}") from error
+        fuse = _filled(EvaluationSettings(), tree, "fuse", source)
+        return Settings(profile, extract, descriptors, nets, fuse)
 
 
 def load_fuse_settings(profile: str, overrides: Sequence[str] = ()) -> EvaluationSettings:

@@ -206,13 +206,9 @@ def _drum(rng: Rng) -> F64:
     return result
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """Background and moving discs between two cuts."""
-
-    ground: F32  # (height, width, 3), 0 to 255
-    discs: F32  # (discs, 4): x, y, radius, direction in radians
-    colours: F32  # (discs, 3), 0 to 255
+# Background (height, width, 3); discs (discs, 4): x, y, radius, direction in radians; and their
+# colours (discs, 3). Colours are 0 to 255.
+_Scene = tuple[F32, F32, F32]
 
 
 def render(recipe: Picture, seconds: float, rng: Rng) -> NDArray[np.uint8]:
@@ -255,13 +251,14 @@ def _scene(recipe: Picture, rng: Rng) -> _Scene:
     )
     shades = np.clip(disc * rng.uniform(0.75, 1.1, (count, 1)), 0, 255)
     ground = dark + slope * (bright - dark)
-    return _Scene(ground, discs.astype(np.float32), shades.astype(np.float32))
+    return ground, discs.astype(np.float32), shades.astype(np.float32)
 
 
 def _draw(scene: _Scene, way: float) -> F32:
     """Draw the scene after its discs have moved by `way` picture widths, and around the edges."""
-    picture = scene.ground.copy()
-    for (x, y, radius, angle), colour in zip(scene.discs, scene.colours, strict=True):
+    ground, discs, colours = scene
+    picture = ground.copy()
+    for (x, y, radius, angle), colour in zip(discs, colours, strict=True):
         x = (x + way * np.cos(angle)) % 1.0
         y = (y + way * np.sin(angle)) % (HEIGHT / WIDTH)
         rows, columns = _span(y, radius, HEIGHT), _span(x, radius, WIDTH)

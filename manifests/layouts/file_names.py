@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 
@@ -111,12 +111,10 @@ def _read_layouts() -> dict[str, NamedFiles]:
     for file in resources.files(__package__).iterdir():
         if file.name.endswith(".toml"):
             stated = parse_toml(file.read_text(encoding="utf-8"))
-            fields = {
-                key: [f"{i:02d}" for i in range(1, values + 1)]
-                if isinstance(values, int)
-                else values
-                for key, values in stated.pop("fields").items()
-            }
+            fields = stated.pop("fields")
+            for key, values in fields.items():
+                if isinstance(values, int):
+                    fields[key] = [f"{i:02d}" for i in range(1, values + 1)]
             layout = NamedFiles(fields=fields, **stated.pop("clips"), **stated)
             layouts[layout.name] = layout
     return dict(sorted(layouts.items()))
@@ -176,8 +174,8 @@ def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
     BadManifest
         The pattern is invalid, has no group, or matches no path.
     """
-    find = _finder(pattern) if pattern else source_of
-    groups = [plain_text(find(clip.path or clip.clip_id)) for clip in manifest.clips]
+    names = [clip.path or clip.clip_id for clip in manifest.clips]
+    groups = [*map(plain_text, _find_sources(names, pattern) if pattern else map(source_of, names))]
     if not any(groups):
         raise BadManifest(
             f"no path matches the pattern {pattern!r} of groups, as {manifest.clips[0].path!r}"
@@ -215,8 +213,8 @@ def _with_a_letter_open(words: Sequence[str]) -> Iterator[str]:
             yield f"{before}{word[:j]}?{word[j:]}{after}"
 
 
-def _finder(pattern: str) -> Callable[[str], str]:
-    """Return a function from a path to the text in the pattern's group, or to an empty text."""
+def _find_sources(paths: Sequence[str], pattern: str) -> list[str]:
+    """Return the text in the pattern's group for each path, or an empty text."""
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -226,9 +224,5 @@ def _finder(pattern: str) -> Callable[[str], str]:
             f"the pattern {pattern!r} of groups has {expression.groups} groups in parentheses: "
             r"write one, the source, as '(.+)_\d+'"
         )
-
-    def find(path: str) -> str:
-        match = expression.search(posixpath.splitext(path)[0])
-        return (match[1] or "") if match else ""
-
-    return find
+    found = (expression.search(posixpath.splitext(path)[0]) for path in paths)
+    return [(match[1] or "") if match else "" for match in found]
