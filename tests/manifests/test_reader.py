@@ -32,6 +32,14 @@ def read(folder, text, **options):
     return read_manifest(save(folder, text), **{"media": False, **options})
 
 
+def read_back(manifest, folder, **options):
+    """What the manifest's own file gives, with the same digest."""
+    write_manifest(manifest, folder / "again.csv")
+    again = read_manifest(folder / "again.csv", **{"media": False, **options})
+    assert again.digest == manifest.digest
+    return again
+
+
 def problems(path, **options):
     return [(f.line, f.message) for f in check_manifest(path, **options)]  # type: ignore[arg-type]
 
@@ -237,8 +245,7 @@ def test_all_problems_come_at_once(tmp_path):
     actual = problems(path)
     assert len(actual) == len(expected)
     for (line, message), (expected_line, part) in zip(actual, expected, strict=True):
-        assert line == expected_line
-        assert part in message
+        assert (line, part in message) == (expected_line, True)
     with pytest.raises(BadManifest) as caught:
         read_manifest(path)
     lines = str(caught.value).splitlines()
@@ -273,8 +280,8 @@ def test_a_root_that_is_no_folder_is_named_where_media_are_read(tmp_path):
 
 
 def test_an_absolute_path_below_the_root_becomes_relative(tmp_path):
-    path = save(tmp_path, f"path,label\n{tmp_path}/x/a.mp4,x\n./x//b.mp4,y\n")
-    assert [c.path for c in read_manifest(path, media=False).clips] == ["x/a.mp4", "x/b.mp4"]
+    clips = read(tmp_path, f"path,label\n{tmp_path}/x/a.mp4,x\n./x//b.mp4,y\n").clips
+    assert [clip.path for clip in clips] == ["x/a.mp4", "x/b.mp4"]
 
 
 def test_what_is_no_text_file(tmp_path):
@@ -336,7 +343,6 @@ def manifests(draw):
     with_folds = draw(st.booleans()) and n >= 2
     clips = []
     for i in range(n):
-        label: tuple[str, ...] | tuple[float, ...]
         if task == "multiclass":
             label = (draw(st.sampled_from(classes)),)
         elif task == "multilabel":
@@ -345,32 +351,20 @@ def manifests(draw):
         else:
             label = tuple(draw(st.floats(-1e9, 1e9)) for _ in classes)
         path = draw(word).replace("/", "_").replace(".", "_")
-        clips.append(
-            Clip(
-                f"{i}{draw(name)}".strip(),
-                f"{i}/ {path}.mp4",
-                label,
-                f"{i}{draw(name)}",
-                draw(seconds),
-                draw(st.none() | st.floats(1e-3, 1e6)),
-                i % 2 if with_folds else None,
-                draw(st.none() | name),
-            )
-        )
+        stretch = draw(seconds), draw(st.none() | st.floats(1e-3, 1e6))
+        fold, split = i % 2 if with_folds else None, draw(st.none() | name)
+        clip_id, group = (f"{i}{draw(name)}".strip() for _ in range(2))
+        clips.append(Clip(clip_id, f"{i}/ {path}.mp4", label, group, *stretch, fold, split))
     scale = draw(st.sampled_from(["", "-1e9..1e9"]))
     facts = draw(name), task, tuple(classes), tuple(clips), Path(), draw(st.booleans())
     return Manifest(*facts, scale=scale)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40)
 @given(manifests())
 def test_written_and_read_back_it_is_the_same(tmp_path_factory, manifest):
-    folder = tmp_path_factory.mktemp("m")
-    path = folder / "m.csv"
-    write_manifest(manifest, path)
-    again = read_manifest(path, root=Path(), media=False)
+    again = read_back(manifest, tmp_path_factory.mktemp("m"), root=Path())
     assert again == manifest
-    assert again.digest == manifest.digest
     assert np.array_equal(again.labels, manifest.labels)
 
 
@@ -406,9 +400,7 @@ def test_tags_in_one_cell_are_recognised_and_told(tmp_path, mark):
     assert manifest.classes == ("calm", "energetic", "happy", "sad")
     assert f"separated by {mark.strip()!r}" in manifest.notes[0]
     # The manifest that is written has one meaning, whatever its tags hold.
-    write_manifest(manifest, tmp_path / "again.csv")
-    again = read_manifest(tmp_path / "again.csv", media=False)
-    assert (again.digest, again.notes) == (manifest.digest, ())
+    assert read_back(manifest, tmp_path).notes == ()
 
 
 def test_absolute_paths_need_no_root(tmp_path):
@@ -420,24 +412,20 @@ def test_absolute_paths_need_no_root(tmp_path):
     path = save(lists, f"path,label\n{media}/x/a.mp3,calm\n{media}/b.mp3,sad\n")
     manifest = read_manifest(path)
     assert (manifest.root, manifest.clip_ids) == (media, ("x/a", "b"))
-    write_manifest(manifest, lists / "again.csv")
-    assert read_manifest(lists / "again.csv").digest == manifest.digest
+    read_back(manifest, lists, media=True)
 
 
 def test_an_id_is_enough_without_media(tmp_path):
     text = "song,label\na,calm\nb,sad\n"
-    manifest = read(tmp_path, text, columns={"clip_id": "song"})
-    write_manifest(manifest, tmp_path / "again.csv")
+    read_back(read(tmp_path, text, columns={"clip_id": "song"}), tmp_path)
     assert "path" not in (tmp_path / "again.csv").read_text()
-    assert read_manifest(tmp_path / "again.csv", media=False).digest == manifest.digest
     assert check_manifest(tmp_path / "again.csv") == []
 
 
 def test_clips_without_labels(tmp_path):
     manifest = read(tmp_path, "path,group\na.mp3,x\nb.mp3,y\n")
     assert (manifest.task, manifest.classes, manifest.labels.shape) == ("unlabelled", (), (2, 0))
-    write_manifest(manifest, tmp_path / "again.csv")
-    assert read_manifest(tmp_path / "again.csv", media=False).digest == manifest.digest
+    read_back(manifest, tmp_path)
 
 
 PREDICTED = "path,model,label,confidence,calm,sad,notes,error\n"
@@ -452,8 +440,7 @@ def test_labels_that_a_model_predicted_are_named(tmp_path, name):
     manifest = read(tmp_path, text, skip_unlabelled=True)
     assert (len(manifest), manifest.predicted_by) == (2, "mv")
     assert any("predictions of the model mv" in note for note in manifest.notes)
-    write_manifest(manifest, tmp_path / "again.csv")
-    assert read_manifest(tmp_path / "again.csv", media=False).predicted_by == "mv"
+    assert read_back(manifest, tmp_path).predicted_by == "mv"
     # A true label in a column beside them is no prediction.
     rows = [f"{row},{end}" for row, end in zip(text.split(), ("truth", "x", "y", "x"), strict=True)]
     truth = read(tmp_path, "\n".join(rows), columns={"label": "truth"})

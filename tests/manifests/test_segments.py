@@ -93,7 +93,7 @@ def test_short_and_unknown_clips_stay_whole():
     ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(
     seconds=st.floats(0.5, 40),
     length=st.floats(0.05, 200),

@@ -43,14 +43,10 @@ def test_clips_of_a_group_share_what_a_song_shares(label):
         picture = picture_of(label, np.random.default_rng([group, 2]), rng)
         return asdict(sound), asdict(picture)
 
-    (sound_a, picture_a), (sound_b, picture_b) = drawn(0, 0), drawn(0, 1)
-    sound_c, picture_c = drawn(1, 0)
-    assert sound_a["even"] == sound_b["even"]
-    assert picture_a["slope"] == picture_b["slope"]
-    assert sound_a != sound_b
-    assert picture_a != picture_b
-    assert sound_a["even"] != sound_c["even"]
-    assert picture_a["slope"] != picture_c["slope"]
+    first, same, other = drawn(0, 0), drawn(0, 1), drawn(1, 0)
+    for i, shared in enumerate(("even", "slope")):
+        assert first[i][shared] == same[i][shared] != other[i][shared]
+        assert first[i] != same[i]
 
 
 @pytest.mark.parametrize("label", CLASSES)
@@ -76,8 +72,7 @@ def played(**changes):
 
 def test_shape_range_and_level():
     sound = played(level=-21.0)
-    assert sound.shape == (2, 3 * SR)
-    assert sound.dtype == np.float32
+    assert (sound.shape, sound.dtype) == ((2, 3 * SR), np.float32)
     assert np.abs(sound).max() <= 1
     level = 10 * np.log10(np.mean(sound.astype(np.float64) ** 2))
     # Soft clipping takes a little off the peaks.
@@ -125,8 +120,7 @@ def changes_between(frames):
 @pytest.mark.parametrize("light", [0.2, 0.5, 0.7])
 def test_mean_lightness_is_the_recipes(light):
     clips = [drawn(seed, light=light) for seed in range(4)]
-    assert clips[0].shape == (2 * FPS, HEIGHT, WIDTH, 3)
-    assert clips[0].dtype == np.uint8
+    assert (clips[0].shape, clips[0].dtype) == ((2 * FPS, HEIGHT, WIDTH, 3), np.uint8)
     values = [frames.max(-1).mean() / 255 for frames in clips]
     assert np.mean(values) == pytest.approx(light, abs=0.08)
 

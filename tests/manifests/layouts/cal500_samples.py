@@ -11,6 +11,7 @@ WORDS = (
     "Genre-Rock",
     "Instrument_-_Piano",
 )
+HEADER = "Start_Time,End_Time,Emotion-Angry_/_Agressive,Emotion-Happy,Genre-Rock\n"
 # Angry, not angry, happy, not happy, rock, piano.
 MATRIX = ("1,0,0,1,1,0", "0,1,1,0,0,1", "0,0,1,0,1,0")
 
@@ -30,10 +31,9 @@ def make_cal500exp(folder, *, sound=SONGS[:2]):
     hard, soft = folder / "SegLabelHard" / "SegLabelHard", folder / "SegLabelSoft"
     hard.mkdir(parents=True)
     soft.mkdir()
-    header = "Start_Time,End_Time,Emotion-Angry_/_Agressive,Emotion-Happy,Genre-Rock\n"
-    (hard / f"{SONGS[0]}.csv").write_text(header + "12.5,20,1,0,1\n0,12.5,1,1,0\n")
-    (hard / f"{SONGS[1]}.csv").write_text(header + "3,9.25,0,1,0\n")
-    (soft / f"{SONGS[0]}.csv").write_text(header + "12.5,20,0.7,0.2,1\n")
+    (hard / f"{SONGS[0]}.csv").write_text(HEADER + "12.5,20,1,0,1\n0,12.5,1,1,0\n")
+    (hard / f"{SONGS[1]}.csv").write_text(HEADER + "3,9.25,0,1,0\n")
+    (soft / f"{SONGS[0]}.csv").write_text(HEADER + "12.5,20,0.7,0.2,1\n")
     return add_sound(folder, sound)
 
 

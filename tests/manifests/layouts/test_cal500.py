@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from cal500_samples import SONGS, WORDS, make_cal500, make_cal500exp
+from cal500_samples import HEADER, SONGS, WORDS, make_cal500, make_cal500exp
 
 from mvemo.manifests import BadManifest, Selection, read_manifest, scan_clips, write_manifest
 
@@ -101,13 +101,10 @@ def test_bad_annotations_of_songs(tmp_path, file, text, message):
         ("Start_Time,End_Time,Emotion-Sad\n0,5,1\n", "tag 'Emotion-Sad' is not in"),
         ("Start_Time,End_Time,Emotion-Happy\n0,5,1\n", "no column 'Emotion-Angry_/_Agressive'"),
         (
-            "Start_Time,End_Time,Emotion-Angry_/_Agressive,Emotion-Happy,Genre-Rock\n5,5,1,0,0\n",
+            HEADER + "5,5,1,0,0\n",
             "aaron_neville-tell_it.csv:2: from '5' to '5': seconds are needed",
         ),
-        (
-            "Start_Time,End_Time,Emotion-Angry_/_Agressive,Emotion-Happy,Genre-Rock\n0,5,1\n",
-            "aaron_neville-tell_it.csv:2: 3 cells; the header has 5",
-        ),
+        (HEADER + "0,5,1\n", "aaron_neville-tell_it.csv:2: 3 cells; the header has 5"),
     ],
 )
 def test_bad_tables_of_segments(tmp_path, text, message):
