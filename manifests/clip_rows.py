@@ -274,7 +274,6 @@ class Columns:
         return place if all(key in place for key in required) else None
 
     def _report_outside(self, outside: Sequence[Row], n_rows: int, problems: Problems) -> None:
-        """Report paths outside the media root, or the root itself if all paths are outside."""
         root = f"below the media root {str(self.root)!r}"
         cure = "give the folder of the media files with --root"
         if len(outside) == n_rows > 1:
@@ -287,7 +286,6 @@ class Columns:
 
 
 def _label_hint(table: Table) -> str:
-    """Return a hint on how to read a table without a column ``label``."""
     otherwise = "another column is named with --column label=NAME"
     values, tags = list(value_columns(table).values()), list(tag_columns(table).values())
     if not set(values) <= set(tags):

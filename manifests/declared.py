@@ -1,8 +1,4 @@
-"""Declaration of settings: default, meaning and allowed values of each field, stated once.
-
-Commands read them from profiles, docs/settings.md lists them, and `check_settings` refuses other
-values.
-"""
+"""Declaration of settings: default, meaning and allowed values of each field, stated once."""
 
 from __future__ import annotations
 

@@ -142,14 +142,13 @@ def _remove_orphans(path: Path) -> None:
 
 def _alive(process: int) -> bool:
     """Return True if a process of this machine runs, or if that is not known."""
-    if os.name == "nt":
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
+    if os.name != "nt":
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        except (OSError, OverflowError):
+            pass
     return True
 
 

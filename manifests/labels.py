@@ -1,7 +1,6 @@
 """Kinds of labels, by task: in manifest cells, arrays, folds and summaries.
 
-Manifests and caches use the kind of a task's labels and never test for the task itself. The
-parts of evaluation that depend on the task are in `mvemo.fuse.tasks`.
+Manifests and caches use the kind of a task's labels and never test for the task itself.
 """
 
 from __future__ import annotations

@@ -311,7 +311,6 @@ def _media_root(path: Path, table: Table, given: _Overrides, problems: Problems)
 
 
 def _without_unlabelled(table: Table, names: Sequence[str]) -> Table:
-    """Return the table without the rows whose cells of these columns are all empty."""
     places = [table.header.index(name) for name in names if name in table.header]
     rows = [
         (line, cells)
@@ -328,9 +327,8 @@ def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
     if not {"task", "classes"} & table.settings.keys():
         return recognised_task(table, problems)
     word = table.setting("task", "multiclass").lower()
-    for task in (*TASKS, UNLABELLED):
-        if word == task:
-            return task
+    if found := [task for task in (*TASKS, UNLABELLED) if task == word]:
+        return found[0]
     problems.add(table.line("task"), f"unknown task {word!r}; one of {', '.join(TASKS)}")
     return "multiclass"
 

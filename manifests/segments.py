@@ -1,8 +1,4 @@
-"""Segmentation of clips into segments of equal length (J22 3.2).
-
-A segment keeps its clip's label, group, fold and split, so the segments of a song stay in one
-fold. Its id is ``CLIP@START``, with the start in the file in seconds.
-"""
+"""Segments of equal length (J22 3.2), called ``CLIP@START``, that keep their clip's fold."""
 
 from __future__ import annotations
 

@@ -384,5 +384,4 @@ def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, 
 
 
 def _plain_path(name: str) -> str:
-    """Return a name with forward slashes and in NFC, as on Linux."""
     return plain_text(name).replace("\\", "/")

@@ -199,7 +199,6 @@ def _chord(notes: list[float], seconds: float, recipe: Sound, rng: Rng) -> F64:
 
 
 def _drum(rng: Rng) -> F64:
-    """Return a falling tone with a burst of noise."""
     t = np.arange(round(0.12 * SR)) / SR
     body = np.sin(2 * np.pi * (60 * t + 1.2 * (1 - np.exp(-t / 0.03))))
     result: F64 = body * np.exp(-t / 0.06) + 0.6 * rng.normal(size=len(t)) * np.exp(-t / 0.025)

@@ -38,7 +38,6 @@ def find_annotations(folder: Path) -> tuple[Path | None, tuple[Path, ...]]:
 
 
 def _is_segment_table(path: Path) -> bool:
-    """Return True for a CSV with CAL500exp's time columns, outside the soft-label folder."""
     if SOFT_FOLDER in (part.casefold() for part in path.parts):
         return False
     try:
@@ -116,7 +115,6 @@ def read_segments(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
 def _segments(
     table: Table, song: str, path: str, chosen: dict[str, int], problems: Problems
 ) -> Iterator[Row]:
-    """Yield the rows of one song's table."""
     for line, cells in table.rows[1:]:
         if len(cells) != len(table.header):
             problems.add(line, f"{len(cells)} cells; the header has {len(table.header)}")
@@ -215,7 +213,6 @@ def _letters(name: str) -> str:
 
 
 def _remarks(layout: str, n_rows: int, n_words: int, n_tags: int, asked: str) -> tuple[str, ...]:
-    """Return sentences on counts that differ from the published ones."""
     rows, words = PUBLISHED[layout]
     what = "songs" if layout == "cal500" else "segments"
     remarks = []

@@ -1,8 +1,4 @@
-"""Facts that file names state: the source of a clip, and those of data sets such as RAVDESS.
-
-A data set whose file names consist of two-digit numbers, one for each field, is one TOML file in
-this folder (see ``ravdess.toml``).
-"""
+"""Facts that file names state: sources of clips, and two-digit numbers (see ``ravdess.toml``)."""
 
 from __future__ import annotations
 
@@ -214,7 +210,6 @@ def _with_a_letter_open(words: Sequence[str]) -> Iterator[str]:
 
 
 def _find_sources(paths: Sequence[str], pattern: str) -> list[str]:
-    """Return the text in the pattern's group for each path, or an empty text."""
     try:
         expression = re.compile(pattern)
     except re.error as error:

@@ -22,7 +22,6 @@ from mvemo.manifests.text_table import listed
 
 LAYOUTS = ("auto", "class-folders", *NAMED_FILES, "cal500", "cal500exp")
 
-_NO_CLASS = "not in a folder of a class"
 LINK = "a link out of the folder (--follow-links takes them)"
 
 # Names of the parts of a split in a manifest.
@@ -70,8 +69,7 @@ class Selection:
     """Selection of clips and tags of a data set; None is the default of its layout."""
 
     channel: str | None = None  # RAVDESS: vocal channel of the clips
-    # RAVDESS: kind of the clips; default: one copy of each take, with sound and pictures if it
-    # exists.
+    # RAVDESS: kind of the clips; default: one copy of each take, with pictures if it has them.
     modality: str | None = None
     intensity: str | None = None  # RAVDESS: intensity of the clips
     tags: str | None = None  # CAL500: emotion (the default), all, or names separated by commas
@@ -156,13 +154,12 @@ def scan_clips(
     left_out: list[tuple[str, str]] = []
     paths = find_media(folder, left_out, follow_links)
     if not paths:
-        n_links = sum(reason == LINK for _, reason in left_out)
-        raise BadManifest(
-            f"{folder}: no media files, but {n_links} links that lead out of it were left out, the "
-            f"first {min(left_out)[0]!r}: --follow-links takes them"
-            if n_links
-            else f"{folder}: no media files; expected a folder of clips for each class"
-        )
+        if n_links := sum(reason == LINK for _, reason in left_out):
+            raise BadManifest(
+                f"{folder}: no media files, but {n_links} links that lead out of it were left out, "
+                f"the first {min(left_out)[0]!r}: --follow-links takes them"
+            )
+        raise BadManifest(f"{folder}: no media files; expected a folder of clips for each class")
     if layout == "auto":
         layout = _layout_of(folder, paths) if labels else "class-folders"
     select = select or Selection()
@@ -195,7 +192,6 @@ def scan_clips(
 
 
 def _layout_of(folder: Path, paths: Sequence[str]) -> str:
-    """Return the layout of a folder, by its content."""
     for layout in NAMED_FILES.values():
         if all(layout.parse(_stem(path)) for path in paths):
             return layout.name
@@ -222,7 +218,7 @@ def _class_folders(paths: Sequence[str], labels: bool) -> FoundClips:
     for path in paths if labels else ():
         parts = path.split("/")
         if len(parts) < (3 if splits else 2):
-            found.left_out.append((path, _NO_CLASS))
+            found.left_out.append((path, "not in a folder of a class"))
             continue
         split = SPLITS[part_of(parts[0]) or 0] if splits else None
         label = plain_text(parts[1 if splits else 0].strip())

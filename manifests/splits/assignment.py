@@ -201,7 +201,6 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
 
 
 def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
-    """Map clip ids to folds, in the order of the rows."""
     header = table.header
     if "clip_id" not in header or "fold" not in header:
         raise BadManifest(
@@ -234,7 +233,6 @@ def _whole_number(table: Table, key: str, problems: Problems) -> int:
 
 
 def _check_clips(path: Path, fold_of: dict[str, int], clip_ids: Sequence[str]) -> None:
-    """Check that folds and clips have the same ids."""
     missing = [clip_id for clip_id in clip_ids if clip_id not in fold_of]
     unknown = sorted(set(fold_of).difference(clip_ids))
     if missing or unknown:
@@ -395,15 +393,13 @@ def _read_split(manifest: Manifest) -> Ints | None:
     names = [clip.split for clip in manifest.clips]
     if not any(names):
         return None
-    missing = [c.clip_id for c in manifest.clips if c.split is None]
-    if missing:
+    if missing := [c.clip_id for c in manifest.clips if c.split is None]:
         raise BadManifest(
             f"{manifest.name}: {len(missing)} clips have no split, though others have; first "
             f"{missing[0]!r}"
         )
     parts = [part_of(str(name)) for name in names]
-    unknown = sorted(str(name) for name, part in zip(names, parts, strict=True) if part is None)
-    if unknown:
+    if unknown := sorted(str(n) for n, part in zip(names, parts, strict=True) if part is None):
         raise BadManifest(
             f"{manifest.name}: split {unknown[0]!r} is not known; call them train, val and test"
         )

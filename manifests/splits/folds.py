@@ -238,7 +238,6 @@ def _assign_groups(counts: F64, shares: F64, seed: int, fixed: Ints | None = Non
 
 
 def _shuffled(free: Bools, rng: np.random.Generator) -> Ints:
-    """Return the groups that may move, in random order."""
     order: Ints = rng.permutation(len(free))
     return order[free[order]]
 

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mvemo.manifests.demo.media import CLASSES, SR, picture_of, render, sound_of, synthesise
 
-GROUPS, PIECES = 8, 2
+GROUPS, PIECES = 6, 2
 Floats = NDArray[np.float64]
 
 
