@@ -381,7 +381,7 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
 def check_media(
     root: Path, rows: Sequence[Row], problems: Problems, *, links: bool, empty: bool = False
 ) -> None:
-    """Add a problem for each row whose media file is missing, not a file, or with `empty` empty."""
+    """Add a problem for each media file that is missing, not a file, or (with `empty`) empty."""
     if not root.is_dir() or (
         len(rows) > 1 and all(inside_root(row.path, root) is None for row in rows)
     ):

@@ -218,11 +218,7 @@ def dump_json(value: Any) -> str:
 
 
 def to_json_values(value: Any, where: str | None = None) -> Any:
-    """Convert NumPy arrays and scalars, paths, sets and mappings to JSON values; NaN becomes null.
-
-    Other types become text, so that an unusual value does not end a long run; with `where` (the
-    name of the value, for the message) they raise TypeError.
-    """
+    """Convert to JSON values, NaN to null; others become text, or TypeError with `where`."""
     if isinstance(value, Mapping):
         return {str(k): to_json_values(v, where and f"{where}.{k}") for k, v in value.items()}
     if isinstance(value, (list, tuple)):

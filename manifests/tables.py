@@ -276,11 +276,7 @@ def _cell_of(value: Any) -> str:
 
 
 class CsvWriter:
-    """Writer of CSV rows that are safe to open in a spreadsheet.
-
-    Text that a spreadsheet could run as a formula is written after an apostrophe, which `iter_csv`
-    removes. Numbers are not changed.
-    """
+    """Writer of CSV rows; text that begins like a formula gets an apostrophe, as in `iter_csv`."""
 
     def __init__(self, file: Any) -> None:
         self._writer = csv.writer(file, lineterminator="\n")
@@ -365,10 +361,7 @@ _FORMS: Mapping[str, Callable[[str], str]] = {
 
 
 def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
-    """Return the clip id for each text (unmatched texts unchanged), and the kind of match.
-
-    `names` maps the id or path of each clip to its id. Texts may lack the folder or ending.
-    """
+    """Return the clip id that `names` (ids or paths) has for each text, and the kind of match."""
     best: tuple[int, tuple[str, ...], str] = (0, tuple(ids), "")
     for how, form in _FORMS.items():
         clips: dict[str, set[str]] = {}
