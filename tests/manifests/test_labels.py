@@ -36,26 +36,6 @@ def test_a_tag_with_a_semicolon_reads_back():
     assert kind.parse({"label": cells[0]}, None, Problems(Path("clips.csv")).at(2)) == label
 
 
-@pytest.mark.parametrize(
-    ("task", "fields", "label", "message"),
-    [
-        ("multiclass", {"label": ""}, (), "empty label"),
-        ("multiclass", {"label": "sad"}, (), "unknown label 'sad'; one of calm, tense"),
-        ("multilabel", {"label": "calm;sad"}, ("calm",), "unknown label 'sad'; one of calm, tense"),
-        ("multilabel", {"label": "[1]"}, (), "'[1]' has items that are not text"),
-        ("multilabel", {"calm": "1", "tense": "2"}, ("calm",), "tag 'tense' is '2'; write 1 where"),
-        ("regression", {"calm": "1", "tense": "low"}, (1.0, np.nan), "tense 'low' is not a number"),
-        ("regression", {"calm": "1", "tense": "inf"}, (1.0, np.nan), "tense 'inf' is not a number"),
-    ],
-)
-def test_bad_cells_are_named(task, fields, label, message):
-    problems = Problems(Path("clips.csv"))
-    np.testing.assert_equal(label_kind(task).parse(fields, CLASSES, problems.at(3)), label)
-    (problem,) = problems.found
-    assert problem.line == 3
-    assert problem.message.startswith(message)
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_arrays(task):
     kind = label_kind(task)
@@ -66,11 +46,6 @@ def test_arrays(task):
     assert array.shape == kind.shape(len(labels), len(CLASSES))
     assert array.ndim in kind.n_axes
     assert not kind.invalid(array, len(CLASSES)).any()
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_arrays_without_clips(task):
-    kind = label_kind(task)
     assert kind.array([], CLASSES).shape == kind.shape(0, len(CLASSES))
 
 

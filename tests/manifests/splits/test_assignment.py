@@ -232,14 +232,6 @@ def test_a_prescribed_split_of_features_without_training(splits, groups, parts, 
     assert note in notes[0] if note else notes == ()
 
 
-@pytest.mark.parametrize(
-    ("splits", "problem"), [(["train", None], "c .1"), (["train", "fold1"], "'fold1'")]
-)
-def test_a_prescribed_split_with_mistakes(splits, problem):
-    with pytest.raises(BadManifest, match=problem):
-        prescribed_split(manifest(splits))
-
-
 def test_a_split_is_made_where_none_is_prescribed():
     made = holdout_of(manifest([None] * 20), seed=4)
     assert np.bincount(made.assignment).tolist() == [14, 4, 2]
