@@ -291,6 +291,7 @@ def test_the_root_is_written_relative_to_the_file(tmp_path):
     for name in ("media", "lists"):
         (tmp_path / name).mkdir()
     manifest = Manifest("m", "multiclass", ("x", "y"), clips, tmp_path / "media")
+    assert repr(manifest) == "<Manifest 'm': 2 clips in 2 groups, multiclass: x, y>"
     write_manifest(manifest, tmp_path / "lists" / "m.csv")
     assert "# root: ../media\n" in (tmp_path / "lists" / "m.csv").read_text()
     tmp_path.rename(tmp_path.with_name("moved"))

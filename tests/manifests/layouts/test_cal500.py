@@ -79,6 +79,7 @@ def test_songs_and_segments_in_one_folder_must_be_told_apart(tmp_path):
         ("vocab.txt", "Emotion-Happy\n", "hardAnnotations.txt:1: 6 cells, but vocab.txt has 1"),
         ("vocab.txt", "a\na\nb\nc\nd\ne\n", "vocab.txt: word 'a' occurs twice"),
         ("vocab.txt", "a\nb\nc\nd\ne\nf\n", "no word begins with 'Emotion-': give --tags all"),
+        ("hardAnnotations.txt", "x,0,0,1,1,0\n" * 3, "'Angry / Agressive' is 'x': hard"),
         ("hardAnnotations.txt", "2,0,0,1,1,0\n" * 3, "'Angry / Agressive' is '2': hard"),
     ],
 )
