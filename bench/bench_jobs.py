@@ -32,9 +32,8 @@ from mvemo.cache.reader import open_cache
 from mvemo.extract.nets.parts.registry import build_net
 from mvemo.extract.workers.pool import cores
 from mvemo.manifests.demo import make_demo
-from mvemo.manifests.model import Manifest
+from mvemo.manifests.model import Manifest, write_manifest
 from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.writer import write_manifest
 
 NETS = ("i3d", "music2d")
 DESCRIPTORS = 'extract.descriptors=["mel","mfcc","contrast","chroma"]'

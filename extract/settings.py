@@ -24,11 +24,7 @@ FETCHED = "pretrained"
 
 @dataclass(frozen=True)
 class RecipeSettings:
-    """Current fine-tuning techniques that the papers do not use; all are off by default.
-
-    A value out of range raises `BadSetting`. `probe` is that of Kumar et al. 2022: a random
-    classifier would spoil pretrained layers in the first steps. `mixup` is Zhang et al. 2018.
-    """
+    """Current fine-tuning techniques (probe: Kumar et al. 2022, mixup: Zhang et al. 2018)."""
 
     probe: bool = setting(False, "First fit only the classifier.")
     warmup: float = setting(0.0, "Share of the steps during which the rate rises.", ge=0, lt=1)

@@ -1,31 +1,34 @@
-"""Rows of a manifest's table: parsing of each row, checks across rows and of their media files."""
+"""Columns and rows of a manifest's table: parsing, and checks of rows and of their media files."""
 
 from __future__ import annotations
 
 import os
 import posixpath
-import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 
 from mvemo.manifests.errors import Problems, Report
 from mvemo.manifests.files import shown
-from mvemo.manifests.labels import Label, LabelKind, Names, parse_number
-from mvemo.manifests.model import Clip
-from mvemo.manifests.tables import plain_text
+from mvemo.manifests.labels import UNLABELLED, Label, LabelKind, Names, Task, is_flag, parse_number
+from mvemo.manifests.model import Clip, inside_root
+from mvemo.manifests.tables import RESERVED, Table, are_numbers, plain_text
 
 # Eleven days: longer than any audio or video file.
 MAX_SECONDS = 1e6
 # Cells that rows share (label, start, duration, fold, split) are parsed once, up to this number.
 _MOST_KNOWN = 10_000
 _OF_ROW = ("path", "clip_id", "group")
-# Paths that need no normalisation; other paths take the slower way.
-_TIDY = re.compile(r"(?:[^./\\][^/\\]*/)*[^./\\][^/\\]*")
 _MISSING, _FOLDER = "no such file", "is a folder"
+# Possible separators of tags in one cell; the first that occurs is used.
+_MARKS = (";", "|", ",")
+# Targets that are recognised without the prefix ``label_`` if valence or arousal is present.
+_DIMENSIONS = ("valence", "arousal", "energy", "tension", "dominance")
+_PREFIX = "label_"
 _clip_fields = attrgetter(*(each.name for each in fields(Clip)))
 
 
@@ -46,7 +49,6 @@ class Row:
     extra: tuple[tuple[str, str], ...] = ()
 
     def clip(self) -> Clip:
-        """Return the finished row as a clip."""
         return Clip(*_clip_fields(self))
 
 
@@ -56,11 +58,7 @@ _Shared = tuple[Label, float, float | None, int | None, str | None, bool]
 
 @dataclass
 class RowParser:
-    """Parser of the rows of a table, which parses equal cells of rows only once.
-
-    `place` maps the names of columns to their indices. With `exact_paths`, blanks around a path are
-    part of it. Labels must be among `classes`; None allows any label.
-    """
+    """Parser of the rows of a table, which parses equal cells of rows only once."""
 
     place: Mapping[str, int]
     exact_paths: bool
@@ -106,10 +104,7 @@ class RowParser:
 
 
 def parse_stretch(cells: Mapping[str, str], report: Report) -> tuple[float, float | None]:
-    """Return ``start`` and ``duration`` of a row in seconds; if empty, 0 and None.
-
-    A value that no file can have is reported.
-    """
+    """Return ``start`` (default 0) and ``duration`` (None) of a row in seconds; report bad ones."""
     found = {"start": 0.0, "duration": 0.0}
     for name in found:
         if not (cell := cells.get(name)):
@@ -142,14 +137,162 @@ def _parse_fold(cell: str, report: Report) -> tuple[int | None, bool]:
     return fold, False
 
 
-def inside_root(cell: str, root: Path) -> str | None:
-    """Return the normalised path relative to the root, or None if it is not below it."""
-    if _TIDY.fullmatch(cell):
-        return cell
-    if os.path.isabs(cell):
-        cell = os.path.relpath(cell, os.path.abspath(root))
-    tidy = posixpath.normpath(cell.replace(os.sep, "/"))
-    return None if tidy in (".", "..") or tidy.startswith(("../", "/")) else tidy
+# --- columns
+
+
+def value_columns(table: Table) -> dict[str, str]:
+    """Map targets to columns of numbers: ``label_NAME``, otherwise valence, arousal and others."""
+    numeric = [name for name in table.header if are_numbers(table.cells(name))]
+    if stated := _with_prefix(numeric):
+        return stated
+    plain = {n.casefold().removeprefix("mean_").removesuffix("_mean"): n for n in numeric}
+    found = {target: plain[target] for target in _DIMENSIONS if target in plain}
+    return found if {*_DIMENSIONS[:2]} & found.keys() else {}
+
+
+def tag_columns(table: Table) -> dict[str, str]:
+    """Map tags to columns of 0 and 1: ``label_NAME``, otherwise all that are not reserved."""
+    names = [
+        name
+        for name in table.header
+        if name not in RESERVED and table.cells(name) and all(map(is_flag, table.cells(name)))
+    ]
+    return _with_prefix(names) or {name: name for name in names}
+
+
+def _with_prefix(names: Names) -> dict[str, str]:
+    return {name.removeprefix(_PREFIX): name for name in names if name.startswith(_PREFIX)}
+
+
+def tag_separator(cells: Sequence[str]) -> str:
+    """Return the separator of the tags in the cells of a column."""
+    return next((mark for mark in _MARKS if holds_mark(mark, cells)), _MARKS[0])
+
+
+def holds_mark(mark: str, cells: Sequence[str]) -> bool:
+    """Return True if a cell that is not a JSON list contains the separator."""
+    return any(mark in cell and not cell.startswith("[") for cell in cells)
+
+
+def _hold_tags(cells: Sequence[str]) -> bool:
+    """Return True if cells join names, and most of these names also occur in other cells."""
+    different = set(cells)
+    mark = tag_separator(cells)
+    counts = Counter(part.strip() for cell in different for part in cell.split(mark))
+    joined = {part.strip() for cell in different if mark in cell for part in cell.split(mark)}
+    return 2 * sum(counts[part] > 1 for part in joined) > len(joined)
+
+
+def recognised_task(table: Table, problems: Problems) -> Task:
+    """Return the task of a table that does not state one; multilabel only if cells join tags."""
+    labels = table.cells("label")
+    if table.kind:
+        tags = False
+    else:
+        tags = "label" in table.header and _hold_tags(labels)
+        if are_numbers(labels) and not all(float(cell).is_integer() for cell in labels if cell):
+            problems.add(
+                0,
+                f"its labels are numbers, as {labels[0]!r}: ratings are read with --task "
+                "regression --column NAME=COLUMN, and --task multiclass takes numbers as classes",
+            )
+    if tags:
+        return "multilabel"
+    return UNLABELLED if set(table.header) <= {"", *RESERVED[1:]} else "multiclass"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns that are read, and the labels in them."""
+
+    kind: LabelKind
+    spread: bool
+    classes: Names | None
+    mapped: Mapping[str, str]
+    root: Path
+    media: bool = True
+
+    def parse_rows(self, table: Table, problems: Problems) -> list[Row]:
+        """Parse the rows of a table; errors are added to `problems`."""
+        place = self._place(table, problems)
+        if place is None:
+            return []
+        header = table.header
+        # The meaning of other columns is known only in our own files.
+        used = set(place.values())
+        extra = [(i, name) for i, name in enumerate(header) if table.kind and i not in used]
+        # Blanks around a path count in our own files; other programs put blanks after commas.
+        parser = RowParser(place, bool(table.kind), self.kind, self.classes, problems)
+        rows: list[Row] = []
+        outside: list[Row] = []
+        for line, cells in table.rows[1:]:
+            if len(cells) != len(header):
+                problems.add(line, f"{len(cells)} cells; the header has {len(header)}")
+                continue
+            row = parser.parse(cells, line)
+            if extra:
+                row.extra = tuple((name, cells[i].strip()) for i, name in extra)
+            tidy = inside_root(row.path, self.root) if row.path else ""
+            if tidy is None:
+                outside.append(row)
+            row.path = tidy or row.path
+            rows.append(row)
+        self._report_outside(outside, len(rows), problems)
+        return rows
+
+    def _place(self, table: Table, problems: Problems) -> dict[str, int] | None:
+        """Return the index of each column in the table, or None if a required one is missing."""
+        line, names = table.rows[0][0], table.header
+        labels: tuple[str, ...] = () if self.kind.task == UNLABELLED else ("label",)
+        if self.spread:
+            labels = tuple(self.classes or ())
+        known = [*RESERVED[1:], *labels] if self.spread else [*RESERVED]
+        if unknown := [key for key in self.mapped if key not in known]:
+            problems.add(
+                0, f"no such column to map: {', '.join(unknown)}; one of {', '.join(known)}"
+            )
+        for key in known:
+            if names.count(key) > 1:
+                problems.add(line, f"column {key!r} occurs twice")
+        required = ["path" if self.media or "clip_id" not in names else "clip_id"]
+        required += labels
+        missing = [key for key in required if key not in names]
+        if missing:
+            hint = ""
+            if len(names) == 1 and "|" in names[0]:
+                hint = "; cells must be separated by commas"
+            elif "path" in missing:
+                hint = (
+                    "; name it with --column path=NAME of 'mvemo manifest import', or, if there "
+                    "are no media, --no-media --column clip_id=NAME"
+                )
+            if "label" in missing:
+                hint += f"; {_label_hint(table)}"
+            listed = ", ".join(map(repr, missing))
+            problems.add(line, f"the header has no column {listed}; it has {names}{hint}")
+        place = {key: names.index(key) for key in known if names.count(key) == 1}
+        return place if all(key in place for key in required) else None
+
+    def _report_outside(self, outside: Sequence[Row], n_rows: int, problems: Problems) -> None:
+        root = f"below the media root {str(self.root)!r}"
+        cure = "give the folder of the media files with --root"
+        if len(outside) == n_rows > 1:
+            first = f"{outside[0].path!r} in line {outside[0].line}"
+            message = f"none of the {n_rows} paths is {root}, as {first}: {cure}"
+            problems.add(0, message, count=n_rows)
+            return
+        for row in outside:
+            problems.add(row.line, f"path {row.path!r} is not {root}: {cure}")
+
+
+def _label_hint(table: Table) -> str:
+    otherwise = "another column is named with --column label=NAME"
+    values, tags = list(value_columns(table).values()), list(tag_columns(table).values())
+    if not set(values) <= set(tags):
+        return f"{', '.join(values)}: ratings are read with --task regression; {otherwise}"
+    if tags:
+        return f"{', '.join(tags)}: 0 and 1 are read with --task multilabel; {otherwise}"
+    return "name it with --column label=NAME, or read clips without labels with --task unlabelled"
 
 
 # --- checks across rows
@@ -173,11 +316,12 @@ def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
             row.group = source if several else row.clip_id
 
     _check_ids(rows, problems)
-    _agree(
-        (row for row in rows if row.path),
+    must_agree(
+        [row for row in rows if row.path],
         attrgetter("path"),
-        attrgetter("group"),
-        "segments of {!r} must be in one group, but this is in {!r} and line {} in {!r}",
+        "group",
+        "segments of {row.path!r} must be in one group, but this is in {row.group!r} and line "
+        "{other.line} in {other.group!r}",
         problems,
     )
     _check_folds(rows, problems)
@@ -200,19 +344,15 @@ def _check_ids(rows: Sequence[Row], problems: Problems) -> None:
         known.add(row.path)
 
 
-def _agree(
-    rows: Iterable[Row],
-    key: Callable[[Row], str],
-    value: Callable[[Row], Hashable],
-    message: str,
-    problems: Problems,
+def must_agree(
+    rows: Sequence[Row], key: Callable[[Row], str], name: str, message: str, problems: Problems
 ) -> None:
-    """Report each row whose value differs from that of the first row with the same key."""
+    """Report each row whose field `name` differs from that of the first row with the same key."""
     first: dict[str, Row] = {}
     for row in rows:
         other = first.setdefault(key(row), row)
-        if other is not row and value(row) != value(other):
-            problems.add(row.line, message.format(key(row), value(row), other.line, value(other)))
+        if getattr(row, name) != getattr(other, name):
+            problems.add(row.line, message.format(row=row, other=other))
 
 
 def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
@@ -225,11 +365,12 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
     if given != set(range(len(given))) or len(given) < 2:
         listed = ", ".join(map(str, sorted(given)[:10]))
         problems.add(0, f"folds must be 0, 1, ... without a gap and two at least; found {listed}")
-    _agree(
-        (row for row in rows if row.fold is not None),
+    must_agree(
+        [row for row in rows if row.fold is not None],
         attrgetter("group"),
-        attrgetter("fold"),
-        "group {!r} straddles folds: this is in fold {} and line {} in fold {}",
+        "fold",
+        "group {row.group!r} straddles folds: this is in fold {row.fold} and line {other.line} in "
+        "fold {other.fold}",
         problems,
     )
 
@@ -240,18 +381,18 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
 def check_media(
     root: Path, rows: Sequence[Row], problems: Problems, *, links: bool, empty: bool = False
 ) -> None:
-    """Add a problem for each row whose media file is missing or not a file.
-
-    A root that is not a folder, rows without a path and paths outside of the root are already
-    reported. With `links`, links may lead out of the root; with `empty`, an empty file is a
-    problem.
-    """
+    """Add a problem for each media file that is missing, not a file, or (with `empty`) empty."""
     if not root.is_dir() or (
         len(rows) > 1 and all(inside_root(row.path, root) is None for row in rows)
     ):
         return
     named = [row for row in rows if row.path]
-    inside = None if links else _RealFolders(root)
+    real_root = os.path.join(os.path.realpath(root), "")
+
+    @cache  # each folder is resolved once
+    def inside(path: str) -> bool:
+        return links or os.path.join(os.path.realpath(root / path), "").startswith(real_root)
+
     faults = {path: _fault(root, path, inside, empty) for path in {row.path for row in named}}
     if len(faults) > 1 and all(fault in (_MISSING, _FOLDER) for fault in faults.values()):
         problems.add(
@@ -265,21 +406,7 @@ def check_media(
             problems.add(row.line, f"{fault}: {str(root / row.path)!r}")
 
 
-class _RealFolders(dict[str, bool]):
-    """Map from folders below a root to True if links do not lead out; each is resolved once."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__()
-        self._root = os.path.join(root, "")
-        self._real = os.path.join(os.path.realpath(root), "")
-
-    def __missing__(self, path: str) -> bool:
-        real = os.path.join(os.path.realpath(self._root + path), "")
-        self[path] = inside = real.startswith(self._real)
-        return inside
-
-
-def _fault(root: Path, path: str, inside: _RealFolders | None, empty: bool) -> str:
+def _fault(root: Path, path: str, inside: Callable[[str], bool], empty: bool) -> str:
     """Return the problem with a path below the root, or an empty text if it is a file."""
     place = os.path.join(root, path)
     try:
@@ -297,6 +424,6 @@ def _fault(root: Path, path: str, inside: _RealFolders | None, empty: bool) -> s
         return "a pipe, socket or device, no file"
     if empty and not facts.st_size:
         return "the file is empty"
-    if inside is not None and not inside[path if linked else path.rpartition("/")[0]]:
+    if not inside(path if linked else path.rpartition("/")[0]):
         return "a link out of the media root (give --root if it is meant)"
     return ""

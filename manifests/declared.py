@@ -1,8 +1,4 @@
-"""Declaration of settings: default, meaning and allowed values of each field, stated once.
-
-Commands read them from profiles, docs/settings.md lists them, and `check_settings` refuses other
-values.
-"""
+"""Declaration of settings: default, meaning and allowed values of each field, stated once."""
 
 from __future__ import annotations
 
@@ -34,13 +30,7 @@ class Allowed:
         )
 
     def __str__(self) -> str:
-        """Return the range in words.
-
-        Examples
-        --------
-        >>> print(Allowed(ge=0), Allowed(gt=0, lt=1), Allowed(ge=0, lt=1), sep="; ")
-        0 or more; above 0 and below 1; from 0, below 1
-        """
+        """Return the range in words."""
         if self.names:
             return f"one of {', '.join(self.names)}"
         if self.ge is not None and self.le is not None:
@@ -56,34 +46,12 @@ class Allowed:
         return " and ".join(text.format(limit) for limit, text in words if limit is not None)
 
 
-def setting(
-    default: Any,
-    meaning: str = "",
-    *,
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-    lt: float | None = None,
-    names: Sequence[str] = (),
-    profile: bool = True,
-) -> Any:
-    """Return a field of a dataclass of settings.
+def setting(default: Any, meaning: str = "", *, profile: bool = True, **allowed: Any) -> Any:
+    """Return a field of a dataclass of settings; `default` may be the class of nested settings.
 
-    Parameters
-    ----------
-    default
-        Default value, or the class of nested settings.
-    meaning
-        Sentence for docs/settings.md, if profiles may state the setting.
-    ge, gt, le, lt
-        Limits: the value must be greater than or equal to `ge`, greater than `gt`, and so on.
-    names
-        Allowed names.
-    profile
-        False if only a caller may state it.
+    `meaning` is for docs/settings.md; `profile` is False if only a caller may state the setting.
     """
-    allowed = Allowed(ge, gt, le, lt, names)
-    metadata = {"meaning": meaning, "allowed": allowed, "profile": profile}
+    metadata = {"meaning": meaning, "allowed": Allowed(**allowed), "profile": profile}
     if isinstance(default, type):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -49,10 +49,8 @@ def replacing(
 ) -> Iterator[Path]:
     """Give a temporary path to write to, and rename it to `path` at the end.
 
-    Whenever the process ends, `path` is the old file or the complete new one. A device or a pipe,
-    as ``/dev/stdout``, is not replaced: the complete file is written to it. `temp` is the temporary
-    path, by default a hidden file next to `path`. A failure raises `error` (default: the OSError),
-    whose message ends with `kept`. With `durable`, the file also survives a power failure.
+    Whenever the process ends, `path` is the old file or the complete new one; with `durable` also
+    after a power failure. A device or a pipe, as ``/dev/stdout``, is written to, not replaced.
     """
     to_stream = _is_stream(path)
     if to_stream:
@@ -93,11 +91,7 @@ def _is_stream(path: Path) -> bool:
 def replacing_together(
     folder: Path, *, error: MakeError, remove: Iterable[str] = ()
 ) -> Iterator[Path]:
-    """Give an empty folder to write to, then move all its files to `folder`.
-
-    If a file cannot be written, `folder` keeps all its old files. Old files named in `remove` are
-    deleted unless they were written again.
-    """
+    """Give an empty folder, then move all its files to `folder`; on an error none is moved."""
     new_folder = not folder.is_dir()
     temp = _temporary(folder / "new")
     try:
@@ -148,14 +142,13 @@ def _remove_orphans(path: Path) -> None:
 
 def _alive(process: int) -> bool:
     """Return True if a process of this machine runs, or if that is not known."""
-    if os.name == "nt":
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
+    if os.name != "nt":
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        except (OSError, OverflowError):
+            pass
     return True
 
 
@@ -170,11 +163,7 @@ def write_bytes(
 def write_text(
     path: Path, text: str, *, error: MakeError | None = None, durable: bool = True
 ) -> None:
-    """Write UTF-8 text atomically; see `replacing`.
-
-    Lone surrogates (from file names that are not valid text) are not allowed in UTF-8. They are
-    written as backslash escapes, which mean the same character in JSON.
-    """
+    """Write UTF-8 text atomically, lone surrogates as backslash escapes (valid in JSON)."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"), error=error, durable=durable)
 
 
@@ -197,10 +186,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def cause(problem: BaseException) -> str:
-    """Return in a few words why a file could not be written.
-
-    HDF5 puts the system's reason inside its own text; NumPy and torch do not state it.
-    """
+    """Return in a few words why a file could not be written; NumPy and torch do not state it."""
     if isinstance(problem, OSError) and problem.strerror:
         return problem.strerror
     text = str(problem)
@@ -216,13 +202,7 @@ def cause(problem: BaseException) -> str:
 
 
 def shown(text: str, most: int = 80) -> str:
-    """Return a value as errors quote it: escaped, in quotes, at most `most` characters.
-
-    Examples
-    --------
-    >>> shown("9" * 5000, most=10)
-    "'9999999' (5000 characters)"
-    """
+    """Return a value as errors quote it: escaped, in quotes, at most `most` characters."""
     if len(text) <= most:
         return repr(text)
     return f"{text[: most - 3]!r} ({len(text)} characters)"
@@ -238,12 +218,7 @@ def dump_json(value: Any) -> str:
 
 
 def to_json_values(value: Any, where: str | None = None) -> Any:
-    """Convert NumPy arrays and scalars, paths, sets and mappings to JSON values.
-
-    A number that is not finite becomes null. Mappings keep their order; sets are sorted. With
-    `where` (the name of the value, for the message), other types raise TypeError; without it they
-    become text, so that an unusual value in the provenance does not end a long run.
-    """
+    """Convert to JSON values, NaN to null; others become text, or TypeError with `where`."""
     if isinstance(value, Mapping):
         return {str(k): to_json_values(v, where and f"{where}.{k}") for k, v in value.items()}
     if isinstance(value, (list, tuple)):

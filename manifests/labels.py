@@ -1,7 +1,6 @@
 """Kinds of labels, by task: in manifest cells, arrays, folds and summaries.
 
-Manifests and caches use the kind of a task's labels and never test for the task itself. The
-parts of evaluation that depend on the task are in `mvemo.fuse.tasks`.
+Manifests and caches use the kind of a task's labels and never test for the task itself.
 """
 
 from __future__ import annotations
@@ -39,11 +38,7 @@ PLANE = ("valence", "arousal")
 
 
 class LabelKind(ABC):
-    """Labels of one task.
-
-    An array of labels has one row per clip and one column per tag or target. For classes it has
-    only the class index of each clip.
-    """
+    """Labels of one task; arrays have a row per clip, and a column per tag or target."""
 
     task: ClassVar[Task]
     numeric: ClassVar[bool] = False  # each target is a column of numbers
@@ -59,10 +54,7 @@ class LabelKind(ABC):
 
     @abstractmethod
     def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
-        """Return the label in a row's cells (by column), and report errors.
-
-        Names must be among `classes`; None allows any name.
-        """
+        """Return the label in a row's cells (by column); report names that are not in `classes`."""
 
     def format(self, label: Label, classes: Names) -> list[str]:
         """Return the cells of a label, one for each of `columns`."""
@@ -123,12 +115,7 @@ class ClassLabels(LabelKind):
 
 
 class TagLabels(LabelKind):
-    """Labels with any number of tags per clip.
-
-    A table has a column of 0 and 1 for each tag, or one column ``label`` with a list of names
-    separated by ``;`` (or the given separator). Manifests are written with such a list if a tag has
-    the name of another column.
-    """
+    """Any number of tags per clip, in columns of 0 and 1 or as a list in a column ``label``."""
 
     task = "multilabel"
     named_by_columns = True
@@ -242,13 +229,7 @@ def parse_number(cell: str, name: str, report: Report) -> float:
 
 
 def parse_scale(text: str) -> tuple[float, float]:
-    """Return the ends of a rating scale, written as ``1..9``.
-
-    Examples
-    --------
-    >>> parse_scale("-1..1")
-    (-1.0, 1.0)
-    """
+    """Return the ends of a rating scale, written as ``1..9``."""
     low, _, high = text.partition("..")
     with suppress(ValueError):
         ends = float(low), float(high)
@@ -289,15 +270,7 @@ _KINDS: dict[str, LabelKind] = {
 
 
 def label_kind(task: str) -> LabelKind:
-    """Return the kind of a task's labels; raise ValueError for an unknown task.
-
-    Examples
-    --------
-    >>> label_kind("regression").columns(("valence", "arousal"))
-    ['valence', 'arousal']
-    >>> label_kind("multilabel").array([("calm",), ("calm", "sad"), ()], ("calm", "sad")).tolist()
-    [[1, 0], [1, 1], [0, 0]]
-    """
+    """Return the kind of a task's labels; raise ValueError for an unknown task."""
     if task not in _KINDS:
         raise ValueError(f"unknown task {task!r}; one of {', '.join(_KINDS)}")
     return _KINDS[task]

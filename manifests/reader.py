@@ -9,12 +9,10 @@ A manifest is a CSV file in UTF-8. Lines above the table may state what a table 
     # root: .
     path,label,group
 
-``classes`` may also be a JSON list, for names that contain commas. For regression, and for
-tags without a column ``label``, it names the columns of the targets or tags. ``root`` is
-relative to the file's own folder. ``scale`` is the scale of valence and arousal, as ``1..9``.
-``predicted`` names the model that made the labels, if no people did. A CSV without any such
-line, with columns ``path`` and ``label``, is a multiclass manifest with its classes in
-alphabetical order.
+``classes`` may also be a JSON list. For regression, and for tags without a column ``label``, it
+names the columns of the targets or tags. ``root`` is relative to the file's own folder. ``scale``
+is the scale of valence and arousal, as ``1..9``. ``predicted`` names the model that made the
+labels, if no people did. Without any such line, classes are in alphabetical order.
 """
 
 from __future__ import annotations
@@ -27,10 +25,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mvemo.manifests.clip_rows import Row, check_media, finish_rows
-from mvemo.manifests.columns import (
+from mvemo.manifests.clip_rows import (
     Columns,
+    Row,
+    check_media,
+    finish_rows,
     holds_mark,
+    must_agree,
     recognised_task,
     tag_columns,
     tag_separator,
@@ -105,11 +106,9 @@ def read_manifest(
         folder, or the common folder of absolute paths.
     columns
         Column names of the file, by our names, where they differ: ``{"path": "file"}``. For
-        regression and multilabel, other names are targets or tags; without any, these are the
-        columns ``label_NAME``, or ``valence`` and ``arousal``, or columns of 0 and 1.
+        regression and multilabel, other names are targets or tags.
     task, name, separator, scale
-        Values that replace what the file states. The separator of tags is ``;`` in a manifest;
-        in other tables it is recognised.
+        Values that replace what the file states or what is recognised.
     skip_unlabelled
         If True, leave out rows without a label.
     media
@@ -155,7 +154,7 @@ def check_manifest(
     media: bool = True,
     infer_groups: bool = False,
 ) -> list[Problem]:
-    """Return all problems of a manifest by line; an empty list if there are none.
+    """Return all problems of a manifest by line, many lines of one kind as one `Problem`.
 
     Valid entries that are probably mistakes are reported, too: names that differ only in case,
     tags that contain the separator of other tags, and empty files.
@@ -167,10 +166,6 @@ def check_manifest(
     infer_groups
         If True, different groups for pieces of one source (`source_of`) are a problem.
 
-    Returns
-    -------
-    The problems; many lines with a problem of one kind are one `Problem`, with their count.
-
     Raises
     ------
     MissingManifest
@@ -180,11 +175,9 @@ def check_manifest(
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "songs.csv"
-    >>> _ = path.write_text("path,label,start\\na.mp3,calm,0\\nb.mp3,tense,-1\\nc.mp3,,0\\n")
-    >>> for problem in check_manifest(path, media=False):
-    ...     print(problem.line, problem.message)
-    3 start -1 is negative; seconds from 0
-    4 empty label: --skip-unlabelled of 'mvemo manifest import' leaves it out
+    >>> _ = path.write_text("path,label,start\\na.mp3,calm,0\\nb.mp3,tense,-1\\n")
+    >>> [problem.message for problem in check_manifest(path, media=False)]
+    ['start -1 is negative; seconds from 0']
     """
     path = Path(path)
     problems = Problems(path)
@@ -196,7 +189,14 @@ def check_manifest(
     if not kind.numeric:
         _check_names(rows, kind, problems)
     if infer_groups:
-        _check_sources(rows, problems)
+        must_agree(
+            [row for row in rows if row.path],
+            lambda row: source_of(row.path),
+            "group",
+            "{row.path!r} is by its name a piece of the source of line {other.line}, but in group "
+            "{row.group!r}, not {other.group!r}",
+            problems,
+        )
     return problems.in_order()
 
 
@@ -311,7 +311,6 @@ def _media_root(path: Path, table: Table, given: _Overrides, problems: Problems)
 
 
 def _without_unlabelled(table: Table, names: Sequence[str]) -> Table:
-    """Return the table without the rows whose cells of these columns are all empty."""
     places = [table.header.index(name) for name in names if name in table.header]
     rows = [
         (line, cells)
@@ -328,9 +327,8 @@ def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
     if not {"task", "classes"} & table.settings.keys():
         return recognised_task(table, problems)
     word = table.setting("task", "multiclass").lower()
-    for task in (*TASKS, UNLABELLED):
-        if word == task:
-            return task
+    if found := [task for task in (*TASKS, UNLABELLED) if task == word]:
+        return found[0]
     problems.add(table.line("task"), f"unknown task {word!r}; one of {', '.join(TASKS)}")
     return "multiclass"
 
@@ -338,10 +336,7 @@ def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
 def _stated_classes(
     table: Table, kind: LabelKind, spread: bool, given: _Overrides, problems: Problems
 ) -> tuple[Table, list[str] | None]:
-    """Return the classes, tags or targets that the caller or the file names, or None.
-
-    With `spread`, each has a column, which has this name in the table that is returned.
-    """
+    """Return the table with stated names of columns, and the stated classes or targets, or None."""
     classes: list[str] | None = None
     line = table.line("classes")
     if "classes" in table.settings:
@@ -419,16 +414,3 @@ def _check_names(rows: Sequence[Row], kind: LabelKind, problems: Problems) -> No
                 what = f"{tag!r} is read as one tag: tags of one clip are separated by ';'"
                 problems.add(first[tag], f"{what}, not by {mark!r}")
                 return
-
-
-def _check_sources(rows: Sequence[Row], problems: Problems) -> None:
-    """Report pieces of one source, recognised by their names, that are in different groups."""
-    first: dict[str, Row] = {}
-    for row in rows:
-        other = first.setdefault(source_of(row.path), row)
-        if row.path and other.group != row.group:
-            problems.add(
-                row.line,
-                f"{row.path!r} is by its name a piece of the source of line {other.line}, "
-                f"but in group {row.group!r}, not {other.group!r}",
-            )

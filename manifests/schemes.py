@@ -54,12 +54,7 @@ SCHEMES = _read_schemes()
 
 
 def find_scheme(name: str) -> Scheme:
-    """Return the scheme of this name.
-
-    Raises
-    ------
-    BadManifest
-        The scheme is unknown; the message lists all schemes.
+    """Return the scheme of this name; `BadManifest` for an unknown one lists all schemes.
 
     Examples
     --------
@@ -74,28 +69,26 @@ def find_scheme(name: str) -> Scheme:
 def apply_scheme(
     manifest: Manifest, scheme: Scheme, *, drop_unmapped: bool = False
 ) -> tuple[Manifest, tuple[str, ...]]:
-    """Replace labels by the scheme's classes.
+    """Replace the labels of a multiclass or multilabel manifest by the scheme's classes.
 
     Parameters
     ----------
-    manifest
-        Multiclass or multilabel manifest.
-    scheme
-        Scheme to apply.
+    manifest, scheme
+        Manifest, and scheme to apply.
     drop_unmapped
-        If True, leave out clips (multilabel: tags) whose label is not in the scheme,
-        instead of raising an error.
+        If True, leave out clips (multilabel: tags) whose label is not in the scheme, instead of
+        raising an error.
 
     Returns
     -------
-    The manifest with the scheme's classes that occur, in the scheme's order; and notes on
-    dropped labels and absent classes.
+    The manifest with the scheme's classes that occur, in the scheme's order; and notes on dropped
+    labels and absent classes.
 
     Raises
     ------
     BadManifest
-        Labels are not in the scheme (the message lists them), no clip is left, or the task
-        is regression.
+        Labels are not in the scheme (the message lists them), no clip is left, or the task is
+        regression.
 
     Examples
     --------
@@ -103,11 +96,8 @@ def apply_scheme(
     >>> from mvemo.manifests import Clip
     >>> clips = (Clip("a", "a.mp4", ("Happy",), "a"), Clip("b", "b.mp4", ("Rage",), "b"))
     >>> manifest = Manifest("own words", "multiclass", ("Happy", "Rage"), clips, Path())
-    >>> mapped, notes = apply_scheme(manifest, find_scheme("pl20"))
-    >>> mapped.classes
+    >>> apply_scheme(manifest, find_scheme("pl20"))[0].classes
     ('Exciting', 'Tension')
-    >>> notes
-    ('scheme pl20: no clip of Fear, Neutral, Relaxation, Sad',)
     """
     kind = label_kind(manifest.task)
     if kind.numeric:

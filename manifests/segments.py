@@ -1,8 +1,4 @@
-"""Segmentation of clips into segments of equal length (J22 3.2).
-
-A segment keeps its clip's label, group, fold and split, so the segments of a song stay in one
-fold. Its id is ``CLIP@START``, with the start in the file in seconds.
-"""
+"""Segments of equal length (J22 3.2), called ``CLIP@START``, that keep their clip's fold."""
 
 from __future__ import annotations
 
@@ -41,22 +37,20 @@ def segment_manifest(
         Length of a segment in seconds; J22 compares 3, 5, 10 and 16.
     durations
         For each clip id, the seconds from the clip's start to the end of its file; a shorter
-        duration of the clip takes precedence. Required for clips without a duration. None
-        means that the length cannot be read: the clip becomes one segment.
+        duration of the clip takes precedence. Required for clips without a duration. None means
+        that the length cannot be read: the clip becomes one segment.
     overlap
         Overlap of adjacent segments in seconds, from 0 to below `seconds`.
     tail
-        Rule for the rest of a clip after its last whole segment. ``half``: a rest of half a
-        segment or more becomes a segment, a shorter one is left out. ``join``: a shorter rest
-        lengthens the last segment instead. ``drop``: every rest is left out, so all segments
-        are equally long (as in J22 Table 1).
+        Rule for the rest of a clip. ``half``: a rest of half a segment or more becomes a segment, a
+        shorter one is left out. ``join``: a shorter rest lengthens the last segment instead.
+        ``drop``: every rest is left out (as in J22 Table 1).
     first
         Number of seconds of each clip to use (30 in J22), None for all.
 
     Returns
     -------
-    The segments, by clip and start. A clip shorter than a segment gives one segment; no clip
-    is lost.
+    The segments, by clip and start. A clip shorter than a segment gives one segment.
 
     Raises
     ------
@@ -85,7 +79,10 @@ def segment_manifest(
     for clip in manifest.clips:
         length = _length(manifest, clip, durations)
         for start, duration in _pieces(clip, length, seconds, seconds - overlap, tail, first):
-            segment = _segment(clip, start, duration)
+            start = round(start, _DIGITS)
+            name = f"{clip.clip_id}@{start:.{_DIGITS}f}".rstrip("0").rstrip(".")
+            duration = None if duration is None else round(duration, _DIGITS)
+            segment = replace(clip, clip_id=name, start=start, duration=duration)
             if segment.clip_id in owner:
                 raise BadManifest(
                     f"{manifest.name}: clips {owner[segment.clip_id]!r} and {clip.clip_id!r} "
@@ -97,10 +94,7 @@ def segment_manifest(
 
 
 def song_of(clip_id: str) -> str:
-    """Return the clip id that a segment id begins with.
-
-    An id that does not end in ``@`` and a number is returned unchanged. Parts of a file that a
-    manifest itself names by their starts (``song@30``) count as segments, too.
+    """Return the clip id that a segment id begins with, or another id unchanged.
 
     Examples
     --------
@@ -156,10 +150,3 @@ def _pieces(
     if keeps_rest:
         # The rest starts one step after the last segment, with the same overlap.
         yield last + step, clip.start + used - (last + step)
-
-
-def _segment(clip: Clip, start: float, duration: float | None) -> Clip:
-    start = round(start, _DIGITS)
-    name = f"{start:.{_DIGITS}f}".rstrip("0").rstrip(".")
-    duration = None if duration is None else round(duration, _DIGITS)
-    return replace(clip, clip_id=f"{clip.clip_id}@{name}", start=start, duration=duration)

@@ -87,14 +87,7 @@ class Table:
         return ", ".join(sorted({name.rpartition("/")[0] or name for name in models if name}))
 
     def renamed(self, columns: Mapping[str, str]) -> Table:
-        """Return the table with renamed columns; `columns` maps our names to the file's.
-
-        Examples
-        --------
-        >>> table = Table(rows=((1, ["song", "mood"]), (2, ["a", "calm"])))
-        >>> table.renamed({"clip_id": "song", "path": "song"}).rows
-        ((1, ['clip_id', 'mood', 'path']), (2, ['a', 'calm', 'a']))
-        """
+        """Return the table with renamed columns; `columns` maps our names to the file's."""
         theirs = self.header
         for ours, name in columns.items():
             if theirs.count(name) != 1:
@@ -115,10 +108,7 @@ class Table:
         return replace(self, rows=((self.rows[0][0], names), *rows)) if columns else self
 
     def with_path(self) -> Table:
-        """Return the table with the column ``file`` named ``path``, if it has no ``path``.
-
-        In a table of ``predict --cache``, the duration of the whole file loses its name.
-        """
+        """Return a table of ``predict`` or another one with its column ``file`` named ``path``."""
         old = "path" not in self.header and "file" in self.header
         table = self.renamed({"path": "file"}) if old else self
         of_files = set(table.header) >= _OF_PREDICT | {"content", "duration"}
@@ -137,13 +127,10 @@ def read_table(
 ) -> Table:
     """Read a table, rename its columns (`Table.renamed`), and raise the caller's errors."""
     with _reading(path, error, missing):
-        try:
-            table = _load_table(path).renamed(columns or {})
-            if not table.rows:
-                raise BadText(0, "the table has no rows")
-            return table
-        except BadText as problem:
-            raise error(str(Problem(path, problem.line, problem.message))) from None
+        table = _load_table(path).renamed(columns or {})
+        if not table.rows:
+            raise BadText(0, "the table has no rows")
+        return table
 
 
 def collect_table(
@@ -163,29 +150,24 @@ def collect_table(
 
 def read_lines(path: Path, *, error: MakeError) -> list[str]:
     """Return the lines of a UTF-8 file that are not blank, without blanks around them."""
-    with _reading(path, error, None):
-        try:
-            return [line.strip() for line in _read_text(path).splitlines() if line.strip()]
-        except BadText as problem:
-            raise error(str(Problem(path, problem.line, problem.message))) from None
+    with _reading(path, error):
+        return [line.strip() for line in _read_text(path).splitlines() if line.strip()]
 
 
 @contextmanager
-def _reading(path: Path, error: MakeError, missing: MakeError | None) -> Iterator[None]:
+def _reading(path: Path, error: MakeError, missing: MakeError | None = None) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
         raise (missing or error)(f"{path}: no such file") from None
     except OSError as problem:
         raise error(f"{path}: cannot be read: {problem.strerror or problem}") from None
+    except BadText as problem:
+        raise error(str(Problem(path, problem.line, problem.message))) from None
 
 
 def _load_table(path: Path) -> Table:
-    """Read a Parquet file, or a CSV file with optional comment lines above its header.
-
-    A CSV file is UTF-8, with or without a byte-order mark. Spreadsheets may have quoted its comment
-    lines or padded them with commas.
-    """
+    """Read a Parquet file, or a UTF-8 CSV file with optional comment lines above its header."""
     if path.suffix.lower() in PARQUET:
         return Table(rows=tuple(_parquet_rows(path)))
     kind = version = ""
@@ -237,11 +219,7 @@ def _comment(line: str) -> str | None:
 
 
 def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
-    """Yield line number and cells of each row that is not blank.
-
-    Cells are separated by commas, or by semicolons or tabs if the first row has no comma outside
-    of quotes. A first line ``sep=;``, as Excel writes it, states the separator.
-    """
+    """Yield line number and cells of each row that is not blank; the separator is recognised."""
     lines = iter(lines)
     before = list(_to_first_row(lines))
     stated = _STATED.match(before[-1]) if before else None
@@ -298,29 +276,15 @@ def _cell_of(value: Any) -> str:
 
 
 class CsvWriter:
-    """Writer of CSV rows that are safe to open in a spreadsheet.
-
-    A spreadsheet could run text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line end
-    as a formula. Such text is written after an apostrophe, which `iter_csv` removes. Numbers are
-    not changed.
-
-    Examples
-    --------
-    >>> text = io.StringIO()
-    >>> CsvWriter(text).writerow(["=1+1", "-0.5", -1, "a"])
-    >>> text.getvalue(), list(iter_csv([text.getvalue()]))
-    ("'=1+1,-0.5,-1,a\\n", [(1, ['=1+1', '-0.5', '-1', 'a'])])
-    """
+    """Writer of CSV rows; text that begins like a formula gets an apostrophe, as in `iter_csv`."""
 
     def __init__(self, file: Any) -> None:
         self._writer = csv.writer(file, lineterminator="\n")
 
     def writerow(self, row: Iterable[Any]) -> None:
-        """Write one row."""
         self._writer.writerow([_harmless(c) if isinstance(c, str) else c for c in row])
 
     def writerows(self, rows: Iterable[Iterable[Any]]) -> None:
-        """Write several rows."""
         for row in rows:
             self.writerow(row)
 
@@ -397,15 +361,7 @@ _FORMS: Mapping[str, Callable[[str], str]] = {
 
 
 def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
-    """Return the clip id for each text (unmatched texts unchanged), and the kind of match.
-
-    `names` maps the id or path of each clip to its id. Texts may lack the folder or ending.
-
-    Examples
-    --------
-    >>> match_ids(["Sad/1.mp4", "Sad/2.mp4"], {"1": "1", "2": "2"})
-    (('1', '2'), 'without folder and ending')
-    """
+    """Return the clip id that `names` (ids or paths) has for each text, and the kind of match."""
     best: tuple[int, tuple[str, ...], str] = (0, tuple(ids), "")
     for how, form in _FORMS.items():
         clips: dict[str, set[str]] = {}
@@ -421,5 +377,4 @@ def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, 
 
 
 def _plain_path(name: str) -> str:
-    """Return a name with forward slashes and in NFC, as on Linux."""
     return plain_text(name).replace("\\", "/")

@@ -8,17 +8,7 @@ from html import escape
 
 
 def align_columns(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
-    """Return one line per row (header included), with aligned columns two blanks apart.
-
-    `left` holds the indices of the left-aligned columns; others are right-aligned.
-
-    Examples
-    --------
-    >>> print("\\n".join(align_columns([("net", "clips"), ("c3d", "98"), ("music1d", "100")])))
-    net      clips
-    c3d         98
-    music1d    100
-    """
+    """Return one aligned line per row; columns with an index in `left` are left-aligned."""
     columns = []
     for i, column in enumerate(zip(*rows, strict=True)):
         width = max(map(_places, column))
@@ -29,13 +19,7 @@ def align_columns(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -
 
 
 def _places(text: str) -> int:
-    """Return the width of a text in terminal columns.
-
-    Examples
-    --------
-    >>> _places("abc"), _places("音楽"), _places("e\u0301")
-    (3, 4, 1)
-    """
+    """Return the width of a text in terminal columns."""
     if text.isascii():
         return len(text)
     drawn = (c for c in text if not unicodedata.combining(c))
@@ -43,37 +27,19 @@ def _places(text: str) -> int:
 
 
 def shown_name(name: str, most: int = 72) -> str:
-    r"""Return a file name on one line: control characters escaped, a long name's end only.
-
-    Examples
-    --------
-    >>> print(shown_name("a\nb.mp3"), shown_name("folder/" + 9 * "song" + ".mp3", most=12))
-    a\nb.mp3 …ongsong.mp3
-    """
+    r"""Return a file name on one line: control characters escaped, a long name's end only."""
     plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
     return plain if len(plain) <= most else f"…{plain[1 - most :]}"
 
 
 def html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table as HTML for notebooks, with all text escaped.
-
-    Examples
-    --------
-    >>> html_table("nets", ("net",), [("a<b",)])
-    '<table><caption>nets</caption><tr><th>net</th></tr><tr><td>a&lt;b</td></tr></table>'
-    """
+    """Return a table as HTML for notebooks, with all text escaped."""
     body = [f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr>"]
     body += [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows]
     return f"<table><caption>{escape(caption)}</caption>{''.join(body)}</table>"
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """Return the first names as text, with the number of the others.
-
-    Examples
-    --------
-    >>> listed(["a", "b", "c"], most=2), listed(["a"])
-    ('a, b and 1 more', 'a')
-    """
+    """Return the first names as text, with the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

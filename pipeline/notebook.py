@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mvemo.manifests.layouts.scan import scan_clips
-from mvemo.manifests.model import Manifest
+from mvemo.manifests.model import Manifest, write_manifest
 from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.splits.fold_file import Folds, folds_of
-from mvemo.manifests.writer import write_manifest
+from mvemo.manifests.splits.assignment import Folds, folds_of
 
 if TYPE_CHECKING:
     from mvemo.cache.table import ClipTable

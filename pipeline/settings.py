@@ -26,14 +26,7 @@ MOST = 1_000_000
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """Settings of stage one; an unknown name or a value out of range raises `BadSetting`.
-
-    The keys of `run` (protocol, seed, device, precision) are keys of ``[extract]``, too. With
-    `keep_folds`, clips that come or go move no others, so that only nets whose training clips
-    change are trained again. ``float16`` sequences have a relative error of at most 2^-11 (0.05 %),
-    or an absolute error of 2^-25 near zero; times stay float32. A net whose weights cannot be
-    fetched is left out.
-    """
+    """Settings of stage one; an unknown name or a value out of range raises `BadSetting`."""
 
     run: RunSettings = setting(RunSettings, "Settings shared by all nets.")
     nets: tuple[str, ...] = setting(DEFAULT_NETS, "Nets to run, in order.")
@@ -57,6 +50,7 @@ class ExtractSettings:
         ("mel", "mfcc", "rp", "mfcc_rp", "f0", "formants", "contrast", "chroma", "times"),
         "Descriptor sequences to write to the cache.",
     )
+    # float16: a relative error of at most 2^-11, or an absolute one of 2^-25; times stay float32.
     sequence_dtype: str = setting(
         "float32", "Storage type of the sequences.", names=("float32", "float16")
     )

@@ -48,62 +48,31 @@ MOST_SHOWN = 80
 
 
 def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
-    """Read a profile and apply overrides.
+    """Read a profile (one of `PROFILES`, or a TOML file based on ``paper``); apply overrides.
 
-    `profile` is one of `PROFILES`, or the path of a TOML file, in which nets start from the
-    settings of ``paper``. Overrides are ``key=value``, with dots in keys and values as in TOML; a
-    bare word is a string. Raises `BadOption` for an unknown profile or key, a wrong type, or a
-    value out of range.
-
-    The modules of the nets are imported, and with them torch; `load_fuse_settings` imports
-    neither.
-
-    Examples
-    --------
-    >>> settings = load_settings("paper", ["nets.i3d.lr=3e-4", "extract.folds=4"])
-    >>> settings.nets["i3d"].train.lr, settings.nets["i3d"].train.batch_size
-    (0.0003, 8)
-    >>> settings.extract.folds, settings.extract.run.protocol
-    (4, 'crossfit')
+    Overrides are ``key=value``, with dots in keys and values as in TOML; a bare word is a string.
+    The modules of the nets are imported, and with them torch; `load_fuse_settings` imports neither.
     """
     with _blaming(profile, overrides, load_settings):
-        return _load(profile, overrides)
-
-
-def _load(profile: str, overrides: Sequence[str]) -> Settings:
-    source, tree = _read(profile, overrides)
-    extract = _filled(ExtractSettings(), tree, "extract", source)
-    descriptors = _filled(DescriptorSettings(), tree, "descriptors", source)
-    shared = SharedSettings(extract.n_frames, descriptors)
-    nets = {}
-    for name in dict.fromkeys((*net_names(), *extract.nets)):
-        net = _filled(default_settings(name, profile), tree, f"nets.{name}", source)
-        nets[name] = with_shared_options(net, shared)
-        try:
-            options_of(nets[name])
-            check_view(nets[name])
-        except BadSetting as error:
-            raise BadOption(f"{source}: {error}") from error
-    return Settings(
-        profile=profile,
-        extract=extract,
-        descriptors=descriptors,
-        nets=nets,
-        fuse=_filled(EvaluationSettings(), tree, "fuse", source),
-    )
+        source, tree = _read(profile, overrides)
+        extract = _filled(ExtractSettings(), tree, "extract", source)
+        descriptors = _filled(DescriptorSettings(), tree, "descriptors", source)
+        shared = SharedSettings(extract.n_frames, descriptors)
+        nets = {}
+        for name in dict.fromkeys((*net_names(), *extract.nets)):
+            net = _filled(default_settings(name, profile), tree, f"nets.{name}", source)
+            nets[name] = with_shared_options(net, shared)
+            try:
+                options_of(nets[name])
+                check_view(nets[name])
+            except BadSetting as error:
+                raise BadOption(f"{source}: {error}") from error
+        fuse = _filled(EvaluationSettings(), tree, "fuse", source)
+        return Settings(profile, extract, descriptors, nets, fuse)
 
 
 def load_fuse_settings(profile: str, overrides: Sequence[str] = ()) -> EvaluationSettings:
-    """Read only the settings of stage two from a profile; see `load_settings`.
-
-    Tables of stage one are allowed and not checked: the nets need torch, which a machine for
-    stage two does not have.
-
-    Examples
-    --------
-    >>> load_fuse_settings("paper", ["fuse.n_resamples=100"]).n_resamples
-    100
-    """
+    """Read only the settings of stage two; tables of stage one, which need torch, are ignored."""
     with _blaming(profile, overrides, load_fuse_settings):
         source, tree = _read(profile, overrides)
         return _filled(EvaluationSettings(), tree, "fuse", source)
@@ -115,7 +84,6 @@ class Override(str):
     option: str  # option as it was given: ``--folds 1``
 
     def __new__(cls, text: str, option: str) -> Override:
-        """Create the string with its option."""
         self = super().__new__(cls, text)
         self.option = option
         return self
@@ -226,10 +194,7 @@ def _table(tree: Mapping[str, Any], key: str, source: str) -> Mapping[str, Any]:
 
 
 def _filled(defaults: T, tree: Mapping[str, Any], key: str, source: str) -> T:
-    """Return `defaults` with the values of the table at a dotted key.
-
-    The keys of a nested settings object are keys of the same table.
-    """
+    """Return `defaults` (nested ones flattened) with the values of the table at a dotted key."""
     table = _table(tree, key, source)
     known = [each.name for each, _ in profile_fields(defaults)]
     for name in table:

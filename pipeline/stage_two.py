@@ -21,7 +21,7 @@ from mvemo.fuse.report.score_tables import results_tables
 from mvemo.fuse.report.terminal import format_table
 from mvemo.fuse.report.text import write_paper
 from mvemo.manifests.files import replacing_together
-from mvemo.manifests.splits.fold_file import read_folds
+from mvemo.manifests.splits.assignment import read_folds
 from mvemo.pipeline.clips.clip_tables import links_of_cache, prescribed_by
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption

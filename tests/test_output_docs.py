@@ -19,9 +19,8 @@ from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.final.model import load_model
 from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.report.report_files import metrics_dict, predictions_csv
-from mvemo.manifests.model import Clip, Manifest
-from mvemo.manifests.splits.fold_file import folds_of, write_folds
-from mvemo.manifests.writer import write_manifest
+from mvemo.manifests.model import Clip, Manifest, write_manifest
+from mvemo.manifests.splits.assignment import folds_of, write_folds
 from mvemo.pipeline.models.boxed import model_folder
 from mvemo.pipeline.prediction.predictions import Prediction
 from mvemo.pipeline.prediction.predictions import predictions_csv as predictions_csv_of

@@ -13,7 +13,7 @@ from mvemo.fuse.features import FeatureSettings
 from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.songs import SongRule
 from mvemo.manifests.declared import check_settings, setting
-from mvemo.manifests.splits.fold_file import Folds
+from mvemo.manifests.splits.assignment import Folds
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from mvemo.fuse.numeric import Ints
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.labels import Task
-from mvemo.manifests.splits.fold_file import Folds
+from mvemo.manifests.splits.assignment import Folds
 from mvemo.manifests.splits.folds import make_folds
 
 DEFAULT_FOLDS = 6

@@ -24,9 +24,8 @@ from mvemo.manifests.demo.media import (
 )
 from mvemo.manifests.errors import BadManifest, ManifestError
 from mvemo.manifests.files import parse_json, write_json
-from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.model import Clip, Manifest, write_manifest
 from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.writer import write_manifest
 
 # Increased whenever the same settings would give other files.
 VERSION = 2
@@ -66,22 +65,20 @@ def make_demo(
 
     Files are ``folder/media/CLASS/NAME-k-of-n.mp4`` (H.264 and AAC, PL20's six classes),
     ``folder/demo.json`` with the settings, and ``folder/manifest.csv``, which is written last.
-    Clips of one group share key, instrument and palette, like pieces of one music video. Sound
-    or pictures only cannot separate two pairs of classes; both together separate all classes
-    (see `mvemo.manifests.demo.media`).
+    Clips of one group share key, instrument and palette, like pieces of one music video.
 
     Parameters
     ----------
     folder
-        Folder of the set; created if needed. A demo set with other settings in it is replaced,
-        an interrupted one is completed.
+        Folder of the set. A demo set with other settings in it is replaced, an interrupted one is
+        completed.
     clips_per_class, clips_per_group
         Number of clips, from 1. A class's last group may be smaller.
     seconds
         Length of a clip in seconds, 0.5 to 120.
     seed
-        Random seed, from 0. The same settings give the same files, byte for byte, with the
-        same versions of numpy and of the encoders.
+        Random seed, from 0. The same settings give the same files, byte for byte, with the same
+        versions of numpy and of the encoders.
     progress
         Function that is called with the number of finished clips and of all clips.
 
@@ -140,10 +137,10 @@ def _finished(manifest: Manifest, settings: _Settings) -> bool:
 
 
 def _intact(manifest: Manifest, clip: Clip, saved: dict[str, Any]) -> bool:
-    """Return True if the clip's file exists with the recorded size, if one is recorded."""
+    """Return True if the clip's file exists, with the recorded size if one is recorded."""
     path = manifest.media_path(clip)
-    sizes = saved.get("bytes", {})
-    return path.is_file() and path.stat().st_size == sizes.get(clip.path, path.stat().st_size)
+    size = path.stat().st_size if path.is_file() else None
+    return size is not None and size == saved.get("bytes", {}).get(clip.path, size)
 
 
 def _make(

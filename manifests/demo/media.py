@@ -1,16 +1,12 @@
 """Media of the demo data set: recipes of the emotion classes, synthetic music, moving pictures.
 
-The recipes follow PL20 section 2. Exciting has fast tempo, major tonality, complementing
-harmonics, high body movement and colourful places. Fear has fast tempo, high loudness, irregular
-rhythm, and pictures of danger or horror that change abruptly. Relaxation has slow tempo,
-complementing harmonies and natural scenes. Sad has slow tempo, minor tonality and the look of loss
-and despair. Tension has high loudness, fast tempo, clashing harmonies and violent, highly arousing
-scenes. Neutral mixes influences of the others.
+The recipes follow PL20 section 2: Exciting is fast, in major and colourful; Fear fast, loud,
+irregular and abrupt; Relaxation slow and green; Sad slow, in minor and dark; Tension loud, fast
+and clashing; Neutral mixes influences of the others.
 
-Neither modality suffices to classify. Sound hardly separates Fear from Tension (loud, clashing,
-off the beat), or Sad from Relaxation (slow and soft; only the mode differs). Pictures hardly
-separate Exciting from Tension (fast, colourful, many cuts); Fear is as dark and colourless as Sad,
-but has cuts. Every two classes differ in sound or in pictures.
+Neither modality suffices to classify. Sound hardly separates Fear from Tension, or Sad from
+Relaxation; pictures hardly separate Exciting from Tension, or Fear from Sad. Every two classes
+differ in sound or in pictures.
 """
 
 from __future__ import annotations
@@ -99,10 +95,7 @@ _Recipe = TypeVar("_Recipe", Sound, Picture)
 
 
 def sound_of(label: str, group: Rng, clip: Rng) -> Sound:
-    """Draw a clip's music: the group fixes key and instrument, the rest varies by clip.
-
-    `group` is a generator in the same state for every clip of a group; `clip` is the clip's own.
-    """
+    """Draw a clip's music: `group` fixes key and instrument, `clip` varies the rest."""
     recipe = _drawn(SOUNDS, label, clip)
     return replace(
         recipe,
@@ -119,10 +112,7 @@ def sound_of(label: str, group: Rng, clip: Rng) -> Sound:
 
 
 def picture_of(label: str, group: Rng, clip: Rng) -> Picture:
-    """Draw a clip's pictures: the group fixes the palette, the rest varies by clip.
-
-    Parameters are those of `sound_of`.
-    """
+    """Draw a clip's pictures: `group` fixes the palette, `clip` varies the rest."""
     recipe = _drawn(PICTURES, label, clip)
     light = recipe.light * float(np.exp(0.1 * group.normal() + 0.08 * clip.normal()))
     return replace(
@@ -209,20 +199,15 @@ def _chord(notes: list[float], seconds: float, recipe: Sound, rng: Rng) -> F64:
 
 
 def _drum(rng: Rng) -> F64:
-    """Return a falling tone with a burst of noise."""
     t = np.arange(round(0.12 * SR)) / SR
     body = np.sin(2 * np.pi * (60 * t + 1.2 * (1 - np.exp(-t / 0.03))))
     result: F64 = body * np.exp(-t / 0.06) + 0.6 * rng.normal(size=len(t)) * np.exp(-t / 0.025)
     return result
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """Background and moving discs between two cuts."""
-
-    ground: F32  # (height, width, 3), 0 to 255
-    discs: F32  # (discs, 4): x, y, radius, direction in radians
-    colours: F32  # (discs, 3), 0 to 255
+# Background (height, width, 3); discs (discs, 4): x, y, radius, direction in radians; and their
+# colours (discs, 3). Colours are 0 to 255.
+_Scene = tuple[F32, F32, F32]
 
 
 def render(recipe: Picture, seconds: float, rng: Rng) -> NDArray[np.uint8]:
@@ -265,16 +250,14 @@ def _scene(recipe: Picture, rng: Rng) -> _Scene:
     )
     shades = np.clip(disc * rng.uniform(0.75, 1.1, (count, 1)), 0, 255)
     ground = dark + slope * (bright - dark)
-    return _Scene(ground, discs.astype(np.float32), shades.astype(np.float32))
+    return ground, discs.astype(np.float32), shades.astype(np.float32)
 
 
 def _draw(scene: _Scene, way: float) -> F32:
-    """Draw the scene after its discs have moved by `way` picture widths.
-
-    Discs that leave the picture come back on the other side.
-    """
-    picture = scene.ground.copy()
-    for (x, y, radius, angle), colour in zip(scene.discs, scene.colours, strict=True):
+    """Draw the scene after its discs have moved by `way` picture widths, and around the edges."""
+    ground, discs, colours = scene
+    picture = ground.copy()
+    for (x, y, radius, angle), colour in zip(discs, colours, strict=True):
         x = (x + way * np.cos(angle)) % 1.0
         y = (y + way * np.sin(angle)) % (HEIGHT / WIDTH)
         rows, columns = _span(y, radius, HEIGHT), _span(x, radius, WIDTH)
@@ -308,11 +291,7 @@ def video_codec() -> str:
 def write_clip(
     path: Path, frames: NDArray[np.uint8], kept: NDArray[np.bool_], sound: F32, codec: str
 ) -> None:
-    """Write one clip atomically.
-
-    `frames` is uint8 (n, height, width, 3), RGB at `FPS`; only frames with `kept` True are written,
-    which makes the frame rate variable. `sound` is float32 (2, samples) at `SR`.
-    """
+    """Write those RGB `frames` that are `kept` and the stereo `sound` (2, samples) at `SR`."""
     import av
 
     with replacing(path) as temp, av.open(str(temp), "w", format="mp4") as container:

@@ -1,13 +1,10 @@
 """CAL500 (Turnbull et al. 2007) and its segments, CAL500exp (Wang et al. 2014): tags of songs.
 
-CAL500 consists of three text files in one folder. ``songNames.txt`` and ``vocab.txt`` have one
-name per line. ``hardAnnotations.txt`` has one row per song and one column per word, with 0 and 1
-separated by commas. CAL500exp is a folder ``SegLabelHard`` with one CSV per song, whose columns
-are ``Start_Time`` and ``End_Time`` in seconds and one column per tag. Both have one sound file
-per song, with the name of the song.
-
-The formats are those that public programs read, such as the CAL500 converter of JAMS. The data
-sets themselves were not available when this module was written.
+CAL500 has, in one folder, ``songNames.txt`` and ``vocab.txt`` with one name per line, and
+``hardAnnotations.txt`` with one row per song and one column of 0 and 1 per word. CAL500exp is a
+folder ``SegLabelHard`` with one CSV per song, whose columns are ``Start_Time`` and ``End_Time`` in
+seconds and one per tag. Both have one sound file per song, with its name. The formats are those
+that public programs read, such as JAMS; the data sets themselves were not available.
 """
 
 from __future__ import annotations
@@ -24,8 +21,7 @@ from mvemo.manifests.layouts.file_names import FoundClips
 from mvemo.manifests.tables import Table, read_lines, read_table
 
 SONGS, WORDS, ANNOTATIONS = "songNames.txt", "vocab.txt", "hardAnnotations.txt"
-SEGMENT_COLUMNS = ("Start_Time", "End_Time")
-SOFT_FOLDER = "SegLabelSoft"
+SOFT_FOLDER = "seglabelsoft"
 EMOTION = "Emotion-"
 # Published numbers of songs (or segments) and of words (or tags).
 PUBLISHED = {"cal500": (502, 174), "cal500exp": (3223, 67)}
@@ -42,25 +38,18 @@ def find_annotations(folder: Path) -> tuple[Path | None, tuple[Path, ...]]:
 
 
 def _is_segment_table(path: Path) -> bool:
-    """Return True for a CSV with CAL500exp's time columns, outside the soft-label folder."""
-    if SOFT_FOLDER.casefold() in (part.casefold() for part in path.parts):
+    if SOFT_FOLDER in (part.casefold() for part in path.parts):
         return False
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             cells = next(csv.reader([file.readline()]), [])
     except (OSError, csv.Error):
         return False
-    return tuple(cell.strip().casefold() for cell in cells[:2]) == tuple(
-        name.casefold() for name in SEGMENT_COLUMNS
-    )
+    return [cell.strip().casefold() for cell in cells[:2]] == ["start_time", "end_time"]
 
 
 def read_songs(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
-    """Read CAL500: one clip per song.
-
-    `media` are paths of sound files relative to `folder`; `tags` is ``emotion``, ``all`` or names
-    separated by commas.
-    """
+    """Read CAL500, one clip per song; `tags` is ``emotion``, ``all`` or names with commas."""
     annotations = find_annotations(folder)[0]
     if annotations is None:
         raise BadManifest(
@@ -92,8 +81,8 @@ def read_segments(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
     paths = find_annotations(folder)[1]
     if not paths:
         raise BadManifest(
-            f"{folder}: has no CSV with the columns {', '.join(SEGMENT_COLUMNS)}: CAL500exp has "
-            "one for each song, in a folder SegLabelHard"
+            f"{folder}: has no CSV with the columns Start_Time, End_Time: CAL500exp has one for "
+            "each song, in a folder SegLabelHard"
         )
     by_song: dict[str, Path] = {}
     for path in paths:
@@ -106,7 +95,14 @@ def read_segments(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
     rows: list[Row] = []
     for song, table in tables.items():
         problems = Problems(by_song[song])
-        _require_same_words(table.header[2:], words, paths[0], problems)
+        found = table.header[2:]
+        if found != words:
+            different = [
+                f"tag {name!r} is not in {paths[0]}" for name in found if name not in words
+            ]
+            different += [f"no column {n!r}, which {paths[0]} has" for n in words if n not in found]
+            different.append(f"the tags are in another order than in {paths[0]}")
+            problems.add(1, different[0])
         problems.raise_any()
         segments = list(_segments(table, song, files.get(song, ""), chosen, problems))
         problems.raise_any()
@@ -119,34 +115,22 @@ def read_segments(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
 def _segments(
     table: Table, song: str, path: str, chosen: dict[str, int], problems: Problems
 ) -> Iterator[Row]:
-    """Yield the rows of one song's table."""
     for line, cells in table.rows[1:]:
         if len(cells) != len(table.header):
             problems.add(line, f"{len(cells)} cells; the header has {len(table.header)}")
             continue
-        times = [_number(cell) for cell in cells[:2]]
-        if not (all(map(math.isfinite, times)) and 0 <= times[0] < times[1]):
+        start, stop = map(_number, cells[:2])
+        if not 0 <= start < stop < math.inf:
             problems.add(
                 line,
                 f"from {cells[0]!r} to {cells[1]!r}: seconds are needed, the end after the start",
             )
             continue
-        start, stop = times
         label = _label(cells[2:], chosen, line, problems)
         # Rounded to microseconds, because a difference of decimals has rounding errors.
         duration = round(stop - start, 6)
         name = f"{song}@{round(start, 6):g}"
         yield Row(line, path, label, clip_id=name, group=song, start=start, duration=duration)
-
-
-def _require_same_words(
-    found: Sequence[str], words: Sequence[str], first: Path, problems: Problems
-) -> None:
-    """Add a problem if a song's tags or their order differ from those of the first song."""
-    if list(found) != list(words):
-        different = [f"tag {name!r} is not in {first}" for name in found if name not in words]
-        different += [f"no column {n!r}, which {first} has" for n in words if n not in found]
-        problems.add(1, [*different, f"the tags are in another order than in {first}"][0])
 
 
 def _chosen_tags(words: Sequence[str], tags: str, path: Path) -> dict[str, int]:
@@ -207,21 +191,13 @@ def _label(
 def _files_of(
     songs: Sequence[str], media: Sequence[str], folder: Path
 ) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Map songs to sound files by name, and list the songs and files without a partner.
-
-    If no file has exactly the song's name, case and punctuation are ignored.
-    """
+    """Map songs to sound files of their names, and list songs and files without a partner."""
     _refuse_repeated(songs, f"{folder}: song")
     stems = {posixpath.splitext(posixpath.basename(path))[0]: path for path in media}
     alike = {_letters(stem): path for stem, path in stems.items()}
-    files: dict[str, str] = {}
-    left_out: list[tuple[str, str]] = []
-    for song in songs:
-        path = stems.get(song) or alike.get(_letters(song))
-        if path is None:
-            left_out.append((song, "no sound file of this name"))
-        else:
-            files[song] = path
+    found = {song: stems.get(song) or alike.get(_letters(song)) for song in songs}
+    files = {song: path for song, path in found.items() if path is not None}
+    left_out = [(song, "no sound file of this name") for song in songs if song not in files]
     if not files:
         raise BadManifest(
             f"{folder}: not one of {len(songs)} songs has a sound file below it, as "
@@ -237,7 +213,6 @@ def _letters(name: str) -> str:
 
 
 def _remarks(layout: str, n_rows: int, n_words: int, n_tags: int, asked: str) -> tuple[str, ...]:
-    """Return sentences on counts that differ from the published ones."""
     rows, words = PUBLISHED[layout]
     what = "songs" if layout == "cal500" else "segments"
     remarks = []

@@ -1,14 +1,10 @@
-"""Facts that file names state: the source of a clip, and those of data sets such as RAVDESS.
-
-A data set whose file names consist of two-digit numbers, one for each field, is one TOML file in
-this folder (see ``ravdess.toml``).
-"""
+"""Facts that file names state: sources of clips, and two-digit numbers (see ``ravdess.toml``)."""
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 
@@ -68,11 +64,7 @@ class NamedFiles:
         return facts
 
     def find(self, stems: Mapping[str, str], selected: Mapping[str, str | None]) -> FoundClips:
-        """Return the clips with selected values, one copy of each take.
-
-        `stems` maps paths to file names without suffix. Without a selected kind of copy, the first
-        of `preferred` that exists is kept.
-        """
+        """Return clips with selected values, one copy of each take; `stems` are names by path."""
         names: dict[str, dict[str, str]] = {}
         left_out: list[tuple[str, str]] = []
         others = [key for key in self.select if key != self.copies]
@@ -115,12 +107,10 @@ def _read_layouts() -> dict[str, NamedFiles]:
     for file in resources.files(__package__).iterdir():
         if file.name.endswith(".toml"):
             stated = parse_toml(file.read_text(encoding="utf-8"))
-            fields = {
-                key: [f"{i:02d}" for i in range(1, values + 1)]
-                if isinstance(values, int)
-                else values
-                for key, values in stated.pop("fields").items()
-            }
+            fields = stated.pop("fields")
+            for key, values in fields.items():
+                if isinstance(values, int):
+                    fields[key] = [f"{i:02d}" for i in range(1, values + 1)]
             layout = NamedFiles(fields=fields, **stated.pop("clips"), **stated)
             layouts[layout.name] = layout
     return dict(sorted(layouts.items()))
@@ -133,12 +123,7 @@ NAMED_FILES = _read_layouts()
 
 
 def infer_group(stem: str) -> str:
-    """Return X for a file name of the form ``X-k-of-n``, otherwise the name itself.
-
-    Parameters
-    ----------
-    stem
-        File name without folder and suffix.
+    """Return X for a file name without suffix of the form ``X-k-of-n``, otherwise the name.
 
     Examples
     --------
@@ -152,17 +137,11 @@ def infer_group(stem: str) -> str:
 
 
 def source_of(path: str) -> str:
-    """Return the source of a media file, inferred from its name.
+    """Return the source of a media file, inferred from its name in a path with forward slashes.
 
     A name means the same source in every folder, because pieces of one video occur under several
     classes and in both parts of published splits. A bare number has a meaning only in its folder,
-    so the folder's name is put before it (``Sad/23``). Splits with equal class names then share
-    such a source, which can only make a group larger.
-
-    Parameters
-    ----------
-    path
-        Path with forward slashes and suffix.
+    so the folder's name is put before it.
 
     Examples
     --------
@@ -183,17 +162,16 @@ def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
     manifest
         Manifest of any clips.
     pattern
-        Regular expression with one group in parentheses, which matches the source. It is searched
-        in the path without its suffix; clips without a match keep their group. If empty,
-        `source_of` is used.
+        Regular expression with one group in parentheses, the source. It is searched in the path
+        without its suffix; clips without a match keep their group. If empty, `source_of` is used.
 
     Raises
     ------
     BadManifest
         The pattern is invalid, has no group, or matches no path.
     """
-    find = _finder(pattern) if pattern else source_of
-    groups = [plain_text(find(clip.path or clip.clip_id)) for clip in manifest.clips]
+    names = [clip.path or clip.clip_id for clip in manifest.clips]
+    groups = [*map(plain_text, _find_sources(names, pattern) if pattern else map(source_of, names))]
     if not any(groups):
         raise BadManifest(
             f"no path matches the pattern {pattern!r} of groups, as {manifest.clips[0].path!r}"
@@ -206,20 +184,7 @@ def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
 
 
 def similar_groups(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return pairs of groups that differ only by case, spaces or one letter.
-
-    Such names are probably typing errors. Differences in digits and in short words, and clips that
-    are groups of their own, do not count.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from mvemo.manifests import Clip
-    >>> names = ["The Portait of a Lady", "The Portrait of a Lady", "Take 1", "Take 2"]
-    >>> clips = tuple(Clip(str(i), f"{i}.mp3", ("sad",), g) for i, g in enumerate(names))
-    >>> similar_groups(Manifest("films", "multiclass", ("sad",), clips, Path()))
-    [('The Portait of a Lady', 'The Portrait of a Lady')]
-    """
+    """Return pairs of groups that differ only by case, spaces or one letter: typing errors."""
     groups = sorted({clip.group for clip in manifest.clips if clip.group != clip.clip_id})
     # Names by key: the name without spaces, and with one letter replaced by a gap.
     alike: dict[str, list[str]] = {}
@@ -244,8 +209,7 @@ def _with_a_letter_open(words: Sequence[str]) -> Iterator[str]:
             yield f"{before}{word[:j]}?{word[j:]}{after}"
 
 
-def _finder(pattern: str) -> Callable[[str], str]:
-    """Return a function from a path to the text in the pattern's group, or to an empty text."""
+def _find_sources(paths: Sequence[str], pattern: str) -> list[str]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -255,9 +219,5 @@ def _finder(pattern: str) -> Callable[[str], str]:
             f"the pattern {pattern!r} of groups has {expression.groups} groups in parentheses: "
             r"write one, the source, as '(.+)_\d+'"
         )
-
-    def find(path: str) -> str:
-        match = expression.search(posixpath.splitext(path)[0])
-        return (match[1] or "") if match else ""
-
-    return find
+    found = (expression.search(posixpath.splitext(path)[0]) for path in paths)
+    return [(match[1] or "") if match else "" for match in found]

@@ -6,6 +6,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,12 @@ from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.cal500 import find_annotations, read_segments, read_songs
 from mvemo.manifests.layouts.file_names import NAMED_FILES, FoundClips, with_inferred_groups
 from mvemo.manifests.model import Manifest
-from mvemo.manifests.splits.holdout import part_of
+from mvemo.manifests.splits.assignment import part_of
 from mvemo.manifests.tables import plain_text
 from mvemo.manifests.text_table import listed
 
 LAYOUTS = ("auto", "class-folders", *NAMED_FILES, "cal500", "cal500exp")
 
-_NO_CLASS = "not in a folder of a class"
 LINK = "a link out of the folder (--follow-links takes them)"
 
 # Names of the parts of a split in a manifest.
@@ -69,8 +69,7 @@ class Selection:
     """Selection of clips and tags of a data set; None is the default of its layout."""
 
     channel: str | None = None  # RAVDESS: vocal channel of the clips
-    # RAVDESS: kind of the clips; default: one copy of each take, with sound and pictures if it
-    # exists.
+    # RAVDESS: kind of the clips; default: one copy of each take, with pictures if it has them.
     modality: str | None = None
     intensity: str | None = None  # RAVDESS: intensity of the clips
     tags: str | None = None  # CAL500: emotion (the default), all, or names separated by commas
@@ -102,23 +101,19 @@ def scan_clips(
 ) -> Scan:
     """Find the clips of a folder and their labels.
 
-    Layouts: ``class-folders`` has one folder per class, with media files anywhere below it.
-    If all folders are named like splits (Train, Validation, ...), the classes are one level
-    further down and the split is kept. ``ravdess`` reads emotion and actor from file names in
-    any folders; the actor is the group, and one copy of each take is kept. ``cal500`` and
-    ``cal500exp`` are songs and segments of songs with tags
-    (`mvemo.manifests.layouts.cal500`); the song is the group. ``auto`` is ``ravdess`` if all
-    media files have RAVDESS names, ``cal500`` or ``cal500exp`` if the folder has their
-    annotations, otherwise ``class-folders``. A folder without class folders gives a manifest
-    without labels.
+    Layouts: ``class-folders`` has one folder per class, with media files anywhere below it. If all
+    folders are named like splits (Train, Validation, ...), the classes are one level further down
+    and the split is kept. ``ravdess`` reads emotion and actor (the group) from file names, and
+    keeps one copy of each take. ``cal500`` and ``cal500exp`` are songs (the groups) and their
+    segments with tags. ``auto`` recognises the layout; a folder without class folders gives a
+    manifest without labels.
 
     Parameters
     ----------
     folder
         Root of the manifest.
     infer_groups
-        If True, group clips by the source in their names (`source_of`); otherwise each clip
-        is a group. RAVDESS is always grouped by actor, CAL500 by song.
+        If True, group clips in class folders by the source in their names (`source_of`).
     name
         Name of the manifest; default: the folder's name.
     layout
@@ -126,8 +121,7 @@ def scan_clips(
     select
         Selection of the data set's clips and tags; None for the layout's defaults.
     follow_links
-        If True, links may lead to clips outside of the folder; otherwise these clips are left
-        out and listed.
+        If True, links may lead to clips outside of the folder; otherwise these are left out.
     labels
         If False, take all media files without labels, in any folders.
 
@@ -136,8 +130,8 @@ def scan_clips(
     MissingManifest
         The folder does not exist.
     BadManifest
-        There are no clips or fewer than two classes, the layout is unknown, or it does not
-        support the selection.
+        There are no clips or fewer than two classes, the layout is unknown, or it does not support
+        the selection.
 
     Examples
     --------
@@ -147,10 +141,8 @@ def scan_clips(
     ...     (folder / name).parent.mkdir(exist_ok=True)
     ...     (folder / name).touch()
     >>> scan = scan_clips(folder)
-    >>> scan.manifest.classes, scan.manifest.clip_ids
-    (('calm', 'tense'), ('calm/a', 'tense/b'))
-    >>> scan.notes()
-    ("1 left out, not a known type of media file: 'tense/notes.txt'",)
+    >>> scan.manifest.clip_ids, scan.notes()
+    (('calm/a', 'tense/b'), ("1 left out, not a known type of media file: 'tense/notes.txt'",))
     """
     folder = Path(folder)
     if not folder.exists():
@@ -162,13 +154,12 @@ def scan_clips(
     left_out: list[tuple[str, str]] = []
     paths = find_media(folder, left_out, follow_links)
     if not paths:
-        n_links = sum(reason == LINK for _, reason in left_out)
-        raise BadManifest(
-            f"{folder}: no media files, but {n_links} links that lead out of it were left out, the "
-            f"first {min(left_out)[0]!r}: --follow-links takes them"
-            if n_links
-            else f"{folder}: no media files; expected a folder of clips for each class"
-        )
+        if n_links := sum(reason == LINK for _, reason in left_out):
+            raise BadManifest(
+                f"{folder}: no media files, but {n_links} links that lead out of it were left out, "
+                f"the first {min(left_out)[0]!r}: --follow-links takes them"
+            )
+        raise BadManifest(f"{folder}: no media files; expected a folder of clips for each class")
     if layout == "auto":
         layout = _layout_of(folder, paths) if labels else "class-folders"
     select = select or Selection()
@@ -201,7 +192,6 @@ def scan_clips(
 
 
 def _layout_of(folder: Path, paths: Sequence[str]) -> str:
-    """Return the layout of a folder, by its content."""
     for layout in NAMED_FILES.values():
         if all(layout.parse(_stem(path)) for path in paths):
             return layout.name
@@ -228,10 +218,9 @@ def _class_folders(paths: Sequence[str], labels: bool) -> FoundClips:
     for path in paths if labels else ():
         parts = path.split("/")
         if len(parts) < (3 if splits else 2):
-            found.left_out.append((path, _NO_CLASS))
+            found.left_out.append((path, "not in a folder of a class"))
             continue
-        part = part_of(parts[0]) if splits else None
-        split = None if part is None else SPLITS[part]
+        split = SPLITS[part_of(parts[0]) or 0] if splits else None
         label = plain_text(parts[1 if splits else 0].strip())
         found.rows.append(Row(len(found.rows) + 1, path, (label,), split=split))
     found.classes = sorted({str(row.label[0]) for row in found.rows})
@@ -291,12 +280,7 @@ def _why_left_out(place: str, path: str, root: str) -> str | None:
     if suffix in VIDEO_SUFFIXES or suffix in AUDIO_SUFFIXES:
         linked = root and os.path.islink(place)
         return LINK if linked and not os.path.realpath(place).startswith(root) else None
-    return "" if _is_ours(Path(place)) else "not a known type of media file"
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(8) == b"# mvemo "
-    except OSError:
-        return False
+    ours = False
+    with suppress(OSError), open(place, "rb") as file:
+        ours = file.read(8) == b"# mvemo "
+    return "" if ours else "not a known type of media file"

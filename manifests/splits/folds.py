@@ -32,29 +32,24 @@ def make_folds(
 ) -> Ints:
     """Assign clips to k folds with whole groups and even shares of each class.
 
-    Groups are processed by decreasing weight (rare classes and large groups first, ties in
-    random order). Each group goes to the fold where the sum over classes of the squared
-    deviations from the even share grows least. Then single groups are moved and pairs swapped
-    while this sum decreases. The fold of a group depends on the set of clips and the seed, not
-    on the order of the clips.
+    Groups are processed by decreasing weight (rare classes and large groups first, ties in random
+    order). Each goes to the fold where the sum over classes of the squared deviations from the even
+    share grows least. Then single groups are moved and pairs swapped while this sum decreases. The
+    fold of a group depends on the set of clips and the seed, not on the order of the clips.
 
     Parameters
     ----------
     labels
         Multiclass: (clips,) class indices or names. Multilabel: (clips, tags) of 0 and 1.
-        Regression: (clips,) or (clips, targets), stratified by fifths of the first two
-        targets.
+        Regression: (clips,) or (clips, targets), stratified by fifths of the first two targets.
     groups
         Group names, (clips,).
-    k
-        Number of folds, 2 or more.
-    seed
-        Random seed, from 0.
+    k, seed
+        Number of folds, 2 or more; random seed, from 0.
     task
         Task of the labels.
     earlier
-        Fold, 0 to k - 1, that each of these groups keeps. Only the other groups are assigned,
-        so that the shares of all become even. A fold without groups gets another group.
+        Fold, 0 to k - 1, that each of these groups keeps. A fold without groups gets another one.
 
     Returns
     -------
@@ -63,8 +58,8 @@ def make_folds(
     Raises
     ------
     BadManifest
-        There are fewer groups than folds, k is below 2, an earlier fold is out of range, or
-        the shapes of the arrays do not match.
+        There are fewer groups than folds, k is below 2, an earlier fold is out of range, or the
+        shapes of the arrays do not match.
 
     Examples
     --------
@@ -72,8 +67,6 @@ def make_folds(
     >>> groups = ["a", "b", "a", "b", "c", "d", "c", "d"]
     >>> make_folds(labels, groups, k=2, seed=0, task="multiclass")
     array([0, 0, 0, 0, 1, 1, 1, 1])
-    >>> make_folds(labels, groups, 2, seed=0, task="multiclass", earlier={"a": 1, "b": 1})
-    array([1, 1, 1, 1, 0, 0, 0, 0])
     """
     if k < 2:
         raise BadManifest(f"k is {k}; cross-validation needs 2 folds at least")
@@ -91,16 +84,15 @@ def make_folds(
 def inner_split(labels: ArrayLike, groups: Names, fraction: float, seed: int, task: Task) -> Bools:
     """Hold out about a fraction of the clips, with whole groups and even shares of each class.
 
-    It is used inside training folds, for early stopping and for temperatures. A class whose
-    clips are all in one group stays in training if possible.
+    A class whose clips are all in one group stays in training if possible.
 
     Parameters
     ----------
     labels, groups, seed, task
         Same as for `make_folds`, for the clips that may be trained on.
     fraction
-        Fraction of each class to hold out, between 0 and 1. At least one group is held out and
-        at least one is not.
+        Fraction of each class to hold out, between 0 and 1; at least one group is held out and at
+        least one is not.
 
     Returns
     -------
@@ -114,8 +106,7 @@ def inner_split(labels: ArrayLike, groups: Names, fraction: float, seed: int, ta
     Examples
     --------
     >>> labels, groups = [0, 1] * 10, [f"song {i}" for i in range(20)]
-    >>> held_out = inner_split(labels, groups, 0.2, seed=0, task="multiclass")
-    >>> int(held_out.sum())
+    >>> int(inner_split(labels, groups, 0.2, seed=0, task="multiclass").sum())
     4
     """
     if not 0 < fraction < 1:
@@ -132,27 +123,25 @@ def holdout_split(
 ) -> Ints:
     """Split clips into three parts, with whole groups and even shares of each class.
 
-    It uses the same search as for folds, with unequal shares. A class whose clips are all in
-    one group goes to training if possible.
+    A class whose clips are all in one group goes to training if possible.
 
     Parameters
     ----------
     labels, groups, seed, task
         Same as for `make_folds`.
     fractions
-        Shares of training, validation and test: three positive numbers, such as
-        ``(7, 2, 1)``, of which only the ratios matter.
+        Shares of training, validation and test: three positive numbers, such as ``(7, 2, 1)``, of
+        which only the ratios matter.
 
     Returns
     -------
-    Part of each clip, int64 (clips,): 0 training, 1 validation, 2 test. Each part has at least
-    one group.
+    Part of each clip, int64 (clips,): 0 training, 1 validation, 2 test, each with a group at least.
 
     Raises
     ------
     BadManifest
-        There are fewer than three groups, the fractions are not three positive numbers, or
-        the shapes of the arrays do not match.
+        There are fewer than three groups, the fractions are not three positive numbers, or the
+        shapes of the arrays do not match.
 
     Examples
     --------
@@ -177,11 +166,7 @@ def holdout_split(
 def fold_notes(
     labels: ArrayLike, groups: Names, k: int, task: Task, classes: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return warnings about cross-validating these data, one line each.
-
-    A class or tag with fewer groups than folds is missing from some folds. With only one group, it
-    is never in training and test at the same time.
-    """
+    """Return one-line warnings about classes or tags that have too few groups for the folds."""
     names = np.asarray(groups)
     notes = []
     for name, member in label_kind(task).members(labels, classes).items():
@@ -196,11 +181,7 @@ def fold_notes(
 
 
 def _group_counts(labels: ArrayLike, groups: Names, task: Task) -> tuple[F64, Ints]:
-    """Count the clips of each group in each stratum, and return the group of each clip.
-
-    The counts are (groups, strata + 1), groups sorted by name, with all clips in the last column;
-    the group indices are int64 (clips,).
-    """
+    """Return clips per group (by name) and stratum (last: all), and the group of each clip."""
     values, names = np.asarray(labels), np.asarray(groups)
     if task not in (*TASKS, UNLABELLED):
         raise BadManifest(f"unknown task {task!r}; one of {', '.join(TASKS)}")
@@ -224,8 +205,7 @@ def _assign_groups(counts: F64, shares: F64, seed: int, fixed: Ints | None = Non
     """Return the part of each group, so that parts hold their shares of every stratum.
 
     With c_ps the clips of stratum s in part p, N_s all clips of the stratum and t_p the share of
-    the part, it minimises sum_p sum_s (c_ps / N_s - t_p)^2 / t_p. `counts` is (groups, strata);
-    `shares` is (parts,) with sum 1; `fixed` is (groups,), the part that a group keeps, or -1.
+    the part, it minimises sum_p sum_s (c_ps / N_s - t_p)^2 / t_p. Groups `fixed` to 0 or more stay.
     """
     rng = np.random.default_rng(seed)
     n_groups = len(counts)
@@ -258,16 +238,12 @@ def _assign_groups(counts: F64, shares: F64, seed: int, fixed: Ints | None = Non
 
 
 def _shuffled(free: Bools, rng: np.random.Generator) -> Ints:
-    """Return the groups that may move, in random order."""
     order: Ints = rng.permutation(len(free))
     return order[free[order]]
 
 
 def _fill_empty(group_shares: F64, part: Ints, excess: F64, free: Bools) -> None:
-    """Give every empty part the lightest free group of the part with the most groups.
-
-    If that part has no free group, a fixed one is moved.
-    """
+    """Give every empty part the lightest (if possible, free) group of the part with most groups."""
     for empty in range(len(excess)):
         sizes = np.bincount(part, minlength=len(excess))
         if sizes[empty] == 0:
@@ -326,10 +302,7 @@ def _swap(group_shares: F64, shares: F64, part: Ints, excess: F64, order: Ints) 
 
 
 def _split_groups(counts: F64, shares: Sequence[float] | F64, seed: int) -> Ints:
-    """Return the part of each group; a stratum that would miss in part 0 gets a group there.
-
-    A part keeps its last group, even if that group has all clips of a stratum.
-    """
+    """Return the part of each group; part 0 has all strata if groups can be moved."""
     part = _assign_groups(counts, np.asarray(shares), seed)
     for stratum in range(counts.shape[1]):
         has = counts[:, stratum] > 0

@@ -14,8 +14,14 @@ from mvemo.cache.table import ClipTable
 from mvemo.manifests.errors import ManifestError
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.splits.fold_file import Folds, folds_of
-from mvemo.manifests.splits.holdout import Holdout, holdout_of, parse_fractions, prescribed_split
+from mvemo.manifests.splits.assignment import (
+    Folds,
+    Holdout,
+    folds_of,
+    holdout_of,
+    parse_fractions,
+    prescribed_split,
+)
 from mvemo.pipeline.settings import ExtractSettings
 
 

@@ -14,12 +14,11 @@ import numpy as np
 from mvemo.manifests.labels import TASKS, UNLABELLED, label_kind
 from mvemo.manifests.layouts.file_names import NAMED_FILES, similar_groups, with_inferred_groups
 from mvemo.manifests.layouts.scan import LAYOUTS, Selection, scan_clips
-from mvemo.manifests.model import Manifest
+from mvemo.manifests.model import Manifest, write_manifest
 from mvemo.manifests.reader import check_manifest, read_manifest
 from mvemo.manifests.schemes import SCHEMES, apply_scheme, find_scheme
 from mvemo.manifests.segments import TAILS, segment_manifest
-from mvemo.manifests.splits.fold_file import Folds, folds_of, read_folds, write_folds
-from mvemo.manifests.writer import write_manifest
+from mvemo.manifests.splits.assignment import Folds, folds_of, read_folds, write_folds
 from mvemo.pipeline.commands.options import (
     OUT_FILE,
     PATH,
@@ -112,16 +111,13 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     """
     out = out or folder / "manifest.csv"
     refuse_replacing(out, force)
+    named = ("channel", "modality", "intensity", "tags")
+    same = ("infer_groups", "name", "layout", "follow_links")
     scanned = scan_clips(
         folder,
-        infer_groups=options["infer_groups"],
-        name=options["name"],
-        layout=options["layout"],
-        select=Selection(
-            **{name: options[name] for name in ("channel", "modality", "intensity", "tags")}
-        ),
-        follow_links=options["follow_links"],
+        select=Selection(**{name: options[name] for name in named}),
         labels=not options["no_labels"],
+        **{name: options[name] for name in same},
     )
     _note(scanned.notes())
     clips = scanned.manifest
@@ -266,12 +262,9 @@ def import_(
         file,
         root=root,
         columns=columns,
-        task=options["task"],
-        name=options["name"],
-        separator=options["separator"],
-        skip_unlabelled=options["skip_unlabelled"],
         scale=options["scale"] or None,
         media=not options["no_media"],
+        **{name: options[name] for name in ("task", "name", "separator", "skip_unlabelled")},
     )
     if options["infer_groups"] or options["group_pattern"]:
         clips = with_inferred_groups(clips, options["group_pattern"])
@@ -433,7 +426,6 @@ def duplicate_lines(manifest: Manifest, search: Search) -> list[str]:
 
 
 def _likeness(pair: Duplicate) -> str:
-    """Return what two clips share: pictures or sound, and how much of it."""
     percent = f"{100 * pair.similarity:.0f} %"
     if pair.modality == "video":
         return f"the same pictures ({percent} of them)"

@@ -22,9 +22,8 @@ from mvemo.manifests import files, labels
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.splits.fold_file import Folds, read_folds
+from mvemo.manifests.splits.assignment import Folds, prescribed_split, read_folds
 from mvemo.manifests.splits.folds import fold_notes
-from mvemo.manifests.splits.holdout import prescribed_split
 from mvemo.pipeline.clips import clip_tables, media_files
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption

@@ -17,7 +17,7 @@ from mvemo.extract.nets.parts.registry import NETS
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training import data, devices, protocols, ranks
 from mvemo.extract.workers.pool import cores, stop_workers
-from mvemo.manifests.splits.fold_file import write_folds
+from mvemo.manifests.splits.assignment import write_folds
 from mvemo.pipeline.clips import clip_media, media_files
 from mvemo.pipeline.console.messages import note_resumable, silenced, tell, tell_note
 from mvemo.pipeline.errors import BadOption

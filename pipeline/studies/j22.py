@@ -20,7 +20,7 @@ from mvemo.extract.nets.parts.registry import input_of
 from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.songs import decide_songs
 from mvemo.manifests.model import Manifest
-from mvemo.manifests.splits.holdout import PARTS, TEST, VALIDATION, holdout_of, parse_fractions
+from mvemo.manifests.splits.assignment import PARTS, TEST, VALIDATION, holdout_of, parse_fractions
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.class_tables import confusion_table

@@ -22,7 +22,7 @@ from mvemo.fuse.heads.fitting import Fit, fit_heads
 from mvemo.fuse.models import models_of
 from mvemo.fuse.numeric import F64, Ints, Link, apply_link
 from mvemo.manifests.model import Manifest
-from mvemo.manifests.splits.holdout import TRAIN
+from mvemo.manifests.splits.assignment import TRAIN
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings

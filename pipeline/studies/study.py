@@ -29,7 +29,7 @@ from mvemo.fuse.report.published import comparable
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.schemes import SCHEMES
 from mvemo.manifests.segments import Tail, segment_manifest, song_of
-from mvemo.manifests.splits.fold_file import Folds, folds_of
+from mvemo.manifests.splits.assignment import Folds, folds_of
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.clips.media_files import longer_clips_note
 from mvemo.pipeline.console.messages import note_resumable, tell_note

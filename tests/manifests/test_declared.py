@@ -20,11 +20,11 @@ class Outer:
     kind: str = setting("a", "Kind.", names=("a", "b"))
     seed: int | None = setting(None, ge=0, profile=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         check_settings(self, ValueError)
 
 
-def test_nested_settings_are_in_the_same_table() -> None:
+def test_nested_settings_are_in_the_same_table():
     assert [(each.name, value) for each, value in profile_fields(Outer())] == [
         ("rate", 0.5),
         ("kind", "a"),
@@ -38,7 +38,7 @@ def test_nested_settings_are_in_the_same_table() -> None:
         ({"seed": -1}, "seed is -1: it must be 0 or more"),
     ],
 )
-def test_other_values_are_refused(values: dict, message: str) -> None:
+def test_other_values_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         Outer(**values)
 
@@ -53,7 +53,7 @@ def test_other_values_are_refused(values: dict, message: str) -> None:
         ({"gt": 0, "lt": 1}, [0.5], [0, 1], "above 0 and below 1"),
     ],
 )
-def test_limits(limits: dict, inside: list, outside: list, words: str) -> None:
+def test_limits(limits, inside, outside, words):
     allowed = Allowed(**limits)
     assert str(allowed) == words
     assert all(value in allowed for value in [*inside, None, "text"])

@@ -8,13 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvemo.manifests.errors import BadManifest, MissingManifest
-from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.model import Clip, Manifest, write_manifest
 from mvemo.manifests.reader import check_manifest, read_manifest
 from mvemo.manifests.tables import RESERVED, plain_text
-from mvemo.manifests.writer import write_manifest
 
 
-def save(folder: Path, text: str, media: tuple[str, ...] = ()) -> Path:
+def save(folder, text, media=()):
     for name in media:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
@@ -23,15 +22,23 @@ def save(folder: Path, text: str, media: tuple[str, ...] = ()) -> Path:
     return path
 
 
-def read(folder: Path, text: str, **options) -> Manifest:
+def read(folder, text, **options):
     return read_manifest(save(folder, text), **{"media": False, **options})
 
 
-def problems(path: Path, **options: object) -> list[tuple[int, str]]:
+def read_back(manifest, folder, **options):
+    """What the manifest's own file gives, with the same digest."""
+    write_manifest(manifest, folder / "again.csv")
+    again = read_manifest(folder / "again.csv", **{"media": False, **options})
+    assert again.digest == manifest.digest
+    return again
+
+
+def problems(path, **options):
     return [(f.line, f.message) for f in check_manifest(path, **options)]  # type: ignore[arg-type]
 
 
-def facts(manifest: Manifest, *names: str) -> dict[str, object]:
+def facts(manifest, *names):
     """Facts of a manifest by name; those of its clips as tuples."""
     found: dict[str, object] = {}
     for name in names:
@@ -52,6 +59,7 @@ STATED = (
     '# classes: ["B, b", "A"]\n# root: media\n# synthetic: true\n# a free remark\n'
     'path,label\n1.mp4,A\n2.mp4,"B, b"\n'
 )
+LISTED = "# task: multilabel\n# classes: calm, tense\npath,label\n"
 # As a spreadsheet writes it.
 QUOTED = (
     '# name: x,,\r\n"# classes: B, A",,\r\n,,\r\npath,label,group\r\n1.mp4,A,g\r\n2.mp4,B,h\r\n'
@@ -107,12 +115,12 @@ QUOTED = (
         ("path,label\n/far/a.mp3,calm\n/far/b.mp3,sad\n", {}, {"clip_ids": ("a", "b")}),
     ],
 )  # fmt: skip
-def test_tables_are_read(tmp_path: Path, text: str, options: dict, expected: dict) -> None:
+def test_tables_are_read(tmp_path, text, options, expected):
     manifest = read(tmp_path, text, **options)
     assert facts(manifest, *expected) == expected
 
 
-def test_the_stated_root_is_relative_to_the_file(tmp_path: Path) -> None:
+def test_the_stated_root_is_relative_to_the_file(tmp_path):
     (tmp_path / "media").mkdir()
     manifest = read(tmp_path, STATED)
     assert manifest.root == tmp_path / "media"
@@ -146,7 +154,7 @@ def test_the_stated_root_is_relative_to_the_file(tmp_path: Path) -> None:
         ('path,label\nx,"a\nb"\ny,c\n', {}, r":2: label 'a\\nb' has a line break"),
     ],
 )  # fmt: skip
-def test_tables_that_are_refused(tmp_path: Path, text: str, options: dict, message: str) -> None:
+def test_tables_that_are_refused(tmp_path, text, options, message):
     with pytest.raises(BadManifest, match=message):
         read(tmp_path, text, **options)
 
@@ -167,6 +175,9 @@ def test_tables_that_are_refused(tmp_path: Path, text: str, options: dict, messa
         ("# classes: x, y, x\npath,label\na,x\nb,y\n", 1, "named twice: 'x'"),
         ('# classes: ["x", \npath,label\na,x\nb,y\n', 1, "is not a JSON list"),
         ("# classes: x, y\npath,label\na,x\nb,z\n", 4, "unknown label 'z'; one of x, y"),
+        (LISTED + "a,calm;sad\n", 4, "unknown label 'sad'; one of calm, tense"),
+        (LISTED + "a,[1]\n", 4, "'[1]' has items that are not text"),
+        ("# task: regression\n# classes: v\npath,v\na,low\n", 4, "v 'low' is not a number"),
         ("path,label\na,x\nb,x\n", 0, "only one class"),
         ("path,label\na,x\nb,\nc,y\n", 3, "empty label"),
         ("path,label\na,x\n ,y\n", 3, "empty path"),
@@ -181,11 +192,8 @@ def test_tables_that_are_refused(tmp_path: Path, text: str, options: dict, messa
         ("path,label,fold\na,x,0\nb,y,-1\nc,y,1\n", 3, "fold -1 is negative"),
         ("path,label,fold\na,x,1\nb,y,2\n", 0, "folds must be 0, 1"),
         ("path,label,fold\na,x,0\nb,y,\nc,x,1\n", 3, "no fold, though other rows have one"),
-        (
-            "path,label,group,fold\na,x,g,0\nb,y,g,1\nc,y,h,1\n",
-            3,
-            "group 'g' straddles folds: this is in fold 1 and line 2 in fold 0",
-        ),
+        ("path,label,group,fold\na,x,g,0\nb,y,g,1\nc,y,h,1\n", 3,
+         "group 'g' straddles folds: this is in fold 1 and line 2 in fold 0"),
         ("path,label\n../a,x\nb,y\n", 2, "path '../a' is not below the media root"),
         ("path,label\nc/../../a,x\nb,y\n", 2, "is not below the media root"),
         ("path,label\n/etc/a,x\nb,y\n", 2, "is not below the media root"),
@@ -197,28 +205,16 @@ def test_tables_that_are_refused(tmp_path: Path, text: str, options: dict, messa
         ("path,label,duration\na,x,1e308\nb,y,1\n", 2, "duration 1e308 is longer than any file"),
         ("# task: regression\n# classes: v\npath,v\na,inf\n", 4, "v 'inf' is not a number"),
         ("# task: regression\npath,v\na,1\n", 0, "needs its targets' columns"),
-        (
-            "# task: regression\n# classes: valence\n# scale: 1-9\npath,valence\na,1\n",
-            3,
-            "scale '1-9': expected its lowest and highest value, as 1..9",
-        ),
-        (
-            "# task: regression\n# classes: v, Arousal\n# scale: 1..7\npath,v,Arousal\n"
-            "a,9,3\nb,1,9\n",
-            6,
-            "Arousal 9 is outside the scale 1..7",
-        ),
+        ("# task: regression\n# classes: valence\n# scale: 1-9\npath,valence\na,1\n", 3,
+         "scale '1-9': expected its lowest and highest value, as 1..9"),
+        ("# task: regression\n# classes: v, Arousal\n# scale: 1..7\npath,v,Arousal\na,9,3\nb,1,9\n",
+         6, "Arousal 9 is outside the scale 1..7"),
         ("# task: regression\n# classes: v, path\npath,v\na,1\n", 2, "must not be named 'path'"),
-        (
-            "path,label,start,group\na,x,0,g\na,x,5,h\nb,y,0,i\n",
-            3,
-            "segments of 'a' must be in one group",
-        ),
+        ("path,label,start,group\na,x,0,g\na,x,5,h\nb,y,0,i\n", 3,
+         "segments of 'a' must be in one group, but this is in 'h' and line 2 in 'g'"),
     ],
-)
-def test_each_problem_is_reported_with_its_line(
-    tmp_path: Path, text: str, line: int, message: str
-) -> None:
+)  # fmt: skip
+def test_each_problem_is_reported_with_its_line(tmp_path, text, line, message):
     ((actual_line, actual),) = problems(save(tmp_path, text), media=False)
     assert actual_line == line
     assert message in actual
@@ -226,7 +222,7 @@ def test_each_problem_is_reported_with_its_line(
         read_manifest(tmp_path / "m.csv", media=False)
 
 
-def test_all_problems_come_at_once(tmp_path: Path) -> None:
+def test_all_problems_come_at_once(tmp_path):
     text = "# classes: x, y\npath,label,start\na,z,-1\n../b,x,0\nc,y,q\na,w,0\n"
     path = save(tmp_path, text, media=("a", "c"))
     expected = [(3, "unknown label"), (3, "negative"), (4, "below"), (4, "no such file")]
@@ -234,8 +230,7 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
     actual = problems(path)
     assert len(actual) == len(expected)
     for (line, message), (expected_line, part) in zip(actual, expected, strict=True):
-        assert line == expected_line
-        assert part in message
+        assert (line, part in message) == (expected_line, True)
     with pytest.raises(BadManifest) as caught:
         read_manifest(path)
     lines = str(caught.value).splitlines()
@@ -243,7 +238,7 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
     assert len(lines) == 8
 
 
-def test_missing_media(tmp_path: Path) -> None:
+def test_missing_media(tmp_path):
     text = "path,label\na b.mp4,x\nc,y\nd.mp4,x\n"
     path = save(tmp_path, text, media=("a b.mp4", "c/x.mp4"))
     actual = problems(path)
@@ -263,23 +258,21 @@ def test_missing_media(tmp_path: Path) -> None:
     assert (empty[0], empty[1].startswith("the file is empty: ")) == (2, True)
 
 
-def test_a_root_that_is_no_folder_is_named_where_media_are_read(tmp_path: Path) -> None:
+def test_a_root_that_is_no_folder_is_named_where_media_are_read(tmp_path):
     path = save(tmp_path, "# root: nowhere\npath,label\na,x\nb,y\n")
     assert "is not a folder" in problems(path)[0][1]
     assert len(read_manifest(path, media=False)) == 2
 
 
-def test_an_absolute_path_below_the_root_becomes_relative(tmp_path: Path) -> None:
-    path = save(tmp_path, f"path,label\n{tmp_path}/x/a.mp4,x\n./x//b.mp4,y\n")
-    assert [c.path for c in read_manifest(path, media=False).clips] == ["x/a.mp4", "x/b.mp4"]
+def test_an_absolute_path_below_the_root_becomes_relative(tmp_path):
+    clips = read(tmp_path, f"path,label\n{tmp_path}/x/a.mp4,x\n./x//b.mp4,y\n").clips
+    assert [clip.path for clip in clips] == ["x/a.mp4", "x/b.mp4"]
 
 
-def test_what_is_no_text_file(tmp_path: Path) -> None:
+def test_what_is_no_text_file(tmp_path):
     path = tmp_path / "m.csv"
     path.write_bytes("path,label\na,x\nb,\xfc\n".encode("latin-1"))
     assert problems(path) == [(3, "byte 0xfc is not UTF-8; save the file as UTF-8")]
-    path.write_bytes(b"path,label\na\0,x\n")
-    assert problems(path)[0][0] == 2
     assert "is a folder" in problems(tmp_path)[0][1]
     with pytest.raises(MissingManifest, match="no such file"):
         read_manifest(tmp_path / "none.csv")
@@ -287,11 +280,12 @@ def test_what_is_no_text_file(tmp_path: Path) -> None:
         check_manifest(tmp_path / "none.csv")
 
 
-def test_the_root_is_written_relative_to_the_file(tmp_path: Path) -> None:
+def test_the_root_is_written_relative_to_the_file(tmp_path):
     clips = (Clip("a", "a.mp4", ("x",), "a"), Clip("b", "b.mp4", ("y",), "b"))
     for name in ("media", "lists"):
         (tmp_path / name).mkdir()
     manifest = Manifest("m", "multiclass", ("x", "y"), clips, tmp_path / "media")
+    assert repr(manifest) == "<Manifest 'm': 2 clips in 2 groups, multiclass: x, y>"
     write_manifest(manifest, tmp_path / "lists" / "m.csv")
     assert "# root: ../media\n" in (tmp_path / "lists" / "m.csv").read_text()
     tmp_path.rename(tmp_path.with_name("moved"))
@@ -299,8 +293,8 @@ def test_the_root_is_written_relative_to_the_file(tmp_path: Path) -> None:
     assert again.root.resolve() == tmp_path.with_name("moved") / "media"
 
 
-def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
-    def manifest(path: str = "a", label: str = "x", clip_id: str = "a") -> Manifest:
+def test_what_could_not_be_read_back_is_not_written(tmp_path):
+    def manifest(path="a", label="x", clip_id="a"):
         clip = Clip(clip_id, path, (label,), "g")
         return Manifest("m", "multiclass", ("x", label), (clip,), tmp_path)
 
@@ -324,7 +318,7 @@ seconds = st.floats(0, 1e6, allow_nan=False)
 
 
 @st.composite
-def manifests(draw: st.DrawFn) -> Manifest:
+def manifests(draw):
     task = draw(st.sampled_from(["multiclass", "multilabel", "regression"]))
     classes = draw(
         st.lists(name.filter(lambda n: n not in RESERVED), min_size=2, max_size=4, unique=True)
@@ -333,7 +327,6 @@ def manifests(draw: st.DrawFn) -> Manifest:
     with_folds = draw(st.booleans()) and n >= 2
     clips = []
     for i in range(n):
-        label: tuple[str, ...] | tuple[float, ...]
         if task == "multiclass":
             label = (draw(st.sampled_from(classes)),)
         elif task == "multilabel":
@@ -342,34 +335,20 @@ def manifests(draw: st.DrawFn) -> Manifest:
         else:
             label = tuple(draw(st.floats(-1e9, 1e9)) for _ in classes)
         path = draw(word).replace("/", "_").replace(".", "_")
-        clips.append(
-            Clip(
-                f"{i}{draw(name)}".strip(),
-                f"{i}/ {path}.mp4",
-                label,
-                f"{i}{draw(name)}",
-                draw(seconds),
-                draw(st.none() | st.floats(1e-3, 1e6)),
-                i % 2 if with_folds else None,
-                draw(st.none() | name),
-            )
-        )
+        stretch = draw(seconds), draw(st.none() | st.floats(1e-3, 1e6))
+        fold, split = i % 2 if with_folds else None, draw(st.none() | name)
+        clip_id, group = (f"{i}{draw(name)}".strip() for _ in range(2))
+        clips.append(Clip(clip_id, f"{i}/ {path}.mp4", label, group, *stretch, fold, split))
     scale = draw(st.sampled_from(["", "-1e9..1e9"]))
     facts = draw(name), task, tuple(classes), tuple(clips), Path(), draw(st.booleans())
     return Manifest(*facts, scale=scale)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40)
 @given(manifests())
-def test_written_and_read_back_it_is_the_same(
-    tmp_path_factory: pytest.TempPathFactory, manifest: Manifest
-) -> None:
-    folder = tmp_path_factory.mktemp("m")
-    path = folder / "m.csv"
-    write_manifest(manifest, path)
-    again = read_manifest(path, root=Path(), media=False)
+def test_written_and_read_back_it_is_the_same(tmp_path_factory, manifest):
+    again = read_back(manifest, tmp_path_factory.mktemp("m"), root=Path())
     assert again == manifest
-    assert again.digest == manifest.digest
     assert np.array_equal(again.labels, manifest.labels)
 
 
@@ -405,9 +384,7 @@ def test_tags_in_one_cell_are_recognised_and_told(tmp_path, mark):
     assert manifest.classes == ("calm", "energetic", "happy", "sad")
     assert f"separated by {mark.strip()!r}" in manifest.notes[0]
     # The manifest that is written has one meaning, whatever its tags hold.
-    write_manifest(manifest, tmp_path / "again.csv")
-    again = read_manifest(tmp_path / "again.csv", media=False)
-    assert (again.digest, again.notes) == (manifest.digest, ())
+    assert read_back(manifest, tmp_path).notes == ()
 
 
 def test_absolute_paths_need_no_root(tmp_path):
@@ -419,24 +396,20 @@ def test_absolute_paths_need_no_root(tmp_path):
     path = save(lists, f"path,label\n{media}/x/a.mp3,calm\n{media}/b.mp3,sad\n")
     manifest = read_manifest(path)
     assert (manifest.root, manifest.clip_ids) == (media, ("x/a", "b"))
-    write_manifest(manifest, lists / "again.csv")
-    assert read_manifest(lists / "again.csv").digest == manifest.digest
+    read_back(manifest, lists, media=True)
 
 
 def test_an_id_is_enough_without_media(tmp_path):
     text = "song,label\na,calm\nb,sad\n"
-    manifest = read(tmp_path, text, columns={"clip_id": "song"})
-    write_manifest(manifest, tmp_path / "again.csv")
+    read_back(read(tmp_path, text, columns={"clip_id": "song"}), tmp_path)
     assert "path" not in (tmp_path / "again.csv").read_text()
-    assert read_manifest(tmp_path / "again.csv", media=False).digest == manifest.digest
     assert check_manifest(tmp_path / "again.csv") == []
 
 
 def test_clips_without_labels(tmp_path):
     manifest = read(tmp_path, "path,group\na.mp3,x\nb.mp3,y\n")
     assert (manifest.task, manifest.classes, manifest.labels.shape) == ("unlabelled", (), (2, 0))
-    write_manifest(manifest, tmp_path / "again.csv")
-    assert read_manifest(tmp_path / "again.csv", media=False).digest == manifest.digest
+    read_back(manifest, tmp_path)
 
 
 PREDICTED = "path,model,label,confidence,calm,sad,notes,error\n"
@@ -451,8 +424,7 @@ def test_labels_that_a_model_predicted_are_named(tmp_path, name):
     manifest = read(tmp_path, text, skip_unlabelled=True)
     assert (len(manifest), manifest.predicted_by) == (2, "mv")
     assert any("predictions of the model mv" in note for note in manifest.notes)
-    write_manifest(manifest, tmp_path / "again.csv")
-    assert read_manifest(tmp_path / "again.csv", media=False).predicted_by == "mv"
+    assert read_back(manifest, tmp_path).predicted_by == "mv"
     # A true label in a column beside them is no prediction.
     rows = [f"{row},{end}" for row, end in zip(text.split(), ("truth", "x", "y", "x"), strict=True)]
     truth = read(tmp_path, "\n".join(rows), columns={"label": "truth"})

@@ -8,7 +8,7 @@ import pytest
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.files import parse_toml
 from mvemo.manifests.model import Clip, Manifest
-from mvemo.manifests.schemes import SCHEMES, Scheme, apply_scheme, find_scheme
+from mvemo.manifests.schemes import SCHEMES, apply_scheme, find_scheme
 
 PL20, J22 = SCHEMES["pl20"], SCHEMES["j22"]
 
@@ -31,7 +31,7 @@ WORDS = [
 ]
 
 
-def make(*labels: str, task: str = "multiclass") -> Manifest:
+def make(*labels, task="multiclass"):
     tags = [label.split(";") if label else [] for label in labels]
     clips = tuple(Clip(str(i), f"{i}.mp4", tuple(t), str(i)) for i, t in enumerate(tags))
     classes = tuple(sorted({name for t in tags for name in t}))
@@ -39,17 +39,17 @@ def make(*labels: str, task: str = "multiclass") -> Manifest:
 
 
 @pytest.mark.parametrize(("scheme", "class_name", "words"), WORDS)
-def test_words_of_classes(scheme: Scheme, class_name: str | None, words: str) -> None:
+def test_words_of_classes(scheme, class_name, words):
     assert {scheme.class_of(word) for word in words.split()} == {class_name}
     assert scheme.class_of(f" {words.split()[0]} ") == class_name
 
 
-def test_classes_are_in_the_papers_order() -> None:
+def test_classes_are_in_the_papers_order():
     assert PL20.classes == ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
     assert J22.classes == ("anger", "happy", "relaxation", "sad")
 
 
-def test_a_word_of_two_classes_is_noted_where_it_is_mapped() -> None:
+def test_a_word_of_two_classes_is_noted_where_it_is_mapped():
     manifest, notes = apply_scheme(make("Hate", "Happy", "hate"), PL20)
     assert manifest.labels.tolist() == [1, 0, 1]
     assert notes[:2] == (
@@ -60,21 +60,21 @@ def test_a_word_of_two_classes_is_noted_where_it_is_mapped() -> None:
     )
 
 
-def test_a_word_stands_for_one_class() -> None:
+def test_a_word_stands_for_one_class():
     text = resources.files("mvemo.manifests").joinpath("schemes.toml").read_text()
     for name in SCHEMES:
         words = [word for words in parse_toml(text)[name].values() for word in words]
         assert len({word.lower() for word in words}) == len(words)
 
 
-def test_labels_are_replaced_in_the_order_of_the_scheme() -> None:
+def test_labels_are_replaced_in_the_order_of_the_scheme():
     manifest, notes = apply_scheme(make("Rage", "Happy", "Excited", "Horror"), PL20)
     assert manifest.classes == ("Exciting", "Fear", "Tension")
     assert manifest.labels.tolist() == [2, 0, 0, 1]
     assert notes == ("scheme pl20: no clip of Neutral, Relaxation, Sad",)
 
 
-def test_unmapped_labels_are_all_named() -> None:
+def test_unmapped_labels_are_all_named():
     manifest = make("happy", "fearful", "neutral", "sad", "fearful")
     with pytest.raises(BadManifest, match=r"no class for 'fearful' \(2\), 'neutral' \(1\)"):
         apply_scheme(manifest, J22)
@@ -85,13 +85,13 @@ def test_unmapped_labels_are_all_named() -> None:
         apply_scheme(make("x", "y"), J22, drop_unmapped=True)
 
 
-def test_tags_are_merged() -> None:
+def test_tags_are_merged():
     manifest, _ = apply_scheme(make("Happy;Fun;Horror", "", "Rage", task="multilabel"), PL20)
     assert manifest.clips[0].label == ("Exciting", "Fear")
     assert manifest.clips[1].label == ()
 
 
-def test_what_has_no_scheme() -> None:
+def test_what_has_no_scheme():
     clip = Clip("a", "a", (0.5,), "a")
     with pytest.raises(BadManifest, match="not numbers"):
         apply_scheme(Manifest("m", "regression", ("v",), (clip,), Path()), PL20)

@@ -3,7 +3,6 @@
 import csv
 import io
 import sys
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.files import shown
 from mvemo.manifests.reader import read_manifest
 from mvemo.manifests.tables import (
     BadText,
@@ -20,6 +20,7 @@ from mvemo.manifests.tables import (
     parse_names,
     read_table,
 )
+from mvemo.manifests.text_table import align_columns, html_table, listed, shown_name
 
 
 class OwnError(Exception):
@@ -30,24 +31,20 @@ names = st.lists(st.text(min_size=1).filter(lambda t: t == t.strip()), max_size=
 
 
 @given(names, st.sampled_from([",", ";"]))
-def test_lists_of_names_are_read_back(listed: list[str], separator: str) -> None:
+def test_lists_of_names_are_read_back(listed, separator):
     assert parse_names(format_names(listed, separator), separator) == listed
 
 
-def test_lists_of_names_with_blanks_and_mistakes() -> None:
+def test_lists_of_names_with_blanks_and_mistakes():
     assert parse_names(" a ,b,, c", ",") == ["a", "b", "c"]
     for cell, message in (('["a"', "not a JSON list"), ("[1]", "not text")):
         with pytest.raises(ValueError, match=message):
             parse_names(cell, ",")
 
 
-def test_rows_have_the_number_of_their_first_line() -> None:
+def test_rows_have_the_number_of_their_first_line():
     lines = ["a,b\n", "\n", '"x\n', 'y",2\n', ",\n", "z,3\n"]
-    assert list(iter_csv(lines, first=5)) == [
-        (5, ["a", "b"]),
-        (7, ["x\ny", "2"]),
-        (10, ["z", "3"]),
-    ]
+    assert list(iter_csv(lines, first=5)) == [(5, ["a", "b"]), (7, ["x\ny", "2"]), (10, ["z", "3"])]
     # A comma in quotes separates no cells.
     assert list(iter_csv(['path;"high, low";label\n', "a.mp3;0.5;x\n"])) == [
         (1, ["path", "high, low", "label"]),
@@ -67,7 +64,7 @@ def test_rows_have_the_number_of_their_first_line() -> None:
         (b'a\n"b', ":2: not CSV from here on: unexpected end of data"),
     ],
 )
-def test_files_that_are_no_csv(tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_that_are_no_csv(tmp_path, content, message):
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(OwnError) as caught:
@@ -75,7 +72,7 @@ def test_files_that_are_no_csv(tmp_path: Path, content: bytes, message: str) -> 
     assert str(caught.value) == f"{path}{message}"
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(OwnError, match=r"none\.csv: no such file"):
         read_table(tmp_path / "none.csv", error=OwnError)
     with pytest.raises(FileNotFoundError, match="no such file"):
@@ -84,12 +81,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_table(tmp_path, error=OwnError)
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_no_text(tmp_path):
     (tmp_path / "a.csv").write_bytes("\ufeffclip,é\r\n".encode())
     assert read_table(tmp_path / "a.csv", error=OwnError).rows == ((1, ["clip", "é"]),)
 
 
-def test_formulas_are_harmless_and_read_back(tmp_path: Path) -> None:
+def test_formulas_are_harmless_and_read_back(tmp_path):
     cells = ["=1+1", "@x", "+y", "-z", "\ttab", "'=already", "''-twice", "-1.5", "'plain", "a=b"]
     text = io.StringIO()
     CsvWriter(text).writerow(cells)
@@ -107,7 +104,7 @@ COLUMNS = {
 }
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, columns: dict[str, list[object]]) -> None:
+def stand_in(monkeypatch, columns):
     table = SimpleNamespace(to_pydict=lambda: columns)
     parquet = ModuleType("pyarrow.parquet")
     parquet.ParquetFile = lambda path: SimpleNamespace(read=lambda: table)  # type: ignore[attr-defined]
@@ -115,7 +112,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, columns: dict[str, list[object]]) 
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", parquet)
 
 
-def test_a_table_of_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_of_lists(tmp_path, monkeypatch):
     stand_in(monkeypatch, COLUMNS)
     columns = {"path": "song", "label": "mood"}
     path = tmp_path / "t.parquet"
@@ -124,14 +121,14 @@ def test_a_table_of_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert manifest.notes == ()
 
 
-def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(BadManifest, match=r"^[^\n]*needs pyarrow: 'pip install pyarrow'[^\n]*$"):
         read_manifest(tmp_path / "t.parquet", task="multilabel", media=False)
 
 
-def test_a_real_file(tmp_path: Path) -> None:
+def test_a_real_file(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table(COLUMNS), tmp_path / "t.parquet")
@@ -145,7 +142,7 @@ def test_a_real_file(tmp_path: Path) -> None:
         read_manifest(tmp_path / "t.parquet", media=False)
 
 
-def test_the_duration_in_a_table_of_predict_with_a_cache_is_no_stretch(tmp_path: Path) -> None:
+def test_the_duration_in_a_table_of_predict_with_a_cache_is_no_stretch(tmp_path):
     path = tmp_path / "songs.csv"
     header = "path,model,label,confidence,notes,error,content,duration,version,date,seconds"
     rows = [f"{x}.wav,m/late,{x},0.9,,,0,1.0,0.1.0,now,0.2" for x in ("calm", "sad")]
@@ -154,3 +151,13 @@ def test_the_duration_in_a_table_of_predict_with_a_cache_is_no_stretch(tmp_path:
     assert manifest.clip_ids == ("calm", "sad")
     assert [clip.duration for clip in manifest.clips] == [None, None]
     assert manifest.predicted_by == "m"
+
+
+def test_text_for_terminals_and_notebooks():
+    rows = [("net", "clips"), ("音", "98"), ("e\u0301", "100")]
+    assert align_columns(rows) == ["net  clips", "音      98", "e\u0301      100"]
+    assert shown_name("a\nb.mp3") == r"a\nb.mp3"
+    assert shown_name("folder/" + 9 * "song" + ".mp3", most=12) == "…ongsong.mp3"
+    assert (listed(["a", "b", "c"], most=2), listed(["a"])) == ("a, b and 1 more", "a")
+    assert "<tr><td>a&lt;b</td></tr></table>" in html_table("nets", ("net",), [("a<b",)])
+    assert shown("9" * 5000, most=10) == "'9999999' (5000 characters)"

@@ -21,7 +21,7 @@ from mvemo.cache.reader import open_cache
 from mvemo.fuse.crossval.saving import load_heads
 from mvemo.fuse.errors import FuseError
 from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.splits.fold_file import Folds, folds_of, write_folds
+from mvemo.manifests.splits.assignment import Folds, folds_of, write_folds
 
 NAMES = ["music1d", "c3d", "music1d-outputs", "c3d-outputs", "c3d+music1d", "integrated"]
 NAMES += ["integrated-stacked", "integrated-late"]

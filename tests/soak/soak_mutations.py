@@ -99,7 +99,7 @@ def read_cache(path: Path) -> None:
 def read_manifest(path: Path) -> None:
     """A manifest, checked and read, and as a list of folds."""
     from mvemo.manifests.reader import check_manifest, read_manifest
-    from mvemo.manifests.splits.fold_file import read_folds
+    from mvemo.manifests.splits.assignment import read_folds
 
     check_manifest(path, media=False)
     for read in (lambda p: read_manifest(p, media=False), read_folds):

@@ -20,7 +20,7 @@ from mvemo.manifests.demo.media import (
 )
 
 
-def test_recipes_follow_the_papers_section_2() -> None:
+def test_recipes_follow_the_papers_section_2():
     assert CLASSES == ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
     assert CLASSES == tuple(SOUNDS) == tuple(PICTURES)
     fast = {label for label, sound in SOUNDS.items() if sound.tempo > 110}
@@ -36,25 +36,21 @@ def test_recipes_follow_the_papers_section_2() -> None:
 
 
 @pytest.mark.parametrize("label", CLASSES)
-def test_clips_of_a_group_share_what_a_song_shares(label: str) -> None:
-    def drawn(group: int, clip: int) -> tuple[dict[str, float], dict[str, float]]:
+def test_clips_of_a_group_share_what_a_song_shares(label):
+    def drawn(group, clip):
         rng = np.random.default_rng([9, clip])
         sound = sound_of(label, np.random.default_rng([group, 1]), rng)
         picture = picture_of(label, np.random.default_rng([group, 2]), rng)
         return asdict(sound), asdict(picture)
 
-    (sound_a, picture_a), (sound_b, picture_b) = drawn(0, 0), drawn(0, 1)
-    sound_c, picture_c = drawn(1, 0)
-    assert sound_a["even"] == sound_b["even"]
-    assert picture_a["slope"] == picture_b["slope"]
-    assert sound_a != sound_b
-    assert picture_a != picture_b
-    assert sound_a["even"] != sound_c["even"]
-    assert picture_a["slope"] != picture_c["slope"]
+    first, same, other = drawn(0, 0), drawn(0, 1), drawn(1, 0)
+    for i, shared in enumerate(("even", "slope")):
+        assert first[i][shared] == same[i][shared] != other[i][shared]
+        assert first[i] != same[i]
 
 
 @pytest.mark.parametrize("label", CLASSES)
-def test_parameters_stay_in_their_ranges(label: str) -> None:
+def test_parameters_stay_in_their_ranges(label):
     for seed in range(200):
         group, clip = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
         sound, picture = sound_of(label, group, clip), picture_of(label, group, clip)
@@ -69,31 +65,30 @@ def test_parameters_stay_in_their_ranges(label: str) -> None:
         assert picture.cuts >= 0
 
 
-def played(**changes: float) -> np.ndarray:
+def played(**changes):
     recipe = replace(SOUNDS["Neutral"], **changes)
     return synthesise(recipe, 3.0, np.random.default_rng(4))
 
 
-def test_shape_range_and_level() -> None:
+def test_shape_range_and_level():
     sound = played(level=-21.0)
-    assert sound.shape == (2, 3 * SR)
-    assert sound.dtype == np.float32
+    assert (sound.shape, sound.dtype) == ((2, 3 * SR), np.float32)
     assert np.abs(sound).max() <= 1
     level = 10 * np.log10(np.mean(sound.astype(np.float64) ** 2))
     # Soft clipping takes a little off the peaks.
     assert level == pytest.approx(-21.0, abs=0.5)
 
 
-def test_brightness_raises_the_spectral_centroid() -> None:
-    def centroid(brightness: float) -> float:
+def test_brightness_raises_the_spectral_centroid():
+    def centroid(brightness):
         power = np.abs(np.fft.rfft(played(brightness=brightness, drums=0.0)[0])) ** 2
         return float(np.fft.rfftfreq(3 * SR, 1 / SR) @ power / power.sum())
 
     assert centroid(0.0) < centroid(0.5) < centroid(1.0)
 
 
-def test_a_regular_rhythm_repeats_at_the_tempo() -> None:
-    def periodicity(regularity: float) -> float:
+def test_a_regular_rhythm_repeats_at_the_tempo():
+    def periodicity(regularity):
         sound = played(tempo=120, regularity=regularity, drums=1.0, brightness=0.0)[0]
         energy = (sound[: 290 * 220].reshape(-1, 220) ** 2).sum(1)  # at 100.2 Hz
         energy = energy - energy.mean()
@@ -103,8 +98,8 @@ def test_a_regular_rhythm_repeats_at_the_tempo() -> None:
     assert periodicity(1.0) > 0.5 > periodicity(0.0) + 0.2
 
 
-def test_mode_decides_the_third() -> None:
-    def strength(minor: float, semitones: int) -> float:
+def test_mode_decides_the_third():
+    def strength(minor, semitones):
         sound = played(minor=minor, drums=0.0, brightness=0.0, tempo=60)[0][: 4 * SR // 5]
         f = 440 * 2 ** ((57 + semitones - 69) / 12)
         wave = np.exp(-2j * np.pi * f * np.arange(len(sound)) / SR) * np.hanning(len(sound))
@@ -114,25 +109,24 @@ def test_mode_decides_the_third() -> None:
     assert strength(1.0, 3) > 3 * strength(1.0, 4)
 
 
-def drawn(seed: int = 3, **changes: float) -> np.ndarray:
+def drawn(seed=3, **changes):
     return render(replace(PICTURES["Neutral"], **changes), 2.0, np.random.default_rng(seed))
 
 
-def changes_between(frames: np.ndarray) -> np.ndarray:
+def changes_between(frames):
     return np.abs(np.diff(frames.astype(float), axis=0)).mean((1, 2, 3))
 
 
 @pytest.mark.parametrize("light", [0.2, 0.5, 0.7])
-def test_mean_lightness_is_the_recipes(light: float) -> None:
+def test_mean_lightness_is_the_recipes(light):
     clips = [drawn(seed, light=light) for seed in range(4)]
-    assert clips[0].shape == (2 * FPS, HEIGHT, WIDTH, 3)
-    assert clips[0].dtype == np.uint8
+    assert (clips[0].shape, clips[0].dtype) == ((2 * FPS, HEIGHT, WIDTH, 3), np.uint8)
     values = [frames.max(-1).mean() / 255 for frames in clips]
     assert np.mean(values) == pytest.approx(light, abs=0.08)
 
 
-def test_colour_and_hue() -> None:
-    def means(**changes: float) -> np.ndarray:
+def test_colour_and_hue():
+    def means(**changes):
         return drawn(**changes).mean((0, 1, 2))
 
     assert np.ptp(means(colour=0.0)) < 3
@@ -142,15 +136,15 @@ def test_colour_and_hue() -> None:
         assert np.ptp(colour) > 30
 
 
-def test_motion_changes_pixels() -> None:
+def test_motion_changes_pixels():
     still, slow, fast = (
         np.median(changes_between(drawn(cuts=0.0, motion=speed))) for speed in (0.0, 0.3, 1.2)
     )
     assert still < slow < fast
 
 
-def test_cuts_are_jumps() -> None:
-    def jumps(cuts: float) -> int:
+def test_cuts_are_jumps():
+    def jumps(cuts):
         change = changes_between(drawn(motion=0.0, cuts=cuts))
         return int((change > 2 * np.median(change)).sum())
 

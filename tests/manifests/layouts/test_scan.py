@@ -1,42 +1,31 @@
-"""Folders of clips turned into manifests."""
+"""Folders of clips turned into manifests, and files that folders and manifests name."""
 
 import csv
+import os
+import socket
 import sys
-from pathlib import Path
 
 import pytest
 
 from mvemo.manifests.errors import BadManifest, MissingManifest
 from mvemo.manifests.layouts.scan import Selection, scan_clips
-from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.writer import write_manifest
+from mvemo.manifests.model import write_manifest
+from mvemo.manifests.reader import check_manifest, read_manifest
 
 
-def fill(folder: Path, *names: str) -> Path:
+def fill(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
     return folder
 
 
-def test_a_folder_for_each_class(tmp_path: Path) -> None:
-    fill(
-        tmp_path,
-        "Sad/b [x] (1).v2.MP4",
-        "Sad/a.ogg",
-        "Exciting/Happy_001.mp4",
-        "Exciting/deeper/c.wav",
-        "Sad/.hidden.mp4",
-        ".git/x.mp4",
-    )
+def test_a_folder_for_each_class(tmp_path):
+    paths = ["Exciting/Happy_001.mp4", "Exciting/deeper/c.wav", "Sad/a.ogg", "Sad/b [x] (1).v2.MP4"]
+    fill(tmp_path, *paths[::-1], "Sad/.hidden.mp4", ".git/x.mp4")
     manifest = scan_clips(tmp_path, name="mine").manifest
     assert manifest.classes == ("Exciting", "Sad")
-    assert [c.path for c in manifest.clips] == [
-        "Exciting/Happy_001.mp4",
-        "Exciting/deeper/c.wav",
-        "Sad/a.ogg",
-        "Sad/b [x] (1).v2.MP4",
-    ]
+    assert [c.path for c in manifest.clips] == paths
     assert manifest.labels.tolist() == [0, 0, 1, 1]
     assert manifest.clip_ids[3] == "Sad/b [x] (1).v2"
     assert manifest.groups == manifest.clip_ids
@@ -47,7 +36,7 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
     assert scan_clips(tmp_path).left_out == ()
 
 
-def test_folders_of_splits(tmp_path: Path) -> None:
+def test_folders_of_splits(tmp_path):
     fill(tmp_path, "Train/Sad/1.mp4", "Validation/Sad/1.mp4", "TEST/Fear/v-1-of-2.mp4")
     fill(tmp_path, "Train/Fear/v-2-of-2.mp4")
     manifest = scan_clips(tmp_path, infer_groups=True).manifest
@@ -57,7 +46,7 @@ def test_folders_of_splits(tmp_path: Path) -> None:
     assert len(set(manifest.clip_ids)) == 4
 
 
-def test_files_left_out_are_reported(tmp_path: Path) -> None:
+def test_files_left_out_are_reported(tmp_path):
     fill(tmp_path, "A/a.mp4", "B/b.mp4", "B/notes.txt", "top.mp4", "C/noext")
     scan = scan_clips(tmp_path)
     assert "2 left out, not a known type of media file: 'B/notes.txt'" in scan.notes()[0]
@@ -71,7 +60,7 @@ def test_files_left_out_are_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets such names be")
-def test_a_name_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_reported(tmp_path):
     fill(tmp_path, "A/a.mp4", "B/b.mp4")
     try:
         (tmp_path / "A" / "\udcfc.mp4").write_bytes(b"x")
@@ -83,7 +72,7 @@ def test_a_name_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
     assert "\\udcfc" in scan.notes()[0]
 
 
-def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+def test_linked_folders_are_followed_once(tmp_path):
     data = fill(tmp_path / "data", "B/b.mp4")
     elsewhere = fill(tmp_path / "elsewhere", "a.mp4")
     (data / "A").symlink_to(elsewhere, target_is_directory=True)
@@ -92,13 +81,9 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     assert [c.path for c in clips] == ["A/a.mp4", "B/b.mp4"]
 
 
-def test_ravdess_is_recognised_by_its_names(tmp_path: Path) -> None:
-    fill(
-        tmp_path,
-        "Actor_01/03-02-05-01-01-01-01.wav",
-        "Actor_02/03-02-03-01-01-01-02.wav",
-        "Actor_02/03-01-01-01-01-01-02.wav",
-    )
+def test_ravdess_is_recognised_by_its_names(tmp_path):
+    fill(tmp_path, "Actor_01/03-02-05-01-01-01-01.wav", "Actor_02/03-02-03-01-01-01-02.wav")
+    fill(tmp_path, "Actor_02/03-01-01-01-01-01-02.wav")
     manifest = scan_clips(tmp_path).manifest
     assert manifest.classes == ("neutral", "happy", "angry")
     assert manifest.groups == ("actor-01", "actor-02", "actor-02")
@@ -111,7 +96,7 @@ def test_ravdess_is_recognised_by_its_names(tmp_path: Path) -> None:
     assert scan_clips(tmp_path, layout="ravdess").left_out[0][0] == "Actor_02/other.wav"
 
 
-def test_one_copy_of_a_take_of_ravdess(tmp_path: Path) -> None:
+def test_one_copy_of_a_take_of_ravdess(tmp_path):
     takes = ("01-01-02-01-01-05", "01-03-02-01-01-05", "01-04-01-01-01-06")
     fill(tmp_path, *(f"{modality}-{take}.mp4" for modality in ("01", "02") for take in takes))
     fill(tmp_path, f"03-{takes[0]}.wav", "03-01-05-01-01-01-07.wav")
@@ -126,11 +111,8 @@ def test_one_copy_of_a_take_of_ravdess(tmp_path: Path) -> None:
     # What names say is kept in the manifest's file.
     write_manifest(strong.manifest, tmp_path / "strong.csv")
     again = read_manifest(tmp_path / "strong.csv")
-    assert dict(again.clips[0].extra) == {
-        "modality": "video",
-        "channel": "speech",
-        "intensity": "strong",
-    }
+    extra = {"modality": "video", "channel": "speech", "intensity": "strong"}
+    assert dict(again.clips[0].extra) == extra
     assert again.digest == strong.manifest.digest
 
 
@@ -146,14 +128,14 @@ def test_one_copy_of_a_take_of_ravdess(tmp_path: Path) -> None:
         (".", {"layout": "ravdess"}, "no clip fits layout ravdess; left out: 'A/a.mp4', not named"),
     ],
 )
-def test_bad_folders(tmp_path: Path, folder: str, options: dict, message: str) -> None:
+def test_bad_folders(tmp_path, folder, options, message):
     fill(tmp_path, "A/a.mp4", "B/b.mp4", "one/A/a.mp4")
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadManifest, match=message):
         scan_clips(tmp_path / folder, **options)
 
 
-def test_folders_without_classes(tmp_path: Path) -> None:
+def test_folders_without_classes(tmp_path):
     with pytest.raises(MissingManifest, match="no such folder"):
         scan_clips(tmp_path / "none")
     flat = fill(tmp_path / "flat", "README.txt", "a.mp4", "b.mp4")
@@ -163,7 +145,7 @@ def test_folders_without_classes(tmp_path: Path) -> None:
     assert scan_clips(fill(tmp_path / "A", "a.mp4"), labels=False).manifest.clip_ids == ("a",)
 
 
-def test_the_real_clips(shared_data: Path) -> None:
+def test_the_real_clips(shared_data):
     with (shared_data / "mve" / "index.csv").open(encoding="utf-8") as file:
         rows = {row["file"]: row for row in csv.DictReader(file)}
     scan = scan_clips(shared_data / "mve", infer_groups=True)
@@ -177,8 +159,98 @@ def test_the_real_clips(shared_data: Path) -> None:
         assert clip.split == {"Train": "train", "Validation": "val"}[row["split"]]
 
 
-def test_the_real_songs(shared_data: Path) -> None:
+def test_the_real_songs(shared_data):
     manifest = scan_clips(shared_data / "ravdess_song", select=Selection(channel="song")).manifest
     assert manifest.classes == ("neutral", "calm", "happy", "sad", "angry", "fearful")
     assert len(set(manifest.groups)) == 17
     assert len(manifest) == 748
+
+
+# --- files that a manifest or a folder names
+
+
+def manifest(folder, *paths, head=""):
+    rows = "".join(f"{path},{'calm' if i % 2 else 'tense'}\n" for i, path in enumerate(paths))
+    path = folder / "m.csv"
+    path.write_text(f"{head}path,label\n{rows}", encoding="utf-8")
+    return path
+
+
+def test_pipes_and_sockets_are_left_out_and_do_not_block(tmp_path, monkeypatch):
+    fill(tmp_path, "calm/a.mp3", "tense/b.mp3")
+    os.mkfifo(tmp_path / "calm/pipe.mp3")
+    os.mkfifo(tmp_path / "calm/notes")
+    monkeypatch.chdir(tmp_path / "tense")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("s.mp3")
+        scan = scan_clips(tmp_path)
+    assert scan.manifest.clip_ids == ("calm/a", "tense/b")
+    assert [path for path, reason in scan.left_out if "pipe, socket" in reason] == [
+        "calm/notes",
+        "calm/pipe.mp3",
+        "tense/s.mp3",
+    ]
+    (problem,) = check_manifest(manifest(tmp_path, "calm/a.mp3", "calm/pipe.mp3"))
+    assert (problem.line, problem.message.split(":")[0]) == (3, "a pipe, socket or device, no file")
+
+
+def test_folders_that_cannot_be_read_are_told(tmp_path, monkeypatch):
+    fill(tmp_path, "calm/a.mp3", "tense/b.mp3", "sad/c.mp3")
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("sad"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    scan = scan_clips(tmp_path)
+    assert scan.notes() == ("1 left out, a folder that cannot be read (Permission denied): 'sad'",)
+
+
+def test_links_out_of_the_folder_are_taken_when_asked(tmp_path):
+    outside = fill(tmp_path / "outside", "x.mp3", "more/y.mp3")
+    folder = fill(tmp_path / "clips", "calm/a.mp3", "tense/b.mp3")
+    (folder / "calm/x.mp3").symlink_to(outside / "x.mp3")
+    (folder / "calm/same.mp3").symlink_to(folder / "tense/b.mp3")
+    (folder / "tense/more").symlink_to(outside / "more")
+    scan = scan_clips(folder)
+    assert scan.manifest.clip_ids == ("calm/a", "calm/same", "tense/b")
+    assert [path for path, _ in scan.left_out] == ["calm/x.mp3", "tense/more"]
+    assert "tense/more/y" in scan_clips(folder, follow_links=True).manifest.clip_ids
+
+    path = manifest(folder, "calm/a.mp3", "calm/same.mp3", "calm/x.mp3", "tense/more/y.mp3")
+    assert [(p.line, "--root" in p.message) for p in check_manifest(path)] == [(4, True), (5, True)]
+    assert check_manifest(path, root=folder) == []
+
+
+def test_the_whole_file_system_is_no_root_unless_asked(tmp_path):
+    path = manifest(tmp_path, "etc/a.mp3", "etc/b.mp3", head="# mvemo manifest 1\n# root: /\n")
+    with pytest.raises(BadManifest, match=r"m.csv:2: the media root '/' is the whole file system"):
+        read_manifest(path, media=False)
+    assert len(read_manifest(path, root="/", media=False)) == 2
+
+
+def test_a_name_that_is_too_long_has_its_line(tmp_path):
+    fill(tmp_path, "a.mp3")
+    (problem,) = check_manifest(manifest(tmp_path, "a.mp3", "b" * 300 + ".mp3"))
+    assert problem.line == 3
+    assert "File name too long" in problem.message
+
+
+def test_classes_nested_too_deep_are_one_line(tmp_path):
+    head = "# mvemo manifest 1\n# classes: " + "[" * 100_000 + "\n"
+    fill(tmp_path, "a.mp3", "b.mp3")
+    (problem,) = check_manifest(manifest(tmp_path, "a.mp3", "b.mp3", head=head))
+    assert problem.line == 2
+    assert "nested too deep" in problem.message
+    assert len(problem.message) < 300
+
+
+@pytest.mark.parametrize("cell", ["9" * 5000, "1e" + "9" * 5000])
+def test_numbers_of_thousands_of_digits_are_quoted_shortly(tmp_path, cell):
+    path = tmp_path / "m.csv"
+    path.write_text(f"path,label,fold,start\na,x,{cell},{cell}\nb,y,1,0\n")
+    problems = check_manifest(path, media=False)
+    assert problems
+    assert all(len(problem.message) < 300 for problem in problems)

@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.labels import Task
 from mvemo.manifests.splits.folds import fold_notes, inner_split, make_folds
 
 Case = tuple[Any, Any]  # arrays of labels and of groups
 
 
-def random_case(seed: int, task: Task, n: int = 120, n_groups: int = 30) -> Case:
+def random_case(seed, task, n=120, n_groups=30):
     rng = np.random.default_rng(seed)
     groups = np.char.add("g", rng.integers(0, n_groups, n).astype(str))
     if task == "multiclass":
@@ -26,7 +25,7 @@ def random_case(seed: int, task: Task, n: int = 120, n_groups: int = 30) -> Case
     return rng.normal(size=(n, 2)), groups
 
 
-def unevenness(labels: Any, folds: Any, k: int) -> float:
+def unevenness(labels, folds, k):
     """Mean over classes of the standard deviation over folds of the class's share."""
     shares = np.array(
         [
@@ -46,15 +45,15 @@ cases = st.builds(
 )
 
 
-def task_of(labels: Any) -> Task:
+def task_of(labels):
     if labels.ndim == 1:
         return "multiclass"
     return "multilabel" if labels.dtype.kind == "i" else "regression"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40)
 @given(cases, st.integers(2, 5), st.integers(0, 100))
-def test_properties(case: Case, k: int, seed: int) -> None:
+def test_properties(case, k, seed):
     labels, groups = case
     task = task_of(labels)
     if len(set(groups.tolist())) < k:
@@ -79,7 +78,7 @@ def test_properties(case: Case, k: int, seed: int) -> None:
     reason="earlier releases do not stratify when shuffled",
 )
 @pytest.mark.filterwarnings("ignore:The least populated class")
-def test_not_less_even_than_scikit_learn() -> None:
+def test_not_less_even_than_scikit_learn():
     from sklearn.model_selection import StratifiedGroupKFold
 
     ours, theirs = [], []
@@ -95,7 +94,7 @@ def test_not_less_even_than_scikit_learn() -> None:
     assert np.mean(np.array(ours) <= np.array(theirs) + 1e-12) >= 0.9
 
 
-def test_groups_of_one_are_spread_as_evenly_as_can_be() -> None:
+def test_groups_of_one_are_spread_as_evenly_as_can_be():
     rng = np.random.default_rng(3)
     labels = rng.permutation(np.repeat(np.arange(6), [25, 18, 20, 19, 17, 6]))
     groups = np.arange(len(labels)).astype(str)
@@ -107,7 +106,7 @@ def test_groups_of_one_are_spread_as_evenly_as_can_be() -> None:
     assert sizes.max() - sizes.min() <= 1
 
 
-def test_tags_and_numbers_are_stratified_too() -> None:
+def test_tags_and_numbers_are_stratified_too():
     rng = np.random.default_rng(5)
     tags = np.zeros((200, 3), dtype=np.int64)
     tags[:10, 0] = 1
@@ -126,7 +125,7 @@ def test_tags_and_numbers_are_stratified_too() -> None:
         assert np.abs(counts - 8).max() <= 1
 
 
-def test_seeds_mix_clips_at_random() -> None:
+def test_seeds_mix_clips_at_random():
     # With one label, each pair of clips must share a fold as often as chance has it.
     labels = np.repeat([0, 1], 20)
     groups = np.arange(40).astype(str)
@@ -152,12 +151,20 @@ def test_seeds_mix_clips_at_random() -> None:
         ([], "", 2, "multiclass", "no clips"),
     ],
 )
-def test_bad_requests(labels: list, groups: str, k: int, task: Task, message: str) -> None:
+def test_bad_requests(labels, groups, k, task, message):
     with pytest.raises(BadManifest, match=message):
         make_folds(labels, list(groups), k, 0, task)
 
 
-def test_notes_on_classes_with_few_groups() -> None:
+def test_bad_requests_of_inner_splits_and_earlier_folds():
+    for groups, fraction, message in (("aa", 0.2, "one group only"), ("ab", 1.0, "between 0 and")):
+        with pytest.raises(BadManifest, match=message):
+            inner_split([0, 1], list(groups), fraction, 0, "multiclass")
+    with pytest.raises(BadManifest, match="earlier fold is 2; there are folds 0 to 1"):
+        make_folds([0, 1], ["a", "b"], 2, 0, "multiclass", earlier={"a": 2})
+
+
+def test_notes_on_classes_with_few_groups():
     labels = np.array([0, 0, 0, 1, 1, 2, 2])
     groups = ["a", "b", "c", "d", "e", "f", "f"]
     notes = fold_notes(labels, groups, 3, "multiclass", ("A", "B", "C", "D"))
@@ -173,15 +180,14 @@ def test_notes_on_classes_with_few_groups() -> None:
     assert fold_notes(np.zeros((3, 1)), ["a", "b", "c"], 3, "regression", ("v",)) == ()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40)
 @given(cases, st.floats(0.05, 0.6), st.integers(0, 100))
-def test_inner_split_properties(case: Case, fraction: float, seed: int) -> None:
+def test_inner_split_properties(case, fraction, seed):
     labels, groups = case
     task = task_of(labels)
     held_out = inner_split(labels, groups, fraction, seed, task)
     assert held_out.dtype == np.bool_
-    assert held_out.any()
-    assert not held_out.all()
+    assert 0 < held_out.sum() < len(held_out)
     assert not set(groups[held_out].tolist()) & set(groups[~held_out].tolist())
     if task == "multiclass" and len(set(groups[held_out].tolist())) > 1:
         assert set(labels.tolist()) == set(labels[~held_out].tolist())
@@ -191,14 +197,14 @@ def test_inner_split_properties(case: Case, fraction: float, seed: int) -> None:
     assert np.array_equal(held_out[order], again)
 
 
-def test_inner_split_takes_its_share_of_every_class() -> None:
+def test_inner_split_takes_its_share_of_every_class():
     labels = np.repeat(np.arange(4), [40, 20, 80, 60])
     groups = np.arange(200).astype(str)
     held_out = inner_split(labels, groups, 0.15, 0, "multiclass")
     assert np.bincount(labels[held_out]).tolist() == [6, 3, 12, 9]
 
 
-def test_inner_split_keeps_every_class_in_training() -> None:
+def test_inner_split_keeps_every_class_in_training():
     labels = np.array([0, 0, 0, 0, 1, 1])
     groups = ["a", "b", "c", "d", "e", "e"]
     for seed in range(20):
@@ -207,17 +213,9 @@ def test_inner_split_keeps_every_class_in_training() -> None:
         assert held_out.any()
 
 
-@pytest.mark.parametrize(
-    ("groups", "fraction", "message"), [("aa", 0.2, "one group only"), ("ab", 1.0, "between 0 and")]
-)
-def test_bad_inner_splits(groups: str, fraction: float, message: str) -> None:
-    with pytest.raises(BadManifest, match=message):
-        inner_split([0, 1], list(groups), fraction, 0, "multiclass")
-
-
 @settings(max_examples=40, deadline=None)
 @given(cases, st.integers(2, 5), st.data())
-def test_earlier_groups_keep_their_folds(case: Case, k: int, data: st.DataObject) -> None:
+def test_earlier_groups_keep_their_folds(case, k, data):
     labels, groups = case
     task = task_of(labels)
     names = sorted(set(groups.tolist()))
@@ -234,20 +232,15 @@ def test_earlier_groups_keep_their_folds(case: Case, k: int, data: st.DataObject
             assert folds_of_group == {earlier[name]}
 
 
-def test_an_empty_fold_is_filled_though_all_groups_had_another() -> None:
+def test_an_empty_fold_is_filled_though_all_groups_had_another():
     folds = make_folds(
         [0, 1, 0, 1], list("abcd"), 2, 0, "multiclass", earlier=dict.fromkeys("abcd", 0)
     )
     assert sorted(folds.tolist()) == [0, 0, 0, 1]
 
 
-def test_new_groups_even_out_the_folds() -> None:
+def test_new_groups_even_out_the_folds():
     labels, groups = np.repeat([0, 1], 30), np.arange(60).astype(str)
     earlier = {str(i): 0 for i in (*range(10), *range(30, 40))}
     folds = make_folds(labels, groups, 3, 0, "multiclass", earlier=earlier)
     assert [np.bincount(folds[labels == c]).tolist() for c in (0, 1)] == [[10] * 3, [10] * 3]
-
-
-def test_an_earlier_fold_out_of_range_is_refused() -> None:
-    with pytest.raises(BadManifest, match="earlier fold is 2; there are folds 0 to 1"):
-        make_folds([0, 1], ["a", "b"], 2, 0, "multiclass", earlier={"a": 2})

@@ -15,8 +15,7 @@ from mvemo.cache.reader import open_cache
 from mvemo.cache.verify import verify_cache
 from mvemo.extract.nets.parts.registry import build_net
 from mvemo.extract.settings import RunSettings
-from mvemo.manifests.model import Clip, Manifest
-from mvemo.manifests.writer import write_manifest
+from mvemo.manifests.model import Clip, Manifest, write_manifest
 from mvemo.pipeline.clips.clip_tables import (
     extracted_clips,
     folds_of_table,

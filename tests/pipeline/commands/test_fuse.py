@@ -10,8 +10,7 @@ import pytest
 from stage_samples import run
 
 from mvemo.fuse.crossval.saving import load_heads
-from mvemo.manifests.model import Clip, Manifest
-from mvemo.manifests.writer import write_manifest
+from mvemo.manifests.model import Clip, Manifest, write_manifest
 
 
 @pytest.fixture(scope="module")

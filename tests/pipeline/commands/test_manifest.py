@@ -1,28 +1,26 @@
 """The commands of `mvemo manifest`, run in process."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile
 from cal500_samples import SONGS, make_cal500exp
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from mvemo.extract.duplicates import Search
 from mvemo.manifests.errors import BadManifest, MissingManifest
 from mvemo.manifests.model import Clip, Manifest
 from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.splits.fold_file import read_folds
+from mvemo.manifests.splits.assignment import read_folds
 from mvemo.pipeline.commands.manifest import manifest, not_compared_lines
 from mvemo.pipeline.errors import BadOption
 
 
-def run(*arguments: object) -> Result:
+def run(*arguments):
     return CliRunner().invoke(manifest, [str(a) for a in arguments])
 
 
 @pytest.fixture
-def clips(tmp_path: Path) -> Path:
+def clips(tmp_path):
     folder = tmp_path / "my clips"
     for name in ("Happy", "Rage"):
         (folder / name).mkdir(parents=True)
@@ -32,7 +30,7 @@ def clips(tmp_path: Path) -> Path:
     return folder
 
 
-def test_scan_check_folds(clips: Path, tmp_path: Path) -> None:
+def test_scan_check_folds(clips, tmp_path):
     done = run("scan", clips, "--infer-groups", "--scheme", "pl20", "--name", "mine")
     assert done.exit_code == 0, done.output
     assert "notes.txt" in done.stderr
@@ -54,7 +52,7 @@ def test_scan_check_folds(clips: Path, tmp_path: Path) -> None:
     assert (folds.k, folds.seed) == (3, 1)
 
 
-def test_segments_of_cal500exp_are_measured(tmp_path: Path) -> None:
+def test_segments_of_cal500exp_are_measured(tmp_path):
     folder = make_cal500exp(tmp_path, sound=())
     (folder / "CAL500_32kps").mkdir(exist_ok=True)
     for song, seconds in ((SONGS[0], 19.8), (SONGS[1], 9.25)):
@@ -75,7 +73,7 @@ def test_segments_of_cal500exp_are_measured(tmp_path: Path) -> None:
     assert str(done.exception).endswith(message)
 
 
-def test_nothing_is_replaced_unasked(clips: Path) -> None:
+def test_nothing_is_replaced_unasked(clips):
     assert run("scan", clips).exit_code == 0
     before = (clips / "manifest.csv").read_text()
     again = run("scan", clips, "--infer-groups")
@@ -86,7 +84,7 @@ def test_nothing_is_replaced_unasked(clips: Path) -> None:
     assert (clips / "manifest.csv").read_text() != before
 
 
-def test_check_prints_every_problem_and_exits_2(clips: Path) -> None:
+def test_check_prints_every_problem_and_exits_2(clips):
     path = clips / "bad.csv"
     path.write_text("path,label\nnone.mp4,x\n../y.mp4,\nHappy/v H0-1-of-2.mp4,z\n")
     done = run("check", path)
@@ -97,7 +95,7 @@ def test_check_prints_every_problem_and_exits_2(clips: Path) -> None:
     assert isinstance(run("check", clips / "none.csv").exception, MissingManifest)
 
 
-def test_check_names_the_root_once_where_every_path_leaves_it(tmp_path: Path) -> None:
+def test_check_names_the_root_once_where_every_path_leaves_it(tmp_path):
     path = tmp_path / "lists" / "far.csv"
     path.parent.mkdir()
     media = tmp_path / "media"
@@ -119,7 +117,7 @@ def test_check_names_the_root_once_where_every_path_leaves_it(tmp_path: Path) ->
     assert run("check", path, "--root", media).exit_code == 0
 
 
-def test_check_tells_a_problem_of_many_lines_once(clips: Path) -> None:
+def test_check_tells_a_problem_of_many_lines_once(clips):
     path = clips / "bad.csv"
     rows = [f"../{i}.mp4,x" for i in range(40)]
     path.write_text("\n".join(["path,label", "Happy/v H0-1-of-2.mp4,y", *rows, "a.mp4,"]))
@@ -135,7 +133,7 @@ def test_check_tells_a_problem_of_many_lines_once(clips: Path) -> None:
     assert first == f"{path}:2: 3 cells; the header has 2 (and 6 more lines like it)"
 
 
-def test_check_needs_the_media_unless_told_otherwise(clips: Path, tmp_path: Path) -> None:
+def test_check_needs_the_media_unless_told_otherwise(clips, tmp_path):
     assert run("scan", clips).exit_code == 0
     copied = tmp_path / "copied.csv"
     copied.write_text((clips / "manifest.csv").read_text())
@@ -147,7 +145,7 @@ def test_check_needs_the_media_unless_told_otherwise(clips: Path, tmp_path: Path
     assert done.stderr.count("a piece of the source of line") == 6
 
 
-def test_import_of_a_csv_with_other_columns(clips: Path, tmp_path: Path) -> None:
+def test_import_of_a_csv_with_other_columns(clips, tmp_path):
     own = clips / "own.csv"
     own.write_text("file,target,v\nHappy/v H0-1-of-2.mp4,Fun,0.5\nRage/v R0-1-of-2.mp4,Hate,-0.5\n")
     out = tmp_path / "m.csv"
@@ -174,7 +172,7 @@ def test_import_of_a_csv_with_other_columns(clips: Path, tmp_path: Path) -> None
         (("--column", "path=gone", "--column", "label=target"), "no column 'gone' for path"),
     ],
 )
-def test_bad_columns(tmp_path: Path, columns: tuple[str, ...], message: str) -> None:
+def test_bad_columns(tmp_path, columns, message):
     own = tmp_path / "own.csv"
     own.write_text("file,target\na,x\nb,y\n")
     done = run("import", own, *columns, "--out", tmp_path / "m.csv")
@@ -183,20 +181,7 @@ def test_bad_columns(tmp_path: Path, columns: tuple[str, ...], message: str) -> 
     assert not (tmp_path / "m.csv").exists()
 
 
-def test_the_real_index_becomes_a_manifest(shared_data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "m.csv"
-    columns = ("--column", "path=file", "--column", "group=source_group")
-    done = run("import", shared_data / "mve" / "index.csv", *columns, "--out", out)
-    assert done.exit_code == 0, done.output
-    scanned = tmp_path / "s.csv"
-    assert run("scan", shared_data / "mve", "--infer-groups", "--out", scanned).exit_code == 0
-    ours, theirs = read_manifest(scanned), read_manifest(out)
-    assert dict(zip(ours.clip_ids, ours.groups, strict=True)) == dict(
-        zip(theirs.clip_ids, theirs.groups, strict=True)
-    )
-
-
-def test_import_without_media(tmp_path: Path) -> None:
+def test_import_without_media(tmp_path):
     theirs, out = tmp_path / "theirs.csv", tmp_path / "ours.csv"
     theirs.write_text("id,file,joy\n7,7.mp3,0.5\n8,8.mp3,0.25\n")
     columns = ("--column", "clip_id=id", "--column", "path=file", "--column", "valence=joy")
@@ -207,7 +192,7 @@ def test_import_without_media(tmp_path: Path) -> None:
     assert read_manifest(out, media=False).labels.tolist() == [[0.5], [0.25]]
 
 
-def test_folds_are_kept_when_clips_go(tmp_path: Path) -> None:
+def test_folds_are_kept_when_clips_go(tmp_path):
     rows = [f"c{i},{i}.wav,{'ab'[i % 2]},g{i}" for i in range(24)]
     for name, some in (("all", rows), ("fewer", rows[3:])):
         (tmp_path / f"{name}.csv").write_text("\n".join(["clip_id,path,label,group", *some]))
@@ -224,7 +209,7 @@ def test_folds_are_kept_when_clips_go(tmp_path: Path) -> None:
     assert "has 3 folds of seed 0: ask for the same with --folds 3 --seed 0" in str(done.exception)
 
 
-def test_a_clip_that_starts_after_its_files_end_is_found(tmp_path: Path) -> None:
+def test_a_clip_that_starts_after_its_files_end_is_found(tmp_path):
     for name in ("a.wav", "b.wav"):
         soundfile.write(tmp_path / name, [0.0] * 8000, 8000)
     table = tmp_path / "m.csv"
@@ -235,20 +220,19 @@ def test_a_clip_that_starts_after_its_files_end_is_found(tmp_path: Path) -> None
     assert run("check", table, "--no-media").exit_code == 0
 
 
-def test_links_that_were_skipped_are_named(clips: Path, tmp_path: Path) -> None:
+def test_links_that_were_skipped_are_named(clips, tmp_path):
     linked = tmp_path / "linked"
     linked.mkdir()
     for name in ("Happy", "Rage"):
         (linked / name).symlink_to(clips / name)
     done = run("scan", linked)
     assert isinstance(done.exception, BadManifest)
-    assert "2 links that lead out of it were left out, the first 'Happy': --follow" in str(
-        done.exception
-    )
+    message = "2 links that lead out of it were left out, the first 'Happy': --follow"
+    assert message in str(done.exception)
     assert run("scan", linked, "--follow-links").exit_code == 0
 
 
-def test_media_without_labels_are_scanned(clips: Path) -> None:
+def test_media_without_labels_are_scanned(clips):
     done = run("scan", clips / "Happy", "--out", clips / "flat.csv")
     assert done.exit_code == 0, done.output
     assert "a manifest without labels" in done.stderr
@@ -258,7 +242,7 @@ def test_media_without_labels_are_scanned(clips: Path) -> None:
     assert run("check", clips / "all.csv").exit_code == 0
 
 
-def test_check_tells_groups_that_are_probably_one(tmp_path: Path) -> None:
+def test_check_tells_groups_that_are_probably_one(tmp_path):
     groups = ["The Portait of a Lady", "The Portrait of a Lady", "the  portrait of a lady"]
     groups += ["Symphony 1", "Symphony 2", "Act I", "Act II"]
     rows = [f"{i}.mp3,{'ab'[i % 2]},{group}" for i, group in enumerate(groups)]
@@ -271,7 +255,7 @@ def test_check_tells_groups_that_are_probably_one(tmp_path: Path) -> None:
     assert "Symphony" not in done.stderr
 
 
-def test_clips_that_were_not_compared_are_counted(tmp_path: Path) -> None:
+def test_clips_that_were_not_compared_are_counted(tmp_path):
     clips = tuple(Clip(f"{i}", f"{i}.mp3", ("a",), f"{i}") for i in range(25))
     search = Search((), tuple((f"{i}", "video", "no video stream") for i in range(24)))
     songs = Manifest("songs", "multiclass", ("a",), clips, tmp_path)

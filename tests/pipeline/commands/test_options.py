@@ -13,10 +13,9 @@ from stage_samples import run
 
 from mvemo.cache.reader import open_cache
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
-from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.model import Clip, Manifest, write_manifest
 from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.splits.fold_file import folds_of, write_folds
-from mvemo.manifests.writer import write_manifest
+from mvemo.manifests.splits.assignment import folds_of, write_folds
 from mvemo.pipeline.settings import ExtractSettings
 from mvemo.pipeline.settings_files import load_fuse_settings, load_settings
 

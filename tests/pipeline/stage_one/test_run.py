@@ -27,7 +27,7 @@ from mvemo.extract.store.folders import Stamp, write_problems
 from mvemo.extract.training import trainer
 from mvemo.manifests.model import Clip, Manifest
 from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.splits.fold_file import folds_of, read_folds, write_folds
+from mvemo.manifests.splits.assignment import folds_of, read_folds, write_folds
 from mvemo.pipeline.clips import media_files
 from mvemo.pipeline.clips.clip_tables import extracted_clips
 from mvemo.pipeline.settings_files import load_settings

@@ -12,7 +12,7 @@ from mvemo.fuse.report.published import CLASSES as PL20
 from mvemo.manifests.model import Clip, Manifest
 from mvemo.manifests.reader import read_manifest
 from mvemo.manifests.segments import song_of
-from mvemo.manifests.splits.fold_file import folds_of, write_folds
+from mvemo.manifests.splits.assignment import folds_of, write_folds
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.studies.comparison import Draft, printed_figure
 from mvemo.pipeline.studies.runner import grid_row

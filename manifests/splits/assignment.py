@@ -1,0 +1,430 @@
+"""Folds of a manifest's clips, the file that stores them, and splits in three parts.
+
+J22 section 3 divides its songs at random by 7:2:1. Here songs (groups) stay whole, so that the
+segments of a song are in one part, and every part has its share of each class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.manifests.errors import BadManifest, MissingManifest, Problems
+from mvemo.manifests.files import shown
+from mvemo.manifests.labels import Ints, label_kind
+from mvemo.manifests.model import Manifest
+from mvemo.manifests.splits.folds import fold_notes, holdout_split, inner_split, make_folds
+from mvemo.manifests.tables import Table, read_table, write_table
+
+VERSION = "1"
+# J22 section 3.
+FRACTIONS = (0.7, 0.2, 0.1)
+TRAIN, VALIDATION, TEST = 0, 1, 2
+# Names in messages, in the order of the numbers.
+PARTS = ("train", "validation", "test")
+# Names that data sets use.
+_WORDS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), VALIDATION),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), TEST),
+}
+
+
+class GroupedClips(Protocol):
+    """Clip ids and groups that folds are checked against: a `Manifest`, or a cache's table."""
+
+    @property
+    def clip_ids(self) -> tuple[str, ...]: ...
+
+    @property
+    def groups(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """Assignment of clips to folds."""
+
+    assignment: Ints  # fold of each clip, (clips,), from 0 to k - 1
+    k: int  # number of folds
+    seed: int  # random seed of the folds; -1 for folds that the manifest prescribes
+    clip_ids: tuple[str, ...]  # in the order of `assignment`
+    manifest_digest: str = ""  # of the manifest that the folds were made for, or empty
+    notes: tuple[str, ...] = ()  # for the user, one line each
+
+    def test(self, fold: int) -> NDArray[np.bool_]:
+        """Return bool (clips,), True for the clips of this fold."""
+        if not 0 <= fold < self.k:
+            raise BadManifest(f"fold {fold}; there are folds 0 to {self.k - 1}")
+        mask: NDArray[np.bool_] = self.assignment == fold
+        return mask
+
+    def train(self, fold: int) -> NDArray[np.bool_]:
+        """Return bool (clips,), True for the clips of all other folds."""
+        return ~self.test(fold)
+
+
+def folds_of(
+    manifest: Manifest, k: int = 6, seed: int = 0, *, earlier: Folds | None = None
+) -> Folds:
+    """Return the folds that the manifest prescribes, or new stratified group-disjoint folds.
+
+    Parameters
+    ----------
+    manifest
+        Manifest of the clips.
+    k, seed
+        Same as for `make_folds`; prescribed folds override `k`, with a note.
+    earlier
+        Folds of an earlier set of clips. A group whose clips were all in one fold keeps that fold.
+        Folds with another `k` or seed are not kept.
+
+    Raises
+    ------
+    BadManifest
+        There are fewer groups than folds, or prescribed folds are incomplete.
+
+    Examples
+    --------
+    >>> from mvemo.manifests import Clip
+    >>> clips = [Clip(f"c{i}", f"{i}.wav", ("ab"[i % 2],), f"song {i}") for i in range(6)]
+    >>> songs = Manifest("songs", "multiclass", ("a", "b"), tuple(clips), Path())
+    >>> folds = folds_of(songs, k=3)
+    >>> [int(folds.test(fold).sum()) for fold in range(folds.k)]
+    [2, 2, 2]
+    """
+    given = [clip.fold for clip in manifest.clips if clip.fold is not None]
+    labels, groups = manifest.labels, manifest.groups
+    task, classes = manifest.task, manifest.classes
+    if not given:
+        kept = _kept_folds(manifest, earlier, k, seed)
+        assignment = make_folds(labels, groups, k, seed, task, earlier=kept)
+        notes = fold_notes(labels, groups, k, task, classes)
+        if kept and earlier is not None and earlier.clip_ids != manifest.clip_ids:
+            how = "groups keep the folds that they had; the others are divided anew"
+            notes = (f"{len(kept)} of {len(set(groups))} {how}", *notes)
+        return Folds(assignment, k, seed, manifest.clip_ids, manifest.digest, notes)
+    if len(given) != len(manifest):
+        raise BadManifest(f"{manifest.name}: {len(manifest) - len(given)} clips have no fold")
+    assignment = np.array(given, dtype=np.int64)
+    if problem := _straddling(groups, assignment):
+        raise BadManifest(f"{manifest.name}: {problem}")
+    prescribed = len(set(given))
+    if prescribed < 2 or set(given) != set(range(prescribed)):
+        raise BadManifest(f"{manifest.name}: folds must be 0, 1, ...; found {sorted(set(given))}")
+    notes = fold_notes(labels, groups, prescribed, task, classes)
+    if prescribed != k:
+        notes = (f"the manifest prescribes {prescribed} folds, which are kept; not {k}", *notes)
+    return Folds(assignment, prescribed, -1, manifest.clip_ids, manifest.digest, notes)
+
+
+def _kept_folds(manifest: Manifest, earlier: Folds | None, k: int, seed: int) -> dict[str, int]:
+    """Map each group to its earlier fold, for groups that were in only one."""
+    if earlier is None or (earlier.k, earlier.seed) != (k, seed):
+        return {}
+    fold_of = dict(zip(earlier.clip_ids, earlier.assignment.tolist(), strict=True))
+    folds: dict[str, set[int]] = {}
+    for clip_id, group in zip(manifest.clip_ids, manifest.groups, strict=True):
+        if clip_id in fold_of:
+            folds.setdefault(group, set()).add(fold_of[clip_id])
+    return {group: each.pop() for group, each in folds.items() if len(each) == 1}
+
+
+def write_folds(folds: Folds, path: str | Path) -> None:
+    """Write folds as CSV: clip_id and fold, with k, seed and digest above the table."""
+    settings: dict[str, object] = {"k": folds.k, "seed": folds.seed}
+    if folds.manifest_digest:
+        settings["manifest"] = folds.manifest_digest
+    rows = zip(folds.clip_ids, folds.assignment.tolist(), strict=True)
+    write_table(Path(path), f"mvemo folds {VERSION}", settings, [("clip_id", "fold"), *rows])
+
+
+def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
+    """Read a fold file, or any CSV with columns ``clip_id`` and ``fold``.
+
+    Parameters
+    ----------
+    path
+        Path of the file.
+    clips
+        Manifest or table of a cache. The folds are matched to its clip ids and put in its order;
+        they must cover exactly its clips and keep its groups whole. The digest may differ, so that
+        folds can be kept when labels are corrected.
+
+    Returns
+    -------
+    The folds; their seed is -1 if the file does not state one.
+
+    Raises
+    ------
+    MissingManifest
+        The file does not exist.
+    BadManifest
+        The file has problems; the message lists all of them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "folds.csv"
+    >>> write_folds(Folds(np.array([0, 1, 0]), 2, 7, ("a", "b", "c")), path)
+    >>> read_folds(path).assignment
+    array([0, 1, 0])
+    """
+    path = Path(path)
+    problems = Problems(path)
+    table = read_table(path, error=BadManifest, missing=MissingManifest)
+    if table.kind not in ("", "folds"):
+        raise BadManifest(f"{path}: this is a mvemo {table.kind}, not a file of folds")
+    if table.kind and table.version != VERSION:
+        raise BadManifest(f"{path}: folds version {table.version}; this reads version {VERSION}")
+    fold_of = _parse_rows(table, problems)
+    seed = _whole_number(table, "seed", problems)
+    stated_k = _whole_number(table, "k", problems)
+    used = sorted(set(fold_of.values()))
+    k = len(used)
+    if used != list(range(k)) or k < 2:
+        problems.add(0, f"folds must be 0, 1, ... and two at least; found {used}")
+    elif stated_k not in (-1, k):
+        problems.add(table.line("k"), f"k is {stated_k}, but there are {k} folds")
+    problems.raise_any()
+    clip_ids = tuple(fold_of) if clips is None else clips.clip_ids
+    _check_clips(path, fold_of, clip_ids)
+    assignment = np.array([fold_of[clip_id] for clip_id in clip_ids], dtype=np.int64)
+    if clips is not None and (problem := _straddling(clips.groups, assignment)):
+        raise BadManifest(f"{path}: {problem}")
+    return Folds(assignment, k, seed, clip_ids, table.setting("manifest", ""))
+
+
+def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
+    header = table.header
+    if "clip_id" not in header or "fold" not in header:
+        raise BadManifest(
+            f"{problems.path}: the header must have clip_id and fold; it has {header}"
+        )
+    fold_of: dict[str, int] = {}
+    for line, cells in table.rows[1:]:
+        if len(cells) != len(header):
+            problems.add(line, f"{len(cells)} cells; the header has {len(header)}")
+            continue
+        clip_id = cells[header.index("clip_id")].strip()
+        fold = cells[header.index("fold")].strip()
+        if clip_id in fold_of:
+            problems.add(line, f"clip_id {clip_id!r} occurs twice")
+        if not fold.isdecimal() or len(fold) > 9:
+            problems.add(line, f"fold {shown(fold)} is not a whole number from 0")
+            continue
+        fold_of[clip_id] = int(fold)
+    return fold_of
+
+
+def _whole_number(table: Table, key: str, problems: Problems) -> int:
+    """Return the value of a setting, or -1 if it is missing."""
+    text = table.setting(key, "-1")
+    try:
+        return int(text)
+    except ValueError:
+        problems.add(table.line(key), f"{key} {shown(text)} is not a whole number")
+        return -1
+
+
+def _check_clips(path: Path, fold_of: dict[str, int], clip_ids: Sequence[str]) -> None:
+    missing = [clip_id for clip_id in clip_ids if clip_id not in fold_of]
+    unknown = sorted(set(fold_of).difference(clip_ids))
+    if missing or unknown:
+        what = "no fold is given for clip" if missing else "there is no clip"
+        raise BadManifest(
+            f"{path}: {what} {(missing or unknown)[0]!r} ({len(missing)} clips without a fold, "
+            f"{len(unknown)} unknown ones, of {len(clip_ids)}); made for other clips?"
+        )
+
+
+def _straddling(groups: Sequence[str], assignment: Ints, parts: Sequence[str] = ()) -> str:
+    """Return a clause on groups in several folds (or `parts` of a split), or an empty text."""
+    found: dict[str, set[int]] = {}
+    for group, part in zip(groups, assignment.tolist(), strict=True):
+        found.setdefault(group, set()).add(part)
+    divided = [group for group, of_group in found.items() if len(of_group) > 1]
+    if not divided:
+        return ""
+    names = " and ".join(parts[i] if parts else str(i) for i in sorted(found[divided[0]]))
+    more = f", and {len(divided) - 1} more groups straddle" if len(divided) > 1 else ""
+    what = "the splits" if parts else "folds"
+    return f"group {divided[0]!r} straddles {what} {names}{more}"
+
+
+# --- training, validation and test
+
+
+def part_of(word: str) -> int | None:
+    """Return the part that a word names, in any case; None for any other word."""
+    return _WORDS.get(word.strip().lower())
+
+
+@dataclass(frozen=True, eq=False)
+class Holdout:
+    """Assignment of clips to training, validation and test."""
+
+    assignment: Ints  # part of each clip, (clips,): 0 training, 1 validation, 2 test
+    seed: int  # random seed of the split; -1 if the manifest prescribes it
+    notes: tuple[str, ...] = ()  # for the user, one line each
+
+
+def parse_fractions(text: str) -> tuple[float, float, float]:
+    """Parse a ratio into three fractions of sum 1; raise `BadManifest` if it is not one.
+
+    Examples
+    --------
+    >>> parse_fractions("2:1:1")
+    (0.5, 0.25, 0.25)
+    """
+    try:
+        train, validation, test = (float(part) for part in text.split(":"))
+    except ValueError:
+        train = validation = test = math.nan
+    if not all(math.isfinite(x) and x > 0 for x in (train, validation, test)):
+        raise BadManifest(f"split {text!r}: write it as three numbers above 0, as 7:2:1")
+    total = train + validation + test
+    return train / total, validation / total, test / total
+
+
+def holdout_of(
+    manifest: Manifest, fractions: Sequence[float] = FRACTIONS, seed: int = 0
+) -> Holdout:
+    """Return the split that the manifest prescribes, or a new stratified group-disjoint split.
+
+    Nets are trained on this split, so it has all three parts. If the manifest prescribes no
+    validation clips, they are taken from its training clips, in the ratio of the fractions. If it
+    prescribes no test clips, its validation clips are tested. Parameters are those of
+    `holdout_split`.
+
+    Raises
+    ------
+    BadManifest
+        There are too few groups, or the prescribed split is not valid: clips without a split,
+        unknown names, groups in two parts, no training clips, or only training clips.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from mvemo.manifests import Clip, Manifest
+    >>> clips = [Clip(f"c{i}", f"{i}.wav", ("ab"[i % 2],), f"song {i}") for i in range(20)]
+    >>> songs = Manifest("songs", "multiclass", ("a", "b"), tuple(clips), Path())
+    >>> np.bincount(holdout_of(songs).assignment)
+    array([14,  4,  2])
+    """
+    assignment = _read_split(manifest)
+    if assignment is None:
+        assignment = holdout_split(manifest.labels, manifest.groups, fractions, seed, manifest.task)
+        return Holdout(assignment, seed, _class_notes(manifest, assignment))
+    if problem := _straddling(manifest.groups, assignment, PARTS):
+        raise BadManifest(f"{manifest.name}: {problem}")
+    notes = _move_to_test(assignment)
+    for part in (TRAIN, TEST):
+        if part not in assignment:
+            raise BadManifest(f"{manifest.name}: no clip is in split {PARTS[part]!r}")
+    if VALIDATION not in assignment:
+        rows = np.flatnonzero(assignment == TRAIN)
+        share = fractions[VALIDATION] / (fractions[TRAIN] + fractions[VALIDATION])
+        labels, groups = np.asarray(manifest.labels)[rows], np.asarray(manifest.groups)[rows]
+        validation = inner_split(labels, groups, share, seed, manifest.task)
+        assignment[rows[validation]] = VALIDATION
+        notes.append(
+            f"the manifest prescribes no validation clips: {validation.sum()} of its "
+            f"{len(rows)} training clips were taken"
+        )
+    return Holdout(assignment, -1, (*notes, *_class_notes(manifest, assignment)))
+
+
+def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...]]:
+    """Return the split that the manifest prescribes, for features that need no training.
+
+    Frozen and imported features are scored on the test clips (without any, on the validation
+    clips), by heads that are trained on all other clips. Prescribed folds take precedence.
+
+    Returns
+    -------
+    The split, and notes for the user, one line each. The split is None if the manifest has none,
+    or if the clips are cross-validated instead: the manifest prescribes folds, groups are in two
+    parts, or all clips are in one part.
+
+    Raises
+    ------
+    BadManifest
+        Some clips have no split, or a name is unknown.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from mvemo.manifests import Clip, Manifest
+    >>> clips = [
+    ...     Clip(f"c{i}", f"{i}.wav", ("ab"[i % 2],), f"song {i}", split=("train", "val")[i > 3])
+    ...     for i in range(6)
+    ... ]
+    >>> songs = Manifest("songs", "multiclass", ("a", "b"), tuple(clips), Path())
+    >>> prescribed_split(songs)[0].assignment
+    array([0, 0, 0, 0, 2, 2])
+    """
+    assignment = _read_split(manifest)
+    if assignment is None:
+        return None, ()
+    instead = "the clips are cross-validated instead"
+    if any(clip.fold is not None for clip in manifest.clips):
+        return None, ("the manifest prescribes folds and a split: the folds are used",)
+    parts = sorted(set(assignment.tolist()))
+    if len(parts) == 1:
+        return None, (f"all clips are in split {PARTS[parts[0]]!r}: {instead}",)
+    if problem := _straddling(manifest.groups, assignment, PARTS):
+        return None, (f"the manifest's split is not used, for {problem}: {instead}",)
+    notes = _move_to_test(assignment)
+    if TRAIN not in assignment:
+        # Validation clips choose nothing here, so heads are trained on them, too.
+        notes.append("the manifest prescribes no training clips: heads have the validation's")
+    split = Holdout(assignment, -1, (*notes, *_class_notes(manifest, assignment)))
+    return split, split.notes
+
+
+def _read_split(manifest: Manifest) -> Ints | None:
+    """Return the part of each clip in the prescribed split, int64 (clips,), or None."""
+    names = [clip.split for clip in manifest.clips]
+    if not any(names):
+        return None
+    if missing := [c.clip_id for c in manifest.clips if c.split is None]:
+        raise BadManifest(
+            f"{manifest.name}: {len(missing)} clips have no split, though others have; first "
+            f"{missing[0]!r}"
+        )
+    parts = [part_of(str(name)) for name in names]
+    if unknown := sorted(str(n) for n, part in zip(names, parts, strict=True) if part is None):
+        raise BadManifest(
+            f"{manifest.name}: split {unknown[0]!r} is not known; call them train, val and test"
+        )
+    return np.array(parts, dtype=np.int64)
+
+
+def _move_to_test(assignment: Ints) -> list[str]:
+    """If there are no test clips, turn the validation clips into test clips, with a note."""
+    validation = assignment == VALIDATION
+    if TEST in assignment or not validation.any():
+        return []
+    assignment[validation] = TEST
+    return [
+        f"the manifest prescribes no test clips: its {validation.sum()} validation clips are "
+        "the tested ones"
+    ]
+
+
+def _class_notes(manifest: Manifest, assignment: Ints) -> tuple[str, ...]:
+    """Return a note for each class or tag that is missing from a part."""
+    members = label_kind(manifest.task).members(manifest.labels, manifest.classes)
+    parts = [part for part in (TRAIN, VALIDATION, TEST) if part in assignment]
+    notes = []
+    for name, member in members.items():
+        missing = [PARTS[p] for p in parts if p not in assignment[member]]
+        if missing:
+            notes.append(f"class {name!r} has no clips in {' and '.join(missing)}")
+    return tuple(notes)
