@@ -26,11 +26,7 @@ import h5py
 import numpy as np
 from figures import Row, bench_parser, finish, in_turns
 
-from mvemo.cache.reader import open_cache
-from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable
-from mvemo.cache.verify import verify_cache
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import CacheWriter, ClipTable, FeatureSpec, open_cache, verify_cache
 
 DIMS = {"music1d": 256, "music2d": 160, "c3d": 512, "i3d": 1024}
 MEL = FeatureSpec("mel", "audio", "sequence", 64, "descriptor:mel", 1, {})

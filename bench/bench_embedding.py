@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from figures import Row, bench_parser, finish, has_bf16
 
+from mvemo.extract.nets import build_net
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.fast_conv import optimized
-from mvemo.extract.nets.parts.registry import build_net
 from mvemo.extract.training.devices import autocast, keep_freed_memory, place
 
 NETS = ("i3d", "c3d", "effnet")

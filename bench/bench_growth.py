@@ -25,17 +25,9 @@ from pathlib import Path
 import numpy as np
 from figures import Row, bench_parser, finish
 
-from mvemo.cache.maintenance import merge_caches
-from mvemo.cache.reader import open_cache
-from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable
-from mvemo.cache.verify import verify_cache
-from mvemo.cache.writer import CacheWriter
-from mvemo.fuse.crossval.evaluation import evaluate
-from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
-from mvemo.fuse.heads.head import HeadSettings
-from mvemo.fuse.report.report_files import write_report
-from mvemo.manifests.splits.folds import make_folds
+from mvemo.cache import CacheWriter, ClipTable, FeatureSpec, merge_caches, open_cache, verify_cache
+from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate, write_report
+from mvemo.manifests import make_folds
 
 DIM, FOLDS, SHARDS = 64, 6, 4
 CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")

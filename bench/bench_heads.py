@@ -22,16 +22,10 @@ from figures import Row, bench_parser, finish
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from mvemo.cache.reader import Cache, open_cache
-from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable
-from mvemo.cache.writer import CacheWriter
-from mvemo.fuse.crossval.evaluation import evaluate
-from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
-from mvemo.fuse.heads.head import HeadSettings
-from mvemo.fuse.results import Results
+from mvemo.cache import Cache, CacheWriter, ClipTable, FeatureSpec, open_cache
+from mvemo.fuse import EvaluationSettings, HeadSettings, Results, evaluate
 from mvemo.fuse.scaling import LIMIT
-from mvemo.manifests.splits.folds import make_folds
+from mvemo.manifests import make_folds
 
 DIMS = {"music1d": 256, "music2d": 160, "c3d": 512, "i3d": 1024}
 CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")

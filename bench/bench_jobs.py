@@ -28,12 +28,11 @@ from pathlib import Path
 import numpy as np
 from figures import Row, bench_parser, finish, in_turns
 
-from mvemo.cache.reader import open_cache
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.cache import open_cache
+from mvemo.extract.nets import build_net
 from mvemo.extract.workers.pool import cores
+from mvemo.manifests import Manifest, read_manifest, write_manifest
 from mvemo.manifests.demo import make_demo
-from mvemo.manifests.model import Manifest, write_manifest
-from mvemo.manifests.reader import read_manifest
 
 NETS = ("i3d", "music2d")
 DESCRIPTORS = 'extract.descriptors=["mel","mfcc","contrast","chroma"]'

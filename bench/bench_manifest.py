@@ -15,7 +15,7 @@ from pathlib import Path
 
 from figures import Row, bench_parser, finish
 
-from mvemo.manifests.reader import check_manifest
+from mvemo.manifests import check_manifest
 
 
 def timed(label: str, work: Callable[[], object]) -> float:

@@ -29,10 +29,9 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets import Net, build_net
 from mvemo.extract.nets.parts.cards import AudioInput, SequenceInput
 from mvemo.extract.nets.parts.layers import Elu
-from mvemo.extract.nets.parts.registry import build_net
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import autocast, describe_device, keep_freed_memory, place
 from mvemo.extract.training.steps import TrainingJob

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 from figures import Row, bench_parser, finish, processor_seconds
 
-from mvemo.cache.reader import open_cache
-from mvemo.cache.writer import CacheWriter
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.cache import CacheWriter, open_cache
+from mvemo.extract.nets import build_net
 from mvemo.extract.workers.pool import stop_workers
 from mvemo.manifests.demo import make_demo
 from mvemo.pipeline.settings_files import load_settings

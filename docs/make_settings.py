@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from mvemo.extract.nets.parts.registry import NETS
+from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings
 from mvemo.manifests.declared import profile_fields
 from mvemo.pipeline.settings import PROFILES, Settings

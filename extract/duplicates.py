@@ -21,7 +21,7 @@ from mvemo.extract.errors import ExtractError
 from mvemo.extract.media.isolated import read_each
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import FrameSampling
-from mvemo.manifests.model import Manifest
+from mvemo.manifests import Manifest
 
 SR = 8000
 # A word spans WINDOW seconds of sound, and a new word begins each HOP seconds: the words of two

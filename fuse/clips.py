@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mvemo.fuse.numeric import F64, Bools, Ints, Link
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import labels as manifest_labels
-from mvemo.manifests.splits.folds import make_folds
+from mvemo.manifests import make_folds
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mvemo.cache.reader import Cache
-from mvemo.cache.spec import FeatureSpec
+from mvemo.cache import Cache, FeatureSpec
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.numeric import F32, F64, Bools
 

@@ -8,8 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.reader import Cache
-from mvemo.cache.spec import FeatureSpec
+from mvemo.cache import Cache, FeatureSpec
 from mvemo.fuse.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
 from mvemo.fuse.descriptor_statistics import LLD, DescriptorStatistics
 from mvemo.fuse.errors import BadFeatures

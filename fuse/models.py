@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from math import prod
 
-from mvemo.cache.spec import MODALITIES
+from mvemo.cache import MODALITIES
 from mvemo.fuse.errors import BadFeatures
 
 # Order in reports; other features follow, by name.

@@ -14,8 +14,8 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.external import Predictions
 from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.tasks.prediction_columns import COLUMNS, RESERVED
+from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.labels import Label, Task, label_kind
-from mvemo.manifests.model import Clip, Manifest
 from mvemo.manifests.tables import Table, match_ids, read_table
 
 _MAY_BE_EMPTY = ("predicted", "group", "label")

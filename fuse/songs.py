@@ -13,7 +13,7 @@ from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import Model
 from mvemo.fuse.numeric import F64, Bools, Ints, softmax
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
-from mvemo.manifests.segments import song_of
+from mvemo.manifests import song_of
 
 SongRule = Literal["mean", "log-mean", "vote"]
 RULES: tuple[SongRule, ...] = ("mean", "log-mean", "vote")

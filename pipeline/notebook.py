@@ -8,13 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mvemo.manifests.layouts.scan import scan_clips
-from mvemo.manifests.model import Manifest, write_manifest
-from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.splits.assignment import Folds, folds_of
+from mvemo.manifests import Folds, Manifest, folds_of, read_manifest, scan_clips, write_manifest
 
 if TYPE_CHECKING:
-    from mvemo.cache.table import ClipTable
+    from mvemo.cache import ClipTable
     from mvemo.fuse.results import Results
     from mvemo.pipeline.stage_one.summary import ExtractSummary
 
@@ -136,7 +133,7 @@ def evaluate(
     -------
     Predictions and scores of all models.
     """
-    from mvemo.cache.reader import open_cache
+    from mvemo.cache import open_cache
     from mvemo.fuse.crossval.evaluation import evaluate as evaluate_cache
     from mvemo.pipeline.stage_two import settings_for
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.cards import SharedSettings
-from mvemo.extract.nets.parts.registry import NETS, net_names
+from mvemo.extract.nets import NETS, SharedSettings, net_names
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.store.decoded import DecodeSettings
 from mvemo.extract.workers.process import ClipLimits

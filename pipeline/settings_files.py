@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.cards import SharedSettings
-from mvemo.extract.nets.parts.registry import (
+from mvemo.extract.nets import (
     NETS,
+    SharedSettings,
     add_folders,
     check_view,
     default_settings,

@@ -10,18 +10,16 @@ from typing import Any
 
 import click
 
-from mvemo.cache.reader import Cache, open_cache
-from mvemo.fuse.crossval.evaluation import evaluate
-from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
+from mvemo.cache import Cache, open_cache
+from mvemo.fuse import EvaluationSettings, evaluate, format_table, write_report
 from mvemo.fuse.errors import FuseError
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import FinalModel, save_model
-from mvemo.fuse.report.report_files import RUN_FILES, write_report
+from mvemo.fuse.report.report_files import RUN_FILES
 from mvemo.fuse.report.score_tables import results_tables
-from mvemo.fuse.report.terminal import format_table
 from mvemo.fuse.report.text import write_paper
+from mvemo.manifests import read_folds
 from mvemo.manifests.files import replacing_together
-from mvemo.manifests.splits.assignment import read_folds
 from mvemo.pipeline.clips.clip_tables import links_of_cache, prescribed_by
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption

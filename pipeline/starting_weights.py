@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mvemo.extract.errors import FetchFailed
-from mvemo.extract.nets.parts.registry import NETS
+from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.pretrained import PretrainedPackage, get_weights, package_to_fetch
 from mvemo.extract.settings import FETCHED, NetSettings

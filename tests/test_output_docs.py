@@ -12,15 +12,11 @@ import pytest
 from feature_samples import frozen_cache, make_table
 from output_samples import output_cache, output_table
 
-from mvemo.cache.export import export_cache
-from mvemo.cache.reader import open_cache
-from mvemo.fuse.crossval.evaluation import evaluate
-from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
+from mvemo.cache import export_cache, open_cache
+from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate
 from mvemo.fuse.final.model import load_model
-from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.report.report_files import metrics_dict, predictions_csv
-from mvemo.manifests.model import Clip, Manifest, write_manifest
-from mvemo.manifests.splits.assignment import folds_of, write_folds
+from mvemo.manifests import Clip, Manifest, folds_of, write_folds, write_manifest
 from mvemo.pipeline.models.boxed import model_folder
 from mvemo.pipeline.prediction.predictions import Prediction
 from mvemo.pipeline.prediction.predictions import predictions_csv as predictions_csv_of

@@ -31,8 +31,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mvemo.extract.errors import BadSetting, BadWeights, FetchFailed, MissingFile
+from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.cards import PretrainedPackage
-from mvemo.extract.nets.parts.registry import NETS
 from mvemo.extract.pretrained.converting import convert
 from mvemo.extract.pretrained.store import StoredWeights, find_weights, keep_weights
 from mvemo.manifests.files import write_text

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from mvemo.cache.spec import content_digest
 from mvemo.extract.errors import BadWeights, ExtractError
+from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.cards import PretrainedPackage
-from mvemo.extract.nets.parts.registry import NETS
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
 from mvemo.manifests.files import parse_json, write_bytes, write_json, write_text
 

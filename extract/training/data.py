@@ -20,8 +20,7 @@ from mvemo.extract.errors import BadMedia, BadSetting
 from mvemo.extract.nets.parts.cards import AudioInput, NetInput, SequenceInput, VideoInput
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.views import ViewSettings, window_starts
-from mvemo.manifests.model import Manifest
-from mvemo.manifests.splits.folds import inner_split
+from mvemo.manifests import Manifest, inner_split
 
 T = TypeVar("T")
 

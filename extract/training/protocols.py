@@ -39,8 +39,8 @@ from mvemo.extract.training.ranks import current_ranks
 from mvemo.extract.training.recipe import PROBE_C, RMSPROP
 from mvemo.extract.training.steps import Curve, TrainingJob, set_determinism
 from mvemo.extract.training.trainer import JobFolder, fine_tune
+from mvemo.manifests import Manifest
 from mvemo.manifests.labels import label_kind
-from mvemo.manifests.model import Manifest
 
 # Version of the training; it rises whenever the same settings would train another net.
 TRAINING_VERSION = 2

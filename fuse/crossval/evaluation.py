@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.cache.reader import Cache
+from mvemo.cache import Cache
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
 from mvemo.fuse.crossval.prediction import predict_all

@@ -12,8 +12,8 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import FeatureSettings
 from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.songs import SongRule
+from mvemo.manifests import Folds
 from mvemo.manifests.declared import check_settings, setting
-from mvemo.manifests.splits.assignment import Folds
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.reader import Cache
+from mvemo.cache import Cache
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.preparation import passes_over
 from mvemo.fuse.features import PLAIN, Features, FeatureSettings

@@ -11,8 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from mvemo.cache.reader import Cache
-from mvemo.cache.table import TEST, ClipTable
+from mvemo.cache import TEST, Cache, ClipTable
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures, LeakError
@@ -21,9 +20,8 @@ from mvemo.fuse.models import AUDIO, SECOND_LAYERS, VIDEO, Model, chosen_models,
 from mvemo.fuse.numeric import Ints
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.fuse.tasks import task_of
+from mvemo.manifests import Folds, make_folds
 from mvemo.manifests.labels import Task
-from mvemo.manifests.splits.assignment import Folds
-from mvemo.manifests.splits.folds import make_folds
 
 DEFAULT_FOLDS = 6
 # Pairs of the fold whose nets made the features (or None) and the folds tested with them.

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.reader import Cache
-from mvemo.cache.spec import FeatureSpec
+from mvemo.cache import Cache, FeatureSpec
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.saving import SavedHeads, saved_heads
 from mvemo.fuse.crossval.second_layers import late_bases, late_inner

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.spec import FeatureSpec, content_digest, row_key
+from mvemo.cache import FeatureSpec
+from mvemo.cache.spec import content_digest, row_key
 from mvemo.fuse.crossval.saving import DAMAGED, SavedHeads, load_heads, write_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.heads.head import Head

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from mvemo.cache.failures import failures_by_reason
+from mvemo.cache import failures_by_reason
 from mvemo.fuse.report.text import count, fraction, percent
 from mvemo.fuse.results import ModelResult, Results
 

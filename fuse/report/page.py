@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvemo.cache.failures import failures_by_reason
+from mvemo.cache import failures_by_reason
 from mvemo.fuse.report import score_tables as tables
 from mvemo.fuse.report.figures import draw_figures, learning_curve_figure, loss_figures
 from mvemo.fuse.report.published import LABEL, SOURCES, sentence_beside

@@ -9,19 +9,18 @@ from urllib.parse import quote
 
 import numpy as np
 
-from mvemo.cache.reader import Cache
-from mvemo.cache.table import ClipTable
-from mvemo.manifests.errors import ManifestError
-from mvemo.manifests.model import Manifest
-from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.splits.assignment import (
+from mvemo.cache import Cache, ClipTable
+from mvemo.manifests import (
     Folds,
     Holdout,
+    Manifest,
     folds_of,
     holdout_of,
     parse_fractions,
     prescribed_split,
+    read_manifest,
 )
+from mvemo.manifests.errors import ManifestError
 from mvemo.pipeline.settings import ExtractSettings
 
 

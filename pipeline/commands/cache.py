@@ -8,25 +8,28 @@ from typing import Any
 
 import click
 
-from mvemo.cache import import_feature
-from mvemo.cache.difference import diff_caches
-from mvemo.cache.export import export_cache
-from mvemo.cache.import_arrays import ArrayRows, TableColumns, read_array, split_source
-from mvemo.cache.import_feature import ImportSettings, join_arrays
-from mvemo.cache.maintenance import (
+from mvemo.cache import (
+    MODALITIES,
+    ClipTable,
+    ImportSettings,
     Removed,
+    check_modality,
+    diff_caches,
+    export_cache,
+    import_feature,
+    join_arrays,
     merge_caches,
+    open_cache,
+    read_array,
     remove_features,
     repair_cache,
     select_features,
+    verify_cache,
+    verify_untrusted,
 )
-from mvemo.cache.reader import open_cache
-from mvemo.cache.spec import MODALITIES, check_modality
-from mvemo.cache.table import ClipTable
-from mvemo.cache.verify import verify_cache, verify_untrusted
+from mvemo.cache.import_arrays import ArrayRows, TableColumns, split_source
+from mvemo.manifests import Manifest, read_manifest
 from mvemo.manifests.files import dump_json
-from mvemo.manifests.model import Manifest
-from mvemo.manifests.reader import read_manifest
 from mvemo.manifests.tables import match_ids
 from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
 from mvemo.pipeline.commands.options import (

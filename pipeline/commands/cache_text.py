@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mvemo.cache.failures import failures_by_reason
-from mvemo.cache.reader import Cache
-from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
+from mvemo.cache import TEST, TRAIN, VALIDATION, Cache, ClipTable, failures_by_reason
 from mvemo.manifests.text_table import align_columns
 
 

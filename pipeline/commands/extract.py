@@ -247,7 +247,7 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
 
 def _net_and_file(entry: str) -> tuple[str, str]:
     """Split ``NET=FILE`` and check both parts."""
-    from mvemo.extract.nets.parts.registry import net_names
+    from mvemo.extract.nets import net_names
 
     net, equals, file = entry.partition("=")
     if not equals or net not in net_names():

@@ -11,14 +11,28 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from mvemo.manifests.labels import TASKS, UNLABELLED, label_kind
-from mvemo.manifests.layouts.file_names import NAMED_FILES, similar_groups, with_inferred_groups
-from mvemo.manifests.layouts.scan import LAYOUTS, Selection, scan_clips
-from mvemo.manifests.model import Manifest, write_manifest
-from mvemo.manifests.reader import check_manifest, read_manifest
-from mvemo.manifests.schemes import SCHEMES, apply_scheme, find_scheme
-from mvemo.manifests.segments import TAILS, segment_manifest
-from mvemo.manifests.splits.assignment import Folds, folds_of, read_folds, write_folds
+from mvemo.manifests import (
+    LAYOUTS,
+    SCHEMES,
+    TASKS,
+    Folds,
+    Manifest,
+    Selection,
+    apply_scheme,
+    check_manifest,
+    find_scheme,
+    folds_of,
+    read_folds,
+    read_manifest,
+    scan_clips,
+    segment_manifest,
+    with_inferred_groups,
+    write_folds,
+    write_manifest,
+)
+from mvemo.manifests.labels import UNLABELLED, label_kind
+from mvemo.manifests.layouts.file_names import NAMED_FILES, similar_groups
+from mvemo.manifests.segments import TAILS
 from mvemo.pipeline.commands.options import (
     OUT_FILE,
     PATH,

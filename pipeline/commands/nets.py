@@ -15,7 +15,7 @@ from mvemo.pipeline.commands.options import PATH
 from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
-    from mvemo.extract.nets.parts.base import Net
+    from mvemo.extract.nets import Net
 
 # Number of outputs of a net whose published files do not set it.
 DEFAULT_OUTPUTS = 6
@@ -37,7 +37,8 @@ def nets(names: tuple[str, ...]) -> None:
       mvemo nets
       mvemo nets i3d musicnn hf:models/MERT-v1-95M
     """
-    from mvemo.extract.nets.parts.registry import add_folders, check_name, net_names
+    from mvemo.extract.nets import add_folders, net_names
+    from mvemo.extract.nets.parts.registry import check_name
 
     names = add_folders(names)
     for name in names:
@@ -55,8 +56,7 @@ def build_without_weights(name: str) -> Net:
     import torch
 
     from mvemo.extract.descriptors import DescriptorSettings
-    from mvemo.extract.nets.parts.cards import SharedSettings
-    from mvemo.extract.nets.parts.registry import build_net, default_settings, with_shared_options
+    from mvemo.extract.nets import SharedSettings, build_net, default_settings, with_shared_options
 
     shared = SharedSettings(N_FRAMES, DescriptorSettings())
     options = with_shared_options(default_settings(name), shared).options
@@ -80,7 +80,7 @@ def count_operations(net: Net) -> int | None:
     from torch.utils.flop_counter import FlopCounterMode
 
     from mvemo.extract.descriptors import DescriptorSettings
-    from mvemo.extract.nets.parts.registry import build_net
+    from mvemo.extract.nets import build_net
     from mvemo.extract.nets.parts.sequences import empty_input
 
     def operations(net: Net, device: str) -> int:
@@ -279,8 +279,7 @@ def check(
     Example:
       mvemo weights check i3d rgb_kinetics.npz
     """
-    from mvemo.extract.nets.parts.registry import NETS, build_net
-    from mvemo.extract.nets.parts.weights import load_weights
+    from mvemo.extract.nets import NETS, build_net, load_weights
 
     n_outputs = NETS[net].pretrained_outputs if net in NETS else 0
     model = build_net(net, n_outputs or DEFAULT_OUTPUTS, width=width, **_values(options))
@@ -313,7 +312,7 @@ def _prediction(net: Net, video: Path) -> str:
     """Return the prediction of a clip by a net that has its own labels, as text."""
     import torch
 
-    from mvemo.extract.nets.parts.cards import VideoInput
+    from mvemo.extract.nets import VideoInput
 
     describe = getattr(net, "describe_prediction", None)
     if describe is None or not isinstance(net.input, VideoInput):

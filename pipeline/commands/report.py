@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from mvemo.manifests import read_manifest
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.labels import TASKS, Task
-from mvemo.manifests.reader import read_manifest
 from mvemo.pipeline.commands.options import (
     FILE,
     OUT_FOLDER,
@@ -78,12 +78,10 @@ def report(
       mvemo report --predictions theirs.csv --out theirs
       mvemo report --predictions tags.csv --task multilabel --manifest clips.csv
     """
+    from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
     from mvemo.fuse.crossval.uncertainty import with_uncertainty
-    from mvemo.fuse.external import results_of_predictions
-    from mvemo.fuse.prediction_files import read_predictions
-    from mvemo.fuse.report.report_files import require_other_folder, write_report
+    from mvemo.fuse.report.report_files import require_other_folder
     from mvemo.fuse.report.score_tables import results_tables
-    from mvemo.fuse.report.terminal import format_table
     from mvemo.fuse.report.text import write_paper
     from mvemo.pipeline.clips.clip_tables import links_of_manifest
     from mvemo.pipeline.stage_two import tell_stale_model

@@ -310,7 +310,7 @@ def default_jobs(profile: str) -> int:
 
 def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) -> None:
     """Refuse folds or a split that the study would not use; note a seed that has no effect."""
-    from mvemo.manifests.splits.assignment import folds_of, holdout_of
+    from mvemo.manifests import folds_of, holdout_of
     from mvemo.pipeline.clips.clip_tables import clip_table
     from mvemo.pipeline.stage_one.plan import ask_about_split, tell_unused_seed
 

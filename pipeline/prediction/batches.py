@@ -11,16 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache.spec import FeatureSpec
-from mvemo.extract.nets.parts.cards import AudioInput
-from mvemo.extract.nets.parts.registry import input_of
+from mvemo.cache import FeatureSpec
+from mvemo.extract.nets import AudioInput, input_of
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training import devices, embedding
 from mvemo.extract.workers.pool import cores
 from mvemo.fuse.descriptor_statistics import sequence_statistics, statistics_of
 from mvemo.fuse.final.model import FeatureKey, Predictor
 from mvemo.fuse.numeric import F64
-from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress, told_as_parts
 from mvemo.pipeline.model_nets import plan_of

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache.errors import DamagedCache
-from mvemo.cache.maintenance import unfinished_run
-from mvemo.cache.reader import open_cache
+from mvemo.cache import (
+    CacheWriter,
+    ClipTable,
+    DamagedCache,
+    FeatureSpec,
+    open_cache,
+    unfinished_run,
+)
 from mvemo.cache.shards import WriterLock
-from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable
-from mvemo.cache.writer import CacheWriter
 from mvemo.fuse.final.model import FeatureKey
-from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.media_files import digest_media
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
 from mvemo.pipeline.console.progress import Progress

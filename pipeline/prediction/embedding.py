@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from mvemo.cache.spec import FeatureSpec, in_half_precision
+from mvemo.cache import FeatureSpec, in_half_precision
 from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.media.request import IN_WORDS
-from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets import Net
 from mvemo.extract.training import devices
 from mvemo.fuse.final import model
 from mvemo.pipeline.errors import BadOption

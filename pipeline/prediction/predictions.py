@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.cache.reader import Cache, open_cache
-from mvemo.cache.spec import FeatureSpec
+from mvemo.cache import Cache, FeatureSpec, open_cache
 from mvemo.fuse.descriptor_statistics import DescriptorStatistics, statistics_of
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.final.model import (

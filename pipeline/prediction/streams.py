@@ -21,8 +21,8 @@ from mvemo.extract.array_types import F32, F64, U8, Mask
 from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.request import FrameSampling
-from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.cards import AudioInput, PieceInput, SequenceInput, VideoInput
+from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput
+from mvemo.extract.nets.parts.cards import PieceInput
 from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.training.embedding import pool_windows
 from mvemo.extract.views import ViewSettings

@@ -29,7 +29,7 @@ from mvemo.pipeline.provenance import versions
 
 if TYPE_CHECKING:
     from mvemo.extract.settings import NetSettings, RunSettings
-    from mvemo.manifests.model import Manifest
+    from mvemo.manifests import Manifest
     from mvemo.pipeline.stage_one.tasks import Result, Task
 
 TASKS = "mvemo.pipeline.stage_one.tasks"

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache.reader import Cache, open_cache
-from mvemo.extract.nets.parts.cards import SequenceInput
-from mvemo.extract.nets.parts.registry import NETS, input_of
+from mvemo.cache import Cache, open_cache
+from mvemo.extract.nets import NETS, SequenceInput, input_of
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore, stored_problems
 from mvemo.extract.training import data, devices, protocols, steps

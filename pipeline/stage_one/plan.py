@@ -9,20 +9,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mvemo.cache import spec
-from mvemo.cache.maintenance import unfinished_run
-from mvemo.cache.reader import open_cache
-from mvemo.cache.table import ClipTable
-from mvemo.extract.nets.parts.registry import NETS
+from mvemo.cache import ClipTable, open_cache, spec, unfinished_run
+from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training import devices, losses, protocols, ranks, timing
-from mvemo.manifests import files, labels
+from mvemo.manifests import (
+    Folds,
+    Manifest,
+    files,
+    labels,
+    prescribed_split,
+    read_folds,
+    read_manifest,
+)
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
-from mvemo.manifests.model import Manifest
-from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.splits.assignment import Folds, prescribed_split, read_folds
 from mvemo.manifests.splits.folds import fold_notes
 from mvemo.pipeline.clips import clip_tables, media_files
 from mvemo.pipeline.console.messages import tell, tell_note

@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from mvemo.cache.errors import CacheError, DamagedCache
-from mvemo.cache.reader import open_cache
+from mvemo.cache import CacheError, CacheWriter, DamagedCache, open_cache
 from mvemo.cache.table import subset
-from mvemo.cache.writer import CacheWriter
 from mvemo.extract.errors import TrainingDiverged
-from mvemo.extract.nets.parts.registry import NETS
+from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training import data, devices, protocols, ranks
 from mvemo.extract.workers.pool import cores, stop_workers
-from mvemo.manifests.splits.assignment import write_folds
+from mvemo.manifests import write_folds
 from mvemo.pipeline.clips import clip_media, media_files
 from mvemo.pipeline.console.messages import note_resumable, silenced, tell, tell_note
 from mvemo.pipeline.errors import BadOption

@@ -12,10 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mvemo.cache.reader import open_cache
+from mvemo.cache import ClipTable, open_cache, write_clips
 from mvemo.cache.spec import digest_of
-from mvemo.cache.table import ClipTable
-from mvemo.cache.writer import write_clips
 from mvemo.manifests.files import parse_json, shown, to_json_values, write_json
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import versions

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache.row_writer import RowWriter
-from mvemo.cache.spec import TRAINED, FeatureSpec, in_half_precision
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import CacheWriter, FeatureSpec, RowWriter, in_half_precision
+from mvemo.cache.spec import TRAINED
 from mvemo.extract.array_types import I64, Mask
 from mvemo.extract.descriptors import TIMES, descriptor_spec
 from mvemo.extract.errors import TrainingDiverged
-from mvemo.extract.nets.parts.registry import NETS
+from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training import devices, embedding, protocols
 from mvemo.extract.training.data import TrainingClips

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 from mvemo.cache.cache_file import parts_folder
 from mvemo.cache.failures import failures_by_reason
 from mvemo.extract.store.folders import stamp_of
-from mvemo.manifests.errors import ManifestError
+from mvemo.manifests import ManifestError, read_manifest
 from mvemo.manifests.files import dump_json, parse_json, write_json
-from mvemo.manifests.reader import read_manifest
 from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.work_folder import measure_work
 

@@ -15,16 +15,14 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from mvemo.cache.errors import CacheError
-from mvemo.cache.row_writer import PartWriter, StoredRows
-from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable, subset
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import CacheError, CacheWriter, ClipTable, FeatureSpec, PartWriter, StoredRows
+from mvemo.cache.table import subset
 from mvemo.extract.errors import ExtractError, TrainingDiverged
-from mvemo.extract.nets.parts.registry import NETS, add_folder_nets, folder_nets
+from mvemo.extract.nets import NETS
+from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
 from mvemo.extract.settings import FETCHED, NetSettings
 from mvemo.extract.training import devices, protocols
-from mvemo.manifests.model import Manifest
+from mvemo.manifests import Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
 from mvemo.pipeline.errors import ClipFailed, PipelineError, TaskFailed

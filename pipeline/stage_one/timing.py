@@ -12,12 +12,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from mvemo.extract.nets.parts.cards import AudioInput
-from mvemo.extract.nets.parts.registry import input_of
+from mvemo.extract.nets import AudioInput, input_of
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.views import window_starts
 from mvemo.extract.workers import pool
-from mvemo.manifests.model import Manifest
+from mvemo.manifests import Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.settings import Settings

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from mvemo.fuse import Model, ModelResult, score_baseline, score_model
 from mvemo.fuse.metrics.averages import mean_finite, mean_of_finite
 from mvemo.fuse.metrics.scores import confusion_matrix
-from mvemo.fuse.models import Model
 from mvemo.fuse.numeric import F64, Ints
-from mvemo.fuse.results import ModelResult, score_baseline, score_model
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.comparison import Draft
 from mvemo.pipeline.studies.result import NUMBER, PERCENT, Cell, Column, Table

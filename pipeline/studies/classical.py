@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from mvemo.fuse.numeric import F64, Ints
+from mvemo.manifests import SCHEMES
 from mvemo.manifests.labels import LabelKind, label_kind
-from mvemo.manifests.schemes import SCHEMES
 from mvemo.pipeline.studies.comparison import Draft, Row
 from mvemo.pipeline.studies.predictors import FoldPredictions
 from mvemo.pipeline.studies.scores import Labels

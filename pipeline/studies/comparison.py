@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.errors import TrainingDiverged
-from mvemo.extract.settings import NetSettings
+from mvemo.extract import NetSettings, TrainingDiverged
 from mvemo.fuse.numeric import Ints
 from mvemo.fuse.report import published as papers
 from mvemo.fuse.songs import decide_songs
-from mvemo.manifests.model import Manifest
+from mvemo.manifests import Manifest
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.plots import Bar, score_bars, score_lines

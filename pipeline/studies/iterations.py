@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.data import TrainingClips, training_splits
+from mvemo.extract import NetSettings, RunSettings, TrainingClips
+from mvemo.extract.training.data import training_splits
 from mvemo.extract.training.steps import Curve
 from mvemo.extract.training.steps import steps_per_epoch as trained_steps
 from mvemo.fuse.numeric import F64, Ints
-from mvemo.manifests.model import Manifest
+from mvemo.manifests import Manifest
 from mvemo.pipeline.studies.comparison import (
     Compared,
     Draft,

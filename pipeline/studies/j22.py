@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.nets.parts.cards import SequenceInput
-from mvemo.extract.nets.parts.registry import input_of
+from mvemo.extract import SequenceInput
+from mvemo.extract.nets import input_of
 from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.songs import decide_songs
-from mvemo.manifests.model import Manifest
-from mvemo.manifests.splits.assignment import PARTS, TEST, VALIDATION, holdout_of, parse_fractions
+from mvemo.manifests import Manifest, holdout_of, parse_fractions
+from mvemo.manifests.splits.assignment import PARTS, TEST, VALIDATION
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.class_tables import confusion_table

@@ -8,20 +8,22 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.registry import NETS
-from mvemo.extract.settings import NetSettings
-from mvemo.extract.training.data import RawBatches, TrainingClips
-from mvemo.extract.training.devices import pick_device
-from mvemo.extract.training.embedding import embed_rows, outputs_of
-from mvemo.extract.training.protocols import TrainedNet
+from mvemo.extract import (
+    Net,
+    NetSettings,
+    RawBatches,
+    TrainedNet,
+    TrainingClips,
+    embed_rows,
+    pick_device,
+)
+from mvemo.extract.nets import NETS
+from mvemo.extract.training.embedding import outputs_of
 from mvemo.extract.training.steps import Curve
-from mvemo.fuse.clips import Clips
+from mvemo.fuse import Clips, Fit, fit_heads, models_of
 from mvemo.fuse.features import Matrix, matrix_of
-from mvemo.fuse.heads.fitting import Fit, fit_heads
-from mvemo.fuse.models import models_of
 from mvemo.fuse.numeric import F64, Ints, Link, apply_link
-from mvemo.manifests.model import Manifest
+from mvemo.manifests import Manifest
 from mvemo.manifests.splits.assignment import TRAIN
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption

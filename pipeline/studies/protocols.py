@@ -12,9 +12,10 @@ from dataclasses import replace
 from functools import reduce
 from typing import Any
 
-from mvemo.extract.nets.parts.registry import NETS, default_settings
+from mvemo.extract import NetSettings, default_settings
+from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import find_weights
-from mvemo.extract.settings import FETCHED, NetSettings, RecipeSettings
+from mvemo.extract.settings import FETCHED, RecipeSettings
 from mvemo.fuse.report.published import FUSIONS
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings_files import load_settings

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.nets.parts.cards import SequenceInput
-from mvemo.extract.nets.parts.registry import input_of
-from mvemo.extract.settings import NetSettings
-from mvemo.manifests.model import Manifest
+from mvemo.extract import NetSettings, SequenceInput
+from mvemo.extract.nets import input_of
+from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.comparison import (
     Compared,

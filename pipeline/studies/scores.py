@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.fuse import Model, ModelResult, Task, score_baseline, score_model, task_of
 from mvemo.fuse.bootstrap import percentile_interval, resample_groups
 from mvemo.fuse.metrics.averages import mean_finite, mean_of_finite
-from mvemo.fuse.models import Model
 from mvemo.fuse.numeric import F64, Ints
-from mvemo.fuse.results import ModelResult, score_baseline, score_model
-from mvemo.fuse.tasks import task_of
-from mvemo.fuse.tasks.base import Task
-from mvemo.manifests.model import Manifest
+from mvemo.manifests import Manifest
 
 _ANY = Model("", (), ())
 

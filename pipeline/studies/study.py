@@ -14,22 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mvemo.extract import DescriptorSettings, NetSettings, default_settings
 from mvemo.extract.array_types import F64, Mask
-from mvemo.extract.descriptors.framing import DescriptorSettings
-from mvemo.extract.nets.parts.cards import SharedSettings
-from mvemo.extract.nets.parts.registry import (
-    default_settings,
-    options_of,
-    with_length,
-    with_shared_options,
-)
-from mvemo.extract.settings import NetSettings
+from mvemo.extract.nets import SharedSettings, options_of, with_length, with_shared_options
 from mvemo.fuse.numeric import Ints
 from mvemo.fuse.report.published import comparable
-from mvemo.manifests.model import Manifest
-from mvemo.manifests.schemes import SCHEMES
-from mvemo.manifests.segments import Tail, segment_manifest, song_of
-from mvemo.manifests.splits.assignment import Folds, folds_of
+from mvemo.manifests import SCHEMES, Folds, Manifest, folds_of, segment_manifest, song_of
+from mvemo.manifests.segments import Tail
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.clips.media_files import longer_clips_note
 from mvemo.pipeline.console.messages import note_resumable, tell_note

@@ -7,12 +7,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mvemo.extract import (
+    NetSettings,
+    RunSettings,
+    TrainedNet,
+    TrainingClips,
+    WeightReport,
+    train_nets,
+)
 from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
-from mvemo.extract.nets.parts.weights import WeightReport
-from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.data import TrainingClips
 from mvemo.extract.training.devices import keep_freed_memory
-from mvemo.extract.training.protocols import TrainedNet, known_nets, train_nets
+from mvemo.extract.training.protocols import known_nets
 from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call
 from mvemo.pipeline.console.progress import Progress, epoch_text

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from cache_samples import SEQUENCE, VECTOR, crossfit, fill, row, table
 
-from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.export import export_cache
+from mvemo.cache import BadCache, MissingCache, export_cache
 
 CLIPS = table()
 

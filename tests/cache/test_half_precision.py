@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from cache_samples import SEQUENCE, table
 
-from mvemo.cache.errors import BadCache
-from mvemo.cache.maintenance import merge_caches
-from mvemo.cache.reader import open_cache
-from mvemo.cache.spec import in_half_precision
-from mvemo.cache.verify import verify_cache
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import (
+    BadCache,
+    CacheWriter,
+    in_half_precision,
+    merge_caches,
+    open_cache,
+    verify_cache,
+)
 
 
 def test_sequences_in_half_precision(tmp_path: Path) -> None:

@@ -14,13 +14,17 @@ import numpy as np
 import pytest
 from cache_samples import SEQUENCE, VECTOR, fill, table
 
-from mvemo.cache.errors import BadCache, CacheError
-from mvemo.cache.import_arrays import read_array
-from mvemo.cache.maintenance import merge_caches, repair_cache
-from mvemo.cache.reader import open_cache
+from mvemo.cache import (
+    BadCache,
+    CacheError,
+    merge_caches,
+    open_cache,
+    read_array,
+    repair_cache,
+    verify_cache,
+)
 from mvemo.cache.schema import write_text
 from mvemo.cache.untrusted import array_of, attribute, write_attribute
-from mvemo.cache.verify import verify_cache
 
 CLIPS = table()
 

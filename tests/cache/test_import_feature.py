@@ -12,16 +12,24 @@ import h5py
 import numpy as np
 import pytest
 
-from mvemo.cache import import_feature
-from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.export import export_cache
-from mvemo.cache.import_arrays import TableColumns, read_array, read_ids
-from mvemo.cache.import_feature import Imported, ImportSettings, join_arrays
-from mvemo.cache.reader import open_cache
-from mvemo.cache.spec import FeatureSpec, content_digest
-from mvemo.cache.table import ClipTable
-from mvemo.cache.verify import verify_cache
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import (
+    BadCache,
+    CacheWriter,
+    ClipTable,
+    FeatureSpec,
+    Imported,
+    ImportSettings,
+    MissingCache,
+    content_digest,
+    export_cache,
+    import_feature,
+    join_arrays,
+    open_cache,
+    read_array,
+    read_ids,
+    verify_cache,
+)
+from mvemo.cache.import_arrays import TableColumns
 from mvemo.manifests.tables import match_ids
 
 CLIPS = ClipTable(

@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 from cache_samples import SEQUENCE, VECTOR, contents, crossfit, fill, put, row, table
 
-from mvemo.cache.errors import BadCache, CacheError
-from mvemo.cache.reader import Cache, open_cache
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import BadCache, Cache, CacheError, CacheWriter, open_cache
 
 CLIPS = table()
 

@@ -9,11 +9,8 @@ from pathlib import Path
 import pytest
 from cache_samples import VECTOR, current, put, table
 
-from mvemo.cache.errors import MissingCache
-from mvemo.cache.reader import open_cache
-from mvemo.cache.row_writer import PartWriter
+from mvemo.cache import CacheWriter, MissingCache, PartWriter, open_cache
 from mvemo.cache.table import subset
-from mvemo.cache.writer import CacheWriter
 
 CLIPS = table()
 

@@ -12,11 +12,15 @@ import cache_samples
 import pytest
 from cache_samples import VECTOR, contents, current, fill, put, row, table
 
-from mvemo.cache.errors import CacheBusy, MissingCache
-from mvemo.cache.maintenance import merge_caches, repair_cache
-from mvemo.cache.reader import open_cache
-from mvemo.cache.verify import verify_cache
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import (
+    CacheBusy,
+    CacheWriter,
+    MissingCache,
+    merge_caches,
+    open_cache,
+    repair_cache,
+    verify_cache,
+)
 
 SAMPLES = str(Path(cache_samples.__file__).parent)
 CLIPS = table(f"c{i}" for i in range(200))

@@ -10,7 +10,7 @@ from cache_samples import VECTOR
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvemo.cache.spec import content_digest, digest_of
+from mvemo.cache import content_digest, digest_of
 
 scalars = st.none() | st.booleans() | st.integers(-99, 99) | st.text(max_size=5)
 scalars |= st.floats(allow_nan=False, allow_infinity=False)

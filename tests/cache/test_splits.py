@@ -10,14 +10,9 @@ import numpy as np
 import pytest
 from cache_samples import VECTOR, fill, put, table
 
-from mvemo.cache.errors import BadCache
-from mvemo.cache.export import export_cache
-from mvemo.cache.maintenance import merge_caches
-from mvemo.cache.reader import open_cache
+from mvemo.cache import BadCache, CacheWriter, export_cache, merge_caches, open_cache, verify_cache
 from mvemo.cache.schema import table_checksum
 from mvemo.cache.table import subset
-from mvemo.cache.verify import verify_cache
-from mvemo.cache.writer import CacheWriter
 
 CLIPS = table()
 # c0 and c1 train, c2 and c3 validate, c4 and c5 are tested.

@@ -10,14 +10,21 @@ import numpy as np
 import pytest
 from cache_samples import SEQUENCE, VECTOR, contents, crossfit, fill, put, row, table
 
-from mvemo.cache import cache_file
-from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.export import export_cache
-from mvemo.cache.maintenance import merge_caches, remove_features, repair_cache, select_features
-from mvemo.cache.reader import open_cache
-from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.verify import verify_cache, verify_untrusted
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import (
+    BadCache,
+    CacheWriter,
+    FeatureSpec,
+    MissingCache,
+    cache_file,
+    export_cache,
+    merge_caches,
+    open_cache,
+    remove_features,
+    repair_cache,
+    select_features,
+    verify_cache,
+    verify_untrusted,
+)
 
 CLIPS = table()
 FIRST, LAST = table(["c0", "c1", "c2", "c3"]), table(["c2", "c3", "c4", "c5"])

@@ -10,11 +10,7 @@ import numpy as np
 import pytest
 from cache_samples import SEQUENCE, VECTOR, contents, crossfit, fill, row, table
 
-from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.maintenance import repair_cache
-from mvemo.cache.reader import open_cache
-from mvemo.cache.verify import verify_cache
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import BadCache, CacheWriter, MissingCache, open_cache, repair_cache, verify_cache
 
 CLIPS = table()
 

@@ -15,13 +15,17 @@ import numpy as np
 import pytest
 from cache_samples import SEQUENCE, VECTOR, contents, crossfit, current, fill, put, row, table
 
-from mvemo.cache.errors import BadCache, CacheError, MissingCache
-from mvemo.cache.failures import Failure
-from mvemo.cache.maintenance import merge_caches
-from mvemo.cache.reader import open_cache
-from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.verify import verify_cache
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import (
+    BadCache,
+    CacheError,
+    CacheWriter,
+    Failure,
+    FeatureSpec,
+    MissingCache,
+    merge_caches,
+    open_cache,
+    verify_cache,
+)
 
 CLIPS = table()
 

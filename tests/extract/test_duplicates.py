@@ -19,7 +19,7 @@ from mvemo.extract.duplicates import (
     picture_hashes,
     sound_words,
 )
-from mvemo.manifests.model import Clip, Manifest, write_manifest
+from mvemo.manifests import Clip, Manifest, write_manifest
 from mvemo.pipeline.commands.manifest import manifest as command
 
 SECONDS = 8.0

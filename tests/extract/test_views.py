@@ -8,8 +8,7 @@ from media_samples import film, index_of, sine
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import FrameSampling
-from mvemo.extract.nets.parts.cards import AudioInput, SequenceInput, VideoInput
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets import AudioInput, SequenceInput, VideoInput, build_net
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.embedding import embed_rows

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable
-from mvemo.cache.writer import CacheWriter
-from mvemo.manifests.splits.folds import make_folds
+from mvemo.cache import CacheWriter, ClipTable, FeatureSpec
+from mvemo.manifests import make_folds
 
 CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
 MODALITY = {"music1d": "audio", "music2d": "audio", "c3d": "video", "i3d": "video"}

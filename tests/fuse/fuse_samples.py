@@ -6,10 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from mvemo.cache.reader import open_cache
-from mvemo.fuse.crossval.evaluation import evaluate
-from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
-from mvemo.fuse.heads.head import HeadSettings
+from mvemo.cache import open_cache
+from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate
 from mvemo.fuse.models import Model, models_of
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.tasks import task_of

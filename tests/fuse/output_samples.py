@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from feature_samples import MODALITY, crossfit_cache, frozen_cache, make_table, spec, write_cache
 
-from mvemo.cache.table import ClipTable
-from mvemo.manifests.splits.folds import make_folds
+from mvemo.cache import ClipTable
+from mvemo.manifests import make_folds
 
 TAGS = ("calm", "dark", "fast")
 DIMENSIONS = ("arousal", "valence")

@@ -9,7 +9,8 @@ from feature_samples import frozen_cache, make_table
 from fuse_samples import plain_settings, primary
 from output_samples import output_cache, output_table
 
-from mvemo.cache.reader import open_cache
+from mvemo.cache import open_cache
+from mvemo.fuse import BadFeatures, FuseError, evaluate
 from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.compare_runs import (
     compare_runs,
@@ -18,8 +19,7 @@ from mvemo.fuse.compare_runs import (
     run_comparison_dict,
 )
 from mvemo.fuse.crossval.comparisons import holm, nadeau_bengio
-from mvemo.fuse.crossval.evaluation import evaluate, with_repeats
-from mvemo.fuse.errors import BadFeatures, FuseError
+from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.report.report_files import metrics_dict, predictions_csv, write_texts
 from mvemo.manifests.files import dump_json
 

@@ -6,11 +6,8 @@ import numpy as np
 import pytest
 from feature_samples import features, make_table, spec
 
-from mvemo.cache.reader import open_cache
-from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.writer import CacheWriter
-from mvemo.fuse.crossval.evaluation import evaluate
-from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
+from mvemo.cache import CacheWriter, FeatureSpec, open_cache
+from mvemo.fuse import EvaluationSettings, evaluate
 from mvemo.fuse.descriptor_statistics import DescriptorStatistics, sequence_statistics
 from mvemo.fuse.errors import BadFeatures
 

@@ -11,17 +11,20 @@ import pytest
 from fuse_samples import make_results
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
+from mvemo.fuse import (
+    BadFeatures,
+    format_table,
+    metrics_dict,
+    read_predictions,
+    results_of_predictions,
+)
 from mvemo.fuse.crossval.evaluation import with_repeats
-from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.external import results_of_predictions
 from mvemo.fuse.models import Model
-from mvemo.fuse.prediction_files import read_predictions
 from mvemo.fuse.report.page import report_html
-from mvemo.fuse.report.report_files import metrics_dict, predictions_csv
+from mvemo.fuse.report.report_files import predictions_csv
 from mvemo.fuse.report.summary import banners, opening, scoring_note
-from mvemo.fuse.report.terminal import format_table
 from mvemo.fuse.results import score_model
-from mvemo.manifests.reader import read_manifest
+from mvemo.manifests import read_manifest
 
 HEAD = "clip_id,label,calm,tense\n"
 GOOD = HEAD + "a,calm,0.9,0.1\nb,tense,0.6,0.4\nc,tense,0.2,0.8\n"

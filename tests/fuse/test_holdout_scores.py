@@ -12,18 +12,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mvemo.cache.reader import open_cache
-from mvemo.cache.writer import CacheWriter
-from mvemo.fuse.crossval.evaluation import evaluate
+from mvemo.cache import CacheWriter, open_cache
+from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table, metrics_dict, write_report
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
-from mvemo.fuse.errors import BadFeatures, LeakError
 from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.numeric import decision_inputs
-from mvemo.fuse.report.report_files import metrics_dict, write_report
-from mvemo.fuse.report.terminal import format_table
 from mvemo.fuse.songs import song_level
-from mvemo.manifests.splits.folds import holdout_split
+from mvemo.manifests import holdout_split
 
 
 def split_table(n=240, seed=0):

@@ -7,9 +7,9 @@ import pytest
 from feature_samples import crossfit_cache, make_table
 from fuse_samples import NASTY, empty_results, make_results, nasty_results
 
-from mvemo.cache.reader import open_cache
+from mvemo.cache import open_cache
+from mvemo.fuse import Predictions
 from mvemo.fuse.crossval.saving import saved_heads
-from mvemo.fuse.external import Predictions
 from mvemo.fuse.models import Model
 from mvemo.fuse.results import (
     Choice,

@@ -11,18 +11,22 @@ from fuse_samples import evaluated, plain_settings, primary
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from mvemo.cache.reader import open_cache
+from mvemo.cache import open_cache
 from mvemo.cache.untrusted import PlainArray
-from mvemo.fuse.clips import Clips
-from mvemo.fuse.crossval.evaluation import evaluate
-from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
-from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse import (
+    BadFeatures,
+    Clips,
+    EvaluationSettings,
+    Fit,
+    HeadSettings,
+    evaluate,
+    fit_heads,
+    models_of,
+    task_of,
+)
 from mvemo.fuse.features import Features, matrix_of
 from mvemo.fuse.heads.blocks import Block
-from mvemo.fuse.heads.fitting import Fit, fit_heads
-from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.heads.solver import solve
-from mvemo.fuse.models import models_of
 from mvemo.fuse.scaling import (
     LIMIT,
     MIN_CLIPS,
@@ -32,7 +36,6 @@ from mvemo.fuse.scaling import (
     groups_within,
     standardise_within,
 )
-from mvemo.fuse.tasks import task_of
 
 RNG = np.random.default_rng(0)
 # How far predicted probabilities may lie apart: both fits stop within 1e-6 nats of one minimum.

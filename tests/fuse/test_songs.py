@@ -10,9 +10,8 @@ import pytest
 from feature_samples import crossfit_cache, frozen_cache, make_table
 from fuse_samples import make_results, plain_settings
 
-from mvemo.cache.reader import open_cache
-from mvemo.fuse.crossval.evaluation import evaluate
-from mvemo.fuse.errors import BadFeatures
+from mvemo.cache import open_cache
+from mvemo.fuse import BadFeatures, evaluate
 from mvemo.fuse.songs import RULES, decide_songs, song_level
 
 

@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvemo.manifests.errors import BadManifest, MissingManifest
-from mvemo.manifests.model import Clip, Manifest, write_manifest
-from mvemo.manifests.reader import check_manifest, read_manifest
+from mvemo.manifests import (
+    BadManifest,
+    Clip,
+    Manifest,
+    MissingManifest,
+    check_manifest,
+    read_manifest,
+    write_manifest,
+)
 from mvemo.manifests.tables import RESERVED, plain_text
 
 

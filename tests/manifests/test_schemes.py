@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mvemo.manifests.errors import BadManifest
+from mvemo.manifests import SCHEMES, BadManifest, Clip, Manifest, apply_scheme, find_scheme
 from mvemo.manifests.files import parse_toml
-from mvemo.manifests.model import Clip, Manifest
-from mvemo.manifests.schemes import SCHEMES, apply_scheme, find_scheme
 
 PL20, J22 = SCHEMES["pl20"], SCHEMES["j22"]
 

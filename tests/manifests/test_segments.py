@@ -10,11 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.model import Clip, Manifest, write_manifest
-from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.segments import TAILS, segment_manifest, song_of
-from mvemo.manifests.splits.assignment import folds_of
+from mvemo.manifests import (
+    BadManifest,
+    Clip,
+    Manifest,
+    folds_of,
+    read_manifest,
+    segment_manifest,
+    song_of,
+    write_manifest,
+)
+from mvemo.manifests.segments import TAILS
 
 
 def manifest(*clips):

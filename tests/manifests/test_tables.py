@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvemo.manifests.errors import BadManifest
+from mvemo.manifests import BadManifest, read_manifest
 from mvemo.manifests.files import shown
-from mvemo.manifests.reader import read_manifest
 from mvemo.manifests.tables import (
     BadText,
     CsvWriter,

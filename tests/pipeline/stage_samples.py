@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from mvemo.manifests import Clip, Manifest, write_manifest
 from mvemo.manifests.demo import make_demo
-from mvemo.manifests.model import Clip, Manifest, write_manifest
 from mvemo.pipeline import cli
 
 # Narrow nets, one or two epochs, one second of sound and four small frames.

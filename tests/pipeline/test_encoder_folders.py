@@ -10,7 +10,7 @@ from encoder_samples import save_encoder
 from stage_samples import run
 from study_samples import make_set
 
-from mvemo.cache.reader import open_cache
+from mvemo.cache import open_cache
 
 
 def extract(work: Path, manifest: Path, folder: Path) -> int:

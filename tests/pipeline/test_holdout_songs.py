@@ -11,11 +11,9 @@ import pytest
 import soundfile
 from stage_samples import run
 
-from mvemo.cache.reader import open_cache
-from mvemo.cache.verify import verify_cache
+from mvemo.cache import open_cache, verify_cache
 from mvemo.fuse.songs import RULES
-from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.segments import song_of
+from mvemo.manifests import read_manifest, song_of
 from mvemo.pipeline.commands.fuse import SONG_RULES
 
 SONGS = 20

@@ -10,10 +10,10 @@ import torch
 from stage_samples import tiny_demo
 from torch.nn import functional
 
-from mvemo.extract.nets.parts.registry import net_names
+from mvemo.extract.nets import net_names
 from mvemo.extract.settings import RunSettings
 from mvemo.extract.training.protocols import embedding_spec, make_net
-from mvemo.manifests.model import Manifest
+from mvemo.manifests import Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.settings_files import load_settings

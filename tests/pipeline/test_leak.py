@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from stage_samples import make_chords, run
 
-from mvemo.cache.reader import open_cache
+from mvemo.cache import open_cache
 
 N, CLASSES = 72, 4
 # Steps after which a net knows all clips, or two folds of three, by heart.

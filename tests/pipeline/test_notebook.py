@@ -12,8 +12,7 @@ import soundfile
 from stage_samples import TINY, run, tiny_demo
 
 import mvemo
-from mvemo.manifests.model import write_manifest
-from mvemo.manifests.splits.assignment import folds_of
+from mvemo.manifests import folds_of, write_manifest
 from mvemo.pipeline.errors import BadOption
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from stage_samples import run, tiny_demo
 
-from mvemo.cache.reader import open_cache
+from mvemo.cache import open_cache
 from mvemo.extract import nets
 from mvemo.pipeline.settings_files import load_settings
 

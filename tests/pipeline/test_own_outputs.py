@@ -12,13 +12,11 @@ import torch
 from scipy.special import expit, softmax
 from stage_samples import rewrite, run, tiny_demo, tiny_settings
 
-from mvemo.cache.reader import open_cache
-from mvemo.cache.verify import verify_cache
-from mvemo.extract.nets.parts.registry import build_net
-from mvemo.fuse.crossval.evaluation import evaluate
-from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
+from mvemo.cache import open_cache, verify_cache
+from mvemo.extract.nets import build_net
+from mvemo.fuse import EvaluationSettings, evaluate
 from mvemo.fuse.errors import LeakError
-from mvemo.manifests.model import Manifest
+from mvemo.manifests import Manifest
 
 NET = "music1d-outputs"
 

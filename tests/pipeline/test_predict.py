@@ -15,13 +15,12 @@ import pytest
 import soundfile
 from stage_samples import run, tiny_demo, tiny_settings
 
-from mvemo.cache.reader import open_cache
+from mvemo.cache import CacheWriter, open_cache
 from mvemo.cache.shards import WriterLock
 from mvemo.cache.spec import content_digest
-from mvemo.cache.writer import CacheWriter
-from mvemo.extract.nets.parts.registry import build_net
-from mvemo.fuse.errors import FuseError
-from mvemo.manifests.reader import read_manifest
+from mvemo.extract.nets import build_net
+from mvemo.fuse import FuseError
+from mvemo.manifests import read_manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.model_nets import plan_of
 from mvemo.pipeline.models.boxed import card_text

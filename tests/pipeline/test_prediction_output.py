@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mvemo.fuse.crossval.saving import SavedHeads
+from mvemo.fuse import SavedHeads
 from mvemo.fuse.final.model import FinalModel, Predictor
 from mvemo.pipeline.prediction.predictions import (
     Prediction,

@@ -8,9 +8,9 @@ import pytest
 from package_samples import without_index
 from stage_samples import run, tiny_demo, tiny_settings
 
-from mvemo.cache.reader import open_cache
+from mvemo.cache import open_cache
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets import build_net
 from mvemo.extract.pretrained import find_package, with_fetched_weights
 from mvemo.extract.pretrained.store import keep_weights
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings

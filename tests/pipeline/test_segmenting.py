@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from stage_samples import run
 
-from mvemo.manifests.reader import read_manifest
+from mvemo.manifests import read_manifest
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from mvemo.extract.descriptors import DescriptorSettings
-from mvemo.extract.nets.parts.registry import NETS, input_of, net_names
+from mvemo.extract.nets import NETS, input_of, net_names
 from mvemo.extract.settings import NetSettings, RecipeSettings
 from mvemo.extract.views import ViewSettings
-from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
+from mvemo.fuse import EvaluationSettings
 from mvemo.manifests.declared import profile_fields
 from mvemo.manifests.files import parse_toml
 from mvemo.pipeline import settings_files

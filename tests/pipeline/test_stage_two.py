@@ -17,11 +17,9 @@ from feature_samples import features as vectors
 from feature_samples import make_table, spec, write_cache
 from stage_samples import run, tiny_demo, tiny_settings
 
-from mvemo.cache.reader import open_cache
-from mvemo.fuse.crossval.saving import load_heads
-from mvemo.fuse.errors import FuseError
-from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.splits.assignment import Folds, folds_of, write_folds
+from mvemo.cache import open_cache
+from mvemo.fuse import FuseError, load_heads
+from mvemo.manifests import Folds, folds_of, read_manifest, write_folds
 
 NAMES = ["music1d", "c3d", "music1d-outputs", "c3d-outputs", "c3d+music1d", "integrated"]
 NAMES += ["integrated-stacked", "integrated-late"]

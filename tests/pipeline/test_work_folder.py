@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner, Result
 
-from mvemo.cache.errors import CacheBusy
+from mvemo.cache import CacheBusy
 from mvemo.cache.shards import WriterLock
 from mvemo.pipeline.commands.cache import cache
 from mvemo.pipeline.doctor import check_work

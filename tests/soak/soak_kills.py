@@ -14,9 +14,7 @@ from pathlib import Path
 from soak_samples import write_arrays, write_cache, write_sounds
 from soak_tally import Tally, judge, left_over, run
 
-from mvemo.cache.errors import CacheError
-from mvemo.cache.reader import open_cache
-from mvemo.cache.verify import verify_cache
+from mvemo.cache import CacheError, open_cache, verify_cache
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from soak_kills import EXTRACT, VICTIMS, digest
 from soak_samples import write_sounds
 from soak_tally import Tally, judge, run
 
-from mvemo.cache.verify import verify_cache
+from mvemo.cache import verify_cache
 
 
 def _limit(kind: int, value: int) -> Callable[[], None]:

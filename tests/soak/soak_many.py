@@ -13,8 +13,7 @@ from soak_kills import EXTRACT
 from soak_samples import write_sounds
 from soak_tally import Tally
 
-from mvemo.cache.reader import open_cache
-from mvemo.cache.verify import verify_cache
+from mvemo.cache import open_cache, verify_cache
 
 # By how much a run's peak may exceed that of a run of an eighth of the clips.
 MOST_MB = 120

@@ -152,7 +152,7 @@ def _odd(folder: Path) -> Iterator[Path]:
 
 def soak(tally: Tally, seed: int, most: int | None = None) -> None:
     """Decode all kinds in one run, and note who ended it."""
-    from mvemo.cache.spec import content_digest
+    from mvemo.cache import content_digest
     from mvemo.extract.media.request import FrameSampling
     from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
     from mvemo.extract.store.folders import DecodeJob, DecodeRequest

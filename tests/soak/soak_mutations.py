@@ -71,10 +71,7 @@ def mutate(content: bytes, draw: random.Random) -> bytes:
 
 def read_cache(path: Path) -> None:
     """Everything that reads a cache; verify's verdict must be that of the others."""
-    from mvemo.cache.errors import CacheError
-    from mvemo.cache.maintenance import merge_caches, repair_cache
-    from mvemo.cache.reader import open_cache
-    from mvemo.cache.verify import verify_cache
+    from mvemo.cache import CacheError, merge_caches, open_cache, repair_cache, verify_cache
 
     sound = verify_cache(path) == []
     try:
@@ -98,8 +95,7 @@ def read_cache(path: Path) -> None:
 
 def read_manifest(path: Path) -> None:
     """A manifest, checked and read, and as a list of folds."""
-    from mvemo.manifests.reader import check_manifest, read_manifest
-    from mvemo.manifests.splits.assignment import read_folds
+    from mvemo.manifests import check_manifest, read_folds, read_manifest
 
     check_manifest(path, media=False)
     for read in (lambda p: read_manifest(p, media=False), read_folds):
@@ -117,7 +113,7 @@ def read_predictions(path: Path) -> None:
 
 
 def read_array(path: Path) -> None:
-    from mvemo.cache.import_arrays import read_array
+    from mvemo.cache import read_array
 
     read_array(path)
 

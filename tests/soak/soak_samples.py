@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import CacheWriter, ClipTable, FeatureSpec
 
 CLASSES = ("calm", "happy", "tense")
 DIM = 12

@@ -11,7 +11,7 @@ from soak_mutations import KINDS, attack, mutate, sources
 from soak_samples import write_cache
 from soak_tally import Outcome, Tally, judge, left_over
 
-from mvemo.cache.verify import verify_cache
+from mvemo.cache import verify_cache
 
 # Changed files of each kind.
 COUNT = {"cache": 12, "manifest": 120, "predictions": 120, "array": 120, "weights": 60}

@@ -5,9 +5,9 @@ import pytest
 import soundfile
 from media_samples import decode, sine
 
-from mvemo.extract import array_types
+from mvemo.extract import array_types, decode_clip
 from mvemo.extract.media import audio
-from mvemo.extract.media.reading import decode_clip, probe_seconds
+from mvemo.extract.media.reading import probe_seconds
 from mvemo.extract.store import folders
 from mvemo.extract.store.folders import map_array, write_array
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets import Net
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.steps import TrainingJob

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from mvemo.extract.nets import build_net
 from mvemo.extract.nets.c3d import SPORTS1M_MEAN
-from mvemo.extract.nets.parts.registry import build_net
 from mvemo.extract.nets.parts.weights import load_weights
 
 LAYERS = ("1a", "2a", "3a", "3b", "4a", "4b", "5a", "5b")

@@ -13,7 +13,7 @@ from sequence_samples import (
 )
 
 from mvemo.extract.descriptors import DescriptorSettings, describe
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets import build_net
 from mvemo.extract.nets.parts.sequences import band_edges
 from mvemo.extract.training.data import RawBatches
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from mvemo.extract.nets import build_net
 from mvemo.extract.nets.effnet import EffNet
-from mvemo.extract.nets.parts.registry import build_net
 from mvemo.extract.nets.parts.weights import load_tensors, load_weights
 
 # (kernel, stride, expansion, inputs, outputs) of the 21 blocks at width 1, from the

@@ -12,9 +12,16 @@ import torch
 from encoder_samples import KINDS, SR, edit_json, save_encoder, transformers
 
 from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
-from mvemo.extract.nets.parts.base import Net, weights_digest
-from mvemo.extract.nets.parts.cards import AudioInput, VideoInput
-from mvemo.extract.nets.parts.registry import NETS, add_folders, build_net, default_settings
+from mvemo.extract.nets import (
+    NETS,
+    AudioInput,
+    Net,
+    VideoInput,
+    add_folders,
+    build_net,
+    default_settings,
+    weights_digest,
+)
 
 TOWERS = {"clap": "audio_model", "clip": "vision_model", "siglip": "vision_model", "vit": "vit"}
 

@@ -5,16 +5,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from mvemo.extract.nets import build_net, weights_digest
 from mvemo.extract.nets.i3d import CUBE, maximum_of_neighbours, pool_same
 from mvemo.extract.nets.parts import fast_conv
-from mvemo.extract.nets.parts.base import weights_digest
 from mvemo.extract.nets.parts.fast_conv import (
     HalvingConvolution,
     PointConvolution,
     WinogradConvolution,
     optimized,
 )
-from mvemo.extract.nets.parts.registry import build_net
 
 CHANNELS = fast_conv.LEAST_CHANNELS
 

@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvemo.extract.errors import BadSetting, BadWeights
+from mvemo.extract.nets import build_net, weights_digest
 from mvemo.extract.nets.i3d import kinetics_names, pool_same
-from mvemo.extract.nets.parts.base import weights_digest
-from mvemo.extract.nets.parts.registry import build_net
 from mvemo.extract.nets.parts.weights import load_weights
 
 BLOCKS = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")

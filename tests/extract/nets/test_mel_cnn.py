@@ -6,8 +6,8 @@ import torch
 from sequence_samples import made_problem, sequences, settle, train
 
 from mvemo.extract.descriptors import DescriptorSettings
-from mvemo.extract.nets.parts.cards import SequenceInput, SharedSettings
-from mvemo.extract.nets.parts.registry import build_net, with_length, with_shared_options
+from mvemo.extract.nets import SequenceInput, SharedSettings, build_net
+from mvemo.extract.nets.parts.registry import with_length, with_shared_options
 from mvemo.extract.nets.parts.sequences import band_edges
 from mvemo.extract.settings import LOSSES, NetSettings
 from mvemo.extract.training.data import RawBatches

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets import build_net
 
 
 def plain_forward(net, wave: np.ndarray) -> np.ndarray:

@@ -11,10 +11,9 @@ from scipy.signal import convolve2d
 
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.mel import MelSettings
+from mvemo.extract.nets import build_net, weights_digest
 from mvemo.extract.nets.music2d import C17, C17_SECONDS, PL20, PL20_SECONDS, MelSpectrogram
-from mvemo.extract.nets.parts.base import weights_digest
 from mvemo.extract.nets.parts.layers import fit_waveform
-from mvemo.extract.nets.parts.registry import build_net
 from mvemo.extract.nets.parts.weights import load_weights, read_weight_file
 
 POOLS = [(2, 4), (3, 4), (2, 5), (2, 4), (4, 4)]

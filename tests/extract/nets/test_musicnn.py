@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from mvemo.extract.nets import build_net
 from mvemo.extract.nets.musicnn import MEL, PATCH, TAGS, Musicnn
-from mvemo.extract.nets.parts.registry import build_net
 from mvemo.extract.nets.parts.weights import WeightReport, load_tensors
 
 SR = 16000

@@ -8,9 +8,16 @@ import torch
 from sequence_samples import assert_padding_changes_nothing, sequences
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.base import weights_digest
-from mvemo.extract.nets.parts.cards import AudioInput, NetInput, SequenceInput, VideoInput
-from mvemo.extract.nets.parts.registry import NETS, build_net, make_options
+from mvemo.extract.nets import (
+    NETS,
+    AudioInput,
+    NetInput,
+    SequenceInput,
+    VideoInput,
+    build_net,
+    weights_digest,
+)
+from mvemo.extract.nets.parts.registry import make_options
 from mvemo.extract.nets.parts.weights import load_weights
 
 # Net to its width and its options, so that it takes milliseconds.

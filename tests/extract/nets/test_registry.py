@@ -10,8 +10,14 @@ import pytest
 import torch
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.base import weights_digest
-from mvemo.extract.nets.parts.registry import NETS, build_net, default_settings, input_of, net_names
+from mvemo.extract.nets import (
+    NETS,
+    build_net,
+    default_settings,
+    input_of,
+    net_names,
+    weights_digest,
+)
 
 # They have one width, the whole one, and tests of their own.
 TORCHVISION = {"mvit_v2_s", "r2plus1d_18", "s3d", "swin3d_t"}

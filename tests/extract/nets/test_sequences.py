@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sequence_samples import sequences, settle
 
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets import build_net
 from mvemo.extract.nets.parts.sequences import (
     FrameNorm,
     band_edges,

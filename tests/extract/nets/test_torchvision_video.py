@@ -6,8 +6,7 @@ import pytest
 import torch
 import torchvision
 
-from mvemo.extract.nets.parts.cards import VideoInput
-from mvemo.extract.nets.parts.registry import build_net, default_settings, input_of
+from mvemo.extract.nets import VideoInput, build_net, default_settings, input_of
 from mvemo.extract.nets.parts.weights import load_tensors
 
 # Net to frames and pixels that are quick, and the name of its last layer's weights.

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mvemo.extract.errors import BadWeights, MissingFile
-from mvemo.extract.nets.parts.base import Net, weights_digest
-from mvemo.extract.nets.parts.cards import AudioInput
+from mvemo.extract.nets import AudioInput, Net, weights_digest
 from mvemo.extract.nets.parts.weights import (
     file_layout,
     load_weights,

@@ -13,7 +13,7 @@ import torch
 from package_samples import made_sdist, made_wheel, package_of, sdist_of, wheel_of
 
 from mvemo.extract.errors import BadSetting, BadWeights, ExtractError, FetchFailed, MissingFile
-from mvemo.extract.nets.parts.registry import NETS
+from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import (
     find_package,
     find_weights,

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from media_samples import film, grey, sine
 
-from mvemo.cache.spec import content_digest
+from mvemo.cache import content_digest
 from mvemo.extract.array_types import file_mapping
 from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable
 from mvemo.extract.media.reading import decode_clip

@@ -6,7 +6,7 @@ import torch
 from toy_net import Toy, problem
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.nets.parts.cards import AudioInput, SequenceInput, VideoInput
+from mvemo.extract.nets import AudioInput, SequenceInput, VideoInput
 from mvemo.extract.training import data
 from mvemo.extract.training.data import RawBatches, ResidentBatches, batches_for, split_rows
 

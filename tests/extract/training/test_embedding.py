@@ -9,9 +9,7 @@ from torch import Tensor
 
 from mvemo.extract.array_types import F32
 from mvemo.extract.errors import ExtractError
-from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.cards import AudioInput, SequenceInput
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets import AudioInput, Net, SequenceInput, build_net
 from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.embedding import chunk_rows, embed_rows
 from mvemo.extract.views import ViewSettings

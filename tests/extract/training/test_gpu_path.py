@@ -17,9 +17,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets import Net, build_net
 from mvemo.extract.nets.parts.cards import VideoInput
-from mvemo.extract.nets.parts.registry import build_net
 from mvemo.extract.settings import NetSettings, RecipeSettings
 from mvemo.extract.training.data import RawBatches, ResidentBatches
 from mvemo.extract.training.devices import place

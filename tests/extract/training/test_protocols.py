@@ -11,14 +11,13 @@ import pytest
 import torch
 
 from mvemo.extract.errors import BadSetting, MissingFile
-from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets import Net, build_net
 from mvemo.extract.settings import NetSettings, RunSettings, TrainSettings
 from mvemo.extract.training import protocols
 from mvemo.extract.training.data import RawBatches, TrainingClips
 from mvemo.extract.training.protocols import FrozenNets, TrainedNet, frozen_net, train_nets
 from mvemo.extract.training.steps import TrainingJob
-from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests import Clip, Manifest
 
 N = 24
 LABELS = np.arange(N) % 3

@@ -11,7 +11,7 @@ from torch import Tensor
 from toy_net import Plain, same, tuned
 
 from mvemo.extract.errors import ExtractError
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets import build_net
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.devices import saved_bytes
 from mvemo.extract.training.steps import NetLoss, to_floats

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.cards import AudioInput
+from mvemo.extract.nets import AudioInput, Net
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.steps import TrainingJob

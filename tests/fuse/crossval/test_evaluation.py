@@ -26,14 +26,12 @@ from sklearn.metrics import average_precision_score, f1_score, r2_score, roc_auc
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mvemo.cache.maintenance import merge_caches, select_features
-from mvemo.fuse.errors import BadFeatures, LeakError
-from mvemo.fuse.heads.head import HeadSettings
+from mvemo.cache import merge_caches, select_features
+from mvemo.fuse import BadFeatures, HeadSettings, LeakError, format_table
 from mvemo.fuse.metrics.scores import best_thresholds
 from mvemo.fuse.models import LATE, STACKED
 from mvemo.fuse.report.summary import recommend
-from mvemo.fuse.report.terminal import format_table
-from mvemo.manifests.splits.folds import make_folds
+from mvemo.manifests import make_folds
 
 TASKS = ("multiclass", "multilabel", "regression")
 CHANCE = {"multiclass": 1 / 6, "multilabel": 0.5, "regression": 0.0}

@@ -7,11 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from output_samples import output_cache, output_table, task_cache, task_crossfit_cache, task_table
 
-from mvemo.cache.reader import open_cache
+from mvemo.cache import open_cache
+from mvemo.fuse import HeadSettings, metrics_dict
 from mvemo.fuse.crossval.learning_curves import learning_curve_masks, with_learning_curve
-from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.report.page import report_html
-from mvemo.fuse.report.report_files import metrics_dict
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 

@@ -10,13 +10,10 @@ from click.testing import CliRunner
 from feature_samples import features, frozen_cache, make_table
 from fuse_samples import by_name, evaluated, plain_settings
 
-from mvemo.cache.reader import open_cache
-from mvemo.fuse.crossval.evaluation import evaluate
-from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
+from mvemo.cache import open_cache
+from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate, metrics_dict
 from mvemo.fuse.final.building import build_model
-from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.models import LATE, STACKED, models_of, parts_of
-from mvemo.fuse.report.report_files import metrics_dict
 from mvemo.fuse.report.score_tables import without_modality_table
 from mvemo.fuse.report.summary import scoring_note
 from mvemo.pipeline.cli import mvemo

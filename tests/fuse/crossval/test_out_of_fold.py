@@ -8,14 +8,10 @@ from feature_samples import frozen_cache, make_table
 from fuse_samples import by_name, evaluated, primary
 from output_samples import output_table, task_cache, task_crossfit_cache, task_table
 
-from mvemo.fuse.clips import Clips
+from mvemo.fuse import Clips, HeadSettings, Model, format_table, metrics_dict, task_of
 from mvemo.fuse.crossval.out_of_fold import best_model
-from mvemo.fuse.heads.head import HeadSettings
-from mvemo.fuse.models import STACKED, Model
-from mvemo.fuse.report.report_files import metrics_dict
+from mvemo.fuse.models import STACKED
 from mvemo.fuse.report.summary import recommend
-from mvemo.fuse.report.terminal import format_table
-from mvemo.fuse.tasks import task_of
 
 # Enough for a stack, two pairs and all comparisons, in two thirds of the time.
 THREE = ("music1d", "c3d", "i3d")

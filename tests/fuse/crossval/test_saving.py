@@ -9,8 +9,7 @@ from feature_samples import crossfit_cache, features, frozen_cache, make_table
 from fuse_samples import evaluated
 from output_samples import output_features, task_cache, task_table
 
-from mvemo.fuse.crossval.saving import load_heads, save_heads
-from mvemo.fuse.errors import FuseError
+from mvemo.fuse import FuseError, load_heads, save_heads
 from mvemo.fuse.metrics.scores import best_thresholds
 
 

@@ -6,15 +6,12 @@ from feature_samples import features, frozen_cache, make_table, spec, write_cach
 from fuse_samples import by_name, evaluated
 from output_samples import output_cache, output_table, task_cache, task_crossfit_cache, task_table
 
-from mvemo.fuse.clips import Clips
-from mvemo.fuse.crossval.saving import load_heads, save_heads
+from mvemo.fuse import BadFeatures, Clips, load_heads, save_heads, task_of
 from mvemo.fuse.crossval.second_layers import base_models, late_outputs, late_weights
-from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.calibration import apply_temperature, fit_temperature
 from mvemo.fuse.metrics.scores import best_thresholds
 from mvemo.fuse.models import LATE, STACKED, models_of
 from mvemo.fuse.numeric import decision_inputs
-from mvemo.fuse.tasks import task_of
 
 FOUR = ("music1d", "music2d", "c3d", "i3d")
 TASKS = ["multiclass", "multilabel", "regression"]

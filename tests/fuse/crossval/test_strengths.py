@@ -6,15 +6,12 @@ from feature_samples import frozen_cache
 from fuse_samples import evaluated
 from output_samples import output_cache, task_table
 
-from mvemo.fuse.clips import Clips
+from mvemo.fuse import Clips, HeadSettings, models_of, task_of
 from mvemo.fuse.crossval.strengths import GRID, _Trials, choose_strengths
 from mvemo.fuse.features import matrix_of
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
-from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.metrics.calibration import fit_temperature, log_loss, log_probabilities
-from mvemo.fuse.models import models_of
-from mvemo.fuse.tasks import task_of
-from mvemo.manifests.splits.folds import make_folds
+from mvemo.manifests import make_folds
 
 
 def trials(losses, margin=0.0):

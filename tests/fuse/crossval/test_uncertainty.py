@@ -11,14 +11,11 @@ from fuse_samples import MULTICLASS, by_name, evaluated, make_results, primary
 from output_samples import output_features, output_table, task_cache, task_table
 from scipy.stats import binomtest
 
+from mvemo.fuse import Model, format_table, metrics_dict, score_model
 from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.crossval.uncertainty import score_intervals, wilson_interval, with_uncertainty
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.models import Model
 from mvemo.fuse.report.page import report_html
-from mvemo.fuse.report.report_files import metrics_dict
-from mvemo.fuse.report.terminal import format_table
-from mvemo.fuse.results import score_model
 
 
 def test_every_model_has_an_interval_around_its_pooled_score(tmp_path):

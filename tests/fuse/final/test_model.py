@@ -18,10 +18,8 @@ from feature_samples import (
 )
 from fuse_samples import plain_settings
 
-from mvemo.cache.reader import open_cache
-from mvemo.cache.writer import CacheWriter
-from mvemo.fuse.crossval.evaluation import evaluate
-from mvemo.fuse.errors import BadFeatures, FuseError
+from mvemo.cache import CacheWriter, open_cache
+from mvemo.fuse import BadFeatures, FuseError, evaluate
 from mvemo.fuse.features import Features
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import (

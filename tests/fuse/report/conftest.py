@@ -4,8 +4,8 @@ import pytest
 from fuse_samples import few_results, make_results, plain_settings
 from output_samples import output_cache, output_table
 
-from mvemo.cache.reader import open_cache
-from mvemo.fuse.crossval.evaluation import evaluate
+from mvemo.cache import open_cache
+from mvemo.fuse import evaluate
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
 
 

@@ -12,8 +12,8 @@ import pytest
 from fuse_samples import CLASSES, empty_results, nasty_results
 from sklearn.metrics import precision_recall_fscore_support
 
+from mvemo.fuse import read_predictions
 from mvemo.fuse.errors import BadFeatures, FuseError
-from mvemo.fuse.prediction_files import read_predictions
 from mvemo.fuse.report.page import report_html
 from mvemo.fuse.report.report_files import (
     metrics_dict,

@@ -8,11 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from mvemo.manifests import BadManifest, ManifestError, check_manifest, read_manifest
 from mvemo.manifests.demo import make, make_demo
 from mvemo.manifests.demo.media import FPS, HEIGHT, SR, WIDTH, video_codec, write_clip
-from mvemo.manifests.errors import BadManifest, ManifestError
 from mvemo.manifests.files import write_text
-from mvemo.manifests.reader import check_manifest, read_manifest
 
 av = pytest.importorskip("av")
 

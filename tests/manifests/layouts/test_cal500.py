@@ -5,10 +5,7 @@ import re
 import pytest
 from cal500_samples import HEADER, SONGS, WORDS, make_cal500, make_cal500exp
 
-from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.layouts.scan import Selection, scan_clips
-from mvemo.manifests.model import write_manifest
-from mvemo.manifests.reader import read_manifest
+from mvemo.manifests import BadManifest, Selection, read_manifest, scan_clips, write_manifest
 
 ANGRY, HAPPY = "Angry / Agressive", "Happy"
 

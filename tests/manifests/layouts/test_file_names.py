@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.layouts.file_names import (
-    NAMED_FILES,
+from mvemo.manifests import (
+    BadManifest,
+    Clip,
+    Manifest,
     infer_group,
     source_of,
     with_inferred_groups,
 )
-from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.layouts.file_names import NAMED_FILES
 
 
 def test_a_name_taken_apart():

@@ -7,10 +7,15 @@ import sys
 
 import pytest
 
-from mvemo.manifests.errors import BadManifest, MissingManifest
-from mvemo.manifests.layouts.scan import Selection, scan_clips
-from mvemo.manifests.model import write_manifest
-from mvemo.manifests.reader import check_manifest, read_manifest
+from mvemo.manifests import (
+    BadManifest,
+    MissingManifest,
+    Selection,
+    read_manifest,
+    scan_clips,
+    write_manifest,
+)
+from mvemo.manifests.reader import check_manifest
 
 
 def fill(folder, *names):

@@ -8,8 +8,7 @@ import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.splits.folds import fold_notes, inner_split, make_folds
+from mvemo.manifests import BadManifest, fold_notes, inner_split, make_folds
 
 Case = tuple[Any, Any]  # arrays of labels and of groups
 

@@ -8,7 +8,7 @@ import soundfile
 from media_samples import film, grey, sine, write_media
 from stage_samples import TINY
 
-from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption, ClipFailed
 from mvemo.pipeline.settings_files import load_settings

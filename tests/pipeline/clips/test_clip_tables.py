@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from stage_samples import rewrite, run, tiny_demo, tiny_settings
 
-from mvemo.cache.reader import open_cache
-from mvemo.cache.verify import verify_cache
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.cache import open_cache, verify_cache
+from mvemo.extract.nets import build_net
 from mvemo.extract.settings import RunSettings
-from mvemo.manifests.model import Clip, Manifest, write_manifest
+from mvemo.manifests import Clip, Manifest, write_manifest
 from mvemo.pipeline.clips.clip_tables import (
     extracted_clips,
     folds_of_table,

@@ -10,14 +10,12 @@ import soundfile
 from media_samples import film, sine
 from stage_samples import rewrite, run, tiny_demo, tiny_settings
 
-from mvemo.cache.reader import open_cache
-from mvemo.cache.verify import verify_cache
+from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.descriptors import DescriptorSettings
-from mvemo.extract.nets.parts.cards import SharedSettings
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets import SharedSettings, build_net
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.views import ViewSettings
-from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.media_files import longer_clips_note, same_file_notes, window_seconds
 
 SHARED = SharedSettings(n_frames=32, descriptors=DescriptorSettings(sr=8000, hop_length=800))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from stage_samples import run
 
-from mvemo.fuse.crossval.saving import load_heads
-from mvemo.manifests.model import Clip, Manifest, write_manifest
+from mvemo.fuse import load_heads
+from mvemo.manifests import Clip, Manifest, write_manifest
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,7 @@ from cal500_samples import SONGS, make_cal500exp
 from click.testing import CliRunner
 
 from mvemo.extract.duplicates import Search
-from mvemo.manifests.errors import BadManifest, MissingManifest
-from mvemo.manifests.model import Clip, Manifest
-from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.splits.assignment import read_folds
+from mvemo.manifests import BadManifest, Clip, Manifest, MissingManifest, read_folds, read_manifest
 from mvemo.pipeline.commands.manifest import manifest, not_compared_lines
 from mvemo.pipeline.errors import BadOption
 

@@ -11,11 +11,9 @@ import pytest
 from feature_samples import crossfit_cache, frozen_cache, make_table
 from stage_samples import run
 
-from mvemo.cache.reader import open_cache
-from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
-from mvemo.manifests.model import Clip, Manifest, write_manifest
-from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.splits.assignment import folds_of, write_folds
+from mvemo.cache import open_cache
+from mvemo.fuse import EvaluationSettings
+from mvemo.manifests import Clip, Manifest, folds_of, read_manifest, write_folds, write_manifest
 from mvemo.pipeline.settings import ExtractSettings
 from mvemo.pipeline.settings_files import load_fuse_settings, load_settings
 

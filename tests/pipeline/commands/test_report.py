@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse import BadFeatures
 from mvemo.pipeline.cli import mvemo
 
 

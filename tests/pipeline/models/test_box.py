@@ -12,7 +12,7 @@ import soundfile
 from click.testing import CliRunner
 
 from mvemo.extract.errors import FetchFailed
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets import build_net
 from mvemo.fuse.final.model import load_model
 from mvemo.pipeline import cli
 from mvemo.pipeline.model_nets import NET_PREFIX, plan_of

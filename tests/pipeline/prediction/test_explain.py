@@ -14,7 +14,7 @@ import torch
 from stage_samples import run
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets import build_net
 from mvemo.manifests.files import write_text
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings

@@ -14,7 +14,7 @@ from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import FrameSampling
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets import build_net
 from mvemo.extract.views import ViewSettings
 from mvemo.fuse.descriptor_statistics import sequence_statistics
 from mvemo.pipeline.prediction.new_clips import NewClip

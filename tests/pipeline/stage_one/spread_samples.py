@@ -9,8 +9,8 @@ import numpy as np
 import soundfile
 from stage_samples import run
 
-from mvemo.cache.reader import open_cache
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.cache import open_cache
+from mvemo.extract.nets import build_net
 
 # Half a second of sound, nets of a few channels, one epoch.
 SPREAD = (

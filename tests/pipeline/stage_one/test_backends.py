@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 from spread_samples import digest, extract
 
-from mvemo.cache.reader import open_cache
-from mvemo.cache.verify import verify_cache
+from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.settings import RunSettings
 from mvemo.extract.workers import pool

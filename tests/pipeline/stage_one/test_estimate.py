@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from spread_samples import extract
 
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets import build_net
 from mvemo.extract.settings import RunSettings
 from mvemo.extract.training import timing
 from mvemo.pipeline.settings_files import load_settings

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from stage_samples import run, tiny_demo, tiny_settings
 
-from mvemo.cache.reader import open_cache
+from mvemo.cache import open_cache
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.timing import NetCost
-from mvemo.manifests.model import write_manifest
+from mvemo.manifests import write_manifest
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import plan as planning
 from mvemo.pipeline.stage_one.plan import choose_precision

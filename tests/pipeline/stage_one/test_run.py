@@ -18,16 +18,13 @@ import soundfile
 import torch
 from stage_samples import rewrite, run, tiny_settings
 
-from mvemo.cache.reader import open_cache
+from mvemo.cache import open_cache, verify_cache
 from mvemo.cache.shards import WriterLock
-from mvemo.cache.verify import verify_cache
 from mvemo.extract.media.request import Problem
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets import build_net
 from mvemo.extract.store.folders import Stamp, write_problems
 from mvemo.extract.training import trainer
-from mvemo.manifests.model import Clip, Manifest
-from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.splits.assignment import folds_of, read_folds, write_folds
+from mvemo.manifests import Clip, Manifest, folds_of, read_folds, read_manifest, write_folds
 from mvemo.pipeline.clips import media_files
 from mvemo.pipeline.clips.clip_tables import extracted_clips
 from mvemo.pipeline.settings_files import load_settings

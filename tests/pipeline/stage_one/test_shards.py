@@ -10,8 +10,7 @@ import pytest
 from spread_samples import digest, extract
 from stage_samples import run
 
-from mvemo.cache.reader import open_cache
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import CacheWriter, open_cache
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one.backends import Shard, trainings_of
 from mvemo.pipeline.stage_one.shards import ShardFolder

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mvemo.manifests.model import Clip, Manifest, write_manifest
+from mvemo.manifests import Clip, Manifest, write_manifest
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one.summary import FINISHED, ExtractSummary, RepeatableRun
 

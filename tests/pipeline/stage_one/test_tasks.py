@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 from spread_samples import SPREAD, Sounds, extract
 
-from mvemo.cache.errors import CacheError
-from mvemo.cache.reader import open_cache
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import CacheError, CacheWriter, open_cache
 from mvemo.extract.errors import ExtractError, TrainingDiverged, WorkerDied
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import Worker
-from mvemo.manifests.reader import read_manifest
+from mvemo.manifests import read_manifest
 from mvemo.pipeline.clips.clip_tables import clip_table
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import TaskFailed

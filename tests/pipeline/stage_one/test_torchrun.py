@@ -12,7 +12,7 @@ import pytest
 from spread_samples import extract
 from stage_samples import run
 
-from mvemo.cache.reader import open_cache
+from mvemo.cache import open_cache
 
 # What torchrun states of its second process.
 SECOND = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from stage_samples import run
 
-from mvemo.manifests.model import Clip, Manifest, write_manifest
+from mvemo.manifests import Clip, Manifest, write_manifest
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.studies.study import Study, open_study
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from study_samples import opened
 
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets import build_net
 from mvemo.pipeline.studies import predictors
 from mvemo.pipeline.studies.predictors import NetPredictor, predict
 

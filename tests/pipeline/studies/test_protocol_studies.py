@@ -9,7 +9,7 @@ import torch
 from stage_samples import make_chords
 from study_samples import conduct, make_set, read_tables
 
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets import build_net
 from mvemo.extract.settings import NetSettings, RecipeSettings, TrainSettings
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies import protocols

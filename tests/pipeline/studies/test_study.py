@@ -7,12 +7,9 @@ import numpy as np
 import pytest
 from study_samples import make_set, opened
 
-from mvemo.extract.nets.parts.registry import with_length
+from mvemo.extract.nets import with_length
 from mvemo.fuse.report.published import CLASSES as PL20
-from mvemo.manifests.model import Clip, Manifest
-from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.segments import song_of
-from mvemo.manifests.splits.assignment import folds_of, write_folds
+from mvemo.manifests import Clip, Manifest, folds_of, read_manifest, song_of, write_folds
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.studies.comparison import Draft, printed_figure
 from mvemo.pipeline.studies.runner import grid_row

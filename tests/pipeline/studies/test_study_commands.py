@@ -12,7 +12,7 @@ from study_samples import conduct, make_set, read_tables
 from mvemo.extract.training import trainer as fine_tuning
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import Outcome
-from mvemo.manifests.reader import read_manifest
+from mvemo.manifests import read_manifest
 from mvemo.pipeline.commands.study import default_jobs, option_values
 from mvemo.pipeline.studies import trainings
 
