@@ -220,7 +220,8 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
             "scale '1-9': expected its lowest and highest value, as 1..9",
         ),
         (
-            "# task: regression\n# classes: v, Arousal\n# scale: 1..7\npath,v,Arousal\na,9,3\nb,1,9\n",
+            "# task: regression\n# classes: v, Arousal\n# scale: 1..7\npath,v,Arousal\na,9,3\n"
+            "b,1,9\n",
             6,
             "Arousal 9 is outside the scale 1..7",
         ),
