@@ -144,8 +144,10 @@ def test_values_of_other_libraries():
     value = {1: np.float32(0.5), "ids": np.arange(2), "flag": np.bool_(True), "set": {"b", "a"}}
     found = {"1": 0.5, "ids": [0, 1], "flag": True, "set": ["a", "b"]}
     assert to_json_values({**value, "path": Path("a"), "pair": (1, np.nan)}) == {
-        **found, "path": "a", "pair": [1, None]
-    }  # fmt: skip
+        **found,
+        "path": "a",
+        "pair": [1, None],
+    }
     assert type(to_json_values(np.float64(1))) is float
     # Values that JSON has not are text, or refused by name.
     assert to_json_values({"a": [1j]}) == {"a": ["1j"]}

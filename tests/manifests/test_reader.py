@@ -198,8 +198,11 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
         ("path,label,fold\na,x,0\nb,y,-1\nc,y,1\n", 3, "fold -1 is negative"),
         ("path,label,fold\na,x,1\nb,y,2\n", 0, "folds must be 0, 1"),
         ("path,label,fold\na,x,0\nb,y,\nc,x,1\n", 3, "no fold, though other rows have one"),
-        ("path,label,group,fold\na,x,g,0\nb,y,g,1\nc,y,h,1\n", 3,
-         "group 'g' straddles folds: this is in fold 1 and line 2 in fold 0"),
+        (
+            "path,label,group,fold\na,x,g,0\nb,y,g,1\nc,y,h,1\n",
+            3,
+            "group 'g' straddles folds: this is in fold 1 and line 2 in fold 0",
+        ),
         ("path,label\n../a,x\nb,y\n", 2, "path '../a' is not below the media root"),
         ("path,label\nc/../../a,x\nb,y\n", 2, "is not below the media root"),
         ("path,label\n/etc/a,x\nb,y\n", 2, "is not below the media root"),
@@ -211,15 +214,25 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
         ("path,label,duration\na,x,1e308\nb,y,1\n", 2, "duration 1e308 is longer than any file"),
         ("# task: regression\n# classes: v\npath,v\na,inf\n", 4, "v 'inf' is not a number"),
         ("# task: regression\npath,v\na,1\n", 0, "needs its targets' columns"),
-        ("# task: regression\n# classes: valence\n# scale: 1-9\npath,valence\na,1\n", 3,
-         "scale '1-9': expected its lowest and highest value, as 1..9"),
-        ("# task: regression\n# classes: v, Arousal\n# scale: 1..7\npath,v,Arousal\na,9,3\nb,1,9\n",
-         6, "Arousal 9 is outside the scale 1..7"),
+        (
+            "# task: regression\n# classes: valence\n# scale: 1-9\npath,valence\na,1\n",
+            3,
+            "scale '1-9': expected its lowest and highest value, as 1..9",
+        ),
+        (
+            "# task: regression\n# classes: v, Arousal\n# scale: 1..7\npath,v,Arousal\na,9,3\n"
+            "b,1,9\n",
+            6,
+            "Arousal 9 is outside the scale 1..7",
+        ),
         ("# task: regression\n# classes: v, path\npath,v\na,1\n", 2, "must not be named 'path'"),
-        ("path,label,start,group\na,x,0,g\na,x,5,h\nb,y,0,i\n", 3,
-         "segments of 'a' must be in one group, but this is in 'h' and line 2 in 'g'"),
+        (
+            "path,label,start,group\na,x,0,g\na,x,5,h\nb,y,0,i\n",
+            3,
+            "segments of 'a' must be in one group, but this is in 'h' and line 2 in 'g'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_each_problem_is_reported_with_its_line(tmp_path, text, line, message):
     ((actual_line, actual),) = problems(save(tmp_path, text), media=False)
     assert actual_line == line
