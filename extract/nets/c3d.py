@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.nets.parts.base import VideoNet
-from mvemo.extract.nets.parts.cards import NetCard, check_choice, check_options, profile, scaled
+from mvemo.extract.nets.parts.cards import NetCard, NetOptions, dropout, profile, scaled
 from mvemo.extract.settings import TrainSettings
+from mvemo.manifests.declared import setting
 
 # Name and number of channels of each convolution; a pooling follows those in `POOLED`.
 CONVOLUTIONS = (
@@ -53,33 +54,20 @@ _NAMED = re.compile(
 
 
 @dataclass(frozen=True)
-class C3DOptions:
-    """Options of `C3D`.
+class C3DOptions(NetOptions):
+    """Options of `C3D`."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of the input; 32 in the papers.
-    size
-        Height and width of the input in pixels; 112 in the papers.
-    dropout
-        Probability of dropout after each fully connected layer.
-    scale
-        Scale of the input. ``sports1m``: blue, green, red from 0 to 255, minus the mean of each
-        colour, as the published weights were trained (but their mean differs by pixel and
-        frame). ``unit``: the same divided by 64, a deviation of about 1. Training from random
-        weights needs ``unit`` and uses it by default; published weights are multiplied by 64
-        when they are loaded.
-    """
-
-    n_frames: int = 32
-    size: int = 112
-    dropout: float = 0.2
-    scale: str = "sports1m"
-
-    def __post_init__(self) -> None:
-        check_options(self, "c3d: ", "n_frames", least_size=16)
-        check_choice(self, "c3d: ", "scale", tuple(SCALES))
+    n_frames: int = setting(32, "Number of frames of the input; 32 in the papers.", ge=1)
+    size: int = setting(112, "Height and width of the input in pixels; 112 in the papers.", ge=16)
+    dropout: float = dropout(0.2, "after each fully connected layer")
+    # Published weights are multiplied by 64 for `unit`. They were trained with a mean that
+    # differs by pixel and frame.
+    scale: str = setting(
+        "sports1m",
+        "Scale of the input. `sports1m`: blue, green, red from 0 to 255, minus the mean of each "
+        "colour. `unit`: the same divided by 64, the default with random weights.",
+        names=tuple(SCALES),
+    )
 
 
 @NetCard(

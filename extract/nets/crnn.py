@@ -13,13 +13,15 @@ from torch.nn import functional
 from mvemo.extract.descriptors import dim_of
 from mvemo.extract.nets.parts.cards import (
     NetCard,
+    NetOptions,
     SequenceInput,
     SharedSettings,
-    check_options,
+    dropout,
     profile,
     scaled,
 )
 from mvemo.extract.nets.parts.sequences import (
+    BANDS_MEANING,
     DescriptorNet,
     FrameNorm,
     band_edges,
@@ -30,6 +32,7 @@ from mvemo.extract.nets.parts.sequences import (
     split_frames,
 )
 from mvemo.extract.settings import TrainSettings
+from mvemo.manifests.declared import setting
 
 # Low-level descriptors of branch 2 (J22 2.3.2).
 DESCRIPTORS = ("mfcc_rp", "f0", "formants", "contrast", "chroma")
@@ -42,37 +45,29 @@ POOL = 4
 
 
 @dataclass(frozen=True)
-class CRNNOptions:
-    """Options of `CRNN`.
+class CRNNOptions(NetOptions):
+    """Options of `CRNN`."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of the descriptors; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and a
-        hop of 1,024.
-    spectrogram_frames
-        Number of frames of the spectrogram, which are shorter (J22 2.3.1); 860 are the same 10 s.
-    spectrogram_dim
-        Number of bins of the spectrogram, the first columns of the input.
-    lld_dim
-        Number of columns of the low-level descriptors, which follow the spectrogram.
-    bands
-        Number of bands to which the bins of the spectrogram are averaged; a value of at least
-        `spectrogram_dim` keeps all bins.
-    dropout
-        Probability of dropout before the classifier during training.
-    """
-
-    n_frames: int = 430
-    spectrogram_frames: int = 860
-    spectrogram_dim: int = 513
-    lld_dim: int = 49
-    bands: int = 128
-    dropout: float = 0.3
-
-    def __post_init__(self) -> None:
-        names = ("n_frames", "spectrogram_frames", "spectrogram_dim", "lld_dim", "bands")
-        check_options(self, "crnn: ", *names)
+    n_frames: int = setting(
+        430,
+        "Number of frames of the descriptors; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and "
+        "a hop of 1,024.",
+        ge=1,
+    )
+    spectrogram_frames: int = setting(
+        860,
+        "Number of frames of the spectrogram, which are shorter (J22 2.3.1); 860 are the same "
+        "10 s.",
+        ge=1,
+    )
+    spectrogram_dim: int = setting(
+        513, "Number of bins of the spectrogram, the first columns of the input.", ge=1
+    )
+    lld_dim: int = setting(
+        49, "Number of columns of the low-level descriptors, which follow the spectrogram.", ge=1
+    )
+    bands: int = setting(128, BANDS_MEANING, ge=1)
+    dropout: float = dropout(0.3)
 
 
 @NetCard(

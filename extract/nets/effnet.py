@@ -15,14 +15,16 @@ from mvemo.extract.nets.parts.cards import (
     DEMO_TRAINING,
     MEGABYTE,
     NetCard,
+    NetOptions,
     PretrainedPackage,
-    check_options,
+    dropout,
     profile,
     scaled,
 )
 from mvemo.extract.nets.parts.fast_conv import NormedConvolution
 from mvemo.extract.nets.parts.layers import mean_and_deviation, same_sides
 from mvemo.extract.settings import TrainSettings
+from mvemo.manifests.declared import setting
 
 EPSILON = 1e-3
 # Channels of the first and the last convolution.
@@ -61,29 +63,16 @@ _END = re.compile(r"^(\w+)\.(\w+)$")
 
 
 @dataclass(frozen=True)
-class EffNetOptions:
-    """Options of `EffNet`.
+class EffNetOptions(NetOptions):
+    """Options of `EffNet`."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of a window. The run's number of frames for video nets does not apply,
-        because neighbouring frames add little to a net that reads single frames.
-    size
-        Height and width in pixels; 260 in the published net.
-    dropout
-        Probability of dropout before the classifier during training.
-    norm_momentum
-        Weight of a training batch in the running statistics.
-    """
-
-    n_frames: int = 8
-    size: int = 260
-    dropout: float = 0.3
-    norm_momentum: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_options(self, "effnet: ", "n_frames", least_size=32)
+    # Not the run's: neighbouring frames add little to a net that reads single frames.
+    n_frames: int = setting(8, "Number of frames of a window.", ge=1)
+    size: int = setting(260, "Height and width in pixels; 260 in the published net.", ge=32)
+    dropout: float = dropout(0.3)
+    norm_momentum: float = setting(
+        0.01, "Weight of a training batch in the running statistics.", gt=0, le=1
+    )
 
 
 @NetCard(

@@ -21,14 +21,16 @@ from mvemo.extract.nets.parts.base import VideoNet
 from mvemo.extract.nets.parts.cards import (
     MEGABYTE,
     NetCard,
+    NetOptions,
     PretrainedPackage,
-    check_options,
+    dropout,
     profile,
     scaled,
 )
 from mvemo.extract.nets.parts.fast_conv import NormedConvolution
 from mvemo.extract.nets.parts.layers import same_sides
 from mvemo.extract.settings import TrainSettings
+from mvemo.manifests.declared import setting
 
 Triple = tuple[int, int, int]
 
@@ -139,31 +141,20 @@ class Inception(nn.Module):
 
 
 @dataclass(frozen=True)
-class I3DOptions:
-    """Options of `I3D`.
+class I3DOptions(NetOptions):
+    """Options of `I3D`."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of the input; 32 in the papers.
-    size
-        Height and width of the input in pixels; 224 in the papers.
-    dropout
-        Probability of dropout before the classifier during training.
-    norm_momentum
-        Weight of a training batch in the running statistics. The original has 0.001, for
-        hundreds of thousands of batches; with it the statistics hardly change during a
-        fine-tuning of a few hundred. Training from random weights for few batches needs about
-        0.1.
-    """
-
-    n_frames: int = 32
-    size: int = 224
-    dropout: float = 0.5
-    norm_momentum: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_options(self, "i3d: ", "n_frames", least_size=32)
+    n_frames: int = setting(32, "Number of frames of the input; 32 in the papers.", ge=1)
+    size: int = setting(224, "Height and width of the input in pixels; 224 in the papers.", ge=32)
+    dropout: float = dropout(0.5)
+    # The original has 0.001, with which a fine-tuning of a few hundred batches changes nothing.
+    norm_momentum: float = setting(
+        0.01,
+        "Weight of a training batch in the running statistics. Training from random weights for "
+        "few batches needs about 0.1.",
+        gt=0,
+        le=1,
+    )
 
 
 @NetCard(

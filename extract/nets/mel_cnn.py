@@ -10,8 +10,17 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.nets.parts.cards import DEMO_TRAINING, NetCard, check_options, profile, scaled
+from mvemo.extract.nets.parts.cards import (
+    DEMO_TRAINING,
+    NetCard,
+    NetOptions,
+    dropout,
+    profile,
+    scaled,
+)
 from mvemo.extract.nets.parts.sequences import (
+    BANDS_MEANING,
+    FRAMES_MEANING,
     DescriptorNet,
     FrameNorm,
     band_edges,
@@ -20,6 +29,7 @@ from mvemo.extract.nets.parts.sequences import (
     pool,
     split_frames,
 )
+from mvemo.manifests.declared import setting
 
 CHANNELS = (32, 64, 128, 256)
 # Size of the pooling after each convolution: mel bands, frames.
@@ -81,26 +91,12 @@ class MelCNN(DescriptorNet):
 
 
 @dataclass(frozen=True)
-class MelCNNOptions:
-    """Options of `CNN` and `LightCNN`.
+class MelCNNOptions(NetOptions):
+    """Options of `CNN` and `LightCNN`."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of the input; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and a hop of
-        1,024.
-    n_mels
-        Number of mel bands; J22 gives no number.
-    dropout
-        Probability of dropout before the classifier during training.
-    """
-
-    n_frames: int = 430
-    n_mels: int = 64
-    dropout: float = 0.3
-
-    def __post_init__(self) -> None:
-        check_options(self, "mel CNN: ", "n_frames", "n_mels")
+    n_frames: int = setting(430, FRAMES_MEANING, ge=1)
+    n_mels: int = setting(64, "Number of mel bands; J22 gives no number.", ge=1)
+    dropout: float = dropout(0.3)
 
 
 @NetCard(
@@ -141,30 +137,18 @@ class LightCNN(MelCNN):
 
 
 @dataclass(frozen=True)
-class SpecCNNOptions:
-    """Options of `SpecCNN`.
+class SpecCNNOptions(NetOptions):
+    """Options of `SpecCNN`."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of the input; 1,378 frames are 16 s, the longest segments of CAL500exp,
-        at 44.1 kHz and a hop of 512.
-    spectrogram_dim
-        Number of bins of the spectrogram.
-    bands
-        Number of bands to which the bins are averaged; a value of at least `spectrogram_dim`
-        keeps all bins.
-    dropout
-        Probability of dropout before the last layer during training.
-    """
-
-    n_frames: int = 1378
-    spectrogram_dim: int = 513
-    bands: int = 128
-    dropout: float = 0.3
-
-    def __post_init__(self) -> None:
-        check_options(self, "speccnn: ", "n_frames", "spectrogram_dim", "bands")
+    n_frames: int = setting(
+        1378,
+        "Number of frames of the input; 1,378 frames are 16 s, the longest segments of "
+        "CAL500exp, at 44.1 kHz and a hop of 512.",
+        ge=1,
+    )
+    spectrogram_dim: int = setting(513, "Number of bins of the spectrogram.", ge=1)
+    bands: int = setting(128, BANDS_MEANING, ge=1)
+    dropout: float = dropout(0.3, "before the last layer")
 
 
 @NetCard(

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.nets.parts.base import WaveformNet
-from mvemo.extract.nets.parts.cards import AudioInput, NetCard, check_options, profile, scaled
+from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, dropout, profile, scaled
 from mvemo.extract.nets.parts.layers import Elu, fit_waveform
 from mvemo.extract.settings import TrainSettings
+from mvemo.manifests.declared import setting
 
 SR = 16000
 N_BLOCKS = 4
@@ -19,22 +20,13 @@ MIN_SAMPLES = 2 ** (2 * N_BLOCKS)
 
 
 @dataclass(frozen=True)
-class Music1DOptions:
-    """Options of `Music1D`.
+class Music1DOptions(NetOptions):
+    """Options of `Music1D`."""
 
-    Parameters
-    ----------
-    seconds
-        Length of the input in seconds; 30 in PL20.
-    dropout
-        Probability of dropout after each block.
-    """
-
-    seconds: float = 30.0
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_options(self, "music1d: ", least_seconds=MIN_SAMPLES / SR)
+    seconds: float = setting(
+        30.0, "Length of the input in seconds; 30 in PL20.", ge=MIN_SAMPLES / SR
+    )
+    dropout: float = dropout(0.1, "after each block")
 
 
 @NetCard(

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.mel import MelSettings, mel_filter_bank
 from mvemo.extract.nets.parts.base import WaveformNet
-from mvemo.extract.nets.parts.cards import AudioInput, NetCard, check_choice, profile, scaled
+from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, profile, scaled
 from mvemo.extract.nets.parts.layers import Elu, fit_waveform
 from mvemo.extract.settings import TrainSettings
+from mvemo.manifests.declared import setting
 
 # PL20 3.1: 480,000 samples give 96 x 1,876. PL20 gives neither the padding nor the reference of
 # the decibels. Only centred frames give 1,876; the net is C17's, and so are the decibels.
@@ -30,54 +31,41 @@ KERNEL_TOLERANCE = 1e-6
 # Size of each layer's pooling as (mel bands, frames), for 96 bands.
 POOLS = ((2, 4), (3, 4), (2, 5), (2, 4), (4, 4))
 FRONT_ENDS = {"c17": (C17, C17_SECONDS), "pl20": (PL20, PL20_SECONDS)}
-ACTIVATIONS = ("elu", "relu")
-NORMS = ("clip", "batch")
 # Default of Keras 1, which C17 used.
 EPSILON = 1e-3
 
 
 @dataclass(frozen=True)
-class Music2DOptions:
-    """Options of `Music2D`; the released weights need the defaults, which are those of C17.
+class Music2DOptions(NetOptions):
+    """Options of `Music2D`; the released weights need the defaults, which are those of C17."""
 
-    Parameters
-    ----------
-    front_end
-        Mel spectrogram: ``c17`` (12 kHz, 29 s, 96 x 1,360) or ``pl20`` (16 kHz, 30 s,
-        96 x 1,876).
-    activation
-        Activation function: ``elu`` (C17) or ``relu`` (PL20 3.2).
-    norm
-        Statistics of the normalisation. ``clip``: those of the single clip, in training and
-        afterwards, as in C17's script for single files. ``batch``: ordinary batch
-        normalisation, which uses the batch during training and running statistics
-        afterwards. C17 used the statistics of the current batch also at test time, and its
-        file has no running ones; so with ``batch`` the released weights are useful only after
-        fine-tuning.
-    seconds
-        Length of the input in seconds; 0 for the default of the front end.
-    """
-
-    front_end: str = "c17"
-    activation: str = "elu"
-    norm: str = "clip"
-    seconds: float = 0.0
+    front_end: str = setting(
+        "c17",
+        "Mel spectrogram: `c17` (12 kHz, 29 s, 96 x 1,360) or `pl20` (16 kHz, 30 s, 96 x 1,876).",
+        names=tuple(FRONT_ENDS),
+    )
+    activation: str = setting(
+        "elu", "Activation function: `elu` (C17) or `relu` (PL20 3.2).", names=("elu", "relu")
+    )
+    # C17 used the statistics of the batch also at test time, and its file has no running ones.
+    norm: str = setting(
+        "clip",
+        "Statistics of the normalisation. `clip`: those of the single clip, also in training. "
+        "`batch`: batch normalisation, for which the released weights must be fine-tuned.",
+        names=("clip", "batch"),
+    )
+    seconds: float = setting(
+        0.0, "Length of the input in seconds; 0 for the default of the front end."
+    )
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("front_end", tuple(FRONT_ENDS)),
-            ("activation", ACTIVATIONS),
-            ("norm", NORMS),
-        ):
-            check_choice(self, "music2d: ", name, allowed)
+        super().__post_init__()
         settings, default_seconds = FRONT_ENDS[self.front_end]
         if self.seconds == 0.0:
             object.__setattr__(self, "seconds", default_seconds)
         if not (math.isfinite(self.seconds) and self.seconds * settings.sr >= settings.n_fft):
             least = settings.n_fft / settings.sr
-            raise BadSetting(
-                f"music2d: seconds is {self.seconds}: it must be at least {least:.4g}, or 0"
-            )
+            raise BadSetting(f"seconds is {self.seconds}: it must be at least {least:.4g}, or 0")
 
 
 @NetCard(

@@ -18,13 +18,15 @@ from mvemo.extract.nets.parts.cards import (
     MEGABYTE,
     AudioInput,
     NetCard,
+    NetOptions,
     PieceInput,
     PretrainedPackage,
-    check_options,
+    dropout,
     profile,
     scaled,
 )
 from mvemo.extract.nets.parts.layers import LEAST_VARIANCE
+from mvemo.manifests.declared import setting
 
 MEL = MelSettings(sr=16000, n_fft=512, hop_length=256, n_mels=96)
 # Length of a patch in frames, 3 s.
@@ -53,38 +55,34 @@ TAGS = (
 
 
 @dataclass(frozen=True)
-class MusicnnOptions:
-    """Options of `Musicnn`.
+class MusicnnOptions(NetOptions):
+    """Options of `Musicnn`."""
 
-    Parameters
-    ----------
-    seconds
-        Maximum length of the input in seconds; a shorter clip is used at its own length.
-    outputs
-        Parts of the embedding, in this order, separated by commas. ``units``: mean over the
-        patches of the 200 units before the tags. ``deviation``: their standard deviation over
-        the patches (0 if there is only one). ``front``: mean of the 1,506 inputs of the units,
-        which are the maximum and mean of every lower channel over a patch. ``tags``: mean
-        probabilities of the 50 tags.
-    dropout
-        Probability of dropout before the 200 units and before the classifier during training.
-    norm_momentum
-        Weight of a training batch in the running statistics.
-    """
-
-    seconds: float = 60.0
-    outputs: str = "units"
-    dropout: float = 0.5
-    norm_momentum: float = 0.01
+    seconds: float = setting(
+        60.0,
+        "Maximum length of the input in seconds; a shorter clip is used at its own length.",
+        ge=MEL.n_fft / MEL.sr,
+    )
+    outputs: str = setting(
+        "units",
+        "Parts of the embedding, in this order, separated by commas. `units`: mean over the "
+        "patches of the 200 units before the tags. `deviation`: their standard deviation (0 for "
+        "one patch). `front`: mean of the 1,506 inputs of the units. `tags`: mean probabilities "
+        "of the 50 tags.",
+    )
+    dropout: float = dropout(0.5, "before the 200 units and before the classifier")
+    norm_momentum: float = setting(
+        0.01, "Weight of a training batch in the running statistics.", gt=0, le=1
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         names = self.output_names
         if not names or len(set(names)) < len(names) or not set(names) <= set(OUTPUTS):
             raise BadSetting(
-                f"musicnn: outputs is {self.outputs!r}: some of {', '.join(OUTPUTS)}, each once, "
+                f"outputs is {self.outputs!r}: some of {', '.join(OUTPUTS)}, each once, "
                 "separated by commas"
             )
-        check_options(self, "musicnn: ", least_seconds=MEL.n_fft / MEL.sr)
 
     @property
     def output_names(self) -> tuple[str, ...]:

@@ -6,36 +6,34 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from mvemo.extract.nets.parts.cards import DEMO_TRAINING, NetCard, check_options, profile, scaled
-from mvemo.extract.nets.parts.sequences import DescriptorNet, FrameNorm, last_states, split_frames
+from mvemo.extract.nets.parts.cards import (
+    DEMO_TRAINING,
+    NetCard,
+    NetOptions,
+    dropout,
+    profile,
+    scaled,
+)
+from mvemo.extract.nets.parts.sequences import (
+    FRAMES_MEANING,
+    DescriptorNet,
+    FrameNorm,
+    last_states,
+    split_frames,
+)
+from mvemo.manifests.declared import setting
 
 HIDDEN = 64
 
 
 @dataclass(frozen=True)
-class RNNOptions:
-    """Options of `RNN`.
+class RNNOptions(NetOptions):
+    """Options of `RNN`."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of the input; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and a hop of
-        1,024.
-    n_mfcc
-        Number of cepstral coefficients per frame.
-    layers
-        Number of recurrent layers, at least 1.
-    dropout
-        Probability of dropout between layers and before the classifier during training.
-    """
-
-    n_frames: int = 430
-    n_mfcc: int = 20
-    layers: int = 2
-    dropout: float = 0.3
-
-    def __post_init__(self) -> None:
-        check_options(self, "rnn: ", "n_frames", "n_mfcc", "layers")
+    n_frames: int = setting(430, FRAMES_MEANING, ge=1)
+    n_mfcc: int = setting(20, "Number of cepstral coefficients per frame.", ge=1)
+    layers: int = setting(2, "Number of recurrent layers, at least 1.", ge=1)
+    dropout: float = dropout(0.3, "between layers and before the classifier")
 
 
 @NetCard(

@@ -17,36 +17,31 @@ from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import VideoNet
-from mvemo.extract.nets.parts.cards import NetCard, check_options, profile
+from mvemo.extract.nets.parts.cards import NetCard, NetOptions, dropout, profile
 from mvemo.extract.settings import TrainSettings
+from mvemo.manifests.declared import setting
 
 # Prefix of the names of torchvision's tensors in the net.
 PREFIX = "backbone."
 CONVOLUTIONAL = {"paper": profile(TrainSettings(lr=1e-4, batch_size=8))}
 TRANSFORMER = {"paper": profile(TrainSettings(lr=2e-5, batch_size=8))}
+SIZE_MEANING = (
+    "Height and width of the input in pixels; the default is that of the published weights."
+)
 Colours = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class TorchvisionOptions:
-    """Options of `TorchvisionNet`.
+class TorchvisionOptions(NetOptions):
+    """Options of `TorchvisionNet`."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of the input; the default is that of the published weights.
-    size
-        Height and width of the input in pixels; the default is that of the published weights.
-    dropout
-        Probability of dropout before the classifier during training.
-    """
-
-    n_frames: int = 16
-    size: int = 224
-    dropout: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_options(self, "", "n_frames", least_size=32)
+    n_frames: int = setting(
+        16,
+        "Number of frames of the input; the default is that of the published weights.",
+        ge=1,
+    )
+    size: int = setting(224, SIZE_MEANING, ge=32)
+    dropout: float = dropout(0.5)
 
 
 class TorchvisionNet(VideoNet):
@@ -105,7 +100,7 @@ class TorchvisionNet(VideoNet):
 class R2Plus1D18Options(TorchvisionOptions):
     """Options of `R2Plus1D18`, whose published net has pictures of 112 x 112 pixels."""
 
-    size: int = 112
+    size: int = setting(112, SIZE_MEANING, ge=32)
 
 
 @NetCard(
@@ -176,7 +171,7 @@ class MViTv2SOptions(TorchvisionOptions):
         super().__post_init__()
         if (self.n_frames, self.size) != (16, 224):
             raise BadSetting(
-                f"mvit_v2_s: expected 16 frames of 224 pixels, got {self.n_frames} frames of "
+                f"expected 16 frames of 224 pixels, got {self.n_frames} frames of "
                 f"{self.size} pixels"
             )
 

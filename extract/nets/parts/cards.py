@@ -5,13 +5,13 @@ This module does not import torch.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.settings import NetSettings, TrainSettings
+from mvemo.manifests.declared import check_settings, setting
 
 if TYPE_CHECKING:
     from mvemo.extract.descriptors import DescriptorSettings
@@ -193,6 +193,19 @@ def profile(
     return NetSettings("", width=width, options=options, train=train or TrainSettings())
 
 
+@dataclass(frozen=True)
+class NetOptions:
+    """Base of the options of nets, which are declared by `setting` and checked when made."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, BadSetting)
+
+
+def dropout(default: float, place: str = "before the classifier") -> Any:
+    """Declare the option `dropout`."""
+    return setting(default, f"Probability of dropout {place} during training.", ge=0, lt=1)
+
+
 AnyClass = TypeVar("AnyClass", bound=type)
 
 
@@ -259,39 +272,6 @@ class NetCard:
         if self.package is not None:
             kind.package = replace(self.package, net=self.name)  # type: ignore[attr-defined]
         return kind
-
-
-def check_options(
-    options: Any, prefix: str, *positive: str, least_size: int = 0, least_seconds: float = 0.0
-) -> None:
-    """Raise `BadSetting` if an option that many nets have is out of range.
-
-    `positive` has the names of options of at least 1; the others are checked if the net has them.
-    """
-    values = vars(options)
-    seconds = values.get("seconds", 0.0)
-    if not (math.isfinite(seconds) and seconds >= least_seconds):
-        raise BadSetting(f"{prefix}seconds is {seconds}: it must be at least {least_seconds:g}")
-    for name in positive:
-        if values[name] < 1:
-            raise BadSetting(f"{prefix}{name} is {values[name]}: it must be at least 1")
-    if least_size and values["size"] < least_size:
-        raise BadSetting(
-            f"{prefix}size is {values['size']}: it must be at least {least_size} pixels"
-        )
-    dropout = values.get("dropout", 0.0)
-    if not 0 <= dropout < 1:
-        raise BadSetting(f"{prefix}dropout is {dropout}: it must lie in [0, 1)")
-    momentum = values.get("norm_momentum", 1)
-    if not 0 < momentum <= 1:
-        raise BadSetting(f"{prefix}norm_momentum is {momentum}: it must lie above 0, up to 1")
-
-
-def check_choice(options: Any, prefix: str, name: str, allowed: Sequence[str]) -> None:
-    """Raise `BadSetting` if an option is not one of the allowed texts."""
-    value = getattr(options, name)
-    if value not in allowed:
-        raise BadSetting(f"{prefix}{name} {value!r} is not known: one of {', '.join(allowed)}")
 
 
 def scaled(channels: int, width: float) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.nets.parts.base import BuiltNet, FrameNet
-from mvemo.extract.nets.parts.cards import AudioInput, NetCard, VideoInput, check_choice
+from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, VideoInput
 from mvemo.extract.nets.parts.hugging_face import (
     FAMILIES,
     Family,
@@ -28,6 +27,7 @@ from mvemo.extract.nets.parts.layers import mean_and_deviation
 from mvemo.extract.nets.parts.registry import OUTPUT, EncoderFolder
 from mvemo.extract.settings import NetSettings, TrainSettings
 from mvemo.extract.views import ViewSettings
+from mvemo.manifests.declared import setting
 
 # Constant that Wav2Vec2FeatureExtractor adds to a variance.
 LEAST_VARIANCE = 1e-7
@@ -37,57 +37,33 @@ POOLINGS = ("mean", "mean+std")
 TOKENS = ("auto", "first", "mean")
 
 
-@dataclass(frozen=True)
-class SoundEncoderOptions:
-    """Options of encoders of sound.
-
-    Parameters
-    ----------
-    seconds
-        Length of a window in seconds.
-    layer
-        Number of the hidden state used as the embedding; -1 for the encoder's output.
-    pooling
-        Pooling over the frames of a window: ``mean`` or ``mean+std``.
-    """
-
-    seconds: float = 10.0
-    layer: int = OUTPUT
-    pooling: str = "mean"
-
-    def __post_init__(self) -> None:
-        if not 0.1 <= self.seconds < math.inf:
-            raise BadSetting(f"seconds is {self.seconds}: it must be at least 0.1")
-        check_choice(self, "", "pooling", POOLINGS)
+LAYER_MEANING = "Number of the hidden state used as the embedding; -1 for the encoder's output."
 
 
 @dataclass(frozen=True)
-class PictureEncoderOptions:
-    """Options of encoders of pictures.
+class SoundEncoderOptions(NetOptions):
+    """Options of encoders of sound."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of a clip.
-    layer
-        Number of the hidden state used as the embedding; -1 for the encoder's output.
-    pooling
-        Pooling over the frames: ``mean`` or ``mean+std``.
-    tokens
-        Tokens that represent a picture: the ``first``, a class token in some encoders; the
-        ``mean`` of all; or ``auto``, the first if it is a class token, otherwise the mean.
-    """
+    seconds: float = setting(10.0, "Length of a window in seconds.", ge=0.1)
+    layer: int = setting(OUTPUT, LAYER_MEANING)
+    pooling: str = setting(
+        "mean", "Pooling over the frames of a window: `mean` or `mean+std`.", names=POOLINGS
+    )
 
-    n_frames: int = 8
-    layer: int = OUTPUT
-    pooling: str = "mean"
-    tokens: str = "auto"
 
-    def __post_init__(self) -> None:
-        if self.n_frames < 1:
-            raise BadSetting(f"n_frames is {self.n_frames}: it must be at least 1")
-        check_choice(self, "", "pooling", POOLINGS)
-        check_choice(self, "", "tokens", TOKENS)
+@dataclass(frozen=True)
+class PictureEncoderOptions(NetOptions):
+    """Options of encoders of pictures."""
+
+    n_frames: int = setting(8, "Number of frames of a clip.", ge=1)
+    layer: int = setting(OUTPUT, LAYER_MEANING)
+    pooling: str = setting("mean", "Pooling over the frames: `mean` or `mean+std`.", names=POOLINGS)
+    tokens: str = setting(
+        "auto",
+        "Tokens that represent a picture: the `first`, a class token in some encoders; the "
+        "`mean` of all; or `auto`, the first if it is a class token, otherwise the mean.",
+        names=TOKENS,
+    )
 
 
 class EncoderNet(BuiltNet):

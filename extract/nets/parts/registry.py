@@ -352,7 +352,10 @@ def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
             known = ", ".join(defaults) or "none"
             raise BadSetting(f"{kind.name}: option {key!r} is not known; there are: {known}")
         typed[key] = _typed(kind.name, key, value, defaults[key])
-    return kind.Options(**typed)
+    try:
+        return kind.Options(**typed)
+    except BadSetting as error:
+        raise BadSetting(f"{kind.name}: {error}") from error
 
 
 def _typed(net: str, key: str, value: Any, default: Any) -> Any:

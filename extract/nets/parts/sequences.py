@@ -28,6 +28,15 @@ from mvemo.extract.nets.parts.cards import (
     VideoInput,
 )
 
+FRAMES_MEANING = (
+    "Number of frames of the input; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and a hop of "
+    "1,024."
+)
+BANDS_MEANING = (
+    "Number of bands to which the bins of the spectrogram are averaged; a value of at least "
+    "`spectrogram_dim` keeps all bins."
+)
+
 
 class DescriptorNet(BuiltNet):
     """Base of nets that read `n_frames` frames of one descriptor."""
