@@ -305,13 +305,13 @@ def make_net_class(folder: EncoderFolder) -> type[EncoderNet]:
     contents = {"folder": folder.path, "config": config, "preprocessor": record, "family": family}
     kind: type[EncoderNet] = type("FolderNet", (base,), {**contents, "__doc__": base.__doc__})
     settings = NetSettings(
-        folder.name,
+        folder,
         options={"layer": folder.layer},
         # A large model needs a small learning rate, like the other transformers.
         train=TrainSettings(optimizer="adamw", lr=1e-5, batch_size=8),
         view=ViewSettings(views=VIEWS) if base.modality == "audio" else ViewSettings(),
     )
-    kind = NetCard(folder.name, base.Options, {"paper": settings})(kind)
+    kind = NetCard(folder, base.Options, {"paper": settings})(kind)
     kind.input_of(kind.Options())
     return kind
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -238,3 +239,10 @@ def test_names_of_folders_are_nobody_elses() -> None:
         add_folders(["hf:m@4+4"])
     with pytest.raises(BadSetting, match="write it as hf:FOLDER"):
         add_folders(["hf:"])
+
+
+def test_the_name_of_a_folder_keeps_the_folder_between_processes():
+    (name,) = add_folders(["hf:models/MERT@4"])
+    other = pickle.loads(pickle.dumps({name: name}))["MERT-layer4"]
+    assert (other, other.path, other.layer) == (name, Path("models/MERT"), 4)
+    assert other != add_folders(["hf:others/MERT@4"])[0]
