@@ -30,10 +30,7 @@ def trained_specs(model: FinalModel) -> tuple[FeatureSpec, ...]:
 
 
 def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, ...], list[str]]:
-    """Copy the trained nets of a run into a model's folder, as plain arrays.
-
-    Returns the names of the written files, and of the nets that are not in the working folder.
-    """
+    """Copy a run's trained nets into a model's folder; return the written files and absent nets."""
     from mvemo.extract.training.trainer import JobFolder
 
     written, absent = [], []
@@ -77,8 +74,7 @@ def fetch_model_weights(
 ) -> None:
     """Fetch the public weights that a model's nets need and that are not here yet.
 
-    If a download fails, a note says so, and the model predicts without this net. Nets of other
-    modalities are left out, and so are the nets in `but`, whose weights are given as files.
+    After a failed download a note says so. Nets in `but` have weights of their own.
     """
     from mvemo.extract.errors import FetchFailed
     from mvemo.extract.nets import NETS
@@ -104,11 +100,7 @@ def fetch_model_weights(
 
 
 def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[str, Path]) -> Net:
-    """Return the net that made a feature, with the same weights.
-
-    `folder` is that of the model. `weights` maps nets to files of pretrained weights; fetched
-    weights need no entry. Raises `BadOption` if the weights are absent or differ.
-    """
+    """Return the net that made a feature; raise `BadOption` if its weights are absent or differ."""
     from mvemo.extract.nets import NETS, weights_digest
     from mvemo.extract.settings import FETCHED, RunSettings
     from mvemo.extract.training.protocols import make_net

@@ -91,10 +91,8 @@ class C3DOptions(NetOptions):
 class C3D(VideoNet):
     """C3D: eight 3 x 3 x 3 convolutions and five poolings, then layers of 1,024 and 512 units.
 
-    The first pooling keeps the frames; the last one pads height and width, as published. The
-    published fc6, fc7 and fc8 are replaced (PL20 3.3), so only the convolutions are loaded. A
-    dropout follows each replaced layer, as in the published net. A pooling is never longer
-    than the remaining frames or pixels.
+    The published fc6, fc7 and fc8 are replaced (PL20 3.3), so only the convolutions are loaded. A
+    dropout follows each replaced layer, as in the published net.
     """
 
     colour = "BGR"
@@ -126,10 +124,7 @@ class C3D(VideoNet):
         return self.fc7.out_features
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Map RGB uint8 (batch, frames, height, width, 3) to BGR float32 (batch, 3, frames, ...).
-
-        The permuted view has the channels last in memory, where convolutions are fast.
-        """
+        """Map RGB uint8 (batch, frames, height, width, 3) to BGR (batch, 3, frames, ...)."""
         values = raw.flip(4).float().sub_(self._mean)
         if self._divisor != 1.0:
             values.div_(self._divisor)
@@ -150,11 +145,7 @@ class C3D(VideoNet):
         return {"mean": list(SPORTS1M_MEAN), "divisor": self._divisor}
 
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-        """Map the convolutions of any published layout.
-
-        The fully connected layers are replaced, so those of a file have a place only if they
-        have the net's names and shapes.
-        """
+        """Map the convolutions of any published layout; fully connected layers are replaced."""
         state = self.state_dict()
         if any(name.startswith("convolutions.") for name in tensors):
             return {}
@@ -172,13 +163,7 @@ class C3D(VideoNet):
 
 
 def convolution_tensor(name: str, value: Tensor) -> tuple[str, Tensor] | None:
-    """Return the net's name and tensor for a published convolution, or None.
-
-    Names: ``conv3a/0`` in any path (Caffe), ``conv3a.weight`` (PyTorch),
-    ``backbone.conv3a.conv.weight`` (mmaction), ``var_name/wc3a`` (TensorFlow). Kernels are
-    (out, in, T, H, W), in TensorFlow (T, H, W, in, out); biases are (out,), in old Caffe files
-    (1, 1, 1, 1, out).
-    """
+    """Return the net's name and tensor, kernel (out, in, T, H, W), for a published convolution."""
     match = _NAMED.search(name)
     if match is None:
         return None

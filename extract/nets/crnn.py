@@ -92,15 +92,10 @@ class CRNNOptions(NetOptions):
 class CRNN(DescriptorNet):
     """J22's improved CNN: two branches, whose concatenated last states are the embedding.
 
-    Branch 1 reads the spectrogram in decibels. C1 has kernels along time and kernels along
-    frequency, half the channels each, and their maps are concatenated. P1 is a maximum over
-    time, C2 a 3 x 3 convolution, P2 a maximum over time again. The maps of each remaining
-    time step, arranged into a vector, go through a Bi-LSTM (J22 2.3.1, Fig. 4). Branch 2
-    passes low-level descriptors through a two-layer Bi-LSTM (2.3.2). The fully connected
-    layer after both is the classifier. J22 gives no sizes except the frames; these are the
-    usual ones. The branches have different frames and share only their last states. Batch
-    normalisation follows each convolution. It also precedes both branches, with statistics
-    of the training frames, because each descriptor has its own unit.
+    Branch 1 reads the spectrogram in decibels through two convolutions, each followed by a maximum
+    over time, and a Bi-LSTM (J22 2.3.1, Fig. 4). Branch 2 passes low-level descriptors through a
+    two-layer Bi-LSTM (2.3.2). J22 gives no sizes except the frames; these are the usual ones. Batch
+    normalisation precedes both branches, because each descriptor has its own unit.
     """
 
     options: CRNNOptions
@@ -147,9 +142,8 @@ class CRNN(DescriptorNet):
         }
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Average the spectrogram's bins to bands, and cut each branch to its frames.
+        """Map (batch, frames, spectrogram_dim + lld_dim) to (batch, frames, bands + lld_dim).
 
-        float32 (batch, frames, spectrogram_dim + lld_dim) -> (batch, frames, bands + lld_dim).
         Frames after the end of a branch or of the clip are NaN.
         """
         options = self.options

@@ -116,10 +116,7 @@ class EffNetOptions(NetOptions):
 class EffNet(FrameNet, VideoNet):
     """EfficientNet-lite2 frame by frame; the embedding is mean and deviation over the frames.
 
-    The lite models have ReLU6 in place of swish and no squeeze-and-excitation. The features
-    of a frame are the 1,280 outputs of the last layer before the classes, averaged over the
-    picture. The embedding of a clip is their mean and standard deviation over its frames,
-    2,560 numbers.
+    The features of a frame are the 1,280 inputs of the published classifier.
     """
 
     options: EffNetOptions
@@ -140,10 +137,7 @@ class EffNet(FrameNet, VideoNet):
         return 2 * scaled(HEAD, width)
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Map uint8 (batch, n_frames, size, size, 3) to float32 (batch, n_frames, 3, size, size).
-
-        The permuted view has the channels last in memory, where convolutions are fast.
-        """
+        """Map uint8 (batch, n_frames, size, size, 3) to (batch, n_frames, 3, size, size)."""
         return raw.permute(0, 1, 4, 2, 3).float().sub_(MEAN).div_(SPREAD)
 
     def frame_features(self, x: Tensor) -> Tensor:
@@ -168,10 +162,7 @@ class EffNet(FrameNet, VideoNet):
 
 
 def _net_name(published: str) -> str | None:
-    """Return this net's name for a published tensor, or None.
-
-    The published classifier is left out: it labels frames, this net clips.
-    """
+    """Return this net's name for a published tensor; None for the classifier's."""
     block, end = _BLOCK.match(published), _END.match(published)
     if block and block[2] in _LAYERS:
         return f"blocks.{block[1]}.{_LAYERS[block[2]]}.{block[3]}"

@@ -43,14 +43,10 @@ class Music1DOptions(NetOptions):
 class Music1D(WaveformNet):
     """1D Music CNN: four blocks of strided convolution and pooling, all averaged over time.
 
-    Each block is Conv1d(32, kernel 3, stride 2) -> ELU -> MaxPool(2) -> Dropout(0.1). The
-    embedding concatenates the means over time of the four convolutions (after their ELU) and
-    of the four poolings (before their dropout): 32 x 8 = 256 numbers.
-
-    Choices that PL20 leaves open: convolutions pad one sample on either side, so each halves
-    the length exactly. "Fully connected" and the softmax of PL20 Fig. 3 are one layer,
-    `classifier`, since the penultimate size of 256 leaves no room for another. Pooling is
-    along time, because "across the channels" cannot give 32 x 8.
+    The embedding concatenates the means over time of the convolutions (after their ELU) and of the
+    poolings: 32 x 8 = 256 numbers. Choices that PL20 leaves open: convolutions pad one sample on
+    either side, so each halves the length. "Fully connected" and softmax of PL20 Fig. 3 are one
+    layer, `classifier`. Pooling is along time: "across the channels" cannot give 32 x 8.
     """
 
     options: Music1DOptions

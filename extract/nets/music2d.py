@@ -103,13 +103,9 @@ class Music2DOptions(NetOptions):
 class Music2D(WaveformNet):
     """2D Music CNN: five layers of convolution, normalisation, activation and max-pooling.
 
-    Convolutions are 3 x 3 with 32 channels, padded to keep the size. The feature of a layer
-    is the mean of its pooled map over frequency and time. The five features are concatenated
-    to the embedding of 160 numbers (C17 section 3; PL20 3.2).
-
-    Poolings drop an incomplete last window, as in C17. Clips shorter than about 15 s have too
-    few frames for the last layers; there a pooling covers the remaining frames, so the same
-    weights serve any length.
+    The feature of a layer is the mean of its pooled map; the five are concatenated to 160 numbers
+    (C17 section 3; PL20 3.2). Poolings drop an incomplete last window, as in C17, and cover the
+    remaining frames of clips shorter than about 15 s, so the same weights serve any length.
     """
 
     options: Music2DOptions
@@ -162,13 +158,7 @@ class Music2D(WaveformNet):
         return {**super().preparation(), "mel": self.front_end.settings.record()}
 
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-        """Map C17's released file.
-
-        Theano convolves and torch correlates, so kernels are rotated by 180 degrees. The net
-        does not use the running means and standard deviations of the file (0 and 1, never
-        used by C17), nor its 50-tag layer on the last 32 features. The DFT kernels and the
-        filterbank are used if the front end is ``c17``.
-        """
+        """Map C17's released file."""
         mapped: dict[str, tuple[str, Tensor]] = {}
         for i in range(len(POOLS)):
             for name, published in (
@@ -180,6 +170,7 @@ class Music2D(WaveformNet):
                 source = f"ConvBNEluDr/{published}"
                 if source in tensors:
                     value = tensors[source]
+                    # Theano convolves and torch correlates.
                     mapped[source] = (name, value.flip(2, 3) if value.dim() == 4 else value)
         kernels = [f"melgram/param_{i}" for i in range(3)]
         if self.options.front_end == "c17" and all(name in tensors for name in kernels):
@@ -190,11 +181,9 @@ class Music2D(WaveformNet):
 
 
 class MelSpectrogram(nn.Module):
-    """Mel spectrogram in decibels relative to the clip's maximum.
+    """Mel spectrogram in decibels relative to the clip's maximum; a silent clip is 0 dB.
 
-    The steps are: power of a Hann-windowed DFT, mel bands, 10 log10 with the floor `amin`,
-    minus the maximum over the clip, clipped at ``-dynamic_range``. A silent clip is 0 dB
-    throughout. The window and the filterbank are buffers, so the digest of a net covers them.
+    The window and the filterbank are buffers, so the digest of a net covers them.
     """
 
     window: Tensor
@@ -231,11 +220,10 @@ class MelSpectrogram(nn.Module):
             return decibel.clamp_min(-settings.dynamic_range)
 
     def load_kernels(self, real: Tensor, imag: Tensor, filterbank: Tensor) -> float:
-        """Take the window and the filterbank from released kernels.
+        """Take the window and the filterbank (n_fft // 2 + 1, n_mels) from released kernels.
 
-        The DFT kernels (n_fft, n_fft // 2 + 1) must be a windowed DFT, because the fast
-        transform replaces the convolution with them. `filterbank` is (n_fft // 2 + 1, n_mels).
-        The return value is the largest difference from a windowed DFT.
+        Returns the largest difference of the DFT kernels (n_fft, n_fft // 2 + 1) from a windowed
+        DFT, which the fast transform replaces.
         """
         n_fft, n_bins = self.settings.n_fft, self.settings.n_fft // 2 + 1
         real, imag = real.squeeze().double(), imag.squeeze().double()

@@ -131,10 +131,8 @@ class MusicnnOptions(NetOptions):
 class Musicnn(WaveformNet):
     """musicnn: timbral and temporal kernels, then dense layers (Pons & Serra 2019, Fig. 1).
 
-    A clip is cut into patches of 3 s without overlap. An incomplete last patch is left out,
-    as in the published code; a clip shorter than one patch is padded with silence. The
-    embedding is the mean over the patches of the 200 units before the tags, or the parts
-    that the option `outputs` names.
+    A clip is cut into patches of 3 s. An incomplete last patch is left out, as in the published
+    code; a clip shorter than one patch is padded with silence.
     """
 
     options: MusicnnOptions
@@ -181,10 +179,9 @@ class Musicnn(WaveformNet):
         return AudioInput(MEL.sr, options.seconds, mark_end=True)
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Cut waveforms into patches of the log mel spectrogram, log10(10,000 power + 1).
+        """Map (batch, samples), NaN after a clip's end, to patches (batch, patches, 187, 96).
 
-        float32 (batch, samples), NaN after the end of a clip -> (batch, patches, 187, 96).
-        Patches after the end of a clip are NaN.
+        They hold log10(10,000 power + 1). Patches after the end of a clip are NaN.
         """
         raw = raw[:, : self.input.samples]
         samples = raw.isfinite().sum(dim=1)
@@ -304,10 +301,7 @@ class Musicnn(WaveformNet):
 
 
 class _Front(nn.Module):
-    """Convolution, ReLU, batch normalisation and maximum over the bands.
-
-    Frames have TensorFlow's "SAME" padding; bands are not padded.
-    """
+    """Convolution with "SAME" frames, ReLU, batch normalisation and maximum over the bands."""
 
     def __init__(self, outputs: int, kernel: tuple[int, int]) -> None:
         super().__init__()
@@ -323,11 +317,7 @@ class _Front(nn.Module):
 
 
 def _mean(values: Tensor, filled: Tensor) -> Tensor:
-    """Return the mean over the patches of each clip, (batch, dim).
-
-    `values` (n, dim) has the n existing patches, clip after clip; `filled`, bool (batch,
-    patches), marks them.
-    """
+    """Average (n, dim) over each clip's patches, `filled` (batch, patches) -> (batch, dim)."""
     table = values.new_zeros(*filled.shape, values.shape[1])
     table[filled] = values
     return table.sum(dim=1) / filled.sum(dim=1, keepdim=True)
@@ -340,10 +330,7 @@ def _deviation(values: Tensor, filled: Tensor) -> Tensor:
 
 
 def _published_names() -> Iterator[tuple[str, str]]:
-    """Yield the net's name and the published name of every tensor.
-
-    The published graph numbers the layers of one kind in the order of their creation.
-    """
+    """Yield the net's and the published name of every tensor, in the order of their creation."""
     fronts = [*(f"timbral.{i}" for i in range(2)), *(f"temporal.{i}" for i in range(3))]
     layers = [(f"{front}.convolution", f"{front}.norm") for front in fronts]
     layers += [(f"context.{i}", f"context_norms.{i}") for i in range(3)]

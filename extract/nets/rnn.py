@@ -45,9 +45,7 @@ class RNNOptions(NetOptions):
 class RNN(DescriptorNet):
     """Gated recurrent units over the MFCC of the frames; the last state is the embedding.
 
-    J22 3.6 says about [19] only that an RNN extracts features, so the number and the width of
-    the layers are the usual ones. Each coefficient is normalised by statistics of the
-    training frames.
+    J22 3.6 says about [19] only that an RNN extracts features; the sizes are the usual ones.
     """
 
     descriptor = "mfcc"

@@ -45,12 +45,7 @@ class TorchvisionOptions(NetOptions):
 
 
 class TorchvisionNet(VideoNet):
-    """Base of torchvision's video nets.
-
-    The embedding is the input of the last layer, or of the layers with the prefix `last`, whose
-    input has the size `last_inputs`. The width is always 1. Any number of frames and any size
-    is possible, unless the options say otherwise.
-    """
+    """Base of torchvision's video nets, whose embedding is the input of the layer `last`."""
 
     # Normalisation of red, green and blue, from 0 to 1, in the training of the weights.
     mean: ClassVar[Colours] = (0.43216, 0.394666, 0.37645)
@@ -111,10 +106,7 @@ class R2Plus1D18Options(TorchvisionOptions):
     pretrained_outputs=400,
 )
 class R2Plus1D18(TorchvisionNet):
-    """R(2+1)D with 18 layers (Tran et al. 2018): convolutions over picture and time in turn.
-
-    The embedding has 512 numbers.
-    """
+    """R(2+1)D with 18 layers (Tran et al. 2018): convolutions over picture and time in turn."""
 
     last = "fc"
 
@@ -129,9 +121,7 @@ class R2Plus1D18(TorchvisionNet):
 class S3D(TorchvisionNet):
     """S3D (Xie et al. 2018): Inception blocks with convolutions separated into picture and time.
 
-    The embedding has 1,024 numbers. The published net pools pairs of frames, classifies each
-    pair and averages the logits. The classifier is linear, so the average of its inputs is
-    the embedding. For smaller inputs the pooling covers the remaining frames and pixels.
+    The published net classifies pooled pairs of frames; the embedding is the mean of the pairs.
     """
 
     last = "classifier"
@@ -154,10 +144,7 @@ class S3D(TorchvisionNet):
     pretrained_outputs=400,
 )
 class Swin3DT(TorchvisionNet):
-    """Video Swin, tiny (Liu et al. 2022): attention in shifted windows of time and picture.
-
-    The embedding has 768 numbers.
-    """
+    """Video Swin, tiny (Liu et al. 2022): attention in shifted windows of time and picture."""
 
     mean = (0.485, 0.456, 0.406)
     deviation = (0.229, 0.224, 0.225)
@@ -184,11 +171,7 @@ class MViTv2SOptions(TorchvisionOptions):
     pretrained_outputs=400,
 )
 class MViTv2S(TorchvisionNet):
-    """MViTv2-S (Li et al. 2022): attention over time and picture that pools layer by layer.
-
-    The embedding has 768 numbers. Positions are learnt, so the net takes exactly 16 frames of
-    224 pixels.
-    """
+    """MViTv2-S (Li et al. 2022): attention over time and picture that pools layer by layer."""
 
     mean = (0.45, 0.45, 0.45)
     deviation = (0.225, 0.225, 0.225)

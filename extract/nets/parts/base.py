@@ -151,10 +151,7 @@ class Net(nn.Module, ABC):
 
 
 class BuiltNet(Net):
-    """Base of nets that only make their layers; the constructor is here.
-
-    An option `dropout` is applied before the classifier.
-    """
+    """Base of nets that only make their layers; an option `dropout` precedes the classifier."""
 
     def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:
         super().__init__(options or self.Options())

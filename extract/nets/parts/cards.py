@@ -275,11 +275,5 @@ class NetCard:
 
 
 def scaled(channels: int, width: float) -> int:
-    """Return the number of channels in a net of this width, at least 1.
-
-    Examples
-    --------
-    >>> scaled(32, 0.25), scaled(32, 0.001)
-    (8, 1)
-    """
+    """Return the number of channels in a net of this width, at least 1."""
     return max(1, round(channels * width))

@@ -123,10 +123,7 @@ class SoundEncoder(EncoderNet):
 
 
 class WaveformEncoder(SoundEncoder):
-    """Transformer on waveforms: HuBERT, MERT, wav2vec 2.0, WavLM.
-
-    A clip shorter than a window is embedded at its own length, without padding.
-    """
+    """Transformer on waveforms: HuBERT, MERT, wav2vec 2.0, WavLM; short clips are not padded."""
 
     def preparation(self) -> dict[str, Any]:
         return {"sr": self.input.sr, "normalised": self.normalises}
@@ -171,11 +168,7 @@ class WaveformEncoder(SoundEncoder):
 
 
 class SpectrogramEncoder(SoundEncoder):
-    """CLAP's audio tower: a Swin transformer on the mel spectrogram of 10 s.
-
-    Shorter windows are repeated, as by its feature extractor. Longer ones are refused, because
-    CLAP would take random parts of them.
-    """
+    """CLAP's audio tower on 10 s; shorter windows are repeated, longer ones refused."""
 
     def build(self, width: float) -> int:
         dim = super().build(width)
@@ -217,11 +210,7 @@ class SpectrogramEncoder(SoundEncoder):
 
 
 class PictureEncoder(EncoderNet, FrameNet):
-    """Transformer on single pictures: the towers of CLIP and SigLIP, ViT, DINOv2.
-
-    Frames are scaled by their short side and cropped in the middle, without distortion, to the
-    size in the folder's preprocessing.
-    """
+    """Transformer on single pictures: the towers of CLIP and SigLIP, ViT, DINOv2."""
 
     modality: ClassVar[Literal["audio", "video"]] = "video"
     Options = PictureEncoderOptions
@@ -317,13 +306,7 @@ def make_net_class(folder: EncoderFolder) -> type[EncoderNet]:
 
 
 def pool(values: Tensor, pooling: str) -> Tensor:
-    """Pool over the frames: (..., frames, dim) -> (..., dim), or 2 * dim for ``mean+std``.
-
-    Examples
-    --------
-    >>> pool(torch.tensor([[[1.0], [3.0]]]), "mean+std").tolist()
-    [[2.0, 1.0]]
-    """
+    """Pool over the frames: (..., frames, dim) -> (..., dim), or 2 * dim for ``mean+std``."""
     return values.mean(dim=-2) if pooling == "mean" else mean_and_deviation(values)
 
 

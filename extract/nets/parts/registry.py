@@ -76,10 +76,9 @@ def _modules_in(folders: tuple[tuple[str, int], ...]) -> Mapping[str, str]:
 
 
 class EncoderFolder(str):
-    """Name of the net that a local folder in the layout of Hugging Face serves as.
+    """Name of the net of a local folder in the layout of Hugging Face, with the folder's path.
 
-    It is the folder's name, and ``-layer8`` if a layer is given; letters, digits, ``_`` and ``-``.
-    Equal names of two folders differ.
+    It is the folder's name in letters, digits, ``_`` and ``-``, with ``-layer8`` for a layer.
     """
 
     path: Path
@@ -100,6 +99,9 @@ class EncoderFolder(str):
             return self.__reduce__() == other.__reduce__()
         return str(self) == other
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     __hash__ = str.__hash__
 
     @cached_property
@@ -111,15 +113,7 @@ class EncoderFolder(str):
 
 
 def parse_entry(entry: str) -> tuple[EncoderFolder, ...]:
-    """Return the nets of an entry of ``--nets`` that begins with `PREFIX`, one per layer.
-
-    Examples
-    --------
-    >>> [(net, net.layer) for net in parse_entry("hf:models/MERT-v1.0@4+8")]
-    [('MERT-v1_0-layer4', 4), ('MERT-v1_0-layer8', 8)]
-    >>> parse_entry("hf:models/dinov2")
-    ('dinov2',)
-    """
+    """Return the nets of an entry of ``--nets`` that begins with `PREFIX`, one per layer."""
     text = entry.removeprefix(PREFIX)
     found = _LAYERS.search(text)
     path = Path(text[: found.start()] if found else text).expanduser()
