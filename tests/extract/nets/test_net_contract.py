@@ -53,13 +53,13 @@ COLUMNS = {
 }
 
 
-def make(name: str, n_outputs: int = 3, seed: int = 0):
+def make(name, n_outputs=3, seed=0):
     width, options = SMALL[name]
     torch.manual_seed(seed)
     return build_net(name, n_outputs, width=width, **options)
 
 
-def raw_of(net_input: NetInput, columns: int = 0) -> torch.Tensor:
+def raw_of(net_input, columns=0):
     """Decoded media of two clips."""
     torch.manual_seed(1)
     if isinstance(net_input, AudioInput):
