@@ -131,9 +131,6 @@ class EffNet(FrameNet, VideoNet):
                 self.blocks.append(_Block(last, outputs, kernel, 1 if i else stride, expansion))
                 last = outputs
         self.head = _Layer(last, scaled(HEAD, width), 1)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = self.options.norm_momentum
         return 2 * scaled(HEAD, width)
 
     def prepare(self, raw: Tensor) -> Tensor:

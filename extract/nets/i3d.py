@@ -216,9 +216,6 @@ class I3D(VideoNet):
             block = Inception(last, tuple(scaled(channels, width) for channels in outputs))
             self.blocks[name] = block
             last = block.outputs
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm3d):
-                module.momentum = self.options.norm_momentum
         return last
 
     def prepare(self, raw: Tensor) -> Tensor:

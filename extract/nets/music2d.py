@@ -14,7 +14,7 @@ from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.mel import MelSettings, mel_filter_bank
 from mvemo.extract.nets.parts.base import WaveformNet
 from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, profile, scaled
-from mvemo.extract.nets.parts.layers import Elu, fit_waveform
+from mvemo.extract.nets.parts.layers import Elu, fit_waveform, power_spectrum
 from mvemo.extract.settings import TrainSettings
 from mvemo.manifests.declared import setting
 
@@ -203,17 +203,8 @@ class MelSpectrogram(nn.Module):
         settings = self.settings
         # Half precision would lose the quiet bands: 80 dB are eight orders of magnitude.
         with torch.autocast(waveform.device.type, enabled=False):
-            spectrum = torch.stft(
-                waveform.float(),
-                settings.n_fft,
-                settings.hop_length,
-                window=self.window,
-                center=True,
-                pad_mode="constant",
-                return_complex=True,
-            )  # (batch, n_fft // 2 + 1, frames)
-            spectrum = spectrum[..., : settings.n_frames(waveform.shape[-1])]
-            power = spectrum.real.square() + spectrum.imag.square()
+            power = power_spectrum(waveform, self.window, settings.hop_length)
+            power = power[..., : settings.n_frames(waveform.shape[-1])]
             mel = self.filterbank.T @ power  # (batch, n_mels, frames)
             decibel = 10.0 * mel.clamp_min(settings.amin).log10()
             decibel = decibel - decibel.amax(dim=(1, 2), keepdim=True)

@@ -25,7 +25,7 @@ from mvemo.extract.nets.parts.cards import (
     profile,
     scaled,
 )
-from mvemo.extract.nets.parts.layers import LEAST_VARIANCE
+from mvemo.extract.nets.parts.layers import LEAST_VARIANCE, power_spectrum
 from mvemo.manifests.declared import setting
 
 MEL = MelSettings(sr=16000, n_fft=512, hop_length=256, n_mels=96)
@@ -166,9 +166,6 @@ class Musicnn(WaveformNet):
         self.dense = nn.Linear(pooled, units)
         self.dense_norm = nn.BatchNorm1d(units, eps=EPSILON)
         self.tags = nn.Linear(units, len(TAGS))
-        for module in self.modules():
-            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-                module.momentum = self.options.norm_momentum
         self.dropout = self.classifier_dropout
         dims = {"units": units, "deviation": units, "front": pooled, "tags": len(TAGS)}
         self.part_dims = [dims[name] for name in self.options.output_names]
@@ -212,16 +209,7 @@ class Musicnn(WaveformNet):
         """Return log mel spectrograms: (batch, samples) -> (batch, frames, 96)."""
         # Half precision would lose the quiet bands.
         with torch.autocast(waveform.device.type, enabled=False):
-            spectrum = torch.stft(
-                waveform.float(),
-                MEL.n_fft,
-                MEL.hop_length,
-                window=self.window,
-                center=center,
-                pad_mode="constant",
-                return_complex=True,
-            )  # (batch, 257, frames)
-            power = spectrum.real.square() + spectrum.imag.square()
+            power = power_spectrum(waveform, self.window, MEL.hop_length, center=center)
             mel = power.transpose(1, 2) @ self.filterbank  # (batch, frames, 96)
             level: Tensor = (COMPRESSION * mel + 1.0).log10()
             return level

@@ -75,3 +75,19 @@ def fit_waveform(waveform: Tensor, samples: int) -> Tensor:
     if length >= samples:
         return waveform[..., :samples]
     return functional.pad(waveform, (0, samples - length))
+
+
+def power_spectrum(
+    waveform: Tensor, window: Tensor, hop_length: int, *, center: bool = True
+) -> Tensor:
+    """Map (batch, samples) to the power of its short-time DFT, (batch, n_fft // 2 + 1, frames)."""
+    spectrum = torch.stft(
+        waveform.float(),
+        len(window),
+        hop_length,
+        window=window,
+        center=center,
+        pad_mode="constant",
+        return_complex=True,
+    )
+    return spectrum.real.square() + spectrum.imag.square()
