@@ -142,17 +142,14 @@ class Music2D(WaveformNet):
     def layer_features(self, x: Tensor) -> list[Tensor]:
         """Return the features of the five layers: (batch, 1, 96, frames) -> (batch, channels)."""
         features = []
-        for i in range(len(POOLS)):
-            x = self._layer(i, x)
+        for convolution, norm, (bands, frames) in zip(
+            self.convolutions, self.norms, POOLS, strict=True
+        ):
+            x = self.activation(norm(convolution(x)))
+            # -> (batch, channels, bands // pool, frames // pool)
+            x = nn.functional.max_pool2d(x, (bands, min(frames, x.shape[3])))
             features.append(x.mean(dim=(2, 3)))
         return features
-
-    def _layer(self, i: int, x: Tensor) -> Tensor:
-        """Apply layer `i` to (batch, channels, bands, frames), and return its pooled map."""
-        x = self.activation(self.norms[i](self.convolutions[i](x)))
-        bands, frames = POOLS[i]
-        # -> (batch, channels, bands // pool, frames // pool)
-        return nn.functional.max_pool2d(x, (bands, min(frames, x.shape[3])))
 
     def preparation(self) -> dict[str, Any]:
         return {**super().preparation(), "mel": self.front_end.settings.record()}

@@ -105,11 +105,6 @@ def split_frames(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(valid[:, :, None], x, torch.zeros_like(x)), lengths
 
 
-def frame_mask(lengths: Tensor, frames: int) -> Tensor:
-    """Return a mask of the real frames, bool (batch, frames)."""
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]
-
-
 def band_edges(bins: int, bands: int) -> I64:
     """Return the borders of bands over the bins of a spectrum, int64 (bands + 1,).
 
@@ -148,7 +143,8 @@ class FrameNorm(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Normalise (batch, channels, ..., frames); the padding becomes zero."""
-        mask = frame_mask(lengths, x.shape[-1])
+        # bool (batch, frames): True for real frames
+        mask = torch.arange(x.shape[-1], device=lengths.device) < lengths[:, None]
         keep = mask.reshape(len(x), *[1] * (x.dim() - 2), x.shape[-1])
         if not self.training or bool(mask.all()):
             # Running statistics do not depend on the frames; without padding all are real.

@@ -1,4 +1,4 @@
-"""CRNN on the spectrogram, with a Bi-LSTM on low-level descriptors (J22 2.3, Fig. 3-5)."""
+"""Recurrent nets on descriptors: the CRNN of J22 (2.3, Fig. 3-5) and its baseline on MFCC."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from mvemo.extract.descriptors import dim_of
 from mvemo.extract.nets.parts.cards import (
+    DEMO_TRAINING,
     NetCard,
     NetOptions,
     SequenceInput,
@@ -22,6 +23,7 @@ from mvemo.extract.nets.parts.cards import (
 )
 from mvemo.extract.nets.parts.sequences import (
     BANDS_MEANING,
+    FRAMES_MEANING,
     DescriptorNet,
     FrameNorm,
     band_edges,
@@ -190,3 +192,44 @@ class CRNN(DescriptorNet):
             "longer": "cut",
             "bands": "means of bins, widths growing geometrically from one bin",
         }
+
+
+@dataclass(frozen=True)
+class RNNOptions(NetOptions):
+    """Options of `RNN`."""
+
+    n_frames: int = setting(430, FRAMES_MEANING, ge=1)
+    n_mfcc: int = setting(20, "Number of cepstral coefficients per frame.", ge=1)
+    layers: int = setting(2, "Number of recurrent layers, at least 1.", ge=1)
+    dropout: float = dropout(0.3, "between layers and before the classifier")
+
+
+@NetCard(
+    "rnn",
+    RNNOptions,
+    # J22: segments of 10 s; the paper gives neither optimizer nor learning rate.
+    {"paper": profile(n_frames=430), "demo": profile(DEMO_TRAINING, width=0.5, n_frames=172)},
+)
+class RNN(DescriptorNet):
+    """Gated recurrent units over the MFCC of the frames; the last state is the embedding.
+
+    J22 3.6 says about [19] only that an RNN extracts features; the sizes are the usual ones.
+    """
+
+    descriptor = "mfcc"
+    columns_option = "n_mfcc"
+    options: RNNOptions
+
+    def build(self, width: float) -> int:
+        n_mfcc, layers = self.options.n_mfcc, self.options.layers
+        hidden = scaled(HIDDEN, width)
+        self.input_norm = FrameNorm(n_mfcc, momentum=None)
+        dropout = self.options.dropout if layers > 1 else 0.0
+        self.gru = nn.GRU(n_mfcc, hidden, num_layers=layers, batch_first=True, dropout=dropout)
+        return hidden
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Map (batch, frames, n_mfcc), NaN after a clip's end, to (batch, embedding_dim)."""
+        x, lengths = split_frames(x)
+        x = self.input_norm(x.transpose(1, 2), lengths).transpose(1, 2)
+        return last_states(self.gru, x, lengths)
