@@ -1,16 +1,13 @@
 """Write docs/settings.md and docs/settings-nets.md from the declarations: `make settings`.
 
-A setting is declared by `mvemo.manifests.declared.setting`; an option of a net has its meaning in
-the docstring of its class, under Parameters.
+Settings and options of nets are declared by `mvemo.manifests.declared.setting`.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -45,31 +42,6 @@ HEAD_NETS = """# Settings of nets
 Written by `make settings`. NAME is the name of a net (`mvemo nets`). How to give a setting:
 [every setting](settings.md).
 """
-
-
-def meaning_of_options(kind: type) -> dict[str, str]:
-    """First sentences of each parameter in a docstring, and in those of its bases."""
-    found: dict[str, str] = {}
-    for each in reversed(kind.__mro__):
-        text = inspect.cleandoc(each.__doc__ or "")
-        section = re.search(r"Parameters\n-+\n(.*?)(?:\n\n\w+( \w+)?\n-+\n|\Z)", text, re.DOTALL)
-        names: list[str] = []
-        for line in section.group(1).splitlines() if section else ():
-            if line and not line.startswith(" "):
-                names = [name.strip() for name in line.split(",")]
-                found |= dict.fromkeys(names, "")
-            for name in names if line.startswith(" ") else ():
-                found[name] = f"{found[name]} {line.strip()}".strip()
-    return {name: first_sentences(text) for name, text in found.items()}
-
-
-def first_sentences(text: str, most: int = 130) -> str:
-    """Return the first sentence of a text, and those after it that fit."""
-    first, *others = re.split(r"(?<=\.) ", text)
-    for sentence in others:
-        if len(first) + len(sentence) < most:
-            first = f"{first} {sentence}"
-    return first
 
 
 def row(*cells: str) -> str:
@@ -140,13 +112,8 @@ def nets(profiles: dict[str, Settings]) -> Iterator[str]:
         yield row(f"`{net}`", first, "; ".join(others))
     yield from ("", "## Options", "", "|key|default|meaning|", "|---|---|---|")
     for net in names:
-        options = NETS[net].Options()
-        known = meaning_of_options(type(options))
-        for each in fields(options):
-            meaning = each.metadata.get("meaning") or known[each.name]
-            yield row(
-                f"`nets.{net}.options.{each.name}`", shown(getattr(options, each.name)), meaning
-            )
+        for name, value, meaning, _ in declared(NETS[net].Options()):
+            yield row(f"`nets.{net}.options.{name}`", shown(value), meaning)
 
 
 def pages() -> dict[str, str]:

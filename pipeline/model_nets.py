@@ -30,10 +30,7 @@ def trained_specs(model: FinalModel) -> tuple[FeatureSpec, ...]:
 
 
 def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, ...], list[str]]:
-    """Copy the trained nets of a run into a model's folder, as plain arrays.
-
-    Returns the names of the written files, and of the nets that are not in the working folder.
-    """
+    """Copy a run's trained nets into a model's folder; return the written files and absent nets."""
     from mvemo.extract.training.trainer import JobFolder
 
     written, absent = [], []
@@ -44,7 +41,7 @@ def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, .
             if result is None:
                 continue
             arrays = {name: value.numpy() for name, value in result[0].items()}
-            if _restored(spec, arrays, len(model.classes)) is None:
+            if _restored(spec, "", arrays, len(model.classes)) is None:
                 continue
             target = folder / _file(spec)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -57,14 +54,14 @@ def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, .
     return tuple(written), absent
 
 
-def plan_of(spec: FeatureSpec, weights: str = "") -> NetSettings:
-    """Return the settings of the net that made a feature."""
+def plan_of(spec: FeatureSpec, weights: str = "", *, name: str = "") -> NetSettings:
+    """Return the settings of the net that made a feature; `name` is that of the loaded net."""
     from mvemo.extract.settings import NetSettings
     from mvemo.extract.views import ViewSettings
 
     params = spec.params
     return NetSettings(
-        spec.extractor.removeprefix(NET_PREFIX),
+        name or spec.extractor.removeprefix(NET_PREFIX),
         width=params["width"],
         weights=weights,
         options=params["options"],
@@ -77,8 +74,7 @@ def fetch_model_weights(
 ) -> None:
     """Fetch the public weights that a model's nets need and that are not here yet.
 
-    If a download fails, a note says so, and the model predicts without this net. Nets of other
-    modalities are left out, and so are the nets in `but`, whose weights are given as files.
+    After a failed download a note says so. Nets in `but` have weights of their own.
     """
     from mvemo.extract.errors import FetchFailed
     from mvemo.extract.nets import NETS
@@ -104,19 +100,15 @@ def fetch_model_weights(
 
 
 def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[str, Path]) -> Net:
-    """Return the net that made a feature, with the same weights.
-
-    `folder` is that of the model. `weights` maps nets to files of pretrained weights; fetched
-    weights need no entry. Raises `BadOption` if the weights are absent or differ.
-    """
+    """Return the net that made a feature; raise `BadOption` if its weights are absent or differ."""
     from mvemo.extract.nets import NETS, weights_digest
     from mvemo.extract.settings import FETCHED, RunSettings
     from mvemo.extract.training.protocols import make_net
 
     name = spec.extractor.removeprefix(NET_PREFIX)
-    _find_net(spec, name, folder, weights.get(name))
+    name = _find_net(spec, name, folder, weights.get(name))
     if spec.protocol in TRAINED:
-        return _trained_net(spec, n_outputs, folder)
+        return _trained_net(spec, name, n_outputs, folder)
     brings_weights = NETS[name].brings_weights
     if name not in weights and NETS[name].package is None and not brings_weights:
         raise BadOption(
@@ -124,7 +116,7 @@ def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[s
             f"--weights {name}=FILE"
         )
     source = "" if brings_weights else str(weights.get(name, FETCHED))
-    net, _ = make_net(plan_of(spec, source), n_outputs, RunSettings(protocol="frozen"))
+    net, _ = make_net(plan_of(spec, source, name=name), n_outputs, RunSettings(protocol="frozen"))
     _check_version(spec, net, folder)
     if weights_digest(net) != spec.weights:
         where = "fetched" if source == FETCHED else str(weights.get(name, "its folder"))
@@ -135,16 +127,16 @@ def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[s
     return net
 
 
-def _find_net(spec: FeatureSpec, name: str, folder: Path, weights: Path | None) -> None:
-    """Raise `BadOption` for an unknown net; an encoder's net becomes known by its folder."""
+def _find_net(spec: FeatureSpec, name: str, folder: Path, weights: Path | None) -> str:
+    """Return the net's name, with an encoder's folder; raise `BadOption` for an unknown net."""
     from mvemo.extract.nets import NETS
-    from mvemo.extract.nets.parts.registry import add_folder
+    from mvemo.extract.nets.parts.registry import EncoderFolder
 
     encoder = spec.params["preprocessing"].get("model_type")
     if encoder and weights is not None and weights.is_dir():
-        add_folder(name, weights)
+        return EncoderFolder(name, weights)
     if name in NETS:
-        return
+        return name
     if encoder:
         raise BadOption(
             f"{folder}: needs the folder of the encoder {name} ({encoder}) that it was made with: "
@@ -153,7 +145,7 @@ def _find_net(spec: FeatureSpec, name: str, folder: Path, weights: Path | None) 
     raise BadOption(f"{folder}: needs the net {name!r}, which this version does not have")
 
 
-def _trained_net(spec: FeatureSpec, n_outputs: int, folder: Path) -> Net:
+def _trained_net(spec: FeatureSpec, name: str, n_outputs: int, folder: Path) -> Net:
     path = folder / _file(spec)
     if not path.is_file():
         raise BadOption(
@@ -161,20 +153,22 @@ def _trained_net(spec: FeatureSpec, n_outputs: int, folder: Path) -> Net:
             "with 'mvemo fuse FEATURES --final --work WORK', WORK the folder of 'mvemo extract'"
         )
     with NpzFile(path) as file:
-        net = _restored(spec, {name: file[name] for name in file}, n_outputs)
+        net = _restored(spec, name, {key: file[key] for key in file}, n_outputs)
     if net is None:
         raise BadOption(f"{path}: not the net that the model was made with: copy the folder again")
     _check_version(spec, net, folder)
     return net
 
 
-def _restored(spec: FeatureSpec, arrays: Mapping[str, NDArray[Any]], n_outputs: int) -> Net | None:
+def _restored(
+    spec: FeatureSpec, name: str, arrays: Mapping[str, NDArray[Any]], n_outputs: int
+) -> Net | None:
     """Return the net of a feature with these weights; None if they belong to another net."""
     import torch
 
     from mvemo.extract.nets import build_net, weights_digest
 
-    plan = plan_of(spec)
+    plan = plan_of(spec, name=name)
     net = build_net(plan.name, n_outputs, width=plan.width, **plan.options)
     try:
         net.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in arrays.items()})

@@ -144,8 +144,9 @@ def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
         except BadSetting as error:
             raise BadOption(f"{source}: extract.nets: {error}") from error
         tree["extract"] = {**extract, "nets": list(nets)}
+    folders = tree.get("extract", {}).get("nets", ())
     for name in _table(tree, "nets", source):
-        if name not in NETS:
+        if name not in NETS and name not in folders:
             raise BadOption(f"{source}: unknown net {name!r}: one of {', '.join(net_names())}")
     return source, tree
 

@@ -35,11 +35,9 @@ def refuse_missing_weights(plans: Sequence[NetSettings], settings: Settings) -> 
 def fetch_missing_weights(
     plans: Sequence[NetSettings], settings: Settings, *, fetch: bool = True
 ) -> tuple[list[NetSettings], list[str]]:
-    """Fetch the public weights that are not here, if ``extract.fetch`` asks for it.
+    """Fetch the public weights that are not here, or without `fetch` tell which.
 
-    Without `fetch` it only tells what would be fetched, and these nets get random weights.
-    Returns the plans that have their weights, and a note on each net that is left out. Raises
-    `FetchFailed` if no net is left.
+    Returns the plans that have their weights, and a note on each net that is left out.
     """
     complete: list[NetSettings] = []
     failures: list[FetchFailed] = []

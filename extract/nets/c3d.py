@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.nets.parts.base import VideoNet
-from mvemo.extract.nets.parts.cards import NetCard, check_choice, check_options, profile, scaled
+from mvemo.extract.nets.parts.cards import NetCard, NetOptions, dropout, profile, scaled
 from mvemo.extract.settings import TrainSettings
+from mvemo.manifests.declared import setting
 
 # Name and number of channels of each convolution; a pooling follows those in `POOLED`.
 CONVOLUTIONS = (
@@ -53,33 +54,20 @@ _NAMED = re.compile(
 
 
 @dataclass(frozen=True)
-class C3DOptions:
-    """Options of `C3D`.
+class C3DOptions(NetOptions):
+    """Options of `C3D`."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of the input; 32 in the papers.
-    size
-        Height and width of the input in pixels; 112 in the papers.
-    dropout
-        Probability of dropout after each fully connected layer.
-    scale
-        Scale of the input. ``sports1m``: blue, green, red from 0 to 255, minus the mean of each
-        colour, as the published weights were trained (but their mean differs by pixel and
-        frame). ``unit``: the same divided by 64, a deviation of about 1. Training from random
-        weights needs ``unit`` and uses it by default; published weights are multiplied by 64
-        when they are loaded.
-    """
-
-    n_frames: int = 32
-    size: int = 112
-    dropout: float = 0.2
-    scale: str = "sports1m"
-
-    def __post_init__(self) -> None:
-        check_options(self, "c3d: ", "n_frames", least_size=16)
-        check_choice(self, "c3d: ", "scale", tuple(SCALES))
+    n_frames: int = setting(32, "Number of frames of the input; 32 in the papers.", ge=1)
+    size: int = setting(112, "Height and width of the input in pixels; 112 in the papers.", ge=16)
+    dropout: float = dropout(0.2, "after each fully connected layer")
+    # Published weights are multiplied by 64 for `unit`. They were trained with a mean that
+    # differs by pixel and frame.
+    scale: str = setting(
+        "sports1m",
+        "Scale of the input. `sports1m`: blue, green, red from 0 to 255, minus the mean of each "
+        "colour. `unit`: the same divided by 64, the default with random weights.",
+        names=tuple(SCALES),
+    )
 
 
 @NetCard(
@@ -103,10 +91,8 @@ class C3DOptions:
 class C3D(VideoNet):
     """C3D: eight 3 x 3 x 3 convolutions and five poolings, then layers of 1,024 and 512 units.
 
-    The first pooling keeps the frames; the last one pads height and width, as published. The
-    published fc6, fc7 and fc8 are replaced (PL20 3.3), so only the convolutions are loaded. A
-    dropout follows each replaced layer, as in the published net. A pooling is never longer
-    than the remaining frames or pixels.
+    The published fc6, fc7 and fc8 are replaced (PL20 3.3), so only the convolutions are loaded. A
+    dropout follows each replaced layer, as in the published net.
     """
 
     colour = "BGR"
@@ -138,10 +124,7 @@ class C3D(VideoNet):
         return self.fc7.out_features
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Map RGB uint8 (batch, frames, height, width, 3) to BGR float32 (batch, 3, frames, ...).
-
-        The permuted view has the channels last in memory, where convolutions are fast.
-        """
+        """Map RGB uint8 (batch, frames, height, width, 3) to BGR (batch, 3, frames, ...)."""
         values = raw.flip(4).float().sub_(self._mean)
         if self._divisor != 1.0:
             values.div_(self._divisor)
@@ -162,11 +145,7 @@ class C3D(VideoNet):
         return {"mean": list(SPORTS1M_MEAN), "divisor": self._divisor}
 
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-        """Map the convolutions of any published layout.
-
-        The fully connected layers are replaced, so those of a file have a place only if they
-        have the net's names and shapes.
-        """
+        """Map the convolutions of any published layout; fully connected layers are replaced."""
         state = self.state_dict()
         if any(name.startswith("convolutions.") for name in tensors):
             return {}
@@ -184,13 +163,7 @@ class C3D(VideoNet):
 
 
 def convolution_tensor(name: str, value: Tensor) -> tuple[str, Tensor] | None:
-    """Return the net's name and tensor for a published convolution, or None.
-
-    Names: ``conv3a/0`` in any path (Caffe), ``conv3a.weight`` (PyTorch),
-    ``backbone.conv3a.conv.weight`` (mmaction), ``var_name/wc3a`` (TensorFlow). Kernels are
-    (out, in, T, H, W), in TensorFlow (T, H, W, in, out); biases are (out,), in old Caffe files
-    (1, 1, 1, 1, out).
-    """
+    """Return the net's name and tensor, kernel (out, in, T, H, W), for a published convolution."""
     match = _NAMED.search(name)
     if match is None:
         return None

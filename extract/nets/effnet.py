@@ -15,14 +15,16 @@ from mvemo.extract.nets.parts.cards import (
     DEMO_TRAINING,
     MEGABYTE,
     NetCard,
+    NetOptions,
     PretrainedPackage,
-    check_options,
+    dropout,
     profile,
     scaled,
 )
 from mvemo.extract.nets.parts.fast_conv import NormedConvolution
 from mvemo.extract.nets.parts.layers import mean_and_deviation, same_sides
 from mvemo.extract.settings import TrainSettings
+from mvemo.manifests.declared import setting
 
 EPSILON = 1e-3
 # Channels of the first and the last convolution.
@@ -61,29 +63,16 @@ _END = re.compile(r"^(\w+)\.(\w+)$")
 
 
 @dataclass(frozen=True)
-class EffNetOptions:
-    """Options of `EffNet`.
+class EffNetOptions(NetOptions):
+    """Options of `EffNet`."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of a window. The run's number of frames for video nets does not apply,
-        because neighbouring frames add little to a net that reads single frames.
-    size
-        Height and width in pixels; 260 in the published net.
-    dropout
-        Probability of dropout before the classifier during training.
-    norm_momentum
-        Weight of a training batch in the running statistics.
-    """
-
-    n_frames: int = 8
-    size: int = 260
-    dropout: float = 0.3
-    norm_momentum: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_options(self, "effnet: ", "n_frames", least_size=32)
+    # Not the run's: neighbouring frames add little to a net that reads single frames.
+    n_frames: int = setting(8, "Number of frames of a window.", ge=1)
+    size: int = setting(260, "Height and width in pixels; 260 in the published net.", ge=32)
+    dropout: float = dropout(0.3)
+    norm_momentum: float = setting(
+        0.01, "Weight of a training batch in the running statistics.", gt=0, le=1
+    )
 
 
 @NetCard(
@@ -127,10 +116,7 @@ class EffNetOptions:
 class EffNet(FrameNet, VideoNet):
     """EfficientNet-lite2 frame by frame; the embedding is mean and deviation over the frames.
 
-    The lite models have ReLU6 in place of swish and no squeeze-and-excitation. The features
-    of a frame are the 1,280 outputs of the last layer before the classes, averaged over the
-    picture. The embedding of a clip is their mean and standard deviation over its frames,
-    2,560 numbers.
+    The features of a frame are the 1,280 inputs of the published classifier.
     """
 
     options: EffNetOptions
@@ -145,16 +131,10 @@ class EffNet(FrameNet, VideoNet):
                 self.blocks.append(_Block(last, outputs, kernel, 1 if i else stride, expansion))
                 last = outputs
         self.head = _Layer(last, scaled(HEAD, width), 1)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = self.options.norm_momentum
         return 2 * scaled(HEAD, width)
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Map uint8 (batch, n_frames, size, size, 3) to float32 (batch, n_frames, 3, size, size).
-
-        The permuted view has the channels last in memory, where convolutions are fast.
-        """
+        """Map uint8 (batch, n_frames, size, size, 3) to (batch, n_frames, 3, size, size)."""
         return raw.permute(0, 1, 4, 2, 3).float().sub_(MEAN).div_(SPREAD)
 
     def frame_features(self, x: Tensor) -> Tensor:
@@ -179,10 +159,7 @@ class EffNet(FrameNet, VideoNet):
 
 
 def _net_name(published: str) -> str | None:
-    """Return this net's name for a published tensor, or None.
-
-    The published classifier is left out: it labels frames, this net clips.
-    """
+    """Return this net's name for a published tensor; None for the classifier's."""
     block, end = _BLOCK.match(published), _END.match(published)
     if block and block[2] in _LAYERS:
         return f"blocks.{block[1]}.{_LAYERS[block[2]]}.{block[3]}"

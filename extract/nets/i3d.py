@@ -21,14 +21,16 @@ from mvemo.extract.nets.parts.base import VideoNet
 from mvemo.extract.nets.parts.cards import (
     MEGABYTE,
     NetCard,
+    NetOptions,
     PretrainedPackage,
-    check_options,
+    dropout,
     profile,
     scaled,
 )
 from mvemo.extract.nets.parts.fast_conv import NormedConvolution
 from mvemo.extract.nets.parts.layers import same_sides
 from mvemo.extract.settings import TrainSettings
+from mvemo.manifests.declared import setting
 
 Triple = tuple[int, int, int]
 
@@ -58,11 +60,7 @@ LOGIT_FRAMES = 2
 
 
 def pool_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
-    """Apply max-pooling with "SAME" padding to values that are never negative.
-
-    A window over the edge takes the maximum of the values inside, as in TensorFlow. Other
-    ports pad with zeros, which gives the same after a ReLU.
-    """
+    """Max-pool values that are never negative, with TensorFlow's "SAME" padding."""
     if (kernel, stride) == (CUBE, (1, 1, 1)) and not torch.is_grad_enabled():
         return maximum_of_neighbours(x)
     before, _ = same_sides(x.shape[2:], kernel, stride)
@@ -71,11 +69,7 @@ def pool_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
 
 
 def maximum_of_neighbours(x: Tensor) -> Tensor:
-    """Return the maximum over 3 x 3 x 3 places, axis by axis; for inference only.
-
-    The result equals a max-pooling with stride 1. It takes a quarter of the time on a CPU,
-    where torch's pooling over three axes is not vectorised.
-    """
+    """Max-pool over 3 x 3 x 3 places, axis by axis; a quarter of the time of torch's on a CPU."""
     for axis in (2, 3, 4):
         y, length = x.clone(), x.shape[axis] - 1
         for taken, given in ((1, 0), (0, 1)):
@@ -86,10 +80,7 @@ def maximum_of_neighbours(x: Tensor) -> Tensor:
 
 
 class Unit(NormedConvolution):
-    """Convolution without bias, batch normalisation without scale, ReLU.
-
-    Kernel and stride of the convolution are the same along all axes.
-    """
+    """Convolution without bias, batch normalisation without scale, ReLU; kernels are cubes."""
 
     folded_names = ("conv", "norm")
 
@@ -139,31 +130,20 @@ class Inception(nn.Module):
 
 
 @dataclass(frozen=True)
-class I3DOptions:
-    """Options of `I3D`.
+class I3DOptions(NetOptions):
+    """Options of `I3D`."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of the input; 32 in the papers.
-    size
-        Height and width of the input in pixels; 224 in the papers.
-    dropout
-        Probability of dropout before the classifier during training.
-    norm_momentum
-        Weight of a training batch in the running statistics. The original has 0.001, for
-        hundreds of thousands of batches; with it the statistics hardly change during a
-        fine-tuning of a few hundred. Training from random weights for few batches needs about
-        0.1.
-    """
-
-    n_frames: int = 32
-    size: int = 224
-    dropout: float = 0.5
-    norm_momentum: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_options(self, "i3d: ", "n_frames", least_size=32)
+    n_frames: int = setting(32, "Number of frames of the input; 32 in the papers.", ge=1)
+    size: int = setting(224, "Height and width of the input in pixels; 224 in the papers.", ge=32)
+    dropout: float = dropout(0.5)
+    # The original has 0.001, with which a fine-tuning of a few hundred batches changes nothing.
+    norm_momentum: float = setting(
+        0.01,
+        "Weight of a training batch in the running statistics. Training from random weights for "
+        "few batches needs about 0.1.",
+        gt=0,
+        le=1,
+    )
 
 
 @NetCard(
@@ -215,10 +195,9 @@ class I3DOptions:
     ),
 )
 class I3D(VideoNet):
-    """Inflated Inception-v1; the embedding is the global average of the last block.
+    """Inflated Inception-v1; the embedding is the mean of the last block's output (PL20 3.3).
 
-    PL20 3.3 takes "the output of the last inception block through 3D global average
-    pooling", 1,024 numbers. Layers have their names in the published code.
+    Layers have their names in the published code.
     """
 
     follows_run = True
@@ -237,16 +216,10 @@ class I3D(VideoNet):
             block = Inception(last, tuple(scaled(channels, width) for channels in outputs))
             self.blocks[name] = block
             last = block.outputs
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm3d):
-                module.momentum = self.options.norm_momentum
         return last
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Map uint8 (batch, frames, height, width, 3) to (batch, 3, frames, ...) in [-1, 1].
-
-        The permuted view has the channels last in memory, where convolutions are fast.
-        """
+        """Map uint8 (batch, frames, height, width, 3) to (batch, 3, frames, ...) in [-1, 1]."""
         return raw.permute(0, 4, 1, 2, 3).float().mul_(2.0 / 255.0).sub_(1.0)
 
     def feature_map(self, x: Tensor) -> Tensor:
@@ -262,13 +235,9 @@ class I3D(VideoNet):
         return self.feature_map(x).mean(dim=(2, 3, 4))
 
     def kinetics_logits(self, x: Tensor) -> Tensor:
-        """Return the logits of the published net, (batch, outputs), for a prepared batch.
+        """Return the published net's logits of a prepared batch: means over pairs of frames.
 
-        The published net averages each pair of neighbouring frames of the feature map, and
-        then the logits of the pairs. Inner frames are in two pairs: for an input of 32 frames
-        the map has 4, which weigh 1, 2, 2, 1 here and equally in `forward`. For up to 16
-        frames there is at most one pair, and both methods agree. The average covers the
-        whole picture; the published one covers 7 x 7 places, the same at 224 pixels.
+        For more than 16 frames inner ones count twice, unlike in `forward`.
         """
         feature = self.feature_map(x)
         kernel = (min(LOGIT_FRAMES, feature.shape[2]), feature.shape[3], feature.shape[4])
@@ -279,10 +248,7 @@ class I3D(VideoNet):
         return logits
 
     def describe_prediction(self, raw: Tensor) -> str:
-        """Return the five likeliest Kinetics-400 actions of a clip, one per line.
-
-        `raw` has the frames of one clip, uint8 (1, frames, height, width, 3), RGB.
-        """
+        """Return the five likeliest actions of uint8 (1, frames, height, width, 3), as lines."""
         names = kinetics_names()
         if self.classifier.out_features != len(names):
             raise BadSetting(
@@ -352,13 +318,7 @@ _FLAX_KINDS = {
 
 
 def net_name(name: str) -> str | None:
-    """Return the net's name for a published tensor, or None if the net does not use it.
-
-    Examples
-    --------
-    >>> net_name("Mixed_3b.b1a.conv3d.weight")
-    'blocks.Mixed_3b.Branch_1.Conv3d_0a_1x1.conv.weight'
-    """
+    """Return the net's name for a published tensor, or None if the net does not use it."""
     flax = _FLAX.match(name)
     if flax:
         _, place, layer, what = flax.groups()

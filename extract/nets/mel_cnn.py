@@ -10,8 +10,17 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.nets.parts.cards import DEMO_TRAINING, NetCard, check_options, profile, scaled
+from mvemo.extract.nets.parts.cards import (
+    DEMO_TRAINING,
+    NetCard,
+    NetOptions,
+    dropout,
+    profile,
+    scaled,
+)
 from mvemo.extract.nets.parts.sequences import (
+    BANDS_MEANING,
+    FRAMES_MEANING,
     DescriptorNet,
     FrameNorm,
     band_edges,
@@ -20,6 +29,7 @@ from mvemo.extract.nets.parts.sequences import (
     pool,
     split_frames,
 )
+from mvemo.manifests.declared import setting
 
 CHANNELS = (32, 64, 128, 256)
 # Size of the pooling after each convolution: mel bands, frames.
@@ -27,15 +37,9 @@ POOL = (2, 2)
 
 
 class MelCNN(DescriptorNet):
-    """Four layers of convolution, batch normalisation, ReLU and 2 x 2 max-pooling.
+    """Four layers of convolution, batch normalisation, ReLU and max-pooling, and a dense layer.
 
-    The mean of the last map over frequency and over the frames of the clip goes through a
-    fully connected layer, which a subclass may leave out.
-
-    J22 compares two such nets (Table 3) without describing them, so the sizes are the usual
-    ones. The input is the mel spectrogram, or the descriptor that a subclass names, in
-    decibels. Each band is normalised by statistics of the training frames, so the loudness
-    and the balance of a clip are kept.
+    J22 compares two such nets (Table 3) without describing them, so the sizes are the usual ones.
     """
 
     descriptor = "mel"
@@ -81,26 +85,12 @@ class MelCNN(DescriptorNet):
 
 
 @dataclass(frozen=True)
-class MelCNNOptions:
-    """Options of `CNN` and `LightCNN`.
+class MelCNNOptions(NetOptions):
+    """Options of `CNN` and `LightCNN`."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of the input; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and a hop of
-        1,024.
-    n_mels
-        Number of mel bands; J22 gives no number.
-    dropout
-        Probability of dropout before the classifier during training.
-    """
-
-    n_frames: int = 430
-    n_mels: int = 64
-    dropout: float = 0.3
-
-    def __post_init__(self) -> None:
-        check_options(self, "mel CNN: ", "n_frames", "n_mels")
+    n_frames: int = setting(430, FRAMES_MEANING, ge=1)
+    n_mels: int = setting(64, "Number of mel bands; J22 gives no number.", ge=1)
+    dropout: float = dropout(0.3)
 
 
 @NetCard(
@@ -119,12 +109,10 @@ class CNN(MelCNN):
     {"paper": profile(n_frames=430), "demo": profile(DEMO_TRAINING, width=0.5, n_frames=172)},
 )
 class LightCNN(MelCNN):
-    """Classical CNN with depthwise separable convolutions (J22 3.4, Table 3).
+    """Classical CNN with depthwise separable convolutions (J22 3.4, Table 3; Howard et al. 2017).
 
-    J22 asks for a net that overfits less on few clips, without describing it. Here each
-    convolution except the first is a 3 x 3 convolution of each channel separately, followed
-    by a 1 x 1 convolution over channels (Howard et al. 2017). The mean of the last map is the
-    embedding, without a fully connected layer. The net has about a tenth of the parameters.
+    J22 asks for a net that overfits less on few clips, without describing it. The mean of the last
+    map is the embedding, and the net has about a tenth of the parameters.
     """
 
     def make_convolution(self, layer: int, inputs: int, outputs: int) -> nn.Module:
@@ -141,30 +129,18 @@ class LightCNN(MelCNN):
 
 
 @dataclass(frozen=True)
-class SpecCNNOptions:
-    """Options of `SpecCNN`.
+class SpecCNNOptions(NetOptions):
+    """Options of `SpecCNN`."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of the input; 1,378 frames are 16 s, the longest segments of CAL500exp,
-        at 44.1 kHz and a hop of 512.
-    spectrogram_dim
-        Number of bins of the spectrogram.
-    bands
-        Number of bands to which the bins are averaged; a value of at least `spectrogram_dim`
-        keeps all bins.
-    dropout
-        Probability of dropout before the last layer during training.
-    """
-
-    n_frames: int = 1378
-    spectrogram_dim: int = 513
-    bands: int = 128
-    dropout: float = 0.3
-
-    def __post_init__(self) -> None:
-        check_options(self, "speccnn: ", "n_frames", "spectrogram_dim", "bands")
+    n_frames: int = setting(
+        1378,
+        "Number of frames of the input; 1,378 frames are 16 s, the longest segments of "
+        "CAL500exp, at 44.1 kHz and a hop of 512.",
+        ge=1,
+    )
+    spectrogram_dim: int = setting(513, "Number of bins of the spectrogram.", ge=1)
+    bands: int = setting(128, BANDS_MEANING, ge=1)
+    dropout: float = dropout(0.3, "before the last layer")
 
 
 @NetCard(
@@ -179,13 +155,8 @@ class SpecCNNOptions:
 class SpecCNN(MelCNN):
     """Square convolutions over time and frequency of the spectrogram; one sigmoid per tag.
 
-    L17 (Liu et al. 2017) trains a CNN on music spectrograms, "that contain both the original
-    time and frequency domain information", with no other features, for the emotion tags of
-    CAL500 and CAL500exp. Only the abstract is available, so the number and the size of the
-    layers are those of the classical CNN here. The spectrogram has frames of 23 ms (J22 2.3.1
-    names 10 to 30 ms) and is averaged to bands that are one bin wide at low frequencies.
-
-    The outputs are logits; for tags, binary cross-entropy trains a sigmoid on each.
+    Only the abstract of L17 (Liu et al. 2017) is available, so the layers are those of the
+    classical CNN here. The spectrogram is averaged to bands, one bin wide at low frequencies.
     """
 
     descriptor = "spectrogram"
@@ -201,11 +172,7 @@ class SpecCNN(MelCNN):
         return int(min(self.options.spectrogram_dim, self.options.bands))
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Average bins to bands.
-
-        float32 (batch, n_frames, spectrogram_dim), in decibels -> (batch, n_frames, bands).
-        Frames after the end of a clip stay NaN.
-        """
+        """Average bins to bands: (batch, n_frames, spectrogram_dim) -> (batch, n_frames, bands)."""
         return band_means(super().prepare(raw), self._widths)
 
     def preparation(self) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.nets.parts.base import WaveformNet
-from mvemo.extract.nets.parts.cards import AudioInput, NetCard, check_options, profile, scaled
+from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, dropout, profile, scaled
 from mvemo.extract.nets.parts.layers import Elu, fit_waveform
 from mvemo.extract.settings import TrainSettings
+from mvemo.manifests.declared import setting
 
 SR = 16000
 N_BLOCKS = 4
@@ -19,22 +20,13 @@ MIN_SAMPLES = 2 ** (2 * N_BLOCKS)
 
 
 @dataclass(frozen=True)
-class Music1DOptions:
-    """Options of `Music1D`.
+class Music1DOptions(NetOptions):
+    """Options of `Music1D`."""
 
-    Parameters
-    ----------
-    seconds
-        Length of the input in seconds; 30 in PL20.
-    dropout
-        Probability of dropout after each block.
-    """
-
-    seconds: float = 30.0
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_options(self, "music1d: ", least_seconds=MIN_SAMPLES / SR)
+    seconds: float = setting(
+        30.0, "Length of the input in seconds; 30 in PL20.", ge=MIN_SAMPLES / SR
+    )
+    dropout: float = dropout(0.1, "after each block")
 
 
 @NetCard(
@@ -51,14 +43,10 @@ class Music1DOptions:
 class Music1D(WaveformNet):
     """1D Music CNN: four blocks of strided convolution and pooling, all averaged over time.
 
-    Each block is Conv1d(32, kernel 3, stride 2) -> ELU -> MaxPool(2) -> Dropout(0.1). The
-    embedding concatenates the means over time of the four convolutions (after their ELU) and
-    of the four poolings (before their dropout): 32 x 8 = 256 numbers.
-
-    Choices that PL20 leaves open: convolutions pad one sample on either side, so each halves
-    the length exactly. "Fully connected" and the softmax of PL20 Fig. 3 are one layer,
-    `classifier`, since the penultimate size of 256 leaves no room for another. Pooling is
-    along time, because "across the channels" cannot give 32 x 8.
+    The embedding concatenates the means over time of the convolutions (after their ELU) and of the
+    poolings: 32 x 8 = 256 numbers. Choices that PL20 leaves open: convolutions pad one sample on
+    either side, so each halves the length. "Fully connected" and softmax of PL20 Fig. 3 are one
+    layer, `classifier`. Pooling is along time: "across the channels" cannot give 32 x 8.
     """
 
     options: Music1DOptions

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.mel import MelSettings, mel_filter_bank
 from mvemo.extract.nets.parts.base import WaveformNet
-from mvemo.extract.nets.parts.cards import AudioInput, NetCard, check_choice, profile, scaled
-from mvemo.extract.nets.parts.layers import Elu, fit_waveform
+from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, profile, scaled
+from mvemo.extract.nets.parts.layers import Elu, fit_waveform, power_spectrum
 from mvemo.extract.settings import TrainSettings
+from mvemo.manifests.declared import setting
 
 # PL20 3.1: 480,000 samples give 96 x 1,876. PL20 gives neither the padding nor the reference of
 # the decibels. Only centred frames give 1,876; the net is C17's, and so are the decibels.
@@ -30,54 +31,41 @@ KERNEL_TOLERANCE = 1e-6
 # Size of each layer's pooling as (mel bands, frames), for 96 bands.
 POOLS = ((2, 4), (3, 4), (2, 5), (2, 4), (4, 4))
 FRONT_ENDS = {"c17": (C17, C17_SECONDS), "pl20": (PL20, PL20_SECONDS)}
-ACTIVATIONS = ("elu", "relu")
-NORMS = ("clip", "batch")
 # Default of Keras 1, which C17 used.
 EPSILON = 1e-3
 
 
 @dataclass(frozen=True)
-class Music2DOptions:
-    """Options of `Music2D`; the released weights need the defaults, which are those of C17.
+class Music2DOptions(NetOptions):
+    """Options of `Music2D`; the released weights need the defaults, which are those of C17."""
 
-    Parameters
-    ----------
-    front_end
-        Mel spectrogram: ``c17`` (12 kHz, 29 s, 96 x 1,360) or ``pl20`` (16 kHz, 30 s,
-        96 x 1,876).
-    activation
-        Activation function: ``elu`` (C17) or ``relu`` (PL20 3.2).
-    norm
-        Statistics of the normalisation. ``clip``: those of the single clip, in training and
-        afterwards, as in C17's script for single files. ``batch``: ordinary batch
-        normalisation, which uses the batch during training and running statistics
-        afterwards. C17 used the statistics of the current batch also at test time, and its
-        file has no running ones; so with ``batch`` the released weights are useful only after
-        fine-tuning.
-    seconds
-        Length of the input in seconds; 0 for the default of the front end.
-    """
-
-    front_end: str = "c17"
-    activation: str = "elu"
-    norm: str = "clip"
-    seconds: float = 0.0
+    front_end: str = setting(
+        "c17",
+        "Mel spectrogram: `c17` (12 kHz, 29 s, 96 x 1,360) or `pl20` (16 kHz, 30 s, 96 x 1,876).",
+        names=tuple(FRONT_ENDS),
+    )
+    activation: str = setting(
+        "elu", "Activation function: `elu` (C17) or `relu` (PL20 3.2).", names=("elu", "relu")
+    )
+    # C17 used the statistics of the batch also at test time, and its file has no running ones.
+    norm: str = setting(
+        "clip",
+        "Statistics of the normalisation. `clip`: those of the single clip, also in training. "
+        "`batch`: batch normalisation, for which the released weights must be fine-tuned.",
+        names=("clip", "batch"),
+    )
+    seconds: float = setting(
+        0.0, "Length of the input in seconds; 0 for the default of the front end."
+    )
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("front_end", tuple(FRONT_ENDS)),
-            ("activation", ACTIVATIONS),
-            ("norm", NORMS),
-        ):
-            check_choice(self, "music2d: ", name, allowed)
+        super().__post_init__()
         settings, default_seconds = FRONT_ENDS[self.front_end]
         if self.seconds == 0.0:
             object.__setattr__(self, "seconds", default_seconds)
         if not (math.isfinite(self.seconds) and self.seconds * settings.sr >= settings.n_fft):
             least = settings.n_fft / settings.sr
-            raise BadSetting(
-                f"music2d: seconds is {self.seconds}: it must be at least {least:.4g}, or 0"
-            )
+            raise BadSetting(f"seconds is {self.seconds}: it must be at least {least:.4g}, or 0")
 
 
 @NetCard(
@@ -115,13 +103,9 @@ class Music2DOptions:
 class Music2D(WaveformNet):
     """2D Music CNN: five layers of convolution, normalisation, activation and max-pooling.
 
-    Convolutions are 3 x 3 with 32 channels, padded to keep the size. The feature of a layer
-    is the mean of its pooled map over frequency and time. The five features are concatenated
-    to the embedding of 160 numbers (C17 section 3; PL20 3.2).
-
-    Poolings drop an incomplete last window, as in C17. Clips shorter than about 15 s have too
-    few frames for the last layers; there a pooling covers the remaining frames, so the same
-    weights serve any length.
+    The feature of a layer is the mean of its pooled map; the five are concatenated to 160 numbers
+    (C17 section 3; PL20 3.2). Poolings drop an incomplete last window, as in C17, and cover the
+    remaining frames of clips shorter than about 15 s, so the same weights serve any length.
     """
 
     options: Music2DOptions
@@ -158,29 +142,20 @@ class Music2D(WaveformNet):
     def layer_features(self, x: Tensor) -> list[Tensor]:
         """Return the features of the five layers: (batch, 1, 96, frames) -> (batch, channels)."""
         features = []
-        for i in range(len(POOLS)):
-            x = self._layer(i, x)
+        for convolution, norm, (bands, frames) in zip(
+            self.convolutions, self.norms, POOLS, strict=True
+        ):
+            x = self.activation(norm(convolution(x)))
+            # -> (batch, channels, bands // pool, frames // pool)
+            x = nn.functional.max_pool2d(x, (bands, min(frames, x.shape[3])))
             features.append(x.mean(dim=(2, 3)))
         return features
-
-    def _layer(self, i: int, x: Tensor) -> Tensor:
-        """Apply layer `i` to (batch, channels, bands, frames), and return its pooled map."""
-        x = self.activation(self.norms[i](self.convolutions[i](x)))
-        bands, frames = POOLS[i]
-        # -> (batch, channels, bands // pool, frames // pool)
-        return nn.functional.max_pool2d(x, (bands, min(frames, x.shape[3])))
 
     def preparation(self) -> dict[str, Any]:
         return {**super().preparation(), "mel": self.front_end.settings.record()}
 
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-        """Map C17's released file.
-
-        Theano convolves and torch correlates, so kernels are rotated by 180 degrees. The net
-        does not use the running means and standard deviations of the file (0 and 1, never
-        used by C17), nor its 50-tag layer on the last 32 features. The DFT kernels and the
-        filterbank are used if the front end is ``c17``.
-        """
+        """Map C17's released file."""
         mapped: dict[str, tuple[str, Tensor]] = {}
         for i in range(len(POOLS)):
             for name, published in (
@@ -192,6 +167,7 @@ class Music2D(WaveformNet):
                 source = f"ConvBNEluDr/{published}"
                 if source in tensors:
                     value = tensors[source]
+                    # Theano convolves and torch correlates.
                     mapped[source] = (name, value.flip(2, 3) if value.dim() == 4 else value)
         kernels = [f"melgram/param_{i}" for i in range(3)]
         if self.options.front_end == "c17" and all(name in tensors for name in kernels):
@@ -202,11 +178,9 @@ class Music2D(WaveformNet):
 
 
 class MelSpectrogram(nn.Module):
-    """Mel spectrogram in decibels relative to the clip's maximum.
+    """Mel spectrogram in decibels relative to the clip's maximum; a silent clip is 0 dB.
 
-    The steps are: power of a Hann-windowed DFT, mel bands, 10 log10 with the floor `amin`,
-    minus the maximum over the clip, clipped at ``-dynamic_range``. A silent clip is 0 dB
-    throughout. The window and the filterbank are buffers, so the digest of a net covers them.
+    The window and the filterbank are buffers, so the digest of a net covers them.
     """
 
     window: Tensor
@@ -226,28 +200,18 @@ class MelSpectrogram(nn.Module):
         settings = self.settings
         # Half precision would lose the quiet bands: 80 dB are eight orders of magnitude.
         with torch.autocast(waveform.device.type, enabled=False):
-            spectrum = torch.stft(
-                waveform.float(),
-                settings.n_fft,
-                settings.hop_length,
-                window=self.window,
-                center=True,
-                pad_mode="constant",
-                return_complex=True,
-            )  # (batch, n_fft // 2 + 1, frames)
-            spectrum = spectrum[..., : settings.n_frames(waveform.shape[-1])]
-            power = spectrum.real.square() + spectrum.imag.square()
+            power = power_spectrum(waveform, self.window, settings.hop_length)
+            power = power[..., : settings.n_frames(waveform.shape[-1])]
             mel = self.filterbank.T @ power  # (batch, n_mels, frames)
             decibel = 10.0 * mel.clamp_min(settings.amin).log10()
             decibel = decibel - decibel.amax(dim=(1, 2), keepdim=True)
             return decibel.clamp_min(-settings.dynamic_range)
 
     def load_kernels(self, real: Tensor, imag: Tensor, filterbank: Tensor) -> float:
-        """Take the window and the filterbank from released kernels.
+        """Take the window and the filterbank (n_fft // 2 + 1, n_mels) from released kernels.
 
-        The DFT kernels (n_fft, n_fft // 2 + 1) must be a windowed DFT, because the fast
-        transform replaces the convolution with them. `filterbank` is (n_fft // 2 + 1, n_mels).
-        The return value is the largest difference from a windowed DFT.
+        Returns the largest difference of the DFT kernels (n_fft, n_fft // 2 + 1) from a windowed
+        DFT, which the fast transform replaces.
         """
         n_fft, n_bins = self.settings.n_fft, self.settings.n_fft // 2 + 1
         real, imag = real.squeeze().double(), imag.squeeze().double()

@@ -18,13 +18,15 @@ from mvemo.extract.nets.parts.cards import (
     MEGABYTE,
     AudioInput,
     NetCard,
+    NetOptions,
     PieceInput,
     PretrainedPackage,
-    check_options,
+    dropout,
     profile,
     scaled,
 )
-from mvemo.extract.nets.parts.layers import LEAST_VARIANCE
+from mvemo.extract.nets.parts.layers import LEAST_VARIANCE, power_spectrum
+from mvemo.manifests.declared import setting
 
 MEL = MelSettings(sr=16000, n_fft=512, hop_length=256, n_mels=96)
 # Length of a patch in frames, 3 s.
@@ -53,38 +55,34 @@ TAGS = (
 
 
 @dataclass(frozen=True)
-class MusicnnOptions:
-    """Options of `Musicnn`.
+class MusicnnOptions(NetOptions):
+    """Options of `Musicnn`."""
 
-    Parameters
-    ----------
-    seconds
-        Maximum length of the input in seconds; a shorter clip is used at its own length.
-    outputs
-        Parts of the embedding, in this order, separated by commas. ``units``: mean over the
-        patches of the 200 units before the tags. ``deviation``: their standard deviation over
-        the patches (0 if there is only one). ``front``: mean of the 1,506 inputs of the units,
-        which are the maximum and mean of every lower channel over a patch. ``tags``: mean
-        probabilities of the 50 tags.
-    dropout
-        Probability of dropout before the 200 units and before the classifier during training.
-    norm_momentum
-        Weight of a training batch in the running statistics.
-    """
-
-    seconds: float = 60.0
-    outputs: str = "units"
-    dropout: float = 0.5
-    norm_momentum: float = 0.01
+    seconds: float = setting(
+        60.0,
+        "Maximum length of the input in seconds; a shorter clip is used at its own length.",
+        ge=MEL.n_fft / MEL.sr,
+    )
+    outputs: str = setting(
+        "units",
+        "Parts of the embedding, in this order, separated by commas. `units`: mean over the "
+        "patches of the 200 units before the tags. `deviation`: their standard deviation (0 for "
+        "one patch). `front`: mean of the 1,506 inputs of the units. `tags`: mean probabilities "
+        "of the 50 tags.",
+    )
+    dropout: float = dropout(0.5, "before the 200 units and before the classifier")
+    norm_momentum: float = setting(
+        0.01, "Weight of a training batch in the running statistics.", gt=0, le=1
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         names = self.output_names
         if not names or len(set(names)) < len(names) or not set(names) <= set(OUTPUTS):
             raise BadSetting(
-                f"musicnn: outputs is {self.outputs!r}: some of {', '.join(OUTPUTS)}, each once, "
+                f"outputs is {self.outputs!r}: some of {', '.join(OUTPUTS)}, each once, "
                 "separated by commas"
             )
-        check_options(self, "musicnn: ", least_seconds=MEL.n_fft / MEL.sr)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -133,10 +131,8 @@ class MusicnnOptions:
 class Musicnn(WaveformNet):
     """musicnn: timbral and temporal kernels, then dense layers (Pons & Serra 2019, Fig. 1).
 
-    A clip is cut into patches of 3 s without overlap. An incomplete last patch is left out,
-    as in the published code; a clip shorter than one patch is padded with silence. The
-    embedding is the mean over the patches of the 200 units before the tags, or the parts
-    that the option `outputs` names.
+    A clip is cut into patches of 3 s. An incomplete last patch is left out, as in the published
+    code; a clip shorter than one patch is padded with silence.
     """
 
     options: MusicnnOptions
@@ -170,9 +166,6 @@ class Musicnn(WaveformNet):
         self.dense = nn.Linear(pooled, units)
         self.dense_norm = nn.BatchNorm1d(units, eps=EPSILON)
         self.tags = nn.Linear(units, len(TAGS))
-        for module in self.modules():
-            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-                module.momentum = self.options.norm_momentum
         self.dropout = self.classifier_dropout
         dims = {"units": units, "deviation": units, "front": pooled, "tags": len(TAGS)}
         self.part_dims = [dims[name] for name in self.options.output_names]
@@ -183,10 +176,9 @@ class Musicnn(WaveformNet):
         return AudioInput(MEL.sr, options.seconds, mark_end=True)
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Cut waveforms into patches of the log mel spectrogram, log10(10,000 power + 1).
+        """Map (batch, samples), NaN after a clip's end, to patches (batch, patches, 187, 96).
 
-        float32 (batch, samples), NaN after the end of a clip -> (batch, patches, 187, 96).
-        Patches after the end of a clip are NaN.
+        They hold log10(10,000 power + 1). Patches after the end of a clip are NaN.
         """
         raw = raw[:, : self.input.samples]
         samples = raw.isfinite().sum(dim=1)
@@ -217,16 +209,7 @@ class Musicnn(WaveformNet):
         """Return log mel spectrograms: (batch, samples) -> (batch, frames, 96)."""
         # Half precision would lose the quiet bands.
         with torch.autocast(waveform.device.type, enabled=False):
-            spectrum = torch.stft(
-                waveform.float(),
-                MEL.n_fft,
-                MEL.hop_length,
-                window=self.window,
-                center=center,
-                pad_mode="constant",
-                return_complex=True,
-            )  # (batch, 257, frames)
-            power = spectrum.real.square() + spectrum.imag.square()
+            power = power_spectrum(waveform, self.window, MEL.hop_length, center=center)
             mel = power.transpose(1, 2) @ self.filterbank  # (batch, frames, 96)
             level: Tensor = (COMPRESSION * mel + 1.0).log10()
             return level
@@ -306,10 +289,7 @@ class Musicnn(WaveformNet):
 
 
 class _Front(nn.Module):
-    """Convolution, ReLU, batch normalisation and maximum over the bands.
-
-    Frames have TensorFlow's "SAME" padding; bands are not padded.
-    """
+    """Convolution with "SAME" frames, ReLU, batch normalisation and maximum over the bands."""
 
     def __init__(self, outputs: int, kernel: tuple[int, int]) -> None:
         super().__init__()
@@ -325,11 +305,7 @@ class _Front(nn.Module):
 
 
 def _mean(values: Tensor, filled: Tensor) -> Tensor:
-    """Return the mean over the patches of each clip, (batch, dim).
-
-    `values` (n, dim) has the n existing patches, clip after clip; `filled`, bool (batch,
-    patches), marks them.
-    """
+    """Average (n, dim) over each clip's patches, `filled` (batch, patches) -> (batch, dim)."""
     table = values.new_zeros(*filled.shape, values.shape[1])
     table[filled] = values
     return table.sum(dim=1) / filled.sum(dim=1, keepdim=True)
@@ -342,10 +318,7 @@ def _deviation(values: Tensor, filled: Tensor) -> Tensor:
 
 
 def _published_names() -> Iterator[tuple[str, str]]:
-    """Yield the net's name and the published name of every tensor.
-
-    The published graph numbers the layers of one kind in the order of their creation.
-    """
+    """Yield the net's and the published name of every tensor, in the order of their creation."""
     fronts = [*(f"timbral.{i}" for i in range(2)), *(f"temporal.{i}" for i in range(3))]
     layers = [(f"{front}.convolution", f"{front}.norm") for front in fronts]
     layers += [(f"context.{i}", f"context_norms.{i}") for i in range(3)]

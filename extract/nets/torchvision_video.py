@@ -17,45 +17,35 @@ from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import VideoNet
-from mvemo.extract.nets.parts.cards import NetCard, check_options, profile
+from mvemo.extract.nets.parts.cards import NetCard, NetOptions, dropout, profile
 from mvemo.extract.settings import TrainSettings
+from mvemo.manifests.declared import setting
 
 # Prefix of the names of torchvision's tensors in the net.
 PREFIX = "backbone."
 CONVOLUTIONAL = {"paper": profile(TrainSettings(lr=1e-4, batch_size=8))}
 TRANSFORMER = {"paper": profile(TrainSettings(lr=2e-5, batch_size=8))}
+SIZE_MEANING = (
+    "Height and width of the input in pixels; the default is that of the published weights."
+)
 Colours = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class TorchvisionOptions:
-    """Options of `TorchvisionNet`.
+class TorchvisionOptions(NetOptions):
+    """Options of `TorchvisionNet`."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of the input; the default is that of the published weights.
-    size
-        Height and width of the input in pixels; the default is that of the published weights.
-    dropout
-        Probability of dropout before the classifier during training.
-    """
-
-    n_frames: int = 16
-    size: int = 224
-    dropout: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_options(self, "", "n_frames", least_size=32)
+    n_frames: int = setting(
+        16,
+        "Number of frames of the input; the default is that of the published weights.",
+        ge=1,
+    )
+    size: int = setting(224, SIZE_MEANING, ge=32)
+    dropout: float = dropout(0.5)
 
 
 class TorchvisionNet(VideoNet):
-    """Base of torchvision's video nets.
-
-    The embedding is the input of the last layer, or of the layers with the prefix `last`, whose
-    input has the size `last_inputs`. The width is always 1. Any number of frames and any size
-    is possible, unless the options say otherwise.
-    """
+    """Base of torchvision's video nets, whose embedding is the input of the layer `last`."""
 
     # Normalisation of red, green and blue, from 0 to 1, in the training of the weights.
     mean: ClassVar[Colours] = (0.43216, 0.394666, 0.37645)
@@ -105,7 +95,7 @@ class TorchvisionNet(VideoNet):
 class R2Plus1D18Options(TorchvisionOptions):
     """Options of `R2Plus1D18`, whose published net has pictures of 112 x 112 pixels."""
 
-    size: int = 112
+    size: int = setting(112, SIZE_MEANING, ge=32)
 
 
 @NetCard(
@@ -116,10 +106,7 @@ class R2Plus1D18Options(TorchvisionOptions):
     pretrained_outputs=400,
 )
 class R2Plus1D18(TorchvisionNet):
-    """R(2+1)D with 18 layers (Tran et al. 2018): convolutions over picture and time in turn.
-
-    The embedding has 512 numbers.
-    """
+    """R(2+1)D with 18 layers (Tran et al. 2018): convolutions over picture and time in turn."""
 
     last = "fc"
 
@@ -134,9 +121,7 @@ class R2Plus1D18(TorchvisionNet):
 class S3D(TorchvisionNet):
     """S3D (Xie et al. 2018): Inception blocks with convolutions separated into picture and time.
 
-    The embedding has 1,024 numbers. The published net pools pairs of frames, classifies each
-    pair and averages the logits. The classifier is linear, so the average of its inputs is
-    the embedding. For smaller inputs the pooling covers the remaining frames and pixels.
+    The published net classifies pooled pairs of frames; the embedding is the mean of the pairs.
     """
 
     last = "classifier"
@@ -159,10 +144,7 @@ class S3D(TorchvisionNet):
     pretrained_outputs=400,
 )
 class Swin3DT(TorchvisionNet):
-    """Video Swin, tiny (Liu et al. 2022): attention in shifted windows of time and picture.
-
-    The embedding has 768 numbers.
-    """
+    """Video Swin, tiny (Liu et al. 2022): attention in shifted windows of time and picture."""
 
     mean = (0.485, 0.456, 0.406)
     deviation = (0.229, 0.224, 0.225)
@@ -176,7 +158,7 @@ class MViTv2SOptions(TorchvisionOptions):
         super().__post_init__()
         if (self.n_frames, self.size) != (16, 224):
             raise BadSetting(
-                f"mvit_v2_s: expected 16 frames of 224 pixels, got {self.n_frames} frames of "
+                f"expected 16 frames of 224 pixels, got {self.n_frames} frames of "
                 f"{self.size} pixels"
             )
 
@@ -189,11 +171,7 @@ class MViTv2SOptions(TorchvisionOptions):
     pretrained_outputs=400,
 )
 class MViTv2S(TorchvisionNet):
-    """MViTv2-S (Li et al. 2022): attention over time and picture that pools layer by layer.
-
-    The embedding has 768 numbers. Positions are learnt, so the net takes exactly 16 frames of
-    224 pixels.
-    """
+    """MViTv2-S (Li et al. 2022): attention over time and picture that pools layer by layer."""
 
     mean = (0.45, 0.45, 0.45)
     deviation = (0.225, 0.225, 0.225)

@@ -138,10 +138,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_array_pickle(data: bytes) -> Arrays:
-    """Return all arrays of a pickled dictionary; keys of nested ones are joined by a slash.
-
-    The protocol is 3 or 4; pickles of other protocols build the bytes of an array by functions.
-    """
+    """Return the arrays of a pickled dictionary; keys of nested ones are joined by a slash."""
     try:
         tree = _Unpickler(io.BytesIO(data)).load()
     except BadWeights:
@@ -217,11 +214,7 @@ class _Bytes:
 
 
 def read_checkpoint(index: bytes, data: bytes) -> Arrays:
-    """Return all numeric tensors of a checkpoint by name.
-
-    `index` has the bytes of ``….index``, `data` those of the only file of numbers,
-    ``….data-00000-of-00001``.
-    """
+    """Return the numeric tensors of a checkpoint from its ``.index`` and its only data file."""
     arrays: Arrays = {}
     entries = read_index(index)
     if sum(entry.size for entry in entries) > len(data):

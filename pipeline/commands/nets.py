@@ -70,10 +70,7 @@ def build_without_weights(name: str) -> Net:
 
 
 def count_operations(net: Net) -> int | None:
-    """Return the multiply-add operations for one window after its spectrogram.
-
-    Recurrent layers are not counted: a net that has them gives None.
-    """
+    """Return the multiply-adds for one window after its spectrogram; None for recurrent layers."""
     import torch
 
     # This import loads a compiler, which nothing else here needs.
@@ -114,13 +111,7 @@ def _row(net: Net) -> tuple[str, ...]:
 
 
 def _short(count: int) -> str:
-    """Format a count with the unit k, M or G (10^3, 10^6, 10^9).
-
-    Examples
-    --------
-    >>> _short(9440), _short(12_287_264), _short(55_575_144_448)
-    ('9.4 k', '12.3 M', '55.6 G')
-    """
+    """Format a count with the unit k, M or G (10^3, 10^6, 10^9)."""
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

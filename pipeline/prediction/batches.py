@@ -129,7 +129,10 @@ class BatchReader:
         return [self.maker.model.variants(name)[0] for name in self.features]
 
     def _plans(self) -> list[NetSettings]:
-        return [plan_of(spec) for spec in self._specs() if is_net(spec)]
+        return [self._plan(spec) for spec in self._specs() if is_net(spec)]
+
+    def _plan(self, spec: FeatureSpec) -> NetSettings:
+        return plan_of(spec, name=self.maker.net(spec).name)
 
     def _descriptors(self) -> list[str]:
         specs = [spec for spec in self._specs() if not is_net(spec)]
@@ -138,7 +141,7 @@ class BatchReader:
     def _rows_with(self, feature: str, media: ClipMedia) -> list[int]:
         """Return the rows of the clips that have the input of a feature."""
         spec = self.maker.model.variants(feature)[0]
-        usable = media.usable(plan_of(spec)) if is_net(spec) else media.described
+        usable = media.usable(self._plan(spec)) if is_net(spec) else media.described
         return [int(row) for row in np.flatnonzero(usable)]
 
     def _embed(self, clips: Sequence[EmbeddedClip], work: Path) -> list[EmbeddedClip]:

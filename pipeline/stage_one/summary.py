@@ -193,17 +193,16 @@ def _code() -> dict[str, list[int] | None]:
 
 def _weight_files(settings: Settings) -> list[Path]:
     """Return the paths of starting weights that the nets of a run read if they exist."""
-    from mvemo.extract.nets.parts.registry import folder_nets
+    from mvemo.extract.nets.parts.registry import EncoderFolder
     from mvemo.extract.pretrained.store import weights_folder
     from mvemo.extract.settings import FETCHED
 
-    folders = folder_nets()
     files = []
     for name in settings.extract.nets:
         given = settings.nets[name].weights
         if given not in ("", FETCHED):
             files.append(Path(given))
         files += [weights_folder(name) / file for file in ("about.json", "weights.npz")]
-        if name in folders:
-            files += sorted(folders[name].path.iterdir())
+        if isinstance(name, EncoderFolder):
+            files += sorted(name.path.iterdir())
     return files

@@ -8,7 +8,7 @@ partial run, writes the same rows. `SpreadRun` gives the tasks to a backend and 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
@@ -19,7 +19,6 @@ from mvemo.cache import CacheError, CacheWriter, ClipTable, FeatureSpec, PartWri
 from mvemo.cache.table import subset
 from mvemo.extract.errors import ExtractError, TrainingDiverged
 from mvemo.extract.nets import NETS
-from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
 from mvemo.extract.settings import FETCHED, NetSettings
 from mvemo.extract.training import devices, protocols
 from mvemo.manifests import Manifest
@@ -46,7 +45,6 @@ class TaskSettings:
     nets: tuple[NetSettings, ...]
     work: Path  # absolute, the same for all processes
     out: Path  # absolute, the same for all processes
-    folders: Mapping[str, Any] = field(default_factory=folder_nets)
 
     @classmethod
     def of(
@@ -176,7 +174,6 @@ def do_task(task: Task, emit: Note | None = None) -> Finished:
     """Run a task in this process; `emit` is called with its progress."""
     with _one_task:
         devices.keep_freed_memory()
-        add_folder_nets(task.shared.folders)
         return task.run(emit or (lambda steps: None))
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mvemo.extract import (
     NetSettings,
@@ -15,7 +14,6 @@ from mvemo.extract import (
     WeightReport,
     train_nets,
 )
-from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
 from mvemo.extract.training.devices import keep_freed_memory
 from mvemo.extract.training.protocols import known_nets
 from mvemo.extract.workers.pool import run_calls
@@ -36,7 +34,6 @@ class NetTraining:
     plan: NetSettings
     run: RunSettings  # protocol, seed, device
     folder: Path  # the folder of trained nets
-    folders: Mapping[str, Any] = field(default_factory=folder_nets)  # nets from hf:FOLDER
 
     @classmethod
     def of(
@@ -114,6 +111,5 @@ def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
 def train_missing(training: NetTraining, emit: Callable[[str], None]) -> None:
     """Train the missing nets in this process, and emit a text after each epoch."""
     keep_freed_memory()
-    add_folder_nets(training.folders)
     for _ in training.nets(emit):
         pass

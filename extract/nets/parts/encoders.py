@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.nets.parts.base import BuiltNet, FrameNet
-from mvemo.extract.nets.parts.cards import AudioInput, NetCard, VideoInput, check_choice
+from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, VideoInput
 from mvemo.extract.nets.parts.hugging_face import (
     FAMILIES,
     Family,
@@ -28,6 +27,7 @@ from mvemo.extract.nets.parts.layers import mean_and_deviation
 from mvemo.extract.nets.parts.registry import OUTPUT, EncoderFolder
 from mvemo.extract.settings import NetSettings, TrainSettings
 from mvemo.extract.views import ViewSettings
+from mvemo.manifests.declared import setting
 
 # Constant that Wav2Vec2FeatureExtractor adds to a variance.
 LEAST_VARIANCE = 1e-7
@@ -37,57 +37,33 @@ POOLINGS = ("mean", "mean+std")
 TOKENS = ("auto", "first", "mean")
 
 
-@dataclass(frozen=True)
-class SoundEncoderOptions:
-    """Options of encoders of sound.
-
-    Parameters
-    ----------
-    seconds
-        Length of a window in seconds.
-    layer
-        Number of the hidden state used as the embedding; -1 for the encoder's output.
-    pooling
-        Pooling over the frames of a window: ``mean`` or ``mean+std``.
-    """
-
-    seconds: float = 10.0
-    layer: int = OUTPUT
-    pooling: str = "mean"
-
-    def __post_init__(self) -> None:
-        if not 0.1 <= self.seconds < math.inf:
-            raise BadSetting(f"seconds is {self.seconds}: it must be at least 0.1")
-        check_choice(self, "", "pooling", POOLINGS)
+LAYER_MEANING = "Number of the hidden state used as the embedding; -1 for the encoder's output."
 
 
 @dataclass(frozen=True)
-class PictureEncoderOptions:
-    """Options of encoders of pictures.
+class SoundEncoderOptions(NetOptions):
+    """Options of encoders of sound."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of a clip.
-    layer
-        Number of the hidden state used as the embedding; -1 for the encoder's output.
-    pooling
-        Pooling over the frames: ``mean`` or ``mean+std``.
-    tokens
-        Tokens that represent a picture: the ``first``, a class token in some encoders; the
-        ``mean`` of all; or ``auto``, the first if it is a class token, otherwise the mean.
-    """
+    seconds: float = setting(10.0, "Length of a window in seconds.", ge=0.1)
+    layer: int = setting(OUTPUT, LAYER_MEANING)
+    pooling: str = setting(
+        "mean", "Pooling over the frames of a window: `mean` or `mean+std`.", names=POOLINGS
+    )
 
-    n_frames: int = 8
-    layer: int = OUTPUT
-    pooling: str = "mean"
-    tokens: str = "auto"
 
-    def __post_init__(self) -> None:
-        if self.n_frames < 1:
-            raise BadSetting(f"n_frames is {self.n_frames}: it must be at least 1")
-        check_choice(self, "", "pooling", POOLINGS)
-        check_choice(self, "", "tokens", TOKENS)
+@dataclass(frozen=True)
+class PictureEncoderOptions(NetOptions):
+    """Options of encoders of pictures."""
+
+    n_frames: int = setting(8, "Number of frames of a clip.", ge=1)
+    layer: int = setting(OUTPUT, LAYER_MEANING)
+    pooling: str = setting("mean", "Pooling over the frames: `mean` or `mean+std`.", names=POOLINGS)
+    tokens: str = setting(
+        "auto",
+        "Tokens that represent a picture: the `first`, a class token in some encoders; the "
+        "`mean` of all; or `auto`, the first if it is a class token, otherwise the mean.",
+        names=TOKENS,
+    )
 
 
 class EncoderNet(BuiltNet):
@@ -147,10 +123,7 @@ class SoundEncoder(EncoderNet):
 
 
 class WaveformEncoder(SoundEncoder):
-    """Transformer on waveforms: HuBERT, MERT, wav2vec 2.0, WavLM.
-
-    A clip shorter than a window is embedded at its own length, without padding.
-    """
+    """Transformer on waveforms: HuBERT, MERT, wav2vec 2.0, WavLM; short clips are not padded."""
 
     def preparation(self) -> dict[str, Any]:
         return {"sr": self.input.sr, "normalised": self.normalises}
@@ -195,11 +168,7 @@ class WaveformEncoder(SoundEncoder):
 
 
 class SpectrogramEncoder(SoundEncoder):
-    """CLAP's audio tower: a Swin transformer on the mel spectrogram of 10 s.
-
-    Shorter windows are repeated, as by its feature extractor. Longer ones are refused, because
-    CLAP would take random parts of them.
-    """
+    """CLAP's audio tower on 10 s; shorter windows are repeated, longer ones refused."""
 
     def build(self, width: float) -> int:
         dim = super().build(width)
@@ -241,11 +210,7 @@ class SpectrogramEncoder(SoundEncoder):
 
 
 class PictureEncoder(EncoderNet, FrameNet):
-    """Transformer on single pictures: the towers of CLIP and SigLIP, ViT, DINOv2.
-
-    Frames are scaled by their short side and cropped in the middle, without distortion, to the
-    size in the folder's preprocessing.
-    """
+    """Transformer on single pictures: the towers of CLIP and SigLIP, ViT, DINOv2."""
 
     modality: ClassVar[Literal["audio", "video"]] = "video"
     Options = PictureEncoderOptions
@@ -329,25 +294,19 @@ def make_net_class(folder: EncoderFolder) -> type[EncoderNet]:
     contents = {"folder": folder.path, "config": config, "preprocessor": record, "family": family}
     kind: type[EncoderNet] = type("FolderNet", (base,), {**contents, "__doc__": base.__doc__})
     settings = NetSettings(
-        folder.name,
+        folder,
         options={"layer": folder.layer},
         # A large model needs a small learning rate, like the other transformers.
         train=TrainSettings(optimizer="adamw", lr=1e-5, batch_size=8),
         view=ViewSettings(views=VIEWS) if base.modality == "audio" else ViewSettings(),
     )
-    kind = NetCard(folder.name, base.Options, {"paper": settings})(kind)
+    kind = NetCard(folder, base.Options, {"paper": settings})(kind)
     kind.input_of(kind.Options())
     return kind
 
 
 def pool(values: Tensor, pooling: str) -> Tensor:
-    """Pool over the frames: (..., frames, dim) -> (..., dim), or 2 * dim for ``mean+std``.
-
-    Examples
-    --------
-    >>> pool(torch.tensor([[[1.0], [3.0]]]), "mean+std").tolist()
-    [[2.0, 1.0]]
-    """
+    """Pool over the frames: (..., frames, dim) -> (..., dim), or 2 * dim for ``mean+std``."""
     return values.mean(dim=-2) if pooling == "mean" else mean_and_deviation(values)
 
 

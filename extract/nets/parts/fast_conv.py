@@ -43,16 +43,7 @@ class Transforms(NamedTuple):
 
 
 def transforms(side: int) -> Transforms:
-    """Return the transforms with which y = outputs @ ((kernel @ g) * (inputs @ x)) filters x by g.
-
-    Examples
-    --------
-    >>> of = transforms(3)
-    >>> x = torch.arange(6.0, dtype=torch.float64)
-    >>> mean = torch.full((3,), 1 / 3, dtype=torch.float64)
-    >>> (of.outputs @ ((of.kernel @ mean) * (of.inputs @ x))).round(decimals=9).tolist()
-    [1.0, 2.0, 3.0, 4.0]
-    """
+    """Return the transforms of y = outputs @ ((kernel @ g) * (inputs @ x)), x filtered by g."""
     points = np.array(POINTS[side])
     tile = len(points) + 1
     others = [np.delete(points, i) for i in range(len(points))]
@@ -69,18 +60,9 @@ def transforms(side: int) -> Transforms:
 
 
 class WinogradConvolution(nn.Module):
-    """Convolution with a quarter of the multiplications.
+    """Convolution with a quarter of the multiplications, and kernel (t, 3, 3) with t odd.
 
-    The kernel is (t, 3, 3) with t odd, the stride 1, and the padding keeps the size (see
-    `supports`). Values differ from a direct convolution by rounding, about 1e-5 of the largest
-    value in float32. The weights get no gradient.
-
-    Examples
-    --------
-    >>> direct = nn.Conv3d(32, 32, 3, padding=1)
-    >>> x = torch.rand(1, 32, 4, 9, 9)
-    >>> torch.allclose(WinogradConvolution(direct)(x), direct(x), atol=1e-5)
-    True
+    Values differ by rounding, about 1e-5 of the largest in float32. The weights get no gradient.
     """
 
     _of_inputs: Tensor
@@ -160,10 +142,7 @@ class WinogradConvolution(nn.Module):
         return -(-n // STEP) * STEP + self.tile - STEP
 
     def _inputs(self, places: Tensor, first: int, top: int, shape: tuple[int, int, int]) -> Tensor:
-        """Return the inputs of a part that starts at a frame and row of the output.
-
-        (clips, frames, height, width, in) -> (frames, clips, height, width, in), zero-padded.
-        """
+        """Return a part's inputs, zero-padded, (frames, clips, height, width, in)."""
         clips, frames, height, width = places.shape[:4]
         inputs = places.new_zeros(shape[0], clips, *shape[1:], self.inputs)
         before, above = first - self.taps // 2, top - 1
@@ -210,16 +189,7 @@ class WinogradConvolution(nn.Module):
 class HalvingConvolution(WinogradConvolution):
     """Winograd convolution for a kernel of 7 x 7 x 7 with stride 2, the first layer of video nets.
 
-    Pairs of frames, rows and columns become eight times the channels. The kernel then has
-    4 x 4 x 4 places, the last ones padded with zeros, and stride 1. The convolution has no
-    padding: its inputs are padded already.
-
-    Examples
-    --------
-    >>> direct = nn.Conv3d(3, 8, 7, stride=2)
-    >>> x = torch.rand(1, 3, 9, 21, 20)
-    >>> torch.allclose(HalvingConvolution(direct)(x), direct(x), atol=1e-5)
-    True
+    Pairs of frames, rows and columns become eight times the channels, and the kernel 4 x 4 x 4.
     """
 
     def __init__(self, convolution: nn.Conv3d) -> None:
@@ -264,15 +234,7 @@ class HalvingConvolution(WinogradConvolution):
 
 
 class PointConvolution(nn.Module):
-    """Convolution with kernel (1, 1, 1) and stride 1 as one matrix product over all places.
-
-    Examples
-    --------
-    >>> direct = nn.Conv3d(4, 3, 1)
-    >>> x = torch.rand(1, 4, 2, 5, 5)
-    >>> torch.allclose(PointConvolution(direct)(x), direct(x), atol=1e-6)
-    True
-    """
+    """Convolution with kernel (1, 1, 1) and stride 1 as one matrix product over all places."""
 
     def __init__(self, convolution: nn.Conv3d) -> None:
         super().__init__()
@@ -299,11 +261,7 @@ AnyNet = TypeVar("AnyNet", bound=Net)
 
 
 class NormedConvolution(nn.Module):
-    """Layer whose convolution is followed directly by its batch normalisation.
-
-    A subclass keeps both under the names in `folded_names`, and its ``forward`` adds the bias
-    of the convolution if there is one.
-    """
+    """Layer whose convolution is followed by its normalisation, named in `folded_names`."""
 
     folded_names: ClassVar[tuple[str, str]] = ("convolution", "norm")
 
@@ -331,20 +289,8 @@ class NormedConvolution(nn.Module):
 def optimized(net: AnyNet, precision: str = "float32") -> AnyNet:
     """Return a copy of a net that embeds faster, or the net itself if nothing can be improved.
 
-    `net` is in evaluation mode and on its device. Batch normalisation is folded into the
-    convolution before it. On a CPU in float32, convolutions of 3 x 3 pixels, and of 7 x 7 with
-    stride 2, take a quarter of the multiplications; in ``bf16`` the direct ones are fast.
-    Embeddings differ by rounding only, 1e-4 of the largest. The weights of the copy differ
-    from those of the net, so do not save them.
-
-    Examples
-    --------
-    >>> from mvemo.extract.nets import build_net
-    >>> net = build_net("i3d", 6, width=0.125).eval()
-    >>> net.blocks["Conv3d_1a_7x7"].conv.bias is None
-    True
-    >>> optimized(net).blocks["Conv3d_1a_7x7"].conv.bias.shape
-    torch.Size([8])
+    `net` is in evaluation mode and on its device. Embeddings differ by rounding only, 1e-4 of the
+    largest. The weights of the copy differ from those of the net, so do not save them.
     """
     folds = any(isinstance(m, NormedConvolution) and not m.folded for m in net.modules())
     replaces = precision == "float32" and any(_replacements(net))

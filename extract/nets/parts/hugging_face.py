@@ -119,8 +119,7 @@ def config_digest(config: Mapping[str, Any]) -> str:
 def load_encoder(folder: Path, layer: int) -> tuple[nn.Module, Any]:
     """Return the encoder of a folder with its weights, in float32, and its config.
 
-    `layer` is -1 for the encoder's output. Layers that do not affect the requested state are
-    left out. `BadWeights` is raised if a tensor or layer is missing, or a shape differs.
+    Layers that do not affect the state `layer` (-1 for the encoder's output) are left out.
     """
     config = read_config(folder)
     family = FAMILIES[config["model_type"]]

@@ -3,9 +3,9 @@
 A module there without a leading underscore holds the nets of its lines ``@NetCard("NAME", …)``,
 or one net with the name of the module if it has no such line. It is imported on first use of a
 net. So naming a net imports neither torch nor the libraries of other nets, such as torchvision.
-A folder of an encoder, named ``hf:FOLDER`` or ``hf:FOLDER@4+8`` in a run, is a net after
-`add_folders`. Folders are opened when their nets are used, because stage two also reads
-profiles, on machines without the folders.
+The name of an encoder's folder, ``hf:FOLDER`` or ``hf:FOLDER@4+8`` in a run, carries the folder's
+path. Folders are opened when their nets are used, because stage two also reads profiles, on
+machines without the folders.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import os
 import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
-from functools import cache
+from dataclasses import MISSING, fields, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,29 +75,45 @@ def _modules_in(folders: tuple[tuple[str, int], ...]) -> Mapping[str, str]:
     return modules
 
 
-@dataclass(frozen=True)
-class EncoderFolder:
-    """Local folder in the layout of Hugging Face that serves as a net."""
+class EncoderFolder(str):
+    """Name of the net of a local folder in the layout of Hugging Face, with the folder's path.
 
-    # Name of the net and its feature: the folder's name, and ``-layer8`` if a layer is given;
-    # letters, digits, ``_`` and ``-``.
-    name: str
+    It is the folder's name in letters, digits, ``_`` and ``-``, with ``-layer8`` for a layer.
+    """
+
     path: Path
     # Hidden state used as the embedding: 0 for the input of the first layer, 1 for its output,
     # `OUTPUT` for the encoder's output.
-    layer: int = OUTPUT
+    layer: int
+
+    def __new__(cls, name: str, path: Path, layer: int = OUTPUT) -> EncoderFolder:
+        self = super().__new__(cls, name)
+        self.path, self.layer = path, layer
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EncoderFolder, (str(self), self.path, self.layer)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, EncoderFolder):
+            return self.__reduce__() == other.__reduce__()
+        return str(self) == other
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+    @cached_property
+    def net(self) -> type[Net]:
+        """Return the class of the net; its first use reads the folder."""
+        from mvemo.extract.nets.parts.encoders import make_net_class
+
+        return make_net_class(self)
 
 
 def parse_entry(entry: str) -> tuple[EncoderFolder, ...]:
-    """Return the nets of an entry of ``--nets`` that begins with `PREFIX`, one per layer.
-
-    Examples
-    --------
-    >>> [(net.name, net.layer) for net in parse_entry("hf:models/MERT-v1.0@4+8")]
-    [('MERT-v1_0-layer4', 4), ('MERT-v1_0-layer8', 8)]
-    >>> parse_entry("hf:models/dinov2")
-    (EncoderFolder(name='dinov2', path=PosixPath('models/dinov2'), layer=-1),)
-    """
+    """Return the nets of an entry of ``--nets`` that begins with `PREFIX`, one per layer."""
     text = entry.removeprefix(PREFIX)
     found = _LAYERS.search(text)
     path = Path(text[: found.start()] if found else text).expanduser()
@@ -115,23 +131,9 @@ def parse_entry(entry: str) -> tuple[EncoderFolder, ...]:
 class _Registry(Mapping[str, "type[Net]"]):
     """Mapping from the name of a net to its class, imported on access."""
 
-    def __init__(self) -> None:
-        self.folders: dict[str, EncoderFolder] = {}
-        self._folder_nets: dict[EncoderFolder, type[Net]] = {}
-
-    def add_folder(self, folder: EncoderFolder) -> None:
-        """Register a folder, whose files may have changed since its last use."""
-        self.folders[folder.name] = folder
-        self._folder_nets.pop(folder, None)
-
     def __getitem__(self, name: str) -> type[Net]:
-        folder = self.folders.get(name)
-        if folder is not None:
-            if folder not in self._folder_nets:
-                from mvemo.extract.nets.parts.encoders import make_net_class
-
-                self._folder_nets[folder] = make_net_class(folder)
-            return self._folder_nets[folder]
+        if isinstance(name, EncoderFolder):
+            return name.net
         place = _modules()[name]
         with imports_uncollected():
             module = importlib.import_module(f"{PACKAGE}.{place}")
@@ -145,7 +147,7 @@ class _Registry(Mapping[str, "type[Net]"]):
         raise BadSetting(f"{module.__file__}: has no class whose name is {name!r}")
 
     def __contains__(self, name: object) -> bool:
-        return name in _modules() or name in self.folders
+        return isinstance(name, EncoderFolder) or name in _modules()
 
     def __iter__(self) -> Iterator[str]:
         return iter(net_names())
@@ -154,15 +156,13 @@ class _Registry(Mapping[str, "type[Net]"]):
         return len(_modules())
 
 
-_REGISTRY = _Registry()
-NETS: Mapping[str, type[Net]] = _REGISTRY
+NETS: Mapping[str, type[Net]] = _Registry()
 
 
 def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
-    """Register the entries ``hf:FOLDER`` of a run, and return the names of all its nets.
+    """Return the names of a run's nets, of its entries ``hf:FOLDER`` each an `EncoderFolder`.
 
-    A folder is opened only when its net is used. A name that stood for another folder now
-    stands for this one.
+    A folder is opened only when its net is used.
 
     Raises
     ------
@@ -181,39 +181,19 @@ def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
             names.append(entry)
             continue
         for folder in parse_entry(entry):
-            other = folders.setdefault(folder.name, folder)
+            other = folders.setdefault(str(folder), folder)
             if other.path != folder.path:
                 raise BadSetting(
-                    f"{other.path} and {folder.path} would both be the net {folder.name!r}: "
+                    f"{other.path} and {folder.path} would both be the net {str(folder)!r}: "
                     "rename a folder, or link to it by another name"
                 )
-            if folder.name in net_names():
+            if str(folder) in net_names():
                 raise BadSetting(
-                    f"{PREFIX}{folder.path}: {folder.name} is the name of an existing net: rename "
+                    f"{PREFIX}{folder.path}: {folder} is the name of an existing net: rename "
                     "the folder, or link to it by another name"
                 )
-            names.append(folder.name)
-    for folder in folders.values():
-        _REGISTRY.add_folder(folder)
+            names.append(folder)
     return tuple(names)
-
-
-def add_folder(name: str, path: Path) -> None:
-    """Register a folder as the net of a name, for the features of a model.
-
-    The hidden state is an option in the features' record.
-    """
-    _REGISTRY.add_folder(EncoderFolder(name, path))
-
-
-def folder_nets() -> dict[str, EncoderFolder]:
-    """Return the registered folders by the name of their net, for other processes."""
-    return dict(_REGISTRY.folders)
-
-
-def add_folder_nets(folders: Mapping[str, EncoderFolder]) -> None:
-    """Register the `folder_nets` of another process."""
-    _REGISTRY.folders.update(folders)
 
 
 def check_name(name: str) -> None:
@@ -223,21 +203,12 @@ def check_name(name: str) -> None:
 
 
 def default_settings(name: str, profile: str = FALLBACK_PROFILE) -> NetSettings:
-    """Return the settings of a net in a profile.
-
-    Parameters
-    ----------
-    name
-        Key of `NETS`.
-    profile
-        Name of a profile, such as ``paper`` or ``demo``; ``paper`` replaces a profile for which
-        the net has no settings.
+    """Return the settings of a net in a profile, or in ``paper`` if the profile has none.
 
     Examples
     --------
-    >>> settings = default_settings("music2d", "paper")
-    >>> settings.train.optimizer, settings.train.momentum
-    ('sgd', 0.5)
+    >>> default_settings("music2d", "paper").train.optimizer
+    'sgd'
     """
     check_name(name)
     profiles = NETS[name].profiles
@@ -262,8 +233,6 @@ def with_length(settings: NetSettings, seconds: float, shared: SharedSettings) -
     >>> shared = SharedSettings(n_frames=32, descriptors=DescriptorSettings())
     >>> dict(with_length(NetSettings("rnn"), 10.0, shared).options)
     {'n_frames': 431}
-    >>> dict(with_length(NetSettings("i3d"), 10.0, shared).options)
-    {}
     """
     options = NETS[settings.name].options_for(seconds, shared)
     return replace(settings, options={**settings.options, **options})
@@ -342,8 +311,7 @@ def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
     Raises
     ------
     BadSetting
-        An option is unknown, or a value has the wrong type or range. The message names the
-        option, the value and the allowed values.
+        An option is unknown, or a value has the wrong type or range.
     """
     defaults = {field.name: field.default for field in fields(kind.Options)}
     typed: dict[str, Any] = {}
@@ -352,7 +320,10 @@ def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
             known = ", ".join(defaults) or "none"
             raise BadSetting(f"{kind.name}: option {key!r} is not known; there are: {known}")
         typed[key] = _typed(kind.name, key, value, defaults[key])
-    return kind.Options(**typed)
+    try:
+        return kind.Options(**typed)
+    except BadSetting as error:
+        raise BadSetting(f"{kind.name}: {error}") from error
 
 
 def _typed(net: str, key: str, value: Any, default: Any) -> Any:

@@ -28,6 +28,15 @@ from mvemo.extract.nets.parts.cards import (
     VideoInput,
 )
 
+FRAMES_MEANING = (
+    "Number of frames of the input; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and a hop of "
+    "1,024."
+)
+BANDS_MEANING = (
+    "Number of bands to which the bins of the spectrogram are averaged; a value of at least "
+    "`spectrogram_dim` keeps all bins."
+)
+
 
 class DescriptorNet(BuiltNet):
     """Base of nets that read `n_frames` frames of one descriptor."""
@@ -73,15 +82,7 @@ class DescriptorNet(BuiltNet):
 
 
 def frames_of(seconds: float, descriptors: DescriptorSettings, name: str = "mel") -> int:
-    """Return the number of frames of a descriptor in a clip of this length, at least 1.
-
-    Examples
-    --------
-    >>> frames_of(10.0, DescriptorSettings())
-    431
-    >>> frames_of(10.0, DescriptorSettings(), "spectrogram")
-    861
-    """
+    """Return the number of frames of a descriptor in a clip of this length, at least 1."""
     return max(1, round(seconds * descriptors.sr / descriptors.framed(name).hop_length))
 
 
@@ -97,33 +98,17 @@ def empty_input(net_input: NetInput, device: str, descriptors: DescriptorSetting
 
 
 def split_frames(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Split a batch (batch, frames, dim) into frames and lengths.
-
-    The padding becomes zero. The lengths are int64 (batch,), at least 1. A NaN within a frame
-    that has other values stays, so that it is noticed.
-    """
+    """Return a batch (batch, frames, dim) with zeros for padding, and lengths int64 (batch,)."""
     valid = ~torch.isnan(x).all(dim=2)
     frames = torch.arange(1, x.shape[1] + 1, device=x.device)
     lengths = (valid * frames).amax(dim=1).clamp(min=1)
     return torch.where(valid[:, :, None], x, torch.zeros_like(x)), lengths
 
 
-def frame_mask(lengths: Tensor, frames: int) -> Tensor:
-    """Return a mask of the real frames, bool (batch, frames)."""
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]
-
-
 def band_edges(bins: int, bands: int) -> I64:
     """Return the borders of bands over the bins of a spectrum, int64 (bands + 1,).
 
-    Borders go from 0 to `bins`. The lowest band is one bin wide, and widths grow
-    geometrically, so low notes stay separate. If there are no more bins than bands, each bin
-    is a band.
-
-    Examples
-    --------
-    >>> band_edges(20, 5)
-    array([ 0,  1,  3,  6, 11, 20])
+    The lowest band is one bin wide, and widths grow geometrically, so low notes stay separate.
     """
     if bins <= bands:
         return np.arange(bins + 1)
@@ -150,16 +135,7 @@ def band_means(x: Tensor, widths: Sequence[int]) -> Tensor:
 
 
 class FrameNorm(nn.Module):
-    """Batch normalisation over the real frames only.
-
-    Parameters
-    ----------
-    channels
-        Size of axis 1.
-    momentum
-        Weight of a batch in the running statistics; None for the plain mean over all training
-        batches, which suits inputs, whose distribution does not change.
-    """
+    """Batch normalisation over real frames only; `momentum` None for the mean of all batches."""
 
     def __init__(self, channels: int, *, momentum: float | None = 0.1) -> None:
         super().__init__()
@@ -167,7 +143,8 @@ class FrameNorm(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Normalise (batch, channels, ..., frames); the padding becomes zero."""
-        mask = frame_mask(lengths, x.shape[-1])
+        # bool (batch, frames): True for real frames
+        mask = torch.arange(x.shape[-1], device=lengths.device) < lengths[:, None]
         keep = mask.reshape(len(x), *[1] * (x.dim() - 2), x.shape[-1])
         if not self.training or bool(mask.all()):
             # Running statistics do not depend on the frames; without padding all are real.
@@ -198,22 +175,14 @@ def masked_mean(x: Tensor, lengths: Tensor) -> Tensor:
 
 
 def pool(x: Tensor, lengths: Tensor, kernel: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Apply max-pooling over (bands, frames), and return the map and its lengths.
-
-    A window over the end covers the remaining frames. Values must not be negative, and the
-    padding must be zero, so that it never is the maximum.
-    """
+    """Max-pool values of at least 0 over (bands, frames); return the map and its lengths."""
     bands, frames = min(kernel[0], x.shape[2]), kernel[1]
     pooled = functional.max_pool2d(x, (bands, frames), ceil_mode=True)
     return pooled, (lengths + frames - 1) // frames
 
 
 def last_states(layers: nn.LSTM | nn.GRU, x: Tensor, lengths: Tensor) -> Tensor:
-    """Return the final states of the top layer, directions concatenated (J22 Fig. 5).
-
-    (batch, frames, dim) -> (batch, hidden), or 2 * hidden for bidirectional layers. The
-    forward direction ends, and the backward direction begins, at the end of each clip.
-    """
+    """Return the top layer's final states, (batch, hidden * directions) (J22 Fig. 5)."""
     lengths = lengths.cpu()
     # Packing takes as long as small layers do. If no clip is shorter, the result is the same
     # without it.

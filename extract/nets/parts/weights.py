@@ -45,21 +45,7 @@ _MOST_ENTRIES = 100_000
 
 @dataclass(frozen=True)
 class WeightReport:
-    """Result of `load_weights`.
-
-    Parameters
-    ----------
-    path, sha256
-        Path and SHA-256 of the file.
-    loaded
-        Tensors of the net that now hold the file's values.
-    missing
-        Tensors of the net that are not in the file and keep their values, without fixed ones.
-    unexpected
-        Tensors of the file that the net does not use.
-    mismatched
-        Tensors with different shapes, as ``NAME: file (…), net (…)``; not loaded.
-    """
+    """Result of `load_weights`: names of tensors by what became of them."""
 
     path: Path
     sha256: str
@@ -107,11 +93,7 @@ def load_weights(net: Net, path: str | Path) -> WeightReport:
     net
         Net to change in place; it is unchanged if this function raises.
     path
-        Path of the file, in any format that `read_weight_file` reads.
-
-    Returns
-    -------
-    The tensors that matched and those that did not.
+        Torch checkpoint, ``.npz``, ``.npy`` or HDF5.
 
     Raises
     ------
@@ -155,10 +137,7 @@ def _nothing_fits(net: Net, tensors: Tensors, report: WeightReport) -> str:
 def load_tensors(
     net: Net, tensors: Mapping[str, Tensor], path: Path = Path(), sha256: str = ""
 ) -> WeightReport:
-    """Copy tensors of a file into the net where name and shape are equal.
-
-    `path` and `sha256` of the file are passed on to the report.
-    """
+    """Copy tensors of a file into the net where name and shape are equal."""
     state = net.state_dict()
     places = net.from_published(tensors) or {name: (name, tensors[name]) for name in tensors}
     places = {source: place for source, place in places.items() if place[0] in state}
@@ -184,11 +163,10 @@ def load_tensors(
 
 
 def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
-    """Return all tensors of a weight file by name, on the CPU, and the file's SHA-256.
+    """Return the tensors of a weight file by name, on the CPU, and the file's SHA-256.
 
-    Supported formats are torch checkpoints (zip or older), NumPy ``.npz`` and ``.npy``, and
-    HDF5. Wrappers such as ``state_dict`` and the prefix ``module.`` of data-parallel training
-    are removed. Nested names are joined by a dot (torch) or a slash (HDF5).
+    Wrappers such as ``state_dict`` and the prefix ``module.`` are removed. Nested names are joined
+    by a dot (torch) or a slash (HDF5).
     """
     path = Path(path)
     layout = file_layout(path)
@@ -221,10 +199,7 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
 
 
 def published_as(sha256: str) -> str:
-    """Return the description of a published file and its net, or an empty string.
-
-    Nets are imported one by one until one knows the file.
-    """
+    """Return the description of a published file and its net, or an empty string."""
     for name, kind in NETS.items():
         if sha256 in kind.known_files:
             return f"{kind.known_files[sha256]}: {name}"
@@ -232,10 +207,7 @@ def published_as(sha256: str) -> str:
 
 
 def file_layout(path: Path) -> str:
-    """Return the format of a file from its first bytes.
-
-    The formats are ``torch checkpoint``, ``NumPy archive``, ``NumPy array`` and ``HDF5``.
-    """
+    """Return the format of a file from its first bytes; raise `BadWeights` if it is unknown."""
     if not path.exists():
         raise MissingFile(f"{path}: no such weight file")
     if not path.is_file():
@@ -293,10 +265,7 @@ def _read_hdf5(path: Path) -> Tensors:
 
 
 def read_torch(path: Path) -> Tensors:
-    """Return all tensors of a checkpoint by name; nested names are joined by a dot.
-
-    The messages of `BadWeights` do not name the file.
-    """
+    """Return a checkpoint's tensors by name; messages of `BadWeights` do not name the file."""
     most = most_bytes(path.stat().st_size)
     _check_archive(path, most)
     try:

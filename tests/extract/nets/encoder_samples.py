@@ -1,9 +1,6 @@
 """Folders of small encoders with random weights, as Hugging Face's libraries save them."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,7 +85,7 @@ KINDS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def save_encoder(folder: Path, kind: str, seed: int = 0) -> Any:
+def save_encoder(folder, kind, seed=0):
     """Save a model of a kind with random weights; returns it."""
     model_name, config_name, config, preprocessor = KINDS[kind]
     torch.manual_seed(seed)
@@ -98,7 +95,7 @@ def save_encoder(folder: Path, kind: str, seed: int = 0) -> Any:
     return model
 
 
-def edit_json(path: Path, **values: Any) -> None:
+def edit_json(path, **values):
     """Change values of a JSON file; those that are None are left out."""
     record = {**json.loads(path.read_text()), **values}
     path.write_text(json.dumps({k: v for k, v in record.items() if v is not None}))

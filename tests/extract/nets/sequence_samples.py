@@ -1,21 +1,15 @@
 """Descriptor sequences of uneven length, and the checks that every net on them must pass."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
-from torch import Tensor
 
-from mvemo.extract.nets import Net
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.steps import TrainingJob
 from mvemo.extract.training.trainer import JobFolder, fine_tune
 
 
-def sequences(lengths: list[int], dim: int, frames: int, seed: int = 0) -> Tensor:
+def sequences(lengths, dim, frames, seed=0):
     """float32 (clips, frames, dim): decibel-like values, NaN after each clip's end."""
     rng = np.random.default_rng(seed)
     x = rng.normal(-40, 15, (len(lengths), frames, dim)).astype(np.float32)
@@ -24,7 +18,7 @@ def sequences(lengths: list[int], dim: int, frames: int, seed: int = 0) -> Tenso
     return torch.from_numpy(x)
 
 
-def settle(net: Net, x: Tensor) -> Net:
+def settle(net, x):
     """The net in evaluation mode, with the running statistics of a few training passes."""
     net.train()
     with torch.no_grad():
@@ -33,12 +27,12 @@ def settle(net: Net, x: Tensor) -> Net:
     return net.eval()
 
 
-def pad(x: Tensor, frames: int) -> Tensor:
+def pad(x, frames):
     """The batch with that many more NaN rows."""
     return torch.cat([x, torch.full((len(x), frames, x.shape[2]), torch.nan)], dim=1)
 
 
-def assert_padding_changes_nothing(make: Callable[[], Net], dim: int) -> None:
+def assert_padding_changes_nothing(make, dim):
     """In evaluation and in training, outputs, gradients and statistics, to 1e-5."""
     lengths = [37, 20, 1, 33, 5]
     x = sequences(lengths, dim, 37)
@@ -66,7 +60,7 @@ def assert_padding_changes_nothing(make: Callable[[], Net], dim: int) -> None:
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-def made_problem(n: int, dim: int, frames: int, seed: int = 0) -> tuple[list, np.ndarray]:
+def made_problem(n, dim, frames, seed=0):
     """Clips of uneven length whose class is the third of their columns that swells."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, n)
@@ -81,14 +75,14 @@ def made_problem(n: int, dim: int, frames: int, seed: int = 0) -> tuple[list, np
 
 
 def train(
-    net: Net,
-    clips: list,
-    labels: np.ndarray,
-    folder: Path,
+    net,
+    clips,
+    labels,
+    folder,
     *,
-    task: str = "multiclass",
-    **settings: Any,
-) -> dict[str, list[float]]:
+    task="multiclass",
+    **settings,
+):
     """The curve of a net that was trained on 40 of 60 clips and validated on the others."""
     job = TrainingJob(
         "toy@all",

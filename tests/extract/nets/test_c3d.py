@@ -1,7 +1,5 @@
 """C3D against a forward pass in NumPy, with files of each published layout that the tests make."""
 
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
@@ -29,7 +27,7 @@ LAYOUTS = {
 }
 
 
-def made_weights(seed: int = 0) -> dict[str, np.ndarray]:
+def made_weights(seed=0):
     """Kernels (out, in, T, H, W) and biases as ``1a.k`` and ``1a.b``."""
     rng = np.random.default_rng(seed)
     arrays, last = {}, 3
@@ -41,7 +39,7 @@ def made_weights(seed: int = 0) -> dict[str, np.ndarray]:
     return arrays
 
 
-def published_file(folder: Path, layout: str, arrays: dict[str, np.ndarray]) -> Path:
+def published_file(folder, layout, arrays):
     """A file of one of the published layouts, with fully connected layers of their sizes."""
     path = folder / "c3d.weights"
     kernel_name, bias_name, fc6 = LAYOUTS[layout]
@@ -69,7 +67,7 @@ def published_file(folder: Path, layout: str, arrays: dict[str, np.ndarray]) -> 
     return path
 
 
-def plain_convolution(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+def plain_convolution(x, kernel, bias):
     """(in, T, H, W) -> (out, T, H, W): 27 shifted sums of products."""
     t, h, w = x.shape[1:]
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (1, 1)))
@@ -79,7 +77,7 @@ def plain_convolution(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np
     return np.maximum(y, 0)
 
 
-def plain_pool(x: np.ndarray, window: tuple[int, int, int]) -> np.ndarray:
+def plain_pool(x, window):
     """Windows that do not overlap; what does not fill one is dropped."""
     c = len(x)
     counts = [size // k for size, k in zip(x.shape[1:], window, strict=True)]
@@ -88,7 +86,7 @@ def plain_pool(x: np.ndarray, window: tuple[int, int, int]) -> np.ndarray:
     return x.reshape(c, *blocks).max((2, 4, 6))
 
 
-def plain_map(arrays: dict[str, np.ndarray], raw: np.ndarray) -> np.ndarray:
+def plain_map(arrays, raw):
     """What the fifth pooling gives, float64, of uint8 frames (T, H, W, 3) in RGB."""
     get = {name: value.astype(np.float64) for name, value in arrays.items()}
     x = (raw[..., ::-1].astype(np.float64) - SPORTS1M_MEAN).transpose(3, 0, 1, 2)
@@ -104,12 +102,12 @@ def plain_map(arrays: dict[str, np.ndarray], raw: np.ndarray) -> np.ndarray:
     return x
 
 
-def frames(n: int, size: int, seed: int = 0) -> np.ndarray:
+def frames(n, size, seed=0):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8)
 
 
-def made_net(n_frames: int, size: int, **options):
+def made_net(n_frames, size, **options):
     torch.manual_seed(0)
     return build_net("c3d", 6, width=WIDTH, n_frames=n_frames, size=size, **options).eval()
 

@@ -21,7 +21,7 @@ BLOCKS = [
 SIZE = 32
 
 
-def published_arrays(seed: int = 0) -> dict[str, np.ndarray]:
+def published_arrays(seed=0):
     """Random weights under the published names and in the published shapes."""
     rng = np.random.default_rng(seed)
     arrays: dict[str, np.ndarray] = {}
@@ -46,7 +46,7 @@ def published_arrays(seed: int = 0) -> dict[str, np.ndarray]:
     return {name: value.astype(np.float32) for name, value in arrays.items()}
 
 
-def independent_features(picture: np.ndarray, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def independent_features(picture, arrays):
     """1,280 features of one prepared picture (3, size, size), in NumPy and double precision."""
     w = {name: value.astype(np.float64) for name, value in arrays.items()}
 
@@ -78,12 +78,12 @@ def independent_features(picture: np.ndarray, arrays: dict[str, np.ndarray]) -> 
 
 
 @pytest.fixture(scope="module")
-def published() -> dict[str, np.ndarray]:
+def published():
     return published_arrays()
 
 
 @pytest.fixture(scope="module")
-def net(published) -> EffNet:
+def net(published):
     net = build_net("effnet", 6, n_frames=2, size=SIZE)
     assert isinstance(net, EffNet)
     match = load_tensors(net, {k: torch.from_numpy(v) for k, v in published.items()})
@@ -93,7 +93,7 @@ def net(published) -> EffNet:
     return net.eval()
 
 
-def frames(n: int, size: int = SIZE, seed: int = 3) -> torch.Tensor:
+def frames(n, size=SIZE, seed=3):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (1, n, size, size, 3), dtype=torch.uint8, generator=generator)
 

@@ -1,10 +1,8 @@
 """Encoders of local folders: transformers' own hidden states, and one line for a bad folder."""
 
-from __future__ import annotations
-
+import pickle
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
 from mvemo.extract.nets import (
     NETS,
     AudioInput,
-    Net,
     VideoInput,
     add_folders,
     build_net,
@@ -27,13 +24,13 @@ TOWERS = {"clap": "audio_model", "clip": "vision_model", "siglip": "vision_model
 
 
 @pytest.fixture(scope="module")
-def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
+def encoders(tmp_path_factory):
     """Folder and model of each kind."""
     folder = tmp_path_factory.mktemp("encoders")
     return {kind: (folder / kind, save_encoder(folder / kind, kind)) for kind in KINDS}
 
 
-def make(entry: str, **options: Any) -> Net:
+def make(entry, **options):
     """The net of an entry, whose one window is a second or two frames long."""
     (name,) = add_folders([entry])
     settings = default_settings(name)
@@ -41,7 +38,7 @@ def make(entry: str, **options: Any) -> Net:
     return build_net(name, 3, **{**settings.options, **length, **options}).eval()
 
 
-def waves() -> torch.Tensor:
+def waves():
     """Two sounds, the second half as long."""
     raw = 0.1 * torch.randn(2, SR, generator=torch.Generator().manual_seed(1))
     raw[1, SR // 2 :] = torch.nan
@@ -49,15 +46,13 @@ def waves() -> torch.Tensor:
 
 
 @torch.inference_mode()
-def embed(net: Net, raw: torch.Tensor) -> np.ndarray:
+def embed(net, raw):
     return net.embed(net.prepare(raw)).numpy()
 
 
 @pytest.mark.parametrize("kind", ["hubert", "wav2vec2", "wavlm"])
 @pytest.mark.parametrize("layer", [-1, 0, 2, 3])
-def test_sound_gives_the_hidden_states_of_each_clip_by_itself(
-    kind: str, layer: int, encoders: dict[str, tuple[Path, Any]]
-) -> None:
+def test_sound_gives_the_hidden_states_of_each_clip_by_itself(kind, layer, encoders):
     folder, model = encoders[kind]
     net = make(f"hf:{folder}" + f"@{layer}" * (layer >= 0), pooling="mean+std")
     assert net.input == AudioInput(SR, 1.0, mark_end=True)
@@ -75,9 +70,7 @@ def test_sound_gives_the_hidden_states_of_each_clip_by_itself(
 
 @pytest.mark.parametrize("kind", ["clip", "siglip", "vit", "dinov2"])
 @pytest.mark.parametrize("layer", [-1, 1])
-def test_pictures_give_the_tokens_of_each_frame(
-    kind: str, layer: int, encoders: dict[str, tuple[Path, Any]]
-) -> None:
+def test_pictures_give_the_tokens_of_each_frame(kind, layer, encoders):
     folder, model = encoders[kind]
     tower = getattr(model, TOWERS[kind]) if kind in TOWERS else model
     net = make(f"hf:{folder}" + f"@{layer}" * (layer >= 0))
@@ -98,9 +91,7 @@ def test_pictures_give_the_tokens_of_each_frame(
 
 
 @pytest.mark.parametrize("layer", [-1, 0, 2])
-def test_claps_tower_reads_its_own_spectrogram(
-    layer: int, encoders: dict[str, tuple[Path, Any]]
-) -> None:
+def test_claps_tower_reads_its_own_spectrogram(layer, encoders):
     folder, model = encoders["clap"]
     net = make(f"hf:{folder}" + f"@{layer}" * (layer >= 0))
     extractor = transformers.ClapFeatureExtractor.from_pretrained(folder)
@@ -112,9 +103,7 @@ def test_claps_tower_reads_its_own_spectrogram(
     np.testing.assert_allclose(embed(net, waves()), expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_mert_is_hubert_and_needs_no_code_of_its_folder(
-    encoders: dict[str, tuple[Path, Any]], tmp_path: Path
-) -> None:
+def test_mert_is_hubert_and_needs_no_code_of_its_folder(encoders, tmp_path):
     source, _ = encoders["hubert"]
     folder = shutil.copytree(source, tmp_path / "MERT-v1")
     code = {"AutoModel": "modeling_MERT.MERTModel", "AutoConfig": "modeling_MERT.MERTConfig"}
@@ -134,9 +123,7 @@ def test_mert_is_hubert_and_needs_no_code_of_its_folder(
         make(f"hf:{folder}")
 
 
-def test_the_record_has_the_weights_and_not_the_path(
-    encoders: dict[str, tuple[Path, Any]], tmp_path: Path
-) -> None:
+def test_the_record_has_the_weights_and_not_the_path(encoders, tmp_path):
     source, _ = encoders["vit"]
     folder = shutil.copytree(source, tmp_path / "vit")
     net, copy = make(f"hf:{source}"), make(f"hf:{folder}")
@@ -149,7 +136,7 @@ def test_the_record_has_the_weights_and_not_the_path(
     assert make(f"hf:{folder}").preprocessing() != net.preprocessing()
 
 
-def test_an_encoder_can_be_trained(encoders: dict[str, tuple[Path, Any]]) -> None:
+def test_an_encoder_can_be_trained(encoders):
     net = make(f"hf:{encoders['hubert'][0]}@1").train()
     net(net.prepare(waves())).square().sum().backward()
     gradients = {n for n, p in net.named_parameters() if p.grad is not None and p.grad.any()}
@@ -199,9 +186,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_folder_is_told_in_one_line(
-    case: str, encoders: dict[str, tuple[Path, Any]], tmp_path: Path
-) -> None:
+def test_a_bad_folder_is_told_in_one_line(case, encoders, tmp_path):
     spoil, kind, message = BAD[case]
     folder = shutil.copytree(encoders["hubert"][0], tmp_path / "encoder")
     spoil(folder)
@@ -211,9 +196,7 @@ def test_a_bad_folder_is_told_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_bad_options_and_sizes_are_told(
-    encoders: dict[str, tuple[Path, Any]], tmp_path: Path
-) -> None:
+def test_bad_options_and_sizes_are_told(encoders, tmp_path):
     with pytest.raises(BadWeights, match="layer is 4: it must be 0 to 3, or -1"):
         make(f"hf:{encoders['hubert'][0]}@4")
     with pytest.raises(BadSetting, match="pooling 'max' is not known: one of mean, mean"):
@@ -229,7 +212,7 @@ def test_bad_options_and_sizes_are_told(
         make(f"hf:{folder}")
 
 
-def test_names_of_folders_are_nobody_elses() -> None:
+def test_names_of_folders_are_nobody_elses():
     with pytest.raises(BadSetting, match="i3d is the name of an existing net: rename the folder"):
         add_folders(["hf:models/i3d"])
     with pytest.raises(BadSetting, match="a/m and b/m would both be the net 'm'"):
@@ -238,3 +221,10 @@ def test_names_of_folders_are_nobody_elses() -> None:
         add_folders(["hf:m@4+4"])
     with pytest.raises(BadSetting, match="write it as hf:FOLDER"):
         add_folders(["hf:"])
+
+
+def test_the_name_of_a_folder_keeps_the_folder_between_processes():
+    (name,) = add_folders(["hf:models/MERT@4"])
+    other = pickle.loads(pickle.dumps({name: name}))["MERT-layer4"]
+    assert (other, other.path, other.layer) == (name, Path("models/MERT"), 4)
+    assert other != add_folders(["hf:others/MERT@4"])[0]

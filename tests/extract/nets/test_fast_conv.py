@@ -18,7 +18,7 @@ from mvemo.extract.nets.parts.fast_conv import (
 CHANNELS = fast_conv.LEAST_CHANNELS
 
 
-def convolution(taps: int, bias: bool = True) -> nn.Conv3d:
+def convolution(taps, bias=True):
     torch.manual_seed(0)
     padding = (taps // 2, 1, 1)
     return nn.Conv3d(CHANNELS, CHANNELS + 5, (taps, 3, 3), padding=padding, bias=bias)
@@ -115,7 +115,7 @@ def test_a_convolution_of_one_place_is_a_matrix_product():
     torch.testing.assert_close(PointConvolution(direct)(x), direct(x), rtol=0, atol=1e-5)
 
 
-def with_statistics(net: nn.Module) -> nn.Module:
+def with_statistics(net):
     """As after a training: nothing is at zero or one."""
     generator = torch.Generator().manual_seed(0)
     for module in net.modules():

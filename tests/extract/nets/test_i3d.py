@@ -5,8 +5,6 @@ the channels last: "SAME" padding is written out, convolutions are sums over the
 places, poolings maxima over shifted slices.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -157,7 +155,7 @@ def made_weights(n_outputs=400, scale=False):
     return {name: value.astype(np.float32) for name, value in arrays.items()}
 
 
-def published_file(folder: Path, layout: str, arrays) -> Path:
+def published_file(folder, layout, arrays):
     path = folder / "i3d.weights"
     if layout in ("jax", "jax slip"):
         if layout == "jax slip":
@@ -210,7 +208,6 @@ def narrow_net(n_outputs=400, **options):
 
 
 def test_real_weights_against_plain_forward_pass(shared_data):
-    """All 1,024 features and 400 logits within 1e-4 of the largest, of 16 frames of 64."""
     path = shared_data / "i3d_kinetics400" / "i3d_rgb_kinetics400.npz"
     net = build_net("i3d", 400, n_frames=16, size=64).eval()
     report = load_weights(net, path)
@@ -339,7 +336,6 @@ def test_pooling_of_any_size(sizes, pool):
 
 
 def test_describe_prediction(tmp_path):
-    """The class whose logit is made the largest is told first, by its name."""
     arrays = made_weights()
     arrays["params/Logits/Conv3d_0c_1x1/Conv_0/kernel"][:] = 0
     bias = arrays["params/Logits/Conv3d_0c_1x1/Conv_0/bias"]

@@ -8,14 +8,13 @@ from sequence_samples import made_problem, sequences, settle, train
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets import SequenceInput, SharedSettings, build_net
 from mvemo.extract.nets.parts.registry import with_length, with_shared_options
-from mvemo.extract.nets.parts.sequences import band_edges
 from mvemo.extract.settings import LOSSES, NetSettings
 from mvemo.extract.training.data import RawBatches
 
 BINS = 24
 
 
-def make(name: str = "speccnn", **options):
+def make(name="speccnn", **options):
     sizes = {"n_frames": 40, "n_mels": 12}
     if name == "speccnn":
         sizes = {"n_frames": 40, "spectrogram_dim": BINS, "bands": 10}
@@ -46,19 +45,9 @@ def test_a_number_that_is_missing_within_a_frame_shows():
     assert finite.tolist() == [True, False]
 
 
-def test_reads_means_of_the_spectrogram_s_bins():
-    net, x = make(), sequences([5, 3], BINS, 5)
-    assert net.input == SequenceInput(("spectrogram",), 40)
-    edges = band_edges(BINS, 10)
-    got = net.prepare(x).numpy()
-    for b in range(10):
-        expected = x[:, :, edges[b] : edges[b + 1]].numpy().mean(2)
-        np.testing.assert_allclose(got[:, :, b], expected, rtol=1e-5)
-    assert make(bands=99).prepare(x).shape == (2, 5, BINS)
-
-
 def test_sizes_follow_the_spectrogram_s_own_frames():
     shared = SharedSettings(n_frames=32, descriptors=DescriptorSettings())
+    assert make().input == SequenceInput(("spectrogram",), 40)
     settings = with_length(with_shared_options(NetSettings("speccnn"), shared), 16.0, shared)
     assert dict(settings.options) == {"spectrogram_dim": 513, "n_frames": 1378}
 

@@ -7,7 +7,7 @@ import torch
 from mvemo.extract.nets import build_net
 
 
-def plain_forward(net, wave: np.ndarray) -> np.ndarray:
+def plain_forward(net, wave):
     x, means = wave[None].astype(np.float64), []
     for convolution in net.convolutions:
         weight = convolution.weight.detach().double().numpy()

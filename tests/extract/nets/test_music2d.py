@@ -1,7 +1,5 @@
 """The 2D music net against a forward pass in NumPy and SciPy, with made and released weights."""
 
-from pathlib import Path
-
 import h5py
 import librosa
 import numpy as np
@@ -10,7 +8,6 @@ import torch
 from scipy.signal import convolve2d
 
 from mvemo.extract.errors import BadSetting, BadWeights
-from mvemo.extract.mel import MelSettings
 from mvemo.extract.nets import build_net, weights_digest
 from mvemo.extract.nets.music2d import C17, C17_SECONDS, PL20, PL20_SECONDS, MelSpectrogram
 from mvemo.extract.nets.parts.layers import fit_waveform
@@ -19,7 +16,7 @@ from mvemo.extract.nets.parts.weights import load_weights, read_weight_file
 POOLS = [(2, 4), (3, 4), (2, 5), (2, 4), (4, 4)]
 
 
-def plain_features(tensors: dict, wave: np.ndarray) -> np.ndarray:
+def plain_features(tensors, wave):
     """C17's net in float64 from Theano's tensors: true convolutions, plain sums of the DFT."""
     get = {name: np.asarray(value, dtype=np.float64) for name, value in tensors.items()}
     padded = np.pad(wave.astype(np.float64), 256)
@@ -53,14 +50,14 @@ def plain_features(tensors: dict, wave: np.ndarray) -> np.ndarray:
     return np.concatenate(features)
 
 
-def theano_file(path: Path, channels: int) -> Path:
+def theano_file(path, channels):
     """A file of C17's layout with made-up weights."""
     rng = np.random.default_rng(0)
     angle = 2 * np.pi * np.outer(np.arange(512), np.arange(257)) / 512
     window = np.hanning(513)[:512, None]
     with h5py.File(path, "w") as file:
 
-        def put(name: str, value: np.ndarray) -> None:
+        def put(name, value):
             file[name] = value.astype(np.float32)
 
         put("melgram/param_0", (window * np.cos(angle))[:, None, None])
@@ -82,7 +79,7 @@ def theano_file(path: Path, channels: int) -> Path:
     return path
 
 
-def tone(samples: int, seed: int = 0) -> np.ndarray:
+def tone(samples, seed=0):
     rng = np.random.default_rng(seed)
     t = np.arange(samples) / 12000
     wave = 0.2 * np.sin(2 * np.pi * (200 + 100 * np.sin(3 * t)) * t)
@@ -102,11 +99,11 @@ def test_made_weights_at_any_length(tmp_path, seconds):
     np.testing.assert_allclose(ours, plain_features(read_weight_file(path)[0], wave), atol=5e-5)
 
 
-def released(shared_data: Path) -> Path:
+def released(shared_data):
     return shared_data / "choi2017" / "msd_compact_cnn_theano.hdf5"
 
 
-def real_clip(shared_data: Path) -> np.ndarray:
+def real_clip(shared_data):
     import av
 
     path = sorted((shared_data / "mve" / "Train" / "Excited").glob("*.mp4"))[0]
@@ -184,7 +181,7 @@ def test_wrong_files_leave_the_net(tmp_path):
 # --- front ends against librosa, and against a plain sum over the definition of the DFT
 
 
-def sound(samples: int, sr: int, seed: int = 0) -> np.ndarray:
+def sound(samples, sr, seed=0):
     """A gliding tone in noise, with a loud and a silent stretch."""
     rng = np.random.default_rng(seed)
     t = np.arange(samples) / sr
@@ -193,7 +190,7 @@ def sound(samples: int, sr: int, seed: int = 0) -> np.ndarray:
     return wave.astype(np.float32)
 
 
-def plain_mel(wave: np.ndarray, settings: MelSettings, window: np.ndarray) -> np.ndarray:
+def plain_mel(wave, settings, window):
     """float64, by matrix products with the DFT's definition."""
     n, hop = settings.n_fft, settings.hop_length
     padded = np.pad(wave.astype(np.float64), n // 2)
@@ -270,7 +267,7 @@ def test_a_length_out_of_range():
         fit_waveform(torch.zeros(3), 0)
 
 
-def kernels(sign: float = 1.0):
+def kernels(sign=1.0):
     n = np.arange(512)
     window = np.hanning(513)[:512]
     angle = 2 * np.pi * np.outer(n, np.arange(257)) / 512

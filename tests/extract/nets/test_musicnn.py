@@ -8,7 +8,7 @@ import torch
 
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.musicnn import MEL, PATCH, TAGS, Musicnn
-from mvemo.extract.nets.parts.weights import WeightReport, load_tensors
+from mvemo.extract.nets.parts.weights import load_tensors
 
 SR = 16000
 # (frames, bands, inputs, outputs) of the published convolutions, in the order they were made.
@@ -19,7 +19,7 @@ KERNELS = [
 NORMS = (1, 204, 204, 51, 51, 51, 64, 64, 64, 1506, 200)
 
 
-def published_arrays(seed: int = 0) -> dict[str, np.ndarray]:
+def published_arrays(seed=0):
     """Random weights under the published names and in the published shapes."""
     rng = np.random.default_rng(seed)
     arrays: dict[str, np.ndarray] = {}
@@ -39,7 +39,7 @@ def published_arrays(seed: int = 0) -> dict[str, np.ndarray]:
     return {name: value.astype(np.float32) for name, value in arrays.items()}
 
 
-def independent_units(patch: np.ndarray, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def independent_units(patch, arrays):
     """The 200 units of one patch (187, 96), in double precision and NumPy alone."""
     w = {name: value.astype(np.float64) for name, value in arrays.items()}
 
@@ -71,22 +71,22 @@ def independent_units(patch: np.ndarray, arrays: dict[str, np.ndarray]) -> np.nd
     return norm(np.maximum(dense, 0.0), 10)
 
 
-def independent_tags(units: np.ndarray, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def independent_tags(units, arrays):
     logits = units @ arrays["dense_1/kernel"].astype(np.float64) + arrays["dense_1/bias"]
     return 1.0 / (1.0 + np.exp(-logits))
 
 
-def load(net: Musicnn, arrays: dict[str, np.ndarray]) -> WeightReport:
+def load(net, arrays):
     return load_tensors(net, {name: torch.from_numpy(value) for name, value in arrays.items()})
 
 
 @pytest.fixture(scope="module")
-def published() -> dict[str, np.ndarray]:
+def published():
     return published_arrays()
 
 
 @pytest.fixture(scope="module")
-def net(published) -> Musicnn:
+def net(published):
     net = build_net("musicnn", 6, seconds=10.0)
     assert isinstance(net, Musicnn)
     match = load(net, published)
@@ -96,13 +96,13 @@ def net(published) -> Musicnn:
     return net.eval()
 
 
-def tone(seconds: float, hz: float = 440.0, level: float = 0.3) -> np.ndarray:
+def tone(seconds, hz=440.0, level=0.3):
     t = np.arange(round(seconds * SR)) / SR
     noise = np.random.default_rng(1).normal(size=len(t))
     return (level * np.sin(2 * np.pi * hz * t) + 0.02 * noise).astype(np.float32)
 
 
-def batch_of(net: Musicnn, *waves: np.ndarray) -> torch.Tensor:
+def batch_of(net, *waves):
     """As stage one fills waveforms up: with NaN."""
     raw = torch.full((len(waves), net.input.samples), torch.nan)
     for row, wave in zip(raw, waves, strict=True):
@@ -192,11 +192,6 @@ def test_the_record_names_the_front_end(net):
 
 @torch.inference_mode()
 def test_the_published_weights_give_the_known_tags(fetched_weights, shared_data):
-    """Answers of an independent script, whose sound FFmpeg resampled, as it is done here.
-
-    The resampler matters: with a steeper filter, as stage one has, the top band's tag of
-    the first clip moves from .354 to .400.
-    """
     net = build_net("musicnn", 6, outputs="tags")
     with np.load(fetched_weights("musicnn")) as archive:
         load(net, {name: archive[name] for name in archive.files})
@@ -213,7 +208,7 @@ def test_the_published_weights_give_the_known_tags(fetched_weights, shared_data)
             assert float(tags[i]) == pytest.approx(probability, abs=1e-3)
 
 
-def resampled(path) -> np.ndarray:
+def resampled(path):
     """Mono at 16 kHz by FFmpeg's resampler with its defaults."""
     resampler = av.AudioResampler(format="fltp", layout="mono", rate=SR)
     parts = []

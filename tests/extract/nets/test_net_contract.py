@@ -53,13 +53,13 @@ COLUMNS = {
 }
 
 
-def make(name: str, n_outputs: int = 3, seed: int = 0):
+def make(name, n_outputs=3, seed=0):
     width, options = SMALL[name]
     torch.manual_seed(seed)
     return build_net(name, n_outputs, width=width, **options)
 
 
-def raw_of(net_input: NetInput, columns: int = 0) -> torch.Tensor:
+def raw_of(net_input, columns=0):
     """Decoded media of two clips."""
     torch.manual_seed(1)
     if isinstance(net_input, AudioInput):
@@ -188,38 +188,38 @@ def test_published_sizes(name):
 
 
 BAD_OPTIONS: list[tuple[str, dict, str]] = [
-    ("c3d", {"n_frames": 0}, "c3d: n_frames is 0: it must be at least 1"),
-    ("c3d", {"size": 15}, "size is 15: it must be at least 16"),
-    ("c3d", {"dropout": 1.0}, "dropout is 1.0: it must lie in"),
+    ("c3d", {"n_frames": 0}, "c3d: n_frames is 0: it must be 1 or more"),
+    ("c3d", {"size": 15}, "size is 15: it must be 16 or more"),
+    ("c3d", {"dropout": 1.0}, "dropout is 1.0: it must be from 0, below 1"),
     ("c3d", {"scale": "imagenet"}, "scale 'imagenet' is not known: one of sports1m, unit"),
     ("cnn", {"n_frames": 0}, "n_frames is 0"),
     ("cnn", {"n_mels": -1}, "n_mels is -1"),
-    ("cnn", {"dropout": 1.0}, r"lie in \[0, 1\)"),
+    ("cnn", {"dropout": 1.0}, "from 0, below 1"),
     ("crnn", {"n_frames": 0}, "crnn: n_frames is 0"),
     ("crnn", {"spectrogram_frames": 0}, "spectrogram_frames is 0"),
     ("crnn", {"spectrogram_dim": 0}, "spectrogram_dim is 0"),
     ("crnn", {"lld_dim": 0}, "lld_dim is 0"),
     ("crnn", {"bands": 0}, "bands is 0"),
-    ("crnn", {"dropout": -0.1}, r"lie in \[0, 1\)"),
-    ("effnet", {"n_frames": 0}, "effnet: n_frames is 0: it must be at least 1"),
-    ("effnet", {"size": 31}, "size is 31: it must be at least 32"),
+    ("crnn", {"dropout": -0.1}, "from 0, below 1"),
+    ("effnet", {"n_frames": 0}, "effnet: n_frames is 0: it must be 1 or more"),
+    ("effnet", {"size": 31}, "size is 31: it must be 32 or more"),
     ("effnet", {"dropout": -0.1}, "dropout is -0.1"),
     ("effnet", {"norm_momentum": 1.5}, "norm_momentum is 1.5"),
-    ("i3d", {"n_frames": 0}, "i3d: n_frames is 0: it must be at least 1"),
-    ("i3d", {"size": 31}, "size is 31: it must be at least 32"),
-    ("i3d", {"dropout": -0.1}, "dropout is -0.1: it must lie in"),
-    ("i3d", {"norm_momentum": 0.0}, "norm_momentum is 0.0: it must lie above 0"),
+    ("i3d", {"n_frames": 0}, "i3d: n_frames is 0: it must be 1 or more"),
+    ("i3d", {"size": 31}, "size is 31: it must be 32 or more"),
+    ("i3d", {"dropout": -0.1}, "dropout is -0.1: it must be from 0"),
+    ("i3d", {"norm_momentum": 0.0}, "norm_momentum is 0.0: it must be above 0"),
     ("music1d", {"size": 3}, "there are: seconds, dropout"),
     ("music1d", {"seconds": "long"}, "it takes a float"),
     ("music1d", {"seconds": True}, "it takes a float"),
-    ("music1d", {"seconds": 0.001}, "music1d: seconds is 0.001: it must be at least 0.016"),
+    ("music1d", {"seconds": 0.001}, "music1d: seconds is 0.001: it must be 0.016 or more"),
     ("music1d", {"seconds": float("inf")}, "seconds is inf"),
-    ("music1d", {"dropout": 1.0}, r"lie in \[0, 1\)"),
+    ("music1d", {"dropout": 1.0}, "from 0, below 1"),
     ("music2d", {"norm": "layer"}, "one of clip, batch"),
     ("music2d", {"front_end": "mfcc"}, "one of c17, pl20"),
     ("music2d", {"activation": "tanh"}, "one of elu, relu"),
     ("music2d", {"seconds": 0.01}, "at least 0.0426"),
-    ("musicnn", {"seconds": 0.01}, "musicnn: seconds is 0.01: it must be at least 0.032"),
+    ("musicnn", {"seconds": 0.01}, "musicnn: seconds is 0.01: it must be 0.032 or more"),
     ("musicnn", {"dropout": 1.0}, "dropout is 1.0"),
     ("musicnn", {"norm_momentum": 0.0}, "norm_momentum is 0.0"),
     ("musicnn", {"patch": 3}, "option 'patch'"),
@@ -231,10 +231,10 @@ BAD_OPTIONS: list[tuple[str, dict, str]] = [
     ("rnn", {"dropout": 1.0}, "dropout is 1"),
     ("rnn", {"n_mfcc": 0}, "n_mfcc"),
     ("speccnn", {"bands": 0}, "speccnn: bands is 0"),
-    ("speccnn", {"dropout": 1.0}, r"lie in \[0, 1\)"),
+    ("speccnn", {"dropout": 1.0}, "from 0, below 1"),
     ("swin3d_t", {"width": 0.5}, "width is 0.5: torchvision's nets have width 1 only"),
     ("swin3d_t", {"n_frames": 0}, "n_frames is 0"),
-    ("swin3d_t", {"size": 8}, "at least 32 pixels"),
+    ("swin3d_t", {"size": 8}, "swin3d_t: size is 8: it must be 32 or more"),
     ("swin3d_t", {"dropout": 1.0}, "dropout is 1.0"),
 ]
 

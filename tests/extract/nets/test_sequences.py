@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sequence_samples import sequences, settle
+from sequence_samples import sequences
 
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.parts.sequences import (
@@ -117,9 +117,15 @@ def test_the_spectrum_s_lowest_bins_stay_apart():
     assert widths.max() < 30
 
 
-def test_the_end_of_a_clip_counts_for_the_rnn():
-    x = sequences([40, 40], 6, 40)
-    net = settle(build_net("rnn", 3, width=0.125, n_frames=40, n_mfcc=6), x)
-    turned = x.flip(1)
-    with torch.no_grad():
-        assert not torch.allclose(net(net.prepare(x)), net(net.prepare(turned)), atol=1e-4)
+@pytest.mark.parametrize(("name", "others"), [("speccnn", 0), ("crnn", 6)])
+def test_bands_are_means_of_their_bins(name, others):
+    x, options = sequences([5, 3], 20 + others, 5), {"lld_dim": others} if others else {}
+    net = build_net(name, 3, width=0.125, spectrogram_dim=20, bands=8, **options)
+    got = net.prepare(x).numpy()
+    edges = band_edges(20, 8)
+    for b in range(8):
+        expected = x[:, :, edges[b] : edges[b + 1]].numpy().mean(2)
+        np.testing.assert_allclose(got[:, :, b], expected, rtol=1e-5)
+    np.testing.assert_array_equal(got[:, :, 8:], x[:, :, 20:].numpy())
+    wide = build_net(name, 3, width=0.125, spectrogram_dim=20, bands=99, **options)
+    assert wide.prepare(x).shape == x.shape

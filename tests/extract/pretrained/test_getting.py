@@ -5,7 +5,6 @@ import json
 import tarfile
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,7 +29,7 @@ ARRAYS = {
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path, monkeypatch):
     """An empty data folder; and an index for pip that is a folder of files."""
     for name in ("home", "index"):
         (tmp_path / name).mkdir()
@@ -41,7 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def arrays_in(path: Path) -> dict[str, np.ndarray]:
+def arrays_in(path):
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 

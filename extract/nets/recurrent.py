@@ -1,4 +1,4 @@
-"""CRNN on the spectrogram, with a Bi-LSTM on low-level descriptors (J22 2.3, Fig. 3-5)."""
+"""Recurrent nets on descriptors: the CRNN of J22 (2.3, Fig. 3-5) and its baseline on MFCC."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from torch.nn import functional
 
 from mvemo.extract.descriptors import dim_of
 from mvemo.extract.nets.parts.cards import (
+    DEMO_TRAINING,
     NetCard,
+    NetOptions,
     SequenceInput,
     SharedSettings,
-    check_options,
+    dropout,
     profile,
     scaled,
 )
 from mvemo.extract.nets.parts.sequences import (
+    BANDS_MEANING,
+    FRAMES_MEANING,
     DescriptorNet,
     FrameNorm,
     band_edges,
@@ -30,6 +34,7 @@ from mvemo.extract.nets.parts.sequences import (
     split_frames,
 )
 from mvemo.extract.settings import TrainSettings
+from mvemo.manifests.declared import setting
 
 # Low-level descriptors of branch 2 (J22 2.3.2).
 DESCRIPTORS = ("mfcc_rp", "f0", "formants", "contrast", "chroma")
@@ -42,37 +47,29 @@ POOL = 4
 
 
 @dataclass(frozen=True)
-class CRNNOptions:
-    """Options of `CRNN`.
+class CRNNOptions(NetOptions):
+    """Options of `CRNN`."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of the descriptors; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and a
-        hop of 1,024.
-    spectrogram_frames
-        Number of frames of the spectrogram, which are shorter (J22 2.3.1); 860 are the same 10 s.
-    spectrogram_dim
-        Number of bins of the spectrogram, the first columns of the input.
-    lld_dim
-        Number of columns of the low-level descriptors, which follow the spectrogram.
-    bands
-        Number of bands to which the bins of the spectrogram are averaged; a value of at least
-        `spectrogram_dim` keeps all bins.
-    dropout
-        Probability of dropout before the classifier during training.
-    """
-
-    n_frames: int = 430
-    spectrogram_frames: int = 860
-    spectrogram_dim: int = 513
-    lld_dim: int = 49
-    bands: int = 128
-    dropout: float = 0.3
-
-    def __post_init__(self) -> None:
-        names = ("n_frames", "spectrogram_frames", "spectrogram_dim", "lld_dim", "bands")
-        check_options(self, "crnn: ", *names)
+    n_frames: int = setting(
+        430,
+        "Number of frames of the descriptors; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and "
+        "a hop of 1,024.",
+        ge=1,
+    )
+    spectrogram_frames: int = setting(
+        860,
+        "Number of frames of the spectrogram, which are shorter (J22 2.3.1); 860 are the same "
+        "10 s.",
+        ge=1,
+    )
+    spectrogram_dim: int = setting(
+        513, "Number of bins of the spectrogram, the first columns of the input.", ge=1
+    )
+    lld_dim: int = setting(
+        49, "Number of columns of the low-level descriptors, which follow the spectrogram.", ge=1
+    )
+    bands: int = setting(128, BANDS_MEANING, ge=1)
+    dropout: float = dropout(0.3)
 
 
 @NetCard(
@@ -97,15 +94,10 @@ class CRNNOptions:
 class CRNN(DescriptorNet):
     """J22's improved CNN: two branches, whose concatenated last states are the embedding.
 
-    Branch 1 reads the spectrogram in decibels. C1 has kernels along time and kernels along
-    frequency, half the channels each, and their maps are concatenated. P1 is a maximum over
-    time, C2 a 3 x 3 convolution, P2 a maximum over time again. The maps of each remaining
-    time step, arranged into a vector, go through a Bi-LSTM (J22 2.3.1, Fig. 4). Branch 2
-    passes low-level descriptors through a two-layer Bi-LSTM (2.3.2). The fully connected
-    layer after both is the classifier. J22 gives no sizes except the frames; these are the
-    usual ones. The branches have different frames and share only their last states. Batch
-    normalisation follows each convolution. It also precedes both branches, with statistics
-    of the training frames, because each descriptor has its own unit.
+    Branch 1 reads the spectrogram in decibels through two convolutions, each followed by a maximum
+    over time, and a Bi-LSTM (J22 2.3.1, Fig. 4). Branch 2 passes low-level descriptors through a
+    two-layer Bi-LSTM (2.3.2). J22 gives no sizes except the frames; these are the usual ones. Batch
+    normalisation precedes both branches, because each descriptor has its own unit.
     """
 
     options: CRNNOptions
@@ -152,9 +144,8 @@ class CRNN(DescriptorNet):
         }
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Average the spectrogram's bins to bands, and cut each branch to its frames.
+        """Map (batch, frames, spectrogram_dim + lld_dim) to (batch, frames, bands + lld_dim).
 
-        float32 (batch, frames, spectrogram_dim + lld_dim) -> (batch, frames, bands + lld_dim).
         Frames after the end of a branch or of the clip are NaN.
         """
         options = self.options
@@ -201,3 +192,44 @@ class CRNN(DescriptorNet):
             "longer": "cut",
             "bands": "means of bins, widths growing geometrically from one bin",
         }
+
+
+@dataclass(frozen=True)
+class RNNOptions(NetOptions):
+    """Options of `RNN`."""
+
+    n_frames: int = setting(430, FRAMES_MEANING, ge=1)
+    n_mfcc: int = setting(20, "Number of cepstral coefficients per frame.", ge=1)
+    layers: int = setting(2, "Number of recurrent layers, at least 1.", ge=1)
+    dropout: float = dropout(0.3, "between layers and before the classifier")
+
+
+@NetCard(
+    "rnn",
+    RNNOptions,
+    # J22: segments of 10 s; the paper gives neither optimizer nor learning rate.
+    {"paper": profile(n_frames=430), "demo": profile(DEMO_TRAINING, width=0.5, n_frames=172)},
+)
+class RNN(DescriptorNet):
+    """Gated recurrent units over the MFCC of the frames; the last state is the embedding.
+
+    J22 3.6 says about [19] only that an RNN extracts features; the sizes are the usual ones.
+    """
+
+    descriptor = "mfcc"
+    columns_option = "n_mfcc"
+    options: RNNOptions
+
+    def build(self, width: float) -> int:
+        n_mfcc, layers = self.options.n_mfcc, self.options.layers
+        hidden = scaled(HIDDEN, width)
+        self.input_norm = FrameNorm(n_mfcc, momentum=None)
+        dropout = self.options.dropout if layers > 1 else 0.0
+        self.gru = nn.GRU(n_mfcc, hidden, num_layers=layers, batch_first=True, dropout=dropout)
+        return hidden
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Map (batch, frames, n_mfcc), NaN after a clip's end, to (batch, embedding_dim)."""
+        x, lengths = split_frames(x)
+        x = self.input_norm(x.transpose(1, 2), lengths).transpose(1, 2)
+        return last_states(self.gru, x, lengths)
