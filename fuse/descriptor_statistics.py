@@ -46,10 +46,7 @@ def check_statistics(names: Sequence[str]) -> None:
 
 
 def sequence_statistics(sequence: F32, statistics: Sequence[str] = DEFAULT) -> F32:
-    """Return statistics over time of each column: the first statistic of all columns, and so on.
-
-    A sequence of one frame has differences of 0.
-    """
+    """Return statistics over time: the first statistic of all columns, and so on."""
     values = sequence.astype(np.float64)
     parts: dict[str, F64] = {}
     for prefix in ("", "diff_"):
@@ -72,11 +69,7 @@ def statistics_of(spec: FeatureSpec) -> tuple[str, ...]:
 
 
 class DescriptorStatistics:
-    """The feature ``lld`` of a cache.
-
-    `spec` is the spec of the feature: its digest changes with the descriptors, their settings
-    and `VERSION`. The sequences are read once, when the vectors are needed.
-    """
+    """The feature ``lld`` of a cache; the sequences are read when its vectors are needed."""
 
     def __init__(
         self, cache: Cache, descriptors: Sequence[str], statistics: Sequence[str] = DEFAULT

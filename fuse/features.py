@@ -46,17 +46,7 @@ PLAIN = FeatureSettings()
 
 
 class Features:
-    """The vector features of a cache.
-
-    Attributes
-    ----------
-    modality
-        Feature name to ``audio``, ``video`` or another modality.
-    outputs
-        The same for outputs of the nets themselves, which heads do not read.
-    rare
-        Feature name to number of clips, for features that too few clips have to fit a model.
-    """
+    """The vector features of a cache."""
 
     def __init__(self, cache: Cache, settings: FeatureSettings = PLAIN) -> None:
         self._cache, self._settings = cache, settings

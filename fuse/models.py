@@ -113,10 +113,7 @@ def check_feature_name(name: str) -> None:
 
 
 def chosen_models(modality: Mapping[str, str], names: Sequence[str] | None) -> tuple[Model, ...]:
-    """Return the models of `names`, or all models for None.
-
-    A name may join any features by ``+``, such as two audio features: one head reads them all.
-    """
+    """Return the models of `names`, which may join any features by ``+``; all for None."""
     models = models_of(modality)
     if names is None:
         return models

@@ -115,10 +115,7 @@ def song_level(
 
 
 def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
-    """Return probabilities of songs, float64 (songs, classes), from (segments, classes).
-
-    `song` is int64 (segments,), the song of each segment. NaN rows are not predicted.
-    """
+    """Return probabilities (songs, classes) from (segments, classes); NaN rows are left out."""
     valid = complete(proba)
     proba, song = proba[valid], song[valid]
     count = np.bincount(song, minlength=n_songs)[:, None].astype(np.float64)

@@ -61,11 +61,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool | None:
-        """Return True if the difference is significant at 5 %, None if that is not known.
-
-        The corrected test decides. With one fold there is no such test, and the difference is
-        significant if the interval leaves out 0.
-        """
+        """Return True if the difference is significant at 5 %, None if that is not known."""
         if self.same:
             return False
         if np.isfinite(self.p_holm):
@@ -93,10 +89,7 @@ def compare_models(
     pairs: Sequence[tuple[str, str]],
     resamples: Resamples | None = None,
 ) -> list[Comparison]:
-    """Test models against others on the same folds and clips, one row per pair.
-
-    Pairs with the same predictions under other names count as one test.
-    """
+    """Test pairs of models; equal predictions under other names count as one test."""
     rows = [_compare(repeats, model, reference, resamples) for model, reference in pairs]
     representative = _representatives(repeats, {name for pair in pairs for name in pair})
     first: dict[tuple[str, str], int] = {}
@@ -115,12 +108,7 @@ def compare_models(
 def compare_results(
     repeats: Sequence[Results], resamples: Resamples | None = None
 ) -> list[Comparison]:
-    """Test every fusion of an evaluation against its best single feature.
-
-    The best single feature is the one with the highest mean score on these folds; this choice
-    favours the single feature. If no model has features (predictions of other programs), every
-    pair is tested.
-    """
+    """Test every fusion against its best single feature, or all pairs if no model has features."""
     models = repeats[0].models
     outputs = [
         FoldedOutputs(
@@ -198,10 +186,7 @@ def _shared(one: FoldedOutputs, model: str, reference: str) -> F64:
 def _paired_scores(
     repeats: Sequence[FoldedOutputs], model: str, reference: str
 ) -> tuple[F64, F64, float]:
-    """Return both models' scores in each fold, on common clips, and the mean n_test / n_train.
-
-    The ratio is NaN if no clips remain to train on.
-    """
+    """Return scores in each fold on common clips, and the mean n_test / n_train or NaN."""
     scores, ratios = [], []
     for one in repeats:
         p, q = _shared(one, model, reference)
@@ -238,15 +223,7 @@ def _representatives(repeats: Sequence[FoldedOutputs], names: set[str]) -> dict[
 def nadeau_bengio(
     differences: ArrayLike, n_train: float, n_test: float
 ) -> tuple[float, float, float]:
-    """Test score differences over folds and repeats: return their mean, t and two-sided p.
-
-    The corrected resampled t-test of Nadeau & Bengio 2003, "Inference for the generalization
-    error", section 5.4: training sets overlap, so the variance of the mean of J differences is
-    (1 / J + n_test / n_train) times their sample variance, with J - 1 degrees of freedom. Only
-    the ratio of the numbers of clips counts. NaN differences are left out; with fewer than two,
-    t and p are NaN. Equal differences give t = 0 and p = 1 if they are 0, otherwise infinite t
-    and p = 0.
-    """
+    """Return the mean of finite differences, the corrected resampled t, and its two-sided p."""
     if not (n_train > 0 and n_test > 0):
         raise ValueError(f"n_train {n_train} and n_test {n_test} must be above 0")
     values = np.asarray(differences, dtype=np.float64)
@@ -259,16 +236,13 @@ def nadeau_bengio(
     variance = 0.0 if np.ptp(values) == 0 else float(values.var(ddof=1))
     if variance == 0:
         return (mean, 0.0, 1.0) if mean == 0 else (mean, float(np.copysign(np.inf, mean)), 0.0)
+    # Nadeau & Bengio 2003, section 5.4: training sets overlap, which n_test / n_train corrects.
     t = mean / float(np.sqrt((1 / count + n_test / n_train) * variance))
     return mean, t, float(2 * stdtr(count - 1, -abs(t)))
 
 
 def holm(p_values: ArrayLike) -> F64:
-    """Correct p-values by Holm's step-down method (Holm 1979).
-
-    The i-th smallest of m is multiplied by m - i + 1, made monotone and limited to 1. NaN stay
-    NaN and are not counted in m.
-    """
+    """Correct p-values by Holm's step-down method (Holm 1979); NaN are not counted."""
     p = np.asarray(p_values, dtype=np.float64)
     result = np.full(p.shape, np.nan)
     finite = np.flatnonzero(np.isfinite(p))

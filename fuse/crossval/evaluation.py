@@ -115,12 +115,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
 
 
 def _score_net(prepared: Preparation, model: Model) -> ModelResult:
-    """Score the last layer of a net, as it was trained: the tables of J22, L17 and PL20 do so.
-
-    Each clip's outputs are those of the net that never saw its fold. Tags are decided at a
-    probability of 0.5: thresholds fitted on clips that the net was trained on would suit only
-    those clips.
-    """
+    """Score the last layer of a net, as J22, L17 and PL20 do; each fold by its own net."""
     clips = prepared.clips
     outputs = np.full((len(clips.y_true), clips.n_outputs), np.nan)
     for fold in range(prepared.k):
@@ -184,11 +179,7 @@ def _refuse_bound_folds(cache: Cache, first: Results) -> None:
 
 
 def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
-    """Add evaluations of the same models on other folds.
-
-    Scores per fold are then those of all evaluations in turn, and all other scores are means over
-    them; predictions, confusion matrices and thresholds stay those of the first.
-    """
+    """Add evaluations on other folds: scores become means, predictions stay those of the first."""
     if len({_partition(one) for one in (results, *repeats)}) <= len(repeats):
         raise BadFeatures(
             f"{results.name}: two of its repeats are on the same folds, which says nothing new"

@@ -31,13 +31,7 @@ def with_learning_curve(
     *,
     features: FeatureSettings = PLAIN,
 ) -> Results:
-    """Add the primary metric of every model with fewer training clips, whole groups at a time.
-
-    Under ``crossfit`` only the heads see fewer clips; the nets saw all of the training folds. A
-    model is scored on clips that have its features, with the penalty of its head on all training
-    clips. Points with too few training clips and models without points are left out. The last
-    point may differ from the evaluation's score. `fractions` are above 0 and below 1.
-    """
+    """Add the primary metric of every model with fewer training clips, whole groups at a time."""
     values = Features(cache, features)
     models = [
         Model(m.name, m.features, m.modalities)
@@ -107,13 +101,7 @@ def learning_curve_masks(
     *,
     labels: Ints | None = None,
 ) -> NDArray[np.bool_]:
-    """Choose training clips by whole groups: bool (folds, fractions, clips), nested.
-
-    Groups are taken in a random order, the same for all folds, until their clips reach the
-    fraction of the fold's training clips. `folds` are int64 (clips,), -1 for clips that are never
-    used. With `labels`, int64 (clips,), groups of all classes are taken in step, so that small
-    sets keep the classes' shares; a group counts for its commonest class.
-    """
+    """Choose training clips by whole groups: bool (folds, fractions, clips), nested."""
     codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1).astype(np.int64)
     n_groups = int(codes.max()) + 1
     rng = np.random.default_rng(seed)

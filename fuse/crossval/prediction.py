@@ -135,11 +135,7 @@ def _fit_fold(
     models: Sequence[Model],
     inner_models: Sequence[Model],
 ) -> dict[Key, float]:
-    """Predict a fold's clips by heads that leave it out, and its training clips by inner folds.
-
-    Heads without training clips are left out: few clips may have a feature. Return the chosen C
-    by the features of each head; empty without a choice.
-    """
+    """Predict a fold, and its training clips by inner folds; return the chosen C by features."""
     clips, settings, inner = oof.clips, fitter.settings, oof.inner_folds[fold]
     tested = clips.folds == fold
     strengths: dict[Key, Strength] = {}

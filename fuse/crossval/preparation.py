@@ -89,11 +89,7 @@ def _clips(cache: Cache, settings: EvaluationSettings, folds: Ints) -> Clips:
 def _leaks(
     features: Features, names: Sequence[str], table: ClipTable, folds: Ints
 ) -> list[tuple[str, int, int]]:
-    """Find scores that would rest on a net that saw the clips it is tested on.
-
-    Return (feature, fold, number of the fold's clips that the net saw, or whose group it saw)
-    for each leak. The record of training clips decides, not the name of the protocol.
-    """
+    """Return (feature, fold, number of its clips that the net saw, or whose group it saw)."""
     row = {clip: i for i, clip in enumerate(table.clip_ids)}
     _, group = np.unique(np.array(table.groups, dtype=np.str_), return_inverse=True)
     leaks = []
@@ -185,13 +181,7 @@ def provenance_of(
 def _folds(
     cache: Cache, settings: EvaluationSettings, crossfit: Sequence[str], held_out: Sequence[str]
 ) -> tuple[Ints, int]:
-    """Return the fold that tests each clip, int64 (clips,), and the number of folds.
-
-    With one split, test clips are fold 0 and all others -1. Heads are trained on the training
-    and the validation clips: the validation clips decide nothing about a head, which makes its
-    choices on inner folds. Frozen features of clips with a split are also scored on it, unless
-    folds are asked for.
-    """
+    """Return the fold that tests each clip, int64 (clips,), and the number of folds."""
     table, folds, seed = cache.table, settings.folds, settings.seed
     if held_out and (folds is not None or table.splits is None):
         advice = "leave --folds out" if table.splits is not None else "extract them again"

@@ -46,11 +46,7 @@ class Strength:
 
 @dataclass
 class _Trials:
-    """Trials of one model: index in `GRID` to the loss, and to the ends of the fits.
-
-    `margin` is the gain of a temperature by chance on so many clips, half of one over their
-    number. A smaller gain is not evidence for a weaker penalty.
-    """
+    """Trials of one model: index in `GRID` to the loss, and to the ends of the fits."""
 
     losses: dict[int, float] = field(default_factory=dict)
     positions: dict[int, dict[int, Position]] = field(default_factory=dict)
@@ -66,10 +62,7 @@ class _Trials:
         return best
 
     def next(self) -> int | None:
-        """Return the next strength to try, next to the best; None if both neighbours are known.
-
-        The loss falls and then grows with the strength.
-        """
+        """Return the next strength to try, next to the best; None if both neighbours are known."""
         if len(self.losses) < len(FIRST):
             return FIRST[len(self.losses)]
         beside = (self.best + 1, self.best - 1)
@@ -110,13 +103,7 @@ class _Trials:
 def choose_strengths(
     fitter: HeadFitter, models: Sequence[Model], fold: int, inner: Ints
 ) -> dict[Key, Strength]:
-    """Choose the strength of each model's penalty for the training clips of a fold.
-
-    The loss of inner predictions decides (`Task.choice_loss`). Strong penalties, whose fits take
-    few steps, are tried first; each fit starts from the end of the fit at the nearest tried
-    strength. `inner` is int64 (clips,), -1 for the fold's own clips. Models that no inner head
-    could be fitted for are left out.
-    """
+    """Choose the strength of each model's penalty by the loss of inner predictions."""
     clips = fitter.clips
     splits = leave_each_out(inner)
     per_fold = (inner >= 0).sum() / max(len(splits), 1)

@@ -18,13 +18,7 @@ Interval = tuple[float, float]
 
 
 def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0) -> Results:
-    """Add group-bootstrap intervals to every model, and tests of models against others.
-
-    Intervals refer to the out-of-fold predictions; with repeats, a resample's score is the mean
-    over them. The test is Nadeau and Bengio's, corrected by Holm, on the primary metric in each
-    fold. Neither covers the choice of the best among many models. With `n_resamples` 0 there are
-    no intervals.
-    """
+    """Add group-bootstrap intervals (unless `n_resamples` is 0) and tests between models."""
     evaluations: Sequence[Results] = results.repeats or (results,)
     if not n_resamples or not results.models:
         return replace(results, comparisons=tuple(compare_results(evaluations)))
@@ -88,13 +82,7 @@ def _resampled_scores(
 def score_intervals(
     values: Mapping[str, F64], shares: Mapping[str, Bools], groups: Sequence[str]
 ) -> dict[str, Interval]:
-    """Return the percentile interval of each score of one model.
-
-    If all clips of a small class are right, they are right in every resample, and a percentile
-    interval of 1 to 1 would claim certainty. Such a share gets Wilson's interval (Wilson 1927),
-    whose trials are the groups of the share's clips; other scores get NaN. `shares` maps the name
-    of each score that is a share to its clips, bool (clips,).
-    """
+    """Return the percentile interval of each score; Wilson's for a share that never varies."""
     codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
     intervals = {}
     for name, resampled in values.items():

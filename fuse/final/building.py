@@ -47,13 +47,7 @@ def build_model(
     settings: FeatureSettings = PLAIN,
     preferred: str | None = None,
 ) -> FinalModel:
-    """Return a model of an evaluation whose heads were also fitted on all clips.
-
-    `cache` and `settings` are those of the evaluation (``refit=True``, of clips and not of whole
-    songs). The `preferred` model, or the one with the best mean score, predicts all clips that
-    have the features it needs. Raise `BadFeatures` if labels were shuffled, or if all models need
-    imported features, which cannot be made of new clips.
-    """
+    """Return a model of an evaluation with ``refit=True``; `preferred` ranks first."""
     if results.permuted:
         raise BadFeatures("labels were shuffled: a model of them would predict nothing")
     heads = tuple(head for head in results.heads if head.fold is None)
@@ -92,11 +86,7 @@ def build_model(
 def _predictors(
     results: Results, saved: SavedHeads, modality: Mapping[str, str]
 ) -> list[Predictor]:
-    """Return all predictors, best first: evaluated models, and products of some of the features.
-
-    They are followed by what is left of fusions with a modality missing, if nothing evaluated
-    needs only these modalities.
-    """
+    """Return evaluated models and products, best first, then what is left of fusions."""
     evaluated = [m for m in results.models if m.valid.any() and _has_head(saved, m)]
     predictors = [predictor_of(results, model) for model in evaluated]
     if any(head.model == LATE for head in saved.heads):
@@ -253,10 +243,7 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
 
 
 def part_products(results: Results) -> list[ModelResult]:
-    """Score the products of two or more single features, but not of all.
-
-    A clip is predicted by weights that were fitted on other folds' clips.
-    """
+    """Score the products of two or more single features, but not of all, out of fold."""
     models = {
         m.name: m for m in results.models if len(m.features) == 1 and not m.by_net and m.valid.any()
     }

@@ -89,10 +89,7 @@ class Reference:
 
     @property
     def rank(self) -> int:
-        """Return the rank, from 1, of the largest usual distance among the training clips.
-
-        A new clip of their kind lies farther with a probability of 1 - rank / (compared + 1).
-        """
+        """Return the rank, from 1, of the largest usual distance among the training clips."""
         return min(self.compared, math.ceil(TYPICAL_SHARE * (self.compared + 1)))
 
     def distance(self, x: NDArray[np.floating]) -> F64:
@@ -101,11 +98,8 @@ class Reference:
         return np.asarray(np.sqrt(np.mean(z * z, axis=1)), dtype=np.float64)
 
     def distance_from_others(self, x: NDArray[np.floating]) -> F64:
-        """Return the distance of each of some training clips from all others, float64 (clips,).
-
-        Without the clip itself, a coordinate z of n clips is z √(n / (n - 1 - z²)). The deviation
-        of a column that is constant in the others is 1.
-        """
+        """Return the distance of each training clip of `x` from all others, float64 (clips,)."""
+        # Without the clip itself, a coordinate z of n clips is z √(n / (n - 1 - z²)).
         n, off = self.compared, x - self.mean
         rest = n - 1 - np.square(off / self.scale)
         constant = rest < CONSTANT * n
@@ -163,11 +157,7 @@ class FinalModel:
         return next((p for p in self.predictors if set(p.features) <= set(features)), None)
 
     def expected_of(self, predictor: Predictor) -> Mapping[str, Any]:
-        """Return the scores to expect of a predictor.
-
-        For the recommended model, `metric`, `mean` and `interval` are those that the report
-        states, including the cost of the choice (`mvemo.fuse.crossval.out_of_fold`).
-        """
+        """Return the scores to expect; for the recommended model, with the cost of the choice."""
         nested = self.facts.get("nested") or {"model": None}
         chosen = nested["model"] == predictor.name and nested["mean"] is not None
         return nested if chosen else predictor.expected
@@ -177,10 +167,7 @@ class FinalModel:
         return tuple(spec for spec in self.specs if spec.name == feature)
 
     def false_alarms(self, predictor: Predictor) -> float:
-        """Return an upper bound of the share of ordinary clips that are called unlike.
-
-        Shares of features add up. The bound is 1 for models of earlier versions.
-        """
+        """Return an upper bound of the share of usual clips called unlike; 1 if unknown."""
         shares = {
             name: 1 - reference.rank / (reference.compared + 1)
             for (name, _), reference in self.reference.items()
@@ -209,11 +196,7 @@ def short_keys(keys: Iterable[bytes]) -> NDArray[np.uint64]:
 
 
 def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = ()) -> None:
-    """Write a model folder, replacing these files of another model.
-
-    `extra` names other files of the model in the folder, such as trained nets, with forward
-    slashes; their digests are also recorded. Raise `FuseError` if a file cannot be written.
-    """
+    """Write a model folder; `extra` names its other files, whose digests are recorded, too."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -318,11 +301,7 @@ def _spec_record(spec: FeatureSpec) -> dict[str, Any]:
 
 
 def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:
-    """Return calibrated probabilities of classes or tags, or values, float64 (clips, outputs).
-
-    `vectors` maps each feature and net of the predictor to float (clips, dim). If each fold has a
-    net, the outputs are the mean over nets.
-    """
+    """Return calibrated probabilities, or values, float64 (clips, outputs)."""
     layer = second_layer(model, predictor)
     if layer is None:
         outputs = _concatenated(model, predictor.features, vectors)
@@ -348,11 +327,7 @@ def second_layer(model: FinalModel, predictor: Predictor) -> Head | None:
 
 
 def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[str]) -> Vectors:
-    """Standardise vectors within groups, if the model's heads read them so.
-
-    Vectors are float (clips, dim), NaN rows where missing. `groups` names the group of each clip,
-    such as its singer or artist.
-    """
+    """Standardise vectors (clips, dim) within groups, if the model's heads read them so."""
     if not model.within_groups:
         return vectors
     scaled = {}
@@ -366,10 +341,7 @@ def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[st
 
 
 def distances(model: FinalModel, predictor: Predictor, vectors: Vectors) -> dict[str, F64]:
-    """Return each feature's distance from the training clips over its threshold, (clips,).
-
-    A clip with a value above 1 is unlike the clips that the model was made of.
-    """
+    """Return each feature's distance from the training clips over its threshold, (clips,)."""
     ratios = {}
     for name in predictor.features:
         of_nets = [
@@ -405,10 +377,7 @@ def _concatenated(model: FinalModel, features: tuple[str, ...], vectors: Vectors
 
 
 def late_part(head: Head, names: Sequence[str]) -> Head:
-    """Return the product of only some of the bases, for clips that lack the others.
-
-    If three features count alike and two are left, each of these counts half.
-    """
+    """Return the product of only some of the bases, for clips that lack the others."""
     n_outputs = len(head.intercept)
     # (outputs, bases, outputs): only the diagonals over outputs are not zero.
     blocks = head.coef.astype(np.float64).reshape(n_outputs, len(head.features), n_outputs)

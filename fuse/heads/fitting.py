@@ -168,11 +168,7 @@ class HeadFitter:
         self._scaled = ScaledFeatures(matrices, np.zeros(len(clips.y_true), np.bool_))
 
     def fit(self, fits: Sequence[Fit], *, strict: bool = False) -> list[Fitted]:
-        """Solve fits, in their order, without those that have too few training clips.
-
-        If `strict`, these raise `BadFeatures`. Fits of the same training clips are solved
-        together: they share products with features.
-        """
+        """Solve fits; those with too few training clips are left out or, if `strict`, refused."""
         if not fits:
             return []
         valid = np.array(
@@ -295,11 +291,7 @@ def _rows_scaled_on(fit: Fit) -> Bools:
 
 
 def balance(weights: F32, target: F32) -> F32:
-    """Return factors (fits, clips) by which all classes weigh the same in training.
-
-    As in scikit-learn's "balanced": n / (number of classes present * n of the clip's class).
-    `weights` are (fits, clips), above 0 for training clips; `target` is (classes, clips).
-    """
+    """Return factors (fits, clips) by which all classes weigh the same, as in scikit-learn."""
     counts = (weights > 0).astype(np.float32) @ target.T
     present = counts > 0
     factor = counts.sum(axis=1, keepdims=True) / (
@@ -384,11 +376,7 @@ class FitProblems:
 
 
 def fits_by_batch(members: Sequence[int], fits: Sequence[Fit], size: int) -> list[list[int]]:
-    """Split fits into batches of at most `size`, so that the features bound the memory.
-
-    Fits of the same training clips stay together if there are at most `size`: their products
-    then leave out the other clips.
-    """
+    """Split fits into batches of at most `size`; fits of the same clips stay together."""
     by_clips: dict[bytes, list[int]] = {}
     for i in members:
         by_clips.setdefault(fits[i].train.tobytes(), []).append(i)

@@ -11,6 +11,9 @@ the features (`mvemo.fuse.heads.blocks.Spectrum`): one factorisation serves all 
 strengths. A line search needs no product with the features, because the scores are linear in
 the step.
 
+Objective, as in LogisticRegression of scikit-learn: the mean loss over the training clips plus
+|coef|^2 / (2 C total weight).
+
 Loss: ``softmax``: cross-entropy over classes (J22 eq. 6-8). ``sigmoid``: binary cross-entropy,
 summed over tags. ``identity``: half the squared error, summed over targets. `scores` are float32
 (problems, outputs, clips), `target` is (outputs, clips), and `weights` are (problems, 1, clips),
@@ -70,15 +73,7 @@ def solve(
     max_iter: int = 500,
     start: Start | None = None,
 ) -> Solution:
-    """Minimise the penalised loss of every problem.
-
-    The objective of a problem is that of scikit-learn's LogisticRegression: the mean loss over
-    training clips, plus ||W||² / (2 C sum of weights); the intercept is not penalised.
-
-    `target` is (outputs, clips). `weights` are (problems, clips), 0 for clips that a problem does
-    not train on. `C` is (problems,). A problem ends when half its Newton
-    decrement, with approximate second derivatives, is at most `tol`, a number or (problems,).
-    """
+    """Minimise the penalised loss of every problem; `tol` limits half its Newton decrement."""
     running = _Problems(blocks, target, weights, C, link, start)
     iterations = np.zeros(len(C), dtype=np.int64)
     tolerance = np.broadcast_to(np.asarray(tol, dtype=np.float64), len(C))
@@ -280,11 +275,7 @@ class _Problems:
                 scores[slot] += of_block
 
     def _line_search(self, direction: _Vector, along: F32, slope: F64) -> F64:
-        """Return step lengths that meet the Wolfe conditions; move scores, residual and loss.
-
-        The objective along a direction is convex, so safeguarded Newton steps on its slope
-        close a bracket. `along` is the change of the scores per unit step.
-        """
+        """Return step lengths that meet the Wolfe conditions; move scores, residual and loss."""
         cross = self._penalised(self.position, direction)
         square = self._penalised(direction, direction)
         t = np.ones(len(self.ids))

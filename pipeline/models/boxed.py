@@ -56,11 +56,7 @@ def pick_model(name: str | None) -> Path:
 
 
 def model_folder(name: str | Path) -> Path:
-    """Return the folder of an included model, or the folder with this path.
-
-    A folder with this path that holds a model is preferred; ``./NAME`` is always a path. Raises
-    `BadOption` if there is neither.
-    """
+    """Return the folder with this path if it has a model, or that of an included model."""
     folder = Path(name)
     if (folder / MODEL).is_file():
         return folder
@@ -73,10 +69,7 @@ def model_folder(name: str | Path) -> Path:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Read the TOML file of ``mvemo fuse --about``; it may have any of `KEYS`.
-
-    Raises `BadOption` if it cannot be read, or has an unknown key or a wrong type.
-    """
+    """Read the TOML file of ``mvemo fuse --about``; it may have any of `KEYS`."""
     from mvemo.manifests.files import parse_toml
 
     try:
