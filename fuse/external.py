@@ -1,7 +1,6 @@
 """Predictions of other programs, scored as if mvemo had cross-validated them.
 
-The files do not say what a model was trained on, so every report of them says that this was
-not checked.
+The files do not tell what a model was trained on; every report of them says so.
 """
 
 from __future__ import annotations
@@ -80,10 +79,8 @@ def results_of_predictions(
 ) -> Results:
     """Score predictions, for the same report as an evaluation by mvemo.
 
-    Without folds, all clips are one fold, and the baseline is the share of the commonest class
-    among them. Clips that were not tested are not scored, even if they were predicted: the model
-    may have been trained on them. The results are `leaky` if a group is in more than one fold,
-    or has both tested clips and others.
+    Clips that were not tested are not scored: the model may have been trained on them. The
+    results are `leaky` if a group is in several folds, or has both tested clips and others.
 
     Parameters
     ----------
@@ -97,10 +94,6 @@ def results_of_predictions(
         Scale of valence and arousal, such as ``1..9``; empty if unknown.
     provenance
         JSON values to keep with the files' names and digests.
-
-    See Also
-    --------
-    mvemo.fuse.evaluate : cross-validate heads over features.
 
     Examples
     --------

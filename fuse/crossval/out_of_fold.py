@@ -22,7 +22,7 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.clips import Clips
+from mvemo.fuse.features import Clips
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.models import (

@@ -12,10 +12,9 @@ from typing import Any, cast
 import numpy as np
 
 from mvemo.cache import TEST, Cache, ClipTable
-from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures, LeakError
-from mvemo.fuse.features import Features
+from mvemo.fuse.features import Clips, Features
 from mvemo.fuse.models import AUDIO, SECOND_LAYERS, VIDEO, Model, chosen_models, in_order
 from mvemo.fuse.numeric import Ints
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
@@ -49,7 +48,7 @@ class Preparation:
 def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     """Choose models and folds; raise `LeakError` if a net saw the clips that it would score."""
     table = cache.table
-    features = Features(cache, settings.features)
+    features = Features(cache, settings)
     chosen = settings.models
     if chosen is not None:
         chosen = tuple(name for name in chosen if name not in SECOND_LAYERS)

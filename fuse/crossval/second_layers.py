@@ -20,9 +20,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from mvemo.fuse.clips import Clips, leave_each_out
 from mvemo.fuse.crossval.out_of_fold import OutOfFold, best_model
-from mvemo.fuse.features import matrix_of
+from mvemo.fuse.features import Clips, leave_each_out, matrix_of
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.heads.head import Head, HeadSettings
 from mvemo.fuse.metrics.averages import complete, ratio

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache, FeatureSpec
-from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.saving import SavedHeads, saved_heads
 from mvemo.fuse.crossval.second_layers import late_bases, late_inner
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.features import PLAIN, Features, FeatureSettings
+from mvemo.fuse.features import PLAIN, Clips, Features, FeatureSettings
 from mvemo.fuse.final.model import (
     HEAD_DTYPES,
     INTERVAL_SHARE,
@@ -87,12 +86,24 @@ def _predictors(
     results: Results, saved: SavedHeads, modality: Mapping[str, str]
 ) -> list[Predictor]:
     """Return evaluated models and products, best first, then what is left of fusions."""
-    evaluated = [m for m in results.models if m.valid.any() and _has_head(saved, m)]
+    layers = {head.model for head in saved.heads}.intersection(SECOND_LAYERS)
+    evaluated = [
+        m
+        for m in results.models
+        if m.valid.any()
+        and (m.name in layers if m.name in SECOND_LAYERS else saved.select_features(m.features))
+    ]
     predictors = [predictor_of(results, model) for model in evaluated]
-    if any(head.model == LATE for head in saved.heads):
+    if LATE in layers:
         predictors += [predictor_of(results, m, m.features) for m in part_products(results)]
     # Of equal scores, the one that reads the most features comes first.
-    predictors.sort(key=_rank, reverse=True)
+    predictors.sort(
+        key=lambda p: (
+            -np.inf if p.expected["mean"] is None else p.expected["mean"],
+            len(p.features),
+        ),
+        reverse=True,
+    )
     covered = {predictor.modalities for predictor in predictors}
     names = [m.name for m in evaluated if m.name not in SECOND_LAYERS]
     fusions = [model for model in saved.models if model.name in names]
@@ -102,18 +113,6 @@ def _predictors(
                 expected = {"metric": results.task.primary_metric, "mean": None}
                 predictors.append(Predictor(part.name, part.features, part.modalities, expected))
     return predictors
-
-
-def _rank(predictor: Predictor) -> tuple[float, int]:
-    mean = predictor.expected["mean"]
-    return -np.inf if mean is None else float(mean), len(predictor.features)
-
-
-def _has_head(saved: SavedHeads, model: ModelResult) -> bool:
-    """Return True if there is a head of the model."""
-    if model.name in SECOND_LAYERS:
-        return any(head.model == model.name for head in saved.heads)
-    return bool(saved.select_features(model.features))
 
 
 def _reachable(predictors: Iterable[Predictor]) -> tuple[Predictor, ...]:

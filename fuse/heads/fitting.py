@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.clips import Clips
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.features import Matrix
+from mvemo.fuse.features import Clips, Matrix
 from mvemo.fuse.heads.blocks import Block, ScaledFeatures
 from mvemo.fuse.heads.head import Head, HeadSettings
 from mvemo.fuse.heads.solver import Start, solve
@@ -104,10 +103,8 @@ def fit_heads(
         Heads to fit.
     matrices
         Feature name to values, for all features of the models.
-    clips
-        Clips with labels and folds.
-    settings
-        Settings of all heads.
+    clips, settings
+        Clips with labels and folds, and settings of all heads.
     net_fold
         Fold whose nets made the values, for the record.
 
@@ -121,10 +118,6 @@ def fit_heads(
     BadFeatures
         The training clips of a head are fewer than two, or of one class; or a setting does not
         apply to the task.
-
-    See Also
-    --------
-    mvemo.fuse.evaluate : fit and score every model and fold of a cache.
 
     Examples
     --------
@@ -269,14 +262,10 @@ class HeadFitter:
         return int(train.sum())
 
     def _too_few(self, fit: Fit, n: int) -> BadFeatures:
+        problem = f"{n} training clip(s) have all of its features"
         if self.clips.link == "softmax":
-            return BadFeatures(
-                f"{fit}: the training clips with all of its features are of {n} class(es); two at "
-                "least are needed"
-            )
-        return BadFeatures(
-            f"{fit}: {n} training clip(s) have all of its features; two at least are needed"
-        )
+            problem = f"the training clips with all of its features are of {n} class(es)"
+        return BadFeatures(f"{fit}: {problem}; two at least are needed")
 
     def _factors(self, model: Model) -> list[float]:
         """Return the factor of each feature's columns: 1 if the model has no other feature."""

@@ -138,7 +138,9 @@ class _Problems:
             self._add_scores(self.position, self.scores)
         self.memory: list[tuple[_Vector, _Vector, F64]] = []
         # The loss excludes the penalty: line searches add the change of the penalty.
-        self.residual, self.loss = self._residual_and_loss(self.scores)
+        self.residual, self.loss = residual_and_loss(
+            self.scores, self.target, self.weights, self.link
+        )
         self._set_gradient()
 
     # --- vectors of all problems
@@ -170,9 +172,6 @@ class _Problems:
             x += f * y
 
     # --- the objective
-
-    def _residual_and_loss(self, scores: F32) -> tuple[F32, F64]:
-        return residual_and_loss(scores, self.target, self.weights, self.link)
 
     def _set_gradient(self) -> None:
         """Set gradient, curvature and scaled gradient at the current position."""
@@ -288,7 +287,7 @@ class _Problems:
             moved += self.scores
             # Free the last residual before the next is made.
             self.residual = moved[:0]
-            self.residual, loss = self._residual_and_loss(moved)
+            self.residual, loss = residual_and_loss(moved, self.target, self.weights, self.link)
             value = loss + t * cross + 0.5 * t * t * square
             rise = np.einsum("pkn,pkn->p", self.residual, along, dtype=np.float64)
             rise += cross + t * square

@@ -78,11 +78,13 @@ def read_about(path: Path) -> dict[str, Any]:
         raise BadOption(f"--about {path}: cannot be read as TOML: {error}") from error
     for key, value in about.items():
         if key not in KEYS:
-            raise BadOption(f"--about {path}: unknown key {key!r}: some of {', '.join(KEYS)}")
+            raise BadOption(
+                f"--about {path}: unknown key {key!r}: expected some of {', '.join(KEYS)}"
+            )
         values = value.values() if isinstance(value, dict) else value
         parts = values if isinstance(value, (dict, list)) else [value]
         if not isinstance(value, KEYS[key]) or not all(isinstance(part, str) for part in parts):
-            raise BadOption(f"--about {path}: {key} is {value!r}: it must be {_KINDS[KEYS[key]]}")
+            raise BadOption(f"--about {path}: {key}: expected {_KINDS[KEYS[key]]}, got {value!r}")
     return about
 
 
@@ -106,16 +108,16 @@ def card_text(name: str, folder: Path) -> str:
     if "title" in about:
         lines += [*_wrap(about["title"]), ""]
     lines += _facts(model, about, folder)
-    lines += ["", "Scores of clips whose groups were left out of the training:", *_scores(model)]
+    lines += ["", "Cross-validated scores (groups left out of the training):", *_scores(model)]
     first = model.predictors[0]
     text = f"Expect {_score(model.expected_of(first))} of {first.name}"
     chosen = model.expected_of(first) is not first.expected
-    lines += ["", *_wrap(text + (": the cost of choosing it is included." if chosen else "."))]
+    lines += ["", *_wrap(text + (" (includes the cost of choosing it)." if chosen else "."))]
     outputs = list(_outputs(first))
     if outputs:
         lines += ["", f"Each of the {_TASKS[model.task]}, by {first.name}:", *outputs]
     if (alarms := model.false_alarms(first)) < 1:
-        text = f"At most {alarms:.1%} of clips like these are called unlike them (false alarms)."
+        text = f"False alarms: at most {alarms:.1%} of clips like these are marked as unlike them."
         lines += ["", *_wrap(text)]
     notes = [*model.facts.get("notes", []), *([about["choices"]] if "choices" in about else [])]
     for note in notes:
@@ -182,7 +184,7 @@ def _needs(predictor: Predictor) -> str:
 def _modalities(model: FinalModel) -> str:
     """Return the modalities that a clip may have, in words."""
     sets = list(dict.fromkeys(_needs(predictor) for predictor in model.predictors))
-    return f"{sets[0]}, or {' or '.join(sets[1:])} alone" if len(sets) > 1 else sets[0]
+    return f"{sets[0]}, or only {' or '.join(sets[1:])}" if len(sets) > 1 else sets[0]
 
 
 def _score(expected: Mapping[str, Any]) -> str:

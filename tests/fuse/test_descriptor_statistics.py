@@ -8,8 +8,8 @@ from feature_samples import features, make_table, spec
 
 from mvemo.cache import CacheWriter, FeatureSpec, open_cache
 from mvemo.fuse import EvaluationSettings, evaluate
-from mvemo.fuse.descriptor_statistics import DescriptorStatistics, sequence_statistics
 from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.features import DescriptorStatistics, sequence_statistics
 
 DIMS = {"mel": 3, "f0": 1}
 

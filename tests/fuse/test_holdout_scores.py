@@ -14,9 +14,8 @@ from sklearn.preprocessing import StandardScaler
 
 from mvemo.cache import CacheWriter, open_cache
 from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table, metrics_dict, write_report
-from mvemo.fuse.crossval.learning_curves import with_learning_curve
-from mvemo.fuse.crossval.uncertainty import with_uncertainty
-from mvemo.fuse.heads.head import HeadSettings
+from mvemo.fuse.crossval.comparisons import with_uncertainty
+from mvemo.fuse.crossval.evaluation import with_learning_curve
 from mvemo.fuse.numeric import decision_inputs
 from mvemo.fuse.songs import song_level
 from mvemo.manifests import holdout_split
@@ -164,7 +163,7 @@ def test_intervals_and_a_learning_curve(tmp_path) -> None:
     path = holdout_cache(tmp_path / "f.h5")
     with open_cache(path) as cache:
         results = with_uncertainty(evaluate(cache, plain_settings()), n_resamples=200)
-        results = with_learning_curve(cache, results, HeadSettings(), fractions=(0.3,))
+        results = with_learning_curve(cache, results, fractions=(0.3,))
     trained = int((results.folds < 0).sum())
     for model in results.models:
         low, high = model.intervals["accuracy"]

@@ -163,7 +163,7 @@ def test_a_feature_drowned_by_its_singer_is_found(tmp_path, monkeypatch):
 
     def sung(self, name, fold):
         matrix = raw(self, name, fold)
-        matrix.values[:] += np.concatenate([offset[s] for s in self._cache.table.groups])
+        matrix.values[:] += np.concatenate([offset[s] for s in self.cache.table.groups])
         return matrix
 
     path = frozen_cache(tmp_path / "f.h5", replace(table, groups=singers), strength=2.0)

@@ -162,7 +162,7 @@ def test_values_are_those_of_ridge_regression(values):
 
 def test_a_scale_of_the_settings_goes_before_that_of_the_cache(values):
     _, results, path = values
-    assert "the middle of the scale -9..9" in results.task.columns_note()
+    assert "the middle of the scale -9..9" in results.task.columns_note
     assert evaluated(path, C=0.1, scale="-3..1").task.plane.centre == (-1.0, -1.0)
 
 

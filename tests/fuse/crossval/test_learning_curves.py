@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from output_samples import output_cache, output_table, task_cache, task_crossfit_cache, task_table
 
 from mvemo.cache import open_cache
-from mvemo.fuse import HeadSettings, metrics_dict
-from mvemo.fuse.crossval.learning_curves import learning_curve_masks, with_learning_curve
+from mvemo.fuse import metrics_dict
+from mvemo.fuse.crossval.evaluation import learning_curve_masks, with_learning_curve
 from mvemo.fuse.report.page import report_html
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
@@ -80,7 +80,7 @@ def test_clips_without_a_fold_are_never_trained_on():
 def curves_of(path, fractions, **options):
     results = evaluated(path, **options)
     with open_cache(path) as cache:
-        return results, with_learning_curve(cache, results, HeadSettings(), fractions)
+        return results, with_learning_curve(cache, results, fractions=fractions)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from output_samples import output_features, output_table, task_cache, task_table
 from scipy.stats import binomtest
 
 from mvemo.fuse import Model, format_table, metrics_dict, score_model
+from mvemo.fuse.crossval.comparisons import score_intervals, wilson_interval, with_uncertainty
 from mvemo.fuse.crossval.evaluation import with_repeats
-from mvemo.fuse.crossval.uncertainty import score_intervals, wilson_interval, with_uncertainty
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.report.page import report_html
 

@@ -46,7 +46,7 @@ def model_of(path, **changes):
     settings = plain_settings(refit=True, **changes)
     with open_cache(path) as cache:
         results = evaluate(cache, settings)
-        return build_model(cache, results, settings.features), results
+        return build_model(cache, results, settings), results
 
 
 @pytest.fixture(scope="module")
@@ -290,8 +290,8 @@ def test_a_model_within_groups_reads_a_folder_as_one(tmp_path):
     settings = plain_settings(refit=True, within_groups=True)
     with open_cache(path) as cache:
         results = evaluate(cache, settings)
-        save_model(tmp_path / "m", build_model(cache, results, settings.features, "c3d"))
-        within = Features(cache, settings.features).matrix("c3d", None).values
+        save_model(tmp_path / "m", build_model(cache, results, settings, "c3d"))
+        within = Features(cache, settings).matrix("c3d", None).values
     model = load_model(tmp_path / "m")
     assert model.within_groups
     vectors = {("c3d", None): features(table, "c3d").astype(float)}

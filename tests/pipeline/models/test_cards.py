@@ -100,10 +100,10 @@ def test_the_default_is_told(box: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("title = 1", "title is 1: it must be a sentence"),
-        ('avoid = "all"', "avoid is 'all': it must be a list of sentences"),
-        ("scale = {valence = 2}", "it must be a table of sentences"),
-        ('colour = "red"', "unknown key 'colour': some of title, data"),
+        ("title = 1", "title: expected a sentence, got 1"),
+        ('avoid = "all"', "avoid: expected a list of sentences, got 'all'"),
+        ("scale = {valence = 2}", "expected a table of sentences"),
+        ('colour = "red"', "unknown key 'colour': expected some of title, data"),
         ("title = ", "cannot be read as TOML"),
     ],
 )
