@@ -1,9 +1,5 @@
 """Small caches of made features for the tests of stage two."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 
 from mvemo.cache import CacheWriter, ClipTable, FeatureSpec
@@ -60,7 +56,7 @@ def features(table, name, dim=12, strength=1.0, seed=0, pairs=None):
     return (means[table.labels] + rng.normal(size=(len(table), dim))).astype(np.float32)
 
 
-def write_cache(path: Path, table, vectors, *, missing=None, failures=()):
+def write_cache(path, table, vectors, *, missing=None, failures=()):
     """Write a cache: (spec, float32 (clips, dim)) pairs; `missing`: name -> rows left out."""
     with CacheWriter(path, table, provenance={"command": "made"}, commit_rows=10_000) as writer:
         for item, values in vectors:

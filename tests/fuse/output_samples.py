@@ -1,7 +1,5 @@
 """Small caches of made features with tags or dimensions as labels."""
 
-from __future__ import annotations
-
 import numpy as np
 from feature_samples import MODALITY, crossfit_cache, frozen_cache, make_table, spec, write_cache
 

@@ -1,7 +1,5 @@
 """Predictions that other programs made."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import re

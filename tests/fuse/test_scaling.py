@@ -1,7 +1,5 @@
 """Features as heads read them: standardised on training clips, robust, in the span of clips."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +28,6 @@ from mvemo.fuse.heads.solver import solve
 from mvemo.fuse.scaling import (
     LIMIT,
     MIN_CLIPS,
-    ArrayRows,
     Rows,
     fit_scaling,
     groups_within,
@@ -118,7 +115,6 @@ def test_more_numbers_than_clips_give_scikit_learns_head():
 
 
 def test_scales_are_those_of_training_folds_only(tmp_path, monkeypatch):
-    """Tested clips may be anything: heads that left them out stay the same."""
     table = make_table()
     path = frozen_cache(tmp_path / "f.h5", table)
     heads = []
@@ -188,22 +184,6 @@ def in_blocks(values, step=7):
     return Rows(values.shape, read)
 
 
-def test_products_and_parts():
-    draw = np.random.default_rng(0)
-    values = draw.normal(size=(50, 4)).astype(np.float32)
-    values[[3, 20]] = 0.0
-    coef, residual = draw.normal(size=(3, 4)).astype("f4"), draw.normal(size=(3, 50)).astype("f4")
-    taken = draw.random(50) < 0.4
-    for ours, exact in (
-        (in_blocks(values), ArrayRows(values)),
-        (in_blocks(values).take(taken), ArrayRows(values[taken])),
-    ):
-        assert ours.shape == exact.shape
-        np.testing.assert_allclose(ours.scores(coef), exact.scores(coef), atol=1e-6)
-        r = residual[:, : ours.shape[0]]
-        np.testing.assert_allclose(ours.gradient(r), exact.gradient(r), atol=1e-5)
-
-
 def test_scaling_with_outliers_and_a_large_mean():
     draw = np.random.default_rng(1)
     values = draw.normal(size=(200, 5)).astype(np.float32)
@@ -247,14 +227,6 @@ def test_the_same_optimum_for_every_loss(link):
     )
     assert other.converged.all()
     np.testing.assert_allclose(other.scores, one.scores, atol=TOLERANCE)
-    if link == "identity":
-        # The normal equations, with a column for the intercept.
-        wide = np.hstack([x, np.ones((300, 1))]).astype(np.float64)
-        for row, c in zip(range(2), C, strict=True):
-            w = weights[row][:, None]
-            penalty = np.diag([1.0 / c] * 8 + [0.0])
-            exact = np.linalg.solve(wide.T @ (w * wide) + penalty, (w * wide).T @ target.T)
-            np.testing.assert_allclose(other.scores[row].T, wide @ exact, atol=TOLERANCE)
 
 
 def test_groups_need_memory(tmp_path):

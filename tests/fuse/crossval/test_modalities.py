@@ -1,7 +1,5 @@
 """A third modality: fusions of any number, and what predicts where some are missing."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The model folder: what a model of an evaluation says of new clips, and what is refused."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """`mvemo models`: models by name, the cards of these and others, and the file that cards are of."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -32,7 +30,7 @@ avoid = ["Deciding about people"]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory):
     """A folder with a model, ``box/moods``, made with a file about it."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "about.toml").write_text(ABOUT)
@@ -46,14 +44,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def box(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def box(made, monkeypatch):
     """That folder as the box, with its model as the default."""
     monkeypatch.setattr(boxed, "FOLDER", made / "box")
     monkeypatch.setattr(boxed, "DEFAULT", "moods")
     return made / "box"
 
 
-def test_a_card_says_what_the_file_says_and_how_good_the_model_is(made: Path) -> None:
+def test_a_card_says_what_the_file_says_and_how_good_the_model_is(made):
     folder = made / "box" / "moods"
     card = card_text("moods", folder)
     for text in ("Moods of invented songs", "never sung", "MIT", "- Deciding about people"):
@@ -68,7 +66,7 @@ def test_a_card_says_what_the_file_says_and_how_good_the_model_is(made: Path) ->
         assert f"{scores['recall']:.3f}" in card
 
 
-def test_models_are_listed_and_printed(box: Path) -> None:
+def test_models_are_listed_and_printed(box):
     listed = CliRunner().invoke(cli.mvemo, ["models"]).stdout
     assert listed.startswith("\n".join(summary_lines("moods", box / "moods")))
     assert "takes moods" in listed
@@ -76,9 +74,7 @@ def test_models_are_listed_and_printed(box: Path) -> None:
     assert printed == card_text("moods", box / "moods") + "\n"
 
 
-def test_a_name_is_of_the_box_unless_a_folder_has_a_model(
-    box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_is_of_the_box_unless_a_folder_has_a_model(box, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert model_folder("moods") == box / "moods"
     (tmp_path / "moods").mkdir()
@@ -90,7 +86,7 @@ def test_a_name_is_of_the_box_unless_a_folder_has_a_model(
     assert model_folder(tmp_path) == tmp_path
 
 
-def test_the_default_is_told(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_default_is_told(box, capsys):
     assert pick_model(None) == box / "moods"
     assert "by the model moods" in capsys.readouterr().err
     assert pick_model("moods") == box / "moods"
@@ -107,19 +103,17 @@ def test_the_default_is_told(box: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("title = ", "cannot be read as TOML"),
     ],
 )
-def test_a_file_about_a_model_that_is_wrong(text: str, message: str, tmp_path: Path) -> None:
+def test_a_file_about_a_model_that_is_wrong(text, message, tmp_path):
     (tmp_path / "about.toml").write_text(text)
     with pytest.raises(BadOption, match=message):
         read_about(tmp_path / "about.toml")
 
 
-def test_missing_weights_are_fetched_until_there_is_no_network(
-    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_weights_are_fetched_until_there_is_no_network(made, monkeypatch, capsys):
     folder = made / "box" / "moods"
     asked = []
 
-    def fetch(package: object, **_: object) -> None:
+    def fetch(package, **_):
         asked.append(package.net)  # type: ignore[attr-defined]
         raise FetchFailed("no network")
 
