@@ -323,8 +323,14 @@ def score_intervals(
         low, high = (float(end) for end in percentile_interval(resampled))
         # Sums of the same values in another order differ in their last digits.
         if np.isclose(low, high, rtol=1e-9, atol=0.0):
-            n_groups = len(np.unique(codes[shares[name]])) if name in shares else 0
-            low, high = _of_constant(low, n_groups, f1=name.startswith("f1"))
+            value, n_groups = low, len(np.unique(codes[shares[name]])) if name in shares else 0
+            low = high = NAN
+            if value in (0.0, 1.0) and n_groups:
+                low, high = wilson_interval(int(value) * n_groups, n_groups)
+            if name.startswith("f1"):
+                # F1 = 2 J / (1 + J); J is the share of right clips among those that have the
+                # class or are predicted to have it.
+                low, high = (2 * end / (1 + end) for end in (low, high))
         intervals[name] = (low, high)
     return intervals
 
@@ -336,15 +342,3 @@ def wilson_interval(n_right: int, n: int) -> Interval:
     half = z * (4 * n_right * (1 - share) + z**2) ** 0.5 / (2 * (n + z**2))
     low, high = centre - half, centre + half
     return (low if n_right else 0.0), (high if n_right < n else 1.0)
-
-
-def _of_constant(value: float, n_groups: int, *, f1: bool) -> Interval:
-    """Return the interval of a share that all resamples agree on."""
-    if value not in (0.0, 1.0) or not n_groups:
-        return float("nan"), float("nan")
-    low, high = wilson_interval(int(value) * n_groups, n_groups)
-    if f1:
-        # F1 = 2 J / (1 + J); J is the share of right clips among those that have the class or are
-        # predicted to have it.
-        low, high = (2 * end / (1 + end) for end in (low, high))
-    return low, high

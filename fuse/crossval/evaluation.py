@@ -328,7 +328,11 @@ def learning_curve_masks(
     n_groups = int(codes.max()) + 1
     rng = np.random.default_rng(seed)
     shuffled, spare = rng.permutation(n_groups), rng.random(n_groups)
-    of_class = np.zeros(n_groups, np.int64) if labels is None else _commonest(codes, labels)
+    of_class = np.zeros(n_groups, np.int64)
+    if labels is not None:
+        votes = np.zeros((n_groups, int(labels.max()) + 1))
+        np.add.at(votes, (codes, labels), 1)
+        of_class = votes.argmax(axis=1)
     n_folds = int(folds.max()) + 1
     masks = np.zeros((n_folds, len(fractions), len(folds)), dtype=np.bool_)
     for fold in range(n_folds):
@@ -348,11 +352,3 @@ def learning_curve_masks(
             n_needed = fraction * train.sum() - 1e-9 * len(folds)
             masks[fold, i] = train & (before[codes] < n_needed)
     return masks
-
-
-def _commonest(codes: Ints, labels: Ints) -> Ints:
-    """Return the commonest class of each group, int64 (groups,)."""
-    votes = np.zeros((int(codes.max()) + 1, int(labels.max()) + 1))
-    np.add.at(votes, (codes, labels), 1)
-    result: Ints = votes.argmax(axis=1).astype(np.int64)
-    return result

@@ -58,7 +58,12 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     models = chosen_models(
         {name: kind for name, kind in features.modality.items() if name not in few}, chosen
     )
-    nets = _net_models(features, settings.models)
+    outputs = in_order(features.outputs, [f"{net}-outputs" for net in (*AUDIO, *VIDEO)])
+    nets = tuple(
+        Model(name, (name,), (features.outputs[name],), by_net=True)
+        for name in outputs
+        if settings.models is None or name in settings.models
+    )
     used = [name for model in (*models, *nets) for name in model.features]
     names = tuple(dict.fromkeys(used))
     crossfit = [name for name in names if features.crossfit(name)]
@@ -111,15 +116,6 @@ def _leak_error(leaks: Sequence[tuple[str, int, int]], folds: Ints, where: str) 
         f"{where}: the net of {name} was trained on {count} of the {tested} clips of "
         f"{part}, or on clips of their groups{more}: its scores would be too good. Extract "
         f"with --protocol {honest}, or accept optimistic scores with --protocol shared"
-    )
-
-
-def _net_models(features: Features, names: Sequence[str] | None) -> tuple[Model, ...]:
-    """Return the models of the nets' own outputs: all by default, or those that are named."""
-    return tuple(
-        Model(name, (name,), (features.outputs[name],), by_net=True)
-        for name in in_order(features.outputs, [f"{net}-outputs" for net in (*AUDIO, *VIDEO)])
-        if names is None or name in names
     )
 
 

@@ -12,7 +12,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.cache import Cache, FeatureSpec
 from mvemo.fuse.crossval.saving import SavedHeads, saved_heads
@@ -28,7 +27,6 @@ from mvemo.fuse.final.model import (
     short_keys,
     stored_as,
 )
-from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.metrics.calibration import fit_temperature, log_probabilities
 from mvemo.fuse.models import LATE, SECOND_LAYERS, Model, modalities_of, parts_of
@@ -69,6 +67,8 @@ def build_model(
         )
     used = dict.fromkeys(name for predictor in predictors for name in predictor.features)
     specs = tuple(replace(s, trained_on=()) for name in used for s in features.variants(name))
+    # The nets of all folds read the same clips.
+    keys = [cache.keys(*stored) for stored in {stored_as(s)[0]: s.fold for s in specs}.items()]
     return FinalModel(
         name=results.name,
         task=results.task.name,
@@ -78,7 +78,7 @@ def build_model(
         reference={(s.name, s.fold): _reference(features, s) for s in specs},
         scale=results.task.label_scale(results.classes, results.y_true),
         facts=_facts(cache, results, sorted(imported)),
-        training_keys=_training_keys(cache, specs),
+        training_keys=short_keys(np.concatenate(keys).tolist()),
     )
 
 
@@ -135,19 +135,13 @@ def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
         names.add(layer)
         for head in saved.select(layer):
             needed |= {features_of[base] for base in head.features}
-    heads = tuple(
-        _rounded(head)
-        for head in saved.heads
-        if head.model in names or (head.model not in SECOND_LAYERS and head.features in needed)
-    )
-    return replace(saved, heads=heads)
-
-
-def _rounded(head: Head) -> Head:
-    """Round a head's arrays as a model's file stores them (`HEAD_DTYPES`)."""
-    arrays = {name: (getattr(head, name), dtype) for name, dtype in HEAD_DTYPES.items()}
-    rounded = {name: x.astype(dtype).astype(x.dtype) for name, (x, dtype) in arrays.items()}
-    return replace(head, **rounded)
+    heads = []
+    for head in saved.heads:
+        if head.model in names or (head.model not in SECOND_LAYERS and head.features in needed):
+            arrays = {name: (getattr(head, name), dtype) for name, dtype in HEAD_DTYPES.items()}
+            rounded = {name: x.astype(dtype).astype(x.dtype) for name, (x, dtype) in arrays.items()}
+            heads.append(replace(head, **rounded))
+    return replace(saved, heads=tuple(heads))
 
 
 def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = ()) -> Predictor:
@@ -196,13 +190,6 @@ def _reference(features: Features, spec: FeatureSpec) -> Reference:
     largest = float(np.sort(np.concatenate(distances))[reference.rank - 1])
     # If all clips are equal, nothing is known about usual distances.
     return replace(reference, threshold=largest or np.inf)
-
-
-def _training_keys(cache: Cache, specs: Iterable[FeatureSpec]) -> NDArray[np.uint64]:
-    # The nets of all folds read the same clips.
-    folds = {stored_as(spec)[0]: spec.fold for spec in specs}
-    keys = [cache.keys(name, fold) for name, fold in folds.items()]
-    return short_keys(np.concatenate(keys).tolist())
 
 
 def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +218,10 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
         "classes": list(model.classes),
         "scale": model.scale,
         "predictors": [asdict(predictor) for predictor in model.predictors],
-        "features": [_spec_record(spec) for spec in model.specs],
+        "features": [
+            {f.name: getattr(spec, f.name) for f in fields(spec) if f.name != "trained_on"}
+            for spec in model.specs
+        ],
         "reference": [
             {"feature": name, "fold": fold, "threshold": r.threshold, "compared": r.compared}
             for (name, fold), r in model.reference.items()
@@ -293,11 +296,6 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
 def _tuples(value: Any) -> Any:
     """Return lists as tuples, at any depth."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _spec_record(spec: FeatureSpec) -> dict[str, Any]:
-    record = {**vars(spec), "params": dict(spec.params)}
-    return {name: record[name] for name in FeatureSpec.__dataclass_fields__ if name != "trained_on"}
 
 
 def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:

@@ -175,7 +175,12 @@ class HeadFitter:
         enough = [i for i, count in enumerate(counts) if count >= MIN_DIFFERENT]
         if strict and len(enough) < len(fits):
             i = next(i for i in range(len(fits)) if i not in enough)
-            raise self._too_few(fits[i], counts[i])
+            problem = f"{counts[i]} training clip(s) have all of its features"
+            if self.clips.link == "softmax":
+                problem = (
+                    f"the training clips with all of its features are of {counts[i]} class(es)"
+                )
+            raise BadFeatures(f"{fits[i]}: {problem}; two at least are needed")
         fits, valid, weights = [fits[i] for i in enough], valid[enough], train[enough].astype("f4")
         if self.settings.class_weight == "balanced":
             weights = weights * balance(weights, self._target)
@@ -260,12 +265,6 @@ class HeadFitter:
         if self.clips.link == "softmax":
             return len(np.unique(self.clips.y_true[train]))
         return int(train.sum())
-
-    def _too_few(self, fit: Fit, n: int) -> BadFeatures:
-        problem = f"{n} training clip(s) have all of its features"
-        if self.clips.link == "softmax":
-            problem = f"the training clips with all of its features are of {n} class(es)"
-        return BadFeatures(f"{fit}: {problem}; two at least are needed")
 
     def _factors(self, model: Model) -> list[float]:
         """Return the factor of each feature's columns: 1 if the model has no other feature."""

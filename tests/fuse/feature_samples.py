@@ -76,12 +76,12 @@ def frozen_cache(path, table=None, *, dim=12, strength=1.0, names=tuple(MODALITY
     return write_cache(path, table, vectors, missing=missing)
 
 
-def crossfit_cache(path, table=None, *, dim=8, strength=1.0, names=("music1d", "c3d")):
+def crossfit_cache(path, table=None, *, dim=8, strength=1.0, names=("music1d", "c3d"), values=None):
     """One net a fold, each in a basis of its own, trained on all other folds' clips."""
     table = table or make_table()
     vectors = []
     for name in names:
-        base = features(table, name, dim, strength)
+        base = values(table, name) if values else features(table, name, dim, strength)
         for fold in range(table.k):
             basis = np.random.default_rng([fold, dim]).normal(size=(dim, dim))
             ids = [c for c, f in zip(table.clip_ids, table.folds, strict=True) if f != fold]

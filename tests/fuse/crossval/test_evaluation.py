@@ -4,14 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from feature_samples import (
-    crossfit_cache,
-    features,
-    frozen_cache,
-    make_table,
-    spec,
-    write_cache,
-)
+from feature_samples import crossfit_cache, features, frozen_cache, make_table, spec, write_cache
 from fuse_samples import by_name, evaluated, primary
 from output_samples import (
     output_cache,
@@ -152,10 +145,7 @@ def test_values_are_those_of_ridge_regression(values):
     assert model.scores["quadrant_accuracy"] == pytest.approx(right.mean())
     assert model.confusion.sum() == 90
     assert np.trace(model.confusion) == right.sum()
-    for name, at in (
-        ("r2:1", model.per_output["r2"][1]),
-        ("quadrant_accuracy", right.mean()),
-    ):
+    for name, at in (("r2:1", model.per_output["r2"][1]), ("quadrant_accuracy", right.mean())):
         low, high = model.intervals[name]
         assert low < at < high
 
@@ -213,12 +203,6 @@ def test_permuted_labels_are_at_chance(task, make, tmp_path):
         pooled = several[0].models[-1].scores["roc_auc_macro_ovr_pooled"]
         assert abs(pooled - 0.5) < 0.08
         assert recommend(several[0]) == ""
-
-
-def test_permuted_labels_stay_at_chance_with_far_more_numbers_than_clips(tmp_path):
-    path = frozen_cache(tmp_path / "f.h5", make_table(n=240), dim=400, strength=0.0)
-    for model in evaluated(path).models:
-        assert abs(np.mean(model.per_fold["accuracy"]) - 1 / 6) < 0.1
 
 
 @pytest.mark.parametrize(("task", "balanced"), [*((t, True) for t in TASKS), ("multiclass", False)])

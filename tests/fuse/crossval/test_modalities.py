@@ -66,18 +66,11 @@ def command(*words):
 
 def test_every_number_of_modalities_is_fused(results):
     modalities = {m.name: m.modalities for m in results.models}
-    assert modalities == {
-        "music1d": ("audio",),
-        "i3d": ("video",),
-        "bert": ("lyrics",),
-        "i3d+music1d": ("audio", "video"),
-        "music1d+bert": ("audio", "lyrics"),
-        "i3d+bert": ("video", "lyrics"),
-        "i3d+music1d+bert": ("audio", "video", "lyrics"),
-        "integrated": ("audio", "video", "lyrics"),
-        STACKED: ("audio", "video", "lyrics"),
-        LATE: ("audio", "video", "lyrics"),
-    }
+    a, v, t = "audio", "video", "lyrics"
+    expected = {"music1d": (a,), "i3d": (v,), "bert": (t,), "i3d+music1d": (a, v)}
+    expected |= {"music1d+bert": (a, t), "i3d+bert": (v, t)}
+    fusions = ("i3d+music1d+bert", "integrated", STACKED, LATE)
+    assert modalities == expected | dict.fromkeys(fusions, (a, v, t))
 
 
 def test_a_clip_is_predicted_by_the_head_of_what_it_has(results):
@@ -86,14 +79,10 @@ def test_a_clip_is_predicted_by_the_head_of_what_it_has(results):
         fusion = by_name[name]
         assert fusion.valid.all()
         assert fusion.n_fallback == 4
-        for rows, other in (
-            (NO_LYRICS, "i3d+music1d"),
-            (SOUND_ALONE, "music1d"),
-            (LYRICS_ALONE, "bert"),
-        ):
-            np.testing.assert_allclose(
-                fusion.outputs[rows], by_name[other].outputs[rows], atol=1e-6
-            )
+        others = {"i3d+music1d": NO_LYRICS, "music1d": SOUND_ALONE, "bert": LYRICS_ALONE}
+        for other, rows in others.items():
+            expected = by_name[other].outputs[rows]
+            np.testing.assert_allclose(fusion.outputs[rows], expected, atol=1e-6)
     for name in (STACKED, LATE):
         assert by_name[name].valid.all()
         np.testing.assert_allclose(
@@ -156,10 +145,8 @@ def test_a_model_for_new_clips_leaves_out_what_it_cannot_make(cache, results):
 
 
 def test_the_command_reports_them(cache, tmp_path):
-    done = command(
-        "cv", cache, "--out", tmp_path, "--models", "bert,i3d+music1d+bert", "--set",
-        "fuse.n_resamples=20",
-    )  # fmt: skip
+    options = ["--models", "bert,i3d+music1d+bert", "--set", "fuse.n_resamples=20"]
+    done = command("cv", cache, "--out", tmp_path, *options)
     assert done.exit_code == 0, done.output
     models = json.loads((tmp_path / "metrics.json").read_text())["models"]
     assert models["i3d+music1d+bert"]["modalities"] == ["audio", "video", "lyrics"]
