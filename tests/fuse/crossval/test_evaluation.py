@@ -307,15 +307,15 @@ def test_folds_follow_the_features(task, tmp_path):
 
 def test_a_cache_that_cannot_be_evaluated_says_why(tmp_path):
     table = make_table()
-    lacking = [
-        (spec("c3d", 12, "crossfit", fold, ()), features(table, "c3d")) for fold in (0, 1, 3, 4)
-    ]
-    with pytest.raises(BadFeatures, match="c3d lacks the nets of folds 2, 5"):
-        evaluated(write_cache(tmp_path / "a.h5", table, lacking))
-    with pytest.raises(BadFeatures, match="no feature vectors"):
-        evaluated(write_cache(tmp_path / "b.h5", table, []))
-    with pytest.raises(BadFeatures, match="unknown model 'nothing'"):
-        evaluated(frozen_cache(tmp_path / "c.h5"), models=["nothing"])
+    x = features(table, "c3d")
+    lacking = [(spec("c3d", 12, "crossfit", fold, ()), x) for fold in (0, 1, 3, 4)]
+    for vectors, models, message in (
+        (lacking, None, "c3d lacks the nets of folds 2, 5"),
+        ([], None, "no feature vectors"),
+        ([(spec("c3d", 12), x)], ["nothing"], "unknown model 'nothing'"),
+    ):
+        with pytest.raises(BadFeatures, match=message):
+            evaluated(write_cache(tmp_path / f"{len(vectors)}.h5", table, vectors), models=models)
 
 
 @pytest.mark.parametrize("songs", [None, "mean"])
@@ -341,13 +341,6 @@ def test_clips_that_no_head_could_be_trained_for_lack_no_feature(tmp_path, songs
     assert (~models["music1d"].valid).sum() == 8 // of_song
     text = " ".join(format_table(results).split())
     assert f"have too few clips of two classes: music1d {8 // of_song}, " in text
-
-
-@pytest.mark.parametrize("task", ["multilabel", "regression"])
-def test_settings_of_classes_are_refused(task, tmp_path):
-    path = output_cache(tmp_path / "f.h5", output_table(task))
-    with pytest.raises(BadFeatures, match="class_weight 'balanced' of heads is for multiclass"):
-        evaluated(path, head=HeadSettings(class_weight="balanced"))
 
 
 def test_class_weights_make_rare_classes_count(tmp_path):

@@ -111,7 +111,7 @@ def test_what_only_classes_have_is_refused(cache, tmp_path, capsys, options, sai
 
 def test_ratings_have_repeats_and_learning_curves(cache, tmp_path, capsys):
     arguments = ["--folds", "3", "--repeats", "2", "--learning-curve", "--out", tmp_path / "o"]
-    settings = ["--set", "fuse.choose_C=true"]
+    settings = ["--set", "fuse.choose_C=true", "--set", "fuse.n_resamples=50"]
     assert run("mvemo-cv", cache, *arguments, *settings) == 0
     assert "integrated-stacked" in capsys.readouterr().out
     held = json.loads((tmp_path / "o" / "metrics.json").read_text())

@@ -12,13 +12,7 @@ from mvemo.pipeline import cli
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import fetch_model_weights
 from mvemo.pipeline.models import boxed
-from mvemo.pipeline.models.boxed import (
-    card_text,
-    model_folder,
-    pick_model,
-    read_about,
-    summary_lines,
-)
+from mvemo.pipeline.models.boxed import card_text, model_folder, pick_model, read_about
 
 ABOUT = """
 title = "Moods of invented songs"
@@ -68,7 +62,7 @@ def test_a_card_says_what_the_file_says_and_how_good_the_model_is(made):
 
 def test_models_are_listed_and_printed(box):
     listed = CliRunner().invoke(cli.mvemo, ["models"]).stdout
-    assert listed.startswith("\n".join(summary_lines("moods", box / "moods")))
+    assert listed.startswith("\n".join(boxed.summary_lines("moods", box / "moods")))
     assert "takes moods" in listed
     printed = CliRunner().invoke(cli.mvemo, ["models", "moods"]).stdout
     assert printed == card_text("moods", box / "moods") + "\n"
