@@ -27,16 +27,13 @@ class Predictions:
     Parameters
     ----------
     classes
-        Names of the classes, tags or targets, in the order of the first file's columns or of
-        the manifest.
+        Names of the classes, tags or targets.
     clip_ids, groups
-        Id and group of each clip, in the order of their first rows; a clip without a group is
-        a group by itself.
+        Id and group of each clip; a clip without a group is a group by itself.
     y_true
         Labels, as in `Results.y_true`.
     folds
-        int64 (clips,): 0 to k - 1, in the order of the names of folds in the files; -1 for
-        clips that were not tested. All 0 if the files name no folds.
+        int64 (clips,): 0 to k - 1; -1 for clips that were not tested. All 0 without folds.
     k
         Number of folds.
     outputs
@@ -48,8 +45,7 @@ class Predictions:
     notes
         Sentences that state how the predictions were changed.
     repeats
-        All evaluations, this one first, if the files have several on different folds;
-        otherwise empty.
+        All evaluations, this one first, if there are several on different folds.
     """
 
     classes: tuple[str, ...]

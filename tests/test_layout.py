@@ -67,10 +67,10 @@ FLOORS = {
     ),
     "fuse": (
         "errors numeric",
-        "descriptor_statistics metrics models scaling",
-        "bootstrap features",
+        "metrics models scaling",
+        "bootstrap",
         "tasks",
-        "clips",
+        "features",
         "heads",
         "results",
         "songs",

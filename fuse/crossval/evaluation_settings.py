@@ -36,11 +36,9 @@ class EvaluationSettings(FeatureSettings):
     allow_leak
         Accept scores of clips by nets that saw them; the results then say so.
     songs
-        Rule by which whole songs are decided from their segments (`mvemo.fuse.song_level`);
-        None to score the clips themselves.
+        Rule to decide whole songs from their segments (`song_level`); None to score clips.
     repeats
-        Number of evaluations, each on other folds; more than one needs features that all folds
-        share.
+        Number of evaluations, each on other folds; for features that all folds share.
     learning_curve
         Also score heads trained on fewer clips.
     refit

@@ -45,12 +45,10 @@ class SavedHeads:
         Evaluated models, in the order of reports. The fallback of a model with a modality
         missing is a head of the remaining features (`select_features`).
     heads
-        Heads of every model: one per fold, and those fitted on all clips (`Head.fold` is None).
-        Under ``crossfit`` there is one of the latter for each fold's nets, and a prediction is
-        their mean.
+        Heads of every model: one per fold, and those fitted on all clips (`Head.fold` is None):
+        one, or one for each fold's nets under ``crossfit``, whose mean is the prediction.
     facts
-        JSON values: task, protocol, seed, whether labels were permuted; specs, modalities and
-        digests of the features; temperatures (mean over folds) by model; versions and command.
+        JSON values: task, protocol, seed, provenance of the features, temperatures by model.
     """
 
     classes: tuple[str, ...]

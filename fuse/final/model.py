@@ -63,9 +63,8 @@ class Predictor:
     name: str  # of the evaluated model, or of what is left of it with a modality missing
     features: tuple[str, ...]  # cached features that it needs
     modalities: tuple[str, ...]  # modalities that it needs
-    # JSON values: ``metric``, its cross-validated ``mean`` over folds (None if it was not
-    # evaluated), the mean's 95 % ``interval``, all ``scores``, and those of each output
-    # (``per_output``).
+    # JSON values: ``metric``, its ``mean`` over folds (None if not evaluated), the mean's 95 %
+    # ``interval``, all ``scores``, and those of each output (``per_output``).
     expected: Mapping[str, Any]
     # Temperature of the probabilities, fitted on out-of-fold predictions; 1 if none was fitted.
     temperature: float = 1.0
@@ -83,9 +82,7 @@ class Reference:
     mean: F64  # float64 (dim,): of the training clips
     scale: F64  # float64 (dim,): of the training clips
     threshold: float  # largest usual distance; infinite if all training clips are equal
-    # Number of training clips that mean, scale and threshold were fitted on; 0 in models of
-    # earlier versions.
-    compared: int = 0
+    compared: int = 0  # number of clips that all this was fitted on; 0 in older models
 
     @property
     def rank(self) -> int:
@@ -116,17 +113,12 @@ class FinalModel:
     heads: SavedHeads  # fitted on all clips
     # Origin of each feature, as in the cache, without the clips that a net was trained on.
     specs: tuple[FeatureSpec, ...]
-    # Best first, by the primary metric's mean over folds; each predicts clips that lack a feature
-    # that all predictors before it need.
-    predictors: tuple[Predictor, ...]
+    predictors: tuple[Predictor, ...]  # best first; the first one predicts whose features exist
     reference: Mapping[FeatureKey, Reference]  # by feature and net
     # Regression: target to ``minimum``, ``maximum``, ``mean`` and ``deviation`` of its labels.
     scale: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    # JSON values: number of clips and groups, protocol, digests, settings, record of stage one,
-    # remarks (``notes``).
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    # uint64 (keys,), sorted: `short_keys` of the rows that the heads were fitted on; empty in
-    # models of earlier versions.
+    facts: Mapping[str, Any] = field(default_factory=dict)  # JSON values, as `building._facts`
+    # uint64 (keys,), sorted: `short_keys` of the rows fitted on; empty in older models.
     training_keys: NDArray[np.uint64] = field(default_factory=lambda: short_keys(()))
 
     def __repr__(self) -> str:
@@ -146,11 +138,8 @@ class FinalModel:
 
     def best(self, modalities: tuple[str, ...], without: Collection[str] = ()) -> Predictor | None:
         """Return the best predictor for these modalities that reads no feature of `without`."""
-        for predictor in self.predictors:
-            readable = set(predictor.modalities) <= set(modalities)
-            if readable and not set(predictor.features) & set(without):
-                return predictor
-        return None
+        readable = (p for p in self.predictors if set(p.modalities) <= set(modalities))
+        return next((p for p in readable if not set(p.features) & set(without)), None)
 
     def best_of(self, features: Collection[str]) -> Predictor | None:
         """Return the best predictor that needs only these features, or None."""

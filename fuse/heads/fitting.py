@@ -54,11 +54,8 @@ class Fit:
         bool (clips,): clips whose outputs are returned; None for all.
     scaled_on
         bool (clips,): clips that the features are standardised on; None for the training clips.
-        For an inner fold these are the training clips of the outer fold, so that its heads
-        share values.
     start
-        End of another fit of the same model on features scaled on the same clips, with another
-        C or other training clips; None for zeros.
+        End of another fit of the same model on features scaled on the same clips; None for zeros.
     """
 
     model: Model
