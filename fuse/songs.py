@@ -28,20 +28,17 @@ def song_level(
 ) -> Results:
     """Return the same evaluation with one prediction per song.
 
-    A song's decision leaves out segments without a prediction; a song without any predicted
-    segment has no prediction. Heads and nets remain those trained on segments.
+    Segments without a prediction are left out. Heads and nets remain those trained on segments.
 
     Parameters
     ----------
     results
         Multiclass results of segments.
     by
-        Unit that counts as a song: ``clip``, the clip that segments were cut from (`song_of`
-        their ids), or ``group``.
+        Unit that counts as a song: the ``clip`` that segments were cut from, or ``group``.
     rule
-        Rule of the decision: ``mean`` of the segments' probabilities; ``log-mean``, their
-        geometric mean (the product of independent predictions) scaled to sum 1; ``vote``, the
-        share of segments whose most probable class it is (ties: by mean probability).
+        ``mean`` of the segments' probabilities; ``log-mean``, their geometric mean scaled to sum
+        1; ``vote``, the share of segments whose most probable class it is (ties: by mean).
 
     Returns
     -------

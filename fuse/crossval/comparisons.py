@@ -44,15 +44,12 @@ class Comparison:
     model: str
     reference: str
     n_clips: int  # number of clips that both predicted (with repeats, in the first)
-    # float64 (folds of all repeats,): the primary metric of the model minus that of the reference,
-    # in folds where both are defined.
+    # float64 (folds of all repeats,): gain in the primary metric, in folds where both have it.
     differences: F64
     mean: float  # mean of `differences`: positive if the model is better
-    # 95 % interval of the difference, from resampled groups; NaN without resamples. For
-    # regression, the interval of the pooled primary metric.
+    # 95 % interval from resampled groups, NaN without; for regression, of the pooled metric.
     interval: tuple[float, float]
-    # Nadeau and Bengio's corrected statistic and its two-sided p-value; NaN for one fold, and if
-    # the two predict the same.
+    # Nadeau and Bengio's statistic and two-sided p-value; NaN for one fold or equal predictions.
     t: float
     p: float
     p_holm: float = NAN  # `p` corrected for `n_tests` (Holm)

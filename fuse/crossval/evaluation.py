@@ -187,6 +187,12 @@ def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
         ]:
             raise BadFeatures(f"{other.name}: a repeat is of other clips or models")
     evaluations = tuple(replace(one, heads=(), repeats=()) for one in (results, *repeats))
+    choices = [one.choice for one in evaluations if one.choice is not None]
+    choice = None
+    if len(choices) == len(evaluations):
+        inside = tuple(name for one in choices for name in one.inside)
+        nested = _over_repeats([one.nested for one in choices])
+        choice = Choice(choices[0].model, inside, nested)
     return replace(
         results,
         repeats=evaluations,
@@ -195,18 +201,8 @@ def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
             for i in range(len(results.models))
         ),
         baseline=_over_repeats([one.baseline for one in evaluations]),
-        choice=_choice_over_repeats(evaluations),
+        choice=choice,
     )
-
-
-def _choice_over_repeats(evaluations: Sequence[Results]) -> Choice | None:
-    """Return the choice of the first evaluation, scored over all."""
-    choices = [one.choice for one in evaluations if one.choice is not None]
-    if len(choices) < len(evaluations):
-        return None
-    nested = _over_repeats([choice.nested for choice in choices])
-    inside = tuple(name for choice in choices for name in choice.inside)
-    return Choice(choices[0].model, inside, nested)
 
 
 def _over_repeats(models: Sequence[ModelResult]) -> ModelResult:

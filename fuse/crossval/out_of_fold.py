@@ -51,20 +51,17 @@ class OutOfFold:
     k: int  # number of folds
     # Models in the order of reports; the stack and the product last.
     models: tuple[Model, ...]
-    # `Model.key` to float64 (clips, outputs), by the head that left the clip's fold out; NaN rows
-    # where a feature is missing. Fallbacks are included.
+    # Key (fallbacks, too) to float64 (clips, outputs); NaN rows where a feature is missing.
     outputs: dict[Key, F64]
     # (key, fold) to float (clips, outputs): predictions of the fold's training clips, each by a
     # head that never saw the clip; NaN elsewhere.
     inner: dict[tuple[Key, int], NDArray[np.floating]] = field(default_factory=dict)
     # Fold to its inner folds, int64 (clips,); -1 for the fold's own clips.
     inner_folds: dict[int, Ints] = field(default_factory=dict)
-    # Model name to its fallbacks, in the order of `missing_of`: the first one that can predict a
-    # clip does.
+    # Model name to its fallbacks; the first one that can predict a clip does.
     fallbacks: dict[str, tuple[Fallback, ...]] = field(default_factory=dict)
     heads: list[Head] = field(default_factory=list)
-    # Feature name to bool (clips,): True for clips that have it; under ``crossfit``, from the net
-    # of each clip's fold.
+    # Feature name to bool (clips,): True for clips that have it, from the net of their fold.
     present: dict[str, Bools] = field(default_factory=dict)
     # Feature name to bool (clips,): True for outliers (`mvemo.fuse.scaling.fit_scaling`).
     outliers: dict[str, Bools] = field(default_factory=dict)

@@ -192,8 +192,7 @@ class Strength:
     """Chosen strength of a model's penalty, and starts for fits with it."""
 
     C: float  # inverse strength of the penalty
-    # For each inner fold, the end of the fit that left it out, at the tried strength nearest to
-    # `C`.
+    # Inner fold to the end of the fit that left it out, at the tried strength nearest to `C`.
     positions: Mapping[int, Position] = field(default_factory=dict)
 
     def start(self, inner_fold: int | None) -> Position | None:

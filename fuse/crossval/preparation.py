@@ -36,8 +36,7 @@ class Preparation:
     models: tuple[Model, ...]  # in the order of reports
     nets: tuple[Model, ...]  # outputs of nets themselves, which need no head
     names: tuple[str, ...]  # features that `models` use
-    # With one split, the fold is 0 for its test clips and -1 for all others, which heads are
-    # trained on.
+    # With one split, the fold is 0 for its test clips and -1 for all others.
     clips: Clips
     k: int  # number of folds
     leaky: bool  # True if a net saw clips that it scores, and that was allowed

@@ -33,8 +33,7 @@ from mvemo.fuse.models import LATE, SECOND_LAYERS, Model, modalities_of, parts_o
 from mvemo.fuse.results import ModelResult, Results, score_model
 from mvemo.fuse.scaling import fit_scaling, rows_of
 
-# Largest number of features whose subsets are all taken; of more features, only those of one
-# modality and those that leave out one feature.
+# Most features whose subsets are all taken; otherwise those of a modality, or without one feature.
 MOST_BASES = 5
 
 

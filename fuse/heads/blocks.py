@@ -138,14 +138,12 @@ def spectrum_of(values: F32 | Rows) -> Spectrum:
 class ScaledFeature:
     """One feature as the solver takes it."""
 
-    # (clips, columns): standardised and clipped to the limit; zeros where missing. If there are
-    # fewer clips than columns, these are coordinates in the span of the clips; the penalised
-    # minimum lies in that span, so it is the same.
+    # (clips, columns): standardised and clipped, zeros where missing. With fewer clips than columns
+    # these are coordinates in the span of the clips, which holds the penalised minimum.
     values: Rows
     scaling: Scaling  # of the cached values
     spectrum: Spectrum  # of `values`
-    # float32 (cached columns, columns), orthonormal: standardised values are `values @ basis.T`;
-    # None if `values` are the standardised values.
+    # float32 (cached columns, columns): standardised values are `values @ basis.T`, or None.
     basis: F32 | None = None
 
     def raw_coef(self, coef: F32) -> F32:

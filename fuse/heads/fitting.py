@@ -172,12 +172,11 @@ class HeadFitter:
         enough = [i for i, count in enumerate(counts) if count >= MIN_DIFFERENT]
         if strict and len(enough) < len(fits):
             i = next(i for i in range(len(fits)) if i not in enough)
-            problem = f"{counts[i]} training clip(s) have all of its features"
-            if self.clips.link == "softmax":
-                problem = (
-                    f"the training clips with all of its features are of {counts[i]} class(es)"
-                )
-            raise BadFeatures(f"{fits[i]}: {problem}; two at least are needed")
+            unit = "classes" if self.clips.link == "softmax" else "clips"
+            raise BadFeatures(
+                f"{fits[i]}: expected {MIN_DIFFERENT} {unit} or more among the training clips that "
+                f"have all of its features, got {counts[i]}"
+            )
         fits, valid, weights = [fits[i] for i in enough], valid[enough], train[enough].astype("f4")
         if self.settings.class_weight == "balanced":
             weights = weights * balance(weights, self._target)

@@ -31,7 +31,7 @@ SAME_NAMES = ("seed", "permute_labels", "scale", "repeats", "learning_curve")
 stage_two_options = together(
     [
         click.argument("features", type=PATH),
-        folds_option("the cache's own, else 6"),
+        folds_option("the cache's own, otherwise 6"),
         click.option(
             "--out",
             type=OUT_FOLDER,
@@ -77,9 +77,7 @@ stage_two_options = together(
             "FEATURES were made with if it is one of these, otherwise paper]",
         ),
         click.option(
-            "--final",
-            is_flag=True,
-            help="Also write a model for new clips (mvemo predict).",
+            "--final", is_flag=True, help="Also write a model for new clips (mvemo predict)."
         ),
         click.option(
             "--final-to",
@@ -178,9 +176,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN[:MODEL]...")
 @click.option(
-    "--out",
-    type=OUT_FOLDER,
-    help="Also write comparison.json and comparison.txt into this folder.",
+    "--out", type=OUT_FOLDER, help="Also write comparison.json and comparison.txt into this folder."
 )
 @click.option(
     "--resamples",

@@ -15,8 +15,7 @@ from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import tell
 from mvemo.pipeline.errors import BadOption
 
-# The default model: it predicts from sound, pictures or both, so that a folder of songs and
-# videos gives one table.
+# The default model predicts from sound, pictures or both: songs and videos give one table.
 DEFAULT = "music-video"
 
 FOLDER = Path(__file__).parent
