@@ -70,9 +70,8 @@ def test_scores_are_scikit_learns(tmp_path):
     for fold in range(3):
         rows = np.arange(60) % 3 == fold
         assert model.per_fold["accuracy"][fold] == accuracy_score(labels[rows], y_pred[rows])
-    assert model.scores["f1_macro"] == pytest.approx(
-        f1_score(labels, y_pred, average="macro"), abs=1e-12
-    )
+    f1 = f1_score(labels, y_pred, average="macro")
+    assert model.scores["f1_macro"] == pytest.approx(f1, abs=1e-12)
     auc = roc_auc_score(labels, values, multi_class="ovr")
     assert model.scores["roc_auc_macro_ovr_pooled"] == pytest.approx(auc, abs=1e-12)
 
@@ -85,8 +84,7 @@ def test_what_mvemo_writes_gives_the_same_scores(tmp_path):
         again.primary_per_fold(again.baseline), results.primary_per_fold(results.baseline)
     )
     for new, old in zip(again.models, results.models, strict=True):
-        for name, values in old.per_fold.items():
-            np.testing.assert_array_equal(new.per_fold[name], values)
+        np.testing.assert_equal({name: new.per_fold[name] for name in old.per_fold}, old.per_fold)
         np.testing.assert_array_equal(new.confusion, old.confusion)
         assert new.scores["f1_macro"] == old.scores["f1_macro"]
     assert predictions_csv(again) == predictions_csv(results)
@@ -248,9 +246,8 @@ def test_repeats_are_read_back(tmp_path):
     repeated = with_repeats(first, [second])
     path = write(tmp_path / "predictions.csv", predictions_csv(repeated))
     again = results_of_predictions(read_predictions(path))
-    assert [one.folds.tolist() for one in again.repeats] == [
-        one.folds.tolist() for one in repeated.repeats
-    ]
+    for one, other in zip(again.repeats, repeated.repeats, strict=True):
+        np.testing.assert_array_equal(one.folds, other.folds)
     for model, expected in zip(again.models, repeated.models, strict=True):
         np.testing.assert_array_equal(model.per_fold["accuracy"], expected.per_fold["accuracy"])
 

@@ -103,11 +103,8 @@ def test_a_stack_of_two_singles_is_not_the_integrated_model(tmp_path):
     assert (both.models[2].thresholds != both.models[3].thresholds).any()
     for head in both.heads:
         model = by_name(both)[head.model]
-        expected = (
-            best_thresholds(model.outputs, both.y_true)
-            if head.fold is None
-            else model.thresholds[head.fold]
-        )
+        final = best_thresholds(model.outputs, both.y_true)
+        expected = final if head.fold is None else model.thresholds[head.fold]
         np.testing.assert_array_equal(head.thresholds, expected)
 
 
