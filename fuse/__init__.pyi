@@ -1,4 +1,3 @@
-from .clips import Clips as Clips
 from .crossval.evaluation import evaluate as evaluate
 from .crossval.evaluation_settings import EvaluationSettings as EvaluationSettings
 from .crossval.saving import SavedHeads as SavedHeads
@@ -9,6 +8,7 @@ from .errors import FuseError as FuseError
 from .errors import LeakError as LeakError
 from .external import Predictions as Predictions
 from .external import results_of_predictions as results_of_predictions
+from .features import Clips as Clips
 from .heads.fitting import Fit as Fit
 from .heads.fitting import fit_heads as fit_heads
 from .heads.head import Head as Head

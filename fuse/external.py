@@ -1,7 +1,6 @@
 """Predictions of other programs, scored as if mvemo had cross-validated them.
 
-The files do not say what a model was trained on, so every report of them says that this was
-not checked.
+The files do not tell what a model was trained on; every report of them says so.
 """
 
 from __future__ import annotations
@@ -28,16 +27,13 @@ class Predictions:
     Parameters
     ----------
     classes
-        Names of the classes, tags or targets, in the order of the first file's columns or of
-        the manifest.
+        Names of the classes, tags or targets.
     clip_ids, groups
-        Id and group of each clip, in the order of their first rows; a clip without a group is
-        a group by itself.
+        Id and group of each clip; a clip without a group is a group by itself.
     y_true
         Labels, as in `Results.y_true`.
     folds
-        int64 (clips,): 0 to k - 1, in the order of the names of folds in the files; -1 for
-        clips that were not tested. All 0 if the files name no folds.
+        int64 (clips,): 0 to k - 1; -1 for clips that were not tested. All 0 without folds.
     k
         Number of folds.
     outputs
@@ -49,8 +45,7 @@ class Predictions:
     notes
         Sentences that state how the predictions were changed.
     repeats
-        All evaluations, this one first, if the files have several on different folds;
-        otherwise empty.
+        All evaluations, this one first, if there are several on different folds.
     """
 
     classes: tuple[str, ...]
@@ -80,10 +75,8 @@ def results_of_predictions(
 ) -> Results:
     """Score predictions, for the same report as an evaluation by mvemo.
 
-    Without folds, all clips are one fold, and the baseline is the share of the commonest class
-    among them. Clips that were not tested are not scored, even if they were predicted: the model
-    may have been trained on them. The results are `leaky` if a group is in more than one fold,
-    or has both tested clips and others.
+    Clips that were not tested are not scored: the model may have been trained on them. The
+    results are `leaky` if a group is in several folds, or has both tested clips and others.
 
     Parameters
     ----------
@@ -98,21 +91,16 @@ def results_of_predictions(
     provenance
         JSON values to keep with the files' names and digests.
 
-    See Also
-    --------
-    mvemo.fuse.evaluate : cross-validate heads over features.
-
     Examples
     --------
     >>> import numpy as np
     >>> predictions = Predictions(
-    ...     classes=("calm", "tense"), clip_ids=("a", "b", "c"), groups=("a", "b", "c"),
-    ...     y_true=np.array([0, 1, 1]), folds=np.array([0, 0, 0]), k=1,
-    ...     outputs={"net": np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])},
+    ...     classes=("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"), k=1,
+    ...     y_true=np.array([0, 1]), folds=np.array([0, 0]),
+    ...     outputs={"net": np.array([[0.9, 0.1], [0.6, 0.4]])},
     ... )
-    >>> results = results_of_predictions(predictions, name="mine")
-    >>> round(results.models[0].scores["accuracy"], 2)
-    0.67
+    >>> results_of_predictions(predictions).models[0].scores["accuracy"]
+    0.5
     """
     if predictions.repeats:
         first, *others = (

@@ -1,36 +1,156 @@
-"""Cached feature vectors, as the solver reads them."""
+"""Inputs of heads: feature vectors, statistics of sequences, and the clips' labels and folds.
+
+The feature ``lld`` has statistics of low-level descriptors; they are computed from the sequences
+in the cache whenever they are needed, so a laptop without media can choose other descriptors.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache, FeatureSpec
-from mvemo.fuse.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
-from mvemo.fuse.descriptor_statistics import LLD, DescriptorStatistics
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import complete
+from mvemo.fuse.numeric import F32, F64, Bools, Ints, Link
 from mvemo.fuse.scaling import Rows, standardise_within
+from mvemo.fuse.tasks.base import Task
+from mvemo.manifests import labels as manifest_labels
+from mvemo.manifests import make_folds
+from mvemo.manifests.declared import setting
+
+LLD = "lld"
+# Increased whenever the same sequences would give other statistics.
+STATISTICS_VERSION = 1
+# Name in settings to the name in caches and models.
+STATISTICS = {
+    "mean": "mean",
+    "std": "sd",
+    "p10": "10th percentile",
+    "p90": "90th percentile",
+    "diff_mean": "mean of differences",
+    "diff_std": "sd of differences",
+    "diff_p10": "10th percentile of differences",
+    "diff_p90": "90th percentile of differences",
+}
+DEFAULT_STATISTICS = ("mean", "std", "diff_std")
+
+
+def check_statistics(names: Sequence[str]) -> None:
+    """Refuse an empty list, an unknown statistic, or a statistic named twice."""
+    known = ", ".join(STATISTICS)
+    if not names:
+        raise BadFeatures(f"lld_statistics is empty: expected some of {known}")
+    for name in names:
+        if name not in STATISTICS:
+            raise BadFeatures(f"lld_statistics: unknown statistic {name!r}: one of {known}")
+        if list(names).count(name) > 1:
+            raise BadFeatures(f"lld_statistics names {name!r} twice")
+
+
+def sequence_statistics(sequence: F32, statistics: Sequence[str] = DEFAULT_STATISTICS) -> F32:
+    """Return statistics over time: the first statistic of all columns, and so on."""
+    values = sequence.astype(np.float64)
+    parts: dict[str, F64] = {}
+    for prefix in ("", "diff_"):
+        named = [name for name in statistics if name.startswith("diff_") == bool(prefix)]
+        if not named:
+            continue
+        if prefix:
+            values = np.diff(values, axis=0) if len(values) > 1 else np.zeros_like(values)
+        parts |= {f"{prefix}mean": values.mean(axis=0), f"{prefix}std": values.std(axis=0)}
+        if f"{prefix}p10" in named or f"{prefix}p90" in named:
+            low, high = np.quantile(values, [0.1, 0.9], axis=0)
+            parts |= {f"{prefix}p10": low, f"{prefix}p90": high}
+    return np.concatenate([parts[name] for name in statistics]).astype(np.float32)
+
+
+def statistics_of(spec: FeatureSpec) -> tuple[str, ...]:
+    """Return the statistics of a feature ``lld``, by their names in settings."""
+    names = {stored: name for name, stored in STATISTICS.items()}
+    return tuple(names[stored] for stored in spec.params["statistics"])
+
+
+class DescriptorStatistics:
+    """The feature ``lld`` of a cache; the sequences are read when its vectors are needed."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        descriptors: Sequence[str],
+        statistics: Sequence[str] = DEFAULT_STATISTICS,
+    ) -> None:
+        self._cache = cache
+        self._statistics = tuple(statistics)
+        self._descriptors = tuple(descriptors)
+        self._vectors: tuple[F32, Bools] | None = None
+        sequences = [spec.name for spec in cache.specs if spec.kind == "sequence"]
+        if LLD in cache.names():
+            raise BadFeatures(f"{cache.path}: has a feature {LLD!r} already: leave fuse.lld empty")
+        for name in self._descriptors:
+            if name not in sequences:
+                raise BadFeatures(
+                    f"{cache.path}: fuse.lld names {name!r}: expected one of its sequences: "
+                    f"{', '.join(dict.fromkeys(sequences)) or 'there are none'}"
+                )
+            if self._descriptors.count(name) > 1:
+                raise BadFeatures(f"fuse.lld names {name!r} twice")
+        specs = [cache.spec(name) for name in self._descriptors]
+        if len({spec.modality for spec in specs}) > 1:
+            raise BadFeatures(f"fuse.lld: {', '.join(descriptors)} are not all of one modality")
+        self.spec = FeatureSpec(
+            name=LLD,
+            modality=specs[0].modality,
+            kind="vector",
+            dim=len(self._statistics) * sum(spec.dim for spec in specs),
+            extractor="statistics of descriptors",
+            version=STATISTICS_VERSION,
+            params={
+                "statistics": [STATISTICS[name] for name in self._statistics],
+                "descriptors": {spec.name: spec.digest for spec in specs},
+                "order": list(self._descriptors),
+            },
+        )
+
+    def vectors(self) -> tuple[F32, Bools]:
+        """Return vectors as `mvemo.cache.Cache.vectors`; present clips have all descriptors."""
+        if self._vectors is None:
+            clip_ids = self._cache.table.clip_ids
+            values = np.full((len(clip_ids), self.spec.dim), np.nan, dtype=np.float32)
+            for row, clip_id in zip(values, clip_ids, strict=True):
+                sequences = [self._cache.sequence(name, clip_id) for name in self._descriptors]
+                parts = [
+                    sequence_statistics(s, self._statistics) for s in sequences if s is not None
+                ]
+                if len(parts) == len(self._descriptors):
+                    row[:] = np.concatenate(parts)
+            self._vectors = values, ~np.isnan(values[:, 0])
+        values, present = self._vectors
+        return values.copy(), present.copy()
+
 
 # Fewest clips that a feature needs for models of it: two in each of six folds, or a quarter of all.
 FEWEST = 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FeatureSettings:
     """Settings that decide how cached vectors become the inputs of heads."""
 
-    # Descriptor sequences whose statistics are one more feature (`descriptor_statistics`).
-    lld: tuple[str, ...] = ()
-    # Names in `mvemo.fuse.descriptor_statistics.STATISTICS`.
-    lld_statistics: tuple[str, ...] = DEFAULT_STATISTICS
-    within_groups: bool = False  # standardise within groups (`mvemo.fuse.scaling`)
-    # GiB of memory for the values of all features. Larger features are read again, block by
-    # block, whenever a head is fitted; the heads are equal but for rounding.
-    memory: float = 4.0
+    lld: tuple[str, ...] = setting((), "Sequences whose statistics are the feature `lld`.")
+    lld_statistics: tuple[str, ...] = setting(
+        DEFAULT_STATISTICS,
+        "Statistics: `mean`, `std`, `p10`, `p90`, `diff_mean` to `diff_p90`.",
+    )
+    within_groups: bool = setting(
+        False, "Standardise within groups of five or more; new clips must come as groups, too."
+    )
+    memory: float = setting(4.0, "GiB for features; larger ones are read in blocks.", ge=0)
 
 
 @dataclass(frozen=True)
@@ -46,20 +166,10 @@ PLAIN = FeatureSettings()
 
 
 class Features:
-    """The vector features of a cache.
-
-    Attributes
-    ----------
-    modality
-        Feature name to ``audio``, ``video`` or another modality.
-    outputs
-        The same for outputs of the nets themselves, which heads do not read.
-    rare
-        Feature name to number of clips, for features that too few clips have to fit a model.
-    """
+    """The vector features of a cache."""
 
     def __init__(self, cache: Cache, settings: FeatureSettings = PLAIN) -> None:
-        self._cache, self._settings = cache, settings
+        self.cache, self._settings = cache, settings
         self._statistics = None
         if settings.lld:
             self._statistics = DescriptorStatistics(cache, settings.lld, settings.lld_statistics)
@@ -99,10 +209,10 @@ class Features:
         if not self.crossfit(name):
             return
         with_net = {spec.fold for spec in self._variants[name]}
-        missing = [fold for fold in range(self._cache.table.k) if fold not in with_net]
+        missing = [fold for fold in range(self.cache.table.k) if fold not in with_net]
         if missing:
             raise BadFeatures(
-                f"{self._cache.path}: {name} lacks the nets of folds "
+                f"{self.cache.path}: {name} lacks the nets of folds "
                 f"{', '.join(map(str, missing))}: run 'mvemo extract' again, it goes on where "
                 "it stopped"
             )
@@ -123,7 +233,7 @@ class Features:
         """Return the spec of the values that the scores of a fold's clips rest on."""
         if self._statistics is not None and name == LLD:
             return self._statistics.spec
-        return self._cache.spec(name, fold)
+        return self.cache.spec(name, fold)
 
     def protocol(self, names: tuple[str, ...]) -> str:
         """Return the most optimistic protocol among features."""
@@ -133,17 +243,13 @@ class Features:
                 return protocol
         return "none"
 
-    def own_outputs(self, name: str, fold: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return the outputs of a fold's net itself, as `Cache.vectors` does."""
-        return self._cache.vectors(name, fold)
-
     def matrix(self, name: str, fold: int | None) -> Matrix:
         """Return a feature as heads read it, from the fold's net if each fold has one."""
         matrix = self.raw_matrix(name, fold)
         if not self._settings.within_groups:
             return matrix
         assert not isinstance(matrix.values, Rows)
-        values = standardise_within(matrix.values, matrix.present, self._cache.table.groups)
+        values = standardise_within(matrix.values, matrix.present, self.cache.table.groups)
         return Matrix(values, matrix.present)
 
     def raw_matrix(self, name: str, fold: int | None) -> Matrix:
@@ -151,11 +257,11 @@ class Features:
         if self._statistics is not None and name == LLD:
             values, present = self._statistics.vectors()
         elif self._streamed:
-            shape = len(self._cache.table), self._variants[name][0].dim
-            rows = Rows(shape, partial(self._cache.blocks, name, fold))
-            return Matrix(rows, self._cache.present(name, fold))
+            shape = len(self.cache.table), self._variants[name][0].dim
+            rows = Rows(shape, partial(self.cache.blocks, name, fold))
+            return Matrix(rows, self.cache.present(name, fold))
         else:
-            values, present = self._cache.vectors(name, fold)
+            values, present = self.cache.vectors(name, fold)
         return matrix_of(values, present)
 
 
@@ -165,3 +271,65 @@ def matrix_of(values: NDArray[np.float32], present: NDArray[np.bool_] | None = N
         present = complete(values)
     values[~present] = 0.0
     return Matrix(values, present)
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Labels, groups and folds of an evaluation's clips.
+
+    Parameters
+    ----------
+    task
+        Task of the labels (`mvemo.fuse.task_of`).
+    y_true
+        Labels: int64 (clips,) of classes, int64 (clips, tags) of 0 and 1, or float64
+        (clips, targets).
+    groups
+        Group of each clip.
+    folds
+        int64 (clips,): the fold that tests each clip; -1 for clips that are only trained on.
+    n_outputs
+        Number of classes, tags or targets.
+    seed
+        Seed of the inner folds.
+    """
+
+    task: Task
+    y_true: NDArray[Any]
+    groups: tuple[str, ...]
+    folds: Ints
+    n_outputs: int
+    seed: int = 0
+
+    @property
+    def link(self) -> Link:
+        """Return the link of the heads (`mvemo.fuse.Head`)."""
+        return self.task.link
+
+    @property
+    def target(self) -> NDArray[np.float32]:
+        """Return the targets, float32 (outputs, clips): one-hot classes, tags, or values."""
+        return self.task.target(self.y_true, self.n_outputs)
+
+    def inner_folds(self, fold: int, count: int) -> Ints:
+        """Return folds of the training clips of `fold`, int64 (clips,), -1 for all other clips.
+
+        Groups stay whole. All are -1 if the training clips are of one group.
+        """
+        train = np.flatnonzero(self.folds != fold)
+        groups = [self.groups[row] for row in train.tolist()]
+        inner = np.full(len(self.y_true), -1, dtype=np.int64)
+        count = min(count, len(set(groups)))
+        if count >= 2:
+            task = cast(manifest_labels.Task, self.task.name)
+            inner[train] = make_folds(self.y_true[train], groups, count, self.seed, task)
+        return inner
+
+    def score(self, rows: NDArray[np.bool_], outputs: F64) -> float:
+        """Return the task's primary metric on the clips of `rows`."""
+        return self.task.primary(self.y_true[rows], outputs[rows])
+
+
+def leave_each_out(folds: Ints) -> list[tuple[Bools, Bools]]:
+    """Return, for each fold, masks of the clips of all other folds and of its own; -1 is none."""
+    return [((folds >= 0) & (folds != fold), folds == fold) for fold in range(int(folds.max()) + 1)]

@@ -38,10 +38,8 @@ class Model:
     ----------
     name
         Name in reports.
-    features
-        Names of the features, in the order of concatenation.
-    modalities
-        Modalities that the model needs, in the order of reports.
+    features, modalities
+        Features in the order of concatenation, and modalities in the order of reports.
     by_net
         True if the outputs are those of a net's own last layer, without a head.
     """
@@ -60,10 +58,9 @@ class Model:
 def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
     """Return all models that a set of features allows, single features first.
 
-    These are each single feature, each fusion of one feature per modality over two or more
-    modalities, and, for two or more features, all together as ``integrated`` (PL20 3.4, read
-    as one head on all features). A set of three or more modalities that allows more than
-    `MOST_FUSIONS` fusions is left out; its fusions can be asked for by name.
+    These are each single feature, each fusion of one feature per modality (of three or more
+    modalities only if at most `MOST_FUSIONS` are possible), and all together as ``integrated``
+    (PL20 3.4, read as one head on all features).
 
     Parameters
     ----------
@@ -113,10 +110,7 @@ def check_feature_name(name: str) -> None:
 
 
 def chosen_models(modality: Mapping[str, str], names: Sequence[str] | None) -> tuple[Model, ...]:
-    """Return the models of `names`, or all models for None.
-
-    A name may join any features by ``+``, such as two audio features: one head reads them all.
-    """
+    """Return the models of `names`, which may join any features by ``+``; all for None."""
     models = models_of(modality)
     if names is None:
         return models

@@ -20,8 +20,7 @@ DECISION_INPUTS: dict[Link, str] = {
     "sigmoid": "log-odds",
     "identity": "values",
 }
-# Smallest probability that a second layer reads, so that one certain head does not outvote
-# all others.
+# Smallest probability that a second layer reads: one certain head must not outvote all others.
 MIN_PROBABILITY = 1e-4
 
 

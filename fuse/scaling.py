@@ -31,11 +31,7 @@ MIN_CLIPS = 5
 
 
 class Rows:
-    """Values of clips, float32 (clips, dim), zero where missing, read a block at a time.
-
-    `blocks` starts a new reading, which yields row numbers and their read-only values; missing
-    rows may be left out (`mvemo.cache.Cache.blocks`).
-    """
+    """Values of clips, float32 (clips, dim), zero where missing, read a block at a time."""
 
     def __init__(
         self, shape: tuple[int, int], blocks: Callable[[], Iterator[tuple[Ints | slice, F32]]]
@@ -119,12 +115,7 @@ class Scaling:
 
 
 def fit_scaling(values: F32 | Rows, rows: Bools) -> tuple[Scaling, Bools]:
-    """Fit means and deviations of the columns on the clips of `rows`, without outliers.
-
-    Return the scaling, and bool (clips,) of outliers: clips whose root mean square of
-    standardised values is more than `FAR` times the median. The deviation of a constant column
-    is 1. Values that are not in memory are read several times.
-    """
+    """Fit means and deviations on the clips of `rows`; return also the outliers, bool (clips,)."""
     members = np.flatnonzero(rows)
     dim = values.shape[1]
     far = np.zeros(len(rows), np.bool_)
@@ -192,10 +183,7 @@ def _deviations(variance: F64, shift: F32) -> F64:
 def standardise_within(
     values: F32, present: Bools, groups: Sequence[str], others: Scaling | None = None
 ) -> F32:
-    """Standardise each group's clips by their own means and deviations.
-
-    Smaller groups than `MIN_CLIPS` are standardised by `others`, by default fitted on all clips.
-    """
+    """Standardise each group by itself; small groups by `others`, or by all clips for None."""
     others = fit_scaling(values, present)[0] if others is None else others
     result = others.apply(values)
     members = np.flatnonzero(groups_within(present, groups))

@@ -11,7 +11,7 @@ import numpy as np
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import Model
-from mvemo.fuse.numeric import F64, Bools, Ints, softmax
+from mvemo.fuse.numeric import F64, Ints, softmax
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.manifests import song_of
 
@@ -28,26 +28,22 @@ def song_level(
 ) -> Results:
     """Return the same evaluation with one prediction per song.
 
-    A song's decision leaves out segments without a prediction; a song without any predicted
-    segment has no prediction. Heads and nets remain those trained on segments.
+    Segments without a prediction are left out. Heads and nets remain those trained on segments.
 
     Parameters
     ----------
     results
         Multiclass results of segments.
     by
-        Unit that counts as a song: ``clip``, the clip that segments were cut from (`song_of`
-        their ids), or ``group``.
+        Unit that counts as a song: the ``clip`` that segments were cut from, or ``group``.
     rule
-        Rule of the decision: ``mean`` of the segments' probabilities; ``log-mean``, their
-        geometric mean (the product of independent predictions) scaled to sum 1; ``vote``, the
-        share of segments whose most probable class it is (ties: by mean probability).
+        ``mean`` of the segments' probabilities; ``log-mean``, their geometric mean scaled to sum
+        1; ``vote``, the share of segments whose most probable class it is (ties: by mean).
 
     Returns
     -------
-    Results whose clips are songs, in the order of their first segments. With permuted labels a
-    song has that of its first segment. Intervals, comparisons, learning curves, repeats and
-    scores with a modality missing belong to segments and are left out.
+    Results whose clips are songs, in the order of their first segments (with permuted labels,
+    with that segment's label), without intervals, comparisons, learning curves and repeats.
 
     Raises
     ------
@@ -86,7 +82,10 @@ def song_level(
         outputs = decide_songs(model.outputs, song, len(rows), rule)
         plain = Model(model.name, model.features, model.modalities, model.by_net)
         scored = score_model(results.task, plain, outputs, y_true, folds, results.k)
-        complete_songs = np.bincount(song, _has_features(results, model), len(rows)) > 0
+        has = [results.present[name] for name in model.features if name in results.present]
+        has = [model.valid] if model.by_net else has
+        having_all = np.logical_and.reduce([results.tested, *has])
+        complete_songs = np.bincount(song, having_all, len(rows)) > 0
         untrained = int((complete_songs & ~scored.valid).sum())
         return replace(scored, n_untrained=untrained)
 
@@ -115,29 +114,25 @@ def song_level(
 
 
 def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
-    """Return probabilities of songs, float64 (songs, classes), from (segments, classes).
-
-    `song` is int64 (segments,), the song of each segment. NaN rows are not predicted.
-    """
+    """Return probabilities (songs, classes) from (segments, classes); NaN rows are left out."""
     valid = complete(proba)
     proba, song = proba[valid], song[valid]
     count = np.bincount(song, minlength=n_songs)[:, None].astype(np.float64)
     count[count == 0] = np.nan
-    mean = _sum_by_song(proba, song, n_songs) / count
+
+    def mean_by_song(values: F64) -> F64:
+        total = np.zeros((n_songs, values.shape[1]))
+        np.add.at(total, song, values)
+        return total / count
+
+    mean = mean_by_song(proba)
     if rule == "mean":
         return mean
     if rule == "vote":
         votes = np.eye(proba.shape[1])[proba.argmax(axis=1)]
-        shares: F64 = (1 - TIE_WEIGHT) * _sum_by_song(votes, song, n_songs) / count
+        shares: F64 = (1 - TIE_WEIGHT) * mean_by_song(votes)
         return shares + TIE_WEIGHT * mean
-    logs = _sum_by_song(np.log(np.maximum(proba, MIN_PROBABILITY)), song, n_songs) / count
-    return softmax(logs)
-
-
-def _sum_by_song(values: F64, song: Ints, n_songs: int) -> F64:
-    total = np.zeros((n_songs, values.shape[1]))
-    np.add.at(total, song, values)
-    return total
+    return softmax(mean_by_song(np.log(np.maximum(proba, MIN_PROBABILITY))))
 
 
 def _check(results: Results, songs: Sequence[str], song: Ints, first: Ints) -> None:
@@ -155,11 +150,3 @@ def _check(results: Results, songs: Sequence[str], song: Ints, first: Ints) -> N
                 f"{results.name}: segment {results.clip_ids[row]!r} has another {name} than "
                 f"{results.clip_ids[int(first[song[row]])]!r} of its song {songs[song[row]]!r}"
             )
-
-
-def _has_features(results: Results, model: ModelResult) -> Bools:
-    """Return bool (clips,): True for tested clips that have every feature of a model."""
-    if model.by_net:
-        return results.tested & model.valid
-    present = [results.present[name] for name in model.features if name in results.present]
-    return np.asarray(np.logical_and.reduce([results.tested, *present]), dtype=np.bool_)

@@ -107,7 +107,7 @@ def run_fuse(
         model, why_none = None, None
         if final is not None:
             try:
-                model = build_model(cache, results, settings.features, preferred)
+                model = build_model(cache, results, settings, preferred)
             except FuseError as error:
                 why_none = error
     lines = [format_table(results), "", f"report: {out / 'report.html'}"]

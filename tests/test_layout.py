@@ -66,10 +66,10 @@ FLOORS = {
     ),
     "fuse": (
         "errors numeric",
-        "descriptor_statistics metrics models scaling",
-        "bootstrap features",
+        "metrics models scaling",
+        "bootstrap",
         "tasks",
-        "clips",
+        "features",
         "heads",
         "results",
         "songs",

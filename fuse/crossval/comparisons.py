@@ -1,4 +1,4 @@
-"""Comparisons of models: paired differences, their intervals and corrected tests.
+"""Intervals of scores, and comparisons of models: paired differences and corrected tests.
 
 A difference, its interval and its p-value all refer to the clips that both models predicted.
 """
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr
+from scipy.special import ndtri, stdtr
 
-from mvemo.fuse.bootstrap import Resamples, percentile_interval
+from mvemo.fuse.bootstrap import LEVEL, Resamples, percentile_interval, resample_groups
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
-from mvemo.fuse.numeric import F64, Ints
+from mvemo.fuse.numeric import F64, Bools, Ints
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.tasks.base import Task
 
@@ -44,15 +44,12 @@ class Comparison:
     model: str
     reference: str
     n_clips: int  # number of clips that both predicted (with repeats, in the first)
-    # float64 (folds of all repeats,): the primary metric of the model minus that of the reference,
-    # in folds where both are defined.
+    # float64 (folds of all repeats,): gain in the primary metric, in folds where both have it.
     differences: F64
     mean: float  # mean of `differences`: positive if the model is better
-    # 95 % interval of the difference, from resampled groups; NaN without resamples. For
-    # regression, the interval of the pooled primary metric.
+    # 95 % interval from resampled groups, NaN without; for regression, of the pooled metric.
     interval: tuple[float, float]
-    # Nadeau and Bengio's corrected statistic and its two-sided p-value; NaN for one fold, and if
-    # the two predict the same.
+    # Nadeau and Bengio's statistic and two-sided p-value; NaN for one fold or equal predictions.
     t: float
     p: float
     p_holm: float = NAN  # `p` corrected for `n_tests` (Holm)
@@ -61,11 +58,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool | None:
-        """Return True if the difference is significant at 5 %, None if that is not known.
-
-        The corrected test decides. With one fold there is no such test, and the difference is
-        significant if the interval leaves out 0.
-        """
+        """Return True if the difference is significant at 5 %, None if that is not known."""
         if self.same:
             return False
         if np.isfinite(self.p_holm):
@@ -93,10 +86,7 @@ def compare_models(
     pairs: Sequence[tuple[str, str]],
     resamples: Resamples | None = None,
 ) -> list[Comparison]:
-    """Test models against others on the same folds and clips, one row per pair.
-
-    Pairs with the same predictions under other names count as one test.
-    """
+    """Test pairs of models; equal predictions under other names count as one test."""
     rows = [_compare(repeats, model, reference, resamples) for model, reference in pairs]
     representative = _representatives(repeats, {name for pair in pairs for name in pair})
     first: dict[tuple[str, str], int] = {}
@@ -115,12 +105,7 @@ def compare_models(
 def compare_results(
     repeats: Sequence[Results], resamples: Resamples | None = None
 ) -> list[Comparison]:
-    """Test every fusion of an evaluation against its best single feature.
-
-    The best single feature is the one with the highest mean score on these folds; this choice
-    favours the single feature. If no model has features (predictions of other programs), every
-    pair is tested.
-    """
+    """Test every fusion against its best single feature, or all pairs if no model has features."""
     models = repeats[0].models
     outputs = [
         FoldedOutputs(
@@ -198,10 +183,7 @@ def _shared(one: FoldedOutputs, model: str, reference: str) -> F64:
 def _paired_scores(
     repeats: Sequence[FoldedOutputs], model: str, reference: str
 ) -> tuple[F64, F64, float]:
-    """Return both models' scores in each fold, on common clips, and the mean n_test / n_train.
-
-    The ratio is NaN if no clips remain to train on.
-    """
+    """Return scores in each fold on common clips, and the mean n_test / n_train or NaN."""
     scores, ratios = [], []
     for one in repeats:
         p, q = _shared(one, model, reference)
@@ -238,15 +220,7 @@ def _representatives(repeats: Sequence[FoldedOutputs], names: set[str]) -> dict[
 def nadeau_bengio(
     differences: ArrayLike, n_train: float, n_test: float
 ) -> tuple[float, float, float]:
-    """Test score differences over folds and repeats: return their mean, t and two-sided p.
-
-    The corrected resampled t-test of Nadeau & Bengio 2003, "Inference for the generalization
-    error", section 5.4: training sets overlap, so the variance of the mean of J differences is
-    (1 / J + n_test / n_train) times their sample variance, with J - 1 degrees of freedom. Only
-    the ratio of the numbers of clips counts. NaN differences are left out; with fewer than two,
-    t and p are NaN. Equal differences give t = 0 and p = 1 if they are 0, otherwise infinite t
-    and p = 0.
-    """
+    """Return the mean of finite differences, the corrected resampled t, and its two-sided p."""
     if not (n_train > 0 and n_test > 0):
         raise ValueError(f"n_train {n_train} and n_test {n_test} must be above 0")
     values = np.asarray(differences, dtype=np.float64)
@@ -259,16 +233,13 @@ def nadeau_bengio(
     variance = 0.0 if np.ptp(values) == 0 else float(values.var(ddof=1))
     if variance == 0:
         return (mean, 0.0, 1.0) if mean == 0 else (mean, float(np.copysign(np.inf, mean)), 0.0)
+    # Nadeau & Bengio 2003, section 5.4: training sets overlap, which n_test / n_train corrects.
     t = mean / float(np.sqrt((1 / count + n_test / n_train) * variance))
     return mean, t, float(2 * stdtr(count - 1, -abs(t)))
 
 
 def holm(p_values: ArrayLike) -> F64:
-    """Correct p-values by Holm's step-down method (Holm 1979).
-
-    The i-th smallest of m is multiplied by m - i + 1, made monotone and limited to 1. NaN stay
-    NaN and are not counted in m.
-    """
+    """Correct p-values by Holm's step-down method (Holm 1979); NaN are not counted."""
     p = np.asarray(p_values, dtype=np.float64)
     result = np.full(p.shape, np.nan)
     finite = np.flatnonzero(np.isfinite(p))
@@ -276,3 +247,95 @@ def holm(p_values: ArrayLike) -> F64:
     steps = np.arange(len(order), 0, -1)
     result[order] = np.minimum(np.maximum.accumulate(p[order] * steps), 1.0)
     return result
+
+
+Interval = tuple[float, float]
+
+
+def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0) -> Results:
+    """Add group-bootstrap intervals (unless `n_resamples` is 0) and tests between models."""
+    evaluations: Sequence[Results] = results.repeats or (results,)
+    if not n_resamples or not results.models:
+        return replace(results, comparisons=tuple(compare_results(evaluations)))
+    resamples = resample_groups(results.groups, n_resamples, seed)
+    choice = results.choice
+    evaluated = [_all_models(one, nested=choice is not None) for one in evaluations]
+    values = _resampled_scores(evaluations, evaluated, resamples)
+    scored = []
+    for row, model in enumerate(_all_models(results, nested=choice is not None)):
+        of_model = {name: scores[row] for name, scores in values.items()}
+        shares = results.task.share_masks(
+            results.y_true, model.y_pred, model.valid, len(results.classes)
+        )
+        intervals = score_intervals(of_model, shares, results.groups)
+        scored.append(replace(model, intervals=intervals))
+    if choice is not None:
+        choice = replace(choice, nested=scored.pop())
+    *models, baseline = scored
+    return replace(
+        results,
+        models=tuple(models),
+        baseline=baseline,
+        choice=choice,
+        comparisons=tuple(compare_results(evaluations, resamples)),
+        provenance={**results.provenance, "n_resamples": n_resamples},
+    )
+
+
+def _all_models(results: Results, *, nested: bool) -> list[ModelResult]:
+    """Return the models, the baseline and, if `nested`, the choice inside each fold."""
+    chosen = [results.choice.nested] if nested and results.choice is not None else []
+    return [*results.models, results.baseline, *chosen]
+
+
+def _resampled_scores(
+    evaluations: Sequence[Results], models: Sequence[list[ModelResult]], resamples: Resamples
+) -> dict[str, F64]:
+    """Return each score, float64 (models, resamples), the mean over repeats."""
+    by_repeat = [
+        # One at a time, because shuffled labels differ between repeats.
+        one.task.resample(
+            one.y_true,
+            np.stack([model.outputs for model in of_one]),
+            np.stack([model.y_pred for model in of_one]),
+            one.folds,
+            one.k,
+            resamples,
+        )
+        for one, of_one in zip(evaluations, models, strict=True)
+    ]
+    return {
+        score: mean_finite(np.stack([one[score] for one in by_repeat]), axis=0)
+        for score in by_repeat[0]
+    }
+
+
+def score_intervals(
+    values: Mapping[str, F64], shares: Mapping[str, Bools], groups: Sequence[str]
+) -> dict[str, Interval]:
+    """Return the percentile interval of each score; Wilson's for a share that never varies."""
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
+    intervals = {}
+    for name, resampled in values.items():
+        low, high = (float(end) for end in percentile_interval(resampled))
+        # Sums of the same values in another order differ in their last digits.
+        if np.isclose(low, high, rtol=1e-9, atol=0.0):
+            value, n_groups = low, len(np.unique(codes[shares[name]])) if name in shares else 0
+            low = high = NAN
+            if value in (0.0, 1.0) and n_groups:
+                low, high = wilson_interval(int(value) * n_groups, n_groups)
+            if name.startswith("f1"):
+                # F1 = 2 J / (1 + J); J is the share of right clips among those that have the
+                # class or are predicted to have it.
+                low, high = (2 * end / (1 + end) for end in (low, high))
+        intervals[name] = (low, high)
+    return intervals
+
+
+def wilson_interval(n_right: int, n: int) -> Interval:
+    """Return Wilson's 95 % interval of a share of `n` trials."""
+    z, share = float(ndtri(0.5 + LEVEL / 2)), n_right / n
+    centre = (2 * n_right + z**2) / (2 * (n + z**2))
+    half = z * (4 * n_right * (1 - share) + z**2) ** 0.5 / (2 * (n + z**2))
+    low, high = centre - half, centre + half
+    return (low if n_right else 0.0), (high if n_right < n else 1.0)

@@ -7,18 +7,20 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvemo.cache import Cache
+from mvemo.fuse.crossval.comparisons import with_uncertainty
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
-from mvemo.fuse.crossval.learning_curves import with_learning_curve
 from mvemo.fuse.crossval.prediction import predict_all
-from mvemo.fuse.crossval.preparation import Preparation, prepare, provenance_of
-from mvemo.fuse.crossval.uncertainty import with_uncertainty
+from mvemo.fuse.crossval.preparation import Preparation, passes_over, prepare, provenance_of
 from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.features import Clips, Features
+from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.metrics.averages import mean_finite
-from mvemo.fuse.models import Model
-from mvemo.fuse.numeric import F64, apply_link
-from mvemo.fuse.results import Choice, ModelResult, Results, score_baseline, score_model
+from mvemo.fuse.models import SECOND_LAYERS, Model
+from mvemo.fuse.numeric import F64, Ints, apply_link
+from mvemo.fuse.results import Choice, CurvePoint, ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.songs import song_level
 from mvemo.fuse.tasks import task_of
 
@@ -30,10 +32,8 @@ DEFAULT = EvaluationSettings()
 def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
     """Cross-validate every model over the features of a cache.
 
-    A head is one linear layer with L2 penalty on features that are standardised on its
-    training clips: softmax for classes, logistic for tags, least squares for values. All
-    models are compared on the same folds. Everything is fitted and chosen inside the training
-    folds.
+    A head is a linear layer with L2 penalty on features that are standardised on its training
+    clips. Everything is fitted and chosen inside the training folds, the same for all models.
 
     Parameters
     ----------
@@ -55,9 +55,6 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
     LeakError
         A net saw clips that it would score, or clips of their groups.
 
-    See Also
-    --------
-    mvemo.fuse.results_of_predictions : score the predictions of another program.
     """
     task = task_of(cache.table.task)
     if settings.songs is not None and (settings.learning_curve or not task.decides_songs):
@@ -68,7 +65,7 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
         results = with_repeats(results, _evaluate_on_other_folds(cache, results, settings))
     results = with_uncertainty(results, n_resamples=settings.n_resamples)
     if settings.learning_curve:
-        results = with_learning_curve(cache, results, settings.head, features=settings.features)
+        results = with_learning_curve(cache, results, settings)
     return results
 
 
@@ -115,16 +112,11 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
 
 
 def _score_net(prepared: Preparation, model: Model) -> ModelResult:
-    """Score the last layer of a net, as it was trained: the tables of J22, L17 and PL20 do so.
-
-    Each clip's outputs are those of the net that never saw its fold. Tags are decided at a
-    probability of 0.5: thresholds fitted on clips that the net was trained on would suit only
-    those clips.
-    """
+    """Score the last layer of a net, as J22, L17 and PL20 do; each fold by its own net."""
     clips = prepared.clips
     outputs = np.full((len(clips.y_true), clips.n_outputs), np.nan)
     for fold in range(prepared.k):
-        values, present = prepared.features.own_outputs(model.name, fold)
+        values, present = prepared.features.cache.vectors(model.name, fold)
         if values.shape[1] != clips.n_outputs:
             raise BadFeatures(
                 f"{model.name}: {values.shape[1]} outputs of a net, but {clips.n_outputs} "
@@ -184,11 +176,7 @@ def _refuse_bound_folds(cache: Cache, first: Results) -> None:
 
 
 def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
-    """Add evaluations of the same models on other folds.
-
-    Scores per fold are then those of all evaluations in turn, and all other scores are means over
-    them; predictions, confusion matrices and thresholds stay those of the first.
-    """
+    """Add evaluations on other folds: scores become means, predictions stay those of the first."""
     if len({_partition(one) for one in (results, *repeats)}) <= len(repeats):
         raise BadFeatures(
             f"{results.name}: two of its repeats are on the same folds, which says nothing new"
@@ -199,6 +187,12 @@ def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
         ]:
             raise BadFeatures(f"{other.name}: a repeat is of other clips or models")
     evaluations = tuple(replace(one, heads=(), repeats=()) for one in (results, *repeats))
+    choices = [one.choice for one in evaluations if one.choice is not None]
+    choice = None
+    if len(choices) == len(evaluations):
+        inside = tuple(name for one in choices for name in one.inside)
+        nested = _over_repeats([one.nested for one in choices])
+        choice = Choice(choices[0].model, inside, nested)
     return replace(
         results,
         repeats=evaluations,
@@ -207,18 +201,8 @@ def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
             for i in range(len(results.models))
         ),
         baseline=_over_repeats([one.baseline for one in evaluations]),
-        choice=_choice_over_repeats(evaluations),
+        choice=choice,
     )
-
-
-def _choice_over_repeats(evaluations: Sequence[Results]) -> Choice | None:
-    """Return the choice of the first evaluation, scored over all."""
-    choices = [one.choice for one in evaluations if one.choice is not None]
-    if len(choices) < len(evaluations):
-        return None
-    nested = _over_repeats([choice.nested for choice in choices])
-    inside = tuple(name for choice in choices for name in choice.inside)
-    return Choice(choices[0].model, inside, nested)
 
 
 def _over_repeats(models: Sequence[ModelResult]) -> ModelResult:
@@ -244,3 +228,116 @@ JOINED: dict[str, Callable[[Sequence[Any]], Any]] = {
     **dict.fromkeys(("scores", "per_output", "calibration", "without_modality"), _mean),
     **dict.fromkeys(("per_fold", "per_output_fold"), np.concatenate),
 }
+
+
+FRACTIONS = (0.1, 0.2, 0.4, 0.7)
+# (model, index of a share) to the score and the number of training clips in each fold.
+Scores = dict[tuple[str, int], list[tuple[float, int]]]
+
+
+def with_learning_curve(
+    cache: Cache,
+    results: Results,
+    settings: EvaluationSettings = DEFAULT,
+    fractions: Sequence[float] = FRACTIONS,
+) -> Results:
+    """Add the primary metric of every model with fewer training clips, whole groups at a time."""
+    # Under crossfit only the heads see fewer clips; the nets saw all of the training folds.
+    values, head = Features(cache, settings), settings.head
+    models = [
+        Model(m.name, m.features, m.modalities)
+        for m in results.models
+        if m.name not in SECOND_LAYERS and not m.by_net
+    ]
+    names = list(dict.fromkeys(name for model in models for name in model.features))
+    n_outputs = len(results.classes)
+    clips = Clips(
+        results.task, results.y_true, results.groups, results.folds, n_outputs, results.seed
+    )
+    shares = sorted({*fractions, 1.0})
+    # Clips that one split never tests are also trained on: they get a fold of their own.
+    masks = learning_curve_masks(
+        np.where(results.tested, results.folds, results.k),
+        results.groups,
+        shares,
+        results.seed,
+        labels=results.y_true if results.y_true.ndim == 1 else None,
+    )[: results.k]
+    scores: Scores = {}
+    strength = {(h.features, h.fold): h.C for h in results.heads if h.model not in SECOND_LAYERS}
+    crossfit = any(values.crossfit(name) for name in names)
+    for net_fold, tested in passes_over(results.k, crossfit=crossfit):
+        fitter = HeadFitter({name: values.matrix(name, net_fold) for name in names}, clips, head)
+        share_of: dict[int, int] = {}
+        fits = []
+        for fold in tested:
+            for i in range(len(shares)):
+                for model in models:
+                    C = strength.get((model.features, fold), head.C)
+                    rows = results.folds == fold
+                    fits.append(Fit(model, fold, masks[fold, i], C, predict=rows))
+                    share_of[id(fits[-1])] = i
+        for one in fitter.fit(fits):
+            fit = one.fit
+            score = clips.task.primary(clips.y_true[fit.predict], one.outputs)
+            if np.isfinite(score):
+                present = [fitter.matrices[name].present for name in fit.model.features]
+                n_train = int(np.logical_and.reduce([fit.train, *present]).sum())
+                scores.setdefault((fit.model.name, share_of[id(fit)]), []).append((score, n_train))
+    curves = {model.name: _points(model.name, shares, scores) for model in models}
+    return replace(
+        results, learning_curve={name: points for name, points in curves.items() if points}
+    )
+
+
+def _points(model: str, shares: Sequence[float], scores: Scores) -> tuple[CurvePoint, ...]:
+    """Return the points of one model's curve."""
+    n_folds = len(scores.get((model, len(shares) - 1), []))
+    points = []
+    for i, share in enumerate(shares):
+        of_folds = scores.get((model, i), [])
+        # A mean over fewer folds could not be compared.
+        if of_folds and len(of_folds) == n_folds:
+            score, n_train = np.mean(of_folds, axis=0)
+            deviation = float(np.std(of_folds, axis=0)[0])
+            points.append((float(share), float(n_train), float(score), deviation))
+    return tuple(points)
+
+
+def learning_curve_masks(
+    folds: Ints,
+    groups: Sequence[object],
+    fractions: Sequence[float],
+    seed: int = 0,
+    *,
+    labels: Ints | None = None,
+) -> NDArray[np.bool_]:
+    """Choose training clips by whole groups: bool (folds, fractions, clips), nested."""
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    n_groups = int(codes.max()) + 1
+    rng = np.random.default_rng(seed)
+    shuffled, spare = rng.permutation(n_groups), rng.random(n_groups)
+    of_class = np.zeros(n_groups, np.int64)
+    if labels is not None:
+        votes = np.zeros((n_groups, int(labels.max()) + 1))
+        np.add.at(votes, (codes, labels), 1)
+        of_class = votes.argmax(axis=1)
+    n_folds = int(folds.max()) + 1
+    masks = np.zeros((n_folds, len(fractions), len(folds)), dtype=np.bool_)
+    for fold in range(n_folds):
+        train = (folds != fold) & (folds >= 0)
+        size = np.bincount(codes[train], minlength=n_groups)
+        # The m groups of a class are spread over [0, 1), group i at (i + random number) / m.
+        place = np.ones(n_groups)
+        for label in np.unique(of_class):
+            members = np.flatnonzero((of_class == label) & (size > 0))
+            members = members[np.argsort(shuffled[members])]
+            place[members] = (np.arange(len(members)) + spare[members]) / max(len(members), 1)
+        order = np.argsort(place, kind="stable")
+        before = np.empty(n_groups)
+        before[order] = np.cumsum(size[order]) - size[order]
+        for i, fraction in enumerate(fractions):
+            # Allow for rounding: 0.7 * 10 may come out above 7.
+            n_needed = fraction * train.sum() - 1e-9 * len(folds)
+            masks[fold, i] = train & (before[codes] < n_needed)
+    return masks

@@ -6,18 +6,16 @@ import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mvemo.fuse.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
-from mvemo.fuse.descriptor_statistics import check_statistics
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.features import FeatureSettings
+from mvemo.fuse.features import FeatureSettings, check_statistics
 from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.songs import SongRule
 from mvemo.manifests import Folds
 from mvemo.manifests.declared import check_settings, setting
 
 
-@dataclass(frozen=True)
-class EvaluationSettings:
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings(FeatureSettings):
     """Settings of `evaluate`; the defaults are those of ``mvemo fuse`` and ``mvemo-cv``.
 
     Parameters
@@ -38,11 +36,9 @@ class EvaluationSettings:
     allow_leak
         Accept scores of clips by nets that saw them; the results then say so.
     songs
-        Rule by which whole songs are decided from their segments (`mvemo.fuse.song_level`);
-        None to score the clips themselves.
+        Rule to decide whole songs from their segments (`song_level`); None to score clips.
     repeats
-        Number of evaluations, each on other folds; more than one needs features that all folds
-        share.
+        Number of evaluations, each on other folds; for features that all folds share.
     learning_curve
         Also score heads trained on fewer clips.
     refit
@@ -54,12 +50,6 @@ class EvaluationSettings:
     ------
     BadFeatures
         A number is out of range, or the list of models is empty.
-
-    Examples
-    --------
-    >>> settings = EvaluationSettings(folds=6, head=HeadSettings(C=0.1))
-    >>> settings.record()["head"]["C"]
-    0.1
     """
 
     folds: int | Folds | None = setting(None, ge=2, profile=False)
@@ -73,15 +63,6 @@ class EvaluationSettings:
     learning_curve: bool = setting(False, profile=False)
     refit: bool = setting(False, profile=False)
     head: HeadSettings = setting(HeadSettings, "Settings of all heads.")
-    lld: tuple[str, ...] = setting((), "Sequences whose statistics are the feature `lld`.")
-    lld_statistics: tuple[str, ...] = setting(
-        DEFAULT_STATISTICS,
-        "Statistics: `mean`, `std`, `p10`, `p90`, `diff_mean` to `diff_p90`.",
-    )
-    within_groups: bool = setting(
-        False, "Standardise within groups of five or more; new clips must come as groups, too."
-    )
-    memory: float = setting(4.0, "GiB for features; larger ones are read in blocks.", ge=0)
     stacked: bool = setting(True, "Add `integrated-stacked` (PL20 3.4).")
     late: bool = setting(True, "Add `integrated-late`, the product of predictions of features.")
     missing_modality: bool = setting(True, "Also score and predict clips that lack a modality.")
@@ -99,11 +80,6 @@ class EvaluationSettings:
         check_statistics(self.lld_statistics)
         if self.models is not None and not self.models:
             raise BadFeatures("models names no model: name one at least, or None for all")
-
-    @property
-    def features(self) -> FeatureSettings:
-        """Return the settings of the features."""
-        return FeatureSettings(self.lld, self.lld_statistics, self.within_groups, self.memory)
 
     def record(self) -> dict[str, Any]:
         """Return all settings as JSON values; for given folds, their number and digest."""

@@ -22,18 +22,10 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.clips import Clips
+from mvemo.fuse.features import Clips
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
-from mvemo.fuse.models import (
-    LATE,
-    SECOND_LAYERS,
-    Key,
-    Missing,
-    Model,
-    missing_of,
-    modality_order,
-)
+from mvemo.fuse.models import LATE, SECOND_LAYERS, Key, Missing, Model, missing_of, modality_order
 from mvemo.fuse.numeric import F64, Bools, Ints
 from mvemo.fuse.results import Choice, ModelResult, score_model
 from mvemo.fuse.tasks.base import Task
@@ -59,20 +51,17 @@ class OutOfFold:
     k: int  # number of folds
     # Models in the order of reports; the stack and the product last.
     models: tuple[Model, ...]
-    # `Model.key` to float64 (clips, outputs), by the head that left the clip's fold out; NaN rows
-    # where a feature is missing. Fallbacks are included.
+    # Key (fallbacks, too) to float64 (clips, outputs); NaN rows where a feature is missing.
     outputs: dict[Key, F64]
     # (key, fold) to float (clips, outputs): predictions of the fold's training clips, each by a
     # head that never saw the clip; NaN elsewhere.
     inner: dict[tuple[Key, int], NDArray[np.floating]] = field(default_factory=dict)
     # Fold to its inner folds, int64 (clips,); -1 for the fold's own clips.
     inner_folds: dict[int, Ints] = field(default_factory=dict)
-    # Model name to its fallbacks, in the order of `missing_of`: the first one that can predict a
-    # clip does.
+    # Model name to its fallbacks; the first one that can predict a clip does.
     fallbacks: dict[str, tuple[Fallback, ...]] = field(default_factory=dict)
     heads: list[Head] = field(default_factory=list)
-    # Feature name to bool (clips,): True for clips that have it; under ``crossfit``, from the net
-    # of each clip's fold.
+    # Feature name to bool (clips,): True for clips that have it, from the net of their fold.
     present: dict[str, Bools] = field(default_factory=dict)
     # Feature name to bool (clips,): True for outliers (`mvemo.fuse.scaling.fit_scaling`).
     outliers: dict[str, Bools] = field(default_factory=dict)
@@ -82,10 +71,7 @@ class OutOfFold:
         return np.full((len(self.clips.y_true), self.clips.n_outputs), np.nan)
 
     def add_model(self, model: Model, decided_by: Callable[[Missing], Key] | None) -> None:
-        """Add a model over others' outputs, with fallbacks unless `decided_by` is None.
-
-        `decided_by` maps missing modalities to the key of the model whose thresholds decide.
-        """
+        """Add a model over others' outputs, with fallbacks unless `decided_by` is None."""
         self.models = (*self.models, model)
         self.outputs[model.key] = self.blank()
         if decided_by is None or len(model.modalities) < 2:
@@ -97,10 +83,7 @@ class OutOfFold:
         self.outputs |= {one.key: self.blank() for one in self.fallbacks[model.name]}
 
     def predict(self, model: Model) -> tuple[F64, Ints]:
-        """Return a model's outputs, filled up by its fallbacks, and their source, int64 (clips,).
-
-        The source is 0 for the model itself and n for its n-th fallback.
-        """
+        """Return outputs filled up by fallbacks, and the source of each: n for the n-th, else 0."""
         return self._fill(model, self.outputs)
 
     def predict_inside(self, model: Model, fold: int) -> F64:
@@ -114,12 +97,7 @@ class OutOfFold:
 
     @cached_property
     def thresholds(self) -> dict[Key, F64]:
-        """Thresholds of each model, float64 (folds, tags), fitted inside the training folds.
-
-        Crossfitted nets saw the training clips, so inner predictions over their features are
-        better than those of new clips, and the thresholds may be biased. They do not depend on
-        tested clips. Empty if the task has no thresholds.
-        """
+        """Thresholds by model, float64 (folds, tags), fitted inside training folds; or empty."""
         task, y_true = self.clips.task, self.clips.y_true
         if not task.needs_inner:
             return {}
@@ -171,11 +149,7 @@ class OutOfFold:
         )
 
     def choose(self) -> Choice | None:
-        """Choose a model by all clips, and score that choice made inside each fold.
-
-        Return None if there are fewer than two models, or a fold has no inner predictions to
-        choose by.
-        """
+        """Choose a model by all clips and inside each fold; None without inner predictions."""
         clips, models = self.clips, self.models
         if len(models) < 2:
             return None
@@ -205,10 +179,7 @@ class OutOfFold:
         return Choice(models[best].name, tuple(model.name for model in inside), scored)
 
     def _score_without_modality(self, model: Model) -> dict[str, float]:
-        """Return the primary metric, mean over folds, by missing modalities (PL20 3.6).
-
-        The clips are those that the model itself predicts; ``none`` is the model's own score.
-        """
+        """Return the mean score of the model's clips by missing modalities (PL20 3.6)."""
         fallbacks = self.fallbacks.get(model.name, ())
         if not fallbacks:
             return {}
@@ -253,11 +224,7 @@ class OutOfFold:
 def best_model(
     task: Task, y_true: F64, models: Sequence[Model], outputs: Sequence[F64]
 ) -> int | None:
-    """Return the index of the model of least loss, or of `LATE` if that is not clearly worse.
-
-    Only clips that all candidates predict count. Of equal models, the one with the fewest
-    features is chosen.
-    """
+    """Return the index of the model of least loss, or of `LATE` if that is not clearly worse."""
     valid = np.stack([complete(values) for values in outputs])
     n = valid.sum(axis=1)
     if not n.any():

@@ -12,10 +12,9 @@ from typing import Any, cast
 import numpy as np
 
 from mvemo.cache import TEST, Cache, ClipTable
-from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures, LeakError
-from mvemo.fuse.features import Features
+from mvemo.fuse.features import Clips, Features
 from mvemo.fuse.models import AUDIO, SECOND_LAYERS, VIDEO, Model, chosen_models, in_order
 from mvemo.fuse.numeric import Ints
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
@@ -37,8 +36,7 @@ class Preparation:
     models: tuple[Model, ...]  # in the order of reports
     nets: tuple[Model, ...]  # outputs of nets themselves, which need no head
     names: tuple[str, ...]  # features that `models` use
-    # With one split, the fold is 0 for its test clips and -1 for all others, which heads are
-    # trained on.
+    # With one split, the fold is 0 for its test clips and -1 for all others.
     clips: Clips
     k: int  # number of folds
     leaky: bool  # True if a net saw clips that it scores, and that was allowed
@@ -49,7 +47,7 @@ class Preparation:
 def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     """Choose models and folds; raise `LeakError` if a net saw the clips that it would score."""
     table = cache.table
-    features = Features(cache, settings.features)
+    features = Features(cache, settings)
     chosen = settings.models
     if chosen is not None:
         chosen = tuple(name for name in chosen if name not in SECOND_LAYERS)
@@ -59,7 +57,12 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     models = chosen_models(
         {name: kind for name, kind in features.modality.items() if name not in few}, chosen
     )
-    nets = _net_models(features, settings.models)
+    outputs = in_order(features.outputs, [f"{net}-outputs" for net in (*AUDIO, *VIDEO)])
+    nets = tuple(
+        Model(name, (name,), (features.outputs[name],), by_net=True)
+        for name in outputs
+        if settings.models is None or name in settings.models
+    )
     used = [name for model in (*models, *nets) for name in model.features]
     names = tuple(dict.fromkeys(used))
     crossfit = [name for name in names if features.crossfit(name)]
@@ -89,11 +92,7 @@ def _clips(cache: Cache, settings: EvaluationSettings, folds: Ints) -> Clips:
 def _leaks(
     features: Features, names: Sequence[str], table: ClipTable, folds: Ints
 ) -> list[tuple[str, int, int]]:
-    """Find scores that would rest on a net that saw the clips it is tested on.
-
-    Return (feature, fold, number of the fold's clips that the net saw, or whose group it saw)
-    for each leak. The record of training clips decides, not the name of the protocol.
-    """
+    """Return (feature, fold, number of its clips that the net saw, or whose group it saw)."""
     row = {clip: i for i, clip in enumerate(table.clip_ids)}
     _, group = np.unique(np.array(table.groups, dtype=np.str_), return_inverse=True)
     leaks = []
@@ -116,15 +115,6 @@ def _leak_error(leaks: Sequence[tuple[str, int, int]], folds: Ints, where: str) 
         f"{where}: the net of {name} was trained on {count} of the {tested} clips of "
         f"{part}, or on clips of their groups{more}: its scores would be too good. Extract "
         f"with --protocol {honest}, or accept optimistic scores with --protocol shared"
-    )
-
-
-def _net_models(features: Features, names: Sequence[str] | None) -> tuple[Model, ...]:
-    """Return the models of the nets' own outputs: all by default, or those that are named."""
-    return tuple(
-        Model(name, (name,), (features.outputs[name],), by_net=True)
-        for name in in_order(features.outputs, [f"{net}-outputs" for net in (*AUDIO, *VIDEO)])
-        if names is None or name in names
     )
 
 
@@ -185,13 +175,7 @@ def provenance_of(
 def _folds(
     cache: Cache, settings: EvaluationSettings, crossfit: Sequence[str], held_out: Sequence[str]
 ) -> tuple[Ints, int]:
-    """Return the fold that tests each clip, int64 (clips,), and the number of folds.
-
-    With one split, test clips are fold 0 and all others -1. Heads are trained on the training
-    and the validation clips: the validation clips decide nothing about a head, which makes its
-    choices on inner folds. Frozen features of clips with a split are also scored on it, unless
-    folds are asked for.
-    """
+    """Return the fold that tests each clip, int64 (clips,), and the number of folds."""
     table, folds, seed = cache.table, settings.folds, settings.seed
     if held_out and (folds is not None or table.splits is None):
         advice = "leave --folds out" if table.splits is not None else "extract them again"

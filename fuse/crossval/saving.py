@@ -45,12 +45,10 @@ class SavedHeads:
         Evaluated models, in the order of reports. The fallback of a model with a modality
         missing is a head of the remaining features (`select_features`).
     heads
-        Heads of every model: one per fold, and those fitted on all clips (`Head.fold` is None).
-        Under ``crossfit`` there is one of the latter for each fold's nets, and a prediction is
-        their mean.
+        Heads of every model: one per fold, and those fitted on all clips (`Head.fold` is None):
+        one, or one for each fold's nets under ``crossfit``, whose mean is the prediction.
     facts
-        JSON values: task, protocol, seed, whether labels were permuted; specs, modalities and
-        digests of the features; temperatures (mean over folds) by model; versions and command.
+        JSON values: task, protocol, seed, provenance of the features, temperatures by model.
     """
 
     classes: tuple[str, ...]
@@ -66,14 +64,7 @@ class SavedHeads:
     def select(self, model: str, fold: int | None = None) -> tuple[Head, ...]:
         """Return a model's heads that left out a fold, or for None those fitted on all clips.
 
-        Raises
-        ------
-        BadFeatures
-            There is no such head.
-
-        See Also
-        --------
-        select_features : select heads by their features.
+        Raise `BadFeatures` if there is no such head.
         """
         features = {m.name: m.features for m in self.models}
         if model in SECOND_LAYERS:
@@ -113,24 +104,6 @@ def save_heads(path: str | Path, results: Results) -> None:
     ------
     FuseError
         The file cannot be written.
-
-    Examples
-    --------
-    >>> from dataclasses import replace
-    >>> import numpy as np
-    >>> from mvemo.fuse import Head, Predictions, results_of_predictions
-    >>> predictions = Predictions(
-    ...     classes=("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
-    ...     y_true=np.array([0, 1]), folds=np.array([0, 0]), k=1,
-    ...     outputs={"net": np.array([[0.9, 0.1], [0.2, 0.8]])},
-    ... )
-    >>> head = Head(
-    ...     model="net", features=(), fold=None, net_fold=None, mean=np.zeros(3),
-    ...     scale=np.ones(3), coef=np.ones((2, 3), np.float32), intercept=np.zeros(2), C=0.01,
-    ... )
-    >>> save_heads("heads.npz", replace(results_of_predictions(predictions), heads=(head,)))
-    >>> load_heads("heads.npz").select("net")[0].coef.shape
-    (2, 3)
     """
     write_heads(path, saved_heads(results))
 

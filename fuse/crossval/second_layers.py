@@ -20,9 +20,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from mvemo.fuse.clips import Clips, leave_each_out
 from mvemo.fuse.crossval.out_of_fold import OutOfFold, best_model
-from mvemo.fuse.features import matrix_of
+from mvemo.fuse.features import Clips, leave_each_out, matrix_of
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.heads.head import Head, HeadSettings
 from mvemo.fuse.metrics.averages import complete, ratio
@@ -38,11 +37,7 @@ MIN_ERROR = 1e-6
 
 
 def base_models(models: Sequence[Model]) -> tuple[Model, ...]:
-    """Return the models to stack: fusions of one feature per modality, or single features.
-
-    Only fusions of the most modalities count. Single features are stacked if there are fewer
-    than two such fusions. The result is empty if there are fewer than two models to stack.
-    """
+    """Return the fusions of the most modalities, one feature each; or single features."""
     fusions = [
         m for m in models if len(m.features) == len(m.modalities) > 1 and m.name != INTEGRATED
     ]
@@ -96,13 +91,7 @@ class Stack(SecondLayer):
         return (self.name, *missing)
 
     def predict_fold(self, oof: OutOfFold, fold: int) -> None:
-        """Fit one fold's layer and predict the fold's clips, into `oof`.
-
-        With modalities missing, another model predicts: the best of those that need none of
-        them, by inner predictions of the training clips. The second layer itself would read the
-        same remaining feature as several bases. Inner outputs are somewhat optimistic, because
-        the bases' heads behind this layer saw the predicted clip.
-        """
+        """Predict a fold; with modalities missing, the best model that needs none of them does."""
         key, tested = self.model.key, oof.clips.folds == fold
         inputs = {}
         for base in self.bases:
@@ -223,14 +212,7 @@ class Product(SecondLayer):
 
 
 def late_weights(clips: Clips, outputs: F64) -> F64:
-    """Return the weights of the bases' decision-level outputs, float64 (bases, outputs).
-
-    `outputs` are (bases, clips, outputs), for clips that the bases' heads were not fitted on;
-    NaN rows are left out. The weight of classes is 1 / T, the inverse temperature that
-    calibrates the base (Guo et al. 2017, section 4.2). The weight of tags is 1, because log-odds
-    of logistic heads are used as they are. The weight of a target is the inverse of the base's
-    mean squared error, as for independent errors.
-    """
+    """Return weights (bases, outputs) from outputs (bases, clips, outputs) of unseen clips."""
     weights = np.ones((len(outputs), clips.n_outputs))
     for weight, values in zip(weights, outputs, strict=True):
         valid = complete(values)
@@ -238,6 +220,7 @@ def late_weights(clips: Clips, outputs: F64) -> F64:
             continue
         if clips.link == "softmax":
             scores = decision_inputs(values[valid], clips.link)
+            # Guo et al. 2017, section 4.2.
             weight[:] = 1.0 / fit_temperature(scores, clips.y_true[valid])
         else:
             variance = np.maximum(clips.y_true[valid].var(axis=0), np.finfo(np.float64).tiny)
@@ -248,12 +231,7 @@ def late_weights(clips: Clips, outputs: F64) -> F64:
 
 
 def late_outputs(clips: Clips, outputs: F64, weights: F64) -> F64:
-    """Fuse the bases that predict a clip: a mean at decision level, back through the link.
-
-    For classes this is the geometric mean of calibrated probabilities, renormalised; for tags
-    the geometric mean of odds; for targets the weighted mean. Shapes are those of
-    `late_weights`; rows that no base predicts are NaN.
-    """
+    """Return the mean at decision level of the bases that predict a clip, through the link."""
     valid = complete(outputs)
     inputs = np.where(valid[:, :, None], decision_inputs(outputs, clips.link), 0.0)
     total = np.einsum("bnk,bk->nk", inputs, weights)

@@ -12,14 +12,12 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.cache import Cache, FeatureSpec
-from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.saving import SavedHeads, saved_heads
 from mvemo.fuse.crossval.second_layers import late_bases, late_inner
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.features import PLAIN, Features, FeatureSettings
+from mvemo.fuse.features import PLAIN, Clips, Features, FeatureSettings
 from mvemo.fuse.final.model import (
     HEAD_DTYPES,
     INTERVAL_SHARE,
@@ -29,15 +27,13 @@ from mvemo.fuse.final.model import (
     short_keys,
     stored_as,
 )
-from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.metrics.calibration import fit_temperature, log_probabilities
 from mvemo.fuse.models import LATE, SECOND_LAYERS, Model, modalities_of, parts_of
 from mvemo.fuse.results import ModelResult, Results, score_model
 from mvemo.fuse.scaling import fit_scaling, rows_of
 
-# Largest number of features whose subsets are all taken; of more features, only those of one
-# modality and those that leave out one feature.
+# Most features whose subsets are all taken; otherwise those of a modality, or without one feature.
 MOST_BASES = 5
 
 
@@ -47,13 +43,7 @@ def build_model(
     settings: FeatureSettings = PLAIN,
     preferred: str | None = None,
 ) -> FinalModel:
-    """Return a model of an evaluation whose heads were also fitted on all clips.
-
-    `cache` and `settings` are those of the evaluation (``refit=True``, of clips and not of whole
-    songs). The `preferred` model, or the one with the best mean score, predicts all clips that
-    have the features it needs. Raise `BadFeatures` if labels were shuffled, or if all models need
-    imported features, which cannot be made of new clips.
-    """
+    """Return a model of an evaluation with ``refit=True``; `preferred` ranks first."""
     if results.permuted:
         raise BadFeatures("labels were shuffled: a model of them would predict nothing")
     heads = tuple(head for head in results.heads if head.fold is None)
@@ -76,6 +66,8 @@ def build_model(
         )
     used = dict.fromkeys(name for predictor in predictors for name in predictor.features)
     specs = tuple(replace(s, trained_on=()) for name in used for s in features.variants(name))
+    # The nets of all folds read the same clips.
+    keys = [cache.keys(*stored) for stored in {stored_as(s)[0]: s.fold for s in specs}.items()]
     return FinalModel(
         name=results.name,
         task=results.task.name,
@@ -85,24 +77,32 @@ def build_model(
         reference={(s.name, s.fold): _reference(features, s) for s in specs},
         scale=results.task.label_scale(results.classes, results.y_true),
         facts=_facts(cache, results, sorted(imported)),
-        training_keys=_training_keys(cache, specs),
+        training_keys=short_keys(np.concatenate(keys).tolist()),
     )
 
 
 def _predictors(
     results: Results, saved: SavedHeads, modality: Mapping[str, str]
 ) -> list[Predictor]:
-    """Return all predictors, best first: evaluated models, and products of some of the features.
-
-    They are followed by what is left of fusions with a modality missing, if nothing evaluated
-    needs only these modalities.
-    """
-    evaluated = [m for m in results.models if m.valid.any() and _has_head(saved, m)]
+    """Return evaluated models and products, best first, then what is left of fusions."""
+    layers = {head.model for head in saved.heads}.intersection(SECOND_LAYERS)
+    evaluated = [
+        m
+        for m in results.models
+        if m.valid.any()
+        and (m.name in layers if m.name in SECOND_LAYERS else saved.select_features(m.features))
+    ]
     predictors = [predictor_of(results, model) for model in evaluated]
-    if any(head.model == LATE for head in saved.heads):
+    if LATE in layers:
         predictors += [predictor_of(results, m, m.features) for m in part_products(results)]
     # Of equal scores, the one that reads the most features comes first.
-    predictors.sort(key=_rank, reverse=True)
+    predictors.sort(
+        key=lambda p: (
+            -np.inf if p.expected["mean"] is None else p.expected["mean"],
+            len(p.features),
+        ),
+        reverse=True,
+    )
     covered = {predictor.modalities for predictor in predictors}
     names = [m.name for m in evaluated if m.name not in SECOND_LAYERS]
     fusions = [model for model in saved.models if model.name in names]
@@ -112,18 +112,6 @@ def _predictors(
                 expected = {"metric": results.task.primary_metric, "mean": None}
                 predictors.append(Predictor(part.name, part.features, part.modalities, expected))
     return predictors
-
-
-def _rank(predictor: Predictor) -> tuple[float, int]:
-    mean = predictor.expected["mean"]
-    return -np.inf if mean is None else float(mean), len(predictor.features)
-
-
-def _has_head(saved: SavedHeads, model: ModelResult) -> bool:
-    """Return True if there is a head of the model."""
-    if model.name in SECOND_LAYERS:
-        return any(head.model == model.name for head in saved.heads)
-    return bool(saved.select_features(model.features))
 
 
 def _reachable(predictors: Iterable[Predictor]) -> tuple[Predictor, ...]:
@@ -146,19 +134,13 @@ def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
         names.add(layer)
         for head in saved.select(layer):
             needed |= {features_of[base] for base in head.features}
-    heads = tuple(
-        _rounded(head)
-        for head in saved.heads
-        if head.model in names or (head.model not in SECOND_LAYERS and head.features in needed)
-    )
-    return replace(saved, heads=heads)
-
-
-def _rounded(head: Head) -> Head:
-    """Round a head's arrays as a model's file stores them (`HEAD_DTYPES`)."""
-    arrays = {name: (getattr(head, name), dtype) for name, dtype in HEAD_DTYPES.items()}
-    rounded = {name: x.astype(dtype).astype(x.dtype) for name, (x, dtype) in arrays.items()}
-    return replace(head, **rounded)
+    heads = []
+    for head in saved.heads:
+        if head.model in names or (head.model not in SECOND_LAYERS and head.features in needed):
+            arrays = {name: (getattr(head, name), dtype) for name, dtype in HEAD_DTYPES.items()}
+            rounded = {name: x.astype(dtype).astype(x.dtype) for name, (x, dtype) in arrays.items()}
+            heads.append(replace(head, **rounded))
+    return replace(saved, heads=tuple(heads))
 
 
 def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = ()) -> Predictor:
@@ -209,13 +191,6 @@ def _reference(features: Features, spec: FeatureSpec) -> Reference:
     return replace(reference, threshold=largest or np.inf)
 
 
-def _training_keys(cache: Cache, specs: Iterable[FeatureSpec]) -> NDArray[np.uint64]:
-    # The nets of all folds read the same clips.
-    folds = {stored_as(spec)[0]: spec.fold for spec in specs}
-    keys = [cache.keys(name, fold) for name, fold in folds.items()]
-    return short_keys(np.concatenate(keys).tolist())
-
-
 def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any]:
     notes = []
     if results.leaky:
@@ -253,10 +228,7 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
 
 
 def part_products(results: Results) -> list[ModelResult]:
-    """Score the products of two or more single features, but not of all.
-
-    A clip is predicted by weights that were fitted on other folds' clips.
-    """
+    """Score the products of two or more single features, but not of all, out of fold."""
     models = {
         m.name: m for m in results.models if len(m.features) == 1 and not m.by_net and m.valid.any()
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,8 @@ class Predictor:
     name: str  # of the evaluated model, or of what is left of it with a modality missing
     features: tuple[str, ...]  # cached features that it needs
     modalities: tuple[str, ...]  # modalities that it needs
-    # JSON values: ``metric``, its cross-validated ``mean`` over folds (None if it was not
-    # evaluated), the mean's 95 % ``interval``, all ``scores``, and those of each output
-    # (``per_output``).
+    # JSON values: ``metric``, its ``mean`` over folds (None if not evaluated), the mean's 95 %
+    # ``interval``, all ``scores``, and those of each output (``per_output``).
     expected: Mapping[str, Any]
     # Temperature of the probabilities, fitted on out-of-fold predictions; 1 if none was fitted.
     temperature: float = 1.0
@@ -83,16 +82,11 @@ class Reference:
     mean: F64  # float64 (dim,): of the training clips
     scale: F64  # float64 (dim,): of the training clips
     threshold: float  # largest usual distance; infinite if all training clips are equal
-    # Number of training clips that mean, scale and threshold were fitted on; 0 in models of
-    # earlier versions.
-    compared: int = 0
+    compared: int = 0  # number of clips that all this was fitted on; 0 in older models
 
     @property
     def rank(self) -> int:
-        """Return the rank, from 1, of the largest usual distance among the training clips.
-
-        A new clip of their kind lies farther with a probability of 1 - rank / (compared + 1).
-        """
+        """Return the rank, from 1, of the largest usual distance among the training clips."""
         return min(self.compared, math.ceil(TYPICAL_SHARE * (self.compared + 1)))
 
     def distance(self, x: NDArray[np.floating]) -> F64:
@@ -101,11 +95,8 @@ class Reference:
         return np.asarray(np.sqrt(np.mean(z * z, axis=1)), dtype=np.float64)
 
     def distance_from_others(self, x: NDArray[np.floating]) -> F64:
-        """Return the distance of each of some training clips from all others, float64 (clips,).
-
-        Without the clip itself, a coordinate z of n clips is z √(n / (n - 1 - z²)). The deviation
-        of a column that is constant in the others is 1.
-        """
+        """Return the distance of each training clip of `x` from all others, float64 (clips,)."""
+        # Without the clip itself, a coordinate z of n clips is z √(n / (n - 1 - z²)).
         n, off = self.compared, x - self.mean
         rest = n - 1 - np.square(off / self.scale)
         constant = rest < CONSTANT * n
@@ -122,17 +113,12 @@ class FinalModel:
     heads: SavedHeads  # fitted on all clips
     # Origin of each feature, as in the cache, without the clips that a net was trained on.
     specs: tuple[FeatureSpec, ...]
-    # Best first, by the primary metric's mean over folds; each predicts clips that lack a feature
-    # that all predictors before it need.
-    predictors: tuple[Predictor, ...]
+    predictors: tuple[Predictor, ...]  # best first; the first one predicts whose features exist
     reference: Mapping[FeatureKey, Reference]  # by feature and net
     # Regression: target to ``minimum``, ``maximum``, ``mean`` and ``deviation`` of its labels.
     scale: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    # JSON values: number of clips and groups, protocol, digests, settings, record of stage one,
-    # remarks (``notes``).
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    # uint64 (keys,), sorted: `short_keys` of the rows that the heads were fitted on; empty in
-    # models of earlier versions.
+    facts: Mapping[str, Any] = field(default_factory=dict)  # JSON values, as `building._facts`
+    # uint64 (keys,), sorted: `short_keys` of the rows fitted on; empty in older models.
     training_keys: NDArray[np.uint64] = field(default_factory=lambda: short_keys(()))
 
     def __repr__(self) -> str:
@@ -152,22 +138,15 @@ class FinalModel:
 
     def best(self, modalities: tuple[str, ...], without: Collection[str] = ()) -> Predictor | None:
         """Return the best predictor for these modalities that reads no feature of `without`."""
-        for predictor in self.predictors:
-            readable = set(predictor.modalities) <= set(modalities)
-            if readable and not set(predictor.features) & set(without):
-                return predictor
-        return None
+        readable = (p for p in self.predictors if set(p.modalities) <= set(modalities))
+        return next((p for p in readable if not set(p.features) & set(without)), None)
 
     def best_of(self, features: Collection[str]) -> Predictor | None:
         """Return the best predictor that needs only these features, or None."""
         return next((p for p in self.predictors if set(p.features) <= set(features)), None)
 
     def expected_of(self, predictor: Predictor) -> Mapping[str, Any]:
-        """Return the scores to expect of a predictor.
-
-        For the recommended model, `metric`, `mean` and `interval` are those that the report
-        states, including the cost of the choice (`mvemo.fuse.crossval.out_of_fold`).
-        """
+        """Return the scores to expect; for the recommended model, with the cost of the choice."""
         nested = self.facts.get("nested") or {"model": None}
         chosen = nested["model"] == predictor.name and nested["mean"] is not None
         return nested if chosen else predictor.expected
@@ -177,10 +156,7 @@ class FinalModel:
         return tuple(spec for spec in self.specs if spec.name == feature)
 
     def false_alarms(self, predictor: Predictor) -> float:
-        """Return an upper bound of the share of ordinary clips that are called unlike.
-
-        Shares of features add up. The bound is 1 for models of earlier versions.
-        """
+        """Return an upper bound of the share of usual clips called unlike; 1 if unknown."""
         shares = {
             name: 1 - reference.rank / (reference.compared + 1)
             for (name, _), reference in self.reference.items()
@@ -209,11 +185,7 @@ def short_keys(keys: Iterable[bytes]) -> NDArray[np.uint64]:
 
 
 def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = ()) -> None:
-    """Write a model folder, replacing these files of another model.
-
-    `extra` names other files of the model in the folder, such as trained nets, with forward
-    slashes; their digests are also recorded. Raise `FuseError` if a file cannot be written.
-    """
+    """Write a model folder; `extra` names its other files, whose digests are recorded, too."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -235,7 +207,10 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
         "classes": list(model.classes),
         "scale": model.scale,
         "predictors": [asdict(predictor) for predictor in model.predictors],
-        "features": [_spec_record(spec) for spec in model.specs],
+        "features": [
+            {f.name: getattr(spec, f.name) for f in fields(spec) if f.name != "trained_on"}
+            for spec in model.specs
+        ],
         "reference": [
             {"feature": name, "fold": fold, "threshold": r.threshold, "compared": r.compared}
             for (name, fold), r in model.reference.items()
@@ -312,17 +287,8 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _spec_record(spec: FeatureSpec) -> dict[str, Any]:
-    record = {**vars(spec), "params": dict(spec.params)}
-    return {name: record[name] for name in FeatureSpec.__dataclass_fields__ if name != "trained_on"}
-
-
 def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:
-    """Return calibrated probabilities of classes or tags, or values, float64 (clips, outputs).
-
-    `vectors` maps each feature and net of the predictor to float (clips, dim). If each fold has a
-    net, the outputs are the mean over nets.
-    """
+    """Return calibrated probabilities, or values, float64 (clips, outputs)."""
     layer = second_layer(model, predictor)
     if layer is None:
         outputs = _concatenated(model, predictor.features, vectors)
@@ -348,11 +314,7 @@ def second_layer(model: FinalModel, predictor: Predictor) -> Head | None:
 
 
 def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[str]) -> Vectors:
-    """Standardise vectors within groups, if the model's heads read them so.
-
-    Vectors are float (clips, dim), NaN rows where missing. `groups` names the group of each clip,
-    such as its singer or artist.
-    """
+    """Standardise vectors (clips, dim) within groups, if the model's heads read them so."""
     if not model.within_groups:
         return vectors
     scaled = {}
@@ -366,10 +328,7 @@ def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[st
 
 
 def distances(model: FinalModel, predictor: Predictor, vectors: Vectors) -> dict[str, F64]:
-    """Return each feature's distance from the training clips over its threshold, (clips,).
-
-    A clip with a value above 1 is unlike the clips that the model was made of.
-    """
+    """Return each feature's distance from the training clips over its threshold, (clips,)."""
     ratios = {}
     for name in predictor.features:
         of_nets = [
@@ -405,10 +364,7 @@ def _concatenated(model: FinalModel, features: tuple[str, ...], vectors: Vectors
 
 
 def late_part(head: Head, names: Sequence[str]) -> Head:
-    """Return the product of only some of the bases, for clips that lack the others.
-
-    If three features count alike and two are left, each of these counts half.
-    """
+    """Return the product of only some of the bases, for clips that lack the others."""
     n_outputs = len(head.intercept)
     # (outputs, bases, outputs): only the diagonals over outputs are not zero.
     blocks = head.coef.astype(np.float64).reshape(n_outputs, len(head.features), n_outputs)

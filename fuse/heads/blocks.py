@@ -23,10 +23,7 @@ NEGLIGIBLE = 1e-10
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Variances of a feature's values along directions, which scale the solver's steps.
-
-    They change how fast a problem is solved, not its solution.
-    """
+    """Variances along directions, which scale the solver's steps but not its solution."""
 
     variances: F64  # float64 (directions,): mean squares along them
     rest: float = 0.0  # mean square of a direction at right angles to all of them
@@ -110,15 +107,12 @@ class RunningBlock:
 
 
 def spectrum_of(values: F32 | Rows) -> Spectrum:
-    """Return the directions of largest variance, by a randomised range finder.
-
-    Halko, Martinsson & Tropp 2011, "Finding structure with randomness", algorithms 4.4 and 5.3.
-    Values that are not in memory are read three times.
-    """
+    """Return the directions of largest variance; streamed values are read three times."""
     values = rows_of(values)
     n, dim = values.shape
     rank = min(RANK, n, dim)
     width = min(rank + SPARE, n, dim)
+    # Halko, Martinsson & Tropp 2011, "Finding structure with randomness", algorithms 4.4, 5.3.
     draw, total = np.random.default_rng(0), 0.0
     product = np.zeros((width, dim), np.float32)
     for _, block in values.blocks():
@@ -144,14 +138,12 @@ def spectrum_of(values: F32 | Rows) -> Spectrum:
 class ScaledFeature:
     """One feature as the solver takes it."""
 
-    # (clips, columns): standardised and clipped to the limit; zeros where missing. If there are
-    # fewer clips than columns, these are coordinates in the span of the clips; the penalised
-    # minimum lies in that span, so it is the same.
+    # (clips, columns): standardised and clipped, zeros where missing. With fewer clips than columns
+    # these are coordinates in the span of the clips, which holds the penalised minimum.
     values: Rows
     scaling: Scaling  # of the cached values
     spectrum: Spectrum  # of `values`
-    # float32 (cached columns, columns), orthonormal: standardised values are `values @ basis.T`;
-    # None if `values` are the standardised values.
+    # float32 (cached columns, columns): standardised values are `values @ basis.T`, or None.
     basis: F32 | None = None
 
     def raw_coef(self, coef: F32) -> F32:

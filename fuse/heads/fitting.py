@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.clips import Clips
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.features import Matrix
+from mvemo.fuse.features import Clips, Matrix
 from mvemo.fuse.heads.blocks import Block, ScaledFeatures
 from mvemo.fuse.heads.head import Head, HeadSettings
 from mvemo.fuse.heads.solver import Start, solve
@@ -55,11 +54,8 @@ class Fit:
         bool (clips,): clips whose outputs are returned; None for all.
     scaled_on
         bool (clips,): clips that the features are standardised on; None for the training clips.
-        For an inner fold these are the training clips of the outer fold, so that its heads
-        share values.
     start
-        End of another fit of the same model on features scaled on the same clips, with another
-        C or other training clips; None for zeros.
+        End of another fit of the same model on features scaled on the same clips; None for zeros.
     """
 
     model: Model
@@ -104,10 +100,8 @@ def fit_heads(
         Heads to fit.
     matrices
         Feature name to values, for all features of the models.
-    clips
-        Clips with labels and folds.
-    settings
-        Settings of all heads.
+    clips, settings
+        Clips with labels and folds, and settings of all heads.
     net_fold
         Fold whose nets made the values, for the record.
 
@@ -121,10 +115,6 @@ def fit_heads(
     BadFeatures
         The training clips of a head are fewer than two, or of one class; or a setting does not
         apply to the task.
-
-    See Also
-    --------
-    mvemo.fuse.evaluate : fit and score every model and fold of a cache.
 
     Examples
     --------
@@ -168,11 +158,7 @@ class HeadFitter:
         self._scaled = ScaledFeatures(matrices, np.zeros(len(clips.y_true), np.bool_))
 
     def fit(self, fits: Sequence[Fit], *, strict: bool = False) -> list[Fitted]:
-        """Solve fits, in their order, without those that have too few training clips.
-
-        If `strict`, these raise `BadFeatures`. Fits of the same training clips are solved
-        together: they share products with features.
-        """
+        """Solve fits; those with too few training clips are left out or, if `strict`, refused."""
         if not fits:
             return []
         valid = np.array(
@@ -186,7 +172,11 @@ class HeadFitter:
         enough = [i for i, count in enumerate(counts) if count >= MIN_DIFFERENT]
         if strict and len(enough) < len(fits):
             i = next(i for i in range(len(fits)) if i not in enough)
-            raise self._too_few(fits[i], counts[i])
+            unit = "classes" if self.clips.link == "softmax" else "clips"
+            raise BadFeatures(
+                f"{fits[i]}: expected {MIN_DIFFERENT} {unit} or more among the training clips that "
+                f"have all of its features, got {counts[i]}"
+            )
         fits, valid, weights = [fits[i] for i in enough], valid[enough], train[enough].astype("f4")
         if self.settings.class_weight == "balanced":
             weights = weights * balance(weights, self._target)
@@ -272,16 +262,6 @@ class HeadFitter:
             return len(np.unique(self.clips.y_true[train]))
         return int(train.sum())
 
-    def _too_few(self, fit: Fit, n: int) -> BadFeatures:
-        if self.clips.link == "softmax":
-            return BadFeatures(
-                f"{fit}: the training clips with all of its features are of {n} class(es); two at "
-                "least are needed"
-            )
-        return BadFeatures(
-            f"{fit}: {n} training clip(s) have all of its features; two at least are needed"
-        )
-
     def _factors(self, model: Model) -> list[float]:
         """Return the factor of each feature's columns: 1 if the model has no other feature."""
         if not self.settings.balance_blocks:
@@ -295,11 +275,7 @@ def _rows_scaled_on(fit: Fit) -> Bools:
 
 
 def balance(weights: F32, target: F32) -> F32:
-    """Return factors (fits, clips) by which all classes weigh the same in training.
-
-    As in scikit-learn's "balanced": n / (number of classes present * n of the clip's class).
-    `weights` are (fits, clips), above 0 for training clips; `target` is (classes, clips).
-    """
+    """Return factors (fits, clips) by which all classes weigh the same, as in scikit-learn."""
     counts = (weights > 0).astype(np.float32) @ target.T
     present = counts > 0
     factor = counts.sum(axis=1, keepdims=True) / (
@@ -384,11 +360,7 @@ class FitProblems:
 
 
 def fits_by_batch(members: Sequence[int], fits: Sequence[Fit], size: int) -> list[list[int]]:
-    """Split fits into batches of at most `size`, so that the features bound the memory.
-
-    Fits of the same training clips stay together if there are at most `size`: their products
-    then leave out the other clips.
-    """
+    """Split fits into batches of at most `size`; fits of the same clips stay together."""
     by_clips: dict[bytes, list[int]] = {}
     for i in members:
         by_clips.setdefault(fits[i].train.tobytes(), []).append(i)

@@ -21,18 +21,11 @@ class HeadSettings:
     """Settings of all heads of an evaluation.
 
     With `balance_blocks`, standardised columns are multiplied by the square root of the mean number
-    of columns over the feature's own number; heads of one feature do not change. `inputs` of
-    stacked heads are ``log-probabilities``, ``log-odds`` or ``values`` of other heads.
-
-    Raises
-    ------
-    BadFeatures
-        A value is not allowed; the message names the range.
+    of columns over the feature's own number. `inputs` is `Head.inputs`. Raise `BadFeatures` if a
+    value is not allowed.
 
     Examples
     --------
-    >>> HeadSettings(C=0.1, choose_C=False).C
-    0.1
     >>> HeadSettings(inner_folds=1)
     Traceback (most recent call last):
     ...
@@ -77,18 +70,13 @@ class Head:
     C
         Inverse strength of the L2 penalty.
     link
-        Function from scores to outputs: ``softmax`` gives class probabilities, ``sigmoid`` a
-        probability for each tag, ``identity`` values in the labels' unit.
+        Function from scores to outputs: ``softmax`` for classes, ``sigmoid`` for tags,
+        ``identity`` for values in the labels' unit.
     thresholds
         float64 (tags,): smallest probability that counts as a decision; only with ``sigmoid``.
     inputs
         Kind of input: cached ``features``, or ``log-probabilities``, ``log-odds`` or ``values``
         of the models that `features` names (`mvemo.fuse.numeric.decision_inputs`).
-
-    See Also
-    --------
-    mvemo.fuse.fit_heads : fit heads.
-    mvemo.fuse.load_heads : read the heads of an evaluation.
 
     Examples
     --------
@@ -118,21 +106,9 @@ class Head:
     limit: float | None = None
 
     def predict(self, x: NDArray[np.floating]) -> F64:
-        """Return outputs for clips.
+        """Return outputs, float64 (clips, outputs), for `x` (clips, dim) of the kind `inputs`.
 
-        Parameters
-        ----------
-        x
-            (clips, dim), of the kind that `inputs` names.
-
-        Returns
-        -------
-        float64 (clips, outputs), see `link`. Rows sum to 1 only under ``softmax``.
-
-        Raises
-        ------
-        BadFeatures
-            `x` has another number of columns.
+        Raise `BadFeatures` if `x` has another number of columns.
         """
         if x.ndim != 2 or x.shape[1] != len(self.mean):
             raise BadFeatures(

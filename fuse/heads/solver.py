@@ -11,6 +11,9 @@ the features (`mvemo.fuse.heads.blocks.Spectrum`): one factorisation serves all 
 strengths. A line search needs no product with the features, because the scores are linear in
 the step.
 
+Objective, as in LogisticRegression of scikit-learn: the mean loss over the training clips plus
+|coef|^2 / (2 C total weight).
+
 Loss: ``softmax``: cross-entropy over classes (J22 eq. 6-8). ``sigmoid``: binary cross-entropy,
 summed over tags. ``identity``: half the squared error, summed over targets. `scores` are float32
 (problems, outputs, clips), `target` is (outputs, clips), and `weights` are (problems, 1, clips),
@@ -70,15 +73,7 @@ def solve(
     max_iter: int = 500,
     start: Start | None = None,
 ) -> Solution:
-    """Minimise the penalised loss of every problem.
-
-    The objective of a problem is that of scikit-learn's LogisticRegression: the mean loss over
-    training clips, plus ||W||² / (2 C sum of weights); the intercept is not penalised.
-
-    `target` is (outputs, clips). `weights` are (problems, clips), 0 for clips that a problem does
-    not train on. `C` is (problems,). A problem ends when half its Newton
-    decrement, with approximate second derivatives, is at most `tol`, a number or (problems,).
-    """
+    """Minimise the penalised loss of every problem; `tol` limits half its Newton decrement."""
     running = _Problems(blocks, target, weights, C, link, start)
     iterations = np.zeros(len(C), dtype=np.int64)
     tolerance = np.broadcast_to(np.asarray(tol, dtype=np.float64), len(C))
@@ -143,7 +138,9 @@ class _Problems:
             self._add_scores(self.position, self.scores)
         self.memory: list[tuple[_Vector, _Vector, F64]] = []
         # The loss excludes the penalty: line searches add the change of the penalty.
-        self.residual, self.loss = self._residual_and_loss(self.scores)
+        self.residual, self.loss = residual_and_loss(
+            self.scores, self.target, self.weights, self.link
+        )
         self._set_gradient()
 
     # --- vectors of all problems
@@ -175,9 +172,6 @@ class _Problems:
             x += f * y
 
     # --- the objective
-
-    def _residual_and_loss(self, scores: F32) -> tuple[F32, F64]:
-        return residual_and_loss(scores, self.target, self.weights, self.link)
 
     def _set_gradient(self) -> None:
         """Set gradient, curvature and scaled gradient at the current position."""
@@ -280,11 +274,7 @@ class _Problems:
                 scores[slot] += of_block
 
     def _line_search(self, direction: _Vector, along: F32, slope: F64) -> F64:
-        """Return step lengths that meet the Wolfe conditions; move scores, residual and loss.
-
-        The objective along a direction is convex, so safeguarded Newton steps on its slope
-        close a bracket. `along` is the change of the scores per unit step.
-        """
+        """Return step lengths that meet the Wolfe conditions; move scores, residual and loss."""
         cross = self._penalised(self.position, direction)
         square = self._penalised(direction, direction)
         t = np.ones(len(self.ids))
@@ -297,7 +287,7 @@ class _Problems:
             moved += self.scores
             # Free the last residual before the next is made.
             self.residual = moved[:0]
-            self.residual, loss = self._residual_and_loss(moved)
+            self.residual, loss = residual_and_loss(moved, self.target, self.weights, self.link)
             value = loss + t * cross + 0.5 * t * t * square
             rise = np.einsum("pkn,pkn->p", self.residual, along, dtype=np.float64)
             rise += cross + t * square

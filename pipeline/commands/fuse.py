@@ -31,7 +31,7 @@ SAME_NAMES = ("seed", "permute_labels", "scale", "repeats", "learning_curve")
 stage_two_options = together(
     [
         click.argument("features", type=PATH),
-        folds_option("the cache's own, else 6"),
+        folds_option("the cache's own, otherwise 6"),
         click.option(
             "--out",
             type=OUT_FOLDER,
@@ -68,18 +68,16 @@ stage_two_options = together(
             type=click.Choice(SONG_RULES),
             default="mean",
             show_default=True,
-            help="How: mean or geometric mean of probabilities, or majority vote.",
+            help="Rule: mean or geometric mean of probabilities, or majority vote.",
         ),
         click.option("--learning-curve", is_flag=True, help="Also train heads on fewer clips."),
         click.option(
             "--profile",
             help="paper, best, demo or pretrained, or a TOML file.  [default: the one that "
-            "FEATURES were made with, where it is one of these; else paper]",
+            "FEATURES were made with if it is one of these, otherwise paper]",
         ),
         click.option(
-            "--final",
-            is_flag=True,
-            help="Also write a model for new clips (mvemo predict).",
+            "--final", is_flag=True, help="Also write a model for new clips (mvemo predict)."
         ),
         click.option(
             "--final-to",
@@ -89,7 +87,7 @@ stage_two_options = together(
         click.option(
             "--about",
             type=PATH,
-            help="TOML file of what the model's card is to say: title, data, licence ...",
+            help="TOML file with the texts of the model's card: title, data, licence ...",
         ),
         click.option(
             "--work",
@@ -151,7 +149,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
         about = {} if options["about"] is None else read_about(options["about"])
         final = FinalSettings(options["final_to"] or out / "model", options["work"], about)
     elif options["about"] is not None:
-        raise BadOption(f"--about {options['about']}: is for a model: add --final")
+        raise BadOption(f"--about {options['about']}: needs a model: add --final")
     settings = replace(
         settings_for(features, options["profile"], options["overrides"]),
         **{name: options[name] for name in SAME_NAMES},
@@ -178,9 +176,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN[:MODEL]...")
 @click.option(
-    "--out",
-    type=OUT_FOLDER,
-    help="Also write comparison.json and comparison.txt into this folder.",
+    "--out", type=OUT_FOLDER, help="Also write comparison.json and comparison.txt into this folder."
 )
 @click.option(
     "--resamples",
@@ -188,10 +184,14 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
     type=click.IntRange(min=1),
     default=2000,
     show_default=True,
-    help="Of the bootstrap.",
+    help="Resamples of the bootstrap.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the bootstrap.",
 )
 @paper_options
 def compare(

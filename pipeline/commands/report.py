@@ -79,7 +79,7 @@ def report(
       mvemo report --predictions tags.csv --task multilabel --manifest clips.csv
     """
     from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
-    from mvemo.fuse.crossval.uncertainty import with_uncertainty
+    from mvemo.fuse.crossval.comparisons import with_uncertainty
     from mvemo.fuse.report.report_files import require_other_folder
     from mvemo.fuse.report.score_tables import results_tables
     from mvemo.fuse.report.text import write_paper

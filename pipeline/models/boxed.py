@@ -15,8 +15,7 @@ from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import tell
 from mvemo.pipeline.errors import BadOption
 
-# The default model: it predicts from sound, pictures or both, so that a folder of songs and
-# videos gives one table.
+# The default model predicts from sound, pictures or both: songs and videos give one table.
 DEFAULT = "music-video"
 
 FOLDER = Path(__file__).parent
@@ -56,11 +55,7 @@ def pick_model(name: str | None) -> Path:
 
 
 def model_folder(name: str | Path) -> Path:
-    """Return the folder of an included model, or the folder with this path.
-
-    A folder with this path that holds a model is preferred; ``./NAME`` is always a path. Raises
-    `BadOption` if there is neither.
-    """
+    """Return the folder with this path if it has a model, or that of an included model."""
     folder = Path(name)
     if (folder / MODEL).is_file():
         return folder
@@ -73,10 +68,7 @@ def model_folder(name: str | Path) -> Path:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Read the TOML file of ``mvemo fuse --about``; it may have any of `KEYS`.
-
-    Raises `BadOption` if it cannot be read, or has an unknown key or a wrong type.
-    """
+    """Read the TOML file of ``mvemo fuse --about``; it may have any of `KEYS`."""
     from mvemo.manifests.files import parse_toml
 
     try:
@@ -85,11 +77,13 @@ def read_about(path: Path) -> dict[str, Any]:
         raise BadOption(f"--about {path}: cannot be read as TOML: {error}") from error
     for key, value in about.items():
         if key not in KEYS:
-            raise BadOption(f"--about {path}: unknown key {key!r}: some of {', '.join(KEYS)}")
+            raise BadOption(
+                f"--about {path}: unknown key {key!r}: expected some of {', '.join(KEYS)}"
+            )
         values = value.values() if isinstance(value, dict) else value
         parts = values if isinstance(value, (dict, list)) else [value]
         if not isinstance(value, KEYS[key]) or not all(isinstance(part, str) for part in parts):
-            raise BadOption(f"--about {path}: {key} is {value!r}: it must be {_KINDS[KEYS[key]]}")
+            raise BadOption(f"--about {path}: {key}: expected {_KINDS[KEYS[key]]}, got {value!r}")
     return about
 
 
@@ -113,16 +107,16 @@ def card_text(name: str, folder: Path) -> str:
     if "title" in about:
         lines += [*_wrap(about["title"]), ""]
     lines += _facts(model, about, folder)
-    lines += ["", "Scores of clips whose groups were left out of the training:", *_scores(model)]
+    lines += ["", "Cross-validated scores (groups left out of the training):", *_scores(model)]
     first = model.predictors[0]
     text = f"Expect {_score(model.expected_of(first))} of {first.name}"
     chosen = model.expected_of(first) is not first.expected
-    lines += ["", *_wrap(text + (": the cost of choosing it is included." if chosen else "."))]
+    lines += ["", *_wrap(text + (" (includes the cost of choosing it)." if chosen else "."))]
     outputs = list(_outputs(first))
     if outputs:
         lines += ["", f"Each of the {_TASKS[model.task]}, by {first.name}:", *outputs]
     if (alarms := model.false_alarms(first)) < 1:
-        text = f"At most {alarms:.1%} of clips like these are called unlike them (false alarms)."
+        text = f"False alarms: at most {alarms:.1%} of clips like these are marked as unlike them."
         lines += ["", *_wrap(text)]
     notes = [*model.facts.get("notes", []), *([about["choices"]] if "choices" in about else [])]
     for note in notes:
@@ -189,7 +183,7 @@ def _needs(predictor: Predictor) -> str:
 def _modalities(model: FinalModel) -> str:
     """Return the modalities that a clip may have, in words."""
     sets = list(dict.fromkeys(_needs(predictor) for predictor in model.predictors))
-    return f"{sets[0]}, or {' or '.join(sets[1:])} alone" if len(sets) > 1 else sets[0]
+    return f"{sets[0]}, or only {' or '.join(sets[1:])}" if len(sets) > 1 else sets[0]
 
 
 def _score(expected: Mapping[str, Any]) -> str:

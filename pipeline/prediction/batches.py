@@ -16,7 +16,7 @@ from mvemo.extract.nets import AudioInput, input_of
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training import devices, embedding
 from mvemo.extract.workers.pool import cores
-from mvemo.fuse.descriptor_statistics import sequence_statistics, statistics_of
+from mvemo.fuse.features import sequence_statistics, statistics_of
 from mvemo.fuse.final.model import FeatureKey, Predictor
 from mvemo.fuse.numeric import F64
 from mvemo.manifests import Clip, Manifest

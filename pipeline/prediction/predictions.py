@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache import Cache, FeatureSpec, open_cache
-from mvemo.fuse.descriptor_statistics import DescriptorStatistics, statistics_of
 from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.features import DescriptorStatistics, statistics_of
 from mvemo.fuse.final.model import (
     FeatureKey,
     FinalModel,

@@ -26,7 +26,7 @@ from mvemo.extract.nets.parts.cards import PieceInput
 from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.training.embedding import pool_windows
 from mvemo.extract.views import ViewSettings
-from mvemo.fuse.descriptor_statistics import sequence_statistics
+from mvemo.fuse.features import sequence_statistics
 
 Span = tuple[float, float]
 # Number of patches or frames, and of views of many frames, that are embedded at a time.

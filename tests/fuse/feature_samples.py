@@ -1,9 +1,5 @@
 """Small caches of made features for the tests of stage two."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 
 from mvemo.cache import CacheWriter, ClipTable, FeatureSpec
@@ -60,7 +56,7 @@ def features(table, name, dim=12, strength=1.0, seed=0, pairs=None):
     return (means[table.labels] + rng.normal(size=(len(table), dim))).astype(np.float32)
 
 
-def write_cache(path: Path, table, vectors, *, missing=None, failures=()):
+def write_cache(path, table, vectors, *, missing=None, failures=()):
     """Write a cache: (spec, float32 (clips, dim)) pairs; `missing`: name -> rows left out."""
     with CacheWriter(path, table, provenance={"command": "made"}, commit_rows=10_000) as writer:
         for item, values in vectors:
@@ -80,12 +76,12 @@ def frozen_cache(path, table=None, *, dim=12, strength=1.0, names=tuple(MODALITY
     return write_cache(path, table, vectors, missing=missing)
 
 
-def crossfit_cache(path, table=None, *, dim=8, strength=1.0, names=("music1d", "c3d")):
+def crossfit_cache(path, table=None, *, dim=8, strength=1.0, names=("music1d", "c3d"), values=None):
     """One net a fold, each in a basis of its own, trained on all other folds' clips."""
     table = table or make_table()
     vectors = []
     for name in names:
-        base = features(table, name, dim, strength)
+        base = values(table, name) if values else features(table, name, dim, strength)
         for fold in range(table.k):
             basis = np.random.default_rng([fold, dim]).normal(size=(dim, dim))
             ids = [c for c, f in zip(table.clip_ids, table.folds, strict=True) if f != fold]

@@ -1,7 +1,5 @@
 """Results made by hand for the tests of tables, figures and reports."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
@@ -19,7 +17,7 @@ MULTICLASS = task_of("multiclass")
 NASTY = "<b>&amp; \"quoted\" 'single' --><script>alert(1)</script> é 音楽 $x_1$"
 
 
-def make_results(n=96, k=6, *, classes=CLASSES, seed=0, missing=6, **changes) -> Results:
+def make_results(n=96, k=6, *, classes=CLASSES, seed=0, missing=6, **changes):
     """Nine models with made-up probabilities; `missing` clips lack C3D."""
     rng = np.random.default_rng(seed)
     groups = np.repeat(np.arange(-(-n // 2)), 2)[:n]
@@ -95,7 +93,7 @@ def make_results(n=96, k=6, *, classes=CLASSES, seed=0, missing=6, **changes) ->
     return dataclasses.replace(results, **changes)
 
 
-def few_results(**changes) -> Results:
+def few_results(**changes):
     """Three models and the curves of one net: quick to draw."""
     made = make_results(24, 2, missing=2)
     models = (made.models[0], made.models[2], made.models[-1])
@@ -103,7 +101,7 @@ def few_results(**changes) -> Results:
     return dataclasses.replace(made, **{"models": models, "curves": curves, **changes})
 
 
-def one_model(results: Results, outputs: np.ndarray, **changes) -> Results:
+def one_model(results, outputs, **changes):
     """The same data with one model, ``net``, of these outputs."""
     changed = dataclasses.replace(results, present={}, failures=(), **changes)
     y, folds, k = changed.y_true, changed.folds, changed.k
@@ -111,7 +109,7 @@ def one_model(results: Results, outputs: np.ndarray, **changes) -> Results:
     return dataclasses.replace(changed, models=(scored,))
 
 
-def nasty_results() -> Results:
+def nasty_results():
     """Every text that comes from outside has characters that HTML, CSV or SVG could trip on."""
     made = make_results(24, 2)
     return dataclasses.replace(
@@ -128,7 +126,7 @@ def nasty_results() -> Results:
     )
 
 
-def empty_results() -> Results:
+def empty_results():
     """One model that predicted nothing: every score is NaN."""
     made = make_results(24, 2)
     nothing = np.full((24, 6), np.nan)
@@ -143,7 +141,7 @@ def empty_results() -> Results:
     )
 
 
-def primary(model: ModelResult) -> np.ndarray:
+def primary(model):
     """float64 (folds,): the primary metric of a model of any task."""
     return next(
         model.per_fold[name]
@@ -152,7 +150,7 @@ def primary(model: ModelResult) -> np.ndarray:
     )
 
 
-def plain_settings(**changes) -> EvaluationSettings:
+def plain_settings(**changes):
     """Settings of an evaluation that does nothing but what is asked for; `C` is the heads'."""
     head = HeadSettings(C=changes.pop("C", 0.01), choose_C=False, balance_blocks=False)
     if changes.get("models") is not None:
@@ -162,11 +160,11 @@ def plain_settings(**changes) -> EvaluationSettings:
     return EvaluationSettings(**{**plain, **changes})
 
 
-def evaluated(path, **options) -> Results:
+def evaluated(path, **options):
     """Evaluate a cache by `plain_settings`."""
     with open_cache(path) as cache:
         return evaluate(cache, plain_settings(**options))
 
 
-def by_name(results) -> dict[str, ModelResult]:
+def by_name(results):
     return {model.name: model for model in results.models}

@@ -1,11 +1,10 @@
 """Small caches of made features with tags or dimensions as labels."""
 
-from __future__ import annotations
+from dataclasses import replace
 
 import numpy as np
 from feature_samples import MODALITY, crossfit_cache, frozen_cache, make_table, spec, write_cache
 
-from mvemo.cache import ClipTable
 from mvemo.manifests import make_folds
 
 TAGS = ("calm", "dark", "fast")
@@ -22,20 +21,15 @@ def output_table(task, n=90, k=3, group_size=2, seed=0, labels=None, classes=Non
         labels = (hidden > [0.0, 0.5, 1.0]).astype(np.int64)
     elif labels is None:
         labels = np.tanh(0.5 * hidden[:, :2]) * [0.8, 0.4] + [0.1, -0.2]
-    groups = tuple(f"g{g}" for g in group)
     table = make_table(n, 0, group_size=group_size)
-    return ClipTable(
-        name="made",
+    return replace(
+        table,
         task=task,
         classes=tuple(classes),
-        clip_ids=table.clip_ids,
-        groups=groups,
         labels=labels,
-        folds=make_folds(labels, groups, k, seed, task),
+        folds=make_folds(labels, table.groups, k, seed, task),
         k=k,
         fold_seed=seed,
-        digest="e" * 64,
-        synthetic=True,
         scale="-9..9" if task == "regression" else "",
     )
 
@@ -53,18 +47,6 @@ def output_cache(path, table, *, names=("music1d", "c3d"), missing=None, **optio
     return write_cache(path, table, vectors, missing=missing)
 
 
-def crossfit_output_cache(path, table, names=("music1d",)):
-    """A basis of its own for every fold's net, which saw all other folds."""
-    vectors = []
-    for name in names:
-        base = output_features(table, name)
-        for fold in range(table.k):
-            basis = np.random.default_rng(fold).normal(size=(8, 8))
-            ids = [c for c, f in zip(table.clip_ids, table.folds, strict=True) if f != fold]
-            vectors.append((spec(name, 8, "crossfit", fold, ids), (base @ basis).astype("f4")))
-    return write_cache(path, table, vectors)
-
-
 def task_table(task, n=120, k=3, **options):
     """A table of any task."""
     if task == "multiclass":
@@ -80,5 +62,5 @@ def task_cache(path, table, *, names=tuple(MODALITY), missing=None, noise=3.0):
 
 
 def task_crossfit_cache(path, table, names=("music1d", "c3d")):
-    make = crossfit_cache if table.task == "multiclass" else crossfit_output_cache
-    return make(path, table, names=names)
+    values = None if table.task == "multiclass" else output_features
+    return crossfit_cache(path, table, names=names, values=values)

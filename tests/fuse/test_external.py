@@ -1,7 +1,5 @@
 """Predictions that other programs made."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import re
@@ -72,9 +70,8 @@ def test_scores_are_scikit_learns(tmp_path):
     for fold in range(3):
         rows = np.arange(60) % 3 == fold
         assert model.per_fold["accuracy"][fold] == accuracy_score(labels[rows], y_pred[rows])
-    assert model.scores["f1_macro"] == pytest.approx(
-        f1_score(labels, y_pred, average="macro"), abs=1e-12
-    )
+    f1 = f1_score(labels, y_pred, average="macro")
+    assert model.scores["f1_macro"] == pytest.approx(f1, abs=1e-12)
     auc = roc_auc_score(labels, values, multi_class="ovr")
     assert model.scores["roc_auc_macro_ovr_pooled"] == pytest.approx(auc, abs=1e-12)
 
@@ -87,8 +84,7 @@ def test_what_mvemo_writes_gives_the_same_scores(tmp_path):
         again.primary_per_fold(again.baseline), results.primary_per_fold(results.baseline)
     )
     for new, old in zip(again.models, results.models, strict=True):
-        for name, values in old.per_fold.items():
-            np.testing.assert_array_equal(new.per_fold[name], values)
+        np.testing.assert_equal({name: new.per_fold[name] for name in old.per_fold}, old.per_fold)
         np.testing.assert_array_equal(new.confusion, old.confusion)
         assert new.scores["f1_macro"] == old.scores["f1_macro"]
     assert predictions_csv(again) == predictions_csv(results)
@@ -180,42 +176,42 @@ def test_every_report_says_whose_predictions_they_are(tmp_path):
     assert metrics_dict(results)["protocol"] == "others"
 
 
+REFUSED = {
+    None: {
+        "": "the file is empty",
+        HEAD: "no predictions",
+        "id,label,x,y\na,x,1,0\n": "no column 'clip_id'; there are id",
+        "clip_id,label,x\na,x,1\n": "1 columns of probabilities",
+        "clip_id,label,x,x\na,x,1,0\n": "column 'x' is there twice",
+        HEAD + "a,calm,1\n": "x.csv:2: 3 cells",
+        HEAD + "\na,angry,1,0\n": "x.csv:3: label: expected one of the classes calm, tense",
+        HEAD + "a,calm,1,0\n,calm,1,0\n": "x.csv:3: clip_id is empty",
+        HEAD + "a,calm,high,0\n": "got 'high'",
+        HEAD + "a,calm,0.5,0.4\n": "x.csv:2: the probabilities sum to 0.9",
+        HEAD + "a,calm,1.5,-0.5\n": "x.csv:2: expected a probability from 0 to 1, got 1.5",
+        HEAD + "a,calm,inf,0\n": "x.csv:2: expected a probability from 0 to 1, got inf",
+        HEAD + "a,calm,1,\n": "x.csv:2: 1 of 2 probabilities are missing",
+        HEAD + "a,calm,1,0\na,calm,1,0\n": "x.csv:3: clip 'a' of model 'x' is already",
+        f"model,{HEAD}m,a,calm,1,0\nn,a,tense,1,0\n": "x.csv:3: clip 'a' has label 'tense', but",
+    },
+    "multilabel": {
+        "clip_id,label,x,y\na,x|y,1,0\n": "join tags by ';', not '|'",
+        "clip_id,label,x,y\na,x;z,1,0\n": "x.csv:2: tag 'z' has no column",
+        "clip_id,label,x\na,x,7\n": "x.csv:2: expected a probability from 0 to 1, got 7",
+        "clip_id,label\na,x\n": "no columns of scores",
+    },
+    "regression": {
+        "clip_id,valence\na,1\n": "no columns label_NAME with the true value",
+        "clip_id,label_v\na,1\n": "no column of 'v'",
+        "clip_id,label_v,v\na,,1\n": "x.csv:2: the true v: expected a finite number",
+        "clip_id,label_v,v\na,1,inf\n": "x.csv:2: expected a finite number, got inf",
+    },
+    "multiclass": {"clip_id,x,y\na,1,0\n": "no column 'label'; there are clip_id, x, y"},
+}
+
+
 @pytest.mark.parametrize(
-    ("task", "text", "message"),
-    [
-        (None, "", "the file is empty"),
-        (None, HEAD, "no predictions"),
-        (None, "id,label,x,y\na,x,1,0\n", "no column 'clip_id'; there are id"),
-        (None, "clip_id,label,x\na,x,1\n", "1 columns of probabilities"),
-        (None, "clip_id,label,x,x\na,x,1,0\n", "column 'x' is there twice"),
-        (None, HEAD + "a,calm,1\n", "x.csv:2: 3 cells"),
-        (
-            None,
-            HEAD + "\na,angry,1,0\n",
-            "x.csv:3: label 'angry' is none of the classes calm, tense",
-        ),
-        (None, HEAD + "a,calm,1,0\n,calm,1,0\n", "x.csv:3: clip_id is empty"),
-        (None, HEAD + "a,calm,high,0\n", "x.csv:2: probability 'high' is no number"),
-        (None, HEAD + "a,calm,0.5,0.4\n", "x.csv:2: the probabilities sum to 0.9"),
-        (None, HEAD + "a,calm,1.5,-0.5\n", "x.csv:2: 1.5 is no probability"),
-        (None, HEAD + "a,calm,inf,0\n", "x.csv:2: inf is no probability"),
-        (None, HEAD + "a,calm,1,\n", "x.csv:2: 1 of 2 probabilities are missing"),
-        (None, HEAD + "a,calm,1,0\na,calm,1,0\n", "x.csv:3: clip 'a' of model 'x' is already"),
-        (
-            None,
-            "model," + HEAD + "m,a,calm,1,0\nn,a,tense,1,0\n",
-            "x.csv:3: clip 'a' has label 'tense', but 'calm' at",
-        ),
-        ("multilabel", "clip_id,label,x,y\na,x|y,1,0\n", "join tags by ';', not '|'"),
-        ("multilabel", "clip_id,label,x,y\na,x;z,1,0\n", "x.csv:2: tag 'z' has no column"),
-        ("multilabel", "clip_id,label,x\na,x,7\n", "x.csv:2: 7 is no probability"),
-        ("multilabel", "clip_id,label\na,x\n", "no columns of scores"),
-        ("regression", "clip_id,valence\na,1\n", "no columns label_NAME with the true value"),
-        ("regression", "clip_id,label_v\na,1\n", "no column of 'v'"),
-        ("regression", "clip_id,label_v,v\na,,1\n", "x.csv:2: the true v is no finite number"),
-        ("regression", "clip_id,label_v,v\na,1,inf\n", "x.csv:2: inf is no finite number"),
-        ("multiclass", "clip_id,x,y\na,1,0\n", "no column 'label'; there are clip_id, x, y"),
-    ],
+    ("task", "text", "message"), [(t, *case) for t in REFUSED for case in REFUSED[t].items()]
 )
 def test_refused_with_the_line(tmp_path, task, text, message):
     with pytest.raises(BadFeatures) as caught:
@@ -250,18 +246,15 @@ def test_repeats_are_read_back(tmp_path):
     repeated = with_repeats(first, [second])
     path = write(tmp_path / "predictions.csv", predictions_csv(repeated))
     again = results_of_predictions(read_predictions(path))
-    assert [one.folds.tolist() for one in again.repeats] == [
-        one.folds.tolist() for one in repeated.repeats
-    ]
+    for one, other in zip(again.repeats, repeated.repeats, strict=True):
+        np.testing.assert_array_equal(one.folds, other.folds)
     for model, expected in zip(again.models, repeated.models, strict=True):
         np.testing.assert_array_equal(model.per_fold["accuracy"], expected.per_fold["accuracy"])
 
 
 def test_numbers_of_thousands_of_digits(tmp_path):
     many = "9" * 5000
-    text = (
-        f"clip_id,label,fold,calm,tense\na,calm,{many},0.9,0.1\nb,tense,10,0.6,0.4\nc,tense,2,1,0\n"
-    )
+    text = f"clip_id,label,fold,x,y\na,x,{many},0.9,0.1\nb,y,10,0.6,0.4\nc,y,2,1,0\n"
     assert read_predictions(write(tmp_path / "net.csv", text)).folds.tolist() == [2, 1, 0]
     bad = write(tmp_path / "bad.csv", HEAD + f"a,calm,{many}x,0.1\n")
     with pytest.raises(BadFeatures) as error:

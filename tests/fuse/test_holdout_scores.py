@@ -1,7 +1,5 @@
 """One split instead of folds: who is trained on, who is scored, what is refused."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -13,12 +11,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mvemo.cache import CacheWriter, open_cache
-from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table, metrics_dict, write_report
-from mvemo.fuse.crossval.learning_curves import with_learning_curve
-from mvemo.fuse.crossval.uncertainty import with_uncertainty
-from mvemo.fuse.heads.head import HeadSettings
+from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table, metrics_dict
+from mvemo.fuse.crossval.comparisons import with_uncertainty
+from mvemo.fuse.crossval.evaluation import with_learning_curve
 from mvemo.fuse.numeric import decision_inputs
-from mvemo.fuse.songs import song_level
+from mvemo.fuse.report.page import report_html
 from mvemo.manifests import holdout_split
 
 
@@ -29,17 +26,9 @@ def split_table(n=240, seed=0):
 
 
 def holdout_cache(
-    path,
-    table=None,
-    *,
-    strength=1.0,
-    names=("music1d", "c3d"),
-    seen=(0, 1),
-    made=None,
-    missing=None,
+    path, table, *, strength=1.0, names=("music1d", "c3d"), seen=(0, 1), made=None, missing=None
 ):
     """Features of nets that saw the clips of some parts; `made` has the classes behind them."""
-    table = table or split_table()
     ids = [c for c, s in zip(table.clip_ids, table.splits, strict=True) if s in seen]
     vectors = [
         (spec(n, 12, "holdout", None, ids), features(made or table, n, 12, strength=strength))
@@ -48,9 +37,15 @@ def holdout_cache(
     return write_cache(path, table, vectors, missing=missing)
 
 
-def test_heads_train_on_training_and_validation_clips_and_score_the_test_clips(tmp_path) -> None:
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory):
     table = split_table()
-    results = evaluated(holdout_cache(tmp_path / "f.h5", table), C=0.05)
+    return table, holdout_cache(tmp_path_factory.mktemp("holdout") / "f.h5", table)
+
+
+def test_heads_train_on_training_and_validation_clips_and_score_the_test_clips(cached):
+    table, path = cached
+    results = evaluated(path, C=0.05)
     test = table.splits == 2
     assert (results.protocol, results.k, results.leaky) == ("holdout", 1, False)
     np.testing.assert_array_equal(results.folds, np.where(test, 0, -1))
@@ -67,13 +62,11 @@ def test_heads_train_on_training_and_validation_clips_and_score_the_test_clips(t
         said = model.outputs[test].argmax(axis=1)
         assert model.per_fold["accuracy"][0] == np.mean(said == table.labels[test])
         assert model.confusion.sum() == test.sum()
-    common = np.bincount(table.labels[~test]).argmax()
-    assert results.primary_per_fold(results.baseline).tolist() == [
-        np.mean(table.labels[test] == common)
-    ]
+    common = np.mean(table.labels[test] == np.bincount(table.labels[~test]).argmax())
+    assert results.primary_per_fold(results.baseline).tolist() == [common]
 
 
-def test_permuted_labels_come_out_at_chance(tmp_path) -> None:
+def test_permuted_labels_come_out_at_chance(tmp_path):
     path = holdout_cache(tmp_path / "f.h5", split_table(480), strength=2.0)
     assert evaluated(path).models[-1].per_fold["accuracy"][0] > 0.8
     found = [evaluated(path, permute_labels=True, seed=s) for s in range(3)]
@@ -82,7 +75,7 @@ def test_permuted_labels_come_out_at_chance(tmp_path) -> None:
         assert abs(np.mean([r.models[i].per_fold["accuracy"][0] for r in found]) - 1 / 6) < 0.08
 
 
-def test_the_record_of_training_clips_counts_not_the_name(tmp_path) -> None:
+def test_the_record_of_training_clips_counts_not_the_name(tmp_path):
     table = split_table()
     path = holdout_cache(tmp_path / "f.h5", table, seen=(0, 1, 2))
     n = int((table.splits == 2).sum())
@@ -98,19 +91,17 @@ def test_the_record_of_training_clips_counts_not_the_name(tmp_path) -> None:
         evaluated(tmp_path / "g.h5")
 
 
-def test_folds_and_one_split_do_not_mix(tmp_path) -> None:
-    table = split_table()
-    path = holdout_cache(tmp_path / "f.h5", table)
+def test_folds_and_one_split_do_not_mix(cached, tmp_path):
+    table, path = cached
     with pytest.raises(BadFeatures, match=r"trained for one split.*leave --folds out"):
         evaluated(path, folds=5)
-    write_cache(tmp_path / "n.h5", replace(table, splits=None), [
-        (spec("c3d", 12, "holdout", None, table.clip_ids[:9]), features(table, "c3d")),
-    ])  # fmt: skip
+    vectors = [(spec("c3d", 12, "holdout", None, table.clip_ids[:9]), features(table, "c3d"))]
+    write_cache(tmp_path / "n.h5", replace(table, splits=None), vectors)
     with pytest.raises(BadFeatures, match="extract them again"):
         evaluated(tmp_path / "n.h5")
 
 
-def test_frozen_features_are_scored_on_the_split_unless_folds_are_asked_for(tmp_path) -> None:
+def test_frozen_features_are_scored_on_the_split_unless_folds_are_asked_for(tmp_path):
     table = split_table()
     path = write_cache(tmp_path / "f.h5", table, [(spec("c3d", 12), features(table, "c3d"))])
     results = evaluated(path)
@@ -127,15 +118,12 @@ def test_frozen_features_are_scored_on_the_split_unless_folds_are_asked_for(tmp_
     assert [m.name for m in mixed.models] == ["music1d", "c3d", "c3d+music1d", "integrated"]
 
 
-def test_the_report_says_what_was_tested(tmp_path) -> None:
-    table = split_table()
+def test_the_report_says_what_was_tested(cached, tmp_path):
+    table, path = cached
     n = int((table.splits == 2).sum())
-    results = evaluated(
-        holdout_cache(tmp_path / "f.h5", table), stacked=True, missing_modality=True,
-        temperature=True, refit=True,
-    )  # fmt: skip
-    write_report(results, tmp_path / "out")
-    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    options = {"stacked": True, "missing_modality": True, "temperature": True, "refit": True}
+    results = evaluated(path, **options)
+    page = report_html(results)
     assert f"test on {n} held-out clips" in page
     assert f"for each of {n} clips held out" in page
     assert "could not predict every clip" not in page
@@ -147,24 +135,10 @@ def test_the_report_says_what_was_tested(tmp_path) -> None:
         assert np.sum(model["confusion"]) == n
 
 
-def test_songs_of_a_split(tmp_path) -> None:
-    table = split_table()
-    ids = tuple(f"{table.groups[i]}@{i % 2}" for i in range(240))
-    results = evaluated(holdout_cache(tmp_path / "f.h5", replace(table, clip_ids=ids)))
-    songs = song_level(results)
-    assert len(songs.clip_ids) == 120
-    tested = songs.folds == 0
-    assert tested.sum() * 2 == (table.splits == 2).sum()
-    assert np.isfinite(songs.models[0].outputs[tested]).all()
-    assert np.isnan(songs.models[0].outputs[~tested]).all()
-    assert songs.missing == {"music1d": 0, "c3d": 0}
-
-
-def test_intervals_and_a_learning_curve(tmp_path) -> None:
-    path = holdout_cache(tmp_path / "f.h5")
-    with open_cache(path) as cache:
+def test_intervals_and_a_learning_curve(cached):
+    with open_cache(cached[1]) as cache:
         results = with_uncertainty(evaluate(cache, plain_settings()), n_resamples=200)
-        results = with_learning_curve(cache, results, HeadSettings(), fractions=(0.3,))
+        results = with_learning_curve(cache, results, fractions=(0.3,))
     trained = int((results.folds < 0).sum())
     for model in results.models:
         low, high = model.intervals["accuracy"]
@@ -177,30 +151,13 @@ def test_intervals_and_a_learning_curve(tmp_path) -> None:
         assert full == pytest.approx((1.0, trained, model.per_fold["accuracy"][0], 0.0))
 
 
-@pytest.mark.parametrize("task", ["multilabel", "regression"])
-def test_tags_and_values_of_a_split(tmp_path, task) -> None:
-    table = split_table()
-    labels = np.eye(6)[table.labels]
-    if task == "regression":
-        labels = labels + 0.1 * np.random.default_rng(0).normal(size=labels.shape)
-    else:
-        labels = labels.astype(np.int64)
-    path = holdout_cache(tmp_path / "f.h5", replace(table, task=task, labels=labels), made=table)
-    test = table.splits == 2
-    results = evaluated(path)
-    assert results.k == 1
-    for model in results.models[:2]:
-        assert np.isfinite(model.outputs[test]).all()
-        assert np.isnan(model.outputs[~test]).all()
-
-
 @pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
-def test_heads_for_new_clips_are_fitted_on_all_clips_of_a_split(tmp_path, task) -> None:
+def test_heads_for_new_clips_are_fitted_on_all_clips_of_a_split(tmp_path, task):
     table = split_table()
     # The test clips are of one class: by themselves they would make no head.
     test = (table.labels == 0) & (np.arange(240) < 80)
     classes = table.labels
-    labels: np.ndarray = classes
+    labels = classes
     if task != "multiclass":
         labels = np.eye(6, dtype=np.int64)[classes]
         labels = labels if task == "multilabel" else labels + 0.1 * features(table, "c3d", 6)
@@ -222,16 +179,13 @@ def test_heads_for_new_clips_are_fitted_on_all_clips_of_a_split(tmp_path, task) 
     assert len(np.unique(said.argmax(axis=1))) == 6
 
 
-def test_only_tested_clips_count_as_predicted_or_not(tmp_path) -> None:
-    table = split_table()
+def test_only_tested_clips_count_as_predicted_or_not(cached, tmp_path):
+    table, path = cached
     test = int((table.splits == 2).sum())
-    path = holdout_cache(tmp_path / "f.h5", table)
     assert "clips" not in format_table(evaluated(path)).split("model  ")[1].splitlines()[0]
     missing = np.flatnonzero(table.splits == 2)[:3].tolist()
     results = evaluated(holdout_cache(tmp_path / "g.h5", table, missing={"c3d": missing}))
     text = format_table(results)
     assert f"{test}/{test}" in text
     assert f"{test - 3}/{test}" in text
-    write_report(results, tmp_path / "out")
-    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert f"could predict, of {test}." in page
+    assert f"could predict, of {test}." in report_html(results)

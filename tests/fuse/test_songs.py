@@ -1,8 +1,5 @@
 """Songs decided from their segments, against sums by hand."""
 
-from __future__ import annotations
-
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +32,7 @@ def segments(n_songs=24, each=3, *, spread=1.0, seed=0, permuted=False):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_each_rule_by_hand(rule) -> None:
+def test_each_rule_by_hand(rule):
     results = segments()
     songs = song_level(results, rule=rule)
     assert songs.clip_ids == tuple(f"song {i}" for i in range(24))
@@ -61,23 +58,12 @@ def test_each_rule_by_hand(rule) -> None:
     folds = np.arange(24) // 2 % 3
     expected = [right[folds == f].mean() for f in range(3)]
     np.testing.assert_allclose(songs.models[0].per_fold["accuracy"], expected)
-    assert songs.provenance["songs"] == {
-        "segments": 72, "songs": 24, "by": "clip", "rule": rule,
-    }  # fmt: skip
+    expected = {"segments": 72, "songs": 24, "by": "clip", "rule": rule}
+    assert songs.provenance["songs"] == expected
     assert songs.name.endswith("by song")
 
 
-def test_songs_are_surer_than_their_segments() -> None:
-    gains = []
-    for seed in range(5):
-        results = segments(90, 5, seed=seed)
-        songs = song_level(results)
-        right = results.models[0].outputs.argmax(axis=1) == results.y_true
-        gains.append(np.mean(songs.models[0].per_fold["accuracy"]) - right.mean())
-    assert min(gains) > 0.1
-
-
-def test_by_group() -> None:
+def test_by_group():
     results = segments()
     songs = song_level(results, by="group")
     assert songs.clip_ids == songs.groups == tuple(f"artist {i}" for i in range(12))
@@ -85,12 +71,11 @@ def test_by_group() -> None:
     np.testing.assert_allclose(songs.models[0].outputs[0], expected)
 
 
-def test_missing_segments_are_left_out_and_missing_songs_are_missing() -> None:
+def test_missing_segments_are_left_out_and_missing_songs_are_missing():
     results = segments()
     model = results.models[0]
     p = model.outputs.copy()
-    p[1] = np.nan
-    p[3:6] = np.nan
+    p[[1, 3, 4, 5]] = np.nan
     feature = model.features[0]
     present = np.isfinite(p[:, 0])
     results = replace(
@@ -108,7 +93,7 @@ def test_missing_segments_are_left_out_and_missing_songs_are_missing() -> None:
     np.testing.assert_allclose(song_level(results).models[0].outputs[0], p[[0, 2]].mean(0))
 
 
-def test_a_sure_no_of_one_segment_rules_nothing_out() -> None:
+def test_a_sure_no_of_one_segment_rules_nothing_out():
     p = np.array([[0.0, 1.0], [0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.9, 0.1]])
     for rule, winner in zip(RULES, (0, 1, 0), strict=True):
         got = decide_songs(p, np.zeros(5, np.int64), 1, rule)
@@ -117,45 +102,31 @@ def test_a_sure_no_of_one_segment_rules_nothing_out() -> None:
     assert decide_songs(p, np.zeros(5, np.int64), 1, "log-mean")[0, 0] > 0.01
 
 
-def test_the_order_of_segments_has_no_say() -> None:
-    p = np.random.default_rng(0).dirichlet(np.ones(4), size=4)
-    for rule in RULES:
-        first = decide_songs(p, np.zeros(4, np.int64), 1, rule)
-        for order in itertools.permutations(range(4)):
-            again = decide_songs(p[list(order)], np.zeros(4, np.int64), 1, rule)
-            np.testing.assert_allclose(again, first, atol=1e-12)
-
-
 @pytest.mark.parametrize("what", ["label", "group", "fold"])
-def test_segments_that_do_not_belong_together_are_refused(what) -> None:
+def test_segments_that_do_not_belong_together_are_refused(what):
     results = segments()
-    if what == "group":
-        results = replace(results, groups=("else", *results.groups[1:]))
-    else:
-        name = {"label": "y_true", "fold": "folds"}[what]
-        values = getattr(results, name).copy()
-        values[1] += 1
-        results = replace(results, **{name: values})
+    name = {"label": "y_true", "group": "groups", "fold": "folds"}[what]
+    values = np.array(getattr(results, name))
+    values[1] = values[-1]
+    results = replace(results, **{name: values})
     with pytest.raises(BadFeatures, match=f"song 0@10' has another {what} than"):
         song_level(results)
 
 
-def test_an_unknown_rule_is_refused() -> None:
+def test_an_unknown_rule_is_refused():
     with pytest.raises(BadFeatures, match="one of mean, log-mean, vote"):
         song_level(segments(), rule="median")
 
 
-def test_permuted_labels_stay_at_chance() -> None:
-    found = [
-        np.mean(song_level(segments(120, 3, seed=s, permuted=True)).models[0].per_fold["accuracy"])
-        for s in range(6)
-    ]
+def test_permuted_labels_stay_at_chance():
+    shuffled = [song_level(segments(120, 3, seed=seed, permuted=True)) for seed in range(6)]
+    found = [one.models[0].per_fold["accuracy"] for one in shuffled]
     # Six classes, 120 songs, six draws: standard error 0.014.
     assert abs(np.mean(found) - 1 / 6) < 0.05
 
 
 @pytest.mark.parametrize("make", [frozen_cache, crossfit_cache])
-def test_songs_of_an_evaluation(tmp_path, make) -> None:
+def test_songs_of_an_evaluation(tmp_path, make):
     table = make_table(240, group_size=4)
     ids = tuple(f"{table.groups[i]}@{i % 4}" for i in range(240))
     with open_cache(make(tmp_path / "f.h5", replace(table, clip_ids=ids))) as cache:

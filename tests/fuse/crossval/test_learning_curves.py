@@ -5,14 +5,15 @@ import pytest
 from fuse_samples import evaluated, primary
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from output_samples import output_cache, output_table, task_cache, task_crossfit_cache, task_table
+from output_samples import task_cache, task_crossfit_cache, task_table
 
 from mvemo.cache import open_cache
-from mvemo.fuse import HeadSettings, metrics_dict
-from mvemo.fuse.crossval.learning_curves import learning_curve_masks, with_learning_curve
+from mvemo.fuse import metrics_dict
+from mvemo.fuse.crossval.evaluation import learning_curve_masks, with_learning_curve
 from mvemo.fuse.report.page import report_html
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
+TASKS = ("multiclass", "multilabel", "regression")
 
 
 def made(seed, n_groups=60, k=5, n_classes=4):
@@ -53,11 +54,8 @@ def test_seed_decides_and_the_order_of_fractions_does_not():
     one = learning_curve_masks(folds, groups, (0.2, 0.7), 1)
     np.testing.assert_array_equal(one, learning_curve_masks(folds, groups, (0.7, 0.2), 1)[:, ::-1])
     assert (one != learning_curve_masks(folds, groups, (0.2, 0.7), 2)).any()
-
-
-def test_exact_fractions_take_no_group_too_many():
-    folds = np.array([0] * 10 + [1] * 10)
-    masks = learning_curve_masks(folds, range(20), (0.3, 0.7))
+    # Exact fractions take no group too many.
+    masks = learning_curve_masks(np.repeat([0, 1], 10), range(20), (0.3, 0.7))
     np.testing.assert_array_equal(masks.sum(axis=2), [[3, 7], [3, 7]])
 
 
@@ -80,17 +78,12 @@ def test_clips_without_a_fold_are_never_trained_on():
 def curves_of(path, fractions, **options):
     results = evaluated(path, **options)
     with open_cache(path) as cache:
-        return results, with_learning_curve(cache, results, HeadSettings(), fractions)
+        return results, with_learning_curve(cache, results, fractions=fractions)
 
 
 @pytest.mark.parametrize(
     ("task", "make"),
-    [
-        ("multiclass", task_cache),
-        ("multiclass", task_crossfit_cache),
-        ("multilabel", task_cache),
-        ("regression", task_cache),
-    ],
+    [*((task, task_cache) for task in TASKS), ("multiclass", task_crossfit_cache)],
 )
 def test_more_training_clips_help_and_the_last_point_is_the_evaluation(task, make, tmp_path):
     path = make(tmp_path / "f.h5", task_table(task, n=180), names=("music1d", "c3d"))
@@ -106,21 +99,13 @@ def test_more_training_clips_help_and_the_last_point_is_the_evaluation(task, mak
     assert kept[results.task.primary_metric] == pytest.approx(last[2])
 
 
-@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+@pytest.mark.parametrize("task", TASKS)
 def test_points_that_nothing_is_left_for_are_left_out(task, tmp_path):
     table = task_table(task, n=60, group_size=6)
     path = task_cache(tmp_path / "f.h5", table, missing={"c3d": range(50)})
-    curves = curves_of(path, (0.05, 0.6), models=["music1d", "c3d"])[1].learning_curve
+    results = curves_of(path, (0.05, 0.6), models=["music1d", "c3d"])[1]
+    curves = results.learning_curve
+    assert "Learning curves" in report_html(results)
     assert [p[0] for p in curves["music1d"]][-2:] == [0.6, 1.0]
     assert len(curves.get("c3d", ())) < 3
     assert all(np.isfinite(point).all() for points in curves.values() for point in points)
-
-
-def test_a_model_without_a_point_has_no_learning_curve(tmp_path):
-    table = output_table("multilabel", n=90)
-    path = output_cache(tmp_path / "f.h5", table, missing={"c3d": range(1, 90)})
-    _, results = curves_of(path, (0.5,))
-    assert set(results.learning_curve) == {"music1d"}
-    assert "Learning curves" in report_html(results)
-    share, clips, *_ = results.learning_curve["music1d"][-1]
-    assert (share, clips) == (1.0, 60.0)

@@ -138,7 +138,6 @@ def test_all_outputs_say_what_to_use_and_to_expect(chosen):
     ],
 )
 def test_another_model_replaces_late_fusion_by_one_standard_error(gains, expected):
-    """Breiman et al. 1984, 3.4.3: the mean gain must exceed its standard error."""
     names = ("integrated", "integrated-late")
     models = [Model(name, ("a", "b"), ("audio",)) for name in names]
     y_true = np.arange(24) % 2

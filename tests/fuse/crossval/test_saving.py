@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from feature_samples import crossfit_cache, features, frozen_cache, make_table
+from feature_samples import features, frozen_cache, make_table
 from fuse_samples import evaluated
 from output_samples import output_features, task_cache, task_table
 
@@ -44,12 +44,6 @@ def test_saved_heads_predict_what_was_reported(task, tmp_path):
         np.testing.assert_array_equal(final.thresholds, expected)
 
 
-def test_crossfitted_heads_on_all_clips_come_one_for_each_folds_nets(tmp_path):
-    path = crossfit_cache(tmp_path / "f.h5", make_table(48, 3))
-    save_heads(tmp_path / "heads.npz", evaluated(path, refit=True))
-    assert [h.net_fold for h in load_heads(tmp_path / "heads.npz").select("c3d")] == [0, 1, 2]
-
-
 def test_saved_heads_say_what_stands_in(tmp_path):
     path = frozen_cache(tmp_path / "f.h5", missing={"c3d": [3], "i3d": [3]})
     chosen = ["c3d+music1d", "i3d+music1d"]
@@ -84,14 +78,10 @@ def test_every_field_of_a_head_comes_back_as_it_was(made, tmp_path):
     ]
     save_heads(tmp_path / "heads.npz", replace(results, heads=tuple(heads)))
     loaded = load_heads(tmp_path / "heads.npz").heads
-    assert len(loaded) == 2
     for old, new in zip(heads, loaded, strict=True):
-        for name, value in vars(old).items():
-            if isinstance(value, np.ndarray):
-                assert getattr(new, name).dtype == value.dtype
-                np.testing.assert_array_equal(getattr(new, name), value)
-            else:
-                assert getattr(new, name) == value
+        np.testing.assert_equal(vars(new), vars(old))
+        dtypes = [{getattr(x, "dtype", None) for x in vars(head).values()} for head in (old, new)]
+        assert dtypes[0] == dtypes[1]
 
 
 class Trap:

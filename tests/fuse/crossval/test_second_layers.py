@@ -24,10 +24,8 @@ def clips_of(task, y_true, n_outputs):
 
 def test_the_bases_of_a_stack_are_the_four_fusions_of_one_feature_each():
     papers = {"music1d": "audio", "music2d": "audio", "c3d": "video", "i3d": "video"}
-    assert [m.name for m in base_models(models_of(papers))] == [
-        *("c3d+music1d", "i3d+music1d"),
-        *("c3d+music2d", "i3d+music2d"),
-    ]
+    fusions = ["c3d+music1d", "i3d+music1d", "c3d+music2d", "i3d+music2d"]
+    assert [m.name for m in base_models(models_of(papers))] == fusions
     # With one fusion there is nothing to stack but the single features.
     two = models_of({"music1d": "audio", "c3d": "video"})
     assert [m.name for m in base_models(two)] == ["music1d", "c3d"]
@@ -105,11 +103,8 @@ def test_a_stack_of_two_singles_is_not_the_integrated_model(tmp_path):
     assert (both.models[2].thresholds != both.models[3].thresholds).any()
     for head in both.heads:
         model = by_name(both)[head.model]
-        expected = (
-            best_thresholds(model.outputs, both.y_true)
-            if head.fold is None
-            else model.thresholds[head.fold]
-        )
+        final = best_thresholds(model.outputs, both.y_true)
+        expected = final if head.fold is None else model.thresholds[head.fold]
         np.testing.assert_array_equal(head.thresholds, expected)
 
 
@@ -160,13 +155,3 @@ def test_a_second_layer_over_nothing_is_refused(name, tmp_path):
         evaluated(path, models=[name])
     named = evaluated(path, models=["music1d", "c3d", name])
     assert [m.name for m in named.models] == ["music1d", "c3d", name]
-
-
-def test_other_rows_are_the_same_without_a_product(tmp_path):
-    path = frozen_cache(tmp_path / "f.h5", make_table(60, 3))
-    options = {"stacked": True, "temperature": True}
-    both = by_name(evaluated(path, late=True, **options))
-    alone = evaluated(path, **options)
-    assert len(both) == len(alone.models) + 1
-    for model in alone.models:
-        np.testing.assert_array_equal(model.outputs, both[model.name].outputs)

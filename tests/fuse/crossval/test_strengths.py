@@ -7,7 +7,7 @@ from fuse_samples import evaluated
 from output_samples import output_cache, task_table
 
 from mvemo.fuse import Clips, HeadSettings, models_of, task_of
-from mvemo.fuse.crossval.strengths import GRID, _Trials, choose_strengths
+from mvemo.fuse.crossval.prediction import GRID, _Trials, choose_strengths
 from mvemo.fuse.features import matrix_of
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.metrics.calibration import fit_temperature, log_loss, log_probabilities

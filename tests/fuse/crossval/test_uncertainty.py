@@ -1,7 +1,5 @@
 """Intervals, tests, repeats and learning curves as an evaluation carries them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +10,8 @@ from output_samples import output_features, output_table, task_cache, task_table
 from scipy.stats import binomtest
 
 from mvemo.fuse import Model, format_table, metrics_dict, score_model
+from mvemo.fuse.crossval.comparisons import score_intervals, wilson_interval, with_uncertainty
 from mvemo.fuse.crossval.evaluation import with_repeats
-from mvemo.fuse.crossval.uncertainty import score_intervals, wilson_interval, with_uncertainty
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.report.page import report_html
 
@@ -145,16 +143,11 @@ def test_wilson_is_scipys(n_right, n):
     assert wilson_interval(n_right, n) == pytest.approx(tuple(expected), abs=1e-14)
 
 
-def test_other_intervals_are_percentiles_of_the_resamples(model):
+def test_other_intervals_are_percentiles_and_constant_scores_have_none(model):
     low, high = model.intervals["accuracy"]
     assert 0.4 < low < 2 / 3 < high < 0.9
-    values = np.linspace(0.2, 0.8, 101)
-    assert score_intervals({"accuracy": values}, {}, ["a", "b"])["accuracy"] == pytest.approx(
-        tuple(np.percentile(values, [2.5, 97.5]))
-    )
-
-
-def test_scores_that_are_no_shares_have_no_interval_then(model):
-    same = np.full(50, 0.7)
-    intervals = score_intervals({"r2:0": same, "accuracy": same}, {}, ["a", "b"])
-    assert np.isnan([*intervals["r2:0"], *intervals["accuracy"]]).all()
+    values = {"accuracy": np.linspace(0.2, 0.8, 101), "r2:0": np.full(50, 0.7)}
+    intervals = score_intervals(values, {}, ["a", "b"])
+    expected = np.percentile(values["accuracy"], [2.5, 97.5])
+    assert intervals["accuracy"] == pytest.approx(tuple(expected))
+    assert np.isnan(intervals["r2:0"]).all()

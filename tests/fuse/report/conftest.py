@@ -6,7 +6,7 @@ from output_samples import output_cache, output_table
 
 from mvemo.cache import open_cache
 from mvemo.fuse import evaluate
-from mvemo.fuse.crossval.uncertainty import with_uncertainty
+from mvemo.fuse.crossval.comparisons import with_uncertainty
 
 
 @pytest.fixture(scope="package")

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from fuse_samples import make_results
 
-from mvemo.fuse.crossval.comparisons import compare_results
-from mvemo.fuse.crossval.uncertainty import with_uncertainty
+from mvemo.fuse.crossval.comparisons import compare_results, with_uncertainty
 from mvemo.fuse.report.summary import (
     banners,
     best_comparison,

@@ -1,9 +1,6 @@
 """`mvemo cv` on dimensions and tags, and `mvemo compare`, as a user runs them."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +11,7 @@ from mvemo.manifests import Clip, Manifest, write_manifest
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("regression")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 5))
@@ -36,9 +33,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_dimensions_from_import_to_heads_and_comparison(
-    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dimensions_from_import_to_heads_and_comparison(cache, tmp_path, capsys):
     capsys.readouterr()
     settings = ["--folds", "3", "--set", "fuse.n_resamples=50"]
     assert run("mvemo", "fuse", cache, *settings, "--out", tmp_path / "a") == 0
@@ -105,13 +100,7 @@ def test_dimensions_from_import_to_heads_and_comparison(
         (["--song-level"], "songs cannot be decided: they need classes"),
     ],
 )
-def test_what_only_classes_have_is_refused(
-    cache: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    options: list[str],
-    said: str,
-) -> None:
+def test_what_only_classes_have_is_refused(cache, tmp_path, capsys, options, said):
     capsys.readouterr()
     assert run("mvemo-cv", cache, "--folds", "3", "--out", tmp_path / "o", *options) == 2
     error = capsys.readouterr().err.strip()
@@ -120,11 +109,9 @@ def test_what_only_classes_have_is_refused(
     assert not (tmp_path / "o").exists()
 
 
-def test_ratings_have_repeats_and_learning_curves(
-    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ratings_have_repeats_and_learning_curves(cache, tmp_path, capsys):
     arguments = ["--folds", "3", "--repeats", "2", "--learning-curve", "--out", tmp_path / "o"]
-    settings = ["--set", "fuse.choose_C=true"]
+    settings = ["--set", "fuse.choose_C=true", "--set", "fuse.n_resamples=50"]
     assert run("mvemo-cv", cache, *arguments, *settings) == 0
     assert "integrated-stacked" in capsys.readouterr().out
     held = json.loads((tmp_path / "o" / "metrics.json").read_text())

@@ -1,10 +1,7 @@
 """The models that come with mvemo: what their files hold, and that this version can run them."""
 
-from __future__ import annotations
-
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,13 +20,13 @@ from mvemo.pipeline.prediction.predictions import Prediction, legend
 NAMES = ("film-music", "music-video")
 
 
-def test_both_are_in_the_box() -> None:
+def test_both_are_in_the_box():
     assert boxed_names() == list(NAMES)
     assert DEFAULT in NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_is_small_and_holds_no_path_of_the_machine_that_made_it(name: str) -> None:
+def test_a_model_is_small_and_holds_no_path_of_the_machine_that_made_it(name):
     files = [path for path in model_folder(name).iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 500_000
     assert max(path.stat().st_size for path in files) < 400_000
@@ -38,7 +35,7 @@ def test_a_model_is_small_and_holds_no_path_of_the_machine_that_made_it(name: st
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_has_a_card(name: str) -> None:
+def test_a_model_has_a_card(name):
     model = load_model(model_folder(name))
     assert len(model.training_keys) >= model.facts["n_clips"]
     about = model.facts["about"]
@@ -49,7 +46,7 @@ def test_a_model_has_a_card(name: str) -> None:
     card = card_text(name, model_folder(name))
     alarms = model.false_alarms(model.predictors[0])
     assert 0 < alarms <= 0.01 * len(model.predictors[0].features)
-    assert f"At most {alarms:.1%} of clips like these" in " ".join(card.split())
+    assert f"at most {alarms:.1%} of clips like these" in " ".join(card.split())
     assert f"Expect {nested['mean']:.3f}" in card
     # One figure everywhere: that of the table, without the cost of choosing, is promised nowhere.
     first = model.predictors[0]
@@ -63,7 +60,7 @@ def test_a_model_has_a_card(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_this_version_makes_the_features_of_a_model(name: str) -> None:
+def test_this_version_makes_the_features_of_a_model(name):
     model = load_model(model_folder(name))
     # Descriptors of another version are refused here.
     FeatureMaker(model_folder(name), PredictSettings(device="cpu"))
@@ -75,10 +72,8 @@ def test_this_version_makes_the_features_of_a_model(name: str) -> None:
             assert net.preprocessing() == spec.params["preprocessing"]
 
 
-def test_sound_is_predicted_also_without_a_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(package: object, **_: object) -> None:
+def test_sound_is_predicted_also_without_a_network(tmp_path, monkeypatch):
+    def fail(package, **_):
         raise FetchFailed("no network")
 
     monkeypatch.setattr("mvemo.extract.pretrained.get_weights", fail)

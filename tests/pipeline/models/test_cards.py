@@ -1,7 +1,5 @@
 """`mvemo models`: models by name, the cards of these and others, and the file that cards are of."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -14,13 +12,7 @@ from mvemo.pipeline import cli
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import fetch_model_weights
 from mvemo.pipeline.models import boxed
-from mvemo.pipeline.models.boxed import (
-    card_text,
-    model_folder,
-    pick_model,
-    read_about,
-    summary_lines,
-)
+from mvemo.pipeline.models.boxed import card_text, model_folder, pick_model, read_about
 
 ABOUT = """
 title = "Moods of invented songs"
@@ -32,7 +24,7 @@ avoid = ["Deciding about people"]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory):
     """A folder with a model, ``box/moods``, made with a file about it."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "about.toml").write_text(ABOUT)
@@ -46,14 +38,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def box(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def box(made, monkeypatch):
     """That folder as the box, with its model as the default."""
     monkeypatch.setattr(boxed, "FOLDER", made / "box")
     monkeypatch.setattr(boxed, "DEFAULT", "moods")
     return made / "box"
 
 
-def test_a_card_says_what_the_file_says_and_how_good_the_model_is(made: Path) -> None:
+def test_a_card_says_what_the_file_says_and_how_good_the_model_is(made):
     folder = made / "box" / "moods"
     card = card_text("moods", folder)
     for text in ("Moods of invented songs", "never sung", "MIT", "- Deciding about people"):
@@ -68,17 +60,15 @@ def test_a_card_says_what_the_file_says_and_how_good_the_model_is(made: Path) ->
         assert f"{scores['recall']:.3f}" in card
 
 
-def test_models_are_listed_and_printed(box: Path) -> None:
+def test_models_are_listed_and_printed(box):
     listed = CliRunner().invoke(cli.mvemo, ["models"]).stdout
-    assert listed.startswith("\n".join(summary_lines("moods", box / "moods")))
+    assert listed.startswith("\n".join(boxed.summary_lines("moods", box / "moods")))
     assert "takes moods" in listed
     printed = CliRunner().invoke(cli.mvemo, ["models", "moods"]).stdout
     assert printed == card_text("moods", box / "moods") + "\n"
 
 
-def test_a_name_is_of_the_box_unless_a_folder_has_a_model(
-    box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_is_of_the_box_unless_a_folder_has_a_model(box, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert model_folder("moods") == box / "moods"
     (tmp_path / "moods").mkdir()
@@ -90,7 +80,7 @@ def test_a_name_is_of_the_box_unless_a_folder_has_a_model(
     assert model_folder(tmp_path) == tmp_path
 
 
-def test_the_default_is_told(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_default_is_told(box, capsys):
     assert pick_model(None) == box / "moods"
     assert "by the model moods" in capsys.readouterr().err
     assert pick_model("moods") == box / "moods"
@@ -100,26 +90,24 @@ def test_the_default_is_told(box: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("title = 1", "title is 1: it must be a sentence"),
-        ('avoid = "all"', "avoid is 'all': it must be a list of sentences"),
-        ("scale = {valence = 2}", "it must be a table of sentences"),
-        ('colour = "red"', "unknown key 'colour': some of title, data"),
+        ("title = 1", "title: expected a sentence, got 1"),
+        ('avoid = "all"', "avoid: expected a list of sentences, got 'all'"),
+        ("scale = {valence = 2}", "expected a table of sentences"),
+        ('colour = "red"', "unknown key 'colour': expected some of title, data"),
         ("title = ", "cannot be read as TOML"),
     ],
 )
-def test_a_file_about_a_model_that_is_wrong(text: str, message: str, tmp_path: Path) -> None:
+def test_a_file_about_a_model_that_is_wrong(text, message, tmp_path):
     (tmp_path / "about.toml").write_text(text)
     with pytest.raises(BadOption, match=message):
         read_about(tmp_path / "about.toml")
 
 
-def test_missing_weights_are_fetched_until_there_is_no_network(
-    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_weights_are_fetched_until_there_is_no_network(made, monkeypatch, capsys):
     folder = made / "box" / "moods"
     asked = []
 
-    def fetch(package: object, **_: object) -> None:
+    def fetch(package, **_):
         asked.append(package.net)  # type: ignore[attr-defined]
         raise FetchFailed("no network")
 
