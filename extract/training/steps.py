@@ -68,13 +68,7 @@ class TrainingJob:
 
 
 def n_epochs(settings: TrainSettings, n_rows: int) -> int:
-    """Return the maximum number of epochs for a number of training clips.
-
-    Examples
-    --------
-    >>> n_epochs(TrainSettings(iterations=9, batch_size=11), n_rows=45)
-    3
-    """
+    """Return the maximum number of epochs for a number of training clips."""
     if not settings.iterations:
         return settings.epochs
     return math.ceil(settings.iterations / steps_per_epoch(settings, n_rows))
@@ -142,10 +136,7 @@ class Stepper:
         self._module: nn.Module = torch.compile(module) if job.compiled else module  # type: ignore[assignment]
 
     def step(self, raw: Tensor, target: Tensor, n_clips: int | None = None) -> Tensor:
-        """Train on this rank's part of a batch, and return the mean loss before the step.
-
-        `n_clips` is the size of the whole batch; None if the part is the whole.
-        """
+        """Train on a part of a batch of `n_clips`; return the mean loss before the step."""
         n_clips = n_clips or len(raw)
         if not self._is_measured:
             self._is_measured = True

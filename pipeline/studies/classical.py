@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from mvemo.fuse.numeric import F64, Ints
-from mvemo.manifests import SCHEMES
 from mvemo.manifests.labels import LabelKind, label_kind
 from mvemo.pipeline.studies.comparison import Draft, Row
 from mvemo.pipeline.studies.predictors import FoldPredictions
 from mvemo.pipeline.studies.scores import Labels
-from mvemo.pipeline.studies.study import Study, StudyMedia
+from mvemo.pipeline.studies.study import Study, StudyMedia, j22_classes
 from mvemo.pipeline.studies.study_file import StudyFile
 from mvemo.pipeline.studies.trainings import NetTraining
 
@@ -64,11 +63,7 @@ class ClassicalPredictor:
 def classical_rows(
     study: Study, file: StudyFile, options: Mapping[str, Any]
 ) -> tuple[list[Row], list[str]]:
-    """Return the models that J22 Fig. 8 compares with; with notes.
-
-    Models read the mean and the standard deviation of each descriptor over a clip's frames.
-    Scalers are fitted inside the training folds. Each run has its own folds and seeds.
-    """
+    """Return the models that J22 Fig. 8 compares with, on descriptors' means and deviations."""
     labels, kind = Labels.of(study.manifest), label_kind(study.manifest.task)
     quadrants = quadrants_of(labels.names) if kind.exclusive else None
     notes = []
@@ -118,11 +113,7 @@ def add_baseline_row(draft: Draft) -> None:
 
 
 def classical_models(kind: LabelKind, n_outputs: int, quadrants: Ints | None) -> dict[str, Model]:
-    """Return the kinds of models of J22's [14] and [17], for classes, tags or ratings.
-
-    J22 names the kinds of models without settings, so these are mostly scikit-learn's
-    defaults. Each tag has a model of its own; ratings are predicted by regression.
-    """
+    """Return the kinds of models of J22's [14] and [17], mostly with scikit-learn's defaults."""
     if kind.numeric:
         return {name: partial(_predict_values, make) for name, make in _estimators(True).items()}
     classes = partial(_predict_classes, n_classes=n_outputs)
@@ -214,11 +205,7 @@ def _predict_values(
 
 
 def _quadrant_regression(quadrants: Ints) -> Model:
-    """Predict the class by a linear regression to the signs of valence and arousal.
-
-    Descriptors have many columns, so the regression is a ridge, whose penalty is chosen
-    inside the training clips.
-    """
+    """Predict the class by a ridge regression to the signs of valence and arousal."""
     from sklearn.linear_model import RidgeCV
 
     def predict(train: F64, classes: NDArray[Any], test: F64, seed: int) -> F64:
@@ -235,10 +222,8 @@ def _quadrant_regression(quadrants: Ints) -> Model:
 
 def quadrants_of(classes: Sequence[str]) -> Ints | None:
     """Return the signs of valence and arousal, int64 (classes, 2); None for other classes."""
-    emotions = [str(SCHEMES["j22"].class_of(name)) for name in classes]
-    if sorted(emotions) != sorted(QUADRANTS):
-        return None
-    return np.array([QUADRANTS[emotion] for emotion in emotions], dtype=np.int64)
+    emotions = j22_classes(classes)
+    return np.array([QUADRANTS[each] for each in emotions], dtype=np.int64) if emotions else None
 
 
 def predict_out_of_fold(

@@ -12,13 +12,23 @@ import numpy as np
 from mvemo.extract import NetSettings, TrainingDiverged
 from mvemo.fuse.numeric import Ints
 from mvemo.fuse.report import published as papers
-from mvemo.fuse.songs import decide_songs
 from mvemo.manifests import Manifest
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies.plots import Bar, score_bars, score_lines
 from mvemo.pipeline.studies.predictors import FoldPredictions, Predictor
-from mvemo.pipeline.studies.result import NUMBER, PERCENT, TEXT, Cell, Column, Plot, Table, capital
+from mvemo.pipeline.studies.result import (
+    NUMBER,
+    PERCENT,
+    TEXT,
+    Bar,
+    Cell,
+    Column,
+    Plot,
+    Table,
+    capital,
+    score_bars,
+    score_lines,
+)
 from mvemo.pipeline.studies.scores import NO_SCORES, Labels, Scores, difference, score
 from mvemo.pipeline.studies.study import Songs, Study, StudyMedia, matches_j22, matches_pl20
 from mvemo.pipeline.studies.study_file import Figure, StudyFile, fill, matches, published
@@ -106,33 +116,27 @@ def compare(
     predictors: Sequence[Predictor],
     manifest: Manifest,
 ) -> list[Compared]:
-    """Predict all clips by each row, and score the predictions.
-
-    A row whose training diverges in any fold or repeat has no scores; the others are not
-    affected.
-    """
+    """Predict all clips by each row, and score; a row whose training diverges has no scores."""
     labels = Labels.of(manifest)
     of_rows = [[study.folds(run) for run in range(row.runs or study.runs)] for row in rows]
-    train_ahead(
-        study,
-        [
-            training
-            for predictor, repeats in zip(predictors, of_rows, strict=True)
-            for run, assignment in enumerate(repeats)
-            for training in predictor.trainings(run, assignment)
-        ],
-    )
+    trainings = [
+        training
+        for predictor, repeats in zip(predictors, of_rows, strict=True)
+        for run, assignment in enumerate(repeats)
+        for training in predictor.trainings(run, assignment)
+    ]
+    train_ahead(study, trainings)
     compared = []
     with Progress("table", len(rows), "row") as bar:
         for row, predictor, repeats in zip(rows, predictors, of_rows, strict=True):
+            each = Compared(row, study, labels, repeats, (), NO_SCORES)
             try:
-                runs = tuple(predictor(run, each) for run, each in enumerate(repeats))
+                runs = tuple(predictor(run, folds) for run, folds in enumerate(repeats))
             except TrainingDiverged as error:
-                problem = error.problem
-                each = Compared(row, study, labels, repeats, (), NO_SCORES, divergence=problem)
+                each = replace(each, divergence=error.problem)
             else:
                 scores = score(labels, [run.outputs for run in runs], repeats)
-                each = Compared(row, study, labels, repeats, runs, scores)
+                each = replace(each, runs=runs, scores=scores)
             compared.append(each)
             bar.step()
     return compared
@@ -142,8 +146,7 @@ def with_songs(compared: Compared, songs: Songs) -> Compared:
     """Add the scores of whole songs, decided by the mean of their segments' outputs."""
     if compared.divergence:
         return compared
-    song, n_songs = songs.rows(compared.study.manifest), len(songs.manifest)
-    outputs = [decide_songs(each, song, n_songs, "mean") for each in compared.outputs]
+    outputs = [songs.decide(compared.study.manifest, each) for each in compared.outputs]
     folds = replace(compared.study, manifest=songs.manifest, songs=None).folds_of_runs()
     return replace(compared, songs=score(Labels.of(songs.manifest), outputs, folds))
 

@@ -16,16 +16,18 @@ from mvemo.extract.training.steps import Curve
 from mvemo.extract.training.steps import steps_per_epoch as trained_steps
 from mvemo.fuse.numeric import F64, Ints
 from mvemo.manifests import Manifest
-from mvemo.pipeline.studies.comparison import (
-    Compared,
-    Draft,
-    Row,
-    citations,
-    measured,
-)
-from mvemo.pipeline.studies.plots import loss_lines
+from mvemo.pipeline.studies.comparison import Compared, Draft, Row, citations, measured
 from mvemo.pipeline.studies.predictors import FoldPredictions, NetPredictor
-from mvemo.pipeline.studies.result import NUMBER, PERCENT, Cell, Column, Plot, StudyResult, Table
+from mvemo.pipeline.studies.result import (
+    NUMBER,
+    PERCENT,
+    Cell,
+    Column,
+    Plot,
+    StudyResult,
+    Table,
+    loss_lines,
+)
 from mvemo.pipeline.studies.runner import cut_for_nets
 from mvemo.pipeline.studies.scores import Labels, Scores, score
 from mvemo.pipeline.studies.study import Study, StudyMedia, matches_j22
@@ -161,10 +163,7 @@ def smoothed(losses: Sequence[float], count: int = SMOOTH) -> list[float]:
 
 
 def stable_from(iterations: list[float], losses: list[float], share: float = 0.05) -> int:
-    """Return the first iteration after which the loss stays close to its last value.
-
-    Close means within `share` of the range of the losses.
-    """
+    """Return the iteration from which losses stay within `share` of their range from the last."""
     span = max(losses) - min(losses)
     near = [abs(value - losses[-1]) <= share * span for value in losses]
     last_far = max((i for i, (ok, _) in enumerate(pairwise([*near, True])) if not ok), default=-1)

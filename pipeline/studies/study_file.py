@@ -66,6 +66,25 @@ NEEDED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "j22": (("net", "segment"), ("iterations", "ablations")),
     "recipe parts": (("net",), ()),
 }
+# Options that are the same in all studies that have them, if these do not state the type.
+SHARED_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "seconds": {
+        "type": "float",
+        "min": 0,
+        "help": "Length of the segments that nets read (J22 3.2); 0 for whole clips.",
+    },
+    "first": {
+        "type": "float",
+        "min": 0,
+        "default": 30.0,
+        "help": "Use only so many seconds of each clip; 0 for all.",
+    },
+    "tail": {
+        "type": "tail",
+        "default": "drop",
+        "help": "The rest of a clip, as of mvemo manifest segment.",
+    },
+}
 # Papers whose figures a path can name.
 PAPERS = ("J22", "PL20", "Z22")
 
@@ -128,7 +147,7 @@ class PlotSpec:
 class OptionSpec:
     """Option of a study's command."""
 
-    type: str = ""  # float, int, net, nets, lengths or words; default: by the name
+    type: str = ""  # float, int, nets, lengths, words or tail; default: by the name
     help: str = ""
     default: Any = None  # for ``net`` and ``nets``: the values of the grid
     demo: Any = None  # default with the profile ``demo``
@@ -240,6 +259,10 @@ def parse_study(text: str, path: str) -> StudyFile:
         tree["set"] = [
             {"where": entry.pop("where", {}), "values": dict(entry)} for entry in entries
         ]
+    options = tree.get("options", {})
+    for name, shared in SHARED_OPTIONS.items():
+        if isinstance(options, dict) and "type" not in options.get(name, {"type": ""}):
+            options[name] = {**shared, **options[name]}
     known = {"path": path, "name": Path(path).stem}
     file: StudyFile = _filled(StudyFile, {**tree, **known}, path, "")
     _check(file)

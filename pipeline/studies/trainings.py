@@ -22,6 +22,7 @@ from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call
 from mvemo.pipeline.console.progress import Progress, epoch_text
 from mvemo.pipeline.stage_one.backends import job_environments
+from mvemo.pipeline.starting_weights import tell_weights
 from mvemo.pipeline.studies.study import Study, StudyMedia
 
 _TRAIN = "mvemo.pipeline.studies.trainings:train_missing"
@@ -64,12 +65,9 @@ class NetTraining:
     def nets(
         self,
         on_epoch: Callable[[str], None],
-        on_report: Callable[[WeightReport], None] | None = None,
+        on_report: Callable[[WeightReport], None] | None = tell_weights,
     ) -> Iterator[TrainedNet]:
-        """Yield the nets one after the other, trained ones from the folder.
-
-        `on_epoch` gets a text after each epoch; `on_report` gets the reports of `train_nets`.
-        """
+        """Yield the nets one after the other, trained ones from the folder."""
         return train_nets(
             self.plan,
             self.clips,
@@ -87,11 +85,7 @@ class NetTraining:
 
 
 def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
-    """Train nets in ``study.jobs`` processes and leave them in the folder of trained nets.
-
-    The nets are the same as from one process, except for rounding with other numbers of
-    threads. If a training fails, the study tries it again and raises the error.
-    """
+    """Train nets in ``study.jobs`` processes; a study tries a failed training again."""
     if study.jobs < 2:
         return
     # Two trainings may need the same net.
@@ -115,5 +109,5 @@ def train_missing(training: NetTraining, emit: Callable[[str], None]) -> None:
     """Train the missing nets in this process, and emit a text after each epoch."""
     keep_freed_memory()
     add_folder_nets(training.folders)
-    for _ in training.nets(emit):
+    for _ in training.nets(emit, on_report=None):
         pass
