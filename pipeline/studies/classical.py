@@ -49,11 +49,8 @@ class ClassicalPredictor:
 
     def __call__(self, run: int, folds: Ints) -> FoldPredictions:
         """Predict in one repeat."""
-        y_true, n_outputs = self.labels.y_true, len(self.labels.names)
         seed = self.seed + run
-        return FoldPredictions(
-            predict_out_of_fold(self.model, self.rows, y_true, folds, seed, n_outputs)
-        )
+        return FoldPredictions(predict_out_of_fold(self.model, self.rows, self.labels, folds, seed))
 
     def trainings(self, run: int, folds: Ints) -> Sequence[NetTraining]:
         """Return the trainings of nets: none."""
@@ -72,15 +69,15 @@ def classical_rows(
             f"{REGRESSION} is left out: it needs classes that are quadrants of arousal and "
             f"valence ({', '.join(QUADRANTS)})."
         )
-    known: dict[tuple[str, ...], F64] = {}
+    models = classical_models(kind, len(labels.names), quadrants)
     rows = [
         Row(
             name,
             {"model": name},
             descriptors=DESCRIPTORS,
-            model=_predictor(study, name, model, known),
+            model=partial(_predictor, model, ("mel",) if name.endswith("(mel)") else DESCRIPTORS),
         )
-        for name, model in classical_models(kind, len(labels.names), quadrants).items()
+        for name, model in models.items()
     ]
     runs = options.get("rnn_runs")
     if runs != 0:
@@ -88,19 +85,10 @@ def classical_rows(
     return rows, notes
 
 
-def _predictor(
-    study: Study, name: str, model: Model, known: dict[tuple[str, ...], F64]
-) -> Callable[[StudyMedia], ClassicalPredictor]:
-    """Return a function that makes a model's predictor; `known` has statistics of all models."""
-    descriptors = ("mel",) if name.endswith("(mel)") else DESCRIPTORS
-
-    def make(media: StudyMedia) -> ClassicalPredictor:
-        labels, seed = Labels.of(media.manifest), study.settings.extract.run.seed
-        if descriptors not in known:
-            known[descriptors] = media.statistics(descriptors)
-        return ClassicalPredictor(model, known[descriptors], labels, seed)
-
-    return make
+def _predictor(model: Model, descriptors: tuple[str, ...], media: StudyMedia) -> ClassicalPredictor:
+    """Return the predictor of a model on statistics of `descriptors`."""
+    labels, seed = Labels.of(media.manifest), media.extract.run.seed
+    return ClassicalPredictor(model, media.statistics(descriptors), labels, seed)
 
 
 def add_baseline_row(draft: Draft) -> None:
@@ -226,15 +214,13 @@ def quadrants_of(classes: Sequence[str]) -> Ints | None:
     return np.array([QUADRANTS[each] for each in emotions], dtype=np.int64) if emotions else None
 
 
-def predict_out_of_fold(
-    model: Model, rows: F64, y_true: NDArray[Any], folds: Ints, seed: int, n_outputs: int
-) -> F64:
+def predict_out_of_fold(model: Model, rows: F64, labels: Labels, folds: Ints, seed: int) -> F64:
     """Predict every clip by a model fitted without its fold; NaN for rows that have NaN."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.preprocessing import StandardScaler
 
     mask = np.isfinite(rows).all(axis=1)
-    outputs = np.full((len(rows), n_outputs), np.nan)
+    outputs = np.full((len(rows), len(labels.names)), np.nan)
     for fold in np.unique(folds):
         train = np.flatnonzero(mask & (folds != fold))
         test = np.flatnonzero(mask & (folds == fold))
@@ -245,5 +231,5 @@ def predict_out_of_fold(
         with warnings.catch_warnings():
             # The number of iterations is the setting, not a problem.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            outputs[test] = model(x_train, y_true[train], x_test, seed)
+            outputs[test] = model(x_train, labels.y_true[train], x_test, seed)
     return outputs

@@ -253,8 +253,7 @@ def main_table(draft: Draft) -> Table:
             same = [figure for figure in figures if figure.column == name]
             columns.append(Column(name, same[0].kind, published=True))
             for row, each in zip(cells, rows, strict=True):
-                known = (printed_figure(draft, figure, each.row, each.study) for figure in same)
-                row.append(next((value for value in known if value is not None), None))
+                row.append(printed_figure(draft, same, each.row, each.study))
     if spec.difference:
         kind = PERCENT if draft.labels.task.in_percent else NUMBER
         columns += [Column(n, kind) for n in (f"{spec.difference} less this", "from", "to")]
@@ -282,10 +281,12 @@ def _value(file: StudyFile, name: str, row: Row) -> Cell:
     return float(cell) if name == "segment" and cell is not None else cell
 
 
-def printed_figure(draft: Draft, figure: Figure, row: Row, study: Study) -> float | None:
-    """Return a published figure next to a row, if the rates are the papers' own."""
-    scaled = draft.options.get("rate_scale", 1.0) != 1.0
-    return None if scaled else figure_of(figure, study, row)
+def printed_figure(draft: Draft, figures: Sequence[Figure], row: Row, study: Study) -> float | None:
+    """Return the first published figure next to a row, if the rates are the papers' own."""
+    if draft.options.get("rate_scale", 1.0) != 1.0:
+        return None
+    known = (figure_of(figure, study, row) for figure in figures)
+    return next((value for value in known if value is not None), None)
 
 
 def figure_of(figure: Figure, study: Study, row: Row) -> float | None:
@@ -325,10 +326,8 @@ def score_plot(draft: Draft) -> Plot:
     figures = [f for f in draft.file.published if f.kind == "percent" and f.table != "counts"]
 
     def mark(each: Compared, metric: str) -> float | None:
-        known = (
-            printed_figure(draft, f, each.row, each.study) for f in figures if f.metric == metric
-        )
-        return next((value for value in known if value is not None), None)
+        same = [figure for figure in figures if figure.metric == metric]
+        return printed_figure(draft, same, each.row, each.study)
 
     if not spec.x:
         bars = []

@@ -26,7 +26,7 @@ from mvemo.manifests.splits.holdout import (
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.class_tables import confusion_table
-from mvemo.pipeline.studies.comparison import Draft, Row, citations, figure_of
+from mvemo.pipeline.studies.comparison import Draft, Row, citations, printed_figure
 from mvemo.pipeline.studies.iterations import SMOOTH, loss_plot, score_part, smoothed
 from mvemo.pipeline.studies.predictors import FoldPredictions, NetPredictor
 from mvemo.pipeline.studies.result import NUMBER, PERCENT, Cell, Column, StudyResult, Table
@@ -198,8 +198,7 @@ def _j22_table(
         cells += [predictions.train_scores[0], validation, test.primary, test.low, test.high]
         cells += [songs.primary, majority]
         if percent:
-            figures = [] if row.values["varied"] else draft.file.published
-            known = (figure_of(figure, draft.study, row) for figure in figures)
-            cells.append(next((value for value in known if value is not None), None))
+            figures = () if row.values["varied"] else draft.file.published
+            cells.append(printed_figure(draft, figures, row, draft.study))
         rows.append(tuple(cells))
     return Table("scores", draft.text(draft.file.table.title), tuple(columns), tuple(rows))

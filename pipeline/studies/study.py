@@ -44,6 +44,7 @@ class StudyMedia(ClipMedia):
     def __init__(self, study: Study, **needed: Any) -> None:
         super().__init__(study.manifest, study.settings, study.work, **needed)
         self.extract = study.settings.extract
+        self._statistics: dict[tuple[str, ...], F64] = {}
 
     def left_out(self, usable: Bools, rows: str = "clips") -> tuple[str, ...]:
         """Return a note on the `rows` that are not `usable`, with the reason of the first."""
@@ -56,8 +57,10 @@ class StudyMedia(ClipMedia):
             f"score; the first, {unused[0]}: {reason}.",
         )
 
-    def statistics(self, names: Sequence[str]) -> F64:
+    def statistics(self, names: tuple[str, ...]) -> F64:
         """Return mean, then standard deviation, of descriptors over frames; NaN if missing."""
+        if names in self._statistics:
+            return self._statistics[names]
         table = np.zeros((len(self.manifest), 0))
         for clip_id, row in self._rows.items():
             if self.described[row]:
@@ -66,6 +69,7 @@ class StudyMedia(ClipMedia):
                 if not table.size:
                     table = np.full((len(self.manifest), len(values)), np.nan)
                 table[row] = values
+        self._statistics[names] = table
         return table
 
     def embedded(self, net: Net, view: ViewSettings, rows: Ints) -> Iterator[Any]:
