@@ -1,7 +1,5 @@
 """The studies of protocols and of recipes: their rows, and what they must find."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -30,12 +28,12 @@ RECIPE = tuple(
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     return make_set(folder / "set", clips_per_class=4), folder
 
 
-def test_the_demo_freezes_the_quick_nets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_freezes_the_quick_nets_alone(monkeypatch):
     monkeypatch.setattr(protocols, "find_weights", lambda name: Path(name))
     every = [plan.name for plan in protocols.frozen_plans()]
     quick = [
@@ -48,8 +46,8 @@ def test_the_demo_freezes_the_quick_nets_alone(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_shared_nets_know_shuffled_labels_and_crossfitted_ones_do_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(protocols, "find_weights", lambda name: None)
     made = (make_chords(tmp_path, 32), tmp_path)
     # As long as it takes to learn the clips by heart.
@@ -83,9 +81,7 @@ def test_shared_nets_know_shuffled_labels_and_crossfitted_ones_do_not(
     assert "There is no frozen row: no public weights are here" in printed
 
 
-def test_a_recipe_is_scored_without_each_of_its_parts(
-    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_recipe_is_scored_without_each_of_its_parts(made, tmp_path, capsys):
     torch.manual_seed(0)
     torch.save(build_net("music1d", 4, width=0.1, seconds=1.0).state_dict(), tmp_path / "own.pt")
     weights = (f"nets.music1d.weights='{tmp_path / 'own.pt'}'",)
@@ -118,9 +114,7 @@ def test_a_recipe_is_scored_without_each_of_its_parts(
     assert "With a linear head on both, embeddings of the net that the full recipe" in printed
 
 
-def test_a_net_without_a_recipe_is_told(
-    made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_net_without_a_recipe_is_told(made, capsys):
     assert conduct("recipes", *made, "--profile", "paper", "--net", "music1d") == 2
     assert "music1d has no recipe in this profile: take --profile best" in capsys.readouterr().err
     assert (
@@ -142,7 +136,7 @@ def test_a_net_without_a_recipe_is_told(
     )
 
 
-def test_a_part_left_out_changes_nothing_else() -> None:
+def test_a_part_left_out_changes_nothing_else():
     recipe = RecipeSettings(True, 0.1, True, 1.0, 0.7, True, 0.25, True, 0.2)
     plan = NetSettings("i3d", train=TrainSettings(patience=0, weight_decay=0.1, recipe=recipe))
     assert chosen_parts(plan, ()) == (*PARTS, "rest", "papers")

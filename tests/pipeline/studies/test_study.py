@@ -27,15 +27,13 @@ from mvemo.pipeline.studies.study_file import built_in
 J22 = ("calm", "happy", "sad", "angry")
 
 
-def made_study(
-    classes: tuple[str, ...], profile: str = "paper", *settings: str, permuted: bool = False
-) -> Study:
+def made_study(classes, profile="paper", *settings, permuted=False):
     clips = tuple(Clip(name, f"{name}.wav", (name,), name) for name in classes)
     manifest = Manifest("made", "multiclass", classes, clips, Path())
     return Study(manifest, load_settings(profile, settings), Path("work"), permuted)
 
 
-def test_pl20s_figures_are_beside_its_nets_and_its_classes_alone() -> None:
+def test_pl20s_figures_are_beside_its_nets_and_its_classes_alone():
     study = made_study(PL20)
     nets = [study.plan(net) for net in ("music1d", "music2d", "c3d", "i3d")]
     assert matches_pl20(study, *nets)
@@ -54,7 +52,7 @@ def test_pl20s_figures_are_beside_its_nets_and_its_classes_alone() -> None:
         assert not matches_pl20(other, other.plan("music2d"))
 
 
-def test_j22s_figures_are_beside_segments_of_the_printed_length() -> None:
+def test_j22s_figures_are_beside_segments_of_the_printed_length():
     study = made_study(J22)
     plan = with_length(study.plan("crnn"), 10.0, study.settings.shared)
     assert matches_j22(study, plan)
@@ -67,9 +65,7 @@ def test_j22s_figures_are_beside_segments_of_the_printed_length() -> None:
 
 
 @pytest.mark.parametrize(("scale", "printed"), [(1.0, 0.4453), (2.0, None)])
-def test_figures_of_optimizers_are_beside_the_papers_rates(
-    scale: float, printed: float | None
-) -> None:
+def test_figures_of_optimizers_are_beside_the_papers_rates(scale, printed):
     study, file = made_study(PL20), built_in()["optimizers"]
     row = grid_row(study, file, {"net": "music1d", "optimizer": "Adam"}, {"rate_scale": scale})
     assert row.plans[0].train.lr == 1e-3 * scale

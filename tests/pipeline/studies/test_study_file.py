@@ -1,7 +1,6 @@
 """Study files of users: one is run, and mistakes are refused in one line."""
 
 from importlib import resources
-from pathlib import Path
 
 import pytest
 from stage_samples import run
@@ -47,7 +46,7 @@ protocol = ["shared"]
 """
 
 
-def run_file(folder: Path, text: str, *options: str) -> tuple[int, Path]:
+def run_file(folder, text, *options):
     """Run a study file on a small set; the exit code and the folder of its files."""
     manifest, file = make_set(folder / "set", clips_per_class=4), folder / "my.toml"
     file.write_text(text)
@@ -55,7 +54,7 @@ def run_file(folder: Path, text: str, *options: str) -> tuple[int, Path]:
     return run("mvemo", "study", "run", *places, *options, *tiny_options()), folder / "out"
 
 
-def test_a_study_of_ones_own_has_a_row_for_each_combination(tmp_path: Path) -> None:
+def test_a_study_of_ones_own_has_a_row_for_each_combination(tmp_path):
     code, out = run_file(tmp_path, MY_STUDY)
     assert code == 0
     record = read_tables(out, "my")
@@ -74,7 +73,7 @@ def test_a_study_of_ones_own_has_a_row_for_each_combination(tmp_path: Path) -> N
     assert len(list((tmp_path / "work" / "nets").iterdir())) == 8
 
 
-def test_heads_on_several_nets_are_compared_by_protocol(tmp_path: Path) -> None:
+def test_heads_on_several_nets_are_compared_by_protocol(tmp_path):
     code, out = run_file(tmp_path, HEADS, "--runs", "2")
     assert code == 0
     record = read_tables(out, "my")
@@ -118,9 +117,7 @@ def test_heads_on_several_nets_are_compared_by_protocol(tmp_path: Path) -> None:
         ("title =", "title", "invalid TOML"),
     ],
 )
-def test_a_mistake_in_a_study_file_names_file_key_and_what_is_possible(
-    old: str, new: str, message: str
-) -> None:
+def test_a_mistake_in_a_study_file_names_file_key_and_what_is_possible(old, new, message):
     assert old in MY_STUDY
     with pytest.raises(BadOption) as error:
         check_values(parse_study(MY_STUDY.replace(old, new, 1), "my.toml"))
@@ -128,9 +125,7 @@ def test_a_mistake_in_a_study_file_names_file_key_and_what_is_possible(
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_metric_is_refused_before_anything_is_trained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_metric_is_refused_before_anything_is_trained(tmp_path, capsys):
     code, _ = run_file(tmp_path, MY_STUDY.replace('"kappa"', '"kapa"'))
     assert code == 2
     (line,) = (x for x in capsys.readouterr().err.splitlines() if "kapa" in x)
@@ -139,9 +134,7 @@ def test_an_unknown_metric_is_refused_before_anything_is_trained(
 
 
 @pytest.mark.parametrize("name", sorted(built_in()))
-def test_a_copy_of_a_built_in_study_has_the_values_of_its_command(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_of_a_built_in_study_has_the_values_of_its_command(name, tmp_path, monkeypatch):
     found = []
     monkeypatch.setattr(
         "mvemo.pipeline.commands.study.conduct",
@@ -156,7 +149,7 @@ def test_a_copy_of_a_built_in_study_has_the_values_of_its_command(
     assert own == command
 
 
-def test_the_built_in_studies_name_known_nets_and_values() -> None:
+def test_the_built_in_studies_name_known_nets_and_values():
     assert len(built_in()) == 10
     for file in built_in().values():
         assert check_values(file).grid == file.grid
