@@ -267,36 +267,20 @@ def _split(
     which = "all" if fold is None else f"fold{fold}"
     label = f"{settings.name}@{which if splits is None else 'holdout'}"
     rows = np.flatnonzero(clips.usable & visible)
-    validation = _validation_mask(settings, clips.manifest, rows, splits, seed)
+    manifest, train = clips.manifest, settings.train
+    validation: Mask = np.zeros(len(rows), dtype=np.bool_)
+    if splits is not None:
+        validation = splits[rows] == VALIDATION
+        if train.patience and not validation.any():
+            raise BadSetting(f"{settings.name}: no usable validation clip to stop training by")
+    elif train.patience and len(rows) >= 2:
+        labels, groups = np.asarray(manifest.labels)[rows], [manifest.groups[row] for row in rows]
+        validation = inner_split(labels, groups, train.val_fraction, seed, manifest.task)
     if len(rows) < 2 or validation.all():
         raise BadSetting(
             f"{label}: {(~validation).sum()} usable training clips, at least 2 are needed"
         )
     return TrainingSplit(label, fold, rows, validation, seed)
-
-
-def _validation_mask(
-    settings: NetSettings,
-    manifest: Manifest,
-    rows: I64,
-    splits: I64 | None,
-    seed: int,
-) -> Mask:
-    """Return the mask of the clips for early stopping, bool (rows,)."""
-    if splits is not None:
-        validation: Mask = splits[rows] == VALIDATION
-        if settings.train.patience and not validation.any():
-            raise BadSetting(f"{settings.name}: no usable validation clip to stop training by")
-        return validation
-    if not settings.train.patience or len(rows) < 2:
-        return np.zeros(len(rows), dtype=np.bool_)
-    return inner_split(
-        np.asarray(manifest.labels)[rows],
-        [manifest.groups[row] for row in rows],
-        settings.train.val_fraction,
-        seed,
-        manifest.task,
-    )
 
 
 def job_seed(seed: int, fold: int | None) -> int:

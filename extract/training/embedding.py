@@ -95,22 +95,19 @@ class _Embedder:
             try:
                 return torch.cat([self._embed(part) for part in torch.split(raw, self.at_once)])
             except torch.OutOfMemoryError:
-                self._halve()
+                if self.at_once == 1:
+                    raise ExtractError(
+                        f"{self._net.name}: the memory of {memory_text(self._device)} is too "
+                        "small to embed one window: take a larger GPU, shorter or smaller inputs "
+                        f"(nets.{self._net.name}.options), or --set extract.device=cpu"
+                    ) from None
+            self.at_once //= 2
+            torch.cuda.empty_cache()
 
     def _embed(self, raw: Tensor) -> Tensor:
         with autocast(self._device, self._precision):
             x = self._net.prepare(raw.to(self._device, non_blocking=True))
             return self._net.embed(x).float()
-
-    def _halve(self) -> None:
-        if self.at_once == 1:
-            raise ExtractError(
-                f"{self._net.name}: the memory of {memory_text(self._device)} is too small to "
-                "embed one window: take a larger GPU, shorter or smaller inputs "
-                f"(nets.{self._net.name}.options), or --set extract.device=cpu"
-            ) from None
-        self.at_once //= 2
-        torch.cuda.empty_cache()
 
 
 def chunk_rows(rows: Sequence[int], size: int) -> list[list[int]]:
@@ -134,12 +131,6 @@ def fill_places(
     `raw` has the windows of the rows, row after row; `counts` and `places` have the number of
     windows and the place of each row; `shape` is (places, windows per place). The result is the
     batch, and the position in it of each window of `raw`, int64.
-
-    Examples
-    --------
-    >>> batch, at = fill_places(torch.tensor([1, 2, 3]), [2, 1], [0, 2], (3, 2))
-    >>> batch.tolist(), at.tolist()
-    ([1, 2, 1, 1, 3, 1], [0, 1, 4])
     """
     n_places, n_windows = shape
     at = [

@@ -1,12 +1,6 @@
 """Training protocols, which define the clips that a net may see.
 
-- ``crossfit``: for each fold, a net is trained without the clips of the fold and of their
-  groups, and embeds all clips.
-- ``frozen``: a pretrained net embeds all clips; nothing is trained.
-- ``shared``, as in most papers: one net is trained on all clips. Its scores are optimistic,
-  and stage two says so.
-- ``holdout``, as in J22: one net is trained on the training clips of one split, stops early by
-  the validation clips, and embeds all clips. Only the unseen test clips are scored.
+docs/protocols.md explains ``crossfit``, ``frozen``, ``shared`` and ``holdout``.
 """
 
 from __future__ import annotations
@@ -82,11 +76,8 @@ def make_net(
         return net, None
     report = load_weights(net, weight_file(settings))
     if run.protocol == "frozen" and not report.complete:
-        missing = [
-            name
-            for name in (*report.missing, *report.mismatched)
-            if not name.startswith("classifier.")
-        ]
+        lost = (*report.missing, *report.mismatched)
+        missing = [name for name in lost if not name.startswith("classifier.")]
         raise BadWeights(
             f"{report.path}: has not all of {settings.name} ({len(missing)} tensors are missing "
             f"or of another shape, as {missing[0]}): under frozen they would stay random"

@@ -109,9 +109,7 @@ class NetLoss(nn.Module):
 class Stepper:
     """Optimizer steps; a batch that does not fit into memory is divided into `n_parts` parts.
 
-    The gradient of a divided batch is the sum over its parts, weighted by their clips. It
-    equals that of the whole batch, except for batch normalisation, which then uses the
-    statistics of a part.
+    Its gradient equals that of the whole batch, except for the statistics of batch norms.
     """
 
     def __init__(
@@ -120,10 +118,10 @@ class Stepper:
         loss: Loss,
         optimizer: torch.optim.Optimizer,
         job: TrainingJob,
-        ranks: Ranks | None = None,
+        ranks: Ranks,
     ) -> None:
         self.n_parts = 1
-        self._ranks = ranks or Ranks()
+        self._ranks = ranks
         self._net = net
         self._loss = loss
         self._optimizer = optimizer
@@ -135,9 +133,8 @@ class Stepper:
         module = NetLoss(net, loss)
         self._module: nn.Module = torch.compile(module) if job.compiled else module  # type: ignore[assignment]
 
-    def step(self, raw: Tensor, target: Tensor, n_clips: int | None = None) -> Tensor:
+    def step(self, raw: Tensor, target: Tensor, n_clips: int) -> Tensor:
         """Train on a part of a batch of `n_clips`; return the mean loss before the step."""
-        n_clips = n_clips or len(raw)
         if not self._is_measured:
             self._is_measured = True
             self._divide_beforehand(raw)

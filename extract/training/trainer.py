@@ -15,7 +15,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -165,22 +165,12 @@ class Trainer:
         self.net.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.loss.load_state_dict(state["loss"])
-        return TrainingRun(
-            state["best"], state["curve"], state["best_loss"], state["since_best"], state["epoch"]
-        )
+        return TrainingRun(**{each.name: state[each.name] for each in fields(TrainingRun)})
 
     def state(self, run: TrainingRun) -> dict[str, Any]:
         """Return the state from which `resume` can continue."""
-        return {
-            "weights": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "loss": self.loss.state_dict(),
-            "best": run.best,
-            "curve": run.curve,
-            "best_loss": run.best_loss,
-            "since_best": run.since_best,
-            "epoch": run.epoch,
-        }
+        parts = {"weights": self.net, "optimizer": self.optimizer, "loss": self.loss}
+        return {**{name: part.state_dict() for name, part in parts.items()}, **vars(run)}
 
     def run_epoch(self, epoch: int, run: TrainingRun) -> None:
         """Train one epoch, score the validation rows, and record both in `run`."""

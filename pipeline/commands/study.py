@@ -164,8 +164,7 @@ def _value_type(name: str, kind: str, spec: OptionSpec) -> dict[str, Any]:
 
 def _parse_nets(name: str, value: str) -> tuple[str, ...]:
     """Parse ``a,b`` as names of nets; ``hf:FOLDER``, the folder of an encoder, is one too."""
-    from mvemo.extract.nets import add_folders
-    from mvemo.extract.nets.parts.registry import check_name
+    from mvemo.extract.nets.parts.registry import add_folders, check_name
 
     nets = add_folders(comma_separated(value))
     if not nets:

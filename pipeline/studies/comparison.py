@@ -25,13 +25,19 @@ from mvemo.pipeline.studies.result import (
     Column,
     Plot,
     Table,
-    capital,
     score_bars,
     score_lines,
 )
 from mvemo.pipeline.studies.scores import NO_SCORES, Labels, Scores, difference, score
 from mvemo.pipeline.studies.study import Songs, Study, StudyMedia, matches_j22, matches_pl20
-from mvemo.pipeline.studies.study_file import Figure, StudyFile, fill, matches, published
+from mvemo.pipeline.studies.study_file import (
+    INTERVAL_NOTE,
+    Figure,
+    StudyFile,
+    fill,
+    matches,
+    published,
+)
 from mvemo.pipeline.studies.trainings import train_ahead
 
 
@@ -98,10 +104,12 @@ class Draft:
         """Labels of the study's clips."""
         return Labels.of(self.study.manifest)
 
-    def text(self, template: str, **values: Any) -> str:
-        """Fill a template of the study file."""
-        score_title = self.labels.task.primary_title
-        return self.file.text(template, score=score_title, Score=capital(score_title), **values)
+    def text(self, template: str) -> str:
+        """Fill a template of the study file with the values of axes that have one value."""
+        title = self.labels.task.primary_title
+        single = {axis: v[0] for axis, v in self.file.grid.items() if len(v) == 1}
+        words = {"score": title, "Score": title[:1].upper() + title[1:], "interval": INTERVAL_NOTE}
+        return fill(template, {**single, **words})
 
 
 def citations(file: StudyFile) -> tuple[str, ...]:

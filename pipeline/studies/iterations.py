@@ -58,10 +58,7 @@ def run_iterations(study: Study, file: StudyFile, options: Mapping[str, Any]) ->
         f"training, mean of {SMOOTH} batches": (curve["iteration"], losses),
         "validation (groups of the training folds)": (ends, curve["val_loss"]),
     }
-    finite = {
-        name: [value if math.isfinite(value) else None for value in values]
-        for name, values in curve.items()
-    }
+    finite = {k: [v if math.isfinite(v) else None for v in row] for k, row in curve.items()}
     table_title = f"Loss of {net} ({plan.train.loss}) by iterations (as J22 Fig. 7)"
     return StudyResult(
         name=file.name,
@@ -90,7 +87,9 @@ def _loss_table(title: str, curve: Curve, losses: list[float], ends: list[float]
     for i in sorted({round(i) for i in np.linspace(0, n_points - 1, min(ROWS, n_points))}):
         # The validation figures of the last epoch that had ended by then.
         epoch = int(np.searchsorted(ends, at[i], side="right")) - 1
-        validation = [curve[name][epoch] if epoch >= 0 else None for name in _VALIDATION]
+        validation = [
+            curve[name][epoch] if epoch >= 0 else None for name in ("val_loss", "val_accuracy")
+        ]
         rows.append((int(at[i]), losses[i], *validation))
     columns = (
         Column("iterations", NUMBER),
@@ -99,9 +98,6 @@ def _loss_table(title: str, curve: Curve, losses: list[float], ends: list[float]
         Column("validation accuracy", PERCENT),
     )
     return Table("loss", title, columns, tuple(rows))
-
-
-_VALIDATION = ("val_loss", "val_accuracy")
 
 
 def _summary_table(curve: Curve, losses: list[float], ends: list[float], *, printed: bool) -> Table:

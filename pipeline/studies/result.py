@@ -128,11 +128,6 @@ class Table:
         return buffer.getvalue()
 
 
-def capital(text: str) -> str:
-    """Return the text with its first letter in upper case, the rest unchanged."""
-    return text[:1].upper() + text[1:]
-
-
 def cell_text(cell: Cell, kind: str) -> str:
     """Format a cell as text; a dash for a missing figure."""
     if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):

@@ -190,11 +190,6 @@ class StudyFile:
         )
         return found
 
-    def text(self, template: str, **values: Any) -> str:
-        """Fill a template with the values of axes that have one value, and with `values`."""
-        single = {axis: v[0] for axis, v in self.grid.items() if len(v) == 1}
-        return fill(template, {**single, "interval": INTERVAL_NOTE, **values})
-
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
     """Fill the braces of a template; numbers are written in short."""
@@ -214,14 +209,12 @@ def matches(where: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
 def built_in() -> dict[str, StudyFile]:
     """Return the study files that come with mvemo, by name."""
     folder = resources.files("mvemo.pipeline.studies")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    return {
-        name.removesuffix(".toml"): parse_study(
-            folder.joinpath(name).read_text(encoding="utf-8"), name
-        )
-        for name in names
-        if name != "published.toml"
-    }
+    files = [
+        parse_study(e.read_text("utf-8"), e.name)
+        for e in folder.iterdir()
+        if e.name.endswith(".toml") and e.name != "published.toml"
+    ]
+    return {file.name: file for file in sorted(files, key=lambda file: file.name)}
 
 
 @cache

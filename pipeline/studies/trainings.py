@@ -56,11 +56,12 @@ class NetTraining:
 
     def missing(self) -> dict[Path, NetTraining]:
         """Return a training for each net that is not trained yet, by the net's own folder."""
-        return {
-            net.folder: self._of_fold(net.split.fold)
-            for net in known_nets(self.plan, self.clips, self.run, self.folder)
-            if net.split is not None and net.folder is not None and net.spec is None
-        }
+        missing = {}
+        for net in known_nets(self.plan, self.clips, self.run, self.folder):
+            if net.split is not None and net.folder is not None and net.spec is None:
+                fold = None if net.split.fold is None else frozenset([net.split.fold])
+                missing[net.folder] = replace(self, clips=replace(self.clips, trained_folds=fold))
+        return missing
 
     def nets(
         self,
@@ -77,11 +78,6 @@ class NetTraining:
             on_epoch=lambda *epoch: on_epoch(epoch_text(*epoch)),
             on_report=on_report,
         )
-
-    def _of_fold(self, fold: int | None) -> NetTraining:
-        if fold is None:
-            return self
-        return replace(self, clips=replace(self.clips, trained_folds=frozenset([fold])))
 
 
 def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
