@@ -169,7 +169,11 @@ class Trainer:
 
     def state(self, run: TrainingRun) -> dict[str, Any]:
         """Return the state from which `resume` can continue."""
-        parts = {"weights": self.net, "optimizer": self.optimizer, "loss": self.loss}
+        parts: dict[str, Any] = {
+            "weights": self.net,
+            "optimizer": self.optimizer,
+            "loss": self.loss,
+        }
         return {**{name: part.state_dict() for name, part in parts.items()}, **vars(run)}
 
     def run_epoch(self, epoch: int, run: TrainingRun) -> None:
