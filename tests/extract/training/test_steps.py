@@ -9,7 +9,7 @@ from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.devices import saved_bytes
-from mvemo.extract.training.steps import NetLoss, to_floats
+from mvemo.extract.training.steps import NetLoss
 
 SETTINGS = TrainSettings(optimizer="sgd", lr=0.1, epochs=3, patience=0, batch_size=12)
 
@@ -68,11 +68,6 @@ def test_memory_that_is_too_small_for_two_clips_is_an_error(tmp_path, monkeypatc
         pytest.raises(ExtractError, match=r"^toy@all: .* too small to train on 2 clips at once"),
     ):
         tuned(tmp_path, "none", SETTINGS, net=Plain())
-
-
-def test_scalars_become_numbers_at_once():
-    assert to_floats([torch.tensor(1.5), torch.tensor(2.0)]) == [1.5, 2.0]
-    assert to_floats([]) == []
 
 
 @pytest.mark.gpu
