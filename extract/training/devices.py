@@ -79,9 +79,8 @@ _NEVER = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Let glibc keep freed blocks instead of returning them; return True if it does.
 
-    A training step frees and allocates the same large blocks again and again. By default glibc
-    maps each block anew, and the system zeroes all its pages. Kept blocks make steps on a CPU
-    two to three times as fast. The memory of the process then shrinks only when it ends.
+    Otherwise the system zeroes the pages of each large block anew. Kept blocks make steps on a
+    CPU two to three times as fast; the process's memory shrinks only when it ends.
     """
     mallopt = _glibc_function("mallopt")
     return bool(mallopt and mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER))

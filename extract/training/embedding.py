@@ -128,9 +128,8 @@ def fill_places(
 ) -> tuple[Tensor, Tensor]:
     """Put windows at their places in a batch of a fixed shape; copies fill the other places.
 
-    `raw` has the windows of the rows, row after row; `counts` and `places` have the number of
-    windows and the place of each row; `shape` is (places, windows per place). The result is the
-    batch, and the position in it of each window of `raw`, int64.
+    `counts` and `places` have the number of windows and the place of each row; `shape` is
+    (places, windows per place). Also returns the position of each window of `raw`, int64.
     """
     n_places, n_windows = shape
     at = [
@@ -147,16 +146,7 @@ def fill_places(
 
 
 def pool_windows(values: Tensor, counts: Sequence[int], pooling: str) -> Tensor:
-    """Pool (windows, dim) to one vector per clip, (clips, dim), or 2 * dim for ``mean+std``.
-
-    `counts` has the number of windows of each clip.
-
-    Examples
-    --------
-    >>> values = torch.tensor([[1.0], [3.0], [5.0]])
-    >>> pool_windows(values, [2, 1], "mean+std").tolist()
-    [[2.0, 1.0], [5.0, 0.0]]
-    """
+    """Pool the `counts` windows of clips to (clips, dim), or 2 * dim for ``mean+std``."""
     of_clips = torch.split(values, list(counts))
     means = torch.stack([windows.mean(dim=0) for windows in of_clips])
     if pooling == "mean":

@@ -68,9 +68,8 @@ class SoftmaxLoss(ClassLoss):
 class AngularLoss(ClassLoss):
     """Angular softmax (J22 eq. 9): weights of norm 1, offset 0.
 
-    Logit j is ||x|| cos(theta_j). Eq. 9 is garbled in print, but neither it nor the text
-    has an angular margin, so none is used here. `constrain` keeps the layer normalised, so the
-    net's forward gives these logits, also in evaluation and after saving.
+    Logit j is ||x|| cos(theta_j). Eq. 9 is garbled in print, but has no angular margin.
+    `constrain` keeps the layer normalised, so the net's forward gives these logits.
     """
 
     def logits(self, x: Tensor, classifier: nn.Linear) -> Tensor:
@@ -89,12 +88,9 @@ class AngularLoss(ClassLoss):
 class CentreLoss(ClassLoss):
     """Centre softmax (J22 eq. 10): softmax loss + tau / 2 mean_i ||x_i - Q_{y_i}||^2.
 
-    J22 says only that the centres change with the features and that the mini-batch updates
-    them. So they move as in Wen et al. 2016 (eq. 4), who introduced the loss:
+    Centres start at zero and move after each step as in Wen et al. 2016 (eq. 4):
     Q_j -= rate sum_{i: y_i = j} (Q_j - x_i) / (1 + n_j), with n_j the number of clips of class
-    j in the batch. Centres start at zero and move after each step. They are not parameters, so
-    they get no gradient. `tau` weighs the term with the centres; `rate` is their step size, from
-    0 to 1.
+    j in the batch. They are not parameters, so they get no gradient.
     """
 
     def __init__(self, n_classes: int, dim: int, *, tau: float, rate: float = CENTRE_RATE) -> None:
@@ -127,8 +123,7 @@ class ImprovedCentreLoss(CentreLoss):
 
     Softmax loss + tau / 2 mean_i ||x_i - Q_{y_i}||^2 / (sum_{j != y_i} ||x_i - Q_j||^2 + 1).
     Eq. 11 prints x_j and Q_{y_j} in the denominator. The text wants the training sample far from
-    the centres of the other classes, so x_i and Q_j are used here. The centres move as in
-    `CentreLoss`, since the paper changes only the loss.
+    the centres of the other classes, so x_i and Q_j are used here.
     """
 
     def centre_term(self, x: Tensor, target: Tensor) -> Tensor:

@@ -1,9 +1,7 @@
 """Parts of fine-tuning that are not in the papers: rates, probe, average, augmentation.
 
-Augmentation acts on decoded media, on the device and for a whole batch at once, before the
-preparation of a net, so one set serves all nets. Each clip of a batch is changed differently.
-Descriptor sequences are not changed: nets standardise their frames, and a change would mean
-something different for each descriptor.
+Augmentation acts on decoded media, on the device, before the preparation of a net, so one set
+serves all nets. Each clip of a batch is changed differently; descriptors are not changed.
 """
 
 from __future__ import annotations

@@ -272,7 +272,7 @@ class Trainer:
         )
 
 
-# Minimum seconds between two saved states of a run: writing the state of a large net is slow.
+# Minimum seconds between two saved states of a run: writing a large net is slow.
 STATE_INTERVAL = 20.0
 
 
