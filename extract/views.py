@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    from mvemo.extract.array_types import F64
 
-from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadSetting
 from mvemo.manifests.declared import check_settings, setting
 
@@ -69,6 +69,8 @@ def window_starts(length: float, window: float, settings: ViewSettings) -> F64:
     >>> window_starts(25.0, 10.0, ViewSettings(views=4, layout="dense")).tolist()
     [0.0, 5.0, 10.0, 15.0]
     """
+    import numpy as np  # not needed by ``--help``, which reads the settings
+
     room = length - window
     if room <= 0 or settings.views == 1:
         return np.zeros(1)

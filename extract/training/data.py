@@ -1,14 +1,11 @@
-"""Data of a training: clips and their division, and batches of decoded media.
-
-Media are read from the working cache on demand.
-"""
+"""Data of a training: clips and their division, and batches of decoded media."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -35,14 +32,6 @@ RESIDENT_SHARE = 0.5
 MAIN = 2**28
 
 
-class Batches(Protocol):
-    """Source of batches of decoded media."""
-
-    def ahead(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Yield all batches of manifest rows in order, with their media."""
-        ...
-
-
 class RawBatches:
     """Reader of rows of one modality, stacked to the input of ``Net.prepare``.
 
@@ -67,13 +56,12 @@ class RawBatches:
     def load(self, rows: Sequence[int]) -> Tensor:
         """Return one raw batch with the middle window of each row, along a first axis."""
         windows = [self._windows(row) for row in rows]
-        return self._stack(rows, [of_row[len(of_row) // 2] for of_row in windows])
+        return _pinned(self._stack(rows, [of_row[len(of_row) // 2] for of_row in windows]))
 
     def rows_per_batch(self, n_windows: int) -> int:
         """Return the number of rows whose windows fill a batch of `n_windows` windows.
 
-        It is 1 if clips may end within a window: the results of a net then depend on the
-        lengths of the other clips of the batch.
+        It is 1 if clips may end within a window: results then depend on the batch's other clips.
         """
         if isinstance(self._input, SequenceInput) or getattr(self._input, "mark_end", False):
             return 1
@@ -84,7 +72,8 @@ class RawBatches:
         windows = [self._windows(row) for row in rows]
         counts = [len(of_row) for of_row in windows]
         of_window = [row for row, count in zip(rows, counts, strict=True) for _ in range(count)]
-        return self._stack(of_window, [each for of_row in windows for each in of_row]), counts
+        raw = self._stack(of_window, [each for of_row in windows for each in of_row])
+        return _pinned(raw), counts
 
     def _windows(self, row: int) -> list[F32 | U8]:
         """Return the windows of a row, at least one, none longer than the input."""
@@ -119,18 +108,13 @@ class RawBatches:
 
     def ahead(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Yield all batches of `load` in order, each read while the previous one is used."""
-        return _ahead(lambda rows: _pinned(self.load(rows)), batches)
+        return _ahead(self.load, batches)
 
     def views_ahead(
         self, batches: Sequence[Sequence[int]]
     ) -> Iterator[tuple[Sequence[int], tuple[Tensor, list[int]]]]:
         """Yield all batches of `load_views` in order, read like those of `ahead`."""
-
-        def load(rows: Sequence[int]) -> tuple[Tensor, list[int]]:
-            raw, counts = self.load_views(rows)
-            return _pinned(raw), counts
-
-        return _ahead(load, batches)
+        return _ahead(self.load_views, batches)
 
 
 def _pinned(raw: Tensor) -> Tensor:
@@ -189,12 +173,12 @@ class ResidentBatches:
             yield rows, self._media[positions]
 
 
-def batches_for(batches: RawBatches, rows: Sequence[int], device: torch.device) -> Batches:
-    """Return batches for training, kept in the device's memory if the rows fit into it.
+Batches = RawBatches | ResidentBatches
 
-    On a CPU only descriptors are kept, which each reading assembles from several files. Sound
-    and pictures are single files, which the system's file cache holds.
-    """
+
+def batches_for(batches: RawBatches, rows: Sequence[int], device: torch.device) -> Batches:
+    """Return batches for training, kept in the device's memory if the rows fit into it."""
+    # A CPU keeps only what is joined from several files: the system's cache holds single files.
     if not rows or not (device.type == "cuda" or batches.is_joined):
         return batches
     room = RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else MAIN
@@ -204,27 +188,13 @@ def batches_for(batches: RawBatches, rows: Sequence[int], device: torch.device) 
 
 
 def indices_on(device: torch.device, batches: Sequence[Sequence[int]]) -> Sequence[Tensor]:
-    """Return the indices of each batch on a device, int64.
-
-    All are copied at once, because each copy waits for the device to finish its work.
-
-    Examples
-    --------
-    >>> [each.tolist() for each in indices_on(torch.device("cpu"), [[4, 5], [6]])]
-    [[4, 5], [6]]
-    """
+    """Return the indices of each batch on a device, int64, copied at once."""
     every = torch.tensor([index for batch in batches for index in batch], dtype=torch.int64)
     return torch.split(every.to(device), [len(batch) for batch in batches])
 
 
 def split_rows(rows: Sequence[int], size: int) -> list[list[int]]:
-    """Split rows into batches of `size`; the last one may be shorter.
-
-    Examples
-    --------
-    >>> split_rows([4, 5, 6, 7, 8], 2)
-    [[4, 5], [6, 7], [8]]
-    """
+    """Split rows into batches of `size`; the last one may be shorter."""
     return [list(rows[i : i + size]) for i in range(0, len(rows), size)]
 
 
@@ -297,36 +267,20 @@ def _split(
     which = "all" if fold is None else f"fold{fold}"
     label = f"{settings.name}@{which if splits is None else 'holdout'}"
     rows = np.flatnonzero(clips.usable & visible)
-    validation = _validation_mask(settings, clips.manifest, rows, splits, seed)
+    manifest, train = clips.manifest, settings.train
+    validation: Mask = np.zeros(len(rows), dtype=np.bool_)
+    if splits is not None:
+        validation = splits[rows] == VALIDATION
+        if train.patience and not validation.any():
+            raise BadSetting(f"{settings.name}: no usable validation clip to stop training by")
+    elif train.patience and len(rows) >= 2:
+        labels, groups = np.asarray(manifest.labels)[rows], [manifest.groups[row] for row in rows]
+        validation = inner_split(labels, groups, train.val_fraction, seed, manifest.task)
     if len(rows) < 2 or validation.all():
         raise BadSetting(
             f"{label}: {(~validation).sum()} usable training clips, at least 2 are needed"
         )
     return TrainingSplit(label, fold, rows, validation, seed)
-
-
-def _validation_mask(
-    settings: NetSettings,
-    manifest: Manifest,
-    rows: I64,
-    splits: I64 | None,
-    seed: int,
-) -> Mask:
-    """Return the mask of the clips for early stopping, bool (rows,)."""
-    if splits is not None:
-        validation: Mask = splits[rows] == VALIDATION
-        if settings.train.patience and not validation.any():
-            raise BadSetting(f"{settings.name}: no usable validation clip to stop training by")
-        return validation
-    if not settings.train.patience or len(rows) < 2:
-        return np.zeros(len(rows), dtype=np.bool_)
-    return inner_split(
-        np.asarray(manifest.labels)[rows],
-        [manifest.groups[row] for row in rows],
-        settings.train.val_fraction,
-        seed,
-        manifest.task,
-    )
 
 
 def job_seed(seed: int, fold: int | None) -> int:

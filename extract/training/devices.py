@@ -27,13 +27,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def describe_device(device: torch.device, precision: str, threads: int = 0) -> str:
-    """Describe a device and its precision; `threads` is 0 for the threads of this process.
-
-    Examples
-    --------
-    >>> describe_device(torch.device("cpu"), "float32")
-    'the processor (... thread...), float32'
-    """
+    """Describe a device and its precision; `threads` is 0 for those of this process."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {precision}"
     threads = threads or torch.get_num_threads()
@@ -49,29 +43,14 @@ def memory_text(device: torch.device) -> str:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return the precision of a setting on a device: ``auto`` is bf16 on CUDA.
-
-    Examples
-    --------
-    >>> cpu = torch.device("cpu")
-    >>> resolve_precision("auto", cpu), resolve_precision("bf16", cpu)
-    ('float32', 'bf16')
-    """
+    """Return the precision of a setting on a device: ``auto`` is bf16 on CUDA."""
     if precision != "auto":
         return precision
     return "bf16" if device.type == "cuda" else "float32"
 
 
 def windows_at_once(embed_batch: int, device: torch.device, net: Net | type[Net] = Net) -> int:
-    """Return the number of windows to embed in one step.
-
-    It is `embed_batch`, or if that is 0, 32 on a GPU and the net's default on a CPU.
-
-    Examples
-    --------
-    >>> windows_at_once(0, torch.device("cpu")), windows_at_once(0, torch.device("cuda"))
-    (4, 32)
-    """
+    """Return the windows to embed in one step: by default 32 on a GPU, or the net's number."""
     return embed_batch or (32 if device.type == "cuda" else net.windows_at_once)
 
 
@@ -100,19 +79,15 @@ _NEVER = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Let glibc keep freed blocks instead of returning them; return True if it does.
 
-    A training step frees and allocates the same large blocks again and again. By default glibc
-    maps each block anew, and the system zeroes all its pages. Kept blocks make steps on a CPU
-    two to three times as fast. The memory of the process then shrinks only when it ends.
+    Otherwise the system zeroes the pages of each large block anew. Kept blocks make steps on a
+    CPU two to three times as fast; the process's memory shrinks only when it ends.
     """
     mallopt = _glibc_function("mallopt")
     return bool(mallopt and mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER))
 
 
 def return_freed_memory() -> bool:
-    """Return freed memory to the system; return True if any was returned.
-
-    Nets built to inspect their weights leave 150 MB, which readers of media can use.
-    """
+    """Return freed memory to the system; return True if any was returned."""
     trim = _glibc_function("malloc_trim")
     return bool(trim and trim(0))
 
@@ -140,10 +115,7 @@ def available_memory() -> int | None:
 
 @contextmanager
 def recorded_storages(net: Net) -> Iterator[dict[int, int]]:
-    """Record the tensors that passes inside the context keep for gradients, without the weights.
-
-    The yielded dictionary maps the address of each block to its size in bytes.
-    """
+    """Record the blocks that passes keep for gradients, without weights: address to bytes."""
     sizes: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
 
@@ -158,10 +130,7 @@ def recorded_storages(net: Net) -> Iterator[dict[int, int]]:
 
 
 def saved_bytes(net: Net, raw: Tensor) -> int:
-    """Return the bytes that a forward pass over decoded clips keeps for gradients.
-
-    The net and torch's random generator are not changed.
-    """
+    """Return the bytes that a forward pass over decoded clips keeps for gradients."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:

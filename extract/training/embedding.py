@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -12,13 +13,16 @@ from mvemo.extract.array_types import F32
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.fast_conv import optimized
+from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.data import RawBatches, split_rows
 from mvemo.extract.training.devices import (
     autocast,
     memory_text,
+    pick_device,
     resolve_precision,
     windows_at_once,
 )
+from mvemo.extract.training.protocols import TrainedNet, frozen_net, weight_file
 
 
 @torch.inference_mode()
@@ -91,34 +95,23 @@ class _Embedder:
             try:
                 return torch.cat([self._embed(part) for part in torch.split(raw, self.at_once)])
             except torch.OutOfMemoryError:
-                self._halve()
+                if self.at_once == 1:
+                    raise ExtractError(
+                        f"{self._net.name}: the memory of {memory_text(self._device)} is too "
+                        "small to embed one window: take a larger GPU, shorter or smaller inputs "
+                        f"(nets.{self._net.name}.options), or --set extract.device=cpu"
+                    ) from None
+            self.at_once //= 2
+            torch.cuda.empty_cache()
 
     def _embed(self, raw: Tensor) -> Tensor:
         with autocast(self._device, self._precision):
             x = self._net.prepare(raw.to(self._device, non_blocking=True))
             return self._net.embed(x).float()
 
-    def _halve(self) -> None:
-        if self.at_once == 1:
-            raise ExtractError(
-                f"{self._net.name}: the memory of {memory_text(self._device)} is too small to "
-                "embed one window: take a larger GPU, shorter or smaller inputs "
-                f"(nets.{self._net.name}.options), or --set extract.device=cpu"
-            ) from None
-        self.at_once //= 2
-        torch.cuda.empty_cache()
-
 
 def chunk_rows(rows: Sequence[int], size: int) -> list[list[int]]:
-    """Divide rows into batches of `size` places, where row r always has place r % size.
-
-    Rows with distinct places share a batch, so the rows of a shard fill its batches.
-
-    Examples
-    --------
-    >>> chunk_rows([0, 1, 5, 6, 7, 8], 4)
-    [[0, 1, 6, 7], [5, 8]]
-    """
+    """Divide rows into batches of `size` places, where row r always has place r % size."""
     chunks: list[list[int]] = []
     taken = [0] * size
     for row in rows:
@@ -135,15 +128,8 @@ def fill_places(
 ) -> tuple[Tensor, Tensor]:
     """Put windows at their places in a batch of a fixed shape; copies fill the other places.
 
-    `raw` has the windows of the rows, row after row; `counts` and `places` have the number of
-    windows and the place of each row; `shape` is (places, windows per place). The result is the
-    batch, and the position in it of each window of `raw`, int64.
-
-    Examples
-    --------
-    >>> batch, at = fill_places(torch.tensor([1, 2, 3]), [2, 1], [0, 2], (3, 2))
-    >>> batch.tolist(), at.tolist()
-    ([1, 2, 1, 1, 3, 1], [0, 1, 4])
+    `counts` and `places` have the number of windows and the place of each row; `shape` is
+    (places, windows per place). Also returns the position of each window of `raw`, int64.
     """
     n_places, n_windows = shape
     at = [
@@ -160,16 +146,7 @@ def fill_places(
 
 
 def pool_windows(values: Tensor, counts: Sequence[int], pooling: str) -> Tensor:
-    """Pool (windows, dim) to one vector per clip, (clips, dim), or 2 * dim for ``mean+std``.
-
-    `counts` has the number of windows of each clip.
-
-    Examples
-    --------
-    >>> values = torch.tensor([[1.0], [3.0], [5.0]])
-    >>> pool_windows(values, [2, 1], "mean+std").tolist()
-    [[2.0, 1.0], [5.0, 0.0]]
-    """
+    """Pool the `counts` windows of clips to (clips, dim), or 2 * dim for ``mean+std``."""
     of_clips = torch.split(values, list(counts))
     means = torch.stack([windows.mean(dim=0) for windows in of_clips])
     if pooling == "mean":
@@ -180,12 +157,38 @@ def pool_windows(values: Tensor, counts: Sequence[int], pooling: str) -> Tensor:
 
 @torch.inference_mode()
 def outputs_of(net: Net, embeddings: F32) -> F32:
-    """Return the outputs of a net's last layer for `embeddings` of `embed_rows`.
-
-    float32 (rows, outputs): logits of classes or tags, or values of targets in their own
-    units; for several windows of a clip their mean. Columns with deviations are not used.
-    """
+    """Return the outputs of a net's last layer, float32 (rows, outputs), for pooled embeddings."""
     # Copied, because torch must not share memory with an array that may have other views.
     x = torch.from_numpy(embeddings[:, : net.embedding_dim].copy())
     values: F32 = net.classifier(x.to(net.classifier.weight.device)).float().cpu().numpy()
     return values
+
+
+class FrozenNets:
+    """Nets of a frozen run, each built on first use, and again if its weight file changes."""
+
+    def __init__(self, run: RunSettings, n_outputs: int) -> None:
+        self._run = run
+        self._n_outputs = n_outputs
+        # Name -> settings, state of the weight file (path, time, size), net.
+        self._nets: dict[str, tuple[NetSettings, tuple[str, int, int], TrainedNet]] = {}
+
+    def get(self, settings: NetSettings) -> TrainedNet:
+        """Return a net optimised for embedding; do not save its weights."""
+        state = _file_state(settings)
+        kept = self._nets.get(settings.name)
+        if kept is None or kept[:2] != (settings, state):
+            net = frozen_net(settings, self._n_outputs, self._run)
+            precision = resolve_precision(self._run.precision, pick_device(self._run.device))
+            kept = settings, state, replace(net, net=optimized(net.net, precision))
+            self._nets[settings.name] = kept
+        return kept[2]
+
+
+def _file_state(settings: NetSettings) -> tuple[str, int, int]:
+    path = weight_file(settings) if settings.weights else None
+    try:
+        facts = path and path.stat()
+    except OSError:
+        facts = None  # the reader of the file reports the error
+    return (str(path), facts.st_mtime_ns, facts.st_size) if facts else (str(path), 0, 0)

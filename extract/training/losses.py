@@ -1,10 +1,8 @@
 """Training losses: four for classes (J22 2.4), one for tags, one for regression.
 
 Every loss takes the features x_i that enter the last fully connected layer, that layer and the
-target. So any net can be trained with any loss of its task. Equations 10 to 12 print sums over
-the mini-batch. Here every term is the mean, so the learning rate and tau keep their meaning
-when the batch size changes. At a fixed batch size this is the paper's loss divided by a
-constant.
+target. Equations 10 to 12 print sums over the mini-batch. Here every term is the mean, so the
+learning rate and tau keep their meaning when the batch size changes.
 """
 
 from __future__ import annotations
@@ -24,10 +22,7 @@ CENTRE_RATE = 0.5
 
 
 class Loss(nn.Module, ABC):
-    """Mean loss of a batch, from features (batch, dim) and the last layer.
-
-    A loss has no parameters. Its state is in buffers, which are saved and resumed with the net.
-    """
+    """Mean loss of a batch, from features (batch, dim) and the last layer, without parameters."""
 
     def logits(self, x: Tensor, classifier: nn.Linear) -> Tensor:
         """Return the logits (batch, outputs), at least in float32."""
@@ -35,11 +30,7 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
-        """Return the scalar loss of features x (batch, dim).
-
-        The target is int64 (batch,) for classes, 0 or 1 (batch, tags) for tags, and (batch,
-        targets) for regression.
-        """
+        """Return the scalar loss; target: int64 (batch,), or (batch, tags) or (batch, targets)."""
 
     def n_right(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
         """Return the number of clips classified correctly; NaN for tags and regression."""
@@ -77,9 +68,8 @@ class SoftmaxLoss(ClassLoss):
 class AngularLoss(ClassLoss):
     """Angular softmax (J22 eq. 9): weights of norm 1, offset 0.
 
-    Logit j is ||x|| cos(theta_j). Eq. 9 is garbled in print, but neither it nor the text
-    has an angular margin, so none is used here. `constrain` keeps the layer normalised, so the
-    net's forward gives these logits, also in evaluation and after saving.
+    Logit j is ||x|| cos(theta_j). Eq. 9 is garbled in print, but has no angular margin.
+    `constrain` keeps the layer normalised, so the net's forward gives these logits.
     """
 
     def logits(self, x: Tensor, classifier: nn.Linear) -> Tensor:
@@ -98,12 +88,9 @@ class AngularLoss(ClassLoss):
 class CentreLoss(ClassLoss):
     """Centre softmax (J22 eq. 10): softmax loss + tau / 2 mean_i ||x_i - Q_{y_i}||^2.
 
-    J22 says only that the centres change with the features and that the mini-batch updates
-    them. So they move as in Wen et al. 2016 (eq. 4), who introduced the loss:
+    Centres start at zero and move after each step as in Wen et al. 2016 (eq. 4):
     Q_j -= rate sum_{i: y_i = j} (Q_j - x_i) / (1 + n_j), with n_j the number of clips of class
-    j in the batch. Centres start at zero and move after each step. They are not parameters, so
-    they get no gradient. `tau` weighs the term with the centres; `rate` is their step size, from
-    0 to 1.
+    j in the batch. They are not parameters, so they get no gradient.
     """
 
     def __init__(self, n_classes: int, dim: int, *, tau: float, rate: float = CENTRE_RATE) -> None:
@@ -136,8 +123,7 @@ class ImprovedCentreLoss(CentreLoss):
 
     Softmax loss + tau / 2 mean_i ||x_i - Q_{y_i}||^2 / (sum_{j != y_i} ||x_i - Q_j||^2 + 1).
     Eq. 11 prints x_j and Q_{y_j} in the denominator. The text wants the training sample far from
-    the centres of the other classes, so x_i and Q_j are used here. The centres move as in
-    `CentreLoss`, since the paper changes only the loss.
+    the centres of the other classes, so x_i and Q_j are used here.
     """
 
     def centre_term(self, x: Tensor, target: Tensor) -> Tensor:
@@ -158,12 +144,7 @@ class TagLoss(Loss):
 
 
 class RegressionLoss(Loss):
-    """Huber loss with its bend at 1, mean over clips and targets.
-
-    Targets are standardised by the training clips, so ratings from 1 to 9 and from 0 to 1 train
-    alike. `finish` puts their mean and deviation into the layer, whose outputs then have the
-    units of the targets.
-    """
+    """Huber loss with its bend at 1, on targets standardised by the training clips."""
 
     def __init__(self, n_targets: int) -> None:
         super().__init__()
@@ -186,6 +167,7 @@ class RegressionLoss(Loss):
 
     @torch.no_grad()
     def finish(self, classifier: nn.Linear) -> None:
+        # Outputs get the units of the targets.
         classifier.weight.mul_(self.deviation[:, None])
         classifier.bias.mul_(self.deviation).add_(self.mean)
 
@@ -193,18 +175,9 @@ class RegressionLoss(Loss):
 def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.01) -> Loss:
     """Return a loss by name, one of `settings.LOSSES`; tags and regression have ``softmax`` only.
 
-    `n_outputs` and `dim` are the sizes of the last layer. `tau` weighs the term with the
-    centres in ``centre`` and ``improved-centre``; J22 gives no value. The term of ``centre``
-    grows with the square of the features, so a small tau suits (0.003 in Wen et al.). The term
-    of ``improved-centre`` is at most about 1 / (2 n_outputs - 2) while the distances of the
-    centres do not exceed the scatter of the features, so a tau near 1 suits.
-
-    Examples
-    --------
-    >>> loss = make_loss("softmax", "multiclass", n_outputs=4, dim=8)
-    >>> value = loss(torch.zeros(5, 8), nn.Linear(8, 4, bias=False), torch.arange(5) % 4)
-    >>> round(value.item(), 3)  # log 4
-    1.386
+    J22 gives no `tau`. The term of ``centre`` grows with the square of the features, so a small
+    tau suits (0.003 in Wen et al.); that of ``improved-centre`` is at most about
+    1 / (2 n_outputs - 2) for compact classes, so a tau near 1 suits.
     """
     TrainSettings(loss=name, tau=tau)  # refuses other names and weights
     if task != "multiclass":

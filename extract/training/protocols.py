@@ -1,17 +1,11 @@
 """Training protocols, which define the clips that a net may see.
 
-- ``crossfit``: for each fold, a net is trained without the clips of the fold and of their
-  groups, and embeds all clips.
-- ``frozen``: a pretrained net embeds all clips; nothing is trained.
-- ``shared``, as in most papers: one net is trained on all clips. Its scores are optimistic,
-  and stage two says so.
-- ``holdout``, as in J22: one net is trained on the training clips of one split, stops early by
-  the validation clips, and embeds all clips. Only the unseen test clips are scored.
+docs/protocols.md explains ``crossfit``, ``frozen``, ``shared`` and ``holdout``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -22,7 +16,6 @@ import torch
 from mvemo.cache.spec import FeatureSpec, Protocol, digest_of
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.nets.parts.base import Net, weights_digest
-from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.nets.parts.registry import NETS, build_net
 from mvemo.extract.nets.parts.weights import WeightReport, load_weights
 from mvemo.extract.pretrained.store import pretrained_path
@@ -34,13 +27,12 @@ from mvemo.extract.training.data import (
     batches_for,
     training_splits,
 )
-from mvemo.extract.training.devices import pick_device, place, resolve_precision
+from mvemo.extract.training.devices import pick_device, place
 from mvemo.extract.training.ranks import current_ranks
 from mvemo.extract.training.recipe import PROBE_C, RMSPROP
 from mvemo.extract.training.steps import Curve, TrainingJob, set_determinism
 from mvemo.extract.training.trainer import JobFolder, fine_tune
 from mvemo.manifests import Manifest
-from mvemo.manifests.labels import label_kind
 
 # Version of the training; it rises whenever the same settings would train another net.
 TRAINING_VERSION = 2
@@ -76,10 +68,7 @@ def weight_file(settings: NetSettings) -> Path:
 def make_net(
     settings: NetSettings, n_outputs: int, run: RunSettings
 ) -> tuple[Net, WeightReport | None]:
-    """Build a net with its pretrained weights, if any, and return it with the report on them.
-
-    Under ``frozen`` the file must have all tensors before the classifier.
-    """
+    """Build a net with its pretrained weights, if any; under ``frozen`` all must be in the file."""
     torch.manual_seed(run.seed)
     # For clips without labels the classifier is not used.
     net = build_net(settings.name, n_outputs or 1, width=settings.width, **settings.options)
@@ -87,11 +76,8 @@ def make_net(
         return net, None
     report = load_weights(net, weight_file(settings))
     if run.protocol == "frozen" and not report.complete:
-        missing = [
-            name
-            for name in (*report.missing, *report.mismatched)
-            if not name.startswith("classifier.")
-        ]
+        lost = (*report.missing, *report.mismatched)
+        missing = [name for name in lost if not name.startswith("classifier.")]
         raise BadWeights(
             f"{report.path}: has not all of {settings.name} ({len(missing)} tensors are missing "
             f"or of another shape, as {missing[0]}): under frozen they would stay random"
@@ -171,19 +157,17 @@ def train_nets(
 
     Parameters
     ----------
-    settings
-        Settings of the net.
+    settings, run
+        Settings of the net, and of the run: protocol, seed, device, precision.
     clips
         All clips, and their division.
-    run
-        Settings of the run: protocol, seed, device, precision.
     batches
         Function that makes the reader of a net's input.
     jobs
         Folder of the jobs' checkpoints.
     on_epoch
-        Function called with the label of the job, the epoch, the maximum number of epochs and
-        the validation loss (NaN without validation clips).
+        Function called with the job's label, the epoch, the maximum number of epochs and the
+        validation loss (NaN without validation clips).
     on_report
         Function called with the report on a pretrained weight file.
 
@@ -208,7 +192,7 @@ def train_nets(
     reader = batches_for(batches(start), np.flatnonzero(clips.usable).tolist(), device)
     for split in training_splits(settings, clips, run):
         facts = _job_facts(settings, clips, split, run, start)
-        folder = _job_folder(jobs, split, facts)
+        folder = JobFolder(jobs, split.label.replace("@", "-"), digest_of(facts))
         trained_on = [clips.manifest.clip_ids[row] for row in split.rows]
         net = place(make_net(settings, n_outputs, run)[0], device)
         result = folder.result()
@@ -229,7 +213,7 @@ def train_nets(
                 compiled=run.compile,
             )
             with ranks.shared_norms(net):
-                curve = fine_tune(net, reader, job, folder, on_epoch=_labelled(on_epoch, job))
+                curve = fine_tune(net, reader, job, folder, on_epoch=on_epoch)
             if ranks.is_writer:
                 folder.finish({k: v.cpu() for k, v in net.state_dict().items()}, curve)
         else:
@@ -259,7 +243,7 @@ def known_nets(
     net, _ = make_net(settings, n_outputs, run)
     for split in training_splits(settings, clips, run):
         facts = _job_facts(settings, clips, split, run, start)
-        folder = _job_folder(jobs, split, facts)
+        folder = JobFolder(jobs, split.label.replace("@", "-"), digest_of(facts))
         result = folder.result()
         spec = None
         if result is not None:
@@ -296,58 +280,5 @@ def _job_facts(
         # Later changes, recorded only where they matter, so that other nets stay valid.
         **({"rmsprop": RMSPROP} if settings.train.optimizer == "rmsprop" else {}),
         **({"probe_C": PROBE_C} if settings.train.recipe.probe else {}),
-        **({"targets": "standardised"} if label_kind(manifest.task).numeric else {}),
+        **({"targets": "standardised"} if manifest.task == "regression" else {}),
     }
-
-
-def _job_folder(jobs: Path, split: TrainingSplit, facts: Mapping[str, Any]) -> JobFolder:
-    return JobFolder(jobs, split.label.replace("@", "-"), digest_of(facts))
-
-
-def _labelled(
-    on_epoch: Callable[[str, int, int, float], None] | None, job: TrainingJob
-) -> Callable[[int, float], None] | None:
-    """Bind `on_epoch` to one job."""
-    if on_epoch is None:
-        return None
-    return lambda epoch, val_loss: on_epoch(job.label, epoch, job.epochs, val_loss)
-
-
-# Path, modification time and size of a weight file; empty if there is none.
-_FileState = tuple[str, int, int] | tuple[()]
-
-
-class FrozenNets:
-    """Nets of a frozen run, each built on first use.
-
-    Loading the weights of a net and optimising it takes a second, in which a GPU embeds
-    hundreds of clips. A net whose weight file has changed is built again.
-    """
-
-    def __init__(self, run: RunSettings, n_outputs: int) -> None:
-        self._run = run
-        self._n_outputs = n_outputs
-        self._nets: dict[str, tuple[NetSettings, _FileState, TrainedNet]] = {}
-
-    def get(self, settings: NetSettings) -> TrainedNet:
-        """Return a net optimised for embedding; do not save its weights."""
-        state = _file_state(settings)
-        kept = self._nets.get(settings.name)
-        if kept is None or kept[:2] != (settings, state):
-            net = frozen_net(settings, self._n_outputs, self._run)
-            precision = resolve_precision(self._run.precision, pick_device(self._run.device))
-            kept = settings, state, replace(net, net=optimized(net.net, precision))
-            self._nets[settings.name] = kept
-        return kept[2]
-
-
-def _file_state(settings: NetSettings) -> _FileState:
-    if not settings.weights:
-        return ()
-    path = weight_file(settings)
-    try:
-        facts = path.stat()
-    except OSError:
-        # The reader of the file reports the error.
-        return (str(path), 0, 0)
-    return (str(path), facts.st_mtime_ns, facts.st_size)

@@ -31,13 +31,7 @@ _PATIENCE = timedelta(days=30)
 
 
 class Ranks:
-    """Rank of this process, and its operations together with the other ranks.
-
-    Examples
-    --------
-    >>> [Ranks(number, 2).part([5, 6, 7]) for number in (0, 1)]
-    [[5, 6], [7]]
-    """
+    """Rank of this process, and its operations together with the other ranks."""
 
     def __init__(self, number: int = 0, count: int = 1) -> None:
         self.number = number  # from 0; rank 0 writes files
@@ -127,10 +121,7 @@ class Ranks:
 
 
 class SharedNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation over all ranks' clips (Ioffe & Szegedy 2015), also on a CPU.
-
-    It shares the weights and statistics of the module that it replaces.
-    """
+    """Batch normalisation over all ranks' clips (Ioffe & Szegedy 2015), with shared weights."""
 
     running_mean: Any
     running_var: Any
@@ -212,10 +203,7 @@ def assists() -> bool:
 
 @contextmanager
 def joined_ranks(device: str) -> Iterator[Ranks]:
-    """Train nets together with the other processes of ``torchrun``, inside this context.
-
-    On CUDA each process of a machine uses its own GPU.
-    """
+    """Train nets together with the other processes of ``torchrun``, inside this context."""
     if not started_together():
         yield Ranks()
         return

@@ -1,15 +1,13 @@
 """Parts of fine-tuning that are not in the papers: rates, probe, average, augmentation.
 
-Augmentation acts on decoded media, on the device and for a whole batch at once, before the
-preparation of a net, so one set serves all nets. Each clip of a batch is changed differently.
-Descriptor sequences are not changed: nets standardise their frames, and a change would mean
-something different for each descriptor.
+Augmentation acts on decoded media, on the device, before the preparation of a net, so one set
+serves all nets. Each clip of a batch is changed differently; descriptors are not changed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -29,10 +27,7 @@ RMSPROP: dict[str, Any] = {"alpha": 0.9, "eps": 1e-7}
 
 
 def make_optimizer(net: Net, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Return the optimizer of the settings (PL20 Table 2 has the first three).
-
-    On a GPU one kernel updates all parameters.
-    """
+    """Return the optimizer of the settings (PL20 Table 2 has the first three)."""
     weights = parameter_groups(net, settings)
     decay = settings.weight_decay
     fused = next(net.parameters()).is_cuda or None
@@ -47,19 +42,7 @@ def make_optimizer(net: Net, settings: TrainSettings) -> torch.optim.Optimizer:
 
 
 def parameter_groups(net: Net, settings: TrainSettings) -> list[dict[str, Any]]:
-    """Return a net's parameters with their rates, which fall from the classifier to the input.
-
-    A layer is a child of the net, or of a list of modules in it, in the order of definition.
-    With ``layer_decay = 1`` there is one group.
-
-    Examples
-    --------
-    >>> from mvemo.extract.nets import build_net
-    >>> net = build_net("music1d", 6, width=0.25)
-    >>> halved = TrainSettings(lr=0.1, recipe=RecipeSettings(layer_decay=0.5))
-    >>> [round(group["lr"], 4) for group in parameter_groups(net, halved)][-2:]
-    [0.05, 0.1]
-    """
+    """Return a net's parameters with rates that fall by layer from the classifier to the input."""
     named = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
     decay = settings.recipe.layer_decay
     if decay == 1.0:
@@ -76,25 +59,8 @@ def parameter_groups(net: Net, settings: TrainSettings) -> list[dict[str, Any]]:
     ]
 
 
-def rate_factor(recipe: RecipeSettings, step: int, n_steps: int) -> float:
-    """Return the factor of the rates in a step, counted from 0.
-
-    Examples
-    --------
-    >>> recipe = RecipeSettings(warmup=0.2, cosine=True)
-    >>> [round(rate_factor(recipe, step, 10), 2) for step in (0, 1, 2, 6, 9)]
-    [0.5, 1.0, 1.0, 0.5, 0.04]
-    """
-    n_warm = math.ceil(recipe.warmup * n_steps)
-    if step < n_warm:
-        return (step + 1) / n_warm
-    if not recipe.cosine:
-        return 1.0
-    return (1 + math.cos(math.pi * (step - n_warm) / max(n_steps - n_warm, 1))) / 2
-
-
 class Rates:
-    """Scheduler that sets an optimizer's rates before each step, see `rate_factor`."""
+    """Scheduler of an optimizer's rates: a linear warm-up, then half a cosine."""
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, recipe: RecipeSettings, n_steps: int
@@ -106,9 +72,12 @@ class Rates:
 
     def set(self, step: int) -> None:
         """Set the rates of a step, counted from 0 over the whole training."""
-        if not (self._recipe.warmup or self._recipe.cosine):
-            return
-        factor = rate_factor(self._recipe, step, self._n_steps)
+        n_steps, factor = self._n_steps, 1.0
+        n_warm = math.ceil(self._recipe.warmup * n_steps)
+        if step < n_warm:
+            factor = (step + 1) / n_warm
+        elif self._recipe.cosine:
+            factor = (1 + math.cos(math.pi * (step - n_warm) / max(n_steps - n_warm, 1))) / 2
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
 
@@ -121,13 +90,7 @@ def freeze_norms(net: Net) -> None:
 
 
 def first_averaged_epoch(recipe: RecipeSettings, n_epochs: int) -> int:
-    """Return the first epoch, from 1, whose weights are averaged; 0 without averaging.
-
-    Examples
-    --------
-    >>> first_averaged_epoch(RecipeSettings(average=0.25), 20)
-    16
-    """
+    """Return the first epoch, from 1, whose weights are averaged; 0 without averaging."""
     if not recipe.average:
         return 0
     return n_epochs - max(round(recipe.average * n_epochs), 1) + 1
@@ -136,10 +99,7 @@ def first_averaged_epoch(recipe: RecipeSettings, n_epochs: int) -> int:
 def add_to_average(
     average: Mapping[str, Tensor] | None, state: Mapping[str, Tensor], count: int
 ) -> dict[str, Tensor]:
-    """Return the mean of `count` states: this one and those in `average`.
-
-    Integers (counters of batches) are taken from the last state.
-    """
+    """Return the mean of `count` states, of which `average` has all but the last."""
     if average is None or count == 1:
         return {name: value.detach().clone() for name, value in state.items()}
     return {
@@ -153,11 +113,8 @@ def add_to_average(
 def fit_probe(net: Net, loss: Loss, features: Tensor, target: Tensor) -> None:
     """Fit only the classifier, in place, on features of the training clips.
 
-    `features` is float32 (clips, embedding_dim), in evaluation mode. For classes this is
-    logistic regression with scikit-learn's C: the sum of the clips' losses plus half the
-    squared weights over `PROBE_C`. For tags and targets their loss is used. Columns are
-    standardised for the fit and the classifier is rescaled afterwards, so layers of any scale
-    are fitted alike.
+    `features` is float32 (clips, embedding_dim). The penalty is scikit-learn's C: half the
+    squared weights over `PROBE_C`. Columns are standardised for the fit.
     """
     mean = features.mean(0)
     scale = features.std(0, correction=0)
@@ -167,30 +124,22 @@ def fit_probe(net: Net, loss: Loss, features: Tensor, target: Tensor) -> None:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     penalty = 1 / (PROBE_C * len(x))
-    _minimise(
-        list(layer.parameters()),
-        lambda: loss(x, layer, target) + penalty / 2 * layer.weight.square().sum(),
+    optimizer: Any = torch.optim.LBFGS(
+        layer.parameters(), max_iter=PROBE_STEPS, line_search_fn="strong_wolfe"
     )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        result: Tensor = loss(x, layer, target) + penalty / 2 * layer.weight.square().sum()
+        torch.autograd.backward(result)
+        return result
+
+    optimizer.step(closure)
     with torch.no_grad():
         net.classifier.weight.copy_(layer.weight / scale)
         if net.classifier.bias is not None:
             net.classifier.bias.copy_(layer.bias - (layer.weight / scale) @ mean)
     loss.constrain(net.classifier)
-
-
-def _minimise(parameters: Sequence[Tensor], value: Callable[[], Tensor]) -> None:
-    """Minimise a convex function of parameters."""
-    optimizer: Any = torch.optim.LBFGS(
-        list(parameters), max_iter=PROBE_STEPS, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        result = value()
-        torch.autograd.backward(result)
-        return result
-
-    optimizer.step(closure)
 
 
 # Range of a crop's share of the picture's area, and of its ratio of width to height.
@@ -207,10 +156,7 @@ MOST_BAND = 0.15
 
 
 def augment(raw: Tensor) -> Tensor:
-    """Change a batch of decoded media at random, with torch's generator of the device.
-
-    `raw` has the forms that `Net.prepare` takes; pictures become float32 from 0 to 255.
-    """
+    """Change a batch of decoded media at random; pictures become float32 from 0 to 255."""
     if raw.ndim == 5:
         return change_pictures(raw)
     return change_sound(raw) if raw.ndim == 2 else raw
@@ -246,10 +192,7 @@ def _drawn_frames(n: int, n_frames: int, device: torch.device) -> Tensor:
 
 
 def _crops(n: int, device: torch.device) -> Tensor:
-    """Draw affine maps of random crops, half of them mirrored; float32 (n, 2, 3).
-
-    Coordinates go from -1 to 1 over a picture, as in `affine_grid`.
-    """
+    """Draw affine maps of random crops, half of them mirrored; float32 (n, 2, 3)."""
     area = _uniform(n, *CROP_AREA, device)
     aspect = _uniform(n, math.log(CROP_ASPECT[0]), math.log(CROP_ASPECT[1]), device).exp()
     width = (area * aspect).sqrt().clamp_max(1.0)
@@ -264,10 +207,7 @@ def _crops(n: int, device: torch.device) -> Tensor:
 
 
 def change_sound(raw: Tensor) -> Tensor:
-    """Skip part of each clip's start, change its gain, and silence a stretch and a band.
-
-    float32 (batch, samples); zeros or NaN after a clip's end stay.
-    """
+    """Skip part of each clip's start, change its gain, and silence a stretch and a band."""
     n, samples = raw.shape
     position = torch.arange(samples, device=raw.device)
     ended = torch.isnan(raw)

@@ -68,13 +68,7 @@ class TrainingJob:
 
 
 def n_epochs(settings: TrainSettings, n_rows: int) -> int:
-    """Return the maximum number of epochs for a number of training clips.
-
-    Examples
-    --------
-    >>> n_epochs(TrainSettings(iterations=9, batch_size=11), n_rows=45)
-    3
-    """
+    """Return the maximum number of epochs for a number of training clips."""
     if not settings.iterations:
         return settings.epochs
     return math.ceil(settings.iterations / steps_per_epoch(settings, n_rows))
@@ -115,9 +109,7 @@ class NetLoss(nn.Module):
 class Stepper:
     """Optimizer steps; a batch that does not fit into memory is divided into `n_parts` parts.
 
-    The gradient of a divided batch is the sum over its parts, weighted by their clips. It
-    equals that of the whole batch, except for batch normalisation, which then uses the
-    statistics of a part.
+    Its gradient equals that of the whole batch, except for the statistics of batch norms.
     """
 
     def __init__(
@@ -126,10 +118,10 @@ class Stepper:
         loss: Loss,
         optimizer: torch.optim.Optimizer,
         job: TrainingJob,
-        ranks: Ranks | None = None,
+        ranks: Ranks,
     ) -> None:
         self.n_parts = 1
-        self._ranks = ranks or Ranks()
+        self._ranks = ranks
         self._net = net
         self._loss = loss
         self._optimizer = optimizer
@@ -141,12 +133,8 @@ class Stepper:
         module = NetLoss(net, loss)
         self._module: nn.Module = torch.compile(module) if job.compiled else module  # type: ignore[assignment]
 
-    def step(self, raw: Tensor, target: Tensor, n_clips: int | None = None) -> Tensor:
-        """Train on this rank's part of a batch, and return the mean loss before the step.
-
-        `n_clips` is the size of the whole batch; None if the part is the whole.
-        """
-        n_clips = n_clips or len(raw)
+    def step(self, raw: Tensor, target: Tensor, n_clips: int) -> Tensor:
+        """Train on a part of a batch of `n_clips`; return the mean loss before the step."""
         if not self._is_measured:
             self._is_measured = True
             self._divide_beforehand(raw)

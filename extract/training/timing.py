@@ -45,15 +45,7 @@ class NetCost:
     window_bytes: int  # kept per window until the backward pass; 0 under ``frozen``
 
     def training_seconds(self, settings: NetSettings, n_train: int, n_validation: int) -> float:
-        """Return the time of the maximum number of epochs, in seconds.
-
-        Examples
-        --------
-        >>> from mvemo.extract.settings import TrainSettings
-        >>> net = NetSettings("c3d", train=TrainSettings(epochs=10))
-        >>> NetCost(0.5, 0, 0).training_seconds(net, n_train=80, n_validation=20)
-        1300.0
-        """
+        """Return the time of the maximum number of epochs, in seconds."""
         passes = PASSES * n_train + n_validation
         return self.seconds * passes * n_epochs(settings.train, n_train)
 

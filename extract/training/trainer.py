@@ -1,8 +1,6 @@
 """Fine-tuning of one net, with early stopping on validation groups of its training clips.
 
-PL20 3.3 and 3.5 fine-tune every net on the emotion clips before its features are taken;
-optimizers and rates are those of PL20 Table 2. The caller chooses the clips that a net may see
-(`mvemo.extract.training.protocols`).
+PL20 3.3 and 3.5 fine-tune every net on the emotion clips before its features are taken.
 
 The folder of a job is named by the digest of everything that determines its result, so a
 changed setting starts a new run and an unchanged one finds its result. ``state.pt`` is the run
@@ -17,7 +15,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +62,7 @@ class JobFolder:
         return self._read("state.pt")
 
     def finish(self, weights: Mapping[str, torch.Tensor], curve: Mapping[str, list[float]]) -> None:
-        """Save the final weights and the curve, and remove the state of the run.
-
-        JSON has no NaN, so values of the curve that are not finite are written as null.
-        """
+        """Save the final weights and the curve, and remove the state of the run."""
         self._write_text("curve.json", curve)
         self._write_tensors("weights.pt", {"weights": dict(weights)})
         (self.path / "state.pt").unlink(missing_ok=True)
@@ -111,12 +106,17 @@ class JobFolder:
 MAX_POINTS = 5000
 
 
+# Values of a curve by epoch, NaN if they do not exist. With ``settings.iterations`` it also has
+# ``iteration``, from 1, and ``iteration_loss``; for regression the mean and deviation of targets.
+EPOCH_VALUES = ("epoch", "train_loss", "val_loss", "val_accuracy")
+
+
 @dataclass
 class TrainingRun:
     """Progress of a fine-tuning."""
 
     best: dict[str, Any]  # ``state_dict`` of the net at the lowest validation loss
-    curve: Curve  # see `fine_tune`
+    curve: Curve  # losses by epoch
     best_loss: float = math.inf  # lowest validation loss so far
     since_best: int = 0  # number of epochs since then
     epoch: int = 0  # last finished epoch, from 1
@@ -156,8 +156,7 @@ class Trainer:
 
     def resume(self, folder: JobFolder) -> TrainingRun:
         """Return the saved run of a folder, or a run at its start."""
-        curve: Curve = {"epoch": [], "train_loss": [], "val_loss": [], "val_accuracy": []}
-        curve |= self.kept
+        curve: Curve = {name: [] for name in EPOCH_VALUES} | self.kept
         if self.job.settings.iterations:
             curve |= {"iteration": [], "iteration_loss": []}
         state = folder.load_state()
@@ -166,22 +165,16 @@ class Trainer:
         self.net.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.loss.load_state_dict(state["loss"])
-        return TrainingRun(
-            state["best"], state["curve"], state["best_loss"], state["since_best"], state["epoch"]
-        )
+        return TrainingRun(**{each.name: state[each.name] for each in fields(TrainingRun)})
 
     def state(self, run: TrainingRun) -> dict[str, Any]:
         """Return the state from which `resume` can continue."""
-        return {
-            "weights": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "loss": self.loss.state_dict(),
-            "best": run.best,
-            "curve": run.curve,
-            "best_loss": run.best_loss,
-            "since_best": run.since_best,
-            "epoch": run.epoch,
+        parts: dict[str, Any] = {
+            "weights": self.net,
+            "optimizer": self.optimizer,
+            "loss": self.loss,
         }
+        return {**{name: part.state_dict() for name, part in parts.items()}, **vars(run)}
 
     def run_epoch(self, epoch: int, run: TrainingRun) -> None:
         """Train one epoch, score the validation rows, and record both in `run`."""
@@ -192,30 +185,25 @@ class Trainer:
         val_loss = accuracy = math.nan
         if len(self.job.val_rows):
             val_loss, accuracy = self.score(self.job.val_rows)
-        self._note_iterations(epoch, losses, run.curve)
-        for name, value in (
-            ("epoch", float(epoch)),
-            ("train_loss", train_loss),
-            ("val_loss", val_loss),
-            ("val_accuracy", accuracy),
-        ):
+        iterations = self.job.settings.iterations
+        for step, value in enumerate(losses, self.job.steps_before(epoch) + 1):
+            if iterations and step % math.ceil(iterations / MAX_POINTS) == 0:
+                run.curve["iteration"].append(float(step))
+                run.curve["iteration_loss"].append(value)
+        values = float(epoch), train_loss, val_loss, accuracy
+        for name, value in zip(EPOCH_VALUES, values, strict=True):
             run.curve[name].append(value)
         run.epoch = epoch
         if not self.job.settings.patience:
-            self._average(run)
+            first = first_averaged_epoch(self.job.settings.recipe, self.job.epochs)
+            if first and epoch >= first:
+                run.best = add_to_average(run.best, self.net.state_dict(), epoch - first + 1)
             return
         if val_loss < run.best_loss:
             run.best_loss, run.since_best = val_loss, 0
             run.best = copy.deepcopy(self.net.state_dict())
         else:
             run.since_best += 1
-
-    def _average(self, run: TrainingRun) -> None:
-        """Put the mean of the last epochs' weights into `run.best`, if the recipe averages."""
-        first = first_averaged_epoch(self.job.settings.recipe, self.job.epochs)
-        if first and run.epoch >= first:
-            count = run.epoch - first + 1
-            run.best = add_to_average(run.best, self.net.state_dict(), count)
 
     def _batch_rows(self, epoch: int) -> list[list[int]]:
         """Return the training rows of an epoch's batches, in random order."""
@@ -229,16 +217,6 @@ class Trainer:
         if job.settings.iterations:
             groups = groups[: job.settings.iterations - job.steps_before(epoch)]
         return groups
-
-    def _note_iterations(self, epoch: int, losses: Sequence[float], curve: Curve) -> None:
-        iterations = self.job.settings.iterations
-        if not iterations:
-            return
-        interval = math.ceil(iterations / MAX_POINTS)
-        for step, value in enumerate(losses, self.job.steps_before(epoch) + 1):
-            if step % interval == 0:
-                curve["iteration"].append(float(step))
-                curve["iteration_loss"].append(value)
 
     def train_batches(self, groups: Sequence[Sequence[int]], first_step: int) -> list[float]:
         """Take one step on each batch of rows, and return the losses before the steps."""
@@ -276,11 +254,7 @@ class Trainer:
         return loss_sum, right_sum
 
     def check_finite(self, run: TrainingRun) -> None:
-        """Raise `TrainingDiverged` if a weight is not finite and no earlier weights were kept.
-
-        A weight that is not finite never becomes finite again. If an earlier epoch had a finite
-        validation loss, its weights are kept, and the training continues.
-        """
+        """Raise `TrainingDiverged` if a weight is not finite and no earlier weights were kept."""
         if self.job.settings.patience and math.isfinite(run.best_loss):
             return
         state = self.net.state_dict().values()
@@ -298,7 +272,7 @@ class Trainer:
         )
 
 
-# Minimum seconds between two saved states of a run: writing the state of a large net is slow.
+# Minimum seconds between two saved states of a run: writing a large net is slow.
 STATE_INTERVAL = 20.0
 
 
@@ -308,17 +282,11 @@ def fine_tune(
     job: TrainingJob,
     folder: JobFolder,
     *,
-    on_epoch: Callable[[int, float], None] | None = None,
+    on_epoch: Callable[[str, int, int, float], None] | None = None,
 ) -> Curve:
     """Train `net` in place, leave it with its best weights, and return the curve of losses.
 
-    With ``patience = 0`` the net keeps its last weights, or the average of the last ones if the
-    recipe sets `average`, and the validation rows have no effect.
-
-    The curve has ``epoch``, ``train_loss``, ``val_loss`` and ``val_accuracy``; values that do
-    not exist are NaN. With ``settings.iterations`` it also has ``iteration``, from 1, and
-    ``iteration_loss``, the loss of that step's batch. For regression it has ``target_mean`` and
-    ``target_deviation`` of the training clips, which define the unit of the losses.
+    With ``patience = 0`` the net keeps its last weights, or their average (`average`).
     """
     trainer = Trainer(net, batches, job)
     run = trainer.resume(folder)
@@ -336,7 +304,7 @@ def fine_tune(
             folder.save_state(trainer.state(run))
             saved_at = time.monotonic()
         if on_epoch is not None:
-            on_epoch(epoch, run.curve["val_loss"][-1])
+            on_epoch(job.label, epoch, job.epochs, run.curve["val_loss"][-1])
     if patience and math.isinf(run.best_loss):
         raise trainer.divergence(run)
     if patience or job.settings.recipe.average:

@@ -40,21 +40,6 @@ if TYPE_CHECKING:
 
 # The values of `mvemo.manifests.segments.TAILS`, which is not imported for --help.
 TAILS = ("half", "join", "drop")
-SECONDS_HELP = "Length of the segments that nets read (J22 3.2); 0 for whole clips."
-# Options that are the same in all studies that have them.
-CUT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "seconds": {"type": click.FloatRange(min=0), "help": SECONDS_HELP},
-    "first": {
-        "type": click.FloatRange(min=0),
-        "default": 30.0,
-        "help": "Use only so many seconds of each clip; 0 for all.",
-    },
-    "tail": {
-        "type": click.Choice(TAILS),
-        "default": "drop",
-        "help": "The rest of a clip, as of mvemo manifest segment.",
-    },
-}
 
 
 @click.group()
@@ -117,7 +102,7 @@ def study_options(
     )
 
 
-@study.command("run")
+@study.command("run", short_help="Run a study of your own, FILE; docs/studies.md shows one.")
 @click.argument("file", type=FILE)
 @study_options(runs=None, profile=None)
 def run_file(file: Path, **options: Any) -> int:
@@ -145,84 +130,75 @@ def study_command(file: StudyFile) -> click.Command:
     def run(**options: Any) -> int:
         return conduct(file, options)
 
-    return click.command(file.name, help=file.help)(together(decorators)(run))
+    first = file.help.strip().split("\n")[0]
+    return click.command(file.name, help=file.help, short_help=first)(together(decorators)(run))
 
 
 def _option(file: StudyFile, name: str, spec: OptionSpec) -> Callable[..., Any]:
     """Return the decorator of an option."""
-    attributes = dict(CUT_OPTIONS.get(name, {}))
-    if spec.type or name not in CUT_OPTIONS:
-        kind = spec.type or {float: "float", int: "int"}.get(type(spec.default), name)
-        attributes = dict(_types(spec)[kind])
-    if spec.help:
-        attributes["help"] = spec.help
-    if spec.default is not None and spec.demo is None:
-        attributes["default"] = spec.default
-    elif name in ("net", "nets") and file.grid.get("net"):
-        attributes["default"] = ",".join(file.grid["net"])
-    shown = attributes.get("default") is not None and spec.shown
-    return click.option("--" + name.replace("_", "-"), show_default=shown, **attributes)
+    kind = spec.type or {float: "float", int: "int"}.get(type(spec.default), "nets")
+    default: Any = None if spec.demo is not None else spec.default
+    if default is None and name in ("net", "nets") and file.grid.get("net"):
+        default = ",".join(file.grid["net"])
+    return click.option(
+        "--" + name.replace("_", "-"),
+        default=default,
+        show_default=default is not None and spec.shown,
+        help=spec.help or None,
+        **_value_type(name, kind, spec),
+    )
 
 
-def _types(spec: OptionSpec) -> dict[str, dict[str, Any]]:
-    """Return the attributes of an option by its type."""
+def _value_type(name: str, kind: str, spec: OptionSpec) -> dict[str, Any]:
+    """Return the attributes of an option for its kind of values."""
+    if kind in PARSERS:
+        parse = PARSERS[kind]
+        return {"callback": lambda *given: None if given[2] is None else parse(name, given[2])}
+    if kind == "tail":
+        return {"type": click.Choice(TAILS)}
+    if kind == "int":
+        return {"type": click.IntRange(min=None if spec.min is None else int(spec.min))}
     low = spec.above if spec.min is None else spec.min
-    bounds: dict[str, Any] = {"min": low, "min_open": spec.above is not None}
-    minimum = None if spec.min is None else int(spec.min)
-    return {
-        "float": {"type": float if low is None else click.FloatRange(**bounds)},
-        "int": {"type": click.IntRange(min=minimum)},
-        "net": {"callback": _parse_net},
-        "nets": {"callback": _parse_nets},
-        "lengths": {"callback": _parse_lengths},
-        "words": {"callback": lambda context, parameter, value: comma_separated(value)},
-    }
+    return {"type": float if low is None else click.FloatRange(low, min_open=spec.min is None)}
 
 
-def _parse_net(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> tuple[str, ...]:
-    """Parse the name of one net."""
-    names = _parse_nets(context, parameter, value) or ()
-    if len(names) > 1:
-        raise BadOption(f"--net {value!r}: name one net")
-    return names
-
-
-def _parse_nets(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> tuple[str, ...] | None:
+def _parse_nets(name: str, value: str) -> tuple[str, ...]:
     """Parse ``a,b`` as names of nets; ``hf:FOLDER``, the folder of an encoder, is one too."""
     from mvemo.extract.nets.parts.registry import add_folders, check_name
 
-    if value is None:
-        return None
-    names = add_folders(comma_separated(value))
-    if not names:
-        raise BadOption(f"--{parameter.name} names no net")
-    for name in names:
-        check_name(name)
-    return names
+    nets = add_folders(comma_separated(value))
+    if not nets:
+        raise BadOption(f"--{name} names no net")
+    for net in nets:
+        check_name(net)
+    if name == "net" and len(nets) > 1:
+        raise BadOption(f"--net {value!r}: name one net")
+    return nets
 
 
-def _parse_lengths(
-    context: click.Context, parameter: click.Parameter, value: str
-) -> tuple[float, ...]:
+def _parse_lengths(name: str, value: str) -> tuple[float, ...]:
     """Parse ``3,5,10`` as lengths in seconds."""
     try:
         lengths = tuple(dict.fromkeys(map(float, comma_separated(value))))
     except ValueError:
-        raise BadOption(f"--seconds {value!r}: write numbers as 3,5,10,16") from None
+        raise BadOption(f"--{name} {value!r}: write numbers as 3,5,10,16") from None
     if not lengths:
-        raise BadOption("--seconds names no length")
+        raise BadOption(f"--{name} names no length")
     return lengths
+
+
+# Kind of an option -> function of its name and its text.
+PARSERS: Mapping[str, Callable[[str, str], tuple[Any, ...]]] = {
+    "nets": _parse_nets,
+    "lengths": _parse_lengths,
+    "words": lambda name, value: comma_separated(value),
+}
 
 
 def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
     """Read the manifest, run a study, print its tables, write its files; return the exit code."""
     from mvemo.extract.training.devices import keep_freed_memory
-    from mvemo.fuse.report.text import write_paper
-    from mvemo.pipeline.studies.result import banners, without_empty_figures, write_study
+    from mvemo.pipeline.studies import result as results
     from mvemo.pipeline.studies.runner import run_study
     from mvemo.pipeline.studies.study import open_study
 
@@ -242,12 +218,14 @@ def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
         tasks=file.tasks,
     )
     _tell_division(study, options, splits=file.splits)
-    result = without_empty_figures(run_study(study, with_options(file, values), values))
-    for banner in banners(study):
+    result = run_study(study, with_options(file, values), values)
+    of_user = [figure.column for figure in file.published if not figure.rule]
+    result = results.without_empty_figures(result, of_user)
+    for banner in results.banners(study):
         click.echo(banner)
     recorded = {**_recorded(file, values), "runs": options["runs"], **asdict(settings)}
-    write_study(study, result, recorded, options["out"])
-    write_paper(result.papers(study), options["latex"], options["markdown"])
+    results.write_study(study, result, recorded, options["out"])
+    results.write_papers(study, result, options["latex"], options["markdown"])
     click.echo(f"{result.text()}\n\npage: {options['out'] / (result.name + '.html')}")
     if study.failures:
         click.echo(f"{len(study.failures)} clips could not be used; the page lists them", err=True)
@@ -262,11 +240,8 @@ def option_values(file: StudyFile, options: Mapping[str, Any]) -> dict[str, Any]
         if value is None:
             demo = options["profile"] == "demo" and spec.demo is not None
             value = spec.demo if demo else spec.default
-            value = CUT_OPTIONS.get(name, {}).get("default") if value is None else value
-            # Defaults are written as on the command line.
-            if isinstance(value, str) and spec.type in ("lengths", "words"):
-                value = comma_separated(value)
-                value = tuple(map(float, value)) if spec.type == "lengths" else value
+            if isinstance(value, str) and spec.type in PARSERS:
+                value = PARSERS[spec.type](name, value)
         values[name] = tuple(value) if isinstance(value, list) else value
     return values
 

@@ -35,7 +35,7 @@ class FeatureWriter:
     work: Path  # folder of checkpoints
     trainings: Collection[Training] | None = None  # to do here; by default all
     on_epoch: Callable[[str], object] | None = None  # called with a line about each epoch
-    frozen_nets: protocols.FrozenNets | None = None  # loaded nets to reuse
+    frozen_nets: embedding.FrozenNets | None = None  # loaded nets to reuse
     features: list[str] = field(default_factory=list, init=False)  # names of written features
 
     def write_failures(self) -> None:

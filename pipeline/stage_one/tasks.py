@@ -20,7 +20,7 @@ from mvemo.cache.table import subset
 from mvemo.extract.errors import ExtractError, TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import FETCHED, NetSettings
-from mvemo.extract.training import devices, protocols
+from mvemo.extract.training import devices, embedding
 from mvemo.manifests import Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
@@ -32,7 +32,7 @@ from mvemo.pipeline.stage_one.backends import Backend, Note, Training
 # Largest number of clips of a task; a killed worker loses at most these.
 BATCH = 32
 # Run, number of outputs and nets of the last task of this process.
-_frozen: list[tuple[TaskSettings, int, protocols.FrozenNets]] = []
+_frozen: list[tuple[TaskSettings, int, embedding.FrozenNets]] = []
 # Only one task at a time: the seeds and switches of torch are global.
 _one_task = threading.Lock()
 
@@ -64,10 +64,10 @@ class TaskSettings:
         """True if nets are not trained, so that clips can be embedded separately."""
         return self.settings.extract.run.protocol == "frozen"
 
-    def frozen_nets(self, n_outputs: int) -> protocols.FrozenNets:
+    def frozen_nets(self, n_outputs: int) -> embedding.FrozenNets:
         """Return frozen nets, which this process keeps for the next tasks of the run."""
         if not _frozen or _frozen[0][:2] != (self, n_outputs):
-            nets = protocols.FrozenNets(self.settings.extract.run, n_outputs)
+            nets = embedding.FrozenNets(self.settings.extract.run, n_outputs)
             _frozen[:] = [(self, n_outputs, nets)]
         return _frozen[0][2]
 

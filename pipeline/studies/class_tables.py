@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -77,14 +76,17 @@ def add_tags(draft: Draft) -> None:
     y_true, names = labels.y_true, labels.names
     results: dict[str, list[ModelResult]] = {
         each.row.name: [
-            score_model(labels.task, Model("", (), ()), outputs, y_true, of_run, _count(of_run))
+            score_model(
+                labels.task, Model("", (), ()), outputs, y_true, of_run, int(of_run.max()) + 1
+            )
             for outputs, of_run in zip(each.outputs, folds, strict=True)
         ]
         for each in draft.compared
         if not each.divergence
     }
     baseline = [
-        score_baseline(labels.task, y_true, of_run, _count(of_run), len(names)) for of_run in folds
+        score_baseline(labels.task, y_true, of_run, int(of_run.max()) + 1, len(names))
+        for of_run in folds
     ]
     kinds = ("macro", "micro")
     titles = [f"{kind} {title}" for kind in kinds for title, _ in TAG_SCORES]
@@ -101,10 +103,6 @@ def add_tags(draft: Draft) -> None:
         draft.findings.append(
             f"All clips have, or none has, {', '.join(same)}: ROC-AUC of it is not defined."
         )
-
-
-def _count(folds: Any) -> int:
-    return int(folds.max()) + 1
 
 
 def _tag_table(net: str, labels: Labels, results: Sequence[ModelResult]) -> Table:

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from mvemo.fuse.numeric import F64, Ints
-from mvemo.manifests import SCHEMES
 from mvemo.manifests.labels import LabelKind, label_kind
 from mvemo.pipeline.studies.comparison import Draft, Row
 from mvemo.pipeline.studies.predictors import FoldPredictions
 from mvemo.pipeline.studies.scores import Labels
-from mvemo.pipeline.studies.study import Study, StudyMedia
+from mvemo.pipeline.studies.study import Study, StudyMedia, j22_classes
 from mvemo.pipeline.studies.study_file import StudyFile
 from mvemo.pipeline.studies.trainings import NetTraining
 
@@ -50,11 +49,8 @@ class ClassicalPredictor:
 
     def __call__(self, run: int, folds: Ints) -> FoldPredictions:
         """Predict in one repeat."""
-        y_true, n_outputs = self.labels.y_true, len(self.labels.names)
         seed = self.seed + run
-        return FoldPredictions(
-            predict_out_of_fold(self.model, self.rows, y_true, folds, seed, n_outputs)
-        )
+        return FoldPredictions(predict_out_of_fold(self.model, self.rows, self.labels, folds, seed))
 
     def trainings(self, run: int, folds: Ints) -> Sequence[NetTraining]:
         """Return the trainings of nets: none."""
@@ -64,11 +60,7 @@ class ClassicalPredictor:
 def classical_rows(
     study: Study, file: StudyFile, options: Mapping[str, Any]
 ) -> tuple[list[Row], list[str]]:
-    """Return the models that J22 Fig. 8 compares with; with notes.
-
-    Models read the mean and the standard deviation of each descriptor over a clip's frames.
-    Scalers are fitted inside the training folds. Each run has its own folds and seeds.
-    """
+    """Return the models that J22 Fig. 8 compares with, on descriptors' means and deviations."""
     labels, kind = Labels.of(study.manifest), label_kind(study.manifest.task)
     quadrants = quadrants_of(labels.names) if kind.exclusive else None
     notes = []
@@ -77,15 +69,15 @@ def classical_rows(
             f"{REGRESSION} is left out: it needs classes that are quadrants of arousal and "
             f"valence ({', '.join(QUADRANTS)})."
         )
-    known: dict[tuple[str, ...], F64] = {}
+    models = classical_models(kind, len(labels.names), quadrants)
     rows = [
         Row(
             name,
             {"model": name},
             descriptors=DESCRIPTORS,
-            model=_predictor(study, name, model, known),
+            model=partial(_predictor, model, ("mel",) if name.endswith("(mel)") else DESCRIPTORS),
         )
-        for name, model in classical_models(kind, len(labels.names), quadrants).items()
+        for name, model in models.items()
     ]
     runs = options.get("rnn_runs")
     if runs != 0:
@@ -93,19 +85,10 @@ def classical_rows(
     return rows, notes
 
 
-def _predictor(
-    study: Study, name: str, model: Model, known: dict[tuple[str, ...], F64]
-) -> Callable[[StudyMedia], ClassicalPredictor]:
-    """Return a function that makes a model's predictor; `known` has statistics of all models."""
-    descriptors = ("mel",) if name.endswith("(mel)") else DESCRIPTORS
-
-    def make(media: StudyMedia) -> ClassicalPredictor:
-        labels, seed = Labels.of(media.manifest), study.settings.extract.run.seed
-        if descriptors not in known:
-            known[descriptors] = media.statistics(descriptors)
-        return ClassicalPredictor(model, known[descriptors], labels, seed)
-
-    return make
+def _predictor(model: Model, descriptors: tuple[str, ...], media: StudyMedia) -> ClassicalPredictor:
+    """Return the predictor of a model on statistics of `descriptors`."""
+    labels, seed = Labels.of(media.manifest), media.extract.run.seed
+    return ClassicalPredictor(model, media.statistics(descriptors), labels, seed)
 
 
 def add_baseline_row(draft: Draft) -> None:
@@ -118,11 +101,7 @@ def add_baseline_row(draft: Draft) -> None:
 
 
 def classical_models(kind: LabelKind, n_outputs: int, quadrants: Ints | None) -> dict[str, Model]:
-    """Return the kinds of models of J22's [14] and [17], for classes, tags or ratings.
-
-    J22 names the kinds of models without settings, so these are mostly scikit-learn's
-    defaults. Each tag has a model of its own; ratings are predicted by regression.
-    """
+    """Return the kinds of models of J22's [14] and [17], mostly with scikit-learn's defaults."""
     if kind.numeric:
         return {name: partial(_predict_values, make) for name, make in _estimators(True).items()}
     classes = partial(_predict_classes, n_classes=n_outputs)
@@ -214,11 +193,7 @@ def _predict_values(
 
 
 def _quadrant_regression(quadrants: Ints) -> Model:
-    """Predict the class by a linear regression to the signs of valence and arousal.
-
-    Descriptors have many columns, so the regression is a ridge, whose penalty is chosen
-    inside the training clips.
-    """
+    """Predict the class by a ridge regression to the signs of valence and arousal."""
     from sklearn.linear_model import RidgeCV
 
     def predict(train: F64, classes: NDArray[Any], test: F64, seed: int) -> F64:
@@ -235,21 +210,17 @@ def _quadrant_regression(quadrants: Ints) -> Model:
 
 def quadrants_of(classes: Sequence[str]) -> Ints | None:
     """Return the signs of valence and arousal, int64 (classes, 2); None for other classes."""
-    emotions = [str(SCHEMES["j22"].class_of(name)) for name in classes]
-    if sorted(emotions) != sorted(QUADRANTS):
-        return None
-    return np.array([QUADRANTS[emotion] for emotion in emotions], dtype=np.int64)
+    emotions = j22_classes(classes)
+    return np.array([QUADRANTS[each] for each in emotions], dtype=np.int64) if emotions else None
 
 
-def predict_out_of_fold(
-    model: Model, rows: F64, y_true: NDArray[Any], folds: Ints, seed: int, n_outputs: int
-) -> F64:
+def predict_out_of_fold(model: Model, rows: F64, labels: Labels, folds: Ints, seed: int) -> F64:
     """Predict every clip by a model fitted without its fold; NaN for rows that have NaN."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.preprocessing import StandardScaler
 
     mask = np.isfinite(rows).all(axis=1)
-    outputs = np.full((len(rows), n_outputs), np.nan)
+    outputs = np.full((len(rows), len(labels.names)), np.nan)
     for fold in np.unique(folds):
         train = np.flatnonzero(mask & (folds != fold))
         test = np.flatnonzero(mask & (folds == fold))
@@ -260,5 +231,5 @@ def predict_out_of_fold(
         with warnings.catch_warnings():
             # The number of iterations is the setting, not a problem.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            outputs[test] = model(x_train, y_true[train], x_test, seed)
+            outputs[test] = model(x_train, labels.y_true[train], x_test, seed)
     return outputs

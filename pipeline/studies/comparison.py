@@ -12,16 +12,32 @@ import numpy as np
 from mvemo.extract import NetSettings, TrainingDiverged
 from mvemo.fuse.numeric import Ints
 from mvemo.fuse.report import published as papers
-from mvemo.fuse.songs import decide_songs
 from mvemo.manifests import Manifest
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies.plots import Bar, score_bars, score_lines
 from mvemo.pipeline.studies.predictors import FoldPredictions, Predictor
-from mvemo.pipeline.studies.result import NUMBER, PERCENT, TEXT, Cell, Column, Plot, Table, capital
+from mvemo.pipeline.studies.result import (
+    NUMBER,
+    PERCENT,
+    TEXT,
+    Bar,
+    Cell,
+    Column,
+    Plot,
+    Table,
+    score_bars,
+    score_lines,
+)
 from mvemo.pipeline.studies.scores import NO_SCORES, Labels, Scores, difference, score
 from mvemo.pipeline.studies.study import Songs, Study, StudyMedia, matches_j22, matches_pl20
-from mvemo.pipeline.studies.study_file import Figure, StudyFile, fill, matches, published
+from mvemo.pipeline.studies.study_file import (
+    INTERVAL_NOTE,
+    Figure,
+    StudyFile,
+    fill,
+    matches,
+    published,
+)
 from mvemo.pipeline.studies.trainings import train_ahead
 
 
@@ -88,10 +104,12 @@ class Draft:
         """Labels of the study's clips."""
         return Labels.of(self.study.manifest)
 
-    def text(self, template: str, **values: Any) -> str:
-        """Fill a template of the study file."""
-        score_title = self.labels.task.primary_title
-        return self.file.text(template, score=score_title, Score=capital(score_title), **values)
+    def text(self, template: str) -> str:
+        """Fill a template of the study file with the values of axes that have one value."""
+        title = self.labels.task.primary_title
+        single = {axis: v[0] for axis, v in self.file.grid.items() if len(v) == 1}
+        words = {"score": title, "Score": title[:1].upper() + title[1:], "interval": INTERVAL_NOTE}
+        return fill(template, {**single, **words})
 
 
 def citations(file: StudyFile) -> tuple[str, ...]:
@@ -106,33 +124,27 @@ def compare(
     predictors: Sequence[Predictor],
     manifest: Manifest,
 ) -> list[Compared]:
-    """Predict all clips by each row, and score the predictions.
-
-    A row whose training diverges in any fold or repeat has no scores; the others are not
-    affected.
-    """
+    """Predict all clips by each row, and score; a row whose training diverges has no scores."""
     labels = Labels.of(manifest)
     of_rows = [[study.folds(run) for run in range(row.runs or study.runs)] for row in rows]
-    train_ahead(
-        study,
-        [
-            training
-            for predictor, repeats in zip(predictors, of_rows, strict=True)
-            for run, assignment in enumerate(repeats)
-            for training in predictor.trainings(run, assignment)
-        ],
-    )
+    trainings = [
+        training
+        for predictor, repeats in zip(predictors, of_rows, strict=True)
+        for run, assignment in enumerate(repeats)
+        for training in predictor.trainings(run, assignment)
+    ]
+    train_ahead(study, trainings)
     compared = []
     with Progress("table", len(rows), "row") as bar:
         for row, predictor, repeats in zip(rows, predictors, of_rows, strict=True):
+            each = Compared(row, study, labels, repeats, (), NO_SCORES)
             try:
-                runs = tuple(predictor(run, each) for run, each in enumerate(repeats))
+                runs = tuple(predictor(run, folds) for run, folds in enumerate(repeats))
             except TrainingDiverged as error:
-                problem = error.problem
-                each = Compared(row, study, labels, repeats, (), NO_SCORES, divergence=problem)
+                each = replace(each, divergence=error.problem)
             else:
                 scores = score(labels, [run.outputs for run in runs], repeats)
-                each = Compared(row, study, labels, repeats, runs, scores)
+                each = replace(each, runs=runs, scores=scores)
             compared.append(each)
             bar.step()
     return compared
@@ -142,8 +154,7 @@ def with_songs(compared: Compared, songs: Songs) -> Compared:
     """Add the scores of whole songs, decided by the mean of their segments' outputs."""
     if compared.divergence:
         return compared
-    song, n_songs = songs.rows(compared.study.manifest), len(songs.manifest)
-    outputs = [decide_songs(each, song, n_songs, "mean") for each in compared.outputs]
+    outputs = [songs.decide(compared.study.manifest, each) for each in compared.outputs]
     folds = replace(compared.study, manifest=songs.manifest, songs=None).folds_of_runs()
     return replace(compared, songs=score(Labels.of(songs.manifest), outputs, folds))
 
@@ -250,8 +261,7 @@ def main_table(draft: Draft) -> Table:
             same = [figure for figure in figures if figure.column == name]
             columns.append(Column(name, same[0].kind, published=True))
             for row, each in zip(cells, rows, strict=True):
-                known = (printed_figure(draft, figure, each.row, each.study) for figure in same)
-                row.append(next((value for value in known if value is not None), None))
+                row.append(printed_figure(draft, same, each.row, each.study))
     if spec.difference:
         kind = PERCENT if draft.labels.task.in_percent else NUMBER
         columns += [Column(n, kind) for n in (f"{spec.difference} less this", "from", "to")]
@@ -279,10 +289,12 @@ def _value(file: StudyFile, name: str, row: Row) -> Cell:
     return float(cell) if name == "segment" and cell is not None else cell
 
 
-def printed_figure(draft: Draft, figure: Figure, row: Row, study: Study) -> float | None:
-    """Return a published figure next to a row, if the rates are the papers' own."""
-    scaled = draft.options.get("rate_scale", 1.0) != 1.0
-    return None if scaled else figure_of(figure, study, row)
+def printed_figure(draft: Draft, figures: Sequence[Figure], row: Row, study: Study) -> float | None:
+    """Return the first published figure next to a row, if the rates are the papers' own."""
+    if draft.options.get("rate_scale", 1.0) != 1.0:
+        return None
+    known = (figure_of(figure, study, row) for figure in figures)
+    return next((value for value in known if value is not None), None)
 
 
 def figure_of(figure: Figure, study: Study, row: Row) -> float | None:
@@ -322,10 +334,8 @@ def score_plot(draft: Draft) -> Plot:
     figures = [f for f in draft.file.published if f.kind == "percent" and f.table != "counts"]
 
     def mark(each: Compared, metric: str) -> float | None:
-        known = (
-            printed_figure(draft, f, each.row, each.study) for f in figures if f.metric == metric
-        )
-        return next((value for value in known if value is not None), None)
+        same = [figure for figure in figures if figure.metric == metric]
+        return printed_figure(draft, same, each.row, each.study)
 
     if not spec.x:
         bars = []

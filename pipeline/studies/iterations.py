@@ -16,16 +16,18 @@ from mvemo.extract.training.steps import Curve
 from mvemo.extract.training.steps import steps_per_epoch as trained_steps
 from mvemo.fuse.numeric import F64, Ints
 from mvemo.manifests import Manifest
-from mvemo.pipeline.studies.comparison import (
-    Compared,
-    Draft,
-    Row,
-    citations,
-    measured,
-)
-from mvemo.pipeline.studies.plots import loss_lines
+from mvemo.pipeline.studies.comparison import Compared, Draft, Row, citations, measured
 from mvemo.pipeline.studies.predictors import FoldPredictions, NetPredictor
-from mvemo.pipeline.studies.result import NUMBER, PERCENT, Cell, Column, Plot, StudyResult, Table
+from mvemo.pipeline.studies.result import (
+    NUMBER,
+    PERCENT,
+    Cell,
+    Column,
+    Plot,
+    StudyResult,
+    Table,
+    loss_lines,
+)
 from mvemo.pipeline.studies.runner import cut_for_nets
 from mvemo.pipeline.studies.scores import Labels, Scores, score
 from mvemo.pipeline.studies.study import Study, StudyMedia, matches_j22
@@ -56,10 +58,7 @@ def run_iterations(study: Study, file: StudyFile, options: Mapping[str, Any]) ->
         f"training, mean of {SMOOTH} batches": (curve["iteration"], losses),
         "validation (groups of the training folds)": (ends, curve["val_loss"]),
     }
-    finite = {
-        name: [value if math.isfinite(value) else None for value in values]
-        for name, values in curve.items()
-    }
+    finite = {k: [v if math.isfinite(v) else None for v in row] for k, row in curve.items()}
     table_title = f"Loss of {net} ({plan.train.loss}) by iterations (as J22 Fig. 7)"
     return StudyResult(
         name=file.name,
@@ -88,7 +87,9 @@ def _loss_table(title: str, curve: Curve, losses: list[float], ends: list[float]
     for i in sorted({round(i) for i in np.linspace(0, n_points - 1, min(ROWS, n_points))}):
         # The validation figures of the last epoch that had ended by then.
         epoch = int(np.searchsorted(ends, at[i], side="right")) - 1
-        validation = [curve[name][epoch] if epoch >= 0 else None for name in _VALIDATION]
+        validation = [
+            curve[name][epoch] if epoch >= 0 else None for name in ("val_loss", "val_accuracy")
+        ]
         rows.append((int(at[i]), losses[i], *validation))
     columns = (
         Column("iterations", NUMBER),
@@ -97,9 +98,6 @@ def _loss_table(title: str, curve: Curve, losses: list[float], ends: list[float]
         Column("validation accuracy", PERCENT),
     )
     return Table("loss", title, columns, tuple(rows))
-
-
-_VALIDATION = ("val_loss", "val_accuracy")
 
 
 def _summary_table(curve: Curve, losses: list[float], ends: list[float], *, printed: bool) -> Table:
@@ -161,10 +159,7 @@ def smoothed(losses: Sequence[float], count: int = SMOOTH) -> list[float]:
 
 
 def stable_from(iterations: list[float], losses: list[float], share: float = 0.05) -> int:
-    """Return the first iteration after which the loss stays close to its last value.
-
-    Close means within `share` of the range of the losses.
-    """
+    """Return the iteration from which losses stay within `share` of their range from the last."""
     span = max(losses) - min(losses)
     near = [abs(value - losses[-1]) <= share * span for value in losses]
     last_far = max((i for i, (ok, _) in enumerate(pairwise([*near, True])) if not ok), default=-1)

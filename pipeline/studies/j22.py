@@ -15,27 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract import SequenceInput
-from mvemo.extract.nets import input_of
 from mvemo.fuse.numeric import F64, Ints
-from mvemo.fuse.songs import decide_songs
-from mvemo.manifests import Manifest, holdout_of, parse_fractions
+from mvemo.manifests import holdout_of, parse_fractions
 from mvemo.manifests.splits.assignment import PARTS, TEST, VALIDATION
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.class_tables import confusion_table
-from mvemo.pipeline.studies.comparison import (
-    Draft,
-    Row,
-    citations,
-    figure_of,
-)
+from mvemo.pipeline.studies.comparison import Draft, Row, citations, printed_figure
 from mvemo.pipeline.studies.iterations import SMOOTH, loss_plot, score_part, smoothed
 from mvemo.pipeline.studies.predictors import FoldPredictions, NetPredictor
 from mvemo.pipeline.studies.result import NUMBER, PERCENT, Cell, Column, StudyResult, Table
-from mvemo.pipeline.studies.runner import cut_of, plan_of, row_values
+from mvemo.pipeline.studies.runner import cut_of, plan_of, read_descriptors, row_values
 from mvemo.pipeline.studies.scores import Scores
-from mvemo.pipeline.studies.study import Study, cut_study, find_songs, matches_j22
+from mvemo.pipeline.studies.study import Songs, Study, cut_study, find_songs, matches_j22
 from mvemo.pipeline.studies.study_file import StudyFile
 from mvemo.pipeline.studies.trainings import train_ahead
 
@@ -44,18 +36,19 @@ from mvemo.pipeline.studies.trainings import train_ahead
 class Divided:
     """Segments of songs in one split."""
 
-    songs: Manifest
-    segments: Manifest
-    song: Ints  # int64 (segments,), the row of each segment's song
-    parts: Ints  # int64 (songs,), 0 training, 1 validation, 2 test
+    songs: Songs
+    study: Study  # of the segments
+    of_songs: Ints  # int64 (songs,), part: 0 training, 1 validation, 2 test
+    of_segments: Ints  # int64 (segments,)
 
-    def scores(self, outputs: F64, part: int, *, of_songs: bool = False) -> Scores:
-        """Return the scores of one part, per segment or per song."""
-        if of_songs:
-            outputs = decide_songs(outputs, self.song, len(self.songs), "mean")
-            return score_part(self.songs, outputs, np.where(self.parts == part, 0, -1))
-        tested = np.where(self.parts[self.song] == part, 0, -1)
-        return score_part(self.segments, outputs, tested)
+    def scores(self, outputs: F64, part: int) -> Scores:
+        """Return the scores of one part, per segment."""
+        return score_part(self.study.manifest, outputs, np.where(self.of_segments == part, 0, -1))
+
+    def test_songs(self, outputs: F64) -> Scores:
+        """Return the scores of the test songs."""
+        outputs = self.songs.decide(self.study.manifest, outputs)
+        return score_part(self.songs.manifest, outputs, np.where(self.of_songs == TEST, 0, -1))
 
 
 def run_j22(study: Study, file: StudyFile, options: Mapping[str, Any]) -> StudyResult:
@@ -67,10 +60,10 @@ def run_j22(study: Study, file: StudyFile, options: Mapping[str, Any]) -> StudyR
     songs, extract, cut = find_songs(study), study.settings.extract, cut_of(options)
     split = holdout_of(songs.manifest, parse_fractions(extract.split), extract.fold_seed)
     study = cut_study(study, songs, seconds, cut)
-    song = songs.rows(study.manifest)
-    divided = Divided(songs.manifest, study.manifest, song, split.assignment)
-    predictors = _j22_predictors(study, rows_of_alpha, divided)
-    folds = np.zeros(len(song), dtype=np.int64)
+    parts = split.assignment[songs.rows(study.manifest)]
+    divided = Divided(songs, study, split.assignment, parts)
+    predictors = _j22_predictors(study, rows_of_alpha, parts)
+    folds = np.zeros(len(parts), dtype=np.int64)
     train_ahead(study, [t for p in predictors.values() for t in p.trainings(0, folds)])
     results: list[tuple[Row, FoldPredictions]] = []
     with Progress("j22", len(predictors), "training") as bar:
@@ -84,8 +77,7 @@ def run_j22(study: Study, file: StudyFile, options: Mapping[str, Any]) -> StudyR
     tables = [_count_table(divided), _j22_table(draft, results, divided)]
     labels, net = draft.labels, main.plans[0].name
     if labels.y_true.ndim == 1:
-        tested = (divided.parts[song] == TEST)[:, None]
-        outputs = [np.where(tested, predictions.outputs, np.nan)]
+        outputs = [np.where((parts == TEST)[:, None], predictions.outputs, np.nan)]
         tables.append(confusion_table(net, labels.names, labels.y_true, outputs, printed=printed))
     curve, plots = predictions.curves[0], []
     if "iteration" in curve:
@@ -129,15 +121,14 @@ def _j22_rows(study: Study, file: StudyFile, options: Mapping[str, Any]) -> list
     base = dict.fromkeys(file.grid["net"])
     for values in row_values(file):
         plan = plan_of(study, file, {**values, **train}, options)
-        net_input = input_of(plan)
-        if not isinstance(net_input, SequenceInput):
-            raise BadOption(f"--nets {plan.name}: J22 has nets on sequences")
+        message = f"--nets {plan.name}: J22 has nets on sequences"
+        features = read_descriptors(plan, message)
         axis = next((axis for axis in file.vary if axis in values), "")
         value = values.get(axis, "")
         if (
             (axis in ("tau", "loss") and (not classes or plan == base[plan.name]))
             or (axis == "tau" and "centre" not in plan.train.loss)
-            or (axis == "alpha" and "mfcc_rp" not in net_input.features)
+            or (axis == "alpha" and "mfcc_rp" not in features)
             or (axis == "alpha" and value == study.settings.descriptors.alpha)
         ):
             continue
@@ -149,9 +140,8 @@ def _j22_rows(study: Study, file: StudyFile, options: Mapping[str, Any]) -> list
     return rows
 
 
-def _j22_predictors(study: Study, rows: Sequence[Row], divided: Divided) -> dict[str, NetPredictor]:
+def _j22_predictors(study: Study, rows: Sequence[Row], splits: Ints) -> dict[str, NetPredictor]:
     """Return the predictor of each row, by the row's name."""
-    splits = divided.parts[divided.song]
     found = {}
     # Only the weight of the residual phase changes the descriptors.
     for alpha in dict.fromkeys(row.values.get("alpha") for row in rows):
@@ -171,12 +161,11 @@ def _j22_predictors(study: Study, rows: Sequence[Row], divided: Divided) -> dict
 
 def _count_table(divided: Divided) -> Table:
     """Return a table of the numbers of songs and segments of each part."""
-    of_segment = divided.parts[divided.song]
+    both = divided.of_songs, divided.of_segments
     rows: list[tuple[Cell, ...]] = [
-        (name, int((divided.parts == part).sum()), int((of_segment == part).sum()))
-        for part, name in enumerate(PARTS)
+        (name, *(int((parts == part).sum()) for parts in both)) for part, name in enumerate(PARTS)
     ]
-    rows.append(("all", len(divided.songs), len(divided.segments)))
+    rows.append(("all", *map(len, both)))
     columns = (Column("part"), Column("songs", NUMBER), Column("segments", NUMBER))
     return Table("counts", "Songs and segments of each part (J22: 7:2:1)", columns, tuple(rows))
 
@@ -193,19 +182,18 @@ def _j22_table(
     columns.append(Column("majority" if percent else "baseline", kind))
     if percent:
         columns.append(Column("J22", PERCENT, published=True))
-    empty = np.full((len(divided.segments), len(divided.segments.classes)), np.nan)
+    empty = np.full((len(divided.of_segments), len(draft.labels.names)), np.nan)
     majority = divided.scores(empty, TEST).baseline
     rows: list[tuple[Cell, ...]] = []
     for row, predictions in results:
         outputs = predictions.outputs
-        test, songs = divided.scores(outputs, TEST), divided.scores(outputs, TEST, of_songs=True)
+        test, songs = divided.scores(outputs, TEST), divided.test_songs(outputs)
         validation = divided.scores(outputs, VALIDATION).primary
         cells = [row.values["net"], row.values["varied"], row.values["value"]]
         cells += [predictions.train_scores[0], validation, test.primary, test.low, test.high]
         cells += [songs.primary, majority]
         if percent:
-            figures = [] if row.values["varied"] else draft.file.published
-            known = (figure_of(figure, draft.study, row) for figure in figures)
-            cells.append(next((value for value in known if value is not None), None))
+            figures = () if row.values["varied"] else draft.file.published
+            cells.append(printed_figure(draft, figures, row, draft.study))
         rows.append(tuple(cells))
     return Table("scores", draft.text(draft.file.table.title), tuple(columns), tuple(rows))

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from mvemo.extract import (
-    Net,
-    NetSettings,
-    RawBatches,
-    TrainedNet,
-    TrainingClips,
-    embed_rows,
-    pick_device,
-)
+from mvemo.extract import Net, NetSettings, TrainedNet, TrainingClips, ViewSettings
 from mvemo.extract.nets import NETS
 from mvemo.extract.training.embedding import outputs_of
 from mvemo.extract.training.steps import Curve
@@ -27,8 +19,6 @@ from mvemo.manifests import Manifest
 from mvemo.manifests.splits.assignment import TRAIN
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.starting_weights import tell_weights
 from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.study import Study, StudyMedia
 from mvemo.pipeline.studies.trainings import NetTraining
@@ -76,22 +66,21 @@ class NetPredictor:
     def __call__(self, run: int, folds: Ints) -> FoldPredictions:
         """Predict in one repeat, whose number changes the seed of weights, batches, dropout."""
         (training,) = self.trainings(run, folds)
-        usable, settings = training.clips.usable, self.study.settings
-        labels = Labels.of(self.manifest)
+        usable, labels, view = training.clips.usable, Labels.of(self.manifest), self.plan.view
+        link = labels.task.link
         outputs = np.full((len(self.manifest), len(labels.names)), np.nan)
         train_scores: list[float] = []
         curves: list[Curve] = []
         n_parameters = 0
         total = len(np.unique(folds)) if self.splits is None and not self.only_first else 1
         with Progress(self.title or self.plan.name, total, "net") as bar:
-            for trained in training.nets(bar.note, tell_weights):
+            for trained in training.nets(bar.note):
                 unseen = folds == trained.spec.fold if self.splits is None else self.splits != TRAIN
                 test = np.flatnonzero(usable & unseen)
-                batches = self.media.batches(trained.net, self.plan.view)
-                outputs[test] = predict(trained.net, batches, test, settings, labels.task.link)
+                outputs[test] = predict(trained.net, self.media, view, test, link)
                 if self.with_train_score:
                     train = np.flatnonzero(usable & ~unseen)
-                    known = predict(trained.net, batches, train, settings, labels.task.link)
+                    known = predict(trained.net, self.media, view, train, link)
                     train_scores.append(labels.task.primary(labels.y_true[train], known))
                 curves.append(trained.curve)
                 n_parameters = sum(p.numel() for p in trained.net.parameters() if p.requires_grad)
@@ -134,7 +123,7 @@ class HeadPredictor:
         with Progress(self.title, len(self.plans) * n_nets, "net") as bar:
             for training in self.trainings(run, folds):
                 of_folds = tables.setdefault(training.plan.name, {})
-                for trained in training.nets(bar.note, tell_weights):
+                for trained in training.nets(bar.note):
                     of_folds[trained.spec.fold] = self._embed(training.plan, trained)
                     bar.step()
         labels = Labels.of(self.manifest)
@@ -155,51 +144,27 @@ class HeadPredictor:
 
     def trainings(self, run: int, folds: Ints) -> list[NetTraining]:
         """Return the trainings of the nets in a repeat."""
-        media = self.media
-        return [
-            NetTraining.of(
-                self.study,
-                media,
-                TrainingClips(self.manifest, media.digests, media.usable(plan), folds),
-                plan,
-                self.protocol,
-                run,
-            )
-            for plan in self.plans
-        ]
+        trainings, media = [], self.media
+        for plan in self.plans:
+            clips = TrainingClips(self.manifest, media.digests, media.usable(plan), folds)
+            trainings.append(NetTraining.of(self.study, media, clips, plan, self.protocol, run))
+        return trainings
 
     def _embed(self, plan: NetSettings, trained: TrainedNet) -> Matrix:
         """Return embeddings of all clips; clips that the net cannot read are missing."""
         rows = np.flatnonzero(self.media.usable(plan))
         values = np.full((len(self.media.manifest), trained.spec.dim), np.nan, dtype=np.float32)
-        batches = self.media.batches(trained.net, plan.view)
-        for batch, embeddings in _embedded(trained.net, batches, rows, self.study.settings):
+        for batch, embeddings in self.media.embedded(trained.net, plan.view, rows):
             values[list(batch)] = embeddings
         return matrix_of(values)
 
 
-def predict(net: Net, batches: RawBatches, rows: Ints, settings: Settings, link: Link) -> F64:
-    """Predict rows with the net's own last layer, without dropout; float64 (rows, outputs).
-
-    If a clip has several windows, the link is applied to the mean of their outputs.
-    """
+def predict(net: Net, media: StudyMedia, view: ViewSettings, rows: Ints, link: Link) -> F64:
+    """Predict rows by the net's last layer, on the mean of windows; float64 (rows, outputs)."""
     outputs = np.empty((len(rows), net.classifier.out_features))
     start = 0
-    for batch, embeddings in _embedded(net, batches, rows, settings):
+    for batch, embeddings in media.embedded(net, view, rows):
         scores = outputs_of(net, embeddings).astype(np.float64)
         outputs[start : start + len(batch)] = apply_link(scores, link)
         start += len(batch)
     return outputs
-
-
-def _embedded(
-    net: Net, batches: RawBatches, rows: Ints, settings: Settings
-) -> Iterator[tuple[Sequence[int], Any]]:
-    return embed_rows(
-        net,
-        batches,
-        rows.tolist(),
-        batch_size=settings.extract.embed_batch,
-        device=pick_device(settings.extract.run.device),
-        precision=settings.extract.run.precision,
-    )

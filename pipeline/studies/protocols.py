@@ -1,8 +1,6 @@
 """Rows and findings of the studies of protocols and of fine-tuning recipes.
 
-PL20 fine-tunes its nets on the clips that its heads are then tested on (3.3 and 3.4). The study
-of protocols measures how much that adds to a score. Rows with shuffled labels show it best,
-since there is nothing to learn.
+PL20 fine-tunes its nets on the clips that its heads are then tested on (3.3 and 3.4).
 """
 
 from __future__ import annotations
@@ -140,15 +138,7 @@ def chosen_parts(plan: NetSettings, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def without(plan: NetSettings, part: str) -> NetSettings:
-    """Return the plan without a part of the recipe, without all but the probe, or as in the papers.
-
-    Examples
-    --------
-    >>> from mvemo.extract.settings import RecipeSettings, TrainSettings
-    >>> train = TrainSettings(patience=0, recipe=RecipeSettings(probe=True, average=0.5))
-    >>> without(NetSettings("i3d", train=train), "average").train.recipe.average
-    0.0
-    """
+    """Return the plan without a part, without all parts but the probe, or as in the papers."""
     if part == REST:
         return reduce(without, (each for each in PARTS if each != "probe"), plan)
     if part == PAPERS:

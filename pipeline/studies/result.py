@@ -1,4 +1,4 @@
-"""Result of a study: tables and figures as text, JSON, CSV, PNG, SVG and an HTML page."""
+"""Result of a study: tables and plots as text, JSON, CSV, PNG, SVG and an HTML page."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import base64
 import io
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvemo.fuse import Task
 from mvemo.fuse.report import drawing
 from mvemo.fuse.report import text as paper
 from mvemo.fuse.report.published import LABEL
 from mvemo.fuse.report.summary import small_nets_text
-from mvemo.fuse.report.text import PaperTable
 from mvemo.manifests.files import replacing_together, write_bytes, write_json, write_text
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.tables import CsvWriter
@@ -27,7 +27,6 @@ from mvemo.pipeline.studies.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
 
 Cell = str | int | float | None
 # Kinds of columns: fractions shown in per cent with two decimals; text; and numbers, integers
@@ -129,11 +128,6 @@ class Table:
         return buffer.getvalue()
 
 
-def capital(text: str) -> str:
-    """Return the text with its first letter in upper case, the rest unchanged."""
-    return text[:1].upper() + text[1:]
-
-
 def cell_text(cell: Cell, kind: str) -> str:
     """Format a cell as text; a dash for a missing figure."""
     if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
@@ -175,11 +169,6 @@ class StudyResult:
     def text(self) -> str:
         """Format tables and notes for the terminal."""
         return "\n\n".join([*(table.text() for table in self.tables), *self.notes])
-
-    def papers(self, study: Study) -> list[PaperTable]:
-        """Return the tables for a paper, with banners and notes in their captions."""
-        facts = " ".join([*banners(study), *self.notes])
-        return [(f"{table.title}. {facts}", table.for_paper()) for table in self.tables]
 
 
 def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], out: Path) -> None:
@@ -224,16 +213,27 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
         write_text(new / f"{result.name}.html", page)
 
 
-def without_empty_figures(result: StudyResult) -> StudyResult:
-    """Leave out published columns without a figure, and add a note on the reason."""
+def write_papers(
+    study: Study, result: StudyResult, latex: Path | None, markdown: Path | None
+) -> None:
+    """Write the tables for a paper, with banners and notes in their captions."""
+    facts = " ".join([*banners(study), *result.notes])
+    tables = [(f"{table.title}. {facts}", table.for_paper()) for table in result.tables]
+    paper.write_paper(tables, latex, markdown)
+
+
+def without_empty_figures(result: StudyResult, of_user: Sequence[str] = ()) -> StudyResult:
+    """Leave out published columns without a figure, with a note; `of_user`: without a rule."""
     tables = tuple(table.without_empty_figures() for table in result.tables)
-    if tables == result.tables:
-        return result
-    note = (
-        "Printed figures stand only beside the papers' classes and nets (profile paper), J22's "
-        "on segments of the printed length."
-    )
-    return replace(result, tables=tables, notes=(*result.notes, note))
+    pairs = zip(result.tables, tables, strict=True)
+    empty = {c.name for old, new in pairs for c in old.columns if c not in new.columns}
+    notes = [f"{name}: no row matches its 'where'." for name in of_user if name in empty]
+    if empty - set(of_user):
+        notes.append(
+            "Printed figures stand only beside the papers' classes and nets (profile paper), J22's "
+            "on segments of the printed length."
+        )
+    return replace(result, tables=tables, notes=(*result.notes, *notes)) if notes else result
 
 
 def banners(study: Study) -> list[str]:
@@ -297,3 +297,121 @@ def _page(**values: Any) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(template.read_text(encoding="utf-8")).render(**values)
+
+
+_PUBLISHED = "#6b4a9c"
+_BASELINE = "#555d66"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Bar of a plot of scores."""
+
+    label: str
+    value: float  # a fraction; NaN draws no bar
+    low: float = math.nan  # lower end of the interval
+    high: float = math.nan  # upper end of the interval
+    published: float | None = None  # published figure to mark
+
+
+def score_bars(axes: Axes, bars: Sequence[Bar], baseline: float | None, task: Task) -> None:
+    """Draw horizontal bars of a task's primary metric, the first at the top."""
+    unit = 100 if task.in_percent else 1
+    for i, bar in enumerate(bars):
+        if math.isfinite(bar.value):
+            axes.barh(i, unit * bar.value, height=0.6, color=drawing.COLOURS[0], alpha=0.85)
+        if math.isfinite(bar.low) and math.isfinite(bar.high):
+            axes.plot([unit * bar.low, unit * bar.high], [i, i], color="#10202e", linewidth=1.4)
+    marked = [
+        (unit * bar.published, i)
+        for i, bar in enumerate(bars)
+        if bar.published is not None and task.in_percent
+    ]
+    if marked:
+        x, y = zip(*marked, strict=True)
+        axes.plot(x, y, "D", color=_PUBLISHED, markersize=6, linestyle="none", label=LABEL)
+    if baseline is not None:
+        label = f"baseline: {task.baseline_name}"
+        axes.axvline(unit * baseline, color=_BASELINE, linestyle="--", label=label)
+    axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
+    axes.invert_yaxis()
+    if task.in_percent:
+        axes.set_xlim(0, 100)
+    axes.set_xlabel(f"{_axis_title(task)} (line: 95 % interval over groups)")
+    _legend(axes)
+
+
+def _axis_title(task: Task) -> str:
+    return f"{task.primary_title}, %" if task.in_percent else task.primary_title
+
+
+def score_lines(
+    axes: Axes,
+    lines: Mapping[str, Mapping[float, float]],
+    published: Mapping[str, Mapping[float, float]],
+    baseline: float | None,
+    xlabel: str,
+    task: Task,
+) -> None:
+    """Draw a task's primary metric over a quantity, with published figures dashed."""
+    unit = 100 if task.in_percent else 1
+    for i, (name, points) in enumerate(lines.items()):
+        xs = sorted(points)
+        axes.plot(xs, [unit * points[x] for x in xs], "o-", color=drawing.COLOURS[i], label=name)
+    for i, (name, points) in enumerate(published.items()):
+        xs = sorted(points)
+        axes.plot(
+            xs,
+            [unit * points[x] for x in xs],
+            marker="D",
+            markersize=4,
+            linestyle=(0, (4, 2 + 2 * i)),
+            color=_PUBLISHED,
+            label=f"{name}, {LABEL}",
+        )
+    if baseline is not None:
+        label = f"baseline: {task.baseline_name}"
+        axes.axhline(unit * baseline, color=_BASELINE, linestyle="--", label=label)
+    if task.in_percent:
+        axes.set_ylim(0, 100)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(_axis_title(task))
+    axes.grid(alpha=0.3)
+    _legend(axes)
+
+
+def loss_lines(
+    axes: Axes,
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    published: float | None,
+    since: float = 0.0,
+) -> None:
+    """Draw losses over iterations, and a published level from iteration `since` on."""
+    longest = 1.0
+    for i, (name, (xs, ys)) in enumerate(lines.items()):
+        axes.plot(xs, ys, color=drawing.COLOURS[i], label=name)
+        longest = max(longest, *xs) if xs else longest
+    if published is not None:
+        start = since if since < longest else 0.0
+        axes.plot(
+            [start, longest],
+            [published, published],
+            color=_PUBLISHED,
+            linestyle="--",
+            label=f"{published:g}, {LABEL}",
+        )
+    axes.set_xlim(0, longest)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("iterations (steps of the optimizer)")
+    axes.set_ylabel("loss")
+    axes.grid(alpha=0.3)
+    _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    """Draw the legend below the axes, where it covers nothing."""
+    handles, _ = axes.get_legend_handles_labels()
+    if handles:
+        axes.figure.legend(  # type: ignore[call-arg]
+            loc="outside lower center", ncols=2, frameon=False, fontsize=9
+        )

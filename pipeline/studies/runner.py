@@ -65,6 +65,14 @@ def run_study(study: Study, file: StudyFile, options: Mapping[str, Any]) -> Stud
     )
 
 
+def read_descriptors(plan: NetSettings, message: str) -> tuple[str, ...]:
+    """Return the descriptors that a net reads; `BadOption` if it does not read sequences."""
+    net_input = input_of(plan)
+    if not isinstance(net_input, SequenceInput):
+        raise BadOption(message)
+    return net_input.features
+
+
 def cut_of(options: Mapping[str, Any]) -> Cut:
     """Return the rule of ``--first`` and ``--tail``."""
     cut = Cut()
@@ -157,10 +165,8 @@ def _check_lengths(draft: Draft, lengths: Sequence[float]) -> None:
         place = "--nets" if from_options else f"{file.path}: grid.net"
         for values in row_values(file):
             for plan in grid_row(draft.study, file, values, draft.options).plans:
-                if not isinstance(input_of(plan), SequenceInput):
-                    raise BadOption(
-                        f"{place} {plan.name}: segments are studied with nets on sequences"
-                    )
+                message = f"{place} {plan.name}: segments are studied with nets on sequences"
+                read_descriptors(plan, message)
 
 
 def _compare_grid(draft: Draft, songs: Songs | None) -> None:

@@ -39,11 +39,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of out-of-fold predictions.
-
-    The primary metric is the accuracy of classes, the macro ROC-AUC of tags or the R2 of
-    ratings.
-    """
+    """Scores of out-of-fold predictions; the primary metric is accuracy, macro ROC-AUC or R2."""
 
     primary: float  # primary metric, mean over folds and repeats
     low: float  # lower end of the 95 % interval by bootstrapping groups
@@ -60,10 +56,7 @@ NO_SCORES = Scores(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
 
 
 def score(labels: Labels, outputs: Sequence[F64], folds: Sequence[Ints]) -> Scores:
-    """Score the out-of-fold predictions of each repeat; rows without a prediction are NaN.
-
-    `folds` is -1 for clips that are not tested.
-    """
+    """Score the out-of-fold predictions of each repeat; NaN rows, and folds of -1, do not count."""
     task, y_true = labels.task, labels.y_true
     mask = np.asarray(np.isfinite(np.stack(outputs)).all(axis=(0, 2)), dtype=np.bool_)
     outputs = [np.where(mask[:, None], values, np.nan) for values in outputs]
@@ -122,10 +115,7 @@ class Difference:
 def difference(
     labels: Labels, first: Sequence[F64], second: Sequence[F64], folds: Sequence[Ints]
 ) -> Difference | None:
-    """Return first minus second over the clips that both predicted; None without predictions.
-
-    `first` and `second` are the outputs of each repeat.
-    """
+    """Return first minus second over the clips that both predicted; None without predictions."""
     if not first or not second:
         return None
     resamples = resample_groups(list(labels.groups))

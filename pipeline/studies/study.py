@@ -1,24 +1,27 @@
-"""Data of a study: manifest, folds, segments, media, and the rule for published figures.
-
-Every figure of a study is out of fold: a clip is predicted by a net or a classical model
-that was trained without the clip and without all other clips of its group. Everything that
-a study compares has the same folds. Published figures stand only next to scores of the
-published model.
-"""
+"""Data of a study: manifest, folds, segments, media, and the rule for published figures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mvemo.extract import DescriptorSettings, NetSettings, default_settings
-from mvemo.extract.array_types import F64, Mask
+from mvemo.extract import (
+    DescriptorSettings,
+    Net,
+    NetSettings,
+    ViewSettings,
+    default_settings,
+    embed_rows,
+    pick_device,
+)
 from mvemo.extract.nets import SharedSettings, options_of, with_length, with_shared_options
-from mvemo.fuse.numeric import Ints
+from mvemo.fuse.numeric import F64, Bools, Ints
 from mvemo.fuse.report.published import comparable
+from mvemo.fuse.songs import decide_songs
 from mvemo.manifests import SCHEMES, Folds, Manifest, folds_of, segment_manifest, song_of
 from mvemo.manifests.segments import Tail
 from mvemo.pipeline.clips.clip_media import ClipMedia
@@ -38,7 +41,12 @@ _SHARED = SharedSettings(ExtractSettings().n_frames, DescriptorSettings())
 class StudyMedia(ClipMedia):
     """Media of a study's clips for nets and classical models; see `ClipMedia`."""
 
-    def left_out(self, usable: Mask, rows: str = "clips") -> tuple[str, ...]:
+    def __init__(self, study: Study, **needed: Any) -> None:
+        super().__init__(study.manifest, study.settings, study.work, **needed)
+        self.extract = study.settings.extract
+        self._statistics: dict[tuple[str, ...], F64] = {}
+
+    def left_out(self, usable: Bools, rows: str = "clips") -> tuple[str, ...]:
         """Return a note on the `rows` that are not `usable`, with the reason of the first."""
         unused = [self.manifest.clip_ids[row] for row in np.flatnonzero(~usable)]
         if not unused:
@@ -49,18 +57,31 @@ class StudyMedia(ClipMedia):
             f"score; the first, {unused[0]}: {reason}.",
         )
 
-    def statistics(self, names: Sequence[str]) -> F64:
+    def statistics(self, names: tuple[str, ...]) -> F64:
         """Return mean, then standard deviation, of descriptors over frames; NaN if missing."""
-        rows: dict[int, F64] = {}
+        if names in self._statistics:
+            return self._statistics[names]
+        table = np.zeros((len(self.manifest), 0))
         for clip_id, row in self._rows.items():
             if self.described[row]:
                 frames = self._sequences.joined(clip_id, names).astype(np.float64)
-                rows[row] = np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
-        width = len(next(iter(rows.values()), ()))
-        table = np.full((len(self.manifest), width), np.nan)
-        for row, values in rows.items():
-            table[row] = values
+                values = np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
+                if not table.size:
+                    table = np.full((len(self.manifest), len(values)), np.nan)
+                table[row] = values
+        self._statistics[names] = table
         return table
+
+    def embedded(self, net: Net, view: ViewSettings, rows: Ints) -> Iterator[Any]:
+        """Yield batches of rows and their embeddings by a net."""
+        return embed_rows(
+            net,
+            self.batches(net, view),
+            rows.tolist(),
+            batch_size=self.extract.embed_batch,
+            device=pick_device(self.extract.run.device),
+            precision=self.extract.run.precision,
+        )
 
 
 @dataclass(frozen=True)
@@ -95,10 +116,7 @@ class Study:
         return [self.folds(run) for run in range(self.runs)]
 
     def shuffled(self) -> Manifest:
-        """Return the manifest with shuffled labels; all segments of a song have one label.
-
-        The shuffle differs from the shuffle of ``--permute-labels``.
-        """
+        """Return the manifest with shuffled labels; all segments of a song have one label."""
         seed = self.settings.extract.run.seed + 1
         if self.songs is None:
             return with_permuted_labels(self.manifest, seed)
@@ -121,9 +139,7 @@ class Study:
         self, plans: Sequence[NetSettings] = (), descriptors: Sequence[str] = ()
     ) -> StudyMedia:
         """Decode and describe the clips as `plans` and `descriptors` need; collect notes."""
-        media = StudyMedia(
-            self.manifest, self.settings, self.work, plans=plans, descriptors=descriptors
-        )
+        media = StudyMedia(self, plans=plans, descriptors=descriptors)
         self.failures.update((clip, media.reason(clip)) for clip, _, _ in media.failures)
         self.narrow.update(
             (f"{p.name} (width {p.width:g} of 1)", None) for p in plans if p.width < 1
@@ -174,11 +190,7 @@ def with_permuted_labels(manifest: Manifest, seed: int) -> Manifest:
 
 @dataclass(frozen=True)
 class Cut:
-    """Rule for cutting clips to segments.
-
-    The defaults are J22's (section 3): the first 30 s of a song, and only whole segments, so
-    that 30 s give one segment of 16 s, as in its Table 1.
-    """
+    """Rule for cutting clips to segments; by default J22's (section 3)."""
 
     first: float | None = 30.0  # seconds of each clip that are used; None for all
     tail: Tail = "drop"  # use of the rest of a clip, see `segment_manifest`
@@ -210,6 +222,10 @@ class Songs:
         rows = {clip_id: row for row, clip_id in enumerate(self.manifest.clip_ids)}
         return np.array([rows[song_of(clip_id)] for clip_id in segments.clip_ids], dtype=np.int64)
 
+    def decide(self, segments: Manifest, outputs: F64) -> F64:
+        """Return the outputs of songs: the mean of their segments' outputs."""
+        return decide_songs(outputs, self.rows(segments), len(self.manifest), "mean")
+
 
 def find_songs(study: Study) -> Songs:
     """Decode the sound of all clips, and return those that could be read."""
@@ -221,11 +237,7 @@ def find_songs(study: Study) -> Songs:
 
 
 def cut_study(study: Study, songs: Songs, seconds: float, cut: Cut) -> Study:
-    """Cut the songs to segments of `seconds` for the study's nets.
-
-    If all segments are shorter, nets read no more than the longest: a longer input would only
-    be padding, which changes no prediction and takes as long as sound.
-    """
+    """Cut the songs to segments of `seconds`; nets read no more than the longest segment."""
     segments = cut.segments(songs.manifest, seconds, songs.durations)
     lengths = [clip.duration or songs.durations[song_of(clip.clip_id)] for clip in segments.clips]
     heard = min(seconds, max((length or seconds for length in lengths), default=seconds))
@@ -238,21 +250,12 @@ def matches_pl20(study: Study, *plans: NetSettings) -> bool:
 
 
 def matches_j22(study: Study, *plans: NetSettings, seconds: float = 10.0) -> bool:
-    """Return True if figures of J22 may stand next to scores of these nets.
-
-    The nets must read segments of `seconds`. Without nets only the data are checked.
-    """
+    """Return True if figures of J22 may stand next to scores of nets on segments of `seconds`."""
     return bool(j22_classes(study.manifest.classes)) and _published(study, plans, seconds)
 
 
 def j22_classes(names: Sequence[str]) -> list[str]:
-    """Return J22's names for a data set's classes, or an empty list if they differ from its four.
-
-    Examples
-    --------
-    >>> j22_classes(["calm", "happy", "sad", "angry"]), j22_classes(["calm", "fear"])
-    (['relaxation', 'happy', 'sad', 'anger'], [])
-    """
+    """Return J22's names for a data set's classes; empty if they differ from its four."""
     known = [str(SCHEMES["j22"].class_of(name)) for name in names]
     return known if sorted(known) == sorted(J22_CLASSES) else []
 

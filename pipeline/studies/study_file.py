@@ -1,9 +1,7 @@
 """Study files: TOML files that say what a study compares, measures, prints and plots.
 
-``[grid]`` has the values of each axis; a study has a row for each combination. ``[[set]]``
-gives settings to the rows that match, ``[vary]`` adds rows that change the last row of the grid
-in one value. ``rows``, ``extra`` and ``run`` name functions (`FUNCTIONS`) for what only one study
-does. This module does not import torch, so that ``--help`` stays fast; `check_values` does.
+docs/studies.md explains their tables. ``rows``, ``extra`` and ``run`` name functions for what
+only one study does. Only `check_values` imports torch, so that ``--help`` stays fast.
 """
 
 from __future__ import annotations
@@ -65,6 +63,25 @@ NEEDED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "iterations": (("net", "segment"), ("iterations",)),
     "j22": (("net", "segment"), ("iterations", "ablations")),
     "recipe parts": (("net",), ()),
+}
+# Options that are the same in all studies that have them, if these do not state the type.
+SHARED_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "seconds": {
+        "type": "float",
+        "min": 0,
+        "help": "Length of the segments that nets read (J22 3.2); 0 for whole clips.",
+    },
+    "first": {
+        "type": "float",
+        "min": 0,
+        "default": 30.0,
+        "help": "Use only so many seconds of each clip; 0 for all.",
+    },
+    "tail": {
+        "type": "tail",
+        "default": "drop",
+        "help": "The rest of a clip, as of mvemo manifest segment.",
+    },
 }
 # Papers whose figures a path can name.
 PAPERS = ("J22", "PL20", "Z22")
@@ -128,7 +145,7 @@ class PlotSpec:
 class OptionSpec:
     """Option of a study's command."""
 
-    type: str = ""  # float, int, net, nets, lengths or words; default: by the name
+    type: str = ""  # float, int, nets, lengths, words or tail; default: by the name
     help: str = ""
     default: Any = None  # for ``net`` and ``nets``: the values of the grid
     demo: Any = None  # default with the profile ``demo``
@@ -162,10 +179,6 @@ class StudyFile:
     plot: PlotSpec = field(default_factory=PlotSpec)
     options: Mapping[str, OptionSpec] = field(default_factory=dict)
 
-    def with_grid(self, **axes: tuple[Any, ...]) -> StudyFile:
-        """Return the file with other values of axes."""
-        return replace(self, grid={**self.grid, **axes})
-
     def function(self, kind: str) -> Callable[..., Any] | None:
         """Import the function that the file names under ``run``, ``rows`` or ``extra``."""
         name = self.run if kind == "run" else getattr(self.table, kind)
@@ -176,11 +189,6 @@ class StudyFile:
             import_module(f"mvemo.pipeline.studies.{module}"), function
         )
         return found
-
-    def text(self, template: str, **values: Any) -> str:
-        """Fill a template with the values of axes that have one value, and with `values`."""
-        single = {axis: v[0] for axis, v in self.grid.items() if len(v) == 1}
-        return fill(template, {**single, "interval": INTERVAL_NOTE, **values})
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
@@ -201,14 +209,12 @@ def matches(where: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
 def built_in() -> dict[str, StudyFile]:
     """Return the study files that come with mvemo, by name."""
     folder = resources.files("mvemo.pipeline.studies")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    return {
-        name.removesuffix(".toml"): parse_study(
-            folder.joinpath(name).read_text(encoding="utf-8"), name
-        )
-        for name in names
-        if name != "published.toml"
-    }
+    files = [
+        parse_study(e.read_text("utf-8"), e.name)
+        for e in folder.iterdir()
+        if e.name.endswith(".toml") and e.name != "published.toml"
+    ]
+    return {file.name: file for file in sorted(files, key=lambda file: file.name)}
 
 
 @cache
@@ -240,6 +246,10 @@ def parse_study(text: str, path: str) -> StudyFile:
         tree["set"] = [
             {"where": entry.pop("where", {}), "values": dict(entry)} for entry in entries
         ]
+    options = tree.get("options", {})
+    for name, shared in SHARED_OPTIONS.items():
+        if isinstance(options, dict) and "type" not in options.get(name, {"type": ""}):
+            options[name] = {**shared, **options[name]}
     known = {"path": path, "name": Path(path).stem}
     file: StudyFile = _filled(StudyFile, {**tree, **known}, path, "")
     _check(file)
@@ -297,82 +307,75 @@ def _converted(annotation: str, value: Any, path: str, place: str) -> Any:
     return value
 
 
-def _check_functions(file: StudyFile) -> None:
-    """Check the names of functions, and that the file has what they read."""
-    for place, name, kind in (
-        ("run", file.run, "run"),
-        ("table.rows", file.table.rows, "rows"),
-        ("table.extra", file.table.extra, "extra"),
-    ):
-        if name and name not in FUNCTIONS[kind]:
-            expected = ", ".join(FUNCTIONS[kind])
-            raise BadOption(f"{file.path}: {place}: unknown {name!r}; expected one of {expected}")
-        axes, options = NEEDED.get(name, ((), ()))
-        for table, keys in (("grid", axes), ("options", options)):
-            for key in keys:
-                if key not in getattr(file, table):
-                    raise BadOption(f"{file.path}: {place}: {name!r} needs {table}.{key}")
-
-
 def _check(file: StudyFile) -> None:
-    """Check axes, listed values, names of functions and templates."""
+    """Check axes, listed values, names of functions and what they read, and templates."""
 
     def refuse(place: str, value: object, possible: Any) -> BadOption:
         expected = possible if isinstance(possible, str) else f"one of {', '.join(possible)}"
         return BadOption(f"{file.path}: {place}: unknown {value!r}; expected {expected}")
 
+    _check_axes(file, refuse)
+    if file.runs < 1:
+        raise BadOption(f"{file.path}: runs: expected 1 or more, got {file.runs}")
+    functions = (
+        ("run", file.run, FUNCTIONS["run"]),
+        ("table.rows", file.table.rows, FUNCTIONS["rows"]),
+        ("table.extra", file.table.extra, FUNCTIONS["extra"]),
+    )
+    columns = () if file.table.rows else file.table.columns
+    for place, value, possible in (
+        *(each for each in functions if each[1]),
+        *(("measure.level", level, ("segment", "song")) for level in file.measure.level),
+        *([("plot.x", file.plot.x, file.grid or ("an axis of the grid",))] if file.plot.x else []),
+        *(("table.columns", c, (*file.grid, "rate")) for c in columns if c not in AXES),
+        *(("published.rule", each.rule, ("j22", "pl20")) for each in file.published if each.rule),
+    ):
+        if value not in possible:
+            raise refuse(place, value, possible)
+    for place, name, _ in functions:
+        for table, keys in zip(("grid", "options"), NEEDED.get(name, ((), ())), strict=True):
+            for key in keys:
+                if key not in getattr(file, table):
+                    raise BadOption(f"{file.path}: {place}: {name!r} needs {table}.{key}")
+    if not (file.run or file.table.rows) and not {"net", "combination"} & file.grid.keys():
+        raise BadOption(f"{file.path}: grid: name the nets that are compared, as net = ['crnn']")
+    if "song" in file.measure.level and not any(file.grid.get("segment", ())):
+        raise BadOption(f"{file.path}: measure.level: songs need segments: add grid.segment")
+    for value in file.grid.get(file.plot.x, ()):
+        if isinstance(value, str):
+            raise BadOption(f"{file.path}: plot.x: expected an axis of numbers, got {value!r}")
+    for path in (figure.value for figure in file.published):
+        if isinstance(path, str) and path.split(".")[0] not in PAPERS:
+            raise refuse("published.value", path, f"a number, or {', '.join(PAPERS)} and a path")
+    words = {**dict.fromkeys(file.grid, ""), "Score": "", "score": "", "interval": ""}
+    texts = {"title": file.title, "table.title": file.table.title, "table.label": file.table.label}
+    texts["plot.title"] = file.plot.title
+    for place, text in (*texts.items(), *(("notes", note) for note in file.notes)):
+        try:
+            text.format_map(words)
+        except (KeyError, ValueError, IndexError, AttributeError) as error:
+            raise refuse(f"{place}, in braces", str(error).strip("'"), words) from None
+
+
+def _check_axes(file: StudyFile, refuse: Callable[[str, object, Any], BadOption]) -> None:
+    """Check the names of axes, and their values as far as it needs no torch."""
     for place, axis, values in _axes(file):
         if axis not in AXES:
             raise refuse(place, axis, AXES)
         possible = AXES[axis]
         for value in values:
-            listed = isinstance(possible, tuple) and value not in possible
-            if listed and (axis, str(value).lower()) not in [("optimizer", o) for o in OPTIMIZERS]:
+            if isinstance(possible, tuple):
+                lower = str(value).lower() if axis == "optimizer" else value
+                right = value in possible or lower in possible
+            else:
+                option = isinstance(value, str) and value[1:] in file.options
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                free = axis not in ("segment", "alpha") and "number" not in possible
+                right = number or option or free
+            if not right:
                 raise refuse(f"{place}.{axis}", value, possible)
-            option = isinstance(value, str) and value[1:] in file.options
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number and not option and (axis in ("segment", "alpha") or "number" in possible):
-                raise refuse(f"{place}.{axis}", value, possible)
-    for axis, values in (*file.grid.items(), *file.vary.items()):
-        if not values:
+        if not values and place in ("grid", "vary"):
             raise BadOption(f"{file.path}: grid.{axis}: expected at least one value")
-    if file.runs < 1:
-        raise BadOption(f"{file.path}: runs: expected 1 or more, got {file.runs}")
-    _check_functions(file)
-    if not (file.run or file.table.rows) and not {"net", "combination"} & file.grid.keys():
-        raise BadOption(f"{file.path}: grid: name the nets that are compared, as net = ['crnn']")
-    for level in file.measure.level:
-        if level not in ("segment", "song"):
-            raise refuse("measure.level", level, ("segment", "song"))
-    if "song" in file.measure.level and not any(file.grid.get("segment", ())):
-        raise BadOption(f"{file.path}: measure.level: songs need segments: add grid.segment")
-    if file.plot.x and file.plot.x not in file.grid:
-        raise refuse("plot.x", file.plot.x, file.grid or "an axis of the grid")
-    for value in file.grid.get(file.plot.x, ()):
-        if isinstance(value, str):
-            raise BadOption(f"{file.path}: plot.x: expected an axis of numbers, got {value!r}")
-    for column in () if file.table.rows else file.table.columns:
-        if column not in (*file.grid, "rate", *AXES):
-            raise refuse("table.columns", column, (*file.grid, "rate"))
-    for figure in file.published:
-        if figure.rule not in ("", "j22", "pl20"):
-            raise refuse("published.rule", figure.rule, ("j22", "pl20"))
-        if isinstance(figure.value, str) and figure.value.split(".")[0] not in PAPERS:
-            raise refuse(
-                "published.value", figure.value, f"a number, or {', '.join(PAPERS)} and a path"
-            )
-    words = {**dict.fromkeys(file.grid, ""), **dict.fromkeys(("Score", "score", "interval"), "")}
-    for place, text in (
-        ("title", file.title),
-        ("table.title", file.table.title),
-        ("table.label", file.table.label),
-        ("plot.title", file.plot.title),
-        *(("notes", note) for note in file.notes),
-    ):
-        try:
-            text.format_map(words)
-        except (KeyError, ValueError, IndexError, AttributeError) as error:
-            raise refuse(f"{place}, in braces", str(error).strip("'"), words) from None
 
 
 def _axes(file: StudyFile) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
@@ -412,4 +415,4 @@ def check_values(file: StudyFile) -> StudyFile:
             except (ExtractError, BadOption) as error:
                 raise BadOption(f"{file.path}: {place}.{axis}: {error}") from error
     nets = tuple(str(net) for net in file.grid.get("net", ()))
-    return file.with_grid(net=add_folders(nets)) if nets else file
+    return replace(file, grid={**file.grid, "net": add_folders(nets)}) if nets else file

@@ -20,6 +20,7 @@ from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call
 from mvemo.pipeline.console.progress import Progress, epoch_text
 from mvemo.pipeline.stage_one.backends import job_environments
+from mvemo.pipeline.starting_weights import tell_weights
 from mvemo.pipeline.studies.study import Study, StudyMedia
 
 _TRAIN = "mvemo.pipeline.studies.trainings:train_missing"
@@ -52,21 +53,19 @@ class NetTraining:
 
     def missing(self) -> dict[Path, NetTraining]:
         """Return a training for each net that is not trained yet, by the net's own folder."""
-        return {
-            net.folder: self._of_fold(net.split.fold)
-            for net in known_nets(self.plan, self.clips, self.run, self.folder)
-            if net.split is not None and net.folder is not None and net.spec is None
-        }
+        missing = {}
+        for net in known_nets(self.plan, self.clips, self.run, self.folder):
+            if net.split is not None and net.folder is not None and net.spec is None:
+                fold = None if net.split.fold is None else frozenset([net.split.fold])
+                missing[net.folder] = replace(self, clips=replace(self.clips, trained_folds=fold))
+        return missing
 
     def nets(
         self,
         on_epoch: Callable[[str], None],
-        on_report: Callable[[WeightReport], None] | None = None,
+        on_report: Callable[[WeightReport], None] | None = tell_weights,
     ) -> Iterator[TrainedNet]:
-        """Yield the nets one after the other, trained ones from the folder.
-
-        `on_epoch` gets a text after each epoch; `on_report` gets the reports of `train_nets`.
-        """
+        """Yield the nets one after the other, trained ones from the folder."""
         return train_nets(
             self.plan,
             self.clips,
@@ -77,18 +76,9 @@ class NetTraining:
             on_report=on_report,
         )
 
-    def _of_fold(self, fold: int | None) -> NetTraining:
-        if fold is None:
-            return self
-        return replace(self, clips=replace(self.clips, trained_folds=frozenset([fold])))
-
 
 def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
-    """Train nets in ``study.jobs`` processes and leave them in the folder of trained nets.
-
-    The nets are the same as from one process, except for rounding with other numbers of
-    threads. If a training fails, the study tries it again and raises the error.
-    """
+    """Train nets in ``study.jobs`` processes; a study tries a failed training again."""
     if study.jobs < 2:
         return
     # Two trainings may need the same net.

@@ -62,7 +62,7 @@ def test_frames_of_another_size_are_refused():
         reader.load([0])
 
 
-def test_batches_kept_on_a_device_are_the_same() -> None:
+def test_batches_kept_on_a_device_are_the_same():
     waves, _ = problem()
     net = Toy(3)
     read = RawBatches(lambda row: waves[row], net.input)
@@ -76,7 +76,7 @@ def test_batches_kept_on_a_device_are_the_same() -> None:
     assert batches_for(read, rows, torch.device("cpu")) is read
 
 
-def test_a_processor_keeps_descriptors_that_it_has_room_for(monkeypatch) -> None:
+def test_a_processor_keeps_descriptors_that_it_has_room_for(monkeypatch):
     sequences = np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float32)
     n_read = []
     read = RawBatches(

@@ -1,7 +1,5 @@
 """Freed memory: what is given back to the system."""
 
-from __future__ import annotations
-
 import platform
 from pathlib import Path
 
@@ -10,13 +8,13 @@ import pytest
 from mvemo.extract.training.devices import return_freed_memory
 
 
-def resident() -> int:
+def resident():
     """Bytes of this process that are in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed blocks")
-def test_freed_blocks_are_given_back() -> None:
+def test_freed_blocks_are_given_back():
     # Blocks too small to be mapped by themselves; the last one keeps the C library from
     # giving back those before it.
     blocks = [bytearray(b"x" * 8000) for _ in range(5000)]

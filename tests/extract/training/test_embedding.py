@@ -1,45 +1,50 @@
 """An embedding does not depend on what else is embedded in the same run."""
 
-from __future__ import annotations
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from mvemo.extract.array_types import F32
-from mvemo.extract.errors import ExtractError
-from mvemo.extract.nets import AudioInput, Net, SequenceInput, build_net
+from mvemo.extract.errors import BadSetting, ExtractError, MissingFile
+from mvemo.extract.nets import AudioInput, SequenceInput, build_net
+from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.data import RawBatches
-from mvemo.extract.training.embedding import chunk_rows, embed_rows
+from mvemo.extract.training.embedding import FrozenNets, chunk_rows, embed_rows
+from mvemo.extract.training.protocols import frozen_net
 from mvemo.extract.views import ViewSettings
 
 CPU = torch.device("cpu")
 
 
+def waves_of(lengths, views=1):
+    """Clip i has the value i throughout; a window has 10 samples."""
+    waves = [np.full(length, row, np.float32) for row, length in enumerate(lengths)]
+    return RawBatches(waves.__getitem__, AudioInput(10, 1.0), ViewSettings(views))
+
+
 class Telling(torch.nn.Module):
     """Embeds a window as its mean, its place in the batch, and the batch's size."""
 
-    def prepare(self, raw: Tensor) -> Tensor:
+    def prepare(self, raw):
         return raw
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x):
         flat = x.reshape(len(x), -1)
         places = torch.arange(len(x), dtype=torch.float32)
         return torch.stack([flat.mean(dim=1), places, torch.full((len(x),), float(len(x)))], dim=1)
 
 
-def embed(net: Net, reader: RawBatches, rows: list[int], size: int = 4) -> dict[int, F32]:
+def embed(net, reader, rows, size=4):
     batches = embed_rows(net, reader, rows, batch_size=size, device=CPU, independent=True)
     return {row: vector for rows, values in batches for row, vector in zip(rows, values)}  # noqa: B905
 
 
 @pytest.mark.parametrize("views", [1, 2, 5])
 @pytest.mark.parametrize("left", [[0, 1, 2, 3, 4, 5, 6], [3, 6], [1, 2, 5], [4]])
-def test_a_run_that_goes_on_embeds_as_one_that_was_not_cut_off(views: int, left: list[int]) -> None:
-    waves = [np.full(10 + 4 * row, row, np.float32) for row in range(7)]
-    reader = RawBatches(waves.__getitem__, AudioInput(10, 1.0), ViewSettings(views))
-    net: Net = Telling()  # type: ignore[assignment]
+def test_a_run_that_goes_on_embeds_as_one_that_was_not_cut_off(views, left):
+    net, reader = Telling(), waves_of(range(10, 38, 4), views)
     whole = embed(net, reader, list(range(7)))
     some = embed(net, reader, left)
     assert list(some) == left
@@ -48,10 +53,8 @@ def test_a_run_that_goes_on_embeds_as_one_that_was_not_cut_off(views: int, left:
         assert np.array_equal(vector, whole[row])
 
 
-def test_the_clips_of_a_shard_fill_batches_and_are_embedded_as_beside_all_others() -> None:
-    waves = [np.full(10, row, np.float32) for row in range(40)]
-    reader = RawBatches(waves.__getitem__, AudioInput(10, 1.0))
-    net: Net = Telling()  # type: ignore[assignment]
+def test_the_clips_of_a_shard_fill_batches_and_are_embedded_as_beside_all_others():
+    net, reader = Telling(), waves_of([10] * 40)
     whole = embed(net, reader, list(range(40)))
     scattered = np.random.default_rng(0).permutation(40)[:16].tolist()
     some = embed(net, reader, scattered)
@@ -62,15 +65,15 @@ def test_the_clips_of_a_shard_fill_batches_and_are_embedded_as_beside_all_others
     assert len(chunk_rows(scattered, 4)) == max(map(places.count, range(4))) < 8
 
 
-def test_clips_with_ends_are_embedded_alone() -> None:
+def test_clips_with_ends_are_embedded_alone():
     """A net that packs sequences works on what is as long as they are, at each step."""
     sequences = [np.ones((3 + row, 1), np.float32) for row in range(5)]
     reader = RawBatches(sequences.__getitem__, SequenceInput(("mel",), 9), ViewSettings())
-    found = embed(Telling(), reader, [0, 1, 4])  # type: ignore[arg-type]
+    found = embed(Telling(), reader, [0, 1, 4])
     assert [vector[2] for vector in found.values()] == [1, 1, 1]
 
 
-def test_the_values_are_those_of_plain_batches() -> None:
+def test_the_values_are_those_of_plain_batches():
     torch.manual_seed(0)
     net = build_net("music1d", 2, width=0.05, seconds=0.5)
     rng = np.random.default_rng(0)
@@ -82,33 +85,70 @@ def test_the_values_are_those_of_plain_batches() -> None:
     assert np.allclose([found[row] for row in (0, 3, 4)], expected[[0, 3, 4]], atol=1e-6)
 
 
-def test_a_batch_that_memory_is_too_small_for_is_halved() -> None:
+def test_a_batch_that_memory_is_too_small_for_is_halved():
     class Narrow(Telling):
-        def embed(self, x: Tensor) -> Tensor:
+        def embed(self, x):
             if len(x) > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
             sizes.append(len(x))
             return super().embed(x)
 
-    sizes: list[int] = []
-    waves = [np.full(10, i, np.float32) for i in range(11)]
-    reader = RawBatches(waves.__getitem__, AudioInput(10, 1.0))
-    net: Net = Narrow()  # type: ignore[assignment]
-    found = embed(net, reader, list(range(11)), size=8)
+    sizes = []
+    found = embed(Narrow(), waves_of([10] * 11), list(range(11)), size=8)
     assert [found[row][0] for row in range(11)] == list(range(11))
     # Two batches of eight places; what did not fit was tried once, not for each batch.
     assert sizes == [2] * 8
 
 
-def test_memory_that_is_too_small_for_a_window_is_one_line_with_a_cure() -> None:
+def test_memory_that_is_too_small_for_a_window_is_one_line_with_a_cure():
     class Large(Telling):
         name = "large"
 
-        def embed(self, x: Tensor) -> Tensor:
+        def embed(self, x):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    waves = [np.zeros(10, np.float32)] * 3
-    reader = RawBatches(waves.__getitem__, AudioInput(10, 1.0))
-    net: Net = Large()  # type: ignore[assignment]
     with pytest.raises(ExtractError, match=r"^large: the memory of .* to embed one window"):
-        embed(net, reader, [0, 1, 2])
+        embed(Large(), waves_of([10] * 3), [0, 1, 2])
+
+
+FROZEN_RUN = RunSettings("frozen", device="cpu")
+FROZEN_OPTIONS = {"n_frames": 8, "size": 32}
+
+
+@pytest.fixture
+def settings(tmp_path):
+    save_net(tmp_path / "own.pt", seed=0)
+    return NetSettings("i3d", 0.25, str(tmp_path / "own.pt"), FROZEN_OPTIONS)
+
+
+def save_net(path, seed):
+    torch.manual_seed(seed)
+    torch.save(build_net("i3d", 2, width=0.25, **FROZEN_OPTIONS).state_dict(), path)
+
+
+@torch.inference_mode()
+def test_it_embeds_as_the_net_that_it_is_made_of(settings):
+    plain, fast = frozen_net(settings, 2, FROZEN_RUN), FrozenNets(FROZEN_RUN, 2).get(settings)
+    assert fast.spec == plain.spec
+    raw = torch.randint(0, 256, (2, 8, 32, 32, 3), dtype=torch.uint8)
+    expected, found = (each.net.embed(each.net.prepare(raw)) for each in (plain, fast))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_a_changed_file_or_setting_is_another_net(settings):
+    nets = FrozenNets(FROZEN_RUN, 2)
+    assert nets.get(settings) is nets.get(settings)
+    first = nets.get(settings).spec
+    slower = replace(settings, options={**FROZEN_OPTIONS, "n_frames": 16})
+    assert nets.get(slower).spec.params != first.params
+    file = Path(settings.weights)
+    save_net(file, seed=1)
+    assert nets.get(settings).spec.weights != first.weights
+    file.unlink()
+    with pytest.raises(MissingFile, match=r"own\.pt"):
+        nets.get(settings)
+
+
+def test_a_net_without_weights_is_refused(settings):
+    with pytest.raises(BadSetting, match="i3d: the frozen protocol embeds with pretrained weights"):
+        FrozenNets(FROZEN_RUN, 2).get(replace(settings, weights=""))

@@ -1,10 +1,5 @@
 """Processes that train one net together: parts of batches, shared norms, the same net as one's."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -18,7 +13,7 @@ TOGETHER = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_parts_of_a_batch_are_the_batch(count: int) -> None:
+def test_parts_of_a_batch_are_the_batch(count):
     everyone = [Ranks(number, count) for number in range(count)]
     for n_clips in range(1, 12):
         batch = list(range(100, 100 + n_clips))
@@ -35,7 +30,7 @@ def test_parts_of_a_batch_are_the_batch(count: int) -> None:
 
 
 @pytest.fixture
-def one_rank(tmp_path: Path) -> Iterator[None]:
+def one_rank(tmp_path):
     """A group of this process alone: its sums are its own."""
     store = dist.FileStore(str(tmp_path / "store"), 1)
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
@@ -44,9 +39,7 @@ def one_rank(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_shared_norms_are_torchs_where_there_is_one_rank(
-    one_rank: None, momentum: float | None
-) -> None:
+def test_shared_norms_are_torchs_where_there_is_one_rank(one_rank, momentum):
     torch.manual_seed(0)
     nets = [nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5, momentum=momentum)) for _ in "ab"]
     nets[1].load_state_dict(nets[0].state_dict())
@@ -68,7 +61,7 @@ def test_shared_norms_are_torchs_where_there_is_one_rank(
     torch.testing.assert_close(nets[0](x), nets[1](x))
 
 
-def test_a_process_that_was_started_alone_trains_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_was_started_alone_trains_alone(monkeypatch):
     assert not started_together({})
     assert not started_together({"RANK": "0", "WORLD_SIZE": "4"})
     assert not started_together({**TOGETHER, "WORLD_SIZE": "1"})
@@ -77,7 +70,7 @@ def test_a_process_that_was_started_alone_trains_alone(monkeypatch: pytest.Monke
         assert (alone.number, alone.count, alone.is_writer) == (0, 1, True)
 
 
-def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_processes_than_gpus_are_refused(monkeypatch):
     for name, value in {**TOGETHER, "RANK": "2", "WORLD_SIZE": "3", "LOCAL_RANK": "2"}.items():
         monkeypatch.setenv(name, value)
     assert ranks.assists()

@@ -1,57 +1,42 @@
 """What fine-tuning of today adds to the papers': each part does what it says, and no more."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
-from toy_net import Toy, problem, same, tuned
+from toy_net import Toy, same, tuned
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.settings import RecipeSettings, TrainSettings
 from mvemo.extract.training import recipe, trainer
 from mvemo.extract.training.losses import make_loss
 
-EVERYTHING = RecipeSettings(
-    probe=True,
-    warmup=0.1,
-    cosine=True,
-    clip_norm=1.0,
-    layer_decay=0.8,
-    freeze_norm=True,
-    average=0.3,
-    augment=True,
-    mixup=0.2,
-)
+EVERYTHING = RecipeSettings(True, 0.1, True, 1.0, 0.8, True, 0.3, True, 0.2)
 
 
-def settings(parts: RecipeSettings, epochs: int = 8) -> TrainSettings:
+def settings(parts, epochs=8):
     return TrainSettings(
         optimizer="adamw", lr=0.02, epochs=epochs, patience=0, batch_size=11, recipe=parts
     )
 
 
-def test_all_parts_together_learn(tmp_path: Path) -> None:
+def test_all_parts_together_learn(tmp_path):
     # A start that is skipped would take the clips' labels with it: they are in single samples.
     _, curve = tuned(tmp_path, "job", settings(replace(EVERYTHING, augment=False)))
     assert curve["train_loss"][-1] < 0.9 * np.log(3)
 
 
-def test_a_run_of_all_parts_resumes_as_if_it_had_not_been_cut_off(
-    tmp_path: Path, monkeypatch
-) -> None:
+def test_a_run_of_all_parts_resumes_as_if_it_had_not_been_cut_off(tmp_path, monkeypatch):
     whole, curve = tuned(tmp_path, "whole", settings(EVERYTHING))
     monkeypatch.setattr(trainer, "STATE_INTERVAL", -1.0)
 
     class Killed(Exception):
         pass
 
-    def kill(epoch: int, loss: float) -> None:
+    def kill(label, epoch, n_epochs, loss):
         if epoch == 7:
             raise Killed
 
@@ -62,7 +47,7 @@ def test_a_run_of_all_parts_resumes_as_if_it_had_not_been_cut_off(
     assert same(whole, resumed)
 
 
-def test_the_average_is_of_the_last_epochs(tmp_path: Path) -> None:
+def test_the_average_is_of_the_last_epochs(tmp_path):
     states = []
     for epochs in (6, 7, 8):
         net, _ = tuned(tmp_path, f"{epochs}", settings(RecipeSettings(), epochs))
@@ -73,29 +58,18 @@ def test_the_average_is_of_the_last_epochs(tmp_path: Path) -> None:
         torch.testing.assert_close(value, mean, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"warmup": 1.0},
-        {"average": -0.1},
-        {"clip_norm": -1.0},
-        {"layer_decay": 0.0},
-        {"mixup": float("inf")},
-    ],
-)
-def test_parts_out_of_range_are_refused(changes: dict[str, float]) -> None:
-    with pytest.raises(BadSetting, match=next(iter(changes))):
-        RecipeSettings(**changes)
-
-
-def test_parts_that_exclude_each_other_are_refused() -> None:
+def test_parts_out_of_range_and_parts_that_exclude_each_other_are_refused():
+    limits = {"warmup": 1.0, "average": -0.1, "clip_norm": -1.0, "layer_decay": 0.0}
+    for name, value in {**limits, "mixup": float("inf")}.items():
+        with pytest.raises(BadSetting, match=name):
+            RecipeSettings(**{name: value})
     with pytest.raises(BadSetting, match="set patience = 0"):
         TrainSettings(patience=3, recipe=RecipeSettings(average=0.5))
-    with pytest.raises(BadSetting, match="loss softmax alone"):
+    with pytest.raises(BadSetting, match="only with the loss softmax"):
         TrainSettings(loss="centre", recipe=RecipeSettings(mixup=0.2))
 
 
-def test_the_probe_is_a_penalised_logistic_regression() -> None:
+def test_the_probe_is_a_penalised_logistic_regression():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 90)
     x = rng.normal(size=(90, 8)) * np.geomspace(1e-2, 1e2, 8) + 5
@@ -112,7 +86,7 @@ def test_the_probe_is_a_penalised_logistic_regression() -> None:
     np.testing.assert_allclose(proba, other.predict_proba(z), atol=2e-3)
 
 
-def test_rates_rise_and_fall_and_layers_near_the_input_change_less() -> None:
+def test_rates_rise_and_fall_and_layers_near_the_input_change_less():
     net = Toy(3)
     parts = RecipeSettings(warmup=0.25, cosine=True, layer_decay=0.5)
     groups = recipe.parameter_groups(net, settings(parts))
@@ -130,9 +104,9 @@ def test_rates_rise_and_fall_and_layers_near_the_input_change_less() -> None:
     assert 0 < seen[-1] < 0.002
 
 
-def test_frozen_statistics_stay() -> None:
+def test_frozen_statistics_stay():
     class Normed(Toy):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__(3)
             self.norm = nn.BatchNorm1d(8)
 
@@ -143,12 +117,7 @@ def test_frozen_statistics_stay() -> None:
     assert torch.equal(net.norm.running_mean, torch.zeros(8))
 
 
-def test_the_problem_is_one_that_can_be_learned() -> None:
-    waves, labels = problem()
-    assert LogisticRegression().fit(waves[:45], labels[:45]).score(waves[45:], labels[45:]) > 0.8
-
-
-def test_sound_keeps_its_end_and_its_scale() -> None:
+def test_sound_keeps_its_end_and_its_scale():
     torch.manual_seed(0)
     time = torch.arange(4000) / 4000
     raw = torch.stack([torch.sin(2 * np.pi * f * time) for f in (40, 90, 200, 310)]) * 0.5
@@ -166,7 +135,7 @@ def test_sound_keeps_its_end_and_its_scale() -> None:
     assert len({round(float(gain), 3) for gain in gains}) == 4
 
 
-def test_pictures_of_one_colour_stay_and_frames_keep_their_order() -> None:
+def test_pictures_of_one_colour_stay_and_frames_keep_their_order():
     torch.manual_seed(0)
     raw = torch.zeros(3, 16, 12, 10, 3, dtype=torch.uint8)
     raw += (torch.arange(16, dtype=torch.uint8) * 10)[None, :, None, None, None]
@@ -181,7 +150,7 @@ def test_pictures_of_one_colour_stay_and_frames_keep_their_order() -> None:
     assert ((times[:, -1] - times[:, 0]) >= 0.75 * 16 - 2).all()
 
 
-def test_crops_are_mirrored_half_of_the_time_and_alike_in_all_frames() -> None:
+def test_crops_are_mirrored_half_of_the_time_and_alike_in_all_frames():
     torch.manual_seed(0)
     ramp = torch.arange(40, dtype=torch.uint8) * 6
     raw = ramp[None, None, None, :, None].expand(64, 2, 8, 40, 3).contiguous()
@@ -193,6 +162,6 @@ def test_crops_are_mirrored_half_of_the_time_and_alike_in_all_frames() -> None:
     assert changed.max() <= 234
 
 
-def test_sequences_stay() -> None:
+def test_sequences_stay():
     raw = torch.randn(2, 5, 4)
     assert recipe.augment(raw) is raw

@@ -1,28 +1,23 @@
 """Steps on batches that do not fit into memory, and batches kept on a device."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from toy_net import Plain, same, tuned
 
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.devices import saved_bytes
-from mvemo.extract.training.steps import NetLoss, to_floats
+from mvemo.extract.training.steps import NetLoss
 
 SETTINGS = TrainSettings(optimizer="sgd", lr=0.1, epochs=3, patience=0, batch_size=12)
 
 
-def small_memory(limit: int):
+def small_memory(limit):
     forward = NetLoss.forward
 
-    def limited(module: NetLoss, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def limited(module, x, target):
         if len(x) > limit:
             raise torch.OutOfMemoryError("a device of little memory")
         return forward(module, x, target)
@@ -30,32 +25,25 @@ def small_memory(limit: int):
     return limited
 
 
-def test_a_batch_in_parts_gives_the_step_of_the_whole(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_batch_in_parts_gives_the_step_of_the_whole(tmp_path, monkeypatch, measured):
     whole, curve = tuned(tmp_path, "whole", SETTINGS, net=Plain())
-    monkeypatch.setattr(NetLoss, "forward", small_memory(4))
-    with (
-        pytest.warns(UserWarning, match="in 2 parts"),
-        pytest.warns(UserWarning, match="batch of 12 clips does not fit .* in 4 parts"),
-    ):
+    if measured:  # and divided beforehand
+        steps = "mvemo.extract.training.steps"
+        monkeypatch.setattr(f"{steps}.saved_bytes", lambda net, raw: len(raw) * 100)
+        monkeypatch.setattr(f"{steps}.available_memory", lambda: 12 * 150 // 3)
+    else:
+        monkeypatch.setattr(NetLoss, "forward", small_memory(4))
+    with pytest.warns(UserWarning, match="batch of 12 clips does not fit") as warned:
         parts, again = tuned(tmp_path, "parts", SETTINGS, net=Plain())
+    told = [str(each.message).partition("in ")[2].split()[-2] for each in warned]
+    assert told == (["4"] if measured else ["2", "4"])
     assert again["train_loss"] == pytest.approx(curve["train_loss"], rel=1e-5)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-5, atol=1e-6)
 
 
-def test_a_batch_that_main_memory_has_no_room_for_is_divided_beforehand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, _ = tuned(tmp_path, "whole", SETTINGS, net=Plain())
-    monkeypatch.setattr("mvemo.extract.training.steps.saved_bytes", lambda net, raw: len(raw) * 100)
-    monkeypatch.setattr("mvemo.extract.training.steps.available_memory", lambda: 12 * 150 // 3)
-    with pytest.warns(UserWarning, match="batch of 12 clips does not fit .* in 4 parts"):
-        parts, _ = tuned(tmp_path, "parts", SETTINGS, net=Plain())
-    for name, value in whole.state_dict().items():
-        torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-5, atol=1e-6)
-
-
-def test_bytes_that_a_pass_saves_are_counted_and_nothing_changes() -> None:
+def test_bytes_that_a_pass_saves_are_counted_and_nothing_changes():
     net = build_net("music1d", 3, width=0.25, seconds=0.5).train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     state = torch.random.get_rng_state()
@@ -73,7 +61,7 @@ def test_bytes_that_a_pass_saves_are_counted_and_nothing_changes() -> None:
         assert torch.equal(value, before[name])
 
 
-def test_memory_that_is_too_small_for_two_clips_is_an_error(tmp_path: Path, monkeypatch) -> None:
+def test_memory_that_is_too_small_for_two_clips_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(NetLoss, "forward", small_memory(1))
     with (
         pytest.warns(UserWarning, match="does not fit"),
@@ -82,13 +70,8 @@ def test_memory_that_is_too_small_for_two_clips_is_an_error(tmp_path: Path, monk
         tuned(tmp_path, "none", SETTINGS, net=Plain())
 
 
-def test_scalars_become_numbers_at_once() -> None:
-    assert to_floats([torch.tensor(1.5), torch.tensor(2.0)]) == [1.5, 2.0]
-    assert to_floats([]) == []
-
-
 @pytest.mark.gpu
-def test_a_gpu_learns_what_the_processor_learns(tmp_path: Path) -> None:
+def test_a_gpu_learns_what_the_processor_learns(tmp_path):
     here, _ = tuned(tmp_path, "cpu", SETTINGS, net=Plain())
     there, _ = tuned(tmp_path, "gpu", SETTINGS, net=Plain().cuda())
     for name, value in here.state_dict().items():

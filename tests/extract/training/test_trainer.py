@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ CPU = torch.device("cpu")
 VAL = range(45, 60)
 
 
-def settings(**values) -> TrainSettings:
+def settings(**values):
     return TrainSettings(**{"lr": 0.02, "batch_size": 11, "tau": 0.05, "patience": 50, **values})
 
 
@@ -36,13 +35,18 @@ def test_learns_a_separable_problem_and_keeps_the_best_weights(tmp_path):
     assert accuracy > 0.8
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_a_run_cut_off_and_resumed_ends_as_one_that_was_not(tmp_path, monkeypatch, loss):
+@pytest.mark.parametrize(
+    ("length", "lengths", "loss"),
+    [*(("epochs", (3, 8), loss) for loss in LOSSES), ("iterations", (8, 14), "softmax")],
+)
+def test_a_run_cut_off_and_resumed_ends_as_one_that_was_not(
+    tmp_path, monkeypatch, length, lengths, loss
+):
     monkeypatch.setattr(finetune, "STATE_INTERVAL", -1.0)
-    eight = settings(epochs=8, loss=loss)
-    whole, curve = tuned(tmp_path, "whole", eight, val_rows=VAL)
-    tuned(tmp_path, "cut", settings(epochs=3, loss=loss), val_rows=VAL)
-    resumed, curve_resumed = tuned(tmp_path, "cut", eight, val_rows=VAL)
+    short, long = (settings(loss=loss, **{length: count}) for count in lengths)
+    whole, curve = tuned(tmp_path, "whole", long, val_rows=VAL)
+    tuned(tmp_path, "cut", short, val_rows=VAL)
+    resumed, curve_resumed = tuned(tmp_path, "cut", long, val_rows=VAL)
     assert curve_resumed == curve
     assert same(resumed, whole)
 
@@ -63,35 +67,21 @@ def test_every_optimizer_lowers_the_loss(tmp_path, optimizer):
 
 def test_embeddings_do_not_depend_on_the_batch_size():
     waves, _ = problem()
-    torch.manual_seed(0)
     net = Toy(3)
     reader = RawBatches(lambda row: waves[row], net.input)
-    rows = list(range(23))
-    found = []
-    for size in (1, 7, 64):
-        parts = [v for _, v in embed_rows(net, reader, rows, batch_size=size, device=CPU)]
-        found.append(np.concatenate(parts))
-    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found[0], found[2], rtol=1e-5, atol=1e-6)
+    found = [
+        np.concatenate([v for _, v in embed_rows(net, reader, range(23), batch_size=n, device=CPU)])
+        for n in (1, 7, 64)
+    ]
+    np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"optimizer": "adagrad"},
-        {"lr": 0.0},
-        {"epochs": 0},
-        {"batch_size": -1},
-        {"val_fraction": 1.0},
-        {"momentum": -0.1},
-        {"loss": "hinge"},
-        {"tau": -1.0},
-        {"tau": float("nan")},
-    ],
-)
-def test_settings_out_of_range_are_refused(bad):
-    with pytest.raises(BadSetting, match=next(iter(bad))):
-        TrainSettings(**bad)
+def test_settings_out_of_range_are_refused():
+    numbers = {"lr": 0.0, "epochs": 0, "batch_size": -1, "val_fraction": 1.0, "momentum": -0.1}
+    names = {"optimizer": "adagrad", "loss": "hinge"}
+    for name, value in (*numbers.items(), *names.items(), ("tau", -1.0), ("tau", math.nan)):
+        with pytest.raises(BadSetting, match=name):
+            TrainSettings(**{name: value})
 
 
 def test_without_patience_the_last_weights_are_kept(tmp_path):
@@ -135,16 +125,6 @@ def test_a_long_run_keeps_a_point_every_so_many_iterations(tmp_path, monkeypatch
     assert curve["iteration"] == [3.0, 6.0, 9.0]
 
 
-def test_iterations_cut_off_and_resumed_end_as_ones_that_were_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(finetune, "STATE_INTERVAL", -1.0)
-    whole, curve = tuned(tmp_path, "whole", settings(iterations=14, patience=0))
-    tuned(tmp_path, "cut", settings(iterations=8, patience=0))
-    resumed, again = tuned(tmp_path, "cut", settings(iterations=14, patience=0))
-    assert again["iteration"] == curve["iteration"]
-    assert again["iteration_loss"] == curve["iteration_loss"]
-    assert same(whole, resumed)
-
-
 @pytest.mark.parametrize("patience", [0, 4])
 def test_training_that_diverges_fails_by_name(tmp_path, patience):
     fast = settings(lr=1e30, optimizer="sgd", epochs=5, patience=patience)
@@ -179,7 +159,7 @@ def test_training_that_diverges_late_keeps_its_best_weights(tmp_path, monkeypatc
     assert all(bool(torch.isfinite(value).all()) for value in net.state_dict().values())
 
 
-def folder(tmp_path: Path, digest: str = "a" * 64) -> JobFolder:
+def folder(tmp_path, digest="a" * 64):
     job = JobFolder(tmp_path, "net-fold0", digest)
     job.begin({"lr": 0.1})
     return job
@@ -199,10 +179,7 @@ def test_state_comes_back_and_goes_when_the_job_is_done(tmp_path):
     result = job.result()
     torch.testing.assert_close(result[0]["w"], torch.ones(2))
     assert result[1] == {"epoch": [1.0]}
-
-
-def test_another_digest_is_another_job(tmp_path):
-    folder(tmp_path).finish({"w": torch.ones(2)}, {})
+    # Another digest is another job.
     assert folder(tmp_path, "b" * 64).result() is None
 
 
@@ -218,12 +195,7 @@ def test_a_damaged_state_is_a_miss_with_a_warning(tmp_path):
 def test_a_curve_without_validation_is_strict_json_and_comes_back(tmp_path):
     job = folder(tmp_path)
     job.finish({"w": torch.ones(2)}, {"train_loss": [0.5, 0.25], "val_loss": [math.nan] * 2})
-
-    def refuse(constant):
-        raise AssertionError(f"{constant} is no JSON")
-
-    text = (job.path / "curve.json").read_text()
-    assert json.loads(text, parse_constant=refuse)["val_loss"] == [None, None]
-    result = job.result()
-    assert result[1]["train_loss"] == [0.5, 0.25]
-    assert all(math.isnan(value) for value in result[1]["val_loss"])
+    assert json.loads((job.path / "curve.json").read_text())["val_loss"] == [None, None]
+    curve = job.result()[1]
+    assert curve["train_loss"] == [0.5, 0.25]
+    assert all(map(math.isnan, curve["val_loss"]))

@@ -2,10 +2,9 @@
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mvemo.extract.nets import AudioInput, Net
-from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.steps import TrainingJob
 from mvemo.extract.training.trainer import JobFolder, fine_tune
@@ -15,7 +14,7 @@ class Toy(Net):
     name = "toy"
     modality = "audio"
 
-    def __init__(self, outputs: int) -> None:
+    def __init__(self, outputs):
         super().__init__(None)
         self.embedding_dim = 8
         self.hidden = nn.Linear(20, 8)
@@ -26,10 +25,10 @@ class Toy(Net):
     def input_of(cls, options):
         return AudioInput(sr=100, seconds=0.2)
 
-    def prepare(self, raw: Tensor) -> Tensor:
+    def prepare(self, raw):
         return raw * 2
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x):
         return self.drop(torch.relu(self.hidden(x)))
 
     def preprocessing(self):
@@ -39,13 +38,13 @@ class Toy(Net):
 class Plain(Toy):
     """Without dropout, so that parts of a batch draw nothing."""
 
-    def __init__(self, outputs: int = 3) -> None:
+    def __init__(self, outputs=3):
         torch.manual_seed(0)
         super().__init__(outputs)
         self.drop = nn.Identity()
 
 
-def problem(n: int = 60, classes: int = 3, seed: int = 0):
+def problem(n=60, classes=3, seed=0):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, n)
     waves = rng.normal(size=(n, 20)).astype(np.float32)
@@ -53,17 +52,7 @@ def problem(n: int = 60, classes: int = 3, seed: int = 0):
     return waves, labels.astype(np.int64)
 
 
-def tuned(
-    tmp_path,
-    label: str,
-    settings: TrainSettings,
-    *,
-    val_rows=(),
-    n: int = 45,
-    net=None,
-    seed: int = 1,
-    on_epoch=None,
-):
+def tuned(tmp_path, label, settings, *, val_rows=(), n=45, net=None, seed=1, on_epoch=None):
     """A toy net after training on its problem, and the losses."""
     waves, labels = problem(max([n, 60, *(row + 1 for row in val_rows)]))
     if net is None:
@@ -89,5 +78,5 @@ def tuned(
     return net, curve
 
 
-def same(a: Net, b: Net) -> bool:
+def same(a, b):
     return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())

@@ -2,14 +2,13 @@
 
 import json
 import wave
-from pathlib import Path
 
 import numpy as np
 from stage_samples import run
 
 from mvemo.manifests import Clip, Manifest, write_manifest
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.studies.study import Study, open_study
+from mvemo.pipeline.studies.study import open_study
 
 CLASSES = ("happy", "sad", "angry", "calm")
 TINY = (
@@ -35,7 +34,7 @@ TINY = (
 )
 
 
-def make_set(folder: Path, clips_per_class: int = 6, seconds: float = 0.8) -> Path:
+def make_set(folder, clips_per_class=6, seconds=0.8):
     """Noise below a frequency of the class's own; each group has a clip a class."""
     rng = np.random.default_rng(0)
     sr, clips = 8000, []
@@ -58,30 +57,28 @@ def make_set(folder: Path, clips_per_class: int = 6, seconds: float = 0.8) -> Pa
     return folder / "manifest.csv"
 
 
-def tiny_options(*more: str) -> list[str]:
+def tiny_options(*more):
     """``--set`` options of a run of a second."""
     return [part for value in (*TINY, *more) for part in ("--set", value)]
 
 
-def read_tables(out: Path, study: str) -> dict:
+def read_tables(out, study):
     """The tables of a study's JSON; strict, so that NaN is an error."""
 
-    def refuse(text: str) -> None:
+    def refuse(text):
         raise ValueError(text)
 
     text = (out / f"{study}.json").read_text()
     return json.loads(text, parse_constant=refuse)
 
 
-def opened(folder: Path, *settings: str, clips_per_class: int = 2, **options: object) -> Study:
+def opened(folder, *settings, clips_per_class=2, **options):
     """A study of the small set, with `TINY` and more settings."""
     path = make_set(folder / "set", clips_per_class)
     return open_study(path, load_settings("paper", [*TINY, *settings]), work=folder, **options)
 
 
-def conduct(
-    study: str, manifest: Path, folder: Path, *options: object, settings: tuple = ()
-) -> int:
+def conduct(study, manifest, folder, *options, settings=()):
     """Run a study into ``folder/STUDY`` with the working folder ``folder/work``; its exit code."""
     places = (manifest, "--out", folder / study, "--work", folder / "work")
     return run("mvemo", "study", study, *places, *options, *tiny_options(*settings))

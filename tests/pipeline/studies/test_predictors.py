@@ -16,7 +16,7 @@ def test_predictions_are_those_of_the_net(tmp_path):
     plan = study.plan("rnn")
     net = build_net("rnn", 4, width=plan.width, **plan.options)
     rows = np.array([5, 0, 3])
-    got = predict(net, media.batches(net), rows, study.settings, "softmax")
+    got = predict(net, media, plan.view, rows, "softmax")
     with torch.no_grad():
         expected = net.eval()(net.prepare(media.batches(net).load(rows.tolist()))).softmax(1)
     np.testing.assert_allclose(got, expected.numpy(), atol=1e-6)
@@ -30,7 +30,7 @@ def test_nets_of_a_study_are_tested_on_all_views_of_a_clip(tmp_path, monkeypatch
     monkeypatch.setattr(
         predictors,
         "predict",
-        lambda net, batches, rows, *_: read.append(batches) or np.zeros((1, 4)),
+        lambda net, media, view, *_: read.append(media.batches(net, view)) or np.zeros((1, 4)),
     )
     plan = study.plan("rnn")
     NetPredictor(study, media, plan, study.manifest, only_first=True)(0, study.folds())

@@ -1,13 +1,11 @@
 """The studies of protocols and of recipes: their rows, and what they must find."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
 import torch
 from stage_samples import make_chords
-from study_samples import conduct, make_set, read_tables
+from study_samples import conduct, read_tables
 
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import NetSettings, RecipeSettings, TrainSettings
@@ -16,26 +14,12 @@ from mvemo.pipeline.studies import protocols
 from mvemo.pipeline.studies.protocols import PARTS, chosen_parts, without
 from mvemo.pipeline.studies.study_file import built_in
 
-RECIPE = tuple(
-    f"nets.music1d.{key}={value}"
-    for key, value in {
-        "optimizer": "adamw",
-        "patience": 0,
-        "epochs": 2,
-        "probe": "true",
-        "cosine": "true",
-        "average": 0.5,
-    }.items()
-)
+PARTS_ON = ("optimizer='adamw'", "patience=0", "epochs=2", "probe=true", "cosine=true")
+RECIPE = tuple(f"nets.music1d.{part}" for part in (*PARTS_ON, "average=0.5"))
+RECIPES = ("--profile", "paper", "--net", "music1d")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("made")
-    return make_set(folder / "set", clips_per_class=4), folder
-
-
-def test_the_demo_freezes_the_quick_nets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_freezes_the_quick_nets_alone(monkeypatch):
     monkeypatch.setattr(protocols, "find_weights", lambda name: Path(name))
     every = [plan.name for plan in protocols.frozen_plans()]
     quick = [
@@ -48,10 +32,9 @@ def test_the_demo_freezes_the_quick_nets_alone(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_shared_nets_know_shuffled_labels_and_crossfitted_ones_do_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(protocols, "find_weights", lambda name: None)
-    made = (make_chords(tmp_path, 32), tmp_path)
     # As long as it takes to learn the clips by heart.
     by_heart = (
         "nets.music1d.options={seconds=0.05, dropout=0.0}",
@@ -62,17 +45,14 @@ def test_shared_nets_know_shuffled_labels_and_crossfitted_ones_do_not(
         "nets.music1d.lr=0.02",
         "fuse.C=1.0",
     )
-    assert conduct("protocols", *made, "--nets", "music1d", settings=by_heart) == 0
+    chords = make_chords(tmp_path, 32)
+    assert conduct("protocols", chords, tmp_path, "--nets", "music1d", settings=by_heart) == 0
     printed = capsys.readouterr().out
-    table = read_tables(made[1] / "protocols", "protocols")["tables"]["scores"]
+    table = read_tables(tmp_path / "protocols", "protocols")["tables"]["scores"]
     of_name = {row[0]: row for row in table["rows"]}
-    assert [name.split(":")[0] for name in of_name] == [
-        "shared",
-        "crossfit",
-        "shuffled labels, shared",
-        "shuffled labels, crossfit",
-    ]
-    shared, crossfit = (of_name[f"shuffled labels, {name}"][2] for name in ("shared", "crossfit"))
+    shuffled = ["shuffled labels, shared", "shuffled labels, crossfit"]
+    assert [name.split(":")[0] for name in of_name] == ["shared", "crossfit", *shuffled]
+    shared, crossfit = (of_name[name][2] for name in shuffled)
     assert shared > 0.55
     assert crossfit < 0.5
     # Neither PL20's classes nor its nets.
@@ -83,20 +63,13 @@ def test_shared_nets_know_shuffled_labels_and_crossfitted_ones_do_not(
     assert "There is no frozen row: no public weights are here" in printed
 
 
-def test_a_recipe_is_scored_without_each_of_its_parts(
-    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_recipe_is_scored_without_each_of_its_parts(small_set, tmp_path, capsys):
     torch.manual_seed(0)
     torch.save(build_net("music1d", 4, width=0.1, seconds=1.0).state_dict(), tmp_path / "own.pt")
     weights = (f"nets.music1d.weights='{tmp_path / 'own.pt'}'",)
-    assert (
-        conduct(
-            "recipes", *made, "--profile", "paper", "--net", "music1d", settings=(*RECIPE, *weights)
-        )
-        == 0
-    )
+    assert conduct("recipes", small_set, tmp_path, *RECIPES, settings=(*RECIPE, *weights)) == 0
     printed = capsys.readouterr().out
-    table = read_tables(made[1] / "recipes", "recipes")["tables"]["scores"]
+    table = read_tables(tmp_path / "recipes", "recipes")["tables"]["scores"]
     names = [column["name"] for column in table["columns"]]
     of_name = {row[0]: dict(zip(names, row, strict=True)) for row in table["rows"]}
     assert list(of_name) == [
@@ -118,31 +91,16 @@ def test_a_recipe_is_scored_without_each_of_its_parts(
     assert "With a linear head on both, embeddings of the net that the full recipe" in printed
 
 
-def test_a_net_without_a_recipe_is_told(
-    made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert conduct("recipes", *made, "--profile", "paper", "--net", "music1d") == 2
+def test_a_net_without_a_recipe_is_told(small_set, tmp_path, capsys):
+    assert conduct("recipes", small_set, tmp_path, *RECIPES) == 2
     assert "music1d has no recipe in this profile: take --profile best" in capsys.readouterr().err
-    assert (
-        conduct(
-            "recipes",
-            *made,
-            "--profile",
-            "paper",
-            "--net",
-            "music1d",
-            "--parts",
-            "mixup",
-            settings=RECIPE,
-        )
-        == 2
-    )
-    assert "--parts mixup: the recipe of music1d has probe, cosine, average" in (
-        capsys.readouterr().err
-    )
+    mixup = ("--parts", "mixup")
+    assert conduct("recipes", small_set, tmp_path, *RECIPES, *mixup, settings=RECIPE) == 2
+    message = "--parts mixup: the recipe of music1d has probe, cosine, average"
+    assert message in capsys.readouterr().err
 
 
-def test_a_part_left_out_changes_nothing_else() -> None:
+def test_a_part_left_out_changes_nothing_else():
     recipe = RecipeSettings(True, 0.1, True, 1.0, 0.7, True, 0.25, True, 0.2)
     plan = NetSettings("i3d", train=TrainSettings(patience=0, weight_decay=0.1, recipe=recipe))
     assert chosen_parts(plan, ()) == (*PARTS, "rest", "papers")

@@ -66,7 +66,7 @@ def test_a_table_for_a_paper_has_intervals_in_cells_and_the_best_strong():
     ]
 
 
-def test_columns_without_a_figure_are_left_out_and_the_page_says_why() -> None:
+def test_columns_without_a_figure_are_left_out_and_the_page_says_why():
     columns = (Column("net"), Column("J22", "percent", published=True))
     with_figure = StudyResult("s", "S", (Table("t", "T", columns, (("crnn", 0.9),)),), ())
     assert without_empty_figures(with_figure) is with_figure

@@ -85,7 +85,8 @@ def test_scalers_and_models_never_see_the_fold_they_predict():
         return np.tile([1.0, 0.0], (len(test), 1))
 
     rows[7] = np.nan
-    out = predict_out_of_fold(spy, rows, labels, folds, 0, 2)
+    of_clips = Labels(task_of("multiclass"), ("a", "b"), labels, ())
+    out = predict_out_of_fold(spy, rows, of_clips, folds, 0)
     assert np.isnan(out[7]).all()
     assert (out[np.arange(40) != 7] == [1, 0]).all()
     for fold, (train, classes, test) in enumerate(seen):

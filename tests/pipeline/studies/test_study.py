@@ -27,15 +27,13 @@ from mvemo.pipeline.studies.study_file import built_in
 J22 = ("calm", "happy", "sad", "angry")
 
 
-def made_study(
-    classes: tuple[str, ...], profile: str = "paper", *settings: str, permuted: bool = False
-) -> Study:
+def made_study(classes, profile="paper", *settings, permuted=False):
     clips = tuple(Clip(name, f"{name}.wav", (name,), name) for name in classes)
     manifest = Manifest("made", "multiclass", classes, clips, Path())
     return Study(manifest, load_settings(profile, settings), Path("work"), permuted)
 
 
-def test_pl20s_figures_are_beside_its_nets_and_its_classes_alone() -> None:
+def test_pl20s_figures_are_beside_its_nets_and_its_classes_alone():
     study = made_study(PL20)
     nets = [study.plan(net) for net in ("music1d", "music2d", "c3d", "i3d")]
     assert matches_pl20(study, *nets)
@@ -54,7 +52,7 @@ def test_pl20s_figures_are_beside_its_nets_and_its_classes_alone() -> None:
         assert not matches_pl20(other, other.plan("music2d"))
 
 
-def test_j22s_figures_are_beside_segments_of_the_printed_length() -> None:
+def test_j22s_figures_are_beside_segments_of_the_printed_length():
     study = made_study(J22)
     plan = with_length(study.plan("crnn"), 10.0, study.settings.shared)
     assert matches_j22(study, plan)
@@ -67,14 +65,12 @@ def test_j22s_figures_are_beside_segments_of_the_printed_length() -> None:
 
 
 @pytest.mark.parametrize(("scale", "printed"), [(1.0, 0.4453), (2.0, None)])
-def test_figures_of_optimizers_are_beside_the_papers_rates(
-    scale: float, printed: float | None
-) -> None:
+def test_figures_of_optimizers_are_beside_the_papers_rates(scale, printed):
     study, file = made_study(PL20), built_in()["optimizers"]
     row = grid_row(study, file, {"net": "music1d", "optimizer": "Adam"}, {"rate_scale": scale})
     assert row.plans[0].train.lr == 1e-3 * scale
     draft = Draft(study, file, {"rate_scale": scale})
-    assert printed_figure(draft, file.published[0], row, study) == printed
+    assert printed_figure(draft, file.published[:1], row, study) == printed
 
 
 def test_chosen_rates_are_those_of_the_paper_profile():
@@ -99,7 +95,7 @@ def test_clips_that_cannot_be_read_are_told(tmp_path):
     assert media.described.tolist() == [True] * 3 + [False] + [True] * 4
     (note,) = media.left_out(media.described)
     assert note.startswith("1 of 8 clips could not be used and are in no score; the first, sad1: ")
-    assert np.isnan(media.statistics(["mel"])).all(axis=1).tolist() == (~media.described).tolist()
+    assert np.isnan(media.statistics(("mel",))).all(axis=1).tolist() == (~media.described).tolist()
     assert media.left_out(np.ones(8, dtype=bool)) == ()
 
 

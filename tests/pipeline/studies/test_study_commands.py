@@ -9,6 +9,7 @@ import torch
 from stage_samples import run
 from study_samples import conduct, make_set, read_tables
 
+from mvemo.extract.settings import LOSSES
 from mvemo.extract.training import trainer as fine_tuning
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import Outcome
@@ -40,9 +41,8 @@ STUDIES = {
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    return make_set(folder / "set"), folder
+def made(small_set, tmp_path_factory):
+    return small_set, tmp_path_factory.mktemp("made")
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -58,9 +58,7 @@ def test_a_study_prints_and_writes_its_tables(study, made, capsys):
     for row, first in zip(rows, firsts, strict=True):
         assert str(row[0]).startswith(str(first))
         assert len(row) == len(record["tables"][table]["columns"])
-    assert record["data"]["clips"] == 24
-    assert record["data"]["groups"] == 6
-    assert record["data"]["synthetic"]
+    assert [record["data"][key] for key in ("clips", "groups", "synthetic")] == [16, 4, True]
     if any("published" in c for t in record["tables"].values() for c in t["columns"]):
         assert "published, other data" in printed
     page = (out / f"{study}.html").read_text()
@@ -98,28 +96,28 @@ def test_permuted_labels_are_said_so_and_no_model_tells_them(tmp_path):
         assert row[1] < 0.47, row
 
 
-@pytest.mark.parametrize("study", ["convnets", "losses", "iterations"])
-def test_nets_read_segments_unless_whole_clips_are_asked_for(study, made, capsys):
-    manifest, folder = made
-    own = {
-        "convnets": ("--nets", "rnn"),
-        "losses": ("--net", "rnn"),
-        "iterations": ("--net", "rnn", "--iterations", "2"),
-    }
+SEGMENTED = {
+    "convnets": ("--nets", "rnn"),
+    "iterations": ("--net", "rnn", "--iterations", "2"),
+}
+
+
+@pytest.mark.parametrize("study", SEGMENTED)
+def test_nets_read_segments_unless_whole_clips_are_asked_for(study, small_set, tmp_path, capsys):
     # Clips of 0.8 s, of which the net would read 0.4.
     settings = ("nets.rnn.epochs=1", "nets.rnn.options={n_frames=12}")
     found = {}
     for seconds in ("0.3", "0"):
-        assert conduct(study, manifest, folder, *own[study], "--seconds", seconds,
-                       settings=settings) == 0  # fmt: skip
-        found[seconds] = read_tables(folder / study, study)["notes"], capsys.readouterr()
-    cut, whole = (" ".join(found[seconds][0]) for seconds in ("0.3", "0"))
-    assert "48 segments of 0.3 s of 24 clips" in cut
-    assert "are longer than" not in cut
-    assert "24 of 24 clips are longer than the 0.384 s that rnn reads" in whole
-    assert "24 of 24 clips are longer than" in found["0"][1].err
-    assert "rnn (width 0.1 of 1) is narrower than the published nets" in whole
-    assert "is narrower than" in found["0"][1].out
+        options = (*SEGMENTED[study], "--seconds", seconds)
+        assert conduct(study, small_set, tmp_path, *options, settings=settings) == 0
+        found[seconds] = " ".join(read_tables(tmp_path / study, study)["notes"])
+    printed = capsys.readouterr()
+    assert "32 segments of 0.3 s of 16 clips" in found["0.3"]
+    assert "are longer than" not in found["0.3"]
+    assert "16 of 16 clips are longer than the 0.384 s that rnn reads" in found["0"]
+    assert "16 of 16 clips are longer than" in printed.err
+    assert "rnn (width 0.1 of 1) is narrower than the published nets" in found["0"]
+    assert "is narrower than" in printed.out
 
 
 def test_the_demo_trains_two_nets_at_once_where_there_are_two_cores(monkeypatch):
@@ -129,10 +127,9 @@ def test_the_demo_trains_two_nets_at_once_where_there_are_two_cores(monkeypatch)
         assert default_jobs("demo") == jobs
 
 
-def test_processes_train_each_missing_net_once(tmp_path, monkeypatch):
-    manifest = make_set(tmp_path / "set", clips_per_class=4)
-    options = ("--nets", "cnn,crnn", "--seconds", "0.4", "--iterations", "4", "--ablations", "loss")
-    assert conduct("j22", manifest, tmp_path, *options) == 0
+def test_processes_train_each_missing_net_once(small_set, tmp_path, monkeypatch):
+    options = ("--nets", "cnn", "--seconds", "0.4", "--iterations", "2", "--ablations", "loss")
+    assert conduct("j22", small_set, tmp_path, *options) == 0
     table = read_tables(tmp_path / "j22", "j22")["tables"]["scores"]
     asked = []
 
@@ -140,30 +137,28 @@ def test_processes_train_each_missing_net_once(tmp_path, monkeypatch):
         for i, call in enumerate(calls):
             module, name = call.function.split(":")
             (training,) = pickle.loads(pickle.dumps(call.arguments))
-            asked.append((training.plan.name, training.plan.train.loss))
+            asked.append(training.plan.train.loss)
             getattr(import_module(module), name)(training, lambda text: None)
             yield Outcome(i, None)
 
     monkeypatch.setattr(trainings, "run_calls", train_here)
     together = ("--work", tmp_path / "work-two", "--jobs", 2)
-    assert conduct("j22", manifest, tmp_path, *options, *together) == 0
-    losses = ("improved-centre", "softmax", "angular", "centre")
-    assert sorted(asked) == sorted([("cnn", "softmax"), *(("crnn", loss) for loss in losses)])
+    assert conduct("j22", small_set, tmp_path, *options, *together) == 0
+    assert sorted(asked) == sorted(LOSSES)
     assert read_tables(tmp_path / "j22", "j22")["tables"]["scores"] == table
     asked.clear()
-    assert conduct("j22", manifest, tmp_path, *options, *together) == 0
+    assert conduct("j22", small_set, tmp_path, *options, *together) == 0
     assert asked == []
 
 
-def test_lengths_that_no_clip_has_are_trained_once(tmp_path):
-    manifest = make_set(tmp_path / "set")
+def test_lengths_that_no_clip_has_are_trained_once(small_set, tmp_path):
     options = ("--seconds", "0.2,0.4,1,2", "--nets", "cnn")
-    assert conduct("segments", manifest, tmp_path, *options) == 0
+    assert conduct("segments", small_set, tmp_path, *options) == 0
     record = read_tables(tmp_path / "segments", "segments")
     rows = record["tables"]["accuracy"]["rows"]
     # Clips of 0.8 s: four segments each, two, then whole.
     assert [row[:3] for row in record["tables"]["counts"]["rows"]] == [
-        [0.2, 96, 24], [0.4, 48, 24], [1.0, 24, 24], [2.0, 24, 24],
+        [0.2, 64, 16], [0.4, 32, 16], [1.0, 16, 16], [2.0, 16, 16],
     ]  # fmt: skip
     assert [row[1] for row in rows] == [0.2, 0.4, 1.0, 2.0]
     assert rows[2][2:8] == rows[3][2:8]
@@ -188,13 +183,13 @@ def test_j22_trains_as_long_as_the_paper_but_in_the_demo(options, steps, tmp_pat
 
 def test_iterations_are_steps_and_epochs_are_told_by_them(made):
     manifest, folder = made
-    options, settings = ("--net", "rnn", "--iterations", "7"), ("nets.rnn.batch_size=3",)
+    options, settings = ("--net", "rnn", "--iterations", "7"), ("nets.rnn.batch_size=2",)
     assert conduct("iterations", manifest, folder, *options, settings=settings) == 0
     curves = read_tables(folder / "iterations", "iterations")["curves"]["rnn@first fold"]
     assert curves["iteration"] == list(range(1, 8))
-    # 12 clips without the first fold; one group of four is held out: 8 clips, 3 batches.
-    assert curves["validation_at"] == [3, 6, 7]
-    assert len(curves["val_loss"]) == 3
+    # 8 clips without the first fold; one group of four is held out: 4 clips, 2 batches.
+    assert curves["validation_at"] == [2, 4, 6, 7]
+    assert len(curves["val_loss"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -264,23 +259,22 @@ def test_studies_of_tags_and_ratings(study, other_task, capsys):
         rows = {row[0]: row[1] for row in record["tables"]["accuracy"]["rows"]}
         top = max(v for name, v in rows.items() if not name.startswith("training"))
         # Macro ROC-AUC, and R2, of clips that a model can tell.
-        assert top > 0.9
+        assert top > 0.88
         assert rows["training frequency" if task == "multilabel" else "training mean"] <= 0.5
 
 
-def test_the_study_of_tags_scores_each_tag_by_the_net_alone(made, other_task, capsys):
+def test_the_study_of_tags_scores_each_tag_by_the_net_alone(other_task, capsys):
     task, manifest, folder = other_task
-    settings = ("epochs=8", "patience=0", "lr=0.01")
-    settings = tuple(f"nets.speccnn.{setting}" for setting in settings)
-    code = conduct("tags", manifest, folder, settings=settings)
+    changes = ("epochs=8", "patience=0", "lr=0.01")
+    code = conduct("tags", manifest, folder, settings=[f"nets.speccnn.{each}" for each in changes])
     if task != "multilabel":
         assert code == 2
         assert "this study needs multilabel" in capsys.readouterr().err
         return
     assert code == 0
     tables = read_tables(folder / "tags", "tags")["tables"]
-    assert [row[0] for row in tables["tags-speccnn"]["rows"]] == ["positive", "aroused"]
-    assert [row[1] for row in tables["tags-speccnn"]["rows"]] == [12, 12]
+    rows = [row[:2] for row in tables["tags-speccnn"]["rows"]]
+    assert rows == [["positive", 8], ["aroused", 8]]
     assert [row[0] for row in tables["averages"]["rows"]] == ["speccnn", "training frequency"]
     assert tables["scores"]["rows"][0][1] > 0.6
 
@@ -302,39 +296,29 @@ def test_clips_that_could_not_be_used_are_listed_and_told_by_the_exit_code(tmp_p
     assert names >= {"k nearest neighbours", "SVM, RBF kernel"}
 
 
-# Study -> its options, the training that diverges, its loss or optimizer, and where no
-# figures are then: table, first cells of the row, and columns.
+# Study -> its options, the training that diverges with its loss or optimizer, and the row (with
+# its table) whose columns are then empty.
 SCORES = ("accuracy", "low", "high", "sd", "F1", "AUC", "majority")
 DIVERGING = {
-    "optimizers": (
-        ("--nets", "music1d"), ("music1d@fold1", "rmsprop"),
-        ("scores", ["music1d", "RMSprop"], SCORES),
-    ),
-    "losses": (
-        ("--net", "cnn"), ("cnn@fold0", "improved-centre"),
-        ("scores", ["improved centre softmax"], SCORES),
-    ),
-    "convnets": (
-        ("--nets", "cnn,lightcnn"), ("lightcnn@fold0", "adam"),
-        ("accuracy", ["lightcnn"], ("parameters", "training", "test", "gap", "majority")),
-    ),
-    "segments": (
-        ("--nets", "cnn,crnn", "--seconds", "0.5"), ("crnn@fold0", "adam"),
-        ("accuracy", ["crnn", 0.5], ("segments", "songs", "low", "high", "majority")),
-    ),
-    "baselines": (
-        ("--runs", "1"), ("rnn@fold1", "adam"),
-        ("accuracy", ["MFCC + deep RNN"], ("accuracy", "low", "high", "F1", "runs")),
-    ),
+    "optimizers": ("--nets music1d", "music1d@fold1 rmsprop",
+                   "scores", ["music1d", "RMSprop"], SCORES),
+    "losses": ("--net cnn", "cnn@fold0 improved-centre",
+               "scores", ["improved centre softmax"], SCORES),
+    "convnets": ("--nets cnn,lightcnn", "lightcnn@fold0 adam",
+                 "accuracy", ["lightcnn"], ("parameters", "training", "test", "gap", "majority")),
+    "segments": ("--nets cnn,lightcnn --seconds 0.5", "lightcnn@fold0 adam",
+                 "accuracy", ["lightcnn", 0.5], ("segments", "songs", "low", "high", "majority")),
+    "baselines": ("--runs 1", "rnn@fold1 adam",
+                  "accuracy", ["MFCC + deep RNN"], ("accuracy", "low", "high", "F1", "runs")),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("study", DIVERGING)
 def test_a_variant_that_diverges_is_an_empty_row_and_the_others_go_on(
-    study, made, monkeypatch, tmp_path, capsys
+    study, small_set, monkeypatch, tmp_path, capsys
 ):
-    manifest, _ = made
-    own, (label, setting), (table, first, empty) = DIVERGING[study]
+    options, training, table, first, empty = DIVERGING[study]
+    label, setting = training.split()
     train = fine_tuning.Trainer.score
 
     def diverge(trainer, rows):
@@ -344,8 +328,7 @@ def test_a_variant_that_diverges_is_an_empty_row_and_the_others_go_on(
         return train(trainer, rows)
 
     monkeypatch.setattr(fine_tuning.Trainer, "score", diverge)
-    # A working folder of its own: the trainings of other tests would be found there.
-    assert conduct(study, manifest, tmp_path, *own) == 0
+    assert conduct(study, small_set, tmp_path, *options.split()) == 0
     record = read_tables(tmp_path / study, study)
     columns = [column["name"] for column in record["tables"][table]["columns"]]
     rows = record["tables"][table]["rows"]
@@ -362,15 +345,9 @@ def test_a_variant_that_diverges_is_an_empty_row_and_the_others_go_on(
     assert note in capsys.readouterr().out
 
 
-def test_a_study_of_which_every_variant_diverges_says_so_of_each(made, monkeypatch, tmp_path):
-    manifest, _ = made
-
-    def diverge(trainer, rows):
-        torch.nn.init.constant_(trainer.net.classifier.weight, float("nan"))
-        return float("nan"), 0.0
-
-    monkeypatch.setattr(fine_tuning.Trainer, "score", diverge)
-    assert conduct("optimizers", manifest, tmp_path, "--nets", "music1d") == 0
+def test_a_study_of_which_every_variant_diverges_says_so_of_each(small_set, monkeypatch, tmp_path):
+    monkeypatch.setattr(fine_tuning.Trainer, "score", lambda trainer, rows: (float("nan"), 0.0))
+    assert conduct("optimizers", small_set, tmp_path, "--nets", "music1d") == 0
     record = read_tables(tmp_path / "optimizers", "optimizers")
     assert [row[4] for row in record["tables"]["scores"]["rows"]] == [None] * 3
     assert sum("has no figures" in note for note in record["notes"]) == 3

@@ -1,11 +1,10 @@
 """Study files of users: one is run, and mistakes are refused in one line."""
 
 from importlib import resources
-from pathlib import Path
 
 import pytest
 from stage_samples import run
-from study_samples import make_set, read_tables, tiny_options
+from study_samples import read_tables, tiny_options
 
 from mvemo.pipeline.commands.study import option_values
 from mvemo.pipeline.errors import BadOption
@@ -44,21 +43,29 @@ protocol = ["crossfit"]
 labels = ["true", "shuffled"]
 [vary]
 protocol = ["shared"]
+[[published]]
+column = "Smith 2020"
+where = { protocol = "frozen" }
+value = 0.9
 """
 
 
-def run_file(folder: Path, text: str, *options: str) -> tuple[int, Path]:
-    """Run a study file on a small set; the exit code and the folder of its files."""
-    manifest, file = make_set(folder / "set", clips_per_class=4), folder / "my.toml"
-    file.write_text(text)
-    places = (file, manifest, "--out", folder / "out", "--work", folder / "work")
-    return run("mvemo", "study", "run", *places, *options, *tiny_options()), folder / "out"
+@pytest.fixture
+def run_file(small_set, tmp_path):
+    """Function that runs a study file, and returns the exit code."""
+
+    def run_text(text, *options):
+        file = tmp_path / "my.toml"
+        file.write_text(text)
+        places = (file, small_set, "--out", tmp_path / "out", "--work", tmp_path / "work")
+        return run("mvemo", "study", "run", *places, *options, *tiny_options())
+
+    return run_text
 
 
-def test_a_study_of_ones_own_has_a_row_for_each_combination(tmp_path: Path) -> None:
-    code, out = run_file(tmp_path, MY_STUDY)
-    assert code == 0
-    record = read_tables(out, "my")
+def test_a_study_of_ones_own_has_a_row_for_each_combination(run_file, tmp_path):
+    assert run_file(MY_STUDY) == 0
+    record = read_tables(tmp_path / "out", "my")
     assert record["title"] == "Loss by length of segments of cnn"
     table = record["tables"]["scores"]
     assert [column["name"] for column in table["columns"]] == [
@@ -74,18 +81,17 @@ def test_a_study_of_ones_own_has_a_row_for_each_combination(tmp_path: Path) -> N
     assert len(list((tmp_path / "work" / "nets").iterdir())) == 8
 
 
-def test_heads_on_several_nets_are_compared_by_protocol(tmp_path: Path) -> None:
-    code, out = run_file(tmp_path, HEADS, "--runs", "2")
-    assert code == 0
-    record = read_tables(out, "my")
+def test_heads_on_several_nets_are_compared_by_protocol(run_file, tmp_path, capsys):
+    assert run_file(HEADS, "--runs", "2") == 0
+    record = read_tables(tmp_path / "out", "my")
     rows = [row[:3] for row in record["tables"]["scores"]["rows"]]
-    nets = "music1d+cnn"
-    assert rows == [
-        [nets, "crossfit", "true"],
-        [nets, "crossfit", "shuffled"],
-        [nets, "shared", "shuffled"],
-    ]
+    kinds = (("crossfit", "true"), ("crossfit", "shuffled"), ("shared", "shuffled"))
+    assert rows == [["music1d+cnn", *kind] for kind in kinds]
     assert (record["data"]["runs"], record["sources"]) == (2, ["Smith, 2020"])
+    # A figure of one's own that matches no row is not a question of the papers' classes.
+    printed = capsys.readouterr().out
+    assert "Smith 2020: no row matches its 'where'." in printed
+    assert "Printed figures" not in printed
 
 
 @pytest.mark.parametrize(
@@ -118,9 +124,7 @@ def test_heads_on_several_nets_are_compared_by_protocol(tmp_path: Path) -> None:
         ("title =", "title", "invalid TOML"),
     ],
 )
-def test_a_mistake_in_a_study_file_names_file_key_and_what_is_possible(
-    old: str, new: str, message: str
-) -> None:
+def test_a_mistake_in_a_study_file_names_file_key_and_what_is_possible(old, new, message):
     assert old in MY_STUDY
     with pytest.raises(BadOption) as error:
         check_values(parse_study(MY_STUDY.replace(old, new, 1), "my.toml"))
@@ -128,20 +132,15 @@ def test_a_mistake_in_a_study_file_names_file_key_and_what_is_possible(
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_metric_is_refused_before_anything_is_trained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, _ = run_file(tmp_path, MY_STUDY.replace('"kappa"', '"kapa"'))
-    assert code == 2
+def test_an_unknown_metric_is_refused_before_anything_is_trained(run_file, tmp_path, capsys):
+    assert run_file(MY_STUDY.replace('"kappa"', '"kapa"')) == 2
     (line,) = (x for x in capsys.readouterr().err.splitlines() if "kapa" in x)
     assert "my.toml: measure.metrics: unknown 'kapa'; expected one of score, test" in line
     assert not (tmp_path / "work" / "nets").exists()
 
 
 @pytest.mark.parametrize("name", sorted(built_in()))
-def test_a_copy_of_a_built_in_study_has_the_values_of_its_command(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_of_a_built_in_study_has_the_values_of_its_command(name, tmp_path, monkeypatch):
     found = []
     monkeypatch.setattr(
         "mvemo.pipeline.commands.study.conduct",
@@ -156,7 +155,7 @@ def test_a_copy_of_a_built_in_study_has_the_values_of_its_command(
     assert own == command
 
 
-def test_the_built_in_studies_name_known_nets_and_values() -> None:
+def test_the_built_in_studies_name_known_nets_and_values():
     assert len(built_in()) == 10
     for file in built_in().values():
         assert check_values(file).grid == file.grid
