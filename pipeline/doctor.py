@@ -56,11 +56,7 @@ class Finding:
 
 
 def examine(work: Path, n_clips: int, *, measure: bool = True) -> Iterator[Finding]:
-    """Check this installation and machine, and yield a finding for each check.
-
-    `work` is the working folder of a run, which is not created. The time is estimated for
-    `n_clips` clips of 30 s if `measure`, which takes about ten seconds.
-    """
+    """Check this installation and machine; with `measure`, time `n_clips` clips of 30 s."""
     findings, stage_one = check_packages()
     yield from findings
     yield check_work(work)
@@ -179,10 +175,7 @@ def check_work(work: Path) -> Finding:
 
 
 def check_folder(subject: str, folder: Path, remedy: str) -> Finding:
-    """Check that a folder, or its nearest existing parent, is writable, and measure its room.
-
-    The test writes an HDF5 file, which fails on some network disks.
-    """
+    """Check that an HDF5 file can be written to a folder (or its parent), and measure its room."""
     folder = folder.absolute()
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     try:
@@ -272,10 +265,7 @@ def check_weights() -> list[Finding]:
 
 
 def check_speed(settings: Settings, n_clips: int, seconds: float = 30.0) -> Iterator[Finding]:
-    """Measure the time and the room that a generated clip takes, and extrapolate.
-
-    The nets have random weights, which does not change the time.
-    """
+    """Measure the time and room of a generated clip with random weights, and extrapolate."""
     from mvemo.extract.training.timing import measure_net
     from mvemo.manifests.model import Clip, Manifest
     from mvemo.pipeline.console.progress import duration_text

@@ -43,10 +43,7 @@ def _installed() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """Return the command as it was typed, with only the name of the program.
-
-    The option --shard is left out, so that all shards of a run have the same command.
-    """
+    """Return the command without --shard, so that all shards of a run have the same."""
     words = iter(sys.argv[1:])
     kept = []
     for word in words:

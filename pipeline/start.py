@@ -35,10 +35,7 @@ def let_threads_sleep() -> None:
 
 
 def end_with_torchrun() -> None:
-    """End this process when the torchrun that started it ends, even if that is killed.
-
-    Otherwise its processes would stay and wait for each other for ever.
-    """
+    """End this process when the torchrun that started it ends, even if that is killed."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         from mvemo.extract.workers.process import end_with
 

@@ -41,10 +41,7 @@ class NamedPath(click.Path):
 
 
 class OutputPath(NamedPath):
-    """Path to write, refused before any work if it cannot be written.
-
-    With `makes_folders` the command creates the missing parent folders.
-    """
+    """Path to write, refused before any work; `makes_folders` allows missing parent folders."""
 
     def __init__(self, makes_folders: bool = False, **options: Any) -> None:
         super().__init__(**options)

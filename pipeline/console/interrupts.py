@@ -40,11 +40,7 @@ def take_early_signals() -> None:
 
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """Raise KeyboardInterrupt on SIGTERM as on Ctrl-C; the list gets the number of each signal.
-
-    Packages that are being imported turn a KeyboardInterrupt into other errors: if the list is
-    not empty, a signal is the cause. Handlers set by other code stay.
-    """
+    """Raise KeyboardInterrupt on SIGTERM as on Ctrl-C; yield the numbers of received signals."""
     if _noted or threading.current_thread() is not threading.main_thread():
         yield _noted[-1] if _noted else []
         return

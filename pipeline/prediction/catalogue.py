@@ -35,12 +35,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Catalogue:
-    """Cache of `EmbeddedClip`.
-
-    A clip's id is the digest of its file's bytes and its segment, so that a renamed file is
-    found again and a changed file is new. Each batch is committed before it is yielded. Clips
-    that are no longer read are dropped at the end.
-    """
+    """Cache of `EmbeddedClip` by the digest of the file's bytes and the segment; old clips go."""
 
     def __init__(self, path: Path, reader: BatchReader) -> None:
         self._path, self._reader = path, reader

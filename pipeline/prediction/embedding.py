@@ -55,12 +55,7 @@ class FeatureMaker:
                     )
 
     def predictors(self, modalities: Sequence[str]) -> list[model.Predictor]:
-        """Return the best available predictor for each set of modalities of a clip.
-
-        The nets of these predictors are loaded. Features that cannot be made are added to
-        `unavailable`. Raises `BadOption` if no predictor is left, and for wrong weights that the
-        user named.
-        """
+        """Load the best predictor for each set of modalities; BadOption if none is left."""
         sets = [(m,) for m in modalities] + ([tuple(modalities)] if len(modalities) > 1 else [])
         while True:
             best = [self.model.best(s, self.unavailable) for s in sets]

@@ -40,11 +40,7 @@ def predict_files(
     catalogue: Path | None = None,
     on_clip: Callable[[FinalModel, Prediction], object] = lambda model, prediction: None,
 ) -> tuple[FinalModel, list[Prediction]]:
-    """Predict clips with a model folder; return the model and one prediction for each clip.
-
-    Clips in the `catalogue` are not read again. `on_clip` is called with the model and each
-    prediction when it is known, in any order. An unreadable file costs only its own prediction.
-    """
+    """Predict clips, also from a `catalogue`; `on_clip` gets each prediction once it is known."""
     maker = FeatureMaker(folder, settings)
     predictions: dict[int, Prediction] = {}
 
@@ -99,11 +95,7 @@ def predict_clip(
     scaled: Vectors | None = None,
     more: Sequence[str] = (),
 ) -> Prediction:
-    """Predict a clip, or a window of one, from its vectors.
-
-    `scaled` are the vectors standardised within the clip's group, by default the clip alone;
-    `more` are further notes.
-    """
+    """Predict a clip or a window; `scaled` are vectors standardised within its group."""
     model, clip = maker.model, embedded.clip
     facts = {
         "content": embedded.content or None,

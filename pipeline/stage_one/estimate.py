@@ -175,10 +175,7 @@ def forecast_run(
 
 
 def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: backends.Execution) -> str:
-    """Return a note on a new run that takes an hour or more on CPUs, or ''.
-
-    The speed of a scheduler's workers is not known, so such a run has no note.
-    """
+    """Return a note on a new run that takes an hour or more on this CPU, or ''."""
     run = plan.settings.extract.run
     # A continued run shows its remaining time as it goes.
     begun = (work / "nets").exists() or out.exists()

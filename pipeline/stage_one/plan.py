@@ -139,10 +139,7 @@ def _without_picture_nets(plans: list[NetSettings], manifest: Manifest) -> list[
 
 
 def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead: str) -> None:
-    """Raise BadOption if the clips have a split and the user did not ask for folds.
-
-    `who` names what makes folds, and `instead` the option that uses the split.
-    """
+    """Raise BadOption if `who` makes folds of clips with a split; `instead` uses the split."""
     if settings.folds_named or prescribed_split(manifest)[0] is None:
         return
     raise BadOption(
@@ -179,11 +176,7 @@ def _check_losses_and_weights(
 
 
 def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
-    """Read a manifest, with a note if some of its media files are missing.
-
-    The clips of a missing file fail when they are decoded. Raises `BadOption` if all files are
-    missing, because then the folder is wrong.
-    """
+    """Read a manifest; note missing media files, and raise BadOption if all are missing."""
     manifest = read_manifest(path, root=root, media=False)
     for note in manifest.notes:
         tell_note(note)
@@ -200,10 +193,7 @@ def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
 def read_fold_file(
     fold_file: Path | None, manifest: Manifest, settings: Settings
 ) -> tuple[Folds | None, Settings]:
-    """Return the folds of a file, in the order of the clips, and settings with their number.
-
-    The manifest is not changed, so that its digest remains that of its file.
-    """
+    """Return the folds of a file in the clips' order, and settings with their number."""
     if fold_file is None:
         return None, settings
     if settings.extract.run.protocol == "holdout":
@@ -253,12 +243,7 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
 def choose_precision(
     settings: Settings, plans: Sequence[NetSettings], work: Path, *, keep: bool = True
 ) -> tuple[Settings, str]:
-    """Replace the precision ``auto`` by the faster one; return a note on what was measured.
-
-    A GPU uses bf16. On a CPU with bf16 instructions one pass of each net is timed in both
-    precisions. Other CPUs use float32, and so do several ranks, which must agree. The timing is
-    stored in `work` if `keep`, so that the same run chooses the same precision again.
-    """
+    """Replace the precision ``auto`` by the faster one; return a note on what was measured."""
     run, device = settings.extract.run, devices.pick_device(settings.extract.run.device)
     note, precision = "", devices.resolve_precision(run.precision, device)
     cpu = _bf16_processor()

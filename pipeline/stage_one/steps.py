@@ -87,10 +87,7 @@ class FeatureWriter:
             self.features.append(name)
 
     def write_embeddings(self, plan: NetSettings, folds: I64, splits: I64 | None = None) -> None:
-        """Train a net by the protocol, and write the embeddings that the cache does not have.
-
-        Raises TrainingDiverged if the loss of a training is not finite.
-        """
+        """Train a net by the protocol, and write the embeddings that the cache does not have."""
         usable, run = self.media.usable(plan), self.settings.extract.run
         chosen = self.trainings or trainings_of([plan], run, folds)
         trainings = [fold for name, fold in chosen if name == plan.name]
@@ -187,11 +184,7 @@ def write_nets(
     writer: CacheWriter,
     diverged: Mapping[str, TrainingDiverged] | None = None,
 ) -> list[TrainingDiverged]:
-    """Train nets and write their embeddings; return the errors of the nets that diverged.
-
-    All embeddings of a net that diverged are withdrawn, also those of earlier folds. `diverged`
-    has the errors of trainings elsewhere, by net.
-    """
+    """Train and embed each net; withdraw all features of nets that diverged, and return errors."""
     errors = []
     for net in nets:
         # Memory blocks of the previous net have other sizes, and would be kept unused.

@@ -96,10 +96,7 @@ class RepeatableRun:
         self._key = self._request_key()
 
     def recall(self) -> tuple[ExtractSummary, tuple[str, ...]] | None:
-        """Return the summary and the notes of the run that finished this command.
-
-        Returns None if there may be work left.
-        """
+        """Return summary and notes of the run that finished this command; None if work is left."""
         path = self.work / FINISHED
         try:
             # Rows of an interrupted run are not in the cache yet.
