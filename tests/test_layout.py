@@ -88,7 +88,7 @@ FLOORS = {
         "clips",
         "model_nets stage_one",
         "models",
-        "doctor prediction stage_two",
+        "prediction stage_two",
         "studies",
         "commands",
         "cli notebook",

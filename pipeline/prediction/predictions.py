@@ -166,7 +166,7 @@ def _training_clips(model: FinalModel, cache: Cache) -> set[str]:
 def records(
     model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
 ) -> list[Record]:
-    """Return the JSON object of each clip, see docs/predicting.md; `facts` adds those of reading."""
+    """Return the JSON object of each clip (docs/predicting.md); `facts` adds those of reading."""
     result = []
     for prediction in predictions:
         predictor = prediction.predictor

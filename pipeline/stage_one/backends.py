@@ -221,7 +221,7 @@ def local_backend(run: RunSettings, jobs: int) -> Backend:
 
 @contextmanager
 def dask_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
-    """Yield a backend of a scheduler's workers; tasks that failed or lost their worker are retried."""
+    """Yield a backend of a scheduler's workers; tasks are retried if they or their worker fail."""
     with connected(address) as client:
         n_workers = check_workers(client, address, folders)
         tell(f"{n_workers} worker{'s' * (n_workers != 1)} of {address}")

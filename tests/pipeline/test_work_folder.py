@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from mvemo.cache.errors import CacheBusy
 from mvemo.cache.shards import WriterLock
 from mvemo.pipeline.commands.cache import cache
-from mvemo.pipeline.doctor import check_work
+from mvemo.pipeline.commands.doctor import check_work
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.stage_one.summary import ExtractSummary
 from mvemo.pipeline.work_folder import WorkSize, clean_work, measure_work
@@ -55,7 +55,7 @@ def test_decoded_media_go_and_all_else_stays(work):
 
 
 def test_other_folders_are_refused(work, tmp_path):
-    with pytest.raises(BadOption, match="is no working folder"):
+    with pytest.raises(BadOption, match="not a working folder"):
         clean_work(tmp_path)
     elsewhere = tmp_path / "elsewhere"
     (work / "decoded").rename(elsewhere)

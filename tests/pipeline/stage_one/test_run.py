@@ -224,7 +224,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, 
         (["--nets", ""], "extract.nets names no net"),
         (["--nets", "c3d,c3d"], "extract.nets names 'c3d' twice"),
         (["--set", "nets.c3d.width=0"], "nets.c3d.width is 0.0: it must be above 0"),
-        (["--set", "nets.c3d.momentum=2"], "momentum is 2.0: it must be below 1"),
+        (["--set", "nets.c3d.momentum=2"], "momentum is 2.0: it must be from 0, below 1"),
     ],
 )
 def test_wrong_settings_are_one_line_and_exit_code_2(demo, tmp_path, capsys, options, said):

@@ -15,7 +15,7 @@ from mvemo.extract.pretrained.store import keep_weights
 from mvemo.extract.training.timing import NetCost
 from mvemo.extract.workers.pool import cores
 from mvemo.pipeline import cli
-from mvemo.pipeline.doctor import (
+from mvemo.pipeline.commands.doctor import (
     LITTLE_ROOM,
     check_codecs,
     check_folder,
@@ -129,7 +129,7 @@ def test_weights_are_absent_whole_or_damaged(tmp_path, monkeypatch):
 
 def test_codecs_that_are_absent_are_named(monkeypatch):
     assert check_codecs().status == "ok"
-    monkeypatch.setattr("mvemo.pipeline.doctor.CODECS", ("h264", "no-such-codec"))
+    monkeypatch.setattr("mvemo.pipeline.commands.doctor.CODECS", ("h264", "no-such-codec"))
     found = check_codecs()
     assert found.status == "note"
     assert "does not read no-such-codec" in found.text
