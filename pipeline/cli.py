@@ -24,8 +24,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from mvemo.pipeline.commands.options import with_verbosity
-from mvemo.pipeline.console.interrupts import noted_signals, report_interrupt
 from mvemo.pipeline.console.messages import Verbosity, guarded_streams
+from mvemo.pipeline.start import noted_signals, report_interrupt
 
 # Subcommand -> module and function, and its line in ``mvemo --help``.
 COMMANDS = {

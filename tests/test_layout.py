@@ -81,7 +81,7 @@ FLOORS = {
         "compare_runs",
     ),
     "pipeline": (
-        "errors provenance",
+        "errors provenance start",
         "console work_folder",
         "settings",
         "settings_files starting_weights",
@@ -92,7 +92,6 @@ FLOORS = {
         "studies",
         "commands",
         "cli notebook",
-        "start",
         "__main__",
     ),
 }

@@ -274,7 +274,7 @@ def check_speed(settings: Settings, n_clips: int, seconds: float = 30.0) -> Iter
     from mvemo.extract.workers.pool import cores
     from mvemo.manifests.model import Clip, Manifest
     from mvemo.pipeline.console.progress import duration_text
-    from mvemo.pipeline.stage_one.timing import forecast_reading, n_windows
+    from mvemo.pipeline.stage_one.estimate import forecast_reading, n_windows
 
     plans = [settings.nets[name] for name in settings.extract.nets]
     with tempfile.TemporaryDirectory(prefix="mvemo-doctor-") as temp:

@@ -22,7 +22,7 @@ from mvemo.pipeline.clips.media_files import digest_media
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
+from mvemo.pipeline.prediction.embedding import BatchReader, EmbeddedClip
 from mvemo.pipeline.prediction.new_clips import LONG, MOST_WINDOWS, NewClip, windows_of
 from mvemo.pipeline.provenance import provenance
 

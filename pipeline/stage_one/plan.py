@@ -9,33 +9,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mvemo.cache import spec
-from mvemo.cache.maintenance import unfinished_run
-from mvemo.cache.reader import open_cache
-from mvemo.cache.table import ClipTable
+from mvemo.cache import ClipTable, digest_of, open_cache, unfinished_run
+from mvemo.extract import NetSettings, RunSettings, WeightReport
 from mvemo.extract.nets.parts.registry import NETS
-from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.pretrained import with_fetched_weights
-from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training import devices, losses, protocols, ranks, timing
-from mvemo.manifests import files, labels
+from mvemo.manifests import (
+    Folds,
+    Manifest,
+    files,
+    fold_notes,
+    labels,
+    prescribed_split,
+    read_folds,
+    read_manifest,
+)
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
-from mvemo.manifests.model import Manifest
-from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.splits.fold_file import Folds, read_folds
-from mvemo.manifests.splits.folds import fold_notes
-from mvemo.manifests.splits.holdout import prescribed_split
+from mvemo.pipeline import provenance, starting_weights
 from mvemo.pipeline.clips import clip_tables, media_files
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.provenance import provenance, versions
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one import backends, shards
-from mvemo.pipeline.starting_weights import (
-    fetch_missing_weights,
-    random_start_note,
-    refuse_missing_weights,
-)
 
 PRECISION_FILE = "precision.json"
 # Largest time of bf16, as a share of float32, at which bf16 is chosen despite its rounding.
@@ -70,7 +65,7 @@ def plan_extract(
     run = settings.extract.run
     devices.pick_device(run.device)
     plans = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
-    refuse_missing_weights(plans, settings)
+    starting_weights.refuse_missing_weights(plans, settings)
     if manifest_path is None:
         from mvemo.manifests.demo import make_demo
 
@@ -79,7 +74,7 @@ def plan_extract(
         manifest = manifest_with_media(manifest_path, root)
     folds, settings = read_fold_file(fold_file, manifest, settings)
     plans = _without_picture_nets(plans, manifest)
-    plans, notes = fetch_missing_weights(plans, settings, fetch=execution.fetch)
+    plans, notes = starting_weights.fetch_missing_weights(plans, settings, fetch=execution.fetch)
     reports = _check_losses_and_weights(plans, manifest, run)
     if not (execution.force or execution.shard):
         _refuse_other_clips(out, manifest)
@@ -94,14 +89,14 @@ def plan_extract(
         option = f"extract.fold_seed={settings.extract.fold_seed}"
         tell_unused_seed(option, evaluation.table, fold_file)
     settings, chosen = choose_precision(settings, plans, work, keep=execution.fetch)
-    start = [note for note in [random_start_note(plans, settings), chosen] if note]
+    start = [note for note in [starting_weights.random_start_note(plans, settings), chosen] if note]
     for note in start:
         tell_note(note)
     what = "split" if evaluation.folds is None else "folds"
     for note in evaluation.notes:
         tell(f"{what}: {note}")
     path = manifest_path or work / "demo" / "manifest.csv"
-    facts = provenance(
+    facts = provenance.provenance(
         settings=settings.record(),
         manifest=clip_tables.manifest_facts(manifest, path),
         notes=start,
@@ -269,8 +264,13 @@ def _measured(
 ) -> dict[str, float]:
     """Return seconds per clip by precision, from `path` if it has the same nets and processor."""
     run, precisions = settings.extract.run, ("float32", "bf16")
-    facts = [[plan.record() for plan in plans], run.protocol, cpu, versions().get("torch")]
-    key = spec.digest_of({"measured": facts})
+    facts = [
+        [plan.record() for plan in plans],
+        run.protocol,
+        cpu,
+        provenance.versions().get("torch"),
+    ]
+    key = digest_of({"measured": facts})
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept = files.parse_json(path.read_bytes())
         if kept["key"] == key:

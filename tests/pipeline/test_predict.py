@@ -25,9 +25,13 @@ from mvemo.manifests.reader import read_manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.model_nets import plan_of
 from mvemo.pipeline.models.boxed import card_text
-from mvemo.pipeline.prediction import batches
-from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
-from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings
+from mvemo.pipeline.prediction import embedding
+from mvemo.pipeline.prediction.embedding import (
+    BatchReader,
+    EmbeddedClip,
+    FeatureMaker,
+    PredictSettings,
+)
 from mvemo.pipeline.prediction.new_clips import NewClip, find_clips, modalities_of
 from mvemo.pipeline.prediction.run import predict_files
 
@@ -214,14 +218,14 @@ def test_lists_without_labels_folders_and_patterns(made, tmp_path, capsys):
 def read_clips(monkeypatch):
     """Names of the files that are decoded and embedded from here on, two at a time."""
     names: list[str] = []
-    embed = batches.BatchReader._embed
+    embed = BatchReader._embed
 
     def noted(self: BatchReader, clips: list[EmbeddedClip], work: Path) -> list[EmbeddedClip]:
         names.extend(clip.clip.path.name for clip in clips)
         return embed(self, clips, work)
 
-    monkeypatch.setattr(batches.BatchReader, "_embed", noted)
-    monkeypatch.setattr(batches, "BATCH", 2)
+    monkeypatch.setattr(BatchReader, "_embed", noted)
+    monkeypatch.setattr(embedding, "BATCH", 2)
     return names
 
 

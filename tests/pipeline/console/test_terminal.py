@@ -14,8 +14,8 @@ import click
 import pytest
 
 from mvemo.pipeline import cli, start
-from mvemo.pipeline.console.interrupts import end_at_once, noted_signals, take_early_signals
 from mvemo.pipeline.console.messages import GuardedStream, guarded_streams, unguarded
+from mvemo.pipeline.start import end_at_once, noted_signals, take_early_signals
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from mvemo.extract.training import timing
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import estimate
 from mvemo.pipeline.stage_one.backends import threads_of
-from mvemo.pipeline.stage_one.timing import ReadingForecast, n_windows
+from mvemo.pipeline.stage_one.estimate import ReadingForecast, n_windows
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -64,7 +64,7 @@ def test_a_plan_says_what_the_run_then_does(sounds, tmp_path, capsys):
 def test_a_long_run_on_a_processor_is_told_before_it(sounds, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(estimate, "LONG", 0.0)
     monkeypatch.setattr(
-        estimate,
+        timing,
         "measure_net",
         lambda *_, **__: timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0),
     )
@@ -90,8 +90,8 @@ def test_processes_share_the_time(sounds, tmp_path, capsys, monkeypatch, kind, j
         asked.append(threads)
         return timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0)
 
-    monkeypatch.setattr(estimate, "measure_net", cost)
-    monkeypatch.setattr(estimate.timing, "forecast_reading", lambda *_: ReadingForecast(0, 0))
+    monkeypatch.setattr(timing, "measure_net", cost)
+    monkeypatch.setattr(estimate, "forecast_reading", lambda *_: ReadingForecast(0, 0))
     monkeypatch.setattr("mvemo.pipeline.console.progress.duration_text", "{:.3f}".format)
 
     def seconds(*jobs: object) -> float:
