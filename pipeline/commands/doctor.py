@@ -318,18 +318,20 @@ def _write_clip(path: Path, seconds: float) -> None:
 
 
 @click.command()
-@click.option("--work", type=FOLDER, default=Path("work"), show_default=True, help="Folder to try.")
+@click.option(
+    "--work", type=FOLDER, default=Path("work"), show_default=True, help="Working folder to check."
+)
 @click.option(
     "--clips",
     "n_clips",
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="Tell how long so many clips would take.",
+    help="Number of clips whose time is estimated.",
 )
 @click.option("--no-speed", is_flag=True, help="Do not measure the speed, which takes longest.")
 def doctor(work: Path, n_clips: int, no_speed: bool) -> int:
-    """Check this installation and machine: one line for each finding, with the cure.
+    """Check this installation and machine: print each finding with its remedy.
 
     It checks versions, torch and torchvision as a pair, codecs, GPU, fetched weights and
     their digests, free space in the folders and that they can be written, and measures

@@ -31,7 +31,7 @@ SAME_NAMES = ("seed", "permute_labels", "scale", "repeats", "learning_curve")
 stage_two_options = together(
     [
         click.argument("features", type=PATH),
-        folds_option("the cache's own, else 6"),
+        folds_option("those of the cache, otherwise 6"),
         click.option(
             "--out",
             type=OUT_FOLDER,
@@ -39,24 +39,24 @@ stage_two_options = together(
             show_default=True,
             help="Folder of the report.",
         ),
-        seed_option("Make folds afresh with this seed (not of crossfitted features)."),
+        seed_option("Make new folds with this seed (not for crossfitted features)."),
         click.option(
             "--models",
-            help="Comma-separated names, all by default; FEATURE+FEATURE fuses any features.",
+            help="Comma-separated models; FEATURE+FEATURE fuses any features.  [default: all]",
         ),
         permute_option,
         scale_option,
         click.option(
             "--protocol",
             type=click.Choice(["crossfit", "frozen", "shared", "holdout"]),
-            help="'shared' accepts scores of clips by nets that saw them.",
+            help="Protocol of FEATURES; 'shared' accepts nets that saw the clips they score.",
         ),
         click.option(
             "--repeats",
             type=click.IntRange(min=1),
             default=1,
             show_default=True,
-            help="Evaluate on as many different folds (not of crossfitted features).",
+            help="Number of evaluations on different folds (not for crossfitted features).",
         ),
         click.option(
             "--song-level",
@@ -68,13 +68,13 @@ stage_two_options = together(
             type=click.Choice(SONG_RULES),
             default="mean",
             show_default=True,
-            help="How: mean or geometric mean of probabilities, or majority vote.",
+            help="Decision rule: mean or geometric mean of probabilities, or majority vote.",
         ),
         click.option("--learning-curve", is_flag=True, help="Also train heads on fewer clips."),
         click.option(
             "--profile",
-            help="paper, best, demo or pretrained, or a TOML file.  [default: the one that "
-            "FEATURES were made with, where it is one of these; else paper]",
+            help="Settings: paper, best, demo, pretrained, or a TOML file.  [default: that of "
+            "FEATURES if it is one of these, otherwise paper]",
         ),
         click.option(
             "--final",
@@ -84,17 +84,17 @@ stage_two_options = together(
         click.option(
             "--final-to",
             type=OUT_FOLDER,
-            help="The same, into this folder.  [default of --final: OUT/model]",
+            help="Write this model into a folder.  [default of --final: OUT/model]",
         ),
         click.option(
             "--about",
             type=PATH,
-            help="TOML file of what the model's card is to say: title, data, licence ...",
+            help="TOML file with the text of the model's card: title, data, licence ...",
         ),
         click.option(
             "--work",
             type=FOLDER,
-            help="Folder of mvemo extract, whose trained nets go into the model.  "
+            help="Working folder of mvemo extract with the trained nets for the model.  "
             "[default: that of FEATURES]",
         ),
         paper_options,
@@ -151,7 +151,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
         about = {} if options["about"] is None else read_about(options["about"])
         final = FinalSettings(options["final_to"] or out / "model", options["work"], about)
     elif options["about"] is not None:
-        raise BadOption(f"--about {options['about']}: is for a model: add --final")
+        raise BadOption(f"--about {options['about']}: needs a model: add --final")
     settings = replace(
         settings_for(features, options["profile"], options["overrides"]),
         **{name: options[name] for name in SAME_NAMES},
@@ -188,10 +188,14 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
     type=click.IntRange(min=1),
     default=2000,
     show_default=True,
-    help="Of the bootstrap.",
+    help="Number of resamples of the bootstrap.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the bootstrap.",
 )
 @paper_options
 def compare(

@@ -157,7 +157,7 @@ def _fallback_notes(maker: FeatureMaker, embedded: EmbeddedClip, predictor: Pred
     ]
     if reasons:
         used = " and ".join(IN_WORDS[m] for m in predictor.modalities)
-        notes.append(f"from {used} alone ({'; '.join(reasons)})")
+        notes.append(f"only from {used} ({'; '.join(reasons)})")
     return notes
 
 

@@ -52,7 +52,7 @@ def test_options_and_refusals(listed: Path, capsys: pytest.CaptureFixture[str]) 
     assert len(read_manifest(out)) == 6
     capsys.readouterr()
     assert run(*command) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert run(*command, "--force", "--seconds", 0) == 2
     assert "the length must be above 0" in capsys.readouterr().err
 

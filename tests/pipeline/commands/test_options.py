@@ -49,13 +49,13 @@ def test_old_spellings_are_kept_with_a_note(manifest, tmp_path, capsys):
     assert run("mvemo", "manifest", "folds", manifest, "--folds", 3, "--out", new) == 0
     assert capsys.readouterr().err == ""
     assert run("mvemo", "manifest", "folds", manifest, "--k", 3, "--out", old) == 0
-    assert "note: --k is --folds now" in capsys.readouterr().err
+    assert "note: --k was renamed to --folds" in capsys.readouterr().err
     assert old.read_bytes() == new.read_bytes()
     np.save(tmp_path / "x.npy", np.arange(24.0).reshape(12, 2))
     out = tmp_path / "f.h5"
     imported = ("mvemo", "cache", "import", out, tmp_path / "x.npy", "--modality", "audio")
     assert run(*imported, "--manifest", manifest, "--name", "old") == 0
-    assert "note: --name is --feature now" in capsys.readouterr().err
+    assert "note: --name was renamed to --feature" in capsys.readouterr().err
     assert run(*imported, "--feature", "new") == 0
     with open_cache(out) as cache:
         assert cache.names() == ("new", "old")
@@ -96,9 +96,9 @@ REFUSED = [
     ("predict song.mp3 --cache {tmp}/no/x.h5", "folder {tmp}/no does not exist"),
     ("compare a b --out {tmp}/file", "is a file"),
     ("cache export f.h5 --feature x --out {tmp}/no/x.csv", "does not exist"),
-    ("predict song.mp3 --window 5", "mvemo: --window 5.0: is of a timeline: add --timeline"),
-    ("predict song.mp3 --hop 5", "mvemo: --hop 5.0: is of a timeline: add --timeline"),
-    ("predict song.mp3 --timeline-to 5", "--timeline-to 5: is of a timeline: add --timeline"),
+    ("predict song.mp3 --window 5", "mvemo: --window 5.0 needs a timeline: add --timeline"),
+    ("predict song.mp3 --hop 5", "mvemo: --hop 5.0 needs a timeline: add --timeline"),
+    ("predict song.mp3 --timeline-to 5", "--timeline-to 5 needs a timeline: add --timeline"),
     *(
         (f"{name} song.mp3 --device {device}", f"{text}")
         for name in ("predict", "explain")

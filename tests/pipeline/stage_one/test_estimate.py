@@ -107,7 +107,7 @@ def test_processes_share_the_time(sounds, tmp_path, capsys, monkeypatch, kind, j
 
 def test_a_plan_is_of_the_whole_run(sounds, tmp_path, capsys):
     assert extract(sounds, "frozen", tmp_path / "w", "--plan", "--shard", "1/2") == 2
-    assert "--plan: is of the whole run; leave --shard out" in capsys.readouterr().err
+    assert "--plan covers the whole run: leave --shard out" in capsys.readouterr().err
 
 
 def test_a_short_clip_takes_a_part_of_a_window():

@@ -205,7 +205,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, 
         (["--set", "nets.c3d.options={size=3}"], "c3d: size is 3: it must be at least 16"),
         (["--weights", "c3d=nowhere.npz"], "there is no file nowhere.npz"),
         (["--weights", "nowhere.npz"], "write it as NET=FILE"),
-        (["--weights", f"i3d={__file__}"], "its net does not run; --nets are music1d, c3d"),
+        (["--weights", f"i3d={__file__}"], "this net does not run: expected one of music1d, c3d"),
         (
             ["--profile", "nowhere"],
             "profile 'nowhere' is neither one of best, c17, demo, paper, pretrained nor a file",
