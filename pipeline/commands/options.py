@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mvemo.pipeline.console.messages import Level, set_verbosity, tell_note
+from mvemo.pipeline.console.messages import Level, Verbosity, tell_note
 from mvemo.pipeline.errors import BadOption
 
 T = TypeVar("T")
@@ -169,7 +169,7 @@ def with_verbosity(command: click.Command) -> click.Command:
 def _verbosity_option(short: str, level: Level, help_text: str) -> click.Option:
     def remember(context: click.Context, parameter: click.Parameter, value: bool) -> None:
         if value:
-            set_verbosity(context, level)
+            context.find_root().ensure_object(Verbosity).level = level
 
     return click.Option(
         [short, f"--{level}"], is_flag=True, expose_value=False, callback=remember, help=help_text

@@ -50,14 +50,6 @@ def verbosity() -> Level:
     return shared.level if (shared := _shared()) else "normal"
 
 
-def set_verbosity(context: click.Context, level: Level) -> None:
-    """Set the message level of the running program."""
-    root = context.find_root()
-    if not isinstance(root.obj, Verbosity):
-        root.obj = Verbosity()
-    root.obj.level = level
-
-
 def note_resumable() -> None:
     """Make an interrupted program say that the same command can continue the work."""
     if shared := _shared():
@@ -67,8 +59,7 @@ def note_resumable() -> None:
 def _shared() -> Verbosity | None:
     """Return the state of the running program; None outside a program."""
     context = click.get_current_context(silent=True)
-    shared = None if context is None else context.find_root().obj
-    return shared if isinstance(shared, Verbosity) else None
+    return None if context is None else context.find_object(Verbosity)
 
 
 def tell(text: str) -> None:

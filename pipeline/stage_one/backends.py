@@ -313,12 +313,6 @@ def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
     return len(workers)
 
 
-def count_workers(address: str) -> int:
-    """Check the workers of a scheduler, and return their number."""
-    with connected(address) as client:
-        return check_workers(client, address, [])
-
-
 def do_packed(packed: bytes) -> Result:
     """Run a task on a worker, and return its result or its error."""
     from mvemo.pipeline.stage_one.tasks import do_task

@@ -138,12 +138,6 @@ class NetForecast:
     training_bytes: int  # memory of the training, or of embedding if nothing is to be trained
     weight_bytes: int  # size of the weights on the disk
 
-    def cells(self, processes: int) -> tuple[str, ...]:
-        """Return the row of the table."""
-        trained = (self.n_nets - self.n_trained, self.n_trained) if self.n_nets else ("-", "-")
-        at_most = progress.duration_text(self.seconds / processes)
-        return (self.name, *map(str, (*trained, self.n_new, self.n_kept)), at_most)
-
 
 @dataclass(frozen=True)
 class Forecast:
@@ -165,8 +159,11 @@ class Forecast:
         if self.unreadable:
             clip, reason = next(iter(self.unreadable.items()))
             lines.append(f"{len(self.unreadable)} cannot be read; the first, {clip}: {reason}")
-        head = ("net", "to train", "trained", "to embed", "embedded", "at most")
-        rows = [head, *(net.cells(self.processes) for net in self.nets)]
+        rows = [("net", "to train", "trained", "to embed", "embedded", "at most")]
+        for net in self.nets:
+            trained = (str(net.n_nets - net.n_trained), str(net.n_trained))
+            counts = (*(trained if net.n_nets else ("-", "-")), str(net.n_new), str(net.n_kept))
+            rows.append((net.name, *counts, progress.duration_text(net.seconds / self.processes)))
         names = [*self.descriptors, *(net.name for net in self.nets)]
         lines += ["", *align_columns(rows), "", f"nets run {self.place}"]
         lines.append(f"features: {', '.join(names)}")
@@ -293,7 +290,9 @@ def _n_processes(plan: ExtractPlan, execution: backends.Execution) -> int:
     frozen = run.protocol == "frozen"
     n_parts = len(plan.manifest) if frozen else len(backends.trainings_of(plan.nets, run, folds))
     if execution.scheduler:
-        return max(min(backends.count_workers(execution.scheduler), n_parts), 1)
+        with backends.connected(execution.scheduler) as client:
+            n_workers = backends.check_workers(client, execution.scheduler, [])
+        return max(min(n_workers, n_parts), 1)
     on_gpus = devices.pick_device(run.device).type == "cuda"
     return max(
         min(execution.jobs, n_parts, len(backends.visible_gpus()) if on_gpus else n_parts), 1

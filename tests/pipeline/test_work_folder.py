@@ -1,9 +1,7 @@
 """What the working folder takes, and what of it `clean-work` removes."""
 
-from __future__ import annotations
-
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from mvemo.cache.errors import CacheBusy
 from mvemo.cache.shards import WriterLock
@@ -29,7 +27,7 @@ def work(tmp_path):
     return folder
 
 
-def clean(*options: object) -> Result:
+def clean(*options):
     return CliRunner().invoke(cache, ["clean-work", *map(str, options)])
 
 

@@ -1,7 +1,5 @@
 """`mvemo doctor`: what it finds where something is absent, damaged, of another version."""
 
-from __future__ import annotations
-
 import re
 import sys
 from importlib import metadata
@@ -33,10 +31,10 @@ STAGE_ONE = ("torch", "torchvision", "av", "opencv-python-headless", "soundfile"
 STAGE_ONE += ("librosa", "platformdirs")
 
 
-def installed(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
+def installed(monkeypatch, **versions):
     """Let packages be of another version, or None for absent."""
 
-    def version(name: str) -> str:
+    def version(name):
         found = versions.get(name.replace("-", "_"), REAL_VERSION(name))
         if found is None:
             raise metadata.PackageNotFoundError(name)

@@ -1,9 +1,6 @@
 """Options that several commands share: one spelling, and a line where one changes nothing."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,7 +33,7 @@ def manifest(tmp_path):
     return path
 
 
-def error_of(capsys: pytest.CaptureFixture[str], *command: object) -> str:
+def error_of(capsys, *command):
     """The one line of a command that is refused."""
     assert run(*command) == 2
     lines = capsys.readouterr().err.strip().splitlines()
@@ -164,7 +161,7 @@ def test_more_workers_than_cores_are_told_of(tmp_path, capsys):
 def test_a_seed_that_changes_no_fold_is_told_of(tmp_path, capsys):
     table = make_table(24, 2, classes=("a", "b"))
 
-    def said(path: Path, *options: object) -> str:
+    def said(path, *options):
         assert run("mvemo-cv", path, "--out", tmp_path / "out", "--seed", 3, *CV, *options) == 0
         notes = [line for line in capsys.readouterr().err.splitlines() if "--seed" in line]
         return "".join(notes)
@@ -190,7 +187,7 @@ def test_a_seed_that_changes_no_fold_is_told_of(tmp_path, capsys):
 
 
 def test_a_seed_of_folds_that_changes_none_is_told_of(manifest, tmp_path, capsys):
-    def said(command: str, *options: object) -> str:
+    def said(command, *options):
         more = ("--out", tmp_path / "o") if command.startswith("study") else ()
         run("mvemo", *command.split(), manifest, *options, *more, "--work", tmp_path / "w")
         notes = [line for line in capsys.readouterr().err.splitlines() if "changes no" in line]
