@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +50,10 @@ def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> Work
     size = size if nets else WorkSize(size.decoded, 0)
     if dry_run:
         return size
-    with _unused(work):
+    caches = sorted([*work.glob("*.h5.lock"), *work.glob("*.shards/*.h5.lock")])
+    with ExitStack() as locks:
+        for path in caches:
+            locks.callback(WriterLock(path.with_suffix("")).release)
         for name in (DECODED, NETS)[: 1 + nets]:
             folder = work / name
             if folder.is_symlink():
@@ -59,16 +61,6 @@ def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> Work
             if folder.is_dir():
                 shutil.rmtree(folder)
     return size
-
-
-@contextmanager
-def _unused(work: Path) -> Iterator[None]:
-    """Hold the write locks of the folder's caches and of their shards."""
-    paths = [*work.glob("*.h5.lock"), *work.glob("*.shards/*.h5.lock")]
-    with ExitStack() as locks:
-        for path in sorted(paths):
-            locks.callback(WriterLock(path.with_suffix("")).release)
-        yield
 
 
 def _bytes_in(folder: Path) -> int:

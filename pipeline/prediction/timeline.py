@@ -198,6 +198,16 @@ def timeline_html(model: FinalModel, timeline: Timeline) -> str:
         for i, name in enumerate(model.classes)
         if predicted
     ]
+    pictures = timeline.sketch.thumbnails
+    rows = np.unique(np.linspace(0, len(pictures) - 1, N_THUMBNAILS).round().astype(int))
+    # Text under the pointer, at the middle of each window.
+    readout = [
+        {
+            "t": round(sum(window) / 2, 2),
+            "text": written.summary(p.predictor, p.outputs) if p.predictor else "not predicted",
+        }
+        for window, p in zip(timeline.windows, timeline.predictions, strict=True)
+    ]
     return page.render(
         "timeline.html",
         timeline.file,
@@ -207,20 +217,13 @@ def timeline_html(model: FinalModel, timeline: Timeline) -> str:
         window=max((stop - start for start, stop in timeline.windows), default=0.0),
         curves=curves,
         span=span,
-        thumbnails=_thumbnails(timeline),
+        thumbnails=[(pictures[r][0], page.picture_url(pictures[r][1])) for r in rows if pictures],
         turns=turns_of(model, timeline),
         strip=_strip(model, timeline),
-        readout=_readout(model, timeline),
+        readout=readout,
         notes=timeline.notes(),
         legend=legend(model, timeline.predictions),
     )
-
-
-def _thumbnails(timeline: Timeline) -> list[tuple[float, str]]:
-    """Return time and data URL of some thumbnails, evenly spread."""
-    pictures = timeline.sketch.thumbnails
-    rows = np.unique(np.linspace(0, len(pictures) - 1, N_THUMBNAILS).round().astype(int))
-    return [(pictures[r][0], page.picture_url(pictures[r][1])) for r in rows] if pictures else []
 
 
 def _strip(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
@@ -240,18 +243,6 @@ def _strip(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
         stretch["x"] = page.WIDTH * stretch["begin"] / timeline.seconds
         stretch["width"] = page.WIDTH * (end - stretch["begin"]) / timeline.seconds
     return stretches
-
-
-def _readout(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
-    """Return the middle and the summary of each window, for the text under the pointer."""
-    summary = format_of(model).summary
-    return [
-        {
-            "t": round(sum(window) / 2, 2),
-            "text": summary(p.predictor, p.outputs) if p.predictor else "not predicted",
-        }
-        for window, p in zip(timeline.windows, timeline.predictions, strict=True)
-    ]
 
 
 def write_timelines(

@@ -149,20 +149,18 @@ def thread_variables(jobs: int) -> dict[str, str]:
     """Return the variables that give each of `jobs` processes its share of the cores as threads."""
     share = max(cores() // jobs, 1)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    threads = {name: str(min(share, _threads_set(name) or share)) for name in names}
+    threads = {}
+    for name in names:
+        # OpenMP allows a list with one number for each nesting level.
+        given = os.environ.get(name, os.environ.get("OMP_NUM_THREADS", "")).partition(",")[0]
+        number = int(given) if given.strip().isdecimal() else share
+        threads[name] = str(min(share, number or share))
     return {**threads, "LOKY_MAX_CPU_COUNT": str(share)}
 
 
 def threads_of(jobs: int) -> int:
     """Return the threads of torch in each of `jobs` processes; 0 means those of this process."""
     return int(thread_variables(jobs)["OMP_NUM_THREADS"]) if jobs > 1 else 0
-
-
-def _threads_set(name: str) -> int:
-    """Return the threads that the environment sets for a library or for OpenMP, or 0."""
-    # OpenMP allows a list with one number for each nesting level.
-    value = os.environ.get(name, os.environ.get("OMP_NUM_THREADS", "")).partition(",")[0].strip()
-    return int(value) if value.isdecimal() else 0
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from mvemo.extract.training import devices, embedding, protocols
 from mvemo.extract.training.data import TrainingClips
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.backends import Training, trainings_of
 
@@ -62,14 +61,6 @@ class FeatureWriter:
                     f"({self.media.reason(first, modality)})"
                 )
         return [p for p in plans if not self.media.absent(NETS[p.name].modality)]
-
-    def nothing_to_read(self, plans: Sequence[NetSettings]) -> BadOption:
-        """Return the error for the case that no net is runnable."""
-        first = self.media.manifest.clip_ids[0]
-        return BadOption(
-            f"no clip has what the nets read, {', '.join(plan.name for plan in plans)}; the first "
-            f"clip, {first}: {self.media.reason(first)}"
-        )
 
     def write_descriptors(self) -> None:
         """Write the descriptors of the settings that the cache does not have."""
