@@ -24,26 +24,32 @@ import click
 from click.shell_completion import CompletionItem
 
 from mvemo.pipeline.commands.options import with_verbosity
-from mvemo.pipeline.console.interrupts import noted_signals, report_interrupt
 from mvemo.pipeline.console.messages import Verbosity, guarded_streams
+from mvemo.pipeline.start import noted_signals, report_interrupt
 
 # Subcommand -> module and function, and its line in ``mvemo --help``.
 COMMANDS = {
-    "doctor": ("doctor:doctor", "Is all here? Versions, codecs, GPU, weights, room, speed."),
-    "demo": ("extract:demo", "Made-up clips to a report, in a folder of your choice."),
-    "manifest": ("manifest:manifest", "Lists of labelled clips: make, check, split in folds."),
-    "extract": ("extract:extract", "Stage one: media to one file of features."),
-    "fuse": ("fuse:fuse", "Stage two: features to a report and saved heads."),
-    "cv": ("fuse:cv", "Stage two without saved heads, as mvemo-cv."),
-    "predict": ("predict:predict", "The emotion of your own songs, videos, folders."),
-    "models": ("predict:models", "The models that come with mvemo, and their cards."),
-    "explain": ("predict:explain", "Which seconds and frames of a clip drove its prediction."),
-    "report": ("report:report", "The report of a model from its predictions alone."),
+    "doctor": ("doctor:doctor", "Check the installation: versions, codecs, GPU, weights, speed."),
+    "demo": ("extract:demo", "Make generated clips and a report on them in a folder."),
+    "manifest": (
+        "manifest:manifest",
+        "Make, check and divide manifests, the lists of labelled clips.",
+    ),
+    "extract": ("extract:extract", "Stage one: turn media into one file of features."),
+    "fuse": ("fuse:fuse", "Stage two: turn features into a report and saved heads."),
+    "cv": ("fuse:cv", "Run stage two without saving heads, like mvemo-cv."),
+    "predict": ("predict:predict", "Predict the emotion of your own songs, videos and folders."),
+    "models": ("predict:models", "List the models that come with mvemo, and show their cards."),
+    "explain": (
+        "predict:explain",
+        "Show the seconds and frames of a clip that drove its prediction.",
+    ),
+    "report": ("report:report", "Write the report of any model from its predictions."),
     "compare": ("fuse:compare", "Compare runs on the same clips and folds."),
-    "cache": ("cache:cache", "Look into features, check, repair, merge, trim, export, import."),
-    "nets": ("nets:nets", "The nets: what they read, their size, whose weights they take."),
-    "weights": ("nets:weights", "Pretrained weights: fetch, list, check."),
-    "study": ("study:study", "The papers' tables and figures for your own manifest."),
+    "cache": ("cache:cache", "Inspect, check, repair, merge, trim, export and import features."),
+    "nets": ("nets:nets", "List the nets with their input, size and published weights."),
+    "weights": ("nets:weights", "Fetch, list and check pretrained weights."),
+    "study": ("study:study", "Make the papers' tables and figures for your own manifest."),
 }
 # All errors of mvemo are defined in these modules, which are not imported to recognise them.
 ERROR_MODULES = tuple(
@@ -103,8 +109,8 @@ def mvemo() -> None:
 
     \b
     Examples:
-      mvemo doctor                      # is all here that is needed?
-      mvemo demo                        # made-up clips, to a report
+      mvemo doctor                      # check the installation
+      mvemo demo                        # generated clips, and a report
       mvemo predict song.mp3            # the emotion of your own files
       mvemo fuse features.h5 --final    # a report, and a model of your own
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -26,27 +27,18 @@ PACKAGES = (
 )
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed packages that results depend on."""
-    return {"python": platform.python_version(), **_installed()}
-
-
-@cache
-def _installed() -> dict[str, str]:
-    found = {}
+    found = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
 def command_line() -> str:
-    """Return the command as it was typed, with only the name of the program.
-
-    The option --shard is left out, so that all shards of a run have the same command.
-    """
+    """Return the command without --shard, so that all shards of a run have the same."""
     words = iter(sys.argv[1:])
     kept = []
     for word in words:

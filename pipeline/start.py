@@ -1,21 +1,94 @@
-"""Entry points of ``mvemo`` and ``mvemo-cv``: signals are handled before other imports.
+"""Entry points of ``mvemo`` and ``mvemo-cv``, and their handling of Ctrl-C and SIGTERM.
 
-From its first step Ctrl-C and SIGTERM end the program in one line, even while the packages of
-`mvemo.pipeline.cli` are imported.
+``kill``, ``timeout``, batch systems and containers send SIGTERM first. It ends a program as
+Ctrl-C does, in one line: finished work is committed. Signals are handled before any other import,
+so this module imports only the standard library.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
-
-from mvemo.pipeline.console.interrupts import noted_signals, report_interrupt, take_early_signals
+from types import FrameType
+from typing import Any
 
 # Number of times that a waiting GNU OpenMP thread, used by torch, looks for work before it sleeps.
 # The default is ten times as high: next to another busy program, waiting threads then keep the
 # cores from the threads they wait for, and a training step takes two to six times as long.
 SPINS = "30000"
+_DEFAULT: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
+# The list of the outermost active `noted_signals`.
+_noted: list[list[int]] = []
+
+
+def end_at_once(number: int, frame: object) -> None:
+    """Handle a signal before any work is done: print one line and exit."""
+    what = "ended by SIGTERM" if number == signal.SIGTERM else "interrupted"
+    os.write(2, f"{what} before it began\n".encode())
+    os._exit(128 + number)
+
+
+def take_early_signals() -> None:
+    """Make SIGINT and SIGTERM end the program in one line; handlers set by other code stay."""
+    for number, handler in _DEFAULT.items():
+        if signal.getsignal(number) is handler:
+            signal.signal(number, end_at_once)
+
+
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """Raise KeyboardInterrupt on SIGTERM as on Ctrl-C; yield the numbers of received signals."""
+    if _noted or threading.current_thread() is not threading.main_thread():
+        yield _noted[-1] if _noted else []
+        return
+    numbers: list[int] = []
+    owner = os.getpid()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        numbers.append(number)
+        signal.default_int_handler(number, frame)
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            # A forked process has no work to finish.
+            os._exit(128 + number)
+        numbers.append(number)
+        handler = signal.getsignal(signal.SIGINT)
+        # Code that waits for Ctrl-C, such as the pool of workers, is notified in the same way.
+        if callable(handler) and handler is not interrupt:
+            handler(number, frame)
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in _DEFAULT}
+    ours: dict[int, Any] = {signal.SIGINT: interrupt, signal.SIGTERM: terminate}
+    replaced = [n for n, handler in _DEFAULT.items() if before[n] in (handler, end_at_once)]
+    for number in replaced:
+        signal.signal(number, ours[number])
+    _noted.append(numbers)
+    try:
+        yield numbers
+    finally:
+        _noted.pop()
+        for number in replaced:
+            if signal.getsignal(number) is ours[number]:
+                signal.signal(number, before[number])
+
+
+def report_interrupt(numbers: list[int], resumable: bool = False) -> int:
+    """Print that the program was ended; return its exit status, 143 after SIGTERM or 130."""
+    ended = signal.SIGTERM in numbers
+    what = "ended by SIGTERM" if ended else "interrupted"
+    kept = "; what was finished is kept, run the same again" if resumable else ""
+    print(f"{what}{kept}", file=sys.stderr)
+    return 128 + (signal.SIGTERM if ended else signal.SIGINT)
 
 
 def main() -> None:
@@ -35,10 +108,7 @@ def let_threads_sleep() -> None:
 
 
 def end_with_torchrun() -> None:
-    """End this process when the torchrun that started it ends, even if that is killed.
-
-    Otherwise its processes would stay and wait for each other for ever.
-    """
+    """End this process when the torchrun that started it ends, even if that is killed."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         from mvemo.extract.workers.process import end_with
 
@@ -66,7 +136,6 @@ def _start(name: str) -> None:
 def _exit(status: int) -> None:
     """Exit without unloading modules, which may crash if they are half imported."""
     import atexit
-    from contextlib import suppress
 
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,13 +33,7 @@ class WorkSize:
 
 
 def size_text(n_bytes: float) -> str:
-    """Format a number of bytes in GiB or MiB.
-
-    Examples
-    --------
-    >>> size_text(1.26 * 2**30), size_text(2.6 * 2**20), size_text(100)
-    ('1.3 GiB', '3 MiB', '0 MiB')
-    """
+    """Format a number of bytes in GiB or MiB."""
     return f"{n_bytes / GIB:.1f} GiB" if n_bytes >= 0.95 * GIB else f"{n_bytes / MIB:.0f} MiB"
 
 
@@ -50,19 +43,17 @@ def measure_work(work: Path) -> WorkSize:
 
 
 def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> WorkSize:
-    """Remove the decoded media of a working folder, and with `nets` the trained nets.
-
-    A later run decodes or trains them again. All other files stay, such as the feature cache.
-    Returns the size of the removed files; a `dry_run` removes nothing. Raises `BadOption` if it is
-    not a working folder, and `CacheBusy` if a run uses it.
-    """
+    """Remove decoded media, and with `nets` also trained nets; return their size."""
     if not (work / DECODED).is_dir() and not (work / NETS).is_dir():
-        raise BadOption(f"{work}: is no working folder of 'mvemo extract': it has no {DECODED}")
+        raise BadOption(f"{work}: not a working folder of 'mvemo extract', it has no {DECODED}")
     size = measure_work(work)
     size = size if nets else WorkSize(size.decoded, 0)
     if dry_run:
         return size
-    with _unused(work):
+    caches = sorted([*work.glob("*.h5.lock"), *work.glob("*.shards/*.h5.lock")])
+    with ExitStack() as locks:
+        for path in caches:
+            locks.callback(WriterLock(path.with_suffix("")).release)
         for name in (DECODED, NETS)[: 1 + nets]:
             folder = work / name
             if folder.is_symlink():
@@ -70,16 +61,6 @@ def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> Work
             if folder.is_dir():
                 shutil.rmtree(folder)
     return size
-
-
-@contextmanager
-def _unused(work: Path) -> Iterator[None]:
-    """Hold the write locks of the folder's caches and of their shards."""
-    paths = [*work.glob("*.h5.lock"), *work.glob("*.shards/*.h5.lock")]
-    with ExitStack() as locks:
-        for path in sorted(paths):
-            locks.callback(WriterLock(path.with_suffix("")).release)
-        yield
 
 
 def _bytes_in(folder: Path) -> int:

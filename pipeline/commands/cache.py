@@ -52,7 +52,7 @@ _features = click.argument("features", type=PATH)
 
 @click.group()
 def cache() -> None:
-    """Feature caches: show, check, repair, merge, export, import.
+    """Show, check, repair, merge, export and import feature caches.
 
     Commands that only read FEATURES also take a folder of shards (*.h5) as one cache.
 
@@ -87,7 +87,7 @@ def info(features: Path, provenance: bool, failures: bool) -> None:
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Check in a process of its own, which may take so long: for files of unknown origin.",
+    help="Check in a separate process with this time limit, for files of unknown origin.",
 )
 @click.pass_context
 def verify(context: click.Context, features: Path, time_limit: float | None) -> None:
@@ -153,9 +153,15 @@ def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
 @cache.command()
 @_features
 @click.option(
-    "--feature", "names", multiple=True, required=True, help="Name of the feature; again for more."
+    "--feature",
+    "names",
+    multiple=True,
+    required=True,
+    help="Name of the feature. May be given several times.",
 )
-@click.option("--fold", type=click.IntRange(min=0), help="Which fold's net, under crossfit.")
+@click.option(
+    "--fold", type=click.IntRange(min=0), help="Fold of the net, for crossfitted features."
+)
 @click.option("--out", type=OUT_FILE, required=True, help="File to write: .npz, .csv or .h5.")
 @force_option
 def export(
@@ -175,10 +181,12 @@ def export(
         if fold is not None:
             raise BadOption("--fold: a feature cache has the nets of all folds; leave it out")
         if out.resolve() == features.resolve():
-            raise BadOption(f"--out {out}: is FEATURES; 'mvemo cache remove' takes features out")
+            raise BadOption(
+                f"--out {out}: must differ from FEATURES; see also 'mvemo cache remove'"
+            )
         select_features(features, names, out)
     elif len(names) > 1:
-        raise BadOption(f"--out {out}: one feature a file; several are exported to a .h5 file")
+        raise BadOption(f"--out {out}: one feature per file; several need a .h5 file")
     else:
         export_cache(features, names[0], out, fold=fold)
     click.echo(f"{', '.join(names)}: {out}")
@@ -205,7 +213,7 @@ def remove(features: Path, names: tuple[str, ...]) -> None:
     is_flag=True,
     help="Remove features that the last extraction's settings do not name; imported ones stay.",
 )
-@click.option("--dry-run", is_flag=True, help="Tell what would go, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be removed, and change nothing.")
 def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> None:
     """Remove rows of FEATURES that are no longer used, and curves without a feature.
 
@@ -253,8 +261,10 @@ def _tell_removed(features: Path, removed: Removed, dry_run: bool) -> None:
 
 @cache.command(name="clean-work")
 @click.argument("work", type=FOLDER)
-@click.option("--nets", is_flag=True, help="Also the trained nets, which would be trained again.")
-@click.option("--dry-run", is_flag=True, help="Tell what would go, and change nothing.")
+@click.option(
+    "--nets", is_flag=True, help="Also remove the trained nets; a later run trains them again."
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be removed, and change nothing.")
 def clean_work_(work: Path, nets: bool, dry_run: bool) -> None:
     """Remove the decoded media in WORK, the working folder of `mvemo extract`.
 
@@ -292,11 +302,13 @@ def diff(context: click.Context, first: Path, second: Path) -> None:
 @cache.command(name="import")
 @_features
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--manifest", type=PATH, help="The clips; may be left out where FEATURES exists.")
-@click.option("--feature", "name", help="Its name, as vggish.  [required]")
+@click.option("--manifest", type=PATH, help="Manifest of the clips; optional if FEATURES exists.")
+@click.option("--feature", "name", help="Name of the feature, such as vggish.  [required]")
 @old_spelling("--name", "old_name")
-@click.option("--modality", required=True, help="audio, video or another short word, as lyrics.")
-@click.option("--dataset", help="Which data set of an .npz or HDF5 file (also as FILE:NAME).")
+@click.option(
+    "--modality", required=True, help="audio, video or another short word such as lyrics."
+)
+@click.option("--dataset", help="Data set of an .npz or HDF5 file (also written FILE:NAME).")
 @click.option(
     "--rows",
     type=PATH,
@@ -305,14 +317,14 @@ def diff(context: click.Context, first: Path, second: Path) -> None:
 )
 @click.option(
     "--id-column",
-    help="Column or data set of the clip ids; of a CSV without a header its number, from 1.  "
+    help="Column or data set of the clip ids; for a CSV without a header its number, from 1.  "
     "[default: clip_id]",
 )
 @column_option
-@click.option("--columns", "numbers", help="Of a table: the columns of numbers, as 'f*,tempo'.")
-@click.option("--skip-columns", help="Of a table: columns to leave out.")
+@click.option("--columns", "numbers", help="Columns of numbers in a table, such as 'f*,tempo'.")
+@click.option("--skip-columns", help="Columns of a table to leave out.")
 @click.option("--skip-unknown", is_flag=True, help="Leave out rows of clips that are not listed.")
-@click.option("--force", is_flag=True, help="Replace a feature of that name.")
+@click.option("--force", is_flag=True, help="Replace a feature with this name.")
 def import_(
     features: Path, files: tuple[str, ...], name: str | None, old_name: str | None, **options: Any
 ) -> None:
@@ -333,7 +345,7 @@ def import_(
 
     name = choose_spelling(("--feature", name), ("--name", old_name))
     if name is None:
-        raise BadOption("--feature: the feature needs a name, as vggish")
+        raise BadOption("--feature: the feature needs a name, such as vggish")
     check_feature_name(name)
     modality = options["modality"]
     try:

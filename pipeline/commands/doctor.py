@@ -1,31 +1,337 @@
-"""Command ``mvemo doctor``: a check of the installation and of the machine."""
+"""Command ``mvemo doctor``: checks of packages, folders, codecs, GPU, weights and speed."""
 
 from __future__ import annotations
 
+import os
+import platform
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib import import_module, metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
+from packaging.requirements import Requirement
 
 from mvemo.pipeline.commands.options import FOLDER
-from mvemo.pipeline.console.messages import escaped, unguarded
+from mvemo.pipeline.console.messages import escaped, unguarded, verbosity
+
+if TYPE_CHECKING:
+    from mvemo.pipeline.settings import Settings
+
+Status = Literal["ok", "note", "problem"]
 
 COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
+INSTALL_STAGE_ONE = "in mvemo's folder: pip install '.[extract]'"
+# Distribution -> module, if the names differ. The packages of stage one are imported, to check
+# that the libraries they load are there.
+_MODULES = {"opencv-python-headless": "cv2"}
+# With fewer free bytes than this, a run of a hundred clips may fill the disk.
+LITTLE_ROOM = 2 * 2**30
+# Size of the clip that is generated to measure the speed, in pixels.
+HEIGHT, WIDTH = 256, 456
+# Codecs of common music and music video files.
+CODECS = (
+    *("h264", "hevc", "vp8", "vp9", "av1", "mpeg4"),
+    *("mp3", "aac", "flac", "vorbis", "opus", "alac", "pcm_s16le"),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Result of one check, on one line."""
+
+    # ``note``: something optional is absent; ``problem``: something needed is absent or broken.
+    status: Status
+    subject: str  # subject of the check, in one or two words
+    text: str  # result of the check
+    cure: str = ""  # remedy, as a command if there is one; empty if all is well
+
+    def line(self) -> str:
+        """Format the finding as one line for the terminal."""
+        cure = f" -> {self.cure}" if self.cure else ""
+        return f"{self.status:7}  {self.subject}: {self.text}{cure}"
+
+
+def examine(work: Path, n_clips: int, *, measure: bool = True) -> Iterator[Finding]:
+    """Check this installation and machine; with `measure`, time `n_clips` clips of 30 s."""
+    findings, stage_one = check_packages()
+    yield from findings
+    yield check_work(work)
+    if not stage_one:
+        return
+    from mvemo.extract.pretrained.store import data_folder
+
+    yield check_folder("data folder", data_folder(), "set MVEMO_HOME to a folder")
+    yield check_codecs()
+    yield check_gpu()
+    yield from check_weights()
+    if measure:
+        from mvemo.pipeline.settings_files import load_settings
+
+        yield from check_speed(load_settings("pretrained"), n_clips)
+
+
+# --- packages
+
+
+def check_packages() -> tuple[list[Finding], bool]:
+    """Check Python and the packages of both stages; also return True if stage one can run."""
+    version = metadata.version("mvemo")
+    system = f"{platform.system()} {platform.machine()}"
+    findings = [Finding("ok", "mvemo", f"{version}, Python {platform.python_version()}, {system}")]
+    findings += _stage("stage two", "", "in mvemo's folder: pip install --upgrade .")
+    extract = list(_requirements("extract"))
+    absent = [r.name for r in extract if _version(r.name) is None]
+    if len(absent) == len(extract):
+        text = "not installed; reports, 'mvemo fuse' and 'mvemo-cv' need only stage two"
+        return [*findings, Finding("note", "stage one", text, INSTALL_STAGE_ONE)], False
+    stage_one = _stage("stage one", "extract", f"{INSTALL_STAGE_ONE} --upgrade")
+    for name in (requirement.name for requirement in extract if requirement.name not in absent):
+        try:
+            import_module(_MODULES.get(name, name))
+        except Exception as error:  # a broken binary package may raise anything
+            text = f"installed, but cannot be imported: {str(error).splitlines()[0]}"
+            cure = f"pip install --force-reinstall {name}"
+            stage_one.append(Finding("problem", name, text, cure))
+    if not {"torch", "torchvision"} & set(absent):
+        stage_one.append(check_torch_pair())
+    return findings + stage_one, all(finding.status != "problem" for finding in stage_one)
+
+
+def check_torch_pair() -> Finding:
+    """Check that torch and torchvision were built for each other."""
+    torch, torchvision = metadata.version("torch"), metadata.version("torchvision")
+    pair = f"torch {torch} with torchvision {torchvision}"
+    wanted = [
+        requirement.specifier
+        for requirement in map(Requirement, metadata.requires("torchvision") or [])
+        if requirement.name == "torch"
+    ]
+    try:
+        ops = import_module("torchvision").ops
+        import_module("torch").ops.torchvision.nms  # noqa: B018 (raises where it is absent)
+        works = callable(ops.nms)
+    except (AttributeError, ImportError, OSError, RuntimeError) as error:
+        works, reason = False, str(error).splitlines()[0]
+    else:
+        reason = "its operators are absent"
+    if works and all(specifier.contains(torch, prereleases=True) for specifier in wanted):
+        return Finding("ok", "torch pair", pair)
+    if works:
+        reason = f"torchvision needs torch{wanted[0]}"
+    cure = "pip install --force-reinstall torch torchvision, both from the same index"
+    return Finding("problem", "torch pair", f"{pair} do not fit: {reason}", cure)
+
+
+def _stage(name: str, extra: str, cure: str) -> list[Finding]:
+    """Check the packages of a stage: one finding with all versions or with all problems."""
+    requirements = list(_requirements(extra))
+    amiss = []
+    for requirement in requirements:
+        version = _version(requirement.name)
+        if version is None:
+            amiss.append(f"{requirement.name} is not installed")
+        elif not requirement.specifier.contains(version, prereleases=True):
+            amiss.append(f"{requirement.name} is {version}, {requirement.specifier} is needed")
+    if amiss:
+        return [Finding("problem", name, "; ".join(amiss), cure)]
+    versions = ", ".join(f"{r.name} {_version(r.name)}" for r in requirements)
+    return [Finding("ok", name, versions)]
+
+
+def _requirements(extra: str) -> Iterator[Requirement]:
+    """Yield mvemo's own requirements: those of the base install, or only those of an extra."""
+    for requirement in map(Requirement, metadata.requires("mvemo") or []):
+        of_extra = "extra" in str(requirement.marker)
+        if of_extra == bool(extra) and (
+            requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+        ):
+            yield requirement
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+# --- folders
+
+
+def check_work(work: Path) -> Finding:
+    """Check the working folder, and add its size."""
+    finding = check_folder("work folder", work, "--work FOLDER")
+    from mvemo.pipeline.work_folder import measure_work
+
+    size = measure_work(work)
+    if finding.status == "problem" or not size.decoded + size.nets:
+        return finding
+    return replace(finding, text=f"{finding.text}; it takes {size.text()}")
+
+
+def check_folder(subject: str, folder: Path, remedy: str) -> Finding:
+    """Check that an HDF5 file can be written to a folder (or its parent), and measure its room."""
+    import h5py
+    import numpy as np
+
+    folder = folder.absolute()
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".mvemo-doctor-", dir=place) as temp:
+            path = Path(temp) / "try.h5"
+            with h5py.File(path, "w") as file:
+                file["x"] = np.arange(1000)
+            with h5py.File(path, "r") as file:
+                intact = int(file["x"][-1]) == 999
+    except OSError as error:
+        return Finding("problem", subject, f"{folder}: cannot be written: {error}", remedy)
+    if not intact:
+        text = f"{folder}: what is read is not what was written"
+        return Finding("problem", subject, text, remedy)
+    free = shutil.disk_usage(place).free
+    text = f"{folder}: can be written, {free / 2**30:.1f} GiB free"
+    if free < LITTLE_ROOM:
+        return Finding("note", subject, text, f"{remedy}, on a disk with more room")
+    return Finding("ok", subject, text)
+
+
+# --- media and devices
+
+
+def check_codecs() -> Finding:
+    """Check that PyAV decodes the common codecs."""
+    import av
+
+    def decodes(name: str) -> bool:
+        try:
+            av.codec.Codec(name, "r")
+        except ValueError:
+            return False
+        return True
+
+    absent = [name for name in CODECS if not decodes(name)]
+    known = ", ".join(name for name in CODECS if name not in absent)
+    if not absent:
+        return Finding("ok", "codecs", f"av {av.__version__} reads {known}")
+    return Finding(
+        "note",
+        "codecs",
+        f"av {av.__version__} does not read {', '.join(absent)}: such clips will fail",
+        "pip install --force-reinstall --only-binary av av",
+    )
+
+
+def check_gpu() -> Finding:
+    """Check for a GPU that nets can run on."""
+    import torch
+
+    if torch.cuda.is_available():
+        facts = torch.cuda.get_device_properties(0)
+        return Finding("ok", "GPU", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB")
+    if shutil.which("nvidia-smi") is None:
+        return Finding("note", "GPU", "none", "--profile pretrained needs none, paper does")
+    built = "without CUDA" if torch.version.cuda is None else f"for CUDA {torch.version.cuda}"
+    return Finding(
+        "problem",
+        "GPU",
+        f"this machine has nvidia-smi, but torch, built {built}, finds no GPU",
+        "see 'nvidia-smi'; install torch and torchvision for its CUDA version (pytorch.org)",
+    )
+
+
+def check_weights() -> list[Finding]:
+    """Check for each net with public weights that they are here and undamaged."""
+    from mvemo.extract.pretrained import find_weights, list_packages
+
+    findings = []
+    for package in list_packages():
+        subject = f"weights {package.net}"
+        get = f"mvemo weights get {package.net}"
+        stored = find_weights(package.net)
+        if stored is None:
+            findings.append(Finding("note", subject, "not fetched yet", get))
+        elif not stored.whole:
+            text = f"{stored.path} is damaged: its SHA-256 differs"
+            findings.append(Finding("problem", subject, text, get))
+        else:
+            text = f"SHA-256 {stored.sha256[:16]}, licence {stored.licence}"
+            findings.append(Finding("ok", subject, text))
+    return findings
+
+
+# --- speed
+
+
+def check_speed(settings: Settings, n_clips: int, seconds: float = 30.0) -> Iterator[Finding]:
+    """Measure the time and room of a generated clip with random weights, and extrapolate."""
+    from mvemo.extract.training.timing import measure_net
+    from mvemo.extract.workers.pool import cores
+    from mvemo.manifests.model import Clip, Manifest
+    from mvemo.pipeline.console.progress import duration_text
+    from mvemo.pipeline.stage_one.estimate import forecast_reading, n_windows
+
+    plans = [settings.nets[name] for name in settings.extract.nets]
+    with tempfile.TemporaryDirectory(prefix="mvemo-doctor-") as temp:
+        _write_clip(Path(temp) / "clip.mp4", seconds)
+        clip = Clip("clip", "clip.mp4", (), "clip")
+        manifest = Manifest("doctor", "multilabel", (), (clip,), Path(temp))
+        reading = forecast_reading(manifest, settings, plans, {"clip": 1.0})
+    run = settings.extract.run
+    times = {p.name: measure_net(p, run).seconds * n_windows(p, seconds) for p in plans}
+    nets = ", ".join(f"{name} {taken:.1f} s" for name, taken in times.items())
+    text = f"a clip of {seconds:.0f} s takes: reading {reading.seconds:.1f} s, {nets}"
+    with suppress(AttributeError, OSError):  # not every system tells its load
+        if os.getloadavg()[0] > 1.5 * cores():
+            text += "; other programs use the cores too, so less if they do not"
+    yield Finding("ok", "speed", text)
+    each = reading.seconds / cores() + sum(times.values())
+    yield Finding(
+        "ok",
+        "time",
+        f"{n_clips} such clips take about {duration_text(n_clips * each)} by --profile "
+        f"pretrained, and {n_clips * reading.n_bytes / 2**30:.1f} GiB in the working folder",
+    )
+
+
+def _write_clip(path: Path, seconds: float) -> None:
+    """Write a moving random pattern with noise: quick to make, and as hard to decode as a film."""
+    import numpy as np
+
+    from mvemo.manifests.demo.media import FPS, SR, video_codec, write_clip
+
+    rng = np.random.default_rng(0)
+    n_frames = round(seconds * FPS)
+    picture = rng.integers(0, 256, (HEIGHT // 16, WIDTH // 8, 3), dtype=np.uint8)
+    picture = picture.repeat(16, axis=0).repeat(8, axis=1)
+    frames = np.stack([np.roll(picture, 3 * i, axis=1) for i in range(n_frames)])
+    sound = rng.normal(0.0, 0.1, (2, round(seconds * SR))).astype(np.float32)
+    write_clip(path, frames, np.ones(n_frames, dtype=np.bool_), sound, video_codec())
+
+
+# --- command
 
 
 @click.command()
-@click.option("--work", type=FOLDER, default=Path("work"), show_default=True, help="Folder to try.")
+@click.option(
+    "--work", type=FOLDER, default=Path("work"), show_default=True, help="Working folder to check."
+)
 @click.option(
     "--clips",
     "n_clips",
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="Tell how long so many clips would take.",
+    help="Number of clips whose time is estimated.",
 )
 @click.option("--no-speed", is_flag=True, help="Do not measure the speed, which takes longest.")
 def doctor(work: Path, n_clips: int, no_speed: bool) -> int:
-    """Check this installation and machine: one line for each finding, with the cure.
+    """Check this installation and machine: print each finding with its remedy.
 
     It checks versions, torch and torchvision as a pair, codecs, GPU, fetched weights and
     their digests, free space in the folders and that they can be written, and measures
@@ -35,9 +341,6 @@ def doctor(work: Path, n_clips: int, no_speed: bool) -> int:
     Example:
       mvemo doctor --clips 500
     """
-    from mvemo.pipeline.console.messages import verbosity
-    from mvemo.pipeline.doctor import examine
-
     n_problems = 0
     for finding in examine(work, n_clips, measure=not no_speed):
         n_problems += finding.status == "problem"

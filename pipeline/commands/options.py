@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mvemo.pipeline.console.messages import Level, set_verbosity, tell_note
+from mvemo.pipeline.console.messages import Level, Verbosity, tell_note
 from mvemo.pipeline.errors import BadOption
 
 T = TypeVar("T")
@@ -41,10 +41,7 @@ class NamedPath(click.Path):
 
 
 class OutputPath(NamedPath):
-    """Path to write, refused before any work if it cannot be written.
-
-    With `makes_folders` the command creates the missing parent folders.
-    """
+    """Path to write, refused before any work; `makes_folders` allows missing parent folders."""
 
     def __init__(self, makes_folders: bool = False, **options: Any) -> None:
         super().__init__(**options)
@@ -123,7 +120,7 @@ def folds_option(default: str) -> Decorator[Any]:
         "--folds",
         type=FoldsOption(),
         default=None,
-        help="How many, or a file that mvemo manifest folds wrote (any CSV with the columns "
+        help="Number of folds, or a file from mvemo manifest folds (any CSV with the columns "
         f"clip_id and fold).  [default: {default}]",
     )
 
@@ -144,8 +141,8 @@ def choose_spelling(new: tuple[str, T], old: tuple[str, T]) -> T:
     if old[1] is None:
         return new[1]
     if new[1] is not None:
-        raise BadOption(f"{old[0]}: is {new[0]} now, and both are given: leave {old[0]} out")
-    tell_note(f"{old[0]} is {new[0]} now, and goes with the next release")
+        raise BadOption(f"{old[0]} was renamed to {new[0]}, and both are given: leave {old[0]} out")
+    tell_note(f"{old[0]} was renamed to {new[0]}, and will be removed in the next release")
     return old[1]
 
 
@@ -161,8 +158,10 @@ def with_verbosity(command: click.Command) -> click.Command:
             with_verbosity(child)
     if not any(parameter.name == "verbose" for parameter in command.params):
         command.params += [
-            _verbosity_option("-v", "verbose", "Say more, and how an error came about."),
-            _verbosity_option("-q", "quiet", "Say nothing but results and errors."),
+            _verbosity_option(
+                "-v", "verbose", "Print more messages, and the traceback of an error."
+            ),
+            _verbosity_option("-q", "quiet", "Print only results and errors."),
         ]
     return command
 
@@ -170,7 +169,7 @@ def with_verbosity(command: click.Command) -> click.Command:
 def _verbosity_option(short: str, level: Level, help_text: str) -> click.Option:
     def remember(context: click.Context, parameter: click.Parameter, value: bool) -> None:
         if value:
-            set_verbosity(context, level)
+            context.find_root().ensure_object(Verbosity).level = level
 
     return click.Option(
         [short, f"--{level}"], is_flag=True, expose_value=False, callback=remember, help=help_text
@@ -182,14 +181,14 @@ set_option: Decorator[Any] = click.option(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override a setting; docs/settings.md has all.",
+    help="Override a setting; docs/settings.md lists all.",
 )
 model_option: Decorator[Any] = click.option(
     "--model",
     "model_name",
     default=None,
     metavar="NAME|FOLDER",
-    help="A model of `mvemo models`, or a folder that mvemo fuse --final wrote.  "
+    help="Name from `mvemo models`, or a folder that mvemo fuse --final wrote.  "
     "[default: music-video]",
 )
 
@@ -206,17 +205,17 @@ device_option: Decorator[Any] = click.option(
     show_default=True,
     metavar="auto|cpu|cuda|cuda:N|mps",
     callback=_device,
-    help="What the nets run on.",
+    help="Device on which the nets run.",
 )
 root_option: Decorator[Any] = click.option(
-    "--root", type=PATH, default=None, help="Folder that the manifest's paths are relative to."
+    "--root", type=PATH, default=None, help="Folder to which the manifest's paths are relative."
 )
 work_option: Decorator[Any] = click.option(
     "--work",
     type=OUT_FOLDER,
     default=Path("work"),
     show_default=True,
-    help="Folder of decoded media and trained nets, which stays on this machine.",
+    help="Folder for decoded media and trained nets, kept on this machine.",
 )
 
 
@@ -228,7 +227,7 @@ def _column_names(
     for text in values:
         ours, equals, theirs = (part.strip() for part in text.partition("="))
         if not (ours and equals and theirs):
-            raise BadOption(f"--column {text!r} is not of the form OURS=THEIRS, as path=file")
+            raise BadOption(f"--column {text!r}: expected OURS=THEIRS, such as path=file")
         if ours in columns:
             raise BadOption(f"--column {text!r}: {ours} is given twice")
         columns[ours] = theirs
@@ -241,10 +240,10 @@ column_option: Decorator[Any] = click.option(
     multiple=True,
     callback=_column_names,
     metavar="OURS=THEIRS",
-    help="A table's own name of a column, as clip_id=song. May be given several times.",
+    help="Name of a column in the table, as in clip_id=song. May be given several times.",
 )
 strict_option: Decorator[Any] = click.option(
-    "--strict", is_flag=True, help="End with exit code 1 where clips failed."
+    "--strict", is_flag=True, help="Exit with code 1 if clips failed."
 )
 
 
@@ -261,12 +260,12 @@ scale_option: Decorator[Any] = click.option(
     "--scale",
     callback=_scale,
     metavar="LOW..HIGH",
-    help="Of valence and arousal, as 1..9.  [default: the manifest's]",
+    help="Rating scale of valence and arousal, such as 1..9.  [default: the manifest's]",
 )
 permute_option: Decorator[Any] = click.option(
     "--permute-labels",
     is_flag=True,
-    help="Shuffle the labels: every score must come out at chance.",
+    help="Shuffle the labels, to check that all scores are at chance.",
 )
 
 
@@ -278,14 +277,14 @@ paper_options: Decorator[Any] = together(
     ]
 )
 force_option: Decorator[Any] = click.option(
-    "--force", is_flag=True, help="Replace a file that is there."
+    "--force", is_flag=True, help="Replace an existing file."
 )
 
 
 def refuse_replacing(path: Path, force: bool) -> None:
     """Raise `BadOption` if the file exists and ``--force`` was not given."""
     if path.exists() and not force:
-        raise BadOption(f"{path}: is there already: name another file, or give --force")
+        raise BadOption(f"{path}: already exists: name another file, or give --force")
 
 
 def comma_separated(text: str) -> tuple[str, ...]:

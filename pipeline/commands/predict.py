@@ -38,15 +38,14 @@ model_options = together(
             type=click.Choice(["audio", "video", "both"]),
             default="both",
             show_default=True,
-            help="Read sound alone, pictures alone, or both.",
+            help="Read only sound, only pictures, or both.",
         ),
         click.option(
             "--weights",
             "weight_files",
             multiple=True,
             metavar="NET=FILE",
-            help="Pretrained weights of a net, where they are not fetched ones; "
-            "of an encoder its folder.",
+            help="Pretrained weights of a net, instead of fetched ones; for an encoder its folder.",
         ),
         device_option,
     ]
@@ -67,9 +66,9 @@ model_options = together(
     "csv_file",
     type=OUT_FILE,
     default=None,
-    help="Write the predictions to this file, too.",
+    help="Also write the predictions to this file.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @click.option(
     "--jsonl", is_flag=True, help="Print a line of JSON for each clip as soon as it is done."
 )
@@ -78,20 +77,22 @@ model_options = together(
     "catalogue",
     type=OUT_FILE,
     default=None,
-    help="Keep what was read of the clips in this file (.h5): the next call reads new ones only.",
+    help="Keep the clips' features in this file (.h5); the next call reads only new clips.",
 )
 @strict_option
 @click.option(
-    "--plan", is_flag=True, help="Only say how long it takes, and how much memory it needs."
+    "--plan", is_flag=True, help="Only print how long it takes, and how much memory it needs."
 )
 @click.option(
     "--timeline",
     is_flag=True,
-    help="Follow the emotion over time: a page and a CSV file for each clip.",
+    help="Follow the emotion over time; write a page and a CSV file for each clip.",
 )
-@click.option("--window", type=float, help="Of --timeline, in seconds.  [default: 20]")
-@click.option("--hop", type=float, help="From one window to the next.  [default: 5]")
-@click.option("--timeline-to", type=OUT_FOLDER, help="Folder of the pages.  [default: timelines]")
+@click.option(
+    "--window", type=float, help="Length of the windows of --timeline in seconds.  [default: 20]"
+)
+@click.option("--hop", type=float, help="Seconds from one window to the next.  [default: 5]")
+@click.option("--timeline-to", type=OUT_FOLDER, help="Folder for the pages.  [default: timelines]")
 def predict(
     inputs: tuple[str, ...],
     catalogue: Path | None,
@@ -125,14 +126,14 @@ def predict(
         raise BadOption("--json, --jsonl: expected one of them, got both")
     for option, value in {**windows, "timeline-to": timeline_to}.items():
         if value is not None and not timeline:
-            raise BadOption(f"--{option} {value}: is of a timeline: add --timeline")
+            raise BadOption(f"--{option} {value} needs a timeline: add --timeline")
     if timeline and catalogue is not None:
-        raise BadOption("--cache keeps clips, not their windows: leave it or --timeline out")
+        raise BadOption("--cache does not keep windows: leave out --cache or --timeline")
     features = [Path(entry) for entry in inputs if entry.lower().endswith(".h5")]
     if features:
         if len(inputs) > 1 or timeline or shown.facts:
             raise BadOption(
-                f"{features[0]}: a feature file goes alone, and without --timeline and --cache"
+                f"{features[0]}: a feature file must be the only input, without --timeline, --cache"
             )
         return _predict_features(features[0], options, shown)
     clips, folder, settings = clips_and_settings(inputs, **options)
@@ -273,14 +274,16 @@ def _net_and_file(entry: str) -> tuple[str, Path]:
 @click.command()
 @click.argument("file", type=PATH)
 @model_options
-@click.option("--of", "output", default=None, help="Class, tag or target.  [default: predicted]")
+@click.option(
+    "--of", "output", default=None, help="Class, tag or target to explain.  [default: predicted]"
+)
 @click.option("--step", default=1.0, show_default=True, help="Seconds between stretches.")
-@click.option("--width", default=3.0, show_default=True, help="Seconds that are left out.")
+@click.option("--width", default=3.0, show_default=True, help="Length of a stretch in seconds.")
 @click.option(
     "--to",
     type=OUT_FILE,
     default=None,
-    help="The page.  [default: NAME.explained.html]",
+    help="Page to write.  [default: NAME.explained.html]",
 )
 def explain(
     file: Path, output: str | None, step: float, width: float, to: Path | None, **options: Any
@@ -304,7 +307,7 @@ def explain(
 
     occlusion = explain.ExplainSettings(step, width, output)
     if len(clips) != 1 or clips[0].problem:
-        raise BadOption(f"{file}: {clips[0].problem or 'one file at a time is explained'}")
+        raise BadOption(f"{file}: {clips[0].problem or 'expected one file'}")
     maker = FeatureMaker(folder, settings)
     maker.features()
     explanation = explain.explain_clip(maker, clips[0], occlusion)
@@ -342,6 +345,6 @@ def models(names: tuple[str, ...]) -> None:
     for name in boxed_names():
         click.echo("\n".join(summary_lines(name, model_folder(name))))
     click.echo(
-        f"\n'mvemo predict FILE' takes {DEFAULT}; --model NAME another, --model FOLDER your own."
+        f"\n'mvemo predict FILE' uses {DEFAULT}; --model selects another NAME or a FOLDER."
         "\n'mvemo models NAME' prints a model's card."
     )

@@ -38,12 +38,12 @@ from mvemo.pipeline.provenance import provenance
     "--task",
     type=click.Choice(TASKS),
     help="Tags: label joined by ';', a column of scores for each tag. Ratings: label_NAME and "
-    "NAME.  [default: the manifest's, else multiclass]",
+    "NAME.  [default: the manifest's, otherwise multiclass]",
 )
 @click.option(
     "--manifest",
     type=FILE,
-    help="Truth and groups of the clips; the files then need no label.",
+    help="Manifest with labels and groups of the clips; the files then need no label.",
 )
 @click.option(
     "--out",
@@ -52,10 +52,10 @@ from mvemo.pipeline.provenance import provenance
     show_default=True,
     help="Folder of the report.",
 )
-@click.option("--name", help="Of the data set.  [default: the first file's name]")
+@click.option("--name", help="Name of the data set.  [default: the first file's name]")
 @scale_option
 @paper_options
-@click.option("--synthetic", is_flag=True, help="The clips are generated data: say so.")
+@click.option("--synthetic", is_flag=True, help="State in the report that the clips are generated.")
 def report(
     files: tuple[Path, ...],
     columns: dict[str, str],

@@ -44,7 +44,7 @@ TAILS = ("half", "join", "drop")
 
 @click.group()
 def study() -> None:
-    """The papers' tables and figures for your own manifest, group-disjoint.
+    """Make the papers' tables and figures for your own manifest, with disjoint groups.
 
     Every accuracy is out of fold. The papers' own figures stand next to them, marked
     "published, other data".
@@ -74,25 +74,25 @@ def study_options(
                 "--profile",
                 default=profile,
                 show_default=True,
-                help="paper, demo, best, or a TOML file."
+                help="Settings: paper, demo, best, or a TOML file."
                 + ("" if profile else "  [default: the file's, or paper]"),
             ),
             set_option,
             folds_option("6"),
-            seed_option("Of nets, models and folds."),
+            seed_option("Seed of nets, models and folds."),
             click.option(
                 "--runs",
                 type=click.IntRange(min=1),
                 default=runs,
                 show_default=True,
-                help="Repeats with other folds and seeds."
+                help="Number of runs, each with other folds and seeds."
                 + ("" if runs else "  [default: the file's, or 1]"),
             ),
             click.option(
                 "--jobs",
                 type=click.IntRange(min=1),
-                help="Nets that are trained at once, each by a process: the cores divided, or a "
-                "GPU each.  [default: 1; 2 with --profile demo and two cores]",
+                help="Number of nets that are trained at once, each in a process with a share of "
+                "the cores or a GPU.  [default: 1; 2 with --profile demo and two cores]",
             ),
             permute_option,
             root_option,

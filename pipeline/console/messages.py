@@ -50,14 +50,6 @@ def verbosity() -> Level:
     return shared.level if (shared := _shared()) else "normal"
 
 
-def set_verbosity(context: click.Context, level: Level) -> None:
-    """Set the message level of the running program."""
-    root = context.find_root()
-    if not isinstance(root.obj, Verbosity):
-        root.obj = Verbosity()
-    root.obj.level = level
-
-
 def note_resumable() -> None:
     """Make an interrupted program say that the same command can continue the work."""
     if shared := _shared():
@@ -67,8 +59,7 @@ def note_resumable() -> None:
 def _shared() -> Verbosity | None:
     """Return the state of the running program; None outside a program."""
     context = click.get_current_context(silent=True)
-    shared = None if context is None else context.find_root().obj
-    return shared if isinstance(shared, Verbosity) else None
+    return None if context is None else context.find_object(Verbosity)
 
 
 def tell(text: str) -> None:
@@ -89,11 +80,7 @@ def collected_notes() -> Iterator[list[str]]:
 
 
 def tell_note(text: str, *, lasting: bool = True) -> None:
-    """Print, once, a note that a user may want to act on, unless ``--quiet``.
-
-    A note that holds only for this run, and not if the command is repeated, is not `lasting`;
-    `collected_notes` leaves it out.
-    """
+    """Print a note once; `collected_notes` leaves out a note that is not `lasting`."""
     told = shared.told if (shared := _shared()) else set()
     if text in told:
         return
@@ -112,13 +99,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u20
 
 
 def escaped(text: str) -> str:
-    r"""Replace control characters by backslash escapes; newlines and tabs stay.
-
-    Examples
-    --------
-    >>> print(escaped("a\x1b[31mb\rc"))
-    a\x1b[31mb\x0dc
-    """
+    """Replace control characters by backslash escapes; newlines and tabs stay."""
     return _CONTROL.sub(_escape, text)
 
 

@@ -30,11 +30,7 @@ _whole: ContextVar[Callable[[float, str], object] | None] = ContextVar("_whole",
 def told_as_parts(
     steps: int, n_parts: int, on_steps: Callable[[float, str], object]
 ) -> Iterator[None]:
-    """Report the bars of clips inside as `n_parts` equal parts of one work; they draw nothing.
-
-    `on_steps` is called with the number of steps that were done, which may be fractions, and the
-    bar's title. The whole work has `steps` steps.
-    """
+    """Report the bars of clips inside as `n_parts` equal parts of one work of `steps` steps."""
     token = _whole.set(lambda share, title: on_steps(share * steps / n_parts, title))
     try:
         yield
@@ -43,12 +39,7 @@ def told_as_parts(
 
 
 class Progress:
-    """A bar on stderr, or a line every `LINE_INTERVAL` seconds if stderr is not a terminal.
-
-    Nothing is shown with ``--quiet`` or inside `told_as_parts`. `title` names the work, `total`
-    is the number of steps, and `unit` is the noun for a step. The attribute `kept` is the number
-    of steps that an earlier run had done.
-    """
+    """A bar on stderr, or a line every `LINE_INTERVAL` seconds if stderr is not a terminal."""
 
     def __init__(self, title: str, total: int, unit: str = "clip") -> None:
         self.failures = self.kept = 0
@@ -153,25 +144,13 @@ class Progress:
 
 
 def epoch_text(label: str, epoch: int, epochs: int, val_loss: float) -> str:
-    """Format the progress of training after an epoch, with the validation loss if finite.
-
-    Examples
-    --------
-    >>> epoch_text("i3d@fold0", 2, 20, 1.25), epoch_text("i3d@fold0", 2, 20, math.nan)
-    ('i3d@fold0 epoch 2/20, validation loss 1.250', 'i3d@fold0 epoch 2/20')
-    """
+    """Format the progress of training after an epoch, with the validation loss if finite."""
     loss = f", validation loss {val_loss:.3f}" if math.isfinite(val_loss) else ""
     return f"{label} epoch {epoch}/{epochs}{loss}"
 
 
 def duration_text(seconds: float) -> str:
-    """Format a duration in seconds, minutes, or hours and minutes.
-
-    Examples
-    --------
-    >>> duration_text(12.3), duration_text(95), duration_text(7500)
-    ('12 s', '2 min', '2 h 5 min')
-    """
+    """Format a duration in seconds, minutes, or hours and minutes."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)

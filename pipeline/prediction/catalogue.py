@@ -24,7 +24,7 @@ from mvemo.pipeline.clips.media_files import digest_media
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
+from mvemo.pipeline.prediction.embedding import BatchReader, EmbeddedClip
 from mvemo.pipeline.prediction.new_clips import LONG, MOST_WINDOWS, NewClip, windows_of
 from mvemo.pipeline.provenance import provenance
 
@@ -37,12 +37,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Catalogue:
-    """Cache of `EmbeddedClip`.
-
-    A clip's id is the digest of its file's bytes and its segment, so that a renamed file is
-    found again and a changed file is new. Each batch is committed before it is yielded. Clips
-    that are no longer read are dropped at the end.
-    """
+    """Cache of `EmbeddedClip` by the digest of the file's bytes and the segment; old clips go."""
 
     def __init__(self, path: Path, reader: BatchReader) -> None:
         self._path, self._reader = path, reader

@@ -35,11 +35,7 @@ class NewClip:
 
 
 def find_clips(inputs: Sequence[str]) -> list[NewClip]:
-    """Return the clips that a command line names, each once; missing ones have a `problem`.
-
-    Inputs are media files, folders with media at any depth, patterns such as ``clips/*.mp3``,
-    and tables with the columns ``path``, ``start`` and ``duration``. Labels are not needed.
-    """
+    """Return the clips of files, folders, patterns and tables, once each; missing ones too."""
     clips: dict[tuple[Path, float, float | None], NewClip] = {}
     for entry in inputs:
         for clip in _clips_of(entry):
@@ -135,10 +131,7 @@ def short_notes(length: float) -> tuple[str, ...]:
 
 
 def windows_of(clip: NewClip, seconds: float, length: float | None = None) -> Windows:
-    """Return the windows to read: the whole clip, or windows of `seconds` spread over a long one.
-
-    `length` is the length that an earlier call found; None measures the file.
-    """
+    """Return the windows to read; `length` is one found earlier, None measures the file."""
     if length is None:
         try:
             length = clip_seconds(clip)

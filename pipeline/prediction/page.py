@@ -40,10 +40,7 @@ MOST_BARS, WAVE_HEIGHT = 500, 60.0
 
 
 def render(template: str, file: str, seconds: float, sketch: Sketch, **values: object) -> str:
-    """Return a page on a clip as one self-contained HTML text.
-
-    The template environment escapes text and refuses undefined names.
-    """
+    """Return a page on a clip as one self-contained HTML text, with all text escaped."""
     import jinja2
 
     templates = jinja2.Environment(
@@ -70,26 +67,14 @@ def render(template: str, file: str, seconds: float, sketch: Sketch, **values: o
 
 
 def clock(seconds: float) -> str:
-    """Return a time in seconds as a player shows it.
-
-    Examples
-    --------
-    >>> clock(4.6), clock(75), clock(3723)
-    ('0:04', '1:15', '1:02:03')
-    """
+    """Return a time in seconds as a player shows it."""
     whole = int(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def ticks(seconds: float, most: int = 7) -> list[float]:
-    """Return round times in seconds along an axis from 0, with about `most` steps at most.
-
-    Examples
-    --------
-    >>> ticks(240.0)
-    [0.0, 60.0, 120.0, 180.0, 240.0]
-    """
+    """Return round times in seconds along an axis from 0, in about `most` steps."""
     steps = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
     step = next((s for s in steps if seconds / s <= most), steps[-1])
     return [float(t) for t in np.arange(0.0, seconds + 1e-9, step)]

@@ -102,10 +102,7 @@ class ClipPass:
         return digest_file(self.clip.path)[0]
 
     def windows(self, *, forget: bool = True) -> Iterator[tuple[int, dict[FeatureKey, F64]]]:
-        """Yield the number and the vectors of each window; missing features are left out.
-
-        With `forget`, data that later windows do not need are dropped.
-        """
+        """Yield number and vectors of each window; `forget` drops data that is not needed later."""
         row = 0
         reach = max((s.reach for s in self._streams.values()), default=0.0)
         done = dict.fromkeys(("audio", "video"), np.inf)
@@ -165,10 +162,7 @@ class ClipPass:
     def without(
         self, modality: str, stretch: Span, keys: Collection[FeatureKey]
     ) -> dict[FeatureKey, F64]:
-        """Return the vectors of the first window as if a stretch had no sound, or no pictures.
-
-        Only the features `keys` of this modality are returned, if anything is left of them.
-        """
+        """Return vectors of the first window without a stretch of a modality, for `keys` only."""
         vectors = {
             key: stream.vector(self.plan.windows[0], stretch)
             for key, stream in self._readable().items()

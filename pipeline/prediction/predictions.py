@@ -95,11 +95,7 @@ def without_distance(note: str) -> str:
 def predict_features(
     folder: Path, features: Path, modalities: Collection[str]
 ) -> tuple[FinalModel, list[Prediction]]:
-    """Predict the clips of a feature file, in its order, with a model folder.
-
-    Features of other modalities are ignored. Raises `BadFeatures` if the file lacks the features
-    of every predictor, or has them with other settings than the model.
-    """
+    """Predict the clips of a feature file from features of some modalities, in its order."""
     model = load_model(folder)
     with open_cache(features) as cache:
         specs = [spec for spec in model.specs if spec.modality in modalities]
@@ -169,13 +165,7 @@ def _training_clips(model: FinalModel, cache: Cache) -> set[str]:
 def records(
     model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
 ) -> list[Record]:
-    """Return one JSON object for each clip; with `facts`, the facts of the prediction are in it.
-
-    Classes have ``proba``, ``label`` and ``confidence``, the calibrated probability of the label.
-    Tags have ``proba``, and in ``label`` the list of the tags that apply. Ratings have ``values``
-    (``value``, ``low`` and ``high``) and a text ``scale``. A clip that was not predicted has
-    ``error``, and null for these values.
-    """
+    """Return the JSON object of each clip (docs/predicting.md); `facts` adds those of reading."""
     result = []
     for prediction in predictions:
         predictor = prediction.predictor
@@ -218,11 +208,7 @@ def records_csv(
 
 
 def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> str:
-    """Return the text for the terminal: a line for each clip, notes, problems and a legend.
-
-    A note on many clips appears once; records and the CSV file repeat it for each clip. With
-    ``--quiet`` notes and legend are left out.
-    """
+    """Return the text for the terminal: clips, notes (each once), problems and a legend."""
     written, level = format_of(model), verbosity()
     rows: list[list[str]] = []
     # Files by (kind, text) of the notes on them.
@@ -259,11 +245,7 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
 
 
 def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = False) -> list[str]:
-    """Return the legend: the model, its scores, and the meaning of its figures.
-
-    If `brief`, the score is in plain words and includes, if known, the cost of choosing the
-    predictor.
-    """
+    """Return lines on the model, its scores and figures; if `brief`, in plain words."""
     facts = model.facts
     lines = [f"model {model.name}: {facts['n_clips']} clips of {facts['n_groups']} groups"]
     if brief:

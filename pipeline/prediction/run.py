@@ -25,11 +25,15 @@ from mvemo.fuse.final.model import (
 from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.pipeline.console.progress import duration_text
-from mvemo.pipeline.prediction import batches, new_clips, passes
+from mvemo.pipeline.prediction import embedding, new_clips, passes
 from mvemo.pipeline.prediction.catalogue import Catalogue
-from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings
+from mvemo.pipeline.prediction.embedding import (
+    BatchReader,
+    EmbeddedClip,
+    FeatureMaker,
+    PredictSettings,
+)
 from mvemo.pipeline.prediction.predictions import Prediction, predictor_of, trust_notes
-from mvemo.pipeline.stage_one.timing import time_sample
 from mvemo.pipeline.work_folder import size_text
 
 
@@ -40,11 +44,7 @@ def predict_files(
     catalogue: Path | None = None,
     on_clip: Callable[[FinalModel, Prediction], object] = lambda model, prediction: None,
 ) -> tuple[FinalModel, list[Prediction]]:
-    """Predict clips with a model folder; return the model and one prediction for each clip.
-
-    Clips in the `catalogue` are not read again. `on_clip` is called with the model and each
-    prediction when it is known, in any order. An unreadable file costs only its own prediction.
-    """
+    """Predict clips, also from a `catalogue`; `on_clip` gets each prediction once it is known."""
     maker = FeatureMaker(folder, settings)
     predictions: dict[int, Prediction] = {}
 
@@ -57,8 +57,8 @@ def predict_files(
             note(row, Prediction(clip.file, problem=clip.problem))
     readable = {row: clip for row, clip in enumerate(clips) if not clip.problem}
     if readable:
-        reader = batches.BatchReader(maker)
-        waiting: dict[int, batches.EmbeddedClip] = {}
+        reader = BatchReader(maker)
+        waiting: dict[int, EmbeddedClip] = {}
         source = reader if catalogue is None else Catalogue(catalogue, reader)
         with closing(source.read(readable)) as found:
             for batch in found:
@@ -74,7 +74,7 @@ def predict_files(
 
 
 def _within_folders(
-    model: FinalModel, clips: Mapping[int, batches.EmbeddedClip]
+    model: FinalModel, clips: Mapping[int, EmbeddedClip]
 ) -> Iterator[tuple[int, Vectors, list[str]]]:
     """Yield row, standardised vectors and notes of each clip; groups are folders."""
     rows, folders = list(clips), [str(c.clip.path.parent) for c in clips.values()]
@@ -95,15 +95,11 @@ def _within_folders(
 
 def predict_clip(
     maker: FeatureMaker,
-    embedded: batches.EmbeddedClip,
+    embedded: EmbeddedClip,
     scaled: Vectors | None = None,
     more: Sequence[str] = (),
 ) -> Prediction:
-    """Predict a clip, or a window of one, from its vectors.
-
-    `scaled` are the vectors standardised within the clip's group, by default the clip alone;
-    `more` are further notes.
-    """
+    """Predict a clip or a window; `scaled` are vectors standardised within its group."""
     model, clip = maker.model, embedded.clip
     facts = {
         "content": embedded.content or None,
@@ -140,13 +136,11 @@ def predict_window(
     windows = new_clips.Windows(notes=new_clips.short_notes(length), length=length)
     reasons = {m: str(clip_pass.problems.get(m, "")) for m in maker.options.modalities}
     clip = replace(clip_pass.clip, file=file)
-    embedded = batches.EmbeddedClip(clip, windows, clip_pass.content, vectors, reasons)
+    embedded = EmbeddedClip(clip, windows, clip_pass.content, vectors, reasons)
     return predict_clip(maker, embedded)
 
 
-def _fallback_notes(
-    maker: FeatureMaker, embedded: batches.EmbeddedClip, predictor: Predictor
-) -> list[str]:
+def _fallback_notes(maker: FeatureMaker, embedded: EmbeddedClip, predictor: Predictor) -> list[str]:
     """Return notes on why the model's best predictor was not used for a clip."""
     best = maker.model.best(maker.options.modalities)
     if best is None or best.name == predictor.name:
@@ -163,11 +157,11 @@ def _fallback_notes(
     ]
     if reasons:
         used = " and ".join(IN_WORDS[m] for m in predictor.modalities)
-        notes.append(f"from {used} alone ({'; '.join(reasons)})")
+        notes.append(f"only from {used} ({'; '.join(reasons)})")
     return notes
 
 
-def _unpredicted_reason(model: FinalModel, embedded: batches.EmbeddedClip) -> str:
+def _unpredicted_reason(model: FinalModel, embedded: EmbeddedClip) -> str:
     """Return the reason why no predictor of the model can predict a clip."""
     reasons = [f"{IN_WORDS[m]}: {reason}" for m, reason in embedded.reasons.items() if reason]
     if len(reasons) < len(embedded.reasons):
@@ -179,7 +173,7 @@ def _unpredicted_reason(model: FinalModel, embedded: batches.EmbeddedClip) -> st
 
 def plan_text(folder: Path, clips: Sequence[new_clips.NewClip], settings: PredictSettings) -> str:
     """Return a text with the time and the memory that predicting clips needs."""
-    reader = batches.BatchReader(FeatureMaker(folder, settings))
+    reader = BatchReader(FeatureMaker(folder, settings))
     # Seconds to read of each clip.
     lengths: dict[int, float] = {}
     for i, clip in enumerate(clips):
@@ -191,16 +185,18 @@ def plan_text(folder: Path, clips: Sequence[new_clips.NewClip], settings: Predic
             lengths[i] = sum(stretches)
     lines = [f"clips: {len(clips)}, {len(clips) - len(lengths)} of them cannot be read"]
     if lengths:
-        sample = time_sample(
+        from mvemo.pipeline.stage_one.estimate import time_sample
+
+        count, seconds, _ = time_sample(
             lengths,
             lambda rows: list(reader.read({row: clips[row] for row in rows})),
-            batches.BATCH,
+            embedding.BATCH,
         )
         lines += [
             f"length: {duration_text(sum(lengths.values()))} are read",
-            f"time: about {duration_text(sample.seconds)} (measured on {sample.count})",
+            f"time: about {duration_text(seconds)} (measured on {count})",
             f"memory: about {size_text(process.peak_memory(os.getpid()))}, and "
             f"{size_text(pool.worker_memory())} in each of "
-            f"{min(pool.cores(), batches.MOST_WORKERS)} workers, however many clips there are",
+            f"{min(pool.cores(), embedding.MOST_WORKERS)} workers, however many clips there are",
         ]
     return "\n".join(lines)

@@ -342,10 +342,7 @@ class WholeSound(FeatureStream):
 
 
 class WholePictures(FeatureStream):
-    """Frames spread over each window, which a net reads as a whole.
-
-    The frames of an omitted stretch become the mean of the window's other frames.
-    """
+    """Frames spread over each window; those of an omitted stretch become the others' mean."""
 
     def __init__(self, net: Net, plan: StreamPlan) -> None:
         assert isinstance(net.input, VideoInput)

@@ -58,15 +58,7 @@ class TimelineSettings:
             )
 
     def windows(self, seconds: float) -> tuple[streams.Span, ...]:
-        """Return (start, stop) of the windows of a clip in seconds; the last may be shorter.
-
-        Examples
-        --------
-        >>> TimelineSettings(window=4.0, hop=2.0).windows(7.0)
-        ((0.0, 4.0), (2.0, 6.0), (4.0, 7.0))
-        >>> TimelineSettings(window=4.0, hop=2.0).windows(3.0)
-        ((0.0, 3.0),)
-        """
+        """Return (start, stop) of the windows of a clip in seconds; the last may be shorter."""
         starts = np.arange(0.0, max(seconds - self.window / 2, self.hop / 2), self.hop)
         spans = [(float(s), float(min(s + self.window, seconds))) for s in starts]
         # Leave out a window that ends where the one before it ends.
@@ -111,12 +103,7 @@ class Timeline:
 
 
 def follow_clip(maker: FeatureMaker, clip: NewClip, settings: TimelineSettings) -> Timeline:
-    """Predict every window of a clip in one pass over it.
-
-    Memory does not grow with the length of the clip, except for the sound of a clip up to
-    `MOST_SOUND`. If the sound or the pictures prove unusable only at the file's end, because the
-    file is cut off, the clip is followed again without them.
-    """
+    """Predict every window of a clip in one pass, without growing memory beyond `MOST_SOUND`."""
     seconds = clip_seconds(clip)
     windows = settings.windows(seconds)
     plan = streams.StreamPlan(seconds, windows, view_step=settings.window / VIEWS_PER_WINDOW)
@@ -211,6 +198,16 @@ def timeline_html(model: FinalModel, timeline: Timeline) -> str:
         for i, name in enumerate(model.classes)
         if predicted
     ]
+    pictures = timeline.sketch.thumbnails
+    rows = np.unique(np.linspace(0, len(pictures) - 1, N_THUMBNAILS).round().astype(int))
+    # Text under the pointer, at the middle of each window.
+    readout = [
+        {
+            "t": round(sum(window) / 2, 2),
+            "text": written.summary(p.predictor, p.outputs) if p.predictor else "not predicted",
+        }
+        for window, p in zip(timeline.windows, timeline.predictions, strict=True)
+    ]
     return page.render(
         "timeline.html",
         timeline.file,
@@ -220,20 +217,13 @@ def timeline_html(model: FinalModel, timeline: Timeline) -> str:
         window=max((stop - start for start, stop in timeline.windows), default=0.0),
         curves=curves,
         span=span,
-        thumbnails=_thumbnails(timeline),
+        thumbnails=[(pictures[r][0], page.picture_url(pictures[r][1])) for r in rows if pictures],
         turns=turns_of(model, timeline),
         strip=_strip(model, timeline),
-        readout=_readout(model, timeline),
+        readout=readout,
         notes=timeline.notes(),
         legend=legend(model, timeline.predictions),
     )
-
-
-def _thumbnails(timeline: Timeline) -> list[tuple[float, str]]:
-    """Return time and data URL of some thumbnails, evenly spread."""
-    pictures = timeline.sketch.thumbnails
-    rows = np.unique(np.linspace(0, len(pictures) - 1, N_THUMBNAILS).round().astype(int))
-    return [(pictures[r][0], page.picture_url(pictures[r][1])) for r in rows] if pictures else []
 
 
 def _strip(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
@@ -255,18 +245,6 @@ def _strip(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
     return stretches
 
 
-def _readout(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
-    """Return the middle and the summary of each window, for the text under the pointer."""
-    summary = format_of(model).summary
-    return [
-        {
-            "t": round(sum(window) / 2, 2),
-            "text": summary(p.predictor, p.outputs) if p.predictor else "not predicted",
-        }
-        for window, p in zip(timeline.windows, timeline.predictions, strict=True)
-    ]
-
-
 def write_timelines(
     folder: Path,
     clips: Sequence[NewClip],
@@ -274,11 +252,7 @@ def write_timelines(
     timeline: TimelineSettings,
     to: Path,
 ) -> Iterator[tuple[FinalModel, str, list[Record]]]:
-    """Predict the timelines of clips, and write ``NAME.html`` and ``NAME.csv`` for each.
-
-    Yields for each clip the model, lines about the written files or the problem, and the records
-    of the windows. A clip that was not predicted has one record with an error.
-    """
+    """Write ``NAME.html`` and ``NAME.csv`` of each clip; yield model, lines and window records."""
     maker = FeatureMaker(folder, settings)
     model = maker.model
     if not all(clip.problem for clip in clips):

@@ -52,10 +52,7 @@ _ADDRESS = re.compile(r"(?:(?:tcp|tls|ucx|ws|wss)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several parts of a run, each a separate job of a batch system.
-
-    The manifest and the settings determine the clips and the nets of a shard.
-    """
+    """One of several parts of a run, which manifest and settings determine."""
 
     number: int  # from 1
     count: int
@@ -149,27 +146,21 @@ class Backend:
 
 
 def thread_variables(jobs: int) -> dict[str, str]:
-    """Return the variables that give each of `jobs` processes its share of the cores as threads.
-
-    A smaller number of threads that the user has set is kept. LOKY_MAX_CPU_COUNT is what `cores`
-    returns in the process, which limits the threads of decoders.
-    """
+    """Return the variables that give each of `jobs` processes its share of the cores as threads."""
     share = max(cores() // jobs, 1)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    threads = {name: str(min(share, _threads_set(name) or share)) for name in names}
+    threads = {}
+    for name in names:
+        # OpenMP allows a list with one number for each nesting level.
+        given = os.environ.get(name, os.environ.get("OMP_NUM_THREADS", "")).partition(",")[0]
+        number = int(given) if given.strip().isdecimal() else share
+        threads[name] = str(min(share, number or share))
     return {**threads, "LOKY_MAX_CPU_COUNT": str(share)}
 
 
 def threads_of(jobs: int) -> int:
     """Return the threads of torch in each of `jobs` processes; 0 means those of this process."""
     return int(thread_variables(jobs)["OMP_NUM_THREADS"]) if jobs > 1 else 0
-
-
-def _threads_set(name: str) -> int:
-    """Return the threads that the environment sets for a library or for OpenMP, or 0."""
-    # OpenMP allows a list with one number for each nesting level.
-    value = os.environ.get(name, os.environ.get("OMP_NUM_THREADS", "")).partition(",")[0].strip()
-    return int(value) if value.isdecimal() else 0
 
 
 @contextmanager
@@ -228,11 +219,7 @@ def local_backend(run: RunSettings, jobs: int) -> Backend:
 
 @contextmanager
 def dask_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
-    """Yield a backend of the workers of a scheduler, at an address as ``tcp://host:8786``.
-
-    A task whose worker dies goes to another worker; a task that fails is tried again. Raises
-    `BadOption` like `connected` and `check_workers`.
-    """
+    """Yield a backend of a scheduler's workers; tasks are retried if they or their worker fail."""
     with connected(address) as client:
         n_workers = check_workers(client, address, folders)
         tell(f"{n_workers} worker{'s' * (n_workers != 1)} of {address}")
@@ -289,10 +276,7 @@ def _no_scheduler(address: str, why: str) -> BadOption:
 
 
 def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
-    """Check that every worker has torch and this mvemo and sees the folders; return their number.
-
-    Raises `BadOption` for the first worker that fails a check, or if there are no workers.
-    """
+    """Check that all workers have torch, this mvemo and the folders; return their number."""
     ours = versions()["mvemo"]
 
     def found(package: str) -> dict[str, str]:
@@ -325,12 +309,6 @@ def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
     if set(found("torch").values()) != {versions().get("torch")}:
         tell_note("the workers have other versions of torch: last bits of values may differ")
     return len(workers)
-
-
-def count_workers(address: str) -> int:
-    """Check the workers of a scheduler, and return their number."""
-    with connected(address) as client:
-        return check_workers(client, address, [])
 
 
 def do_packed(packed: bytes) -> Result:

@@ -7,31 +7,122 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+import tempfile
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from mvemo.cache import Cache, open_cache
-from mvemo.extract.nets import NETS, SequenceInput, input_of
+from mvemo.extract.nets.parts import cards, registry
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore, stored_problems
-from mvemo.extract.training import data, devices, protocols, steps
-from mvemo.extract.training.timing import PASSES, NetCost, measure_net
-from mvemo.extract.workers.process import peak_memory
+from mvemo.extract.training import data, devices, protocols, steps, timing
+from mvemo.extract.views import window_starts
+from mvemo.extract.workers import pool, process
+from mvemo.manifests import Manifest
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.clips import clip_media, media_files
 from mvemo.pipeline.console import messages, progress
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.stage_one import backends, timing
+from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.stage_one import backends
 from mvemo.pipeline.stage_one.plan import ExtractPlan
 from mvemo.pipeline.work_folder import measure_work, size_text
 
+T = TypeVar("T")
+# Number of clips that are read to measure the time.
+N_SAMPLED = 3
 # Seconds from which a run on a CPU is announced as long.
 LONG = 3600.0
 # Upper bound of the seconds for one window; runs that stay below `LONG` by it are not measured.
 SLOWEST = 5.0
+
+
+def time_sample(
+    sizes: Mapping[T, float], read: Callable[[Sequence[T]], object], most: int = N_SAMPLED
+) -> tuple[int, float, float]:
+    """Time up to `most` items; return their number, seconds for all, and all sizes over theirs."""
+    by_size = sorted(sizes, key=lambda item: sizes[item])
+    places = np.linspace(0, len(by_size) - 1, min(most, len(by_size)))
+    chosen = [by_size[round(place)] for place in places]
+    with messages.silenced():
+        # The start-up cost is not measured.
+        read(chosen[:1])
+        start = time.perf_counter()
+        read(chosen)
+        seconds = time.perf_counter() - start
+    share = sum(sizes.values()) / max(sum(sizes[item] for item in chosen), 1e-9)
+    return len(chosen), seconds * share, share
+
+
+@dataclass(frozen=True)
+class ReadingForecast:
+    """Work and cost of reading the clips."""
+
+    n_new: int  # clips to decode
+    n_kept: int  # clips in the working folder
+    n_sampled: int = 0  # clips that were read to measure
+    seconds: float = 0.0  # for all new clips
+    n_bytes: float = 0.0  # size of the new clips in the working folder
+    worker_bytes: int = 0  # memory of each worker
+    workers: int = 1
+
+
+def forecast_reading(
+    manifest: Manifest,
+    settings: Settings,
+    nets: Sequence[NetSettings],
+    sizes: Mapping[str, float],
+    n_kept: int = 0,
+) -> ReadingForecast:
+    """Measure the reading of a few new clips, in a temporary folder; `sizes` are by clip id."""
+    if not sizes:
+        return ReadingForecast(0, n_kept)
+    extract, clips = settings.extract, {clip.clip_id: clip for clip in manifest.clips}
+    with tempfile.TemporaryDirectory(prefix="mvemo-plan-") as temp:
+
+        def read(ids: Sequence[str]) -> None:
+            shutil.rmtree(temp)
+            clip_media.ClipMedia(
+                replace(manifest, clips=tuple(clips[i] for i in ids)),
+                replace(settings, extract=replace(extract, workers=1)),
+                Path(temp),
+                plans=nets,
+                descriptors=extract.descriptors,
+                require_any=False,
+            )
+
+        n_sampled, seconds, share = time_sample(sizes, read)
+        n_bytes = sum(path.stat().st_size for path in Path(temp).rglob("*") if path.is_file())
+    worker_bytes = pool.worker_memory()
+    pool.stop_workers()
+    workers = min(extract.workers or pool.cores(), len(sizes))
+    return ReadingForecast(
+        n_new=len(sizes),
+        n_kept=n_kept,
+        n_sampled=n_sampled,
+        seconds=seconds / workers,
+        n_bytes=n_bytes * share,
+        worker_bytes=worker_bytes,
+        workers=workers,
+    )
+
+
+def n_windows(net: NetSettings, length: float | None, duration: float | None = None) -> float:
+    """Return a net's work for a clip, in whole windows; the maximum for an unknown length."""
+    taken = registry.input_of(net)
+    if length is None or not isinstance(taken, cards.AudioInput):
+        return net.view.views
+    length = length if duration is None else min(length, duration)
+    count = len(window_starts(length, taken.seconds, net.view))
+    return count * (min(length / taken.seconds, 1.0) if taken.mark_end else 1.0)
+
+
+# --- whole runs
 
 
 @dataclass(frozen=True)
@@ -47,12 +138,6 @@ class NetForecast:
     training_bytes: int  # memory of the training, or of embedding if nothing is to be trained
     weight_bytes: int  # size of the weights on the disk
 
-    def cells(self, processes: int) -> tuple[str, ...]:
-        """Return the row of the table."""
-        trained = (self.n_nets - self.n_trained, self.n_trained) if self.n_nets else ("-", "-")
-        at_most = progress.duration_text(self.seconds / processes)
-        return (self.name, *map(str, (*trained, self.n_new, self.n_kept)), at_most)
-
 
 @dataclass(frozen=True)
 class Forecast:
@@ -60,7 +145,7 @@ class Forecast:
 
     n_clips: int
     unreadable: Mapping[str, str]  # reasons by clip id
-    reading: timing.ReadingForecast
+    reading: ReadingForecast
     nets: tuple[NetForecast, ...]  # in the order in which they run
     descriptors: tuple[str, ...]
     processes: int  # processes that share the trainings, or the clips of frozen nets
@@ -74,8 +159,11 @@ class Forecast:
         if self.unreadable:
             clip, reason = next(iter(self.unreadable.items()))
             lines.append(f"{len(self.unreadable)} cannot be read; the first, {clip}: {reason}")
-        head = ("net", "to train", "trained", "to embed", "embedded", "at most")
-        rows = [head, *(net.cells(self.processes) for net in self.nets)]
+        rows = [("net", "to train", "trained", "to embed", "embedded", "at most")]
+        for net in self.nets:
+            trained = (str(net.n_nets - net.n_trained), str(net.n_trained))
+            counts = (*(trained if net.n_nets else ("-", "-")), str(net.n_new), str(net.n_kept))
+            rows.append((net.name, *counts, progress.duration_text(net.seconds / self.processes)))
         names = [*self.descriptors, *(net.name for net in self.nets)]
         lines += ["", *align_columns(rows), "", f"nets run {self.place}"]
         lines.append(f"features: {', '.join(names)}")
@@ -90,7 +178,7 @@ class Forecast:
 
     def _memory(self) -> str:
         largest = max((net.training_bytes for net in self.nets), default=0)
-        memory = f"memory: about {size_text(peak_memory(os.getpid()) + largest)}"
+        memory = f"memory: about {size_text(process.peak_memory(os.getpid()) + largest)}"
         if self.processes > 1:
             memory += f" in each of {self.processes} processes"
         if self.reading.worker_bytes:
@@ -135,14 +223,16 @@ def forecast_run(
     digests = media_files.digest_media(manifest)
     decodable = clip_media.decode_jobs(manifest, digests)
     names = settings.extract.descriptors
-    described = names or any(isinstance(input_of(net), SequenceInput) for net in plan.nets)
+    described = names or any(
+        isinstance(registry.input_of(net), cards.SequenceInput) for net in plan.nets
+    )
     request = clip_media.decode_request(plan.nets, [settings.descriptors.sr] if described else [])
     store = DecodedStore(work / "decoded", request)
     if not decodable:
         raise BadOption(f"not one clip can be read: {next(iter(digests.unreadable.values()))}")
     found = stored_problems(store, decodable, retry_failed=settings.extract.retry_failed)
     new = {j.clip_id: j.path.stat().st_size + 1.0 for j in decodable if found[j.clip_id] is None}
-    reading = timing.forecast_reading(manifest, settings, plan.nets, new, len(decodable) - len(new))
+    reading = forecast_reading(manifest, settings, plan.nets, new, len(decodable) - len(new))
     missing = dict.fromkeys(digests.unreadable, frozenset(request.modalities))
     missing |= {clip: frozenset(problems or ()) for clip, problems in found.items()}
     with messages.silenced():
@@ -174,10 +264,7 @@ def forecast_run(
 
 
 def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: backends.Execution) -> str:
-    """Return a note on a new run that takes an hour or more on CPUs, or ''.
-
-    The speed of a scheduler's workers is not known, so such a run has no note.
-    """
+    """Return a note on a new run that takes an hour or more on this CPU, or ''."""
     run = plan.settings.extract.run
     # A continued run shows its remaining time as it goes.
     begun = (work / "nets").exists() or out.exists()
@@ -203,7 +290,9 @@ def _n_processes(plan: ExtractPlan, execution: backends.Execution) -> int:
     frozen = run.protocol == "frozen"
     n_parts = len(plan.manifest) if frozen else len(backends.trainings_of(plan.nets, run, folds))
     if execution.scheduler:
-        return max(min(backends.count_workers(execution.scheduler), n_parts), 1)
+        with backends.connected(execution.scheduler) as client:
+            n_workers = backends.check_workers(client, execution.scheduler, [])
+        return max(min(n_workers, n_parts), 1)
     on_gpus = devices.pick_device(run.device).type == "cuda"
     return max(
         min(execution.jobs, n_parts, len(backends.visible_gpus()) if on_gpus else n_parts), 1
@@ -216,13 +305,13 @@ def _most_windows(plan: ExtractPlan, net: NetSettings) -> int:
     if run.protocol == "frozen":
         return n_clips * net.view.views
     n_nets = len(backends.trainings_of([net], run, plan.evaluation.table.folds))
-    n_passes = PASSES * steps.n_epochs(net.train, n_clips) + net.view.views
+    n_passes = timing.PASSES * steps.n_epochs(net.train, n_clips) + net.view.views
     return n_nets * n_clips * n_passes
 
 
 def _forecast_net(plan: ExtractPlan, net: NetSettings, known: _Known) -> NetForecast:
     manifest, run, table = plan.manifest, plan.settings.extract.run, plan.evaluation.table
-    content, modality = known.content, NETS[net.name].modality
+    content, modality = known.content, registry.NETS[net.name].modality
     usable = np.array([modality not in known.missing.get(c, ()) for c in manifest.clip_ids])
     clips = data.TrainingClips(manifest, content, usable, table.folds, table.splits)
     trained = protocols.known_nets(net, clips, run, known.nets)
@@ -237,11 +326,11 @@ def _forecast_net(plan: ExtractPlan, net: NetSettings, known: _Known) -> NetFore
             n_kept += len(known.cache.current(spec, keys))
     n_new = len(readable) * len(trained) - n_kept
     to_train = [each.split for each in trained if each.split is not None and each.spec is None]
-    cost = NetCost(0.0, 0, 0)
+    cost = timing.NetCost(0.0, 0, 0)
     if n_new or to_train:
         descriptors = plan.settings.descriptors
-        cost = measure_net(net, run, descriptors, threads=known.threads)
-    windows = [timing.n_windows(net, known.lengths.get(c.clip_id), c.duration) for c in readable]
+        cost = timing.measure_net(net, run, descriptors, threads=known.threads)
+    windows = [n_windows(net, known.lengths.get(c.clip_id), c.duration) for c in readable]
     seconds = n_new * cost.seconds * sum(windows) / max(len(windows), 1)
     for split in to_train:
         n_validation = int(split.validation.sum())
@@ -249,7 +338,7 @@ def _forecast_net(plan: ExtractPlan, net: NetSettings, known: _Known) -> NetFore
     training_bytes = cost.training_bytes(net)
     if not to_train:
         device, batch = devices.pick_device(run.device), plan.settings.extract.embed_batch
-        at_once = devices.windows_at_once(batch, device, NETS[net.name])
+        at_once = devices.windows_at_once(batch, device, registry.NETS[net.name])
         # Inference frees the input of a layer as soon as its output exists.
         training_bytes = cost.weight_bytes + at_once * cost.window_bytes // 4
     n_nets = 0 if run.protocol == "frozen" else len(trained)

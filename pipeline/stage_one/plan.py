@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mvemo.cache import ClipTable, open_cache, spec, unfinished_run
+from mvemo.cache import ClipTable, digest_of, open_cache, unfinished_run
 from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.pretrained import with_fetched_weights
@@ -26,17 +26,12 @@ from mvemo.manifests import (
 )
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
 from mvemo.manifests.splits.folds import fold_notes
+from mvemo.pipeline import provenance, starting_weights
 from mvemo.pipeline.clips import clip_tables, media_files
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.provenance import provenance, versions
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one import backends, shards
-from mvemo.pipeline.starting_weights import (
-    fetch_missing_weights,
-    random_start_note,
-    refuse_missing_weights,
-)
 
 PRECISION_FILE = "precision.json"
 # Largest time of bf16, as a share of float32, at which bf16 is chosen despite its rounding.
@@ -71,7 +66,7 @@ def plan_extract(
     run = settings.extract.run
     devices.pick_device(run.device)
     plans = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
-    refuse_missing_weights(plans, settings)
+    starting_weights.refuse_missing_weights(plans, settings)
     if manifest_path is None:
         from mvemo.manifests.demo import make_demo
 
@@ -80,7 +75,7 @@ def plan_extract(
         manifest = manifest_with_media(manifest_path, root)
     folds, settings = read_fold_file(fold_file, manifest, settings)
     plans = _without_picture_nets(plans, manifest)
-    plans, notes = fetch_missing_weights(plans, settings, fetch=execution.fetch)
+    plans, notes = starting_weights.fetch_missing_weights(plans, settings, fetch=execution.fetch)
     reports = _check_losses_and_weights(plans, manifest, run)
     if not (execution.force or execution.shard):
         _refuse_other_clips(out, manifest)
@@ -95,14 +90,14 @@ def plan_extract(
         option = f"extract.fold_seed={settings.extract.fold_seed}"
         tell_unused_seed(option, evaluation.table, fold_file)
     settings, chosen = choose_precision(settings, plans, work, keep=execution.fetch)
-    start = [note for note in [random_start_note(plans, settings), chosen] if note]
+    start = [note for note in [starting_weights.random_start_note(plans, settings), chosen] if note]
     for note in start:
         tell_note(note)
     what = "split" if evaluation.folds is None else "folds"
     for note in evaluation.notes:
         tell(f"{what}: {note}")
     path = manifest_path or work / "demo" / "manifest.csv"
-    facts = provenance(
+    facts = provenance.provenance(
         settings=settings.record(),
         manifest=clip_tables.manifest_facts(manifest, path),
         notes=start,
@@ -140,10 +135,7 @@ def _without_picture_nets(plans: list[NetSettings], manifest: Manifest) -> list[
 
 
 def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead: str) -> None:
-    """Raise BadOption if the clips have a split and the user did not ask for folds.
-
-    `who` names what makes folds, and `instead` the option that uses the split.
-    """
+    """Raise BadOption if `who` makes folds of clips with a split; `instead` uses the split."""
     if settings.folds_named or prescribed_split(manifest)[0] is None:
         return
     raise BadOption(
@@ -180,11 +172,7 @@ def _check_losses_and_weights(
 
 
 def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
-    """Read a manifest, with a note if some of its media files are missing.
-
-    The clips of a missing file fail when they are decoded. Raises `BadOption` if all files are
-    missing, because then the folder is wrong.
-    """
+    """Read a manifest; note missing media files, and raise BadOption if all are missing."""
     manifest = read_manifest(path, root=root, media=False)
     for note in manifest.notes:
         tell_note(note)
@@ -201,10 +189,7 @@ def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
 def read_fold_file(
     fold_file: Path | None, manifest: Manifest, settings: Settings
 ) -> tuple[Folds | None, Settings]:
-    """Return the folds of a file, in the order of the clips, and settings with their number.
-
-    The manifest is not changed, so that its digest remains that of its file.
-    """
+    """Return the folds of a file in the clips' order, and settings with their number."""
     if fold_file is None:
         return None, settings
     if settings.extract.run.protocol == "holdout":
@@ -254,12 +239,7 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
 def choose_precision(
     settings: Settings, plans: Sequence[NetSettings], work: Path, *, keep: bool = True
 ) -> tuple[Settings, str]:
-    """Replace the precision ``auto`` by the faster one; return a note on what was measured.
-
-    A GPU uses bf16. On a CPU with bf16 instructions one pass of each net is timed in both
-    precisions. Other CPUs use float32, and so do several ranks, which must agree. The timing is
-    stored in `work` if `keep`, so that the same run chooses the same precision again.
-    """
+    """Replace the precision ``auto`` by the faster one; return a note on what was measured."""
     run, device = settings.extract.run, devices.pick_device(settings.extract.run.device)
     note, precision = "", devices.resolve_precision(run.precision, device)
     cpu = _bf16_processor()
@@ -285,8 +265,13 @@ def _measured(
 ) -> dict[str, float]:
     """Return seconds per clip by precision, from `path` if it has the same nets and processor."""
     run, precisions = settings.extract.run, ("float32", "bf16")
-    facts = [[plan.record() for plan in plans], run.protocol, cpu, versions().get("torch")]
-    key = spec.digest_of({"measured": facts})
+    facts = [
+        [plan.record() for plan in plans],
+        run.protocol,
+        cpu,
+        provenance.versions().get("torch"),
+    ]
+    key = digest_of({"measured": facts})
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept = files.parse_json(path.read_bytes())
         if kept["key"] == key:

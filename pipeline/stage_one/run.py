@@ -206,7 +206,11 @@ class _Run:
         features.write_failures()
         nets = features.runnable(plan.nets)
         if not nets:
-            raise features.nothing_to_read(plan.nets)
+            first = plan.manifest.clip_ids[0]
+            raise BadOption(
+                f"no clip has the input of the nets {', '.join(net.name for net in plan.nets)}; "
+                f"the first clip, {first}: {media.reason(first)}"
+            )
         self._tell_device()
         seconds = media.seconds()
         notes = [media_files.longer_clips_note(net, seconds, settings.shared) for net in nets]

@@ -20,7 +20,6 @@ from mvemo.extract.training import devices, embedding, protocols
 from mvemo.extract.training.data import TrainingClips
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.backends import Training, trainings_of
 
@@ -62,14 +61,6 @@ class FeatureWriter:
                 )
         return [p for p in plans if not self.media.absent(NETS[p.name].modality)]
 
-    def nothing_to_read(self, plans: Sequence[NetSettings]) -> BadOption:
-        """Return the error for the case that no net is runnable."""
-        first = self.media.manifest.clip_ids[0]
-        return BadOption(
-            f"no clip has what the nets read, {', '.join(plan.name for plan in plans)}; the first "
-            f"clip, {first}: {self.media.reason(first)}"
-        )
-
     def write_descriptors(self) -> None:
         """Write the descriptors of the settings that the cache does not have."""
         if self.media.absent("audio"):
@@ -86,10 +77,7 @@ class FeatureWriter:
             self.features.append(name)
 
     def write_embeddings(self, plan: NetSettings, folds: I64, splits: I64 | None = None) -> None:
-        """Train a net by the protocol, and write the embeddings that the cache does not have.
-
-        Raises TrainingDiverged if the loss of a training is not finite.
-        """
+        """Train a net by the protocol, and write the embeddings that the cache does not have."""
         usable, run = self.media.usable(plan), self.settings.extract.run
         chosen = self.trainings or trainings_of([plan], run, folds)
         trainings = [fold for name, fold in chosen if name == plan.name]
@@ -186,11 +174,7 @@ def write_nets(
     writer: CacheWriter,
     diverged: Mapping[str, TrainingDiverged] | None = None,
 ) -> list[TrainingDiverged]:
-    """Train nets and write their embeddings; return the errors of the nets that diverged.
-
-    All embeddings of a net that diverged are withdrawn, also those of earlier folds. `diverged`
-    has the errors of trainings elsewhere, by net.
-    """
+    """Train and embed each net; withdraw all features of nets that diverged, and return errors."""
     errors = []
     for net in nets:
         # Memory blocks of the previous net have other sizes, and would be kept unused.

@@ -95,10 +95,7 @@ class RepeatableRun:
         self._key = self._request_key()
 
     def recall(self) -> tuple[ExtractSummary, tuple[str, ...]] | None:
-        """Return the summary and the notes of the run that finished this command.
-
-        Returns None if there may be work left.
-        """
+        """Return summary and notes of the run that finished this command; None if work is left."""
         path = self.work / FINISHED
         try:
             # Rows of an interrupted run are not in the cache yet.
@@ -109,7 +106,9 @@ class RepeatableRun:
                 return None
             if any(_stamp(Path(name)) != stamp for name, stamp in kept["files"].items()):
                 return None
-            return _summary(kept["summary"], self.out, self.work), (*kept["notes"],)
+            facts = {name: _tuples(kept["summary"][name]) for name in _KEPT}
+            summary = ExtractSummary(self.out, work=self.work, settled=True, **facts)
+            return summary, (*kept["notes"],)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             # No record, another version or damaged: the run decides what to do.
             return None
@@ -159,16 +158,9 @@ class RepeatableRun:
         return hashlib.sha256(dump_json(request).encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _summary(kept: Mapping[str, Any], out: Path, work: Path) -> ExtractSummary:
-    """Return the summary that `RepeatableRun.keep` wrote."""
-    failures, missing = (
-        tuple((str(clip), str(kind), str(why)) for clip, kind, why in kept[name])
-        for name in ("failures", "missing")
-    )
-    features, notes = (tuple(map(str, kept[name])) for name in ("features", "notes"))
-    return ExtractSummary(
-        out, int(kept["clips"]), features, failures, missing, notes, work, settled=True
-    )
+def _tuples(value: Any) -> Any:
+    """Return a JSON value with tuples in place of lists."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _stamp(path: Path) -> list[int] | None:

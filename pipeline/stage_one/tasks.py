@@ -178,18 +178,7 @@ def do_task(task: Task, emit: Note | None = None) -> Finished:
 
 
 def batch_sizes(n_clips: int, processes: int, unit: int) -> list[int]:
-    """Return the number of clips of each task: half a process's share of the rest, at most BATCH.
-
-    The last tasks are small, so that no process waits long for the others. Sizes are multiples of
-    `unit`, the number of clips that are embedded together: a smaller batch costs as much.
-
-    Examples
-    --------
-    >>> batch_sizes(200, 2, 4)
-    [32, 32, 32, 24, 20, 12, 12, 8, 4, 4, 4, 4, 4, 4, 4]
-    >>> batch_sizes(7, 1, 5)
-    [5, 2]
-    """
+    """Return the clips of each task: half a process's share of the rest, in multiples of `unit`."""
     sizes: list[int] = []
     left = n_clips
     while left:

@@ -1,14 +1,12 @@
 """Small media sets and settings for end-to-end tests of stage one."""
 
-from __future__ import annotations
-
 import functools
 import shutil
 import sys
 from dataclasses import replace
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -32,7 +30,7 @@ TINY = (
 )
 
 
-def tiny_demo(folder: Path, clips_per_class: int = 2) -> Manifest:
+def tiny_demo(folder, clips_per_class=2):
     """Two clips a class, one second each, each a group of its own."""
     _, manifest = _demo_of(clips_per_class)
     shutil.copytree(manifest.root, folder, dirs_exist_ok=True)
@@ -40,7 +38,7 @@ def tiny_demo(folder: Path, clips_per_class: int = 2) -> Manifest:
 
 
 @functools.cache
-def _demo_of(clips_per_class: int) -> tuple[TemporaryDirectory[str], Manifest]:
+def _demo_of(clips_per_class):
     """A folder that is removed at the end, and the set in it: encoding takes longest."""
     folder = TemporaryDirectory()
     manifest = make_demo(
@@ -49,12 +47,12 @@ def _demo_of(clips_per_class: int) -> tuple[TemporaryDirectory[str], Manifest]:
     return folder, manifest
 
 
-def tiny_settings(*more: str) -> list[str]:
+def tiny_settings(*more):
     """``--set`` options of a run of a few seconds."""
     return [part for value in (*TINY, *more) for part in ("--set", value)]
 
 
-def run(program: str, *arguments: object) -> int:
+def run(program, *arguments):
     """Run ``mvemo`` or ``mvemo-cv`` as its script does; the exit code.
 
     Stage one's worker processes are kept for the next run: starting one takes longer than
@@ -70,13 +68,28 @@ def run(program: str, *arguments: object) -> int:
     return int(stop.value.code or 0)
 
 
-def rewrite(manifest: Manifest, path: Path) -> Path:
+def rewrite(manifest, path):
     """Write a changed manifest beside its media."""
     write_manifest(manifest, path)
     return path
 
 
-def make_chords(folder: Path, n_clips: int) -> Path:
+def write_video(path, frames, rate, y, sr):
+    """Write frames, uint8 (n, height, width, 3), and mono sound (n,) as MPEG-4 and PCM."""
+    with av.open(str(path), "w") as container:
+        pictures = container.add_stream("mpeg4", rate=rate)
+        pictures.height, pictures.width, pictures.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        track = container.add_stream("pcm_s16le", rate=sr)
+        for frame in frames:
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        sound = av.AudioFrame.from_ndarray((y * 32767).astype(np.int16)[None], "s16", "mono")
+        sound.sample_rate = sr
+        container.mux(track.encode(sound))
+        container.mux(pictures.encode())
+        container.mux(track.encode())
+
+
+def make_chords(folder, n_clips):
     """Manifest of chords of 50 ms whose labels are shuffled over the clips; each its own group."""
     rng, sr = np.random.default_rng(0), 16000
     t = np.arange(sr // 20) / sr

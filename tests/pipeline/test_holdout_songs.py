@@ -1,10 +1,7 @@
 """J22's way end to end: songs cut to segments, one split, whole songs decided."""
 
-from __future__ import annotations
-
 import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +32,7 @@ SETTINGS = [
 
 
 @pytest.fixture(scope="module")
-def segmented(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def segmented(tmp_path_factory):
     """Manifest of segments of twenty songs: noise of two loudnesses."""
     folder = tmp_path_factory.mktemp("songs")
     rng = np.random.default_rng(0)
@@ -53,14 +50,14 @@ def segmented(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def features(segmented: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def features(segmented, tmp_path_factory):
     work = tmp_path_factory.mktemp("work")
     command = ["extract", segmented, "--work", work, "--protocol", "holdout"]
     assert run("mvemo", *command, *SETTINGS) == 0
     return work / "features.h5"
 
 
-def test_one_net_is_trained_on_training_clips_alone(features: Path, segmented: Path) -> None:
+def test_one_net_is_trained_on_training_clips_alone(features, segmented):
     assert verify_cache(features) == []
     with open_cache(features) as cache:
         table, (spec,) = cache.table, cache.variants("music1d")
@@ -82,9 +79,7 @@ def test_one_net_is_trained_on_training_clips_alone(features: Path, segmented: P
     assert len(read_manifest(segmented)) == 60
 
 
-def test_segments_and_songs_are_scored_on_the_test_clips(
-    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_segments_and_songs_are_scored_on_the_test_clips(features, tmp_path, capsys):
     assert run("mvemo-cv", features, "--out", tmp_path / "a", "--protocol", "holdout") == 0
     assert "holdout" in capsys.readouterr().out
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
@@ -118,13 +113,7 @@ def test_segments_and_songs_are_scored_on_the_test_clips(
         (["--song-level", "--learning-curve"], "a learning curve is of segments"),
     ],
 )
-def test_what_one_split_cannot_give_is_one_line(
-    features: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    options: list[str],
-    said: str,
-) -> None:
+def test_what_one_split_cannot_give_is_one_line(features, tmp_path, capsys, options, said):
     assert run("mvemo-cv", features, "--out", tmp_path, *options) == 2
     error = capsys.readouterr().err.strip()
     assert said in error
@@ -139,13 +128,7 @@ def test_what_one_split_cannot_give_is_one_line(
         (["--set", "nets.music1d.iterations=-5"], "iterations is -5: it must be 0 or more"),
     ],
 )
-def test_wrong_settings_are_one_line(
-    segmented: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    options: list[str],
-    said: str,
-) -> None:
+def test_wrong_settings_are_one_line(segmented, tmp_path, capsys, options, said):
     command = ["extract", segmented, "--work", tmp_path, "--protocol", "holdout"]
     assert run("mvemo", *command, *SETTINGS, *options) == 2
     error = capsys.readouterr().err.strip().splitlines()

@@ -5,10 +5,7 @@ fine-tuned on all clips learns them by heart, and heads cross-validated over its
 are far above chance all the same; nets fine-tuned without the tested fold are at chance.
 """
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,12 +37,12 @@ SETTINGS = [
 
 
 @pytest.fixture(scope="module")
-def shuffled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shuffled(tmp_path_factory):
     """Manifest of chords whose labels are shuffled over the clips; each its own group."""
     return make_chords(tmp_path_factory.mktemp("chords"), N)
 
 
-def extracted(manifest: Path, work: Path, protocol: str) -> Path:
+def extracted(manifest, work, protocol):
     command = ["extract", manifest, "--work", work, "--protocol", protocol]
     command += ["--set", f"nets.music1d.iterations={ITERATIONS[protocol]}"]
     assert run("mvemo", *command, *SETTINGS) == 0
@@ -56,7 +53,7 @@ def extracted(manifest: Path, work: Path, protocol: str) -> Path:
     return work / "features.h5"
 
 
-def score(features: Path, out: Path, *options: str) -> tuple[float, bool, str]:
+def score(features, out, *options):
     """Mean accuracy, whether the results call themselves leaky, and the page."""
     assert run("mvemo-cv", features, "--out", out, *options) == 0
     metrics = json.loads((out / "metrics.json").read_text())
@@ -65,8 +62,8 @@ def score(features: Path, out: Path, *options: str) -> tuple[float, bool, str]:
 
 
 def test_shuffled_labels_score_far_above_chance_where_the_net_saw_the_clips(
-    shuffled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    shuffled, tmp_path, capsys
+):
     features = extracted(shuffled, tmp_path, "shared")
     capsys.readouterr()
     assert run("mvemo-cv", features, "--out", tmp_path / "no") == 2
@@ -82,9 +79,7 @@ def test_shuffled_labels_score_far_above_chance_where_the_net_saw_the_clips(
     assert accuracy > CHANCE + 6 * ERROR
 
 
-def test_shuffled_labels_score_at_chance_where_it_did_not(
-    shuffled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_shuffled_labels_score_at_chance_where_it_did_not(shuffled, tmp_path, capsys):
     features = extracted(shuffled, tmp_path, "crossfit")
     capsys.readouterr()
     accuracy, leaky, page = score(features, tmp_path / "out")

@@ -1,10 +1,7 @@
 """What nets predict themselves, from stage one to the report: classes, tags and ratings."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,12 +13,11 @@ from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.nets import build_net
 from mvemo.fuse import EvaluationSettings, evaluate
 from mvemo.fuse.errors import LeakError
-from mvemo.manifests import Manifest
 
 NET = "music1d-outputs"
 
 
-def as_tags(manifest: Manifest) -> Manifest:
+def as_tags(manifest):
     """Each class as a tag, and one that half of the classes share."""
     names = (*manifest.classes, "loud")
     loud = manifest.classes[::2]
@@ -32,7 +28,7 @@ def as_tags(manifest: Manifest) -> Manifest:
     return replace(manifest, task="multilabel", classes=names, clips=clips)
 
 
-def as_ratings(manifest: Manifest) -> Manifest:
+def as_ratings(manifest):
     """Two ratings on scales of their own."""
     place = {name: i for i, name in enumerate(manifest.classes)}
     clips = tuple(
@@ -42,32 +38,32 @@ def as_ratings(manifest: Manifest) -> Manifest:
     return replace(manifest, task="regression", classes=("valence", "arousal"), clips=clips)
 
 
-def as_classes(manifest: Manifest) -> Manifest:
-    return manifest
-
-
-TASKS = {"multiclass": as_classes, "multilabel": as_tags, "regression": as_ratings}
+TASKS = {"multiclass": lambda manifest: manifest, "multilabel": as_tags, "regression": as_ratings}
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def demo(tmp_path_factory):
     return tiny_demo(tmp_path_factory.mktemp("media"))
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(tmp_path_factory):
     """Decoded media, that all tasks share."""
     return tmp_path_factory.mktemp("work")
 
 
+def extract(manifest, work, name, *options):
+    """Features of `music1d`, by a manifest written next to its media."""
+    path, features = rewrite(manifest, manifest.root / f"{name}.csv"), work / f"{name}.h5"
+    only = tiny_settings("extract.descriptors=[]", 'extract.nets="music1d"')
+    command = ("extract", path, "--work", work, "--out", features)
+    assert run("mvemo", *command, *only, *options) == 0
+    return features
+
+
 @pytest.mark.parametrize("task", TASKS)
-def test_from_labels_to_a_row_of_the_report(task: str, demo: Manifest, work: Path) -> None:
-    manifest = TASKS[task](demo)
-    path = rewrite(manifest, demo.root / f"{task}.csv")
-    features = work / f"{task}.h5"
-    only = ("extract.descriptors=[]", 'extract.nets="music1d"')
-    assert run("mvemo", "extract", path, "--work", work, "--out", features,
-               *tiny_settings(*only)) == 0  # fmt: skip
+def test_from_labels_to_a_row_of_the_report(task, demo, work):
+    features = extract(TASKS[task](demo), work, task)
     assert verify_cache(features) == []
     out = work / task
     assert run("mvemo-cv", features, "--out", out, "--set", "fuse.n_resamples=50") == 0
@@ -99,30 +95,20 @@ def test_from_labels_to_a_row_of_the_report(task: str, demo: Manifest, work: Pat
             assert (np.abs(values - curve["target_mean"]) < 3 * (high - low)).all()
 
 
-def test_a_frozen_net_takes_the_place_of_a_trained_one_s_outputs(
-    demo: Manifest, work: Path
-) -> None:
-    path = rewrite(demo, demo.root / "frozen.csv")
-    features = work / "frozen.h5"
-    only = ("extract.descriptors=[]", 'extract.nets="music1d"')
-    command = ("mvemo", "extract", path, "--work", work, "--out", features)
-    assert run(*command, *tiny_settings(*only)) == 0
+def test_a_frozen_net_takes_the_place_of_a_trained_one_s_outputs(demo, work):
+    extract(demo, work, "frozen")
     weights = work / "music1d.pt"
     torch.save(build_net("music1d", 6, width=0.1, seconds=1.0).state_dict(), weights)
-    assert run(*command, "--protocol", "frozen", "--weights", f"music1d={weights}",
-               *tiny_settings(*only)) == 0  # fmt: skip
+    options = ("--protocol", "frozen", "--weights", f"music1d={weights}")
+    features = extract(demo, work, "frozen", *options)
     with open_cache(features) as cache:
         assert cache.spec("music1d").protocol == "frozen"
         # Its last layer was trained for other classes, or not at all.
         assert NET not in cache.names()
 
 
-def test_a_net_by_itself_is_under_the_leak_guard(demo: Manifest, work: Path) -> None:
-    features = work / "shared.h5"
-    only = ("extract.descriptors=[]", 'extract.nets="music1d"')
-    path = rewrite(demo, demo.root / "shared.csv")
-    assert run("mvemo", "extract", path, "--work", work, "--out", features, "--protocol",
-               "shared", *tiny_settings(*only)) == 0  # fmt: skip
+def test_a_net_by_itself_is_under_the_leak_guard(demo, work):
+    features = extract(demo, work, "shared", "--protocol", "shared")
     with open_cache(features) as cache:
         settings = EvaluationSettings(n_resamples=0, models=("music1d", NET))
         with pytest.raises(LeakError, match="music1d"):

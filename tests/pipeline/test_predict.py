@@ -1,12 +1,9 @@
 """From clips to a model folder to predictions of other clips, by small nets."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,9 +21,12 @@ from mvemo.manifests import read_manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.model_nets import plan_of
 from mvemo.pipeline.models.boxed import card_text
-from mvemo.pipeline.prediction import batches
-from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
-from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings
+from mvemo.pipeline.prediction import embedding
+from mvemo.pipeline.prediction.embedding import (
+    BatchReader,
+    FeatureMaker,
+    PredictSettings,
+)
 from mvemo.pipeline.prediction.new_clips import NewClip, find_clips, modalities_of
 from mvemo.pipeline.prediction.run import predict_files
 
@@ -50,22 +50,26 @@ def made(tmp_path_factory):
     return folder
 
 
-def clip_of(folder: Path) -> Path:
+def clip_of(folder):
     manifest = read_manifest(folder / "demo" / "manifest.csv")
     return manifest.media_path(manifest.clips[0])
 
 
-def write_noise(path: Path, seed: int) -> None:
+def write_noise(path, seed):
     path.parent.mkdir(exist_ok=True)
     soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, 22050), 22050)
 
 
-def predicted(capsys: pytest.CaptureFixture[str], folder: Path, *inputs: object) -> list[dict]:
+def predict(folder, *inputs):
+    """The exit code of a prediction by the model of a folder."""
+    return run("mvemo", "predict", *inputs, "--model", folder / "out" / "model")
+
+
+def predicted(capsys, folder, *inputs):
     """The records of a run that predicts something."""
     capsys.readouterr()
-    assert run("mvemo", "predict", *inputs, "--model", folder / "out" / "model", "--json") == 0
-    records: list[dict] = json.loads(capsys.readouterr().out)
-    return records
+    assert predict(folder, *inputs, "--json") == 0
+    return json.loads(capsys.readouterr().out)
 
 
 def test_the_model_has_the_nets_of_all_folds_and_no_pickle(made):
@@ -213,14 +217,14 @@ def test_lists_without_labels_folders_and_patterns(made, tmp_path, capsys):
 def read_clips(monkeypatch):
     """Names of the files that are decoded and embedded from here on, two at a time."""
     names: list[str] = []
-    embed = batches.BatchReader._embed
+    embed = BatchReader._embed
 
-    def noted(self: BatchReader, clips: list[EmbeddedClip], work: Path) -> list[EmbeddedClip]:
+    def noted(self, clips, work):
         names.extend(clip.clip.path.name for clip in clips)
         return embed(self, clips, work)
 
-    monkeypatch.setattr(batches.BatchReader, "_embed", noted)
-    monkeypatch.setattr(batches, "BATCH", 2)
+    monkeypatch.setattr(BatchReader, "_embed", noted)
+    monkeypatch.setattr(embedding, "BATCH", 2)
     return names
 
 
@@ -231,15 +235,15 @@ def test_a_catalogue_reads_only_what_is_new(made, tmp_path, capsys, read_clips):
         write_noise(songs / f"{name}.wav", seed=i)
     shutil.copy(songs / "a.wav", songs / "same.wav")
     (songs / "text.mp3").write_text("no sound at all")
-    nightly = ["mvemo", "predict", songs, "--cache", cache, "--model", made / "out" / "model"]
+    nightly = [made, songs, "--cache", cache]
     capsys.readouterr()
-    assert run(*nightly, "--json") == 0
+    assert predict(*nightly, "--json") == 0
     first = capsys.readouterr()
     assert "6 new, 0 kept, 0 gone" in first.err
     # Equal files are read once, and what is no media at all is not decoded.
     assert sorted(read_clips) == ["a.wav", "b.wav", "c.wav", "d.wav"]
     read_clips.clear()
-    assert run(*nightly, "--json", "--strict") == 1
+    assert predict(*nightly, "--json", "--strict") == 1
     second = capsys.readouterr()
     assert "0 new, 6 kept, 0 gone" in second.err
     assert (second.out, read_clips) == (first.out, [])
@@ -252,7 +256,7 @@ def test_a_catalogue_reads_only_what_is_new(made, tmp_path, capsys, read_clips):
     write_noise(songs / "b.wav", seed=10)
     (songs / "c.wav").unlink()
     write_noise(songs / "e.wav", seed=11)
-    assert run(*nightly, "--jsonl") == 0
+    assert predict(*nightly, "--jsonl") == 0
     third = capsys.readouterr()
     assert "2 new, 4 kept, 2 gone" in third.err
     assert read_clips == ["b.wav", "e.wav"]
@@ -260,14 +264,14 @@ def test_a_catalogue_reads_only_what_is_new(made, tmp_path, capsys, read_clips):
         *("b.wav", "d.wav", "e.wav", "same.wav", "text.mp3", "z.wav")
     }
     assert "another model" not in third.err
-    run(*nightly, "--modality", "video")
+    predict(*nightly, "--modality", "video")
     assert "its features are of another model or --modality" in capsys.readouterr().err
 
 
-def killed_after_two(commit: Callable[[CacheWriter], None]) -> Callable[[CacheWriter], None]:
+def killed_after_two(commit):
     calls = iter(range(10))
 
-    def killed(writer: CacheWriter) -> None:
+    def killed(writer):
         commit(writer)
         if next(calls) == 1:
             raise KeyboardInterrupt
@@ -279,8 +283,7 @@ def test_a_catalogue_whose_run_was_killed_goes_on(made, tmp_path, capsys, monkey
     for i in range(5):
         write_noise(tmp_path / "songs" / f"{i}.wav", seed=i)
     cache = tmp_path / "songs.h5"
-    nightly = ["mvemo", "predict", tmp_path / "songs", "--cache", cache]
-    nightly += ["--model", made / "out" / "model"]
+    nightly = [made, tmp_path / "songs", "--cache", cache]
     with monkeypatch.context() as patched:
         # As kill -9 leaves it: shards, and no cache.
         patched.setattr(CacheWriter, "__exit__", lambda writer, *error: writer._lock.release())
@@ -290,28 +293,27 @@ def test_a_catalogue_whose_run_was_killed_goes_on(made, tmp_path, capsys, monkey
             predict_files(folder, clips, PredictSettings(("audio",)), cache)
     assert (len(read_clips), cache.exists()) == (4, False)
     read_clips.clear()
-    assert run(*nightly) == 0
+    assert predict(*nightly) == 0
     assert "1 new, 4 kept, 0 gone" in capsys.readouterr().err
     assert read_clips == ["4.wav"]
     lock = WriterLock(cache)
-    assert run(*nightly) == 2
+    assert predict(*nightly) == 2
     assert f"another writer holds it: process {os.getpid()} on" in capsys.readouterr().err
     lock.release()
-    other = ["mvemo", "predict", made / "long.wav", "--cache", cache, *nightly[-2:]]
-    assert run(*other) == 2
+    assert predict(made, made / "long.wav", "--cache", cache) == 2
     assert "none of its 5 clips is among these 1" in capsys.readouterr().err
-    assert run(*other[:-3], made / "work" / "features.h5", *nightly[-2:]) == 2
+    features = made / "work" / "features.h5"
+    assert predict(made, made / "long.wav", "--cache", features) == 2
     assert "expected a catalogue" in capsys.readouterr().err
     cache.write_bytes(cache.read_bytes()[:2000])
-    assert run(*nightly) == 2
+    assert predict(*nightly) == 2
     assert "songs.h5: truncated or overwritten catalogue: delete it" in capsys.readouterr().err
 
 
 def test_csv_and_table_say_the_same(made, tmp_path, capsys):
     (record,) = predicted(capsys, made, made / "song.wav")
-    model = ["--model", made / "out" / "model"]
     inputs = [made / "song.wav", made / "text.mp3"]
-    assert run("mvemo", "predict", *inputs, *model, "--csv", tmp_path / "p.csv") == 0
+    assert predict(made, *inputs, "--csv", tmp_path / "p.csv") == 0
     shown = capsys.readouterr().out
     assert "not predicted: " in shown
     assert "text.mp3: cannot be read" in shown
@@ -325,12 +327,11 @@ def test_csv_and_table_say_the_same(made, tmp_path, capsys):
 
 
 def test_the_table_is_printed_if_the_file_cannot_be_written(made, tmp_path, capsys, monkeypatch):
-    def fail(path: Path, *_: object, **__: object) -> None:
+    def fail(path, *_, **__):
         raise FuseError(f"{path}: cannot be written: no space left")
 
     monkeypatch.setattr("mvemo.manifests.files.write_text", fail)
-    model = ["--model", made / "out" / "model"]
-    assert run("mvemo", "predict", made / "song.wav", *model, "--csv", tmp_path / "x.csv") == 2
+    assert predict(made, made / "song.wav", "--csv", tmp_path / "x.csv") == 2
     shown = capsys.readouterr()
     assert "song.wav" in shown.out
     assert "cannot be written: no space left" in shown.err
@@ -339,14 +340,14 @@ def test_the_table_is_printed_if_the_file_cannot_be_written(made, tmp_path, caps
 def test_one_bar_counts_clips_that_failed(made, capsys):
     capsys.readouterr()
     inputs = [clip_of(made), made / "song.wav", made / "text.mp3"]
-    assert run("mvemo", "predict", *inputs, "--model", made / "out" / "model") == 0
+    assert predict(made, *inputs) == 0
     # A song is no failure: it has no pictures.
     assert capsys.readouterr().err == "clips: 3 done, 1 failed\n"
 
 
 def test_a_plan_states_time_and_memory(made, capsys):
     inputs = [made / "song.wav", made / "long.wav", made / "text.mp3"]
-    assert run("mvemo", "predict", *inputs, "--model", made / "out" / "model", "--plan") == 0
+    assert predict(made, *inputs, "--plan") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "clips: 3, 1 of them cannot be read"
     # Of the long one eight windows of a second are read.
@@ -355,14 +356,13 @@ def test_a_plan_states_time_and_memory(made, capsys):
 
 
 def test_where_nothing_can_be_predicted_the_exit_code_is_2(made, tmp_path, capsys):
-    model = ["--model", made / "out" / "model"]
     (tmp_path / "empty").mkdir()
     inputs = [made / "text.mp3", tmp_path / "empty", tmp_path / "none.mp3"]
-    assert run("mvemo", "predict", *inputs, *model) == 2
+    assert predict(made, *inputs) == 2
     shown = capsys.readouterr().out
     assert "empty: a folder without media files" in shown
     assert "none.mp3: no such file" in shown
-    assert run("mvemo", "predict", made / "song.wav", *model, "--modality", "video") == 2
+    assert predict(made, made / "song.wav", "--modality", "video") == 2
     assert "pictures: no video stream" in capsys.readouterr().out
     assert run("mvemo", "predict", made / "song.wav", "--model", tmp_path) == 2
     assert "no model (it has no model.json)" in capsys.readouterr().err

@@ -1,7 +1,5 @@
 """Predictions of ratings and tags, as records, table and CSV."""
 
-from __future__ import annotations
-
 import csv
 import io
 from dataclasses import replace

@@ -1,14 +1,12 @@
 """What the working folder takes, and what of it `clean-work` removes."""
 
-from __future__ import annotations
-
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from mvemo.cache import CacheBusy
 from mvemo.cache.shards import WriterLock
 from mvemo.pipeline.commands.cache import cache
-from mvemo.pipeline.doctor import check_work
+from mvemo.pipeline.commands.doctor import check_work
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.stage_one.summary import ExtractSummary
 from mvemo.pipeline.work_folder import WorkSize, clean_work, measure_work
@@ -29,7 +27,7 @@ def work(tmp_path):
     return folder
 
 
-def clean(*options: object) -> Result:
+def clean(*options):
     return CliRunner().invoke(cache, ["clean-work", *map(str, options)])
 
 
@@ -55,7 +53,7 @@ def test_decoded_media_go_and_all_else_stays(work):
 
 
 def test_other_folders_are_refused(work, tmp_path):
-    with pytest.raises(BadOption, match="is no working folder"):
+    with pytest.raises(BadOption, match="not a working folder"):
         clean_work(tmp_path)
     elsewhere = tmp_path / "elsewhere"
     (work / "decoded").rename(elsewhere)

@@ -1,8 +1,5 @@
 """`mvemo demo`: both stages in one folder."""
 
-from __future__ import annotations
-
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,11 +12,11 @@ from mvemo.pipeline.stage_one import run
 def test_everything_is_made_in_the_folder_by_the_profile_demo(tmp_path, monkeypatch):
     calls: dict[str, Any] = {}
 
-    def run_extract(manifest: Path | None, settings: Any, **places: Path) -> Any:
+    def run_extract(manifest, settings, **places):
         calls["extract"] = (manifest, settings.profile, places)
         return SimpleNamespace(text=lambda: "extracted")
 
-    def run_fuse(features: Path, settings: Any, **places: Path) -> str:
+    def run_fuse(features, settings, **places):
         calls["fuse"] = (features, settings, places)
         return "fused"
 

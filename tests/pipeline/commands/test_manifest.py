@@ -164,7 +164,7 @@ def test_import_of_a_csv_with_other_columns(clips, tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (("--column", "path"), "not of the form"),
+        (("--column", "path"), "expected OURS=THEIRS"),
         (("--column", "path=a", "--column", "path=b"), "given twice"),
         (("--column", "path=gone", "--column", "label=target"), "no column 'gone' for path"),
     ],

@@ -1,9 +1,6 @@
 """Options that several commands share: one spelling, and a line where one changes nothing."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,7 +30,7 @@ def manifest(tmp_path):
     return path
 
 
-def error_of(capsys: pytest.CaptureFixture[str], *command: object) -> str:
+def error_of(capsys, *command):
     """The one line of a command that is refused."""
     assert run(*command) == 2
     lines = capsys.readouterr().err.strip().splitlines()
@@ -46,13 +43,13 @@ def test_old_spellings_are_kept_with_a_note(manifest, tmp_path, capsys):
     assert run("mvemo", "manifest", "folds", manifest, "--folds", 3, "--out", new) == 0
     assert capsys.readouterr().err == ""
     assert run("mvemo", "manifest", "folds", manifest, "--k", 3, "--out", old) == 0
-    assert "note: --k is --folds now" in capsys.readouterr().err
+    assert "note: --k was renamed to --folds" in capsys.readouterr().err
     assert old.read_bytes() == new.read_bytes()
     np.save(tmp_path / "x.npy", np.arange(24.0).reshape(12, 2))
     out = tmp_path / "f.h5"
     imported = ("mvemo", "cache", "import", out, tmp_path / "x.npy", "--modality", "audio")
     assert run(*imported, "--manifest", manifest, "--name", "old") == 0
-    assert "note: --name is --feature now" in capsys.readouterr().err
+    assert "note: --name was renamed to --feature" in capsys.readouterr().err
     assert run(*imported, "--feature", "new") == 0
     with open_cache(out) as cache:
         assert cache.names() == ("new", "old")
@@ -93,9 +90,9 @@ REFUSED = [
     ("predict song.mp3 --cache {tmp}/no/x.h5", "folder {tmp}/no does not exist"),
     ("compare a b --out {tmp}/file", "is a file"),
     ("cache export f.h5 --feature x --out {tmp}/no/x.csv", "does not exist"),
-    ("predict song.mp3 --window 5", "mvemo: --window 5.0: is of a timeline: add --timeline"),
-    ("predict song.mp3 --hop 5", "mvemo: --hop 5.0: is of a timeline: add --timeline"),
-    ("predict song.mp3 --timeline-to 5", "--timeline-to 5: is of a timeline: add --timeline"),
+    ("predict song.mp3 --window 5", "mvemo: --window 5.0 needs a timeline: add --timeline"),
+    ("predict song.mp3 --hop 5", "mvemo: --hop 5.0 needs a timeline: add --timeline"),
+    ("predict song.mp3 --timeline-to 5", "--timeline-to 5 needs a timeline: add --timeline"),
     *(
         (f"{name} song.mp3 --device {device}", f"{text}")
         for name in ("predict", "explain")
@@ -161,7 +158,7 @@ def test_more_workers_than_cores_are_told_of(tmp_path, capsys):
 def test_a_seed_that_changes_no_fold_is_told_of(tmp_path, capsys):
     table = make_table(24, 2, classes=("a", "b"))
 
-    def said(path: Path, *options: object) -> str:
+    def said(path, *options):
         assert run("mvemo-cv", path, "--out", tmp_path / "out", "--seed", 3, *CV, *options) == 0
         notes = [line for line in capsys.readouterr().err.splitlines() if "--seed" in line]
         return "".join(notes)
@@ -187,7 +184,7 @@ def test_a_seed_that_changes_no_fold_is_told_of(tmp_path, capsys):
 
 
 def test_a_seed_of_folds_that_changes_none_is_told_of(manifest, tmp_path, capsys):
-    def said(command: str, *options: object) -> str:
+    def said(command, *options):
         more = ("--out", tmp_path / "o") if command.startswith("study") else ()
         run("mvemo", *command.split(), manifest, *options, *more, "--work", tmp_path / "w")
         notes = [line for line in capsys.readouterr().err.splitlines() if "changes no" in line]

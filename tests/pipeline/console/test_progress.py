@@ -1,7 +1,5 @@
 """Progress where stderr is no terminal."""
 
-from __future__ import annotations
-
 import itertools
 import queue
 from types import SimpleNamespace

@@ -1,25 +1,22 @@
 """What comes from files cannot steer the terminal; an interrupted import ends in one line."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import click
 import pytest
 
 from mvemo.pipeline import cli, start
-from mvemo.pipeline.console.interrupts import end_at_once, noted_signals, take_early_signals
 from mvemo.pipeline.console.messages import GuardedStream, guarded_streams, unguarded
+from mvemo.pipeline.start import end_at_once, noted_signals, take_early_signals
 
 
 @contextmanager
-def usual_handlers() -> Iterator[None]:
+def usual_handlers():
     """Python's own handlers, whatever runs the tests has set."""
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
@@ -41,7 +38,7 @@ def test_control_characters_are_shown_escaped():
 
 def test_streams_are_guarded_while_a_command_runs(capsys):
     @click.command()
-    def show() -> None:
+    def show():
         click.echo("out \x1b]0;")
         click.echo("err \x08", err=True)
 
@@ -55,7 +52,7 @@ def test_streams_are_guarded_while_a_command_runs(capsys):
 
 def test_errors_are_escaped(capsys):
     @click.command()
-    def fail() -> None:
+    def fail():
         raise OSError(2, "No such file", "a\x1b]2Jb")
 
     with pytest.raises(SystemExit) as stop:
@@ -78,7 +75,7 @@ def test_too_little_memory_is_one_line(error):
 )
 def test_a_signal_that_a_package_turns_into_its_own_error(number, status, words, capsys):
     @click.command()
-    def load() -> None:
+    def load():
         try:
             os.kill(os.getpid(), number)
         except KeyboardInterrupt:
@@ -92,12 +89,12 @@ def test_a_signal_that_a_package_turns_into_its_own_error(number, status, words,
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ImportError])
 def test_a_signal_before_anything_is_imported(error, monkeypatch, capsys):
-    def load(name: str) -> None:
+    def load(name):
         with suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         raise error
 
-    def end(status: int) -> None:
+    def end(status):
         raise SystemExit(status)
 
     monkeypatch.setattr(start, "import_module", load)

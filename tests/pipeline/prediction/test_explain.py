@@ -1,17 +1,14 @@
 """Explanations and timelines of made clips whose answer lies in a known second."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import soundfile
 import torch
-from stage_samples import run
+from stage_samples import run, write_video
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets import build_net
@@ -28,7 +25,7 @@ SR = 8000
 GREY = {"calm": 60, "tense": 200}
 
 
-def sound(kind: str, seconds: float, seed: int) -> np.ndarray:
+def sound(kind, seconds, seed):
     """A low tone, or noise."""
     n = round(seconds * SR)
     rng = np.random.default_rng(seed)
@@ -37,23 +34,14 @@ def sound(kind: str, seconds: float, seed: int) -> np.ndarray:
     return 0.3 * np.sin(2 * np.pi * (220 + 20 * (seed % 5)) * np.arange(n) / SR)
 
 
-def write_video(path: Path, kinds: list[tuple[str, float]], seed: int = 0) -> None:
+def write_clip(path, kinds, seed=0):
     """Stretches of (class, seconds) one after the other: sound and grey pictures."""
     rng = np.random.default_rng(seed)
-    with av.open(str(path), "w") as container:
-        pictures = container.add_stream("mpeg4", rate=5)
-        pictures.width, pictures.height, pictures.pix_fmt = 48, 48, "yuv420p"
-        track = container.add_stream("pcm_s16le", rate=SR)
-        for kind, seconds in kinds:
-            for _ in range(round(5 * seconds)):
-                grey = np.full((48, 48, 3), GREY[kind] + rng.integers(-9, 9), np.uint8)
-                container.mux(pictures.encode(av.VideoFrame.from_ndarray(grey, "rgb24")))
-        y = np.concatenate([sound(kind, seconds, seed) for kind, seconds in kinds])
-        frame = av.AudioFrame.from_ndarray((y * 32767).astype(np.int16)[None], "s16", "mono")
-        frame.sample_rate = SR
-        container.mux(track.encode(frame))
-        container.mux(pictures.encode())
-        container.mux(track.encode())
+    named = [kind for kind, seconds in kinds for _ in range(round(5 * seconds))]
+    greys = [GREY[kind] + rng.integers(-9, 9) for kind in named]
+    frames = [np.full((48, 48, 3), grey, np.uint8) for grey in greys]
+    y = np.concatenate([sound(kind, seconds, seed) for kind, seconds in kinds])
+    write_video(path, frames, 5, y, SR)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +51,7 @@ def made(tmp_path_factory):
     rows = ["clip_id,path,label"]
     for kind in GREY:
         for i in range(6):
-            write_video(folder / f"{kind}{i}.mkv", [(kind, 2.0)], i)
+            write_clip(folder / f"{kind}{i}.mkv", [(kind, 2.0)], i)
             rows.append(f"{kind}{i},{kind}{i}.mkv,{kind}")
     (folder / "clips.csv").write_text("\n".join(rows) + "\n")
     torch.manual_seed(0)
@@ -87,8 +75,8 @@ def made(tmp_path_factory):
     lld = ["--set", 'fuse.lld=["mfcc"]', "--set", "fuse.n_resamples=0"]
     features = folder / "work" / "features.h5"
     assert run("mvemo", "fuse", features, "--final", "--out", folder / "out", *lld) == 0
-    write_video(folder / "turn.mkv", [("calm", 8.0), ("tense", 8.0)])
-    write_video(folder / "burst.mkv", [("calm", 6.0), ("tense", 2.0), ("calm", 4.0)])
+    write_clip(folder / "turn.mkv", [("calm", 8.0), ("tense", 8.0)])
+    write_clip(folder / "burst.mkv", [("calm", 6.0), ("tense", 2.0), ("calm", 4.0)])
     return folder
 
 
@@ -181,7 +169,7 @@ def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys):
     assert run("mvemo", "predict", *inputs, *model, "--timeline", "--window", "0") == 2
     assert "--window 0: from 1 to 600 seconds" in capsys.readouterr().err
 
-    def full(path: Path, text: str, *, error: type[Exception]) -> None:
+    def full(path, text, *, error):
         if path.suffix == ".csv":
             raise error(f"{path}: cannot be written: no space left")
         write_text(path, text, error=error)

@@ -1,14 +1,12 @@
 """Vectors of windows made piece by piece are those of the windows by themselves."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
-import av
 import numpy as np
 import pytest
 import soundfile
 import torch
+from stage_samples import write_video
 
 from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.errors import BadMedia
@@ -31,19 +29,8 @@ def video(tmp_path_factory):
     path = tmp_path_factory.mktemp("streams") / "clip.mkv"
     rng = np.random.default_rng(0)
     y = rng.uniform(-1, 1, round(SECONDS * SR)) * np.linspace(0.1, 0.9, round(SECONDS * SR))
-    with av.open(str(path), "w") as container:
-        pictures = container.add_stream("mpeg4", rate=10)
-        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
-        sound = container.add_stream("pcm_s16le", rate=SR)
-        for i in range(round(SECONDS * 10)):
-            grey = np.full((48, 64, 3), 2 * i + 20, np.uint8)
-            container.mux(pictures.encode(av.VideoFrame.from_ndarray(grey, "rgb24")))
-        samples = (y * 32767).astype(np.int16)[None]
-        frame = av.AudioFrame.from_ndarray(samples, "s16", "mono")
-        frame.sample_rate = SR
-        container.mux(sound.encode(frame))
-        container.mux(pictures.encode())
-        container.mux(sound.encode())
+    greys = [np.full((48, 64, 3), 2 * i + 20, np.uint8) for i in range(round(SECONDS * 10))]
+    write_video(path, greys, 10, y, SR)
     return path
 
 
@@ -172,7 +159,7 @@ def test_a_short_clip_is_one_piece_and_text_is_refused(tmp_path):
 def test_input_goes_to_the_device_of_the_net(monkeypatch):
     places: list[str] = []
 
-    def to(x: torch.Tensor, device: object) -> torch.Tensor:
+    def to(x, device):
         places.append(str(device))
         return x
 

@@ -1,7 +1,5 @@
 """Media and finished runs that the tests of stage one share."""
 
-from __future__ import annotations
-
 import pytest
 from spread_samples import extract, make_sounds
 from stage_samples import run, tiny_demo, tiny_settings

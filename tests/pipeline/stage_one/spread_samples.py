@@ -1,7 +1,5 @@
 """A few short sounds, and a run of stage one over them in one process to compare with."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,8 @@ SPREAD = (
     'extract.descriptors=["mfcc"]',
     "extract.folds=2",
     "extract.workers=1",
+    # Tasks of a clip or two.
+    "extract.embed_batch=1",
     "nets.music1d.width=0.1",
     "nets.music1d.epochs=1",
     "nets.music1d.options={seconds=0.5}",
@@ -34,7 +34,7 @@ class Sounds:
     trained: list[str]
 
 
-def make_sounds(folder: Path) -> Sounds:
+def make_sounds(folder):
     """Write the clips, and weights for a frozen net."""
     rng, time = np.random.default_rng(0), np.arange(4000) / 8000
     lines = ["clip_id,path,label,group"]
@@ -54,12 +54,12 @@ def make_sounds(folder: Path) -> Sounds:
     return Sounds(manifest, [*settings, *frozen], settings)
 
 
-def extract(sounds: Sounds, kind: str, work: Path, *more: object) -> int:
+def extract(sounds, kind, work, *more):
     """Exit code of ``mvemo extract`` over the sounds, ``frozen`` or ``trained``."""
     return run("mvemo", "extract", sounds.manifest, "--work", work, *getattr(sounds, kind), *more)
 
 
-def digest(path: Path) -> str:
+def digest(path):
     """Of a cache."""
     with open_cache(path) as cache:
         return cache.digest()

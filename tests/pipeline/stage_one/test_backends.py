@@ -1,13 +1,10 @@
 """Backends of stage one: worker processes, and workers of Dask, one of which is killed."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +22,7 @@ from mvemo.extract.workers.process import Call
 from mvemo.pipeline.errors import BadOption, TaskFailed
 from mvemo.pipeline.stage_one import backends
 from mvemo.pipeline.stage_one.backends import Execution, early_processes, thread_variables
-from mvemo.pipeline.stage_one.tasks import Finished, SpreadRun, Task, batch_sizes
+from mvemo.pipeline.stage_one.tasks import Finished, SpreadRun, batch_sizes
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: mvemo[dask]")
 
@@ -44,7 +41,7 @@ def workers(scheduler, tmp_path):
     """Starts worker processes, and ends those that are left."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(count: int) -> list[subprocess.Popen[bytes]]:
+    def start(count):
         command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--no-nanny"]
         command += ["--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1"]
         command += ["--local-directory", str(tmp_path)]
@@ -61,12 +58,14 @@ def workers(scheduler, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_nothing(sounds, scheduler, workers, tmp_path, monkeypatch, capsys):
+def test_a_killed_worker_costs_nothing(
+    sounds, whole, scheduler, workers, tmp_path, monkeypatch, capsys
+):
     first, _ = workers(2)
     real = SpreadRun._take_up
     taken: list[tuple[str, ...]] = []
 
-    def take_up(run: SpreadRun, task: Task, finished: Finished) -> None:
+    def take_up(run, task, finished):
         taken.append(finished.clip_ids)
         if len(taken) == 2:
             os.kill(first.pid, signal.SIGKILL)
@@ -75,10 +74,8 @@ def test_a_killed_worker_costs_nothing(sounds, scheduler, workers, tmp_path, mon
 
     monkeypatch.setattr(SpreadRun, "_take_up", take_up)
     options = ("--backend", "dask", "--scheduler", scheduler)
-    # A clip a task, or two.
-    one_each = ("--set", "extract.embed_batch=1")
     work = tmp_path / "many"
-    assert extract(sounds, "frozen", work, *options, *one_each) == 0, capsys.readouterr().err
+    assert extract(sounds, "frozen", work, *options) == 0, capsys.readouterr().err
     assert "Traceback" not in capsys.readouterr().err
     # Nothing is lost and nothing there twice: each batch came back once, each row is as it was.
     assert sorted(clip for ids in taken for clip in ids) == sorted(
@@ -88,13 +85,12 @@ def test_a_killed_worker_costs_nothing(sounds, scheduler, workers, tmp_path, mon
     out = tmp_path / "many" / "features.h5"
     assert verify_cache(out) == []
     assert not list(out.parent.glob("*.parts"))
-    assert extract(sounds, "frozen", tmp_path / "one", *one_each) == 0
-    assert digest(out) == digest(tmp_path / "one" / "features.h5")
+    assert digest(out) == digest(whole["frozen"] / "features.h5")
     with open_cache(out) as cache:
         assert [f.clip_id for f in cache.failures] == ["bad"]
 
 
-def refusal(capsys: pytest.CaptureFixture[str]) -> str:
+def refusal(capsys):
     """The one line that a command ended by."""
     error = capsys.readouterr().err
     assert "Traceback" not in error
@@ -124,7 +120,7 @@ def test_a_scheduler_that_cannot_work_is_one_line(sounds, scheduler, tmp_path, m
     assert "go together: give --backend dask as well" in refusal(capsys)
 
 
-def results_of(client: Any, address: str, n_tasks: int) -> list[Any]:
+def results_of(client, address, n_tasks):
     """Results of tasks that are numbers."""
     tasks: Any = range(n_tasks)
     return [result for _, result in backends._results(client, address, tasks)]
@@ -147,7 +143,7 @@ def test_a_scheduler_that_ends_is_one_line(tmp_path, monkeypatch):
     command += ["--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", str(stated)]
     worker = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=tmp_path)
 
-    def kill_scheduler(packed: bytes) -> None:
+    def kill_scheduler(packed):
         os.kill(pid, signal.SIGKILL)
         time.sleep(1000)
 
@@ -168,10 +164,10 @@ def test_a_scheduler_that_ends_is_one_line(tmp_path, monkeypatch):
 class FakeClient:
     """Answers `run` as workers would."""
 
-    def __init__(self, **answers: Any) -> None:
+    def __init__(self, **answers):
         self.answers = answers
 
-    def run(self, function: Callable[..., Any], argument: str, on_error: str = "") -> Any:
+    def run(self, function, argument, on_error=""):
         return self.answers.get(argument, self.answers["folder"])
 
 
@@ -201,9 +197,7 @@ def test_a_task_that_fails_is_given_out_again_but_not_for_ever(monkeypatch):
     attempts: list[list[int]] = []
     done = Finished((), (), ())
 
-    def results(
-        client: Any, address: str, given: Sequence[Any]
-    ) -> Iterator[tuple[Any, Finished | Exception]]:
+    def results(client, address, given):
         attempts.append([int(task.label[-1]) for task in given])
         for task, index in zip(given, attempts[-1], strict=True):
             # The first succeeds, the second at its second attempt, the third never, and of the
@@ -213,29 +207,25 @@ def test_a_task_that_fails_is_given_out_again_but_not_for_ever(monkeypatch):
             yield task, done if good else bad
 
     @contextmanager
-    def connected(address: str) -> Iterator[None]:
+    def connected(address):
         yield None
 
     monkeypatch.setattr(backends, "_results", results)
     monkeypatch.setattr(backends, "connected", connected)
     monkeypatch.setattr(backends, "check_workers", lambda *_: 1)
-    names: list[Any] = [SimpleNamespace(label=f"task {i}") for i in range(4)]
+    given = [SimpleNamespace(label=f"task {i}") for i in range(4)]
     with backends.dask_backend("tcp://x:1", []) as backend:
-        ends = {task.label: result for task, result in backend.do(names, lambda text: None)}
+        ends = {task.label: result for task, result in backend.do(given, lambda text: None)}
     assert attempts == [[0, 1, 2, 3], [1, 2], [2]]
     kinds = {label: type(result).__name__ for label, result in ends.items()}
-    assert kinds == {
-        "task 0": "Finished",
-        "task 1": "Finished",
-        "task 2": "OSError",
-        "task 3": "TrainingDiverged",
-    }
+    names = ("Finished", "Finished", "OSError", "TrainingDiverged")
+    assert kinds == {f"task {i}": name for i, name in enumerate(names)}
 
 
 # --- processes on this machine
 
 
-def waiting_for(jobs: int) -> list[int]:
+def waiting_for(jobs):
     """Ids of the processes that wait for the tasks of so many jobs."""
     return [w.pid for w in pool._idle if w.environment == thread_variables(jobs)]
 
@@ -286,12 +276,9 @@ def test_a_process_has_no_more_threads_than_the_user_set(monkeypatch, variables,
     assert given["LOKY_MAX_CPU_COUNT"] == "8"
 
 
-def test_one_job_has_no_process_of_its_own():
+def test_processes_end_with_a_command_that_is_refused():
     with early_processes(1):
         assert not waiting_for(1)
-
-
-def test_they_end_with_a_command_that_is_refused():
     with pytest.raises(ValueError, match="refused"), early_processes(2):
         raise ValueError("refused")
     assert not waiting_for(2)

@@ -1,7 +1,5 @@
 """What a run will do and cost: `--plan`, and the warning before a long run."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
@@ -13,10 +11,10 @@ from mvemo.extract.training import timing
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import estimate
 from mvemo.pipeline.stage_one.backends import threads_of
-from mvemo.pipeline.stage_one.timing import ReadingForecast, n_windows
+from mvemo.pipeline.stage_one.estimate import ReadingForecast, n_windows
 
 
-def rows(text: str) -> dict[str, list[str]]:
+def rows(text):
     """The table's cells by net."""
     lines = [line.split() for line in text.splitlines()]
     return {cells[0]: cells[1:5] for cells in lines if cells and cells[0] in ("music1d", "rnn")}
@@ -64,7 +62,7 @@ def test_a_plan_says_what_the_run_then_does(sounds, tmp_path, capsys):
 def test_a_long_run_on_a_processor_is_told_before_it(sounds, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(estimate, "LONG", 0.0)
     monkeypatch.setattr(
-        estimate,
+        timing,
         "measure_net",
         lambda *_, **__: timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0),
     )
@@ -86,15 +84,15 @@ def test_a_long_run_on_a_processor_is_told_before_it(sounds, tmp_path, capsys, m
 def test_processes_share_the_time(sounds, tmp_path, capsys, monkeypatch, kind, jobs, n_processes):
     asked = []
 
-    def cost(*_: object, threads: int) -> timing.NetCost:
+    def cost(*_, threads):
         asked.append(threads)
         return timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0)
 
-    monkeypatch.setattr(estimate, "measure_net", cost)
-    monkeypatch.setattr(estimate.timing, "forecast_reading", lambda *_: ReadingForecast(0, 0))
+    monkeypatch.setattr(timing, "measure_net", cost)
+    monkeypatch.setattr(estimate, "forecast_reading", lambda *_: ReadingForecast(0, 0))
     monkeypatch.setattr("mvemo.pipeline.console.progress.duration_text", "{:.3f}".format)
 
-    def seconds(*jobs: object) -> float:
+    def seconds(*jobs):
         assert extract(sounds, kind, tmp_path / "w", "--plan", *jobs) == 0
         planned = capsys.readouterr().out
         among = f"in each of {n_processes} processes"
@@ -107,7 +105,7 @@ def test_processes_share_the_time(sounds, tmp_path, capsys, monkeypatch, kind, j
 
 def test_a_plan_is_of_the_whole_run(sounds, tmp_path, capsys):
     assert extract(sounds, "frozen", tmp_path / "w", "--plan", "--shard", "1/2") == 2
-    assert "--plan: is of the whole run; leave --shard out" in capsys.readouterr().err
+    assert "--plan covers the whole run: leave --shard out" in capsys.readouterr().err
 
 
 def test_a_short_clip_takes_a_part_of_a_window():

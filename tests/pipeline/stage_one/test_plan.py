@@ -1,14 +1,9 @@
 """The precision ``auto``: measured once where the processor has bf16, else float32."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 from stage_samples import run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache
-from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.timing import NetCost
 from mvemo.manifests import write_manifest
 from mvemo.pipeline.settings_files import load_settings
@@ -26,7 +21,7 @@ def timed(monkeypatch, tmp_path):
     monkeypatch.setattr(planning, "_CPU_FACTS", facts)
     measured: list[str] = []
 
-    def measure(plan: NetSettings, run: RunSettings, descriptors: object) -> NetCost:
+    def measure(plan, run, descriptors, threads=0):
         measured.append(f"{plan.name} {run.precision}")
         slow = (run.precision == "bf16") == (plan.name == "i3d")
         return NetCost(2.0 if slow else 1.0, 0, 0)
@@ -35,7 +30,7 @@ def timed(monkeypatch, tmp_path):
     return measured
 
 
-def chosen(work: Path, net: str = "music1d", *more: str) -> str:
+def chosen(work, net="music1d", *more):
     settings = load_settings("paper", [AUTO, "extract.device=cpu", *more])
     return choose_precision(settings, [settings.nets[net]], work)[0].extract.run.precision
 

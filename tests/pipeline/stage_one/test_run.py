@@ -1,16 +1,9 @@
 """Stage one end to end on real, small media: what it writes, resumes and refuses."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,17 +13,21 @@ from stage_samples import rewrite, run, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
 from mvemo.cache.shards import WriterLock
+from mvemo.cache.writer import CacheWriter
 from mvemo.extract.media.request import Problem
 from mvemo.extract.nets import build_net
-from mvemo.extract.store.folders import Stamp, write_problems
+from mvemo.extract.store.folders import write_problems
 from mvemo.extract.training import trainer
 from mvemo.manifests import Clip, Manifest, folds_of, read_folds, read_manifest, write_folds
 from mvemo.pipeline.clips import media_files
 from mvemo.pipeline.clips.clip_tables import extracted_clips
 from mvemo.pipeline.settings_files import load_settings
+from mvemo.pipeline.stage_one import steps
 from mvemo.pipeline.stage_one.plan import read_fold_file
 from mvemo.pipeline.stage_one.summary import FINISHED
 
+# A run of one net and one epoch.
+ONE_NET = tiny_settings('extract.nets="music1d"', "nets.music1d.epochs=1")
 BAD = {
     "empty": b"",
     "text": b"this is no video, whatever its name says\n" * 20,
@@ -38,7 +35,7 @@ BAD = {
 }
 
 
-def wav_set(folder: Path, name: str, ending: str = "wav") -> Path:
+def wav_set(folder, name, ending="wav"):
     """A manifest of four clips of noise."""
     rng = np.random.default_rng(0)
     folder.mkdir()
@@ -103,19 +100,25 @@ def test_the_same_command_again_trains_and_writes_nothing_new(made, demo, capsys
     assert again.err.splitlines()[-1].startswith("nothing to do: ")
 
 
-def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(made, demo, tmp_path):
-    command = [sys.executable, "-m", "mvemo.pipeline", "extract", str(demo / "manifest.csv")]
-    command += ["--work", str(tmp_path), *tiny_settings()]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stderr is not None
-    # Killed once it reports that the first net is trained: the second is still to come.
-    assert any(line.startswith("music1d: ") and "done" in line for line in process.stderr)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(made, demo, tmp_path, monkeypatch):
+    command = ("mvemo", "extract", demo / "manifest.csv", "--work", tmp_path, *tiny_settings())
+    write = steps.FeatureWriter.write_embeddings
+
+    def killed(features, plan, *folds):
+        if plan.name == "c3d":
+            raise KeyboardInterrupt
+        write(features, plan, *folds)
+
+    with monkeypatch.context() as patch:
+        # As kill -9 leaves it once the first net is trained: shards, and no cache.
+        patch.setattr(CacheWriter, "__exit__", lambda writer, *error: writer._lock.release())
+        patch.setattr(steps.FeatureWriter, "write_embeddings", killed)
+        assert run(*command) == 130
+    assert not (tmp_path / "features.h5").exists()
     first = sorted(tmp_path.glob("nets/*/weights.pt"))
-    assert first
+    assert len(first) == 2
     kept = first[0].stat().st_mtime_ns
-    assert run("mvemo", "extract", demo / "manifest.csv", "--work", tmp_path, *tiny_settings()) == 0
+    assert run(*command) == 0
     assert first[0].stat().st_mtime_ns == kept
     assert verify_cache(tmp_path / "features.h5") == []
     with open_cache(made / "features.h5") as a, open_cache(tmp_path / "features.h5") as b:
@@ -202,7 +205,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, 
         (["--set", "nets.c3d.options={size=3}"], "c3d: size is 3: it must be at least 16"),
         (["--weights", "c3d=nowhere.npz"], "there is no file nowhere.npz"),
         (["--weights", "nowhere.npz"], "write it as NET=FILE"),
-        (["--weights", f"i3d={__file__}"], "its net does not run; --nets are music1d, c3d"),
+        (["--weights", f"i3d={__file__}"], "this net does not run: expected one of music1d, c3d"),
         (
             ["--profile", "nowhere"],
             "profile 'nowhere' is neither one of best, c17, demo, paper, pretrained nor a file",
@@ -221,7 +224,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, 
         (["--nets", ""], "extract.nets names no net"),
         (["--nets", "c3d,c3d"], "extract.nets names 'c3d' twice"),
         (["--set", "nets.c3d.width=0"], "nets.c3d.width is 0.0: it must be above 0"),
-        (["--set", "nets.c3d.momentum=2"], "momentum is 2.0: it must be below 1"),
+        (["--set", "nets.c3d.momentum=2"], "momentum is 2.0: it must be from 0, below 1"),
     ],
 )
 def test_wrong_settings_are_one_line_and_exit_code_2(demo, tmp_path, capsys, options, said):
@@ -273,13 +276,12 @@ def test_failures_of_clips_that_are_gone_from_the_manifest_are_forgotten(demo, t
     bad = replace(listed.clips[0], clip_id="bad", path="bad.mp4", group="bad")
     (demo / "bad.mp4").write_bytes(b"")
     arguments = ["extract", tmp_path / "m.csv", "--work", tmp_path / "w"]
-    settings = tiny_settings('extract.nets="music1d"', "nets.music1d.epochs=1")
     try:
         rewrite(replace(listed, clips=(*listed.clips, bad)), tmp_path / "m.csv")
-        assert run("mvemo", *arguments, "--strict", *settings) == 1
+        assert run("mvemo", *arguments, "--strict", *ONE_NET) == 1
         assert "decode:audio: is empty (0 bytes) (bad)" in capsys.readouterr().out
         rewrite(listed, tmp_path / "m.csv")
-        assert run("mvemo", *arguments, *settings) == 0
+        assert run("mvemo", *arguments, *ONE_NET) == 0
         assert "bad" not in capsys.readouterr().out
     finally:
         (demo / "bad.mp4").unlink()
@@ -289,15 +291,14 @@ def test_a_file_that_may_not_be_read_is_a_failure_of_its_clip(demo, tmp_path, ca
     first = sorted(demo.rglob("*.mp4"))[0]
     real = media_files.digest_file
 
-    def refuse(path: Path) -> tuple[str, Stamp]:
+    def refuse(path):
         if path.name == first.name:
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
     monkeypatch.setattr(media_files, "digest_file", refuse)
     arguments = ["extract", demo / "manifest.csv", "--work", tmp_path]
-    settings = tiny_settings('extract.nets="music1d"', "nets.music1d.epochs=1")
-    assert run("mvemo", *arguments, *settings) == 0
+    assert run("mvemo", *arguments, *ONE_NET) == 0
     shown = capsys.readouterr().out
     assert f"{first.name}: cannot be read: Permission denied" in shown
     with open_cache(tmp_path / "features.h5") as cache:
@@ -308,8 +309,7 @@ def test_a_missing_file_is_a_failure_of_its_clip(demo, tmp_path, capsys):
     listed = read_manifest(demo / "manifest.csv")
     lost = replace(listed.clips[0], clip_id="lost", path="lost.mp4", group="lost")
     rewrite(replace(listed, clips=(*listed.clips, lost)), tmp_path / "m.csv")
-    settings = tiny_settings('extract.nets="music1d"', "nets.music1d.epochs=1")
-    arguments = ["extract", tmp_path / "m.csv", "--work", tmp_path / "w", *settings]
+    arguments = ["extract", tmp_path / "m.csv", "--work", tmp_path / "w", *ONE_NET]
     assert run("mvemo", *arguments) == 0
     shown = capsys.readouterr()
     assert "note: 1 of 13 media files are not in" in shown.err
@@ -338,8 +338,7 @@ def test_folds_of_a_file_are_those_of_the_features(demo, tmp_path, capsys):
     assert (
         run("mvemo", "manifest", "folds", manifest, "--folds", 3, "--seed", 5, "--out", folds) == 0
     )
-    settings = tiny_settings('extract.nets="music1d"', "nets.music1d.epochs=1")
-    arguments = ["extract", manifest, "--work", tmp_path / "w", *settings, "--folds", folds]
+    arguments = ["extract", manifest, "--work", tmp_path / "w", *ONE_NET, "--folds", folds]
     assert run("mvemo", *arguments) == 0
     expected = read_folds(folds, read_manifest(manifest))
     with open_cache(tmp_path / "w" / "features.h5") as cache:
@@ -390,8 +389,7 @@ def test_imported_features_of_clips_that_would_go_are_not_dropped_unasked(demo, 
         clips=tuple(clip for clip in listed.clips if clip.clip_id in part),
     )
     rewrite(smaller, tmp_path / "m.csv")
-    settings = tiny_settings('extract.nets="music1d"', "nets.music1d.epochs=1")
-    arguments = [tmp_path / "m.csv", "--work", tmp_path / "w", "--out", out, *settings]
+    arguments = [tmp_path / "m.csv", "--work", tmp_path / "w", "--out", out, *ONE_NET]
     capsys.readouterr()
     assert run("mvemo", "extract", *arguments) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -427,7 +425,7 @@ def test_weights_of_another_net_are_refused(protocol, demo, tmp_path, capsys):
 def test_a_net_that_diverges_costs_no_feature_of_the_others(demo, tmp_path, monkeypatch, capsys):
     score = trainer.Trainer.score
 
-    def diverge(trainer: trainer.Trainer, rows: Sequence[int]) -> tuple[float, float]:
+    def diverge(trainer, rows):
         if trainer.job.label == "music1d@fold1":
             torch.nn.init.constant_(trainer.net.classifier.weight, float("nan"))
         return score(trainer, rows)
@@ -464,7 +462,7 @@ def test_a_net_that_diverges_costs_no_feature_of_the_others(demo, tmp_path, monk
 
 
 def test_where_every_net_diverges_all_are_named(demo, tmp_path, monkeypatch, capsys):
-    def diverge(trainer: trainer.Trainer, rows: Sequence[int]) -> tuple[float, float]:
+    def diverge(trainer, rows):
         torch.nn.init.constant_(trainer.net.classifier.weight, float("nan"))
         return float("nan"), 0.0
 
@@ -481,7 +479,7 @@ def test_rows_of_an_unfinished_run_are_not_dropped_without_a_word(tmp_path, caps
     one, two = wav_set(tmp_path / "one", "one"), wav_set(tmp_path / "two", "two")
     settings = [*tiny_settings("nets.music1d.epochs=1"), "--nets", "music1d", "--work", tmp_path]
 
-    def cut_off(*_: object) -> None:
+    def cut_off(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -507,7 +505,7 @@ def test_clips_that_failed_are_tried_again_where_that_is_asked_for(tmp_path, cap
     path = wav_set(tmp_path / "set", "clip")
     arguments = ["extract", path, "--work", tmp_path, *tiny_settings(), "--nets", "music1d"]
 
-    def nothing(*_: object) -> list[Exception]:
+    def nothing(*_):
         return []
 
     monkeypatch.setattr("mvemo.pipeline.stage_one.steps.write_nets", nothing)

@@ -1,7 +1,5 @@
 """Runs in shards: they hold what one run holds, go on after a kill, refuse what does not fit."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path
@@ -123,16 +121,16 @@ def test_shards_of_other_settings_are_refused_in_one_line(sounds, whole, tmp_pat
 def test_damaged_shards_are_named_and_made_anew_by_force(sounds, whole, tmp_path, capsys):
     out = tmp_path / "f.h5"
 
-    def shard(number: int, *options: object) -> int:
+    def shard(number, *options):
         return extract(
             sounds, "frozen", whole["frozen"], "--out", out, "--shard", f"{number}/2", *options
         )
 
-    def merge() -> int:
+    def merge():
         merged = ("--out", tmp_path / "m.h5", "--force")
         return run("mvemo", "cache", "merge", f"{out}.shards", *merged)
 
-    def refusal() -> str:
+    def refusal():
         return capsys.readouterr().err.strip().splitlines()[-1]
 
     assert shard(1) == shard(2) == merge() == 0

@@ -1,7 +1,5 @@
 """A run that is finished: the same command is known again, and any change is noticed."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,7 +42,7 @@ def summary(tmp_path):
     )
 
 
-def repeatable(folder: Path, **options: object) -> RepeatableRun:
+def repeatable(folder, **options):
     """A run in a folder."""
     return RepeatableRun(
         {**OPTIONS, **options},

@@ -1,13 +1,9 @@
 """Stage one by two processes: what one writes, also after SIGTERM; a job that fails is named."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from spread_samples import SPREAD, Sounds, extract
+from spread_samples import SPREAD, extract
 
 from mvemo.cache import CacheError, CacheWriter, open_cache
 from mvemo.extract.errors import ExtractError, TrainingDiverged, WorkerDied
@@ -20,26 +16,26 @@ from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import TaskFailed
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import backends, tasks
-from mvemo.pipeline.stage_one.backends import Backend, Note, job_environments, visible_gpus
-from mvemo.pipeline.stage_one.tasks import Finished, SpreadRun, Task, TaskSettings, _reason
+from mvemo.pipeline.stage_one.backends import Backend, job_environments, visible_gpus
+from mvemo.pipeline.stage_one.tasks import Finished, SpreadRun, TaskSettings, _reason
 
 
 @pytest.mark.slow
-def test_two_processes_that_were_ended_go_on_and_write_what_one_does(sounds, tmp_path, monkeypatch):
+def test_two_processes_that_were_ended_go_on_and_write_what_one_does(
+    sounds, whole, tmp_path, monkeypatch
+):
     # One worker decodes all, two train.
-    more = ["--nets", "music1d", "--set", "extract.descriptors=[]"]
-    sounds = replace(sounds, trained=[*sounds.trained, *more])
     work = tmp_path / "two"
     taken: list[Finished] = []
     started: list[Worker] = []
 
     class Noted(Worker):
-        def __init__(self, preload: str, environment: Mapping[str, str] | None = None) -> None:
+        def __init__(self, preload, environment=None):
             super().__init__(preload, environment)
             if environment:
                 started.append(self)
 
-    def interrupt(run: SpreadRun, task: Task, finished: Finished) -> None:
+    def interrupt(run, task, finished):
         # Ctrl-C once a net is trained; the other may or may not be.
         taken.append(finished)
         raise KeyboardInterrupt
@@ -58,9 +54,8 @@ def test_two_processes_that_were_ended_go_on_and_write_what_one_does(sounds, tmp
     # By one process as well as by two.
     assert extract(sounds, "trained", work) == 0
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert extract(sounds, "trained", tmp_path / "one") == 0
     with (
-        open_cache(tmp_path / "one" / "features.h5") as one,
+        open_cache(whole["trained"] / "features.h5") as one,
         open_cache(work / "features.h5") as two,
     ):
         assert two.digest() == one.digest()
@@ -69,19 +64,12 @@ def test_two_processes_that_were_ended_go_on_and_write_what_one_does(sounds, tmp
     assert not list(work.glob("*.parts"))
 
 
-def spread(
-    sounds: Sounds,
-    folder: Path,
-    fail: Callable[[tasks.ClipTask], BaseException | None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> SpreadRun:
+def spread(sounds, folder, fail, monkeypatch):
     """A run of clips in batches of three, done here; some fail."""
     settings = load_settings("paper", [*SPREAD, "extract.embed_batch=3"])
     manifest = read_manifest(sounds.manifest)
 
-    def backend(
-        given: Sequence[Task], note: Note
-    ) -> Iterator[tuple[Task, Finished | BaseException]]:
+    def backend(given, note):
         for task in reversed(given):
             assert isinstance(task, tasks.ClipTask)
             yield task, fail(task) or tasks.do_task(task, note)
@@ -96,7 +84,7 @@ def spread(
 def test_a_task_that_fails_is_named_and_all_others_are_kept(sounds, tmp_path, monkeypatch):
     died = WorkerDied("the process that read it was killed (SIGKILL), perhaps for want of memory")
 
-    def fail(task: tasks.ClipTask) -> BaseException | None:
+    def fail(task):
         return died if "c4" in task.clips.clip_ids else None
 
     with pytest.raises(TaskFailed, match=r"^clips c3 to c5: the process that read it was killed"):
@@ -104,7 +92,7 @@ def test_a_task_that_fails_is_named_and_all_others_are_kept(sounds, tmp_path, mo
     assert not (tmp_path / "features.h5").exists()
     new: set[str] = set()
 
-    def note(task: tasks.ClipTask) -> BaseException | None:
+    def note(task):
         stored = {clip for keys in task.stored.keys.values() for clip in keys}
         new.update(set(task.clips.clip_ids) - stored)
         return None
@@ -129,7 +117,7 @@ def test_the_bar_moves_within_a_task_and_counts_failures(sounds, tmp_path, monke
 def test_rows_that_a_task_says_it_wrote_must_be_there(sounds, tmp_path, monkeypatch):
     real = tasks.do_task
 
-    def lose(task: Task, note: Note) -> Finished:
+    def lose(task, note):
         return replace(real(task, note), shards=())
 
     monkeypatch.setattr(tasks, "do_task", lose)
@@ -155,9 +143,7 @@ def test_processes_share_cores_and_gpus(monkeypatch):
 
 
 def test_one_net_that_diverges_leaves_the_others(sounds, tmp_path):
-    def backend(
-        given: Sequence[Task], note: Note
-    ) -> Iterator[tuple[Task, Finished | BaseException]]:
+    def backend(given, note):
         for task in given:
             if task.label == "c3d@fold1":
                 yield task, TrainingDiverged(f"{task.label}: training diverged", "lower the rate")

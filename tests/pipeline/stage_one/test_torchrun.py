@@ -1,7 +1,5 @@
 """Two processes train each net together, over gloo on the CPU: the net that one would train."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess
@@ -23,8 +21,8 @@ TOLERANCE = 1e-4
 MORE = (
     "nets.music1d.options={seconds=0.5, dropout=0.0}",
     "nets.rnn.options={dropout=0.0}",
-    "nets.music1d.epochs=3",
-    "nets.rnn.epochs=3",
+    "nets.music1d.epochs=2",
+    "nets.rnn.epochs=2",
     "nets.music1d.batch_size=3",
     "nets.rnn.batch_size=3",
     "nets.music1d.optimizer=sgd",
@@ -34,7 +32,7 @@ MORE = (
 )
 
 
-def free_port() -> int:
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -110,10 +108,10 @@ def test_options_that_ranks_do_not_support_are_refused(
     from mvemo.pipeline.stage_one import run as stage_one
 
     class Together(stage_one.ranks.Ranks):
-        def __enter__(self) -> Together:
+        def __enter__(self):
             return self
 
-        def __exit__(self, *_: object) -> None:
+        def __exit__(self, *_):
             pass
 
     monkeypatch.setattr(stage_one.ranks, "joined_ranks", lambda device: Together(0, 2))

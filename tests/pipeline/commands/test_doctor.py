@@ -1,7 +1,5 @@
 """`mvemo doctor`: what it finds where something is absent, damaged, of another version."""
 
-from __future__ import annotations
-
 import re
 import sys
 from importlib import metadata
@@ -15,7 +13,7 @@ from mvemo.extract.pretrained.store import keep_weights
 from mvemo.extract.training.timing import NetCost
 from mvemo.extract.workers.pool import cores
 from mvemo.pipeline import cli
-from mvemo.pipeline.doctor import (
+from mvemo.pipeline.commands.doctor import (
     LITTLE_ROOM,
     check_codecs,
     check_folder,
@@ -33,10 +31,10 @@ STAGE_ONE = ("torch", "torchvision", "av", "opencv-python-headless", "soundfile"
 STAGE_ONE += ("librosa", "platformdirs")
 
 
-def installed(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
+def installed(monkeypatch, **versions):
     """Let packages be of another version, or None for absent."""
 
-    def version(name: str) -> str:
+    def version(name):
         found = versions.get(name.replace("-", "_"), REAL_VERSION(name))
         if found is None:
             raise metadata.PackageNotFoundError(name)
@@ -129,7 +127,7 @@ def test_weights_are_absent_whole_or_damaged(tmp_path, monkeypatch):
 
 def test_codecs_that_are_absent_are_named(monkeypatch):
     assert check_codecs().status == "ok"
-    monkeypatch.setattr("mvemo.pipeline.doctor.CODECS", ("h264", "no-such-codec"))
+    monkeypatch.setattr("mvemo.pipeline.commands.doctor.CODECS", ("h264", "no-such-codec"))
     found = check_codecs()
     assert found.status == "note"
     assert "does not read no-such-codec" in found.text
