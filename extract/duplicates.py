@@ -130,12 +130,7 @@ def fingerprint(
 
 
 def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:
-    """Return `words`, `weakest_bits` and `audible` of `Fingerprint` for a waveform at `SR`.
-
-    Bit m of window n is the sign of E(n, m) - E(n, m + 1) - (E(n - 1, m) - E(n - 1, m + 1)),
-    where E(n, m) is the energy of the m-th of 33 bands that are equally wide in log frequency
-    (Haitsma and Kalker, A Highly Robust Audio Fingerprinting System, ISMIR 2002).
-    """
+    """Return `words`, `weakest_bits` and `audible` of `Fingerprint` for a waveform at `SR`."""
     size, hop = round(WINDOW * SR), round(HOP * SR)
     n_windows = (len(waveform) - size) // hop + 1
     if n_windows < 2:
@@ -157,12 +152,7 @@ def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:
 
 
 def picture_hashes(frames: U8) -> tuple[Mask, I64]:
-    """Return difference hashes, bool (pictures, 64), and the rows of their frames.
-
-    Each bit says if one of 8 x 8 cells is brighter than the cell to its right. Pictures without
-    contrast (black ones) are left out, and so are pictures that hardly differ from the one
-    before.
-    """
+    """Return difference hashes, bool (pictures, 64), and the rows of their frames."""
     hashes: list[Mask] = []
     rows: list[int] = []
     for row, frame in enumerate(frames):
@@ -277,12 +267,7 @@ def find_duplicates(
 def compare_fingerprints(
     prints: Sequence[Fingerprint], groups: I64 | None = None
 ) -> list[tuple[int, int, str, float, float]]:
-    """Return nearly equal pairs (i, j, modality, similarity, offset), i < j, sorted.
-
-    Only pairs that share a word of sound, or a quarter of a picture's bits, are compared: the
-    cost grows with the number of clips, not of pairs. Pairs within one of the `groups`, int64
-    (clips,), are left out.
-    """
+    """Return nearly equal pairs (i, j, modality, similarity, offset) of different `groups`."""
     pairs = _same_sound(prints, groups) + _same_pictures(prints, groups)
     return sorted(pairs, key=lambda pair: pair[:3])
 
@@ -379,11 +364,7 @@ def _in_step(a: Fingerprint, b: Fingerprint, alike: Mask) -> int:
 def _pairs_sharing_a_key(
     keys: NDArray[np.uint32] | NDArray[np.uint16], rows: I64, clip: I64, groups: I64 | None
 ) -> tuple[I64, I64]:
-    """Return pairs of rows of two clips that share a key, the earlier clip's row first.
-
-    `rows` has the row of each key, `clip` the clip of each row, `groups` the group of each
-    clip. Pairs within a group are left out.
-    """
+    """Return pairs of rows of clips in different groups that share a key, earlier clip first."""
     order = np.argsort(keys, kind="stable")
     keys, rows = keys[order], rows[order]
     group = clip[rows] if groups is None else groups[clip[rows]]

@@ -199,14 +199,7 @@ def block_frames(settings: DescriptorSettings) -> int:
 
 
 def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
-    """Return the numbers of the frames that are not silent, int64 (frames,), ascending.
-
-    Frame ``i`` begins at sample ``i * hop_length``. The last frame is padded with zeros; a clip
-    shorter than a frame is one frame. A frame is silent if its RMS is below `silence_db`. Silent
-    frames are dropped (J22 3.1, Fig. 6), and not samples: to join the samples around a gap would
-    cause a click, and shift all later times. Raises `BadMedia` if the waveform is empty, not
-    finite, or completely silent.
-    """
+    """Return the numbers of the frames that are not silent, int64 (frames,), ascending."""
     if y.ndim != 1 or len(y) == 0:
         raise BadMedia(f"expected a mono waveform with samples, got shape {y.shape}")
     # Both are NaN if any sample is NaN.

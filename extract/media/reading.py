@@ -21,7 +21,7 @@ import soundfile
 from mvemo.extract.array_types import F32
 from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable, MissingFile
 from mvemo.extract.media import container, packets
-from mvemo.extract.media.audio import AUDIO_SUFFIXES, decode_audio_file, open_parts
+from mvemo.extract.media.audio import AUDIO_SUFFIXES, SoundCollector, decode_audio_file, open_parts
 from mvemo.extract.media.formats import check_format
 from mvemo.extract.media.request import (
     NO_VIDEO,
@@ -34,7 +34,6 @@ from mvemo.extract.media.request import (
     error_line,
     reasons_text,
 )
-from mvemo.extract.media.timeline import FramePicker, SoundCollector, SquareScaler
 
 # Errors of the machine, not of the file.
 _PASSING = frozenset(
@@ -200,21 +199,7 @@ def _by_packets(path: Path) -> float:
 
 
 def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, Problem]:
-    """Decode a clip in one pass; memory does not grow with its length.
-
-    The pictures are those that `decode_clip` chooses; times beyond the last frame show the last
-    frame. Sound is resampled as it is decoded; resamplers look ahead, so the last samples come
-    at the end. `emit` is called with these events:
-
-    - ``("problem", modality, problem)``: a modality without a stream, before decoding;
-    - ``("note", text)``: the track or channel that is read;
-    - ``("sound", sr, y)``: the next samples at one of the rates, float32 (n,);
-    - ``("picture", row, pictures)``: the row of a time, and its pictures by size, uint8
-      (size, size, 3).
-
-    The return value has the problems of `decode_clip`, including those that are found only at
-    the end (the clip is cut off).
-    """
+    """Decode a clip in one pass, with constant memory; return its problems."""
     asked, choice = request.of_clip(), Sound()
     sent: Counter[int] = Counter()
 
@@ -248,7 +233,7 @@ def _stream_container(
     sent: Counter[int],
 ) -> dict[str, Problem]:
     """Stream a clip of a container, without the samples at each rate that were `sent` before."""
-    scaler = SquareScaler()
+    scaler = container.SquareScaler()
 
     def emit_sound(sr: int, y: F32) -> None:
         known = min(sent[sr], len(y))
@@ -271,7 +256,7 @@ def _stream_container(
         if not clip.streams:
             return clip.problems
         times = request.start + request.times
-        picker = FramePicker(request.start, clip.end, times, emit_pictures)
+        picker = container.FramePicker(request.start, clip.end, times, emit_pictures)
         sound = SoundCollector(asked, emit_sound, choice.channel)
         container.decode_packets(clip, picker, sound, lambda function, frames: function(frames))
         problems = container.find_problems(clip, picker, sound)

@@ -1,4 +1,4 @@
-"""Working cache of decoded waveforms and frames, which each epoch reads again.
+"""Working cache of decoded media and of descriptors, which each epoch reads again.
 
 It stays on the machine of stage one. A clip's arrays are plain ``.npy`` files, named by the
 content that they were decoded from and by the kind of decoding: another run finds them, also
@@ -14,9 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.spec import digest_of
+from mvemo.cache.spec import FeatureSpec, digest_of
+from mvemo.extract.array_types import F32
+from mvemo.extract.descriptors import DescriptorSettings, describe, descriptor_spec
+from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
 from mvemo.extract.media.request import FrameSampling, Problem, error_line
 from mvemo.extract.store.folders import (
@@ -25,8 +29,10 @@ from mvemo.extract.store.folders import (
     DecodeJob,
     DecodeRequest,
     array_path,
+    map_array,
     map_decoded,
     read_problems,
+    write_array,
     write_problems,
 )
 from mvemo.extract.workers.pool import Outcome, cores, run_calls
@@ -34,6 +40,7 @@ from mvemo.extract.workers.process import Call, ClipLimits
 
 # By name, because this process does not decode and should not import the media libraries.
 _DECODE = "mvemo.extract.store.decoding:decode_job"
+_DESCRIBE = "mvemo.extract.store.decoded:describe_job"
 # Threads that check the stored arrays.
 _READERS = 4
 
@@ -56,11 +63,7 @@ class DecodedStore:
         self._folders: dict[str, Path] = {}
 
     def array(self, clip_id: str, wanted: int | FrameSampling) -> NDArray[Any]:
-        """Return a decoded clip's waveform or frames, memory-mapped.
-
-        A waveform, by its sampling rate in Hz, is float32 (samples,); frames are uint8
-        (windows * n_frames, size, size, 3).
-        """
+        """Return a waveform, by its sampling rate in Hz, or frames, memory-mapped."""
         array = map_decoded(self.folder_of(clip_id), wanted)
         if array is None:
             kind = "frames" if isinstance(wanted, FrameSampling) else "waveform"
@@ -104,14 +107,7 @@ def decode_many(
     *,
     on_clip: Callable[[str, Mapping[str, Problem]], object] | None = None,
 ) -> int:
-    """Decode the clips that are not in the store; return how many were in it already.
-
-    Worker processes decode each clip at most once and write its arrays themselves, so memory is
-    bounded by their number. A clip that crashes its worker, or takes too long, does not affect
-    other clips. The problem of a broken clip is stored, and the clip is not tried again. A
-    problem that may pass is not stored: no memory, no file, or a time limit that was reached
-    while the worker waited. `on_clip` is called with each clip's id and problems by modality.
-    """
+    """Decode the clips that are not in the store; return how many were in it already."""
     settings = settings or DecodeSettings()
     # Clips of the same content and stretch share their arrays.
     waiting: dict[Path, list[DecodeJob]] = {}
@@ -190,3 +186,97 @@ def _stored_problems(
     if not set(request.without_stored(folder).modalities) <= set(problems):
         return None
     return _asked(problems, request)
+
+
+class DescribedStore:
+    """Store of descriptor sequences; `decoded` has the waveforms at ``settings.sr``."""
+
+    def __init__(
+        self, decoded: DecodedStore, settings: DescriptorSettings, names: Sequence[str]
+    ) -> None:
+        self.decoded = decoded
+        self.settings = settings
+        self.specs: Mapping[str, FeatureSpec] = {
+            name: descriptor_spec(name, settings) for name in dict.fromkeys(names)
+        }
+
+    def paths(self, clip_id: str) -> dict[str, Path]:
+        """Return the files of a clip's sequences by name; each setting has its own file."""
+        folder = self.decoded.folder_of(clip_id)
+        return {
+            name: folder / f"{name}-{spec.digest[:16]}.npy" for name, spec in self.specs.items()
+        }
+
+    def missing(self, clip_id: str) -> dict[str, Path]:
+        """Return the entries of `paths` that are not in the store."""
+        return {
+            name: path
+            for name, path in self.paths(clip_id).items()
+            if map_array(path, np.float32, (None, self.specs[name].dim)) is None
+        }
+
+    def sequence(self, clip_id: str, name: str) -> F32:
+        """Return a clip's sequence, float32 (frames, dim), memory-mapped."""
+        array = map_array(self.paths(clip_id)[name], np.float32, (None, self.specs[name].dim))
+        if array is None:
+            raise BadMedia(f"clip {clip_id!r}: {name} is not in the working cache")
+        return array
+
+    def joined(self, clip_id: str, names: Sequence[str]) -> F32:
+        """Return sequences side by side, (frames, sum of dims), shorter ones padded with NaN."""
+        parts = [self.sequence(clip_id, name) for name in names]
+        longest = max(map(len, parts))
+        if all(len(part) == longest for part in parts):
+            return np.concatenate(parts, axis=1)
+        joined = np.full((longest, sum(part.shape[1] for part in parts)), np.nan, np.float32)
+        first = 0
+        for part in parts:
+            joined[: len(part), first : first + part.shape[1]] = part
+            first += part.shape[1]
+        return joined
+
+
+def describe_many(
+    store: DescribedStore,
+    clip_ids: Sequence[str],
+    *,
+    workers: int = 0,
+    limits: ClipLimits | None = None,
+    on_clip: Callable[[str, str], object] | None = None,
+) -> int:
+    """Describe the clips that are not in the store; return how many were in it already."""
+    limits = limits or ClipLimits()
+    missing: dict[str, dict[str, Path]] = {}
+    for clip_id in clip_ids:
+        if paths := store.missing(clip_id):
+            missing[clip_id] = paths
+        elif on_clip is not None:
+            on_clip(clip_id, "")
+    if not missing:
+        return len(clip_ids)
+    undescribed, settings = list(missing), store.settings
+    # Computed once here, not in each worker.
+    banks = filter_banks(settings)
+    calls = []
+    for clip_id, paths in missing.items():
+        path = array_path(store.decoded.folder_of(clip_id), settings.sr)
+        calls.append(Call(_DESCRIBE, (path, settings, banks, paths), *limits.of_file(path)))
+    for outcome in run_calls(calls, workers=workers):
+        died = isinstance(outcome.error, (WorkerDied, OutOfMemory))
+        problem: str = str(outcome.error) if died else outcome.result()
+        if on_clip is not None:
+            on_clip(undescribed[outcome.index], problem)
+    return len(clip_ids) - len(undescribed)
+
+
+def describe_job(
+    waveform_path: Path, settings: DescriptorSettings, banks: FilterBanks, paths: Mapping[str, Path]
+) -> str:
+    """Describe one clip and write its sequences; return its problem, empty if it has none."""
+    try:
+        sequences = describe(np.load(waveform_path, mmap_mode="r"), settings, paths, banks=banks)
+    except BadMedia as error:
+        return str(error)
+    for name, values in sequences.items():
+        write_array(paths[name], values)
+    return ""

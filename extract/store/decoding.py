@@ -25,11 +25,7 @@ from mvemo.extract.store.folders import (
 def decode_job(
     job: DecodeJob, folder: Path, request: DecodeRequest, threads: int
 ) -> dict[str, Problem]:
-    """Decode one clip, write its arrays to `folder`, and return its problems by modality.
-
-    `request` has only what the folder lacks. The problems are written last and mark the clip as
-    complete. They include its `NOTE`.
-    """
+    """Decode what the folder lacks of a clip, write it, and return the problems by modality."""
     cv2.setNumThreads(1)
     decoded = _decode(job, folder, request, threads)
     found = dict(decoded.problems)

@@ -56,11 +56,7 @@ Answer: TypeAlias = Part | tuple[Any, BaseException | None] | None
 
 
 class Worker:
-    """Process that answers one call at a time.
-
-    It imports the module `preload` before its first call, and has the variables of this process
-    and of `environment`.
-    """
+    """Process that imports the module `preload` and then answers one call at a time."""
 
     def __init__(self, preload: str, environment: Mapping[str, str]) -> None:
         self.environment = environment
@@ -188,11 +184,7 @@ class Worker:
 
 
 class Inbox:
-    """Answers of the workers of one run.
-
-    A signal handler may raise in the main thread between any two steps. `queue.Queue` could then
-    keep its lock for ever; a `SimpleQueue` cannot.
-    """
+    """Answers of the workers of one run."""
 
     def __init__(self) -> None:
         self._answers: queue.SimpleQueue[tuple[Worker, Answer]] = queue.SimpleQueue()
@@ -255,21 +247,7 @@ def cores() -> int:
 def run_calls(
     calls: Sequence[Call], *, workers: int = 0, environments: Sequence[Mapping[str, str]] = ()
 ) -> Iterator[Outcome]:
-    """Run calls in worker processes, even a single one; yield outcomes as they come.
-
-    `workers` is the maximum number of processes, 0 for one per core. With `environments`, each
-    process has these variables instead (threads, a GPU) and ends with the calls. A call's parts
-    come before its last outcome; workers wait while too many parts wait for the caller.
-
-    Examples
-    --------
-    >>> calls = [Call("math:sqrt", (9.0,)), Call("math:sqrt", (-1.0,)), Call("os:abort", ())]
-    >>> found = {outcome.index: outcome for outcome in run_calls(calls, workers=1)}
-    >>> found[0].value, type(found[1].error).__name__
-    (3.0, 'ValueError')
-    >>> print(found[2].error)
-    it crashes its decoder (SIGABRT)
-    """
+    """Run calls in worker processes; yield each one's parts, then its outcome, as they come."""
     if not calls:
         return
     count = len(environments) or workers or cores()

@@ -115,10 +115,7 @@ def resolve(function: str) -> Any:
 
 
 def serve(parent: int, preload: str) -> None:
-    """Import `preload`, then answer calls until standard input ends.
-
-    `parent` is the id of the process whose end should end this one at once, or 0.
-    """
+    """Import `preload`, then answer calls until standard input or the process `parent` ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(parent)
     _be_killed_first()
@@ -245,11 +242,7 @@ def _be_killed_first() -> None:
 
 @contextmanager
 def imports_uncollected() -> Iterator[None]:
-    """Exclude the objects that an import creates from garbage collection.
-
-    Torch creates very many objects that live as long as the program: collecting garbage during
-    its import and at exit takes 0.7 of 2.2 s. If torch is imported already, nothing is done.
-    """
+    """Exclude the objects that the import of torch creates from garbage collection."""
     if "torch" in sys.modules or not gc.isenabled():
         yield
         return

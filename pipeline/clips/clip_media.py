@@ -11,8 +11,7 @@ from mvemo.extract.array_types import F32, Mask
 from mvemo.extract.media.request import FrameSampling, Problem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput, input_of
 from mvemo.extract.settings import NetSettings
-from mvemo.extract.store.decoded import DecodedStore, decode_many
-from mvemo.extract.store.described import DescribedStore, describe_many
+from mvemo.extract.store.decoded import DecodedStore, DescribedStore, decode_many, describe_many
 from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest
 from mvemo.extract.training.data import RawBatches
 from mvemo.extract.views import ViewSettings
@@ -60,11 +59,7 @@ def decode_jobs(manifest: Manifest, digests: MediaDigests) -> list[DecodeJob]:
 
 
 class ClipMedia:
-    """Inputs of nets and classical models for the clips of one manifest.
-
-    Every file is digested once and decoded once for all nets. Descriptors are computed if a net
-    or the caller asks for them. Results in the working cache are reused.
-    """
+    """Inputs of nets and classical models for the clips of one manifest, decoded once for all."""
 
     def __init__(
         self,
@@ -166,10 +161,7 @@ class ClipMedia:
     # --- readers
 
     def batches(self, net: Net, view: ViewSettings | None = None) -> RawBatches:
-        """Return a reader of a net's input by row; without `view` it reads one window.
-
-        A net of pictures needs the view of its plan, because that decided which frames exist.
-        """
+        """Return a reader of a net's input by row; without `view` it reads one window."""
         view, net_input, clip_of = view or ViewSettings(), net.input, self.clip_of
         if isinstance(net_input, SequenceInput):
             names, sequences = net_input.features, self._sequences

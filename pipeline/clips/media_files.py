@@ -115,10 +115,7 @@ def _digest_or_reason(path: Path) -> tuple[str, Stamp | None, str]:
 def clip_lengths(
     manifest: Manifest, on_problem: Callable[[str], object]
 ) -> dict[str, float | None]:
-    """Return for each clip id the seconds from the clip's start to its file's end, or None.
-
-    `on_problem` gets a sentence for each unreadable file and each clip that begins after the end.
-    """
+    """Return for each clip id the seconds from its start to its file's end; None if unknown."""
     lengths = _file_lengths(manifest, on_problem)
     seconds: dict[str, float | None] = {}
     for clip in manifest.clips:
@@ -146,10 +143,7 @@ def starts_past_end(manifest: Manifest) -> list[str]:
 
 
 def fit_segments(manifest: Manifest) -> tuple[Manifest, tuple[str, ...]]:
-    """Cut segments that end up to `SLACK` after their file; raise BadOption for later ones.
-
-    Returns the manifest and notes on cut segments and unreadable files.
-    """
+    """Cut segments that end up to `SLACK` after their file; return manifest and notes."""
     notes: list[str] = []
     lengths = _file_lengths(manifest, lambda problem: notes.append(f"not measured: {problem}"))
     clips, beyond, n_cut = [], [], 0
@@ -203,11 +197,7 @@ def window_seconds(plan: NetSettings, shared: SharedSettings) -> float | None:
 def longer_clips_note(
     plan: NetSettings, seconds: Mapping[str, float], shared: SharedSettings
 ) -> str:
-    """Return a note on the clips of which a net does not read a part, or ''.
-
-    `seconds` are the lengths of the clips' sound by clip id. Sound outside all windows is noted.
-    Pictures are noted only if the windows end before the clip does: in between, they sample it.
-    """
+    """Return a note on the clips (seconds by clip id) that a net does not read whole, or ''."""
     window = window_seconds(plan, shared)
     if window is None:
         return ""

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.signal import convolve2d
 
+from mvemo.extract.descriptors.spectral import MelSettings
 from mvemo.extract.errors import BadSetting, BadWeights
-from mvemo.extract.mel import MelSettings
 from mvemo.extract.nets import build_net, weights_digest
 from mvemo.extract.nets.music2d import C17, C17_SECONDS, PL20, PL20_SECONDS, MelSpectrogram
 from mvemo.extract.nets.parts.layers import fit_waveform

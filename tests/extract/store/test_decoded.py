@@ -15,24 +15,32 @@ from media_samples import film, grey, sine
 
 from mvemo.cache import content_digest
 from mvemo.extract.array_types import file_mapping
+from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import NO_VIDEO, FrameSampling, Problem
 from mvemo.extract.store import decoded as store_module
 from mvemo.extract.store import decoding, folders
-from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
+from mvemo.extract.store.decoded import (
+    DecodedStore,
+    DecodeSettings,
+    DescribedStore,
+    decode_many,
+    describe_many,
+)
 from mvemo.extract.store.decoding import decode_job
 from mvemo.extract.store.folders import (
     DecodeJob,
     DecodeRequest,
+    array_path,
     digest_file,
     map_array,
     read_problems,
     stamp_of,
     write_array,
 )
-from mvemo.extract.workers.pool import run_calls
-from mvemo.extract.workers.process import Call, ClipLimits
+from mvemo.extract.workers.pool import Outcome, run_calls
+from mvemo.extract.workers.process import Call, ClipLimits, resolve
 
 SMALL = FrameSampling(n_frames=4, size=16)
 LARGER, MORE = FrameSampling(n_frames=4, size=20), FrameSampling(n_frames=8, size=16)
@@ -449,3 +457,37 @@ def test_arrays_are_read_without_the_parser_of_python(tmp_path, monkeypatch):
         read = map_array(path, array.dtype, array.shape)
         assert read is not None
         np.testing.assert_array_equal(read, array)
+
+
+NARROW = {"sr": 8000, "n_fft": 512, "hop_length": 256, "n_mels": 16, "n_mfcc": 8}
+
+
+def test_a_setting_that_one_descriptor_depends_on_computes_no_other(tmp_path, monkeypatch):
+    asked = []
+
+    def here(calls, *, workers):
+        for index, call in enumerate(calls):
+            asked.append(set(call.arguments[3]))
+            problem = resolve(call.function)(*call.arguments)
+            assert not problem
+            yield Outcome(index, problem)
+
+    monkeypatch.setattr(store_module, "run_calls", here)
+    decoded = DecodedStore(tmp_path, DecodeRequest((8000,)))
+    decoded.assign_folder(DecodeJob("clip", tmp_path / "clip.wav", "content"))
+    path = array_path(decoded.folder_of("clip"), 8000)
+    path.parent.mkdir(parents=True)
+    np.save(path, sine(0.3, 8000)[0])
+    names = ["mfcc_rp", "chroma"]
+    found = []
+    for alpha in (0.5, 0.0, 0.5):
+        settings = DescriptorSettings(**NARROW, alpha=alpha)
+        store = DescribedStore(decoded, settings, names)
+        kept = describe_many(store, ["clip"], workers=1)
+        found.append((kept, store.joined("clip", names)))
+    assert asked == [{"mfcc_rp", "chroma"}, {"mfcc_rp"}]
+    assert [kept for kept, _ in found] == [0, 0, 1]
+    (_, first), (_, other), (_, again) = found
+    assert np.array_equal(first, again)
+    assert np.array_equal(first[:, 8:], other[:, 8:])
+    assert not np.allclose(first[:, :8], other[:, :8])
