@@ -11,7 +11,7 @@ import numpy as np
 import scipy  # imports scipy.fft at its first use: loading nets does not need it
 
 from mvemo.extract.array_types import F32, F64
-from mvemo.extract.descriptors.framing import DescriptorSettings, frequencies_of, window_of
+from mvemo.extract.descriptors.framing import DescriptorSettings, window_of
 from mvemo.extract.errors import BadSetting
 
 # Floor of a power before its logarithm: -100 dB.
@@ -66,15 +66,11 @@ class MelSettings:
         return -(-samples // self.hop_length)
 
     def record(self) -> dict[str, Any]:
-        """Return all settings as JSON values."""
         return {**asdict(self), "window": "hann", "power": 2, "reference": "clip maximum"}
 
 
 def mel_filter_bank(settings: MelSettings) -> F64:
-    """Return triangular mel bands over the bins of a DFT.
-
-    Descriptors and nets share this filter bank. Its values are librosa's, bit for bit; the
-    import of librosa would add a second to each prediction.
+    """Return triangular mel bands over the bins of a DFT: librosa's values, bit for bit.
 
     Parameters
     ----------
@@ -89,20 +85,12 @@ def mel_filter_bank(settings: MelSettings) -> F64:
 
     See Also
     --------
-    filter_banks : Filter banks of the descriptors.
-    librosa.filters.mel : The same filter bank.
+    librosa.filters.mel : The same filter bank; its import would take a second.
 
     Examples
     --------
-    >>> bank = mel_filter_bank(MelSettings(sr=16000, n_fft=512, n_mels=96))
-    >>> bank.shape
+    >>> mel_filter_bank(MelSettings(sr=16000, n_fft=512, n_mels=96)).shape
     (257, 96)
-
-    With ``norm="none"`` the bands have unit height, and neighbouring bands sum to 1:
-
-    >>> flat = mel_filter_bank(MelSettings(sr=16000, n_mels=8, norm="none"))
-    >>> bool(np.allclose(flat.sum(axis=1)[20:180], 1.0))
-    True
     """
     hz = np.fft.rfftfreq(settings.n_fft, 1.0 / settings.sr)
     low, high = (_mel_of(np.array(f), htk=settings.htk) for f in (settings.fmin, settings.fmax))
@@ -124,7 +112,6 @@ _BREAK_MEL, _LOG_STEP = _BREAK_HZ / _LINEAR_HZ, np.log(6.4) / 27.0
 
 
 def _mel_of(hz: F64, *, htk: bool) -> F64:
-    """Convert Hz to mel, on HTK's or Slaney's scale."""
     if htk:
         return np.asarray(2595.0 * np.log10(1.0 + hz / 700.0), dtype=np.float64)
     above = _BREAK_MEL + np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
@@ -132,7 +119,6 @@ def _mel_of(hz: F64, *, htk: bool) -> F64:
 
 
 def _hz_of(mel: F64, *, htk: bool) -> F64:
-    """Convert mel to Hz."""
     if htk:
         return np.asarray(700.0 * (10.0 ** (mel / 2595.0) - 1.0), dtype=np.float64)
     above = _BREAK_HZ * np.exp(_LOG_STEP * (np.maximum(mel, _BREAK_MEL) - _BREAK_MEL))
@@ -163,6 +149,8 @@ def filter_banks(settings: DescriptorSettings) -> FilterBanks:
 
 def _chroma_bank(settings: DescriptorSettings) -> F64:
     """Return the weights of the bins in each pitch class, librosa's (n_fft // 2 + 1, 12)."""
+    # A Gaussian over pitch around each class, of unit length for each bin, times a wide one over
+    # octaves (Ellis 2007, "Chroma feature analysis and synthesis").
     n_fft, n = settings.n_fft, N_CHROMA
     hz = np.linspace(0, settings.sr, n_fft, endpoint=False)[1:]
     # In semitones above the A of 27.5 Hz. The bin at 0 Hz gets the first bin less 1.5 octaves.
@@ -206,7 +194,8 @@ def cepstrum(level: F32, n_coefficients: int) -> F32:
 @lru_cache(maxsize=16)
 def octave_bands(settings: DescriptorSettings) -> tuple[tuple[int, int, int], ...]:
     """Return (first bin, bin after the last, number of averaged bins) of each contrast band."""
-    hz = frequencies_of(settings)
+    # As in librosa, a band begins one bin below its edge and ends one bin before the next band.
+    hz = np.arange(settings.n_fft // 2 + 1) * (settings.sr / settings.n_fft)
     edges = [0.0, *(settings.contrast_min * 2.0 ** np.arange(settings.n_bands + 1))]
     bands = []
     for k, (low, high) in enumerate(pairwise(edges)):
@@ -225,6 +214,7 @@ def octave_bands(settings: DescriptorSettings) -> tuple[tuple[int, int, int], ..
 
 def spectral_contrast(power: F32, settings: DescriptorSettings) -> F32:
     """Return the octave-based contrast, float32 (frames, n_bands + 1) (Jiang et al. 2002)."""
+    # Largest over smallest magnitudes, in 10 log10 of magnitudes: half the usual decibels.
     contrast = np.zeros((len(power), settings.n_bands + 1), dtype=np.float32)
     for k, (first, stop, share) in enumerate(octave_bands(settings)):
         if stop == first:

@@ -100,6 +100,8 @@ def _parabola(normalised: F64, lag: I64) -> F64:
 
 def autocorrelation(x: F64, lags: int) -> F64:
     """Return the autocorrelation of each frame at lags 0 to `lags`, (frames, lags + 1)."""
+    # Frames are folded into rows: products of matrices give the sums of x[t] x[t + lag] by the
+    # place of t in its row.
     frames, n = x.shape
     width = max(lags, ROW)
     padded = np.zeros((frames, -(-n // width) + 1, width))
@@ -148,6 +150,7 @@ def prediction_coefficients(frames: Frames, settings: DescriptorSettings) -> F64
 
 def residual(frames: Frames, coefficients: F64) -> F64:
     """Return the prediction error e(t) of each frame (J22 eq. 2), float64 (frames, n_fft)."""
+    # Prediction begins in the samples before the frame, so there is no transient.
     count, order = coefficients.shape
     n_before, n = frames.before.shape[1], frames.values.shape[1]
     # Multiply rows of samples by one Toeplitz matrix per frame: a row's errors depend on the row
@@ -185,6 +188,8 @@ def residual_phase(error: F64) -> F32:
 
 def formants(power: F32, settings: DescriptorSettings) -> F32:
     """Return formant frequencies, ascending, then bandwidths in Hz, (frames, 2 * n_formants)."""
+    # Selective linear prediction (Makhoul 1975): the spectrum up to `FORMANT_RANGE` is treated as
+    # that of a signal at twice that rate; each complex root within the band is a resonance.
     top, order, count = settings.formant_bins, settings.formant_order, settings.n_formants
     rate = 2.0 * top * settings.sr / settings.n_fft
     band = power[:, : top + 1].astype(np.float64)

@@ -81,7 +81,6 @@ class _Blocks:
             self._write(self._spool)
 
     def joined(self) -> F32:
-        """Return all samples, float32 (samples,), mapped if they are in a file."""
         if self._spool is None or self._file is None:
             return np.concatenate(self._blocks)
         self._write(self._spool)
@@ -177,7 +176,6 @@ class Waveforms:
         self._low, self._high = low, high
 
     def problem(self) -> Problem | None:
-        """Return the reason why the sound cannot be used, or None."""
         if self.n_samples == 0:
             return Problem("no sound decodes")
         if self._n_not_finite:
@@ -410,13 +408,11 @@ class SoundCollector:
         blocks.clear()
 
     def problem(self) -> Problem | None:
-        """Return the reason why the sound cannot be used, or None."""
         if self.error:
             return Problem(self.error)
         return Problem("no sound decodes") if self._sound is None else self._sound.problem()
 
     def finish(self) -> tuple[dict[int, F32], Problem | None]:
-        """Return the waveform by sampling rate, float32 (samples,), or {} and the problem."""
         return ({}, self.problem()) if self._sound is None else self._sound.finish()
 
 

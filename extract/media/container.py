@@ -82,12 +82,10 @@ class FramePicker:
             self._next_row = row
 
     def finish(self) -> None:
-        """Choose the last frame for all remaining times."""
         self._show_until(len(self.times))
 
     @property
     def is_empty(self) -> bool:
-        """True if no frame was added."""
         return self._frame is None
 
     @property
@@ -187,7 +185,6 @@ class OpenClip:
 
     @property
     def end(self) -> float:
-        """End of the clip's pictures in seconds."""
         end = self.times.end if self.times else self.request.start
         return end if self.request.stop is None else min(end, self.request.stop)
 
@@ -246,7 +243,14 @@ def find_problems(clip: OpenClip, picker: FramePicker, sound: SoundCollector) ->
     if "video" in expected:
         found["video"] = _video_problem(clip, picker, expected["video"], cut_off)
     if "audio" in expected:
-        found["audio"] = _sound_problem(request.start, sound, expected["audio"], cut_off)
+        if not sound.error and sound.seconds == 0 and 0 < sound.end <= request.start:
+            found["audio"] = starts_after_end(request.start, "sound ends", sound.end)
+        else:
+            # Sound that begins late is complete, but not if much of it is gaps.
+            whole = max(expected["audio"], sound.seconds)
+            found["audio"] = (
+                sound.problem() or check_length(sound.decoded_seconds, whole) or cut_off
+            )
     return clip.problems | {name: problem for name, problem in found.items() if problem is not None}
 
 
@@ -282,16 +286,6 @@ def _states_length(path: Path) -> bool:
             file.seek(size + (10 if tag[5] & 0x10 else 0), 1)
         head = tag + file.read(1 << 20)
     return any(tag in head for tag in (b"Xing", b"Info", b"VBRI"))
-
-
-def _sound_problem(
-    start: float, sound: SoundCollector, expected: float, cut_off: Problem | None
-) -> Problem | None:
-    if not sound.error and sound.seconds == 0 and 0 < sound.end <= start:
-        return starts_after_end(start, "sound ends", sound.end)
-    # Sound that begins late is complete, but not if much of it is gaps.
-    whole = max(expected, sound.seconds)
-    return sound.problem() or check_length(sound.decoded_seconds, whole) or cut_off
 
 
 def _video_problem(
@@ -392,6 +386,8 @@ def decode_container(path: Path, request: ClipRequest, choice: Sound | None = No
 @contextmanager
 def background_calls(*, threaded: bool = True) -> Iterator[Callable[..., None]]:
     """Yield a function that calls another on a second thread, in order, if `threaded`."""
+    # Decoders release the interpreter's lock: a frame is scaled while the next one is decoded. On
+    # one core, two threads take a sixth longer.
     if not threaded:
         yield lambda function, *arguments: function(*arguments)
         return

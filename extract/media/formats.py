@@ -186,6 +186,8 @@ def _ogg_is_cut_off(file: BinaryIO, size: int) -> bool:
 
 def _ts_is_cut_off(file: BinaryIO, size: int) -> bool:
     """Return True if a transport stream ends inside a packet, or inside a packet of sound."""
+    # A recorded broadcast may begin and end anywhere. Only a stream written by a program, with its
+    # tables counted from 0, must end with a whole packet.
     if all(size % length for length in (188, 192, 204)):
         return True
     file.seek(0)

@@ -39,7 +39,6 @@ _RUN_UP = 1.0
 
 
 def open_container(path: Path) -> Any:
-    """Open a media file with PyAV."""
     check_head(path)
     try:
         # The prefix and the whitelists keep playlists and odd names from opening other files or
@@ -54,7 +53,6 @@ def open_container(path: Path) -> Any:
 
 
 def start_of(container: Any) -> float:
-    """Return a file's first presentation time in seconds."""
     return 0.0 if container.start_time is None else float(container.start_time / av.time_base)
 
 
@@ -157,7 +155,6 @@ def thread_decoders(streams: Sequence[Any], threads: int) -> None:
 
 
 def is_indexed(container: Any) -> bool:
-    """Return True if seeking in the container is exact."""
     return any(name in container.format.name for name in _INDEXED)
 
 
@@ -253,7 +250,7 @@ def decoded_frames(
     streams: Sequence[Any],
     origin: float,
     stop: float | None,
-    needed: set[int] | None,
+    needed: set[int] | None,  # stamps of the pictures that must be decoded; None for all
 ) -> Iterator[tuple[str, float, Any]]:
     """Yield (kind, time in seconds, frame) until each stream is past `stop`."""
     running = {stream.index: _Decoder(stream, origin) for stream in streams}

@@ -41,7 +41,8 @@ _PASSING = frozenset(
     for name in ("ENOMEM", "EMFILE", "ENFILE", "EIO", "EAGAIN", "ENOSPC", "ESTALE", "ETIMEDOUT")
     if hasattr(errno, name)
 )
-# Callback for the events of `stream_clip`.
+# Callback for the events of `stream_clip`: ("problem", modality, problem) for a missing stream,
+# ("note", text), ("sound", sr, next samples), and ("picture", row of a time, {size: picture}).
 Emit = Callable[[tuple[Any, ...]], None]
 
 
@@ -57,13 +58,11 @@ def decode_clip(
 ) -> Decoded:
     """Decode one clip of a media file.
 
-    Frame i of n frames spread over the clip is the frame that a player shows at
+    Frame i of n frames spread over the clip is the one that a player shows at
     start + (i + 1/2) L / n, where L is the clip's length, or the length of its pictures if they
-    end sooner; `FrameSampling.times` has the other samplings. The frame shown at a time is the
-    last one whose presentation time is not later, or the first of all. Its short side is scaled
-    to `size`, and its middle is kept. The rotation that the file states is applied; pixels are
-    taken as square. Sound that begins later than the clip is preceded by zeros, so that sound
-    and pictures stay aligned.
+    end sooner. Its short side is scaled to `size`, and its middle is kept. The rotation that the
+    file states is applied; pixels are taken as square. Sound that begins later than the clip is
+    preceded by zeros, so that sound and pictures stay aligned.
 
     Parameters
     ----------
@@ -79,8 +78,7 @@ def decode_clip(
     threads
         Number of decoder threads; 0 for one per core.
     spool
-        Folder for long sound: its waveforms are then mapped from temporary files and take no
-        memory. None to keep all sound in memory.
+        Folder for long sound, which is then mapped from temporary files; None for memory only.
 
     Returns
     -------
@@ -103,24 +101,12 @@ def decode_clip(
 
     Examples
     --------
-    Two seconds of a tone, read at two sampling rates:
-
     >>> import numpy as np, soundfile
     >>> tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(2 * 48000) / 48000)
     >>> soundfile.write("tone.wav", tone, 48000)
-    >>> clip = decode_clip("tone.wav", sample_rates=(16000, 12000), pictures=())
-    >>> {sr: waveform.shape for sr, waveform in clip.waveforms.items()}
-    {16000: (32000,), 12000: (24000,)}
-    >>> clip.seconds, clip.problems
-    (2.0, {})
-
-    A requested modality that the file does not have is a problem, not an error:
-
-    >>> clip = decode_clip("tone.wav", start=0.5, duration=1.0)
-    >>> len(clip.waveforms[16000]), clip.frames
-    (16000, {})
-    >>> clip.problems["video"]
-    Problem(reason='no video stream', missing=True, passing=False)
+    >>> clip = decode_clip("tone.wav", sample_rates=(16000,), pictures=())
+    >>> clip.waveforms[16000].shape, clip.seconds, clip.problems
+    ((32000,), 2.0, {})
     """
     path = Path(path)
     request = ClipRequest(start, duration, tuple(sample_rates), tuple(pictures), threads, spool)
@@ -134,11 +120,7 @@ def decode_clip(
 
 
 def probe_seconds(path: str | Path) -> float:
-    """Return the length of a file's sound, or of its pictures if it has no sound, in seconds.
-
-    The length is that of all packets' presentation times, as for `decode_clip`, and not the
-    one in the header: the file is read completely, but not decoded. It starts at the file's
-    first presentation time, also if the sound begins later.
+    """Return the length of a file's sound, or of its pictures, in seconds, by its packets.
 
     Parameters
     ----------
@@ -151,10 +133,6 @@ def probe_seconds(path: str | Path) -> float:
         If the file does not exist or cannot be opened.
     BadMedia
         If the file cannot be read as media.
-
-    See Also
-    --------
-    decode_clip : Decode a stretch of a file.
 
     Examples
     --------

@@ -13,6 +13,7 @@ from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.views import ViewSettings, window_starts
 from mvemo.manifests.clip_rows import MAX_SECONDS
+from mvemo.manifests.declared import check_settings, setting
 
 # A clip is cut off if less than this share of it can be decoded.
 MIN_DECODED_SHARE = 0.8
@@ -65,7 +66,7 @@ def error_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class FrameSampling:
-    """Choice of a clip's frames, and their size.
+    """Choice of a clip's frames, and their size; a value out of range raises `BadSetting`.
 
     Parameters
     ----------
@@ -77,15 +78,8 @@ class FrameSampling:
         Windows, as in `mvemo.extract.views.ViewSettings`; by default one window, whose frames
         are spread over the whole clip.
 
-    Raises
-    ------
-    BadSetting
-        If a count, a rate or a size is out of range.
-
     Examples
     --------
-    >>> FrameSampling(n_frames=2, size=112).times(0.0, 8.0)
-    array([2., 6.])
     >>> FrameSampling(n_frames=2, size=112, views=2, rate=4.0).times(0.0, 8.0)
     array([0.125, 0.375, 7.625, 7.875])
     """
@@ -128,27 +122,20 @@ class FrameSampling:
 class ClipRequest:
     """Arguments of `decode_clip`, checked."""
 
-    start: float = 0.0
-    duration: float | None = None
+    start: float = setting(0.0, ge=0, le=MAX_SECONDS)
+    duration: float | None = setting(None, gt=0, le=MAX_SECONDS)
     sample_rates: tuple[int, ...] = ()
     pictures: tuple[FrameSampling, ...] = ()
     threads: int = 0
     spool: Path | None = None
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.start) and self.start >= 0):
-            raise BadSetting(f"start must be 0 or more seconds, not {self.start}")
-        if self.duration is not None and not (np.isfinite(self.duration) and self.duration > 0):
-            raise BadSetting(f"duration must be more than 0 seconds, or None, not {self.duration}")
-        for name, value in (("start", self.start), ("duration", self.duration or 0.0)):
-            if value > MAX_SECONDS:
-                raise BadSetting(f"{name} must be {MAX_SECONDS:.0f} seconds at most, not {value}")
+        check_settings(self, BadSetting)
         if any(rate < 1 for rate in self.sample_rates):
             raise BadSetting(f"sample_rates must be 1 or more each, not {list(self.sample_rates)}")
 
     @property
     def stop(self) -> float | None:
-        """End of the clip in seconds; None for the end of the file."""
         return None if self.duration is None else self.start + self.duration
 
 

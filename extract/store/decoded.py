@@ -172,6 +172,7 @@ def _problems_of(
         reason = f"cannot be decoded: {type(error).__name__}: {error_line(error)}"
         problem = Problem(reason, passing=True)
     problems = dict.fromkeys(request.modalities, problem)
+    # A problem that may pass (no memory, no file, a wait) is not stored.
     if not problem.passing:
         with suppress(ExtractError):
             write_problems(folder, {**read_problems(folder), **problems})
@@ -208,7 +209,6 @@ class DescribedStore:
         }
 
     def missing(self, clip_id: str) -> dict[str, Path]:
-        """Return the entries of `paths` that are not in the store."""
         return {
             name: path
             for name, path in self.paths(clip_id).items()
@@ -216,7 +216,6 @@ class DescribedStore:
         }
 
     def sequence(self, clip_id: str, name: str) -> F32:
-        """Return a clip's sequence, float32 (frames, dim), memory-mapped."""
         array = map_array(self.paths(clip_id)[name], np.float32, (None, self.specs[name].dim))
         if array is None:
             raise BadMedia(f"clip {clip_id!r}: {name} is not in the working cache")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 
-from mvemo.extract.errors import ExtractError, MediaUnavailable, MissingFile, OutOfMemory
+from mvemo.extract.errors import ExtractError, MediaUnavailable
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import Decoded, Problem
 from mvemo.extract.store.folders import (
@@ -45,7 +45,6 @@ def decode_job(
 
 def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) -> Decoded:
     """Decode the clip, and turn an error of its file into its problems."""
-    passing = False
     try:
         stamp = stamp_of(job.path)
         if job.stamp is not None:
@@ -62,15 +61,11 @@ def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) 
         if stamp_of(job.path) != stamp:
             raise MediaUnavailable("changed while it was decoded: run again")
         return decoded
-    except (MissingFile, MediaUnavailable, OutOfMemory) as error:
-        # A missing file may be there tomorrow; a broken file stays broken.
-        reason, passing = str(error), True
     except ExtractError as error:
-        reason = str(error)
-    except MemoryError:
-        raise
+        # A missing file may be there tomorrow; a broken file stays broken.
+        reason, passing = str(error), isinstance(error, OSError)
     except FileNotFoundError:
-        reason, passing = str(MissingFile("no such media file")), True
+        reason, passing = "no such media file", True
     except OSError as error:
         reason, passing = f"cannot be read: {error.strerror or error}", True
     problem = Problem(reason.removeprefix(f"{job.path}: "), passing=passing)

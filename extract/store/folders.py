@@ -35,7 +35,8 @@ Stamp = tuple[int, int, int, int]
 DECODING_VERSION = 4
 # Key, among the problems by modality, of the note about the track that was read.
 NOTE = "note"
-# NumPy's header of an array in C order.
+# NumPy's header of an array in C order. NumPy parses it with Python's parser, which sometimes
+# raises a SystemError in concurrent threads of Python 3.11.
 _HEADER = re.compile(
     rb"\{'descr': '([<|][a-z]\d+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n"
 )
@@ -56,7 +57,6 @@ class DecodeRequest:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Requested modalities: ``audio``, ``video`` or both."""
         asked = (("audio", self.sample_rates), ("video", self.pictures))
         return tuple(modality for modality, values in asked if values)
 
@@ -165,7 +165,6 @@ def _map(file: IO[bytes], known: _Checked) -> NDArray[Any]:
 
 
 def _check(file: IO[bytes], state: tuple[int, int, int]) -> _Checked:
-    """Read a file's header and verify the checksum of its values."""
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("another version of the format")
     header = _HEADER.fullmatch(file.read(int.from_bytes(file.read(2), "little")))
@@ -247,6 +246,7 @@ def check_unchanged(path: Path, content: str, stamp: Stamp) -> Stamp:
     now = stamp_of(path)
     if now == stamp:
         return now
+    # A copy with the same bytes is accepted.
     found, now = digest_file(path)
     if found != content:
         raise MediaUnavailable(f"{path}: changed after it was digested: run again")

@@ -91,12 +91,10 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Id of the process."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """True while the process runs."""
         return self._process.poll() is None
 
     def start(self, call: Call, inbox: Inbox) -> None:
@@ -117,14 +115,12 @@ class Worker:
         return self._since + self.call.seconds - self._used - time.monotonic()
 
     def end(self, *, overdue: bool = False) -> None:
-        """Kill the process."""
         if overdue and not self._overdue:
             self._processor = processor_seconds(self.pid) - self._processor_before
         self._overdue = overdue
         self._process.kill()
 
     def close(self) -> None:
-        """Kill the process, and wait until it is gone."""
         self._process.kill()
         self._process.wait()
         self._calls.put(None)
@@ -186,6 +182,8 @@ class Worker:
 class Inbox:
     """Answers of the workers of one run."""
 
+    # A signal handler may raise between any two steps. `queue.Queue` could then keep its lock for
+    # ever; a `SimpleQueue` cannot.
     def __init__(self) -> None:
         self._answers: queue.SimpleQueue[tuple[Worker, Answer]] = queue.SimpleQueue()
         self._room: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -193,24 +191,20 @@ class Inbox:
             self._room.put(True)
 
     def put(self, worker: Worker, answer: Answer) -> None:
-        """Add an answer."""
         self._answers.put((worker, answer))
 
     def put_part(self, worker: Worker, part: Part) -> None:
-        """Add a part; wait until there is room."""
         if not self._room.get():
             self.close()
         self.put(worker, part)
 
     def get(self, timeout: float) -> tuple[Worker, Answer]:
-        """Take an answer; raise `queue.Empty` after `timeout` seconds."""
         worker, answer = self._answers.get(timeout=timeout)
         if isinstance(answer, Part):
             self._room.put(True)
         return worker, answer
 
     def close(self) -> None:
-        """Let no worker wait any more."""
         self._room.put(False)
 
 
@@ -231,7 +225,6 @@ class Outcome:
     last: bool = True  # False for a part
 
     def result(self) -> Any:
-        """Return the value, or raise the error."""
         if self.error is not None:
             raise self.error
         return self.value
@@ -345,7 +338,6 @@ class _Run:
         self._failed_starts = 0
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Yield the outcomes of all calls as they come."""
         while self._waiting or self._busy:
             while self._waiting and len(self._busy) < self._workers:
                 worker = self._take_worker()

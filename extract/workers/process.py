@@ -70,16 +70,7 @@ class ClipLimits:
         size = 0
         with suppress(OSError):
             size = path.stat().st_size
-        return self.seconds_of(size), self.memory_bytes
-
-    def seconds_of(self, size: int) -> float:
-        """Return the time limit for a file of `size` bytes; 0 for no limit."""
-        return self.seconds * (1.0 + size / _BYTES_PER_PERIOD)
-
-    @property
-    def memory_bytes(self) -> int:
-        """`memory` in bytes; 0 for no limit."""
-        return round(self.memory * 2**30)
+        return self.seconds * (1.0 + size / _BYTES_PER_PERIOD), round(self.memory * 2**30)
 
 
 @dataclass(frozen=True)
@@ -90,7 +81,6 @@ class Part:
 
 
 def send(stream: IO[bytes], message: Any) -> None:
-    """Write one message."""
     data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     stream.write(_HEADER.pack(len(data)) + data)
     stream.flush()
@@ -109,7 +99,6 @@ def receive(stream: IO[bytes]) -> Any:
 
 
 def resolve(function: str) -> Any:
-    """Import and return the function of ``module:name``."""
     module, _, name = function.partition(":")
     return getattr(import_module(module), name)
 
@@ -131,7 +120,6 @@ def serve(parent: int, preload: str) -> None:
 
 
 def _own_streams() -> tuple[IO[bytes], IO[bytes]]:
-    """Return the pipes to the parent; redirect standard output to standard error."""
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "rb") as nothing:
@@ -243,6 +231,7 @@ def _be_killed_first() -> None:
 @contextmanager
 def imports_uncollected() -> Iterator[None]:
     """Exclude the objects that the import of torch creates from garbage collection."""
+    # Collecting garbage during that import and at exit takes 0.7 of 2.2 s.
     if "torch" in sys.modules or not gc.isenabled():
         yield
         return
@@ -266,7 +255,6 @@ def processor_seconds(pid: int) -> float:
 
 
 def peak_memory(pid: int) -> int:
-    """Return the peak memory of a process in bytes; 0 if not known."""
     # For children, getrusage includes the memory of the process that forked them.
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")

@@ -43,7 +43,6 @@ def _decoded_input(net_input: AudioInput | VideoInput, view: ViewSettings) -> in
 
 
 def decode_jobs(manifest: Manifest, digests: MediaDigests) -> list[DecodeJob]:
-    """Return a decode job for each clip whose file can be read."""
     return [
         DecodeJob(
             clip_id=clip.clip_id,
@@ -127,7 +126,6 @@ class ClipMedia:
 
     @property
     def described(self) -> Mask:
-        """Mask of the clips that have descriptors, bool (clips,)."""
         return self._usable["sequences"]
 
     def reason(self, clip_id: str, modality: str = "") -> str:
@@ -170,7 +168,6 @@ class ClipMedia:
         return RawBatches(lambda row: store.array(clip_of[row], wanted), net_input, view)
 
     def sequence(self, clip_id: str, name: str) -> F32:
-        """Return a descriptor of a clip, float32 (frames, dim)."""
         return self._sequences.sequence(clip_id, name)
 
     # --- steps
@@ -246,7 +243,6 @@ class ClipMedia:
     def _sort_problems(
         self,
     ) -> tuple[tuple[tuple[str, str, str], ...], tuple[tuple[str, str, str], ...]]:
-        """Return `failures` and `missing`; a clip without any modality is a failure."""
         failures: list[tuple[str, str, str]] = []
         missing: list[tuple[str, str, str]] = []
         modalities = [modality for modality in self.modalities if not self.absent(modality)]

@@ -207,7 +207,9 @@ def longer_clips_note(
     view = plan.view
     limit = window * view.views
     reads = f"{limit:.4g} s" if view.views == 1 else f"{view.views} windows of {window:.4g} s"
-    needed = _views_needed(plan, max(cut), window)
+    needed = math.ceil((max(cut) - LEAST_EXCESS) / window)
+    if view.rate and view.layout != "start":
+        needed = 2
     return (
         f"{len(cut)} of {len(seconds)} clips are longer than the {reads} that {plan.name} "
         f"reads, up to {max(cut):.4g} s: the rest is not used; have it read more windows with "
@@ -223,10 +225,3 @@ def _unread(plan: NetSettings, length: float, window: float) -> bool:
     if plan.view.rate:
         return bool(starts[-1] + window < length - LEAST_EXCESS)
     return window * len(starts) < length - LEAST_EXCESS
-
-
-def _views_needed(plan: NetSettings, length: float, window: float) -> int:
-    """Return the smallest number of views that reaches the end of a clip of this length."""
-    if plan.view.rate and plan.view.layout != "start":
-        return 2
-    return math.ceil((length - LEAST_EXCESS) / window)

@@ -273,12 +273,13 @@ def test_parts_wait_for_the_caller_and_their_worker_ends_with_its_interest(parts
     assert answers(PID)[0].error is None
 
 
-def test_limits_grow_with_the_file():
-    limits = ClipLimits(seconds=10.0, memory=0.5)
-    assert limits.seconds_of(0) == 10.0
-    assert limits.seconds_of(300_000_000) == pytest.approx(110.0)
-    assert limits.memory_bytes == 1 << 29
-    assert ClipLimits(seconds=0.0).seconds_of(10**9) == 0.0
+def test_limits_grow_with_the_file(tmp_path):
+    limits, path = ClipLimits(seconds=10.0, memory=0.5), tmp_path / "large"
+    assert limits.of_file(path) == (10.0, 1 << 29)
+    path.touch()
+    os.truncate(path, 300_000_000)
+    assert limits.of_file(path)[0] == pytest.approx(110.0)
+    assert ClipLimits(seconds=0.0).of_file(path)[0] == 0.0
 
 
 PARENT = """
