@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import scipy  # imports scipy.fft at its first use: loading nets does not need it
@@ -13,6 +13,7 @@ import scipy  # imports scipy.fft at its first use: loading nets does not need i
 from mvemo.extract.array_types import F32, F64
 from mvemo.extract.descriptors.framing import DescriptorSettings, window_of
 from mvemo.extract.errors import BadSetting
+from mvemo.manifests.declared import Allowed, check_settings, setting
 
 # Floor of a power before its logarithm: -100 dB.
 POWER_FLOOR = 1e-10
@@ -26,27 +27,26 @@ N_CHROMA, OCTAVE, OCTAVE_WIDTH = 12, 5.0, 2.0
 class MelSettings:
     """Settings that decide the values of a mel spectrogram in decibels."""
 
-    sr: int  # Hz
-    n_fft: int = 512  # frame length in samples
-    hop_length: int = 256  # step between frames in samples
-    n_mels: int = 96
+    sr: int = field(metadata={"allowed": Allowed(gt=0)})  # Hz
+    n_fft: int = setting(512, gt=0)  # frame length in samples
+    hop_length: int = setting(256, gt=0)  # step between frames in samples
+    n_mels: int = setting(96, gt=0)
     fmin: float = 0.0  # lower end of the bands in Hz
     fmax: float = 0.0  # upper end in Hz; 0 for half of `sr`
     htk: bool = False  # HTK's mel scale instead of Slaney's, which is linear up to 1 kHz
-    norm: Literal["slaney", "none"] = "slaney"  # bands of unit area, or of unit height
+    norm: str = setting("slaney", names=("slaney", "none"))  # bands of unit area, or height
     # Frames are centred on multiples of the hop and zero-padded. ``centre`` keeps 1 + samples //
     # hop of them; ``same`` keeps ceil(samples / hop), like a convolution with `same` padding.
-    frames: Literal["centre", "same"] = "centre"
+    frames: str = setting("centre", names=("centre", "same"))
     # A periodic Hann window is not symmetric. Theano convolves instead of correlating, so it
     # applies the window reversed in time.
     reverse_window: bool = False
-    amin: float = 1e-10  # floor of the power
-    dynamic_range: float = 80.0  # decibels below the clip's maximum to which values are raised
+    amin: float = setting(1e-10, gt=0)  # floor of the power
+    # Decibels below the clip's maximum to which values are raised
+    dynamic_range: float = setting(80.0, gt=0)
 
     def __post_init__(self) -> None:
-        for name in ("sr", "n_fft", "hop_length", "n_mels", "amin", "dynamic_range"):
-            if not getattr(self, name) > 0:
-                raise BadSetting(f"{name} is {getattr(self, name)}: it must be above 0")
+        check_settings(self, BadSetting)
         if self.fmax == 0.0:
             object.__setattr__(self, "fmax", self.sr / 2)
         if not 0 <= self.fmin < self.fmax <= self.sr / 2:
@@ -54,10 +54,6 @@ class MelSettings:
                 f"fmin {self.fmin} and fmax {self.fmax} Hz: they must rise within 0 to "
                 f"{self.sr / 2} Hz, half the sampling rate"
             )
-        if self.norm not in ("slaney", "none"):
-            raise BadSetting(f"norm {self.norm!r} is not known: one of slaney, none")
-        if self.frames not in ("centre", "same"):
-            raise BadSetting(f"frames {self.frames!r} is not known: one of centre, same")
 
     def n_frames(self, samples: int) -> int:
         """Return the number of frames of a waveform of this many samples."""

@@ -180,23 +180,21 @@ class Waveforms:
             return Problem("no sound decodes")
         if self._n_not_finite:
             return Problem(f"{self._n_not_finite} samples are not finite")
-        if self.is_silent:
-            return Problem(f"silent: {self._silence()}", missing=True)
         peak = max(self._high, -self._low)
+        if self.is_silent:
+            if self._low == self._high:
+                silence = f"all samples are {self._low + 0.0:.4g}"
+            elif peak < SILENCE_PEAK:
+                silence = f"peak {20 * np.log10(peak):.0f} dBFS"
+            else:
+                silence = f"all samples are about {(self._low + self._high) / 2:.4g}"
+            return Problem(f"silent: {silence}", missing=True)
         if peak > MAX_PEAK:
             return Problem(
                 f"samples reach {peak:.4g}, expected a full scale of 1 (the file may hold whole "
                 "numbers as floats): convert the file"
             )
         return None
-
-    def _silence(self) -> str:
-        peak = max(self._high, -self._low)
-        if self._low == self._high:
-            return f"all samples are {self._low + 0.0:.4g}"
-        if peak < SILENCE_PEAK:
-            return f"peak {20 * np.log10(peak):.0f} dBFS"
-        return f"all samples are about {(self._low + self._high) / 2:.4g}"
 
     def finish(self) -> tuple[dict[int, F32], Problem | None]:
         """Return the waveform by sampling rate, float32 (samples,), or {} and the problem."""
@@ -254,7 +252,7 @@ def _part_starts(path: Path) -> list[int]:
 
 def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None = None) -> Decoded:
     """Decode an audio file; ValueError or LibsndfileError: the container reader should try."""
-    problems = {"video": NO_VIDEO} if request.pictures else {}
+    problems = {"video": NO_VIDEO} if request.reads_pictures else {}
     if not request.sample_rates:
         with soundfile.SoundFile(path):
             return Decoded(problems=problems)

@@ -112,7 +112,10 @@ class SquareScaler:
         # A rotation does not move the middle of the picture.
         square = picture[top : top + side, left : left + side]
         quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
-        mirrored = _is_mirrored(frame)
+        # A display matrix may mirror the picture, in addition to any rotation.
+        matrix = np.frombuffer(frame.side_data.get("DISPLAYMATRIX") or bytes(36), np.int32)
+        a, b, _, c, d = matrix[:5].astype(np.float64)
+        mirrored = a * d < b * c
         squares: dict[int, U8] = {}
         for size in sizes:
             interpolation = cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR
@@ -130,15 +133,6 @@ class SquareScaler:
             self._options = {}
             converted = self._reformatter.reformat(frame, format="rgb24")
         return np.asarray(converted.to_ndarray(), dtype=np.uint8)
-
-
-def _is_mirrored(frame: Any) -> bool:
-    """Return True if a frame's display matrix mirrors it, in addition to any rotation."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return False
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(np.float64)
-    return bool(a * d < b * c)
 
 
 class FrameScaler:
@@ -313,7 +307,7 @@ def _select_streams(
     if not videos and not audios:
         raise BadMedia(f"{path}: has neither sound nor pictures")
     problems: dict[str, Problem | None] = {}
-    if request.pictures:
+    if request.reads_pictures:
         problems["video"] = packets.picture_problem(videos[0]) if videos else NO_VIDEO
     if request.sample_rates:
         known = audios and audios[0].codec_context is not None

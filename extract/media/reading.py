@@ -178,7 +178,7 @@ def _by_packets(path: Path) -> float:
 
 def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, Problem]:
     """Decode a clip in one pass, with constant memory; return its problems."""
-    asked, choice = request.of_clip(), Sound()
+    choice = Sound()
     sent: Counter[int] = Counter()
 
     def emit_sound(sr: int, y: F32) -> None:
@@ -189,23 +189,22 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
         if request.sample_rates:
             # Emitted sound cannot be taken back, so choose first. Errors are raised when reading.
             with suppress(Exception):
-                choice = container.choose_sound(path, asked)
+                choice = container.choose_sound(path, request)
         if path.suffix.lower() in AUDIO_SUFFIXES and choice.channel is None:
             # As in `decode_clip`, the container reader may succeed.
             with suppress(soundfile.LibsndfileError, ValueError):
                 with soundfile.SoundFile(path) as file:
                     if not file.frames:
                         raise ValueError("no length is stated")
-                if asked.pictures:
+                if request.reads_pictures:
                     emit(("problem", "video", NO_VIDEO))
-                return decode_audio_file(path, asked, emit_sound).problems
-        return _stream_container(path, request, asked, choice, emit, sent)
+                return decode_audio_file(path, request, emit_sound).problems
+        return _stream_container(path, request, choice, emit, sent)
 
 
 def _stream_container(
     path: Path,
     request: StreamRequest,
-    asked: ClipRequest,
     choice: Sound,
     emit: Emit,
     sent: Counter[int],
@@ -226,7 +225,7 @@ def _stream_container(
             emit(("picture", row, {size: pictures[size] for size in request.sizes[row]}))
 
     with ExitStack() as stack:
-        clip = container.open_clip(path, asked, choice, stack)
+        clip = container.open_clip(path, request, choice, stack)
         if clip.note:
             emit(("note", clip.note))
         for modality, problem in clip.problems.items():
@@ -235,7 +234,7 @@ def _stream_container(
             return clip.problems
         times = request.start + request.times
         picker = container.FramePicker(request.start, clip.end, times, emit_pictures)
-        sound = SoundCollector(asked, emit_sound, choice.channel)
+        sound = SoundCollector(request, emit_sound, choice.channel)
         container.decode_packets(clip, picker, sound, lambda function, frames: function(frames))
         problems = container.find_problems(clip, picker, sound)
         if "audio" in clip.kinds and "audio" not in problems:

@@ -13,7 +13,7 @@ from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.views import ViewSettings, window_starts
 from mvemo.manifests.clip_rows import MAX_SECONDS
-from mvemo.manifests.declared import check_settings, setting
+from mvemo.manifests.declared import Allowed, check_settings, setting
 
 # A clip is cut off if less than this share of it can be decoded.
 MIN_DECODED_SHARE = 0.8
@@ -84,16 +84,14 @@ class FrameSampling:
     array([0.125, 0.375, 7.625, 7.875])
     """
 
-    n_frames: int
-    size: int
+    n_frames: int = field(metadata={"allowed": Allowed(ge=1)})
+    size: int = field(metadata={"allowed": Allowed(ge=1)})
     views: int = 1
     layout: str = "spread"
     rate: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("n_frames", "size"):
-            if getattr(self, name) < 1:
-                raise BadSetting(f"{name} must be 1 or more, not {getattr(self, name)}")
+        check_settings(self, BadSetting)
         ViewSettings(self.views, self.layout, self.rate)
 
     @property
@@ -138,23 +136,22 @@ class ClipRequest:
     def stop(self) -> float | None:
         return None if self.duration is None else self.start + self.duration
 
+    @property
+    def reads_pictures(self) -> bool:
+        return bool(self.pictures)
+
 
 @dataclass(frozen=True)
-class StreamRequest:
+class StreamRequest(ClipRequest):
     """Request for a clip that is read as a stream, see `stream_clip`."""
 
-    start: float = 0.0  # seconds
-    duration: float | None = None  # seconds; None for the rest of the file
-    sample_rates: tuple[int, ...] = ()  # Hz; empty to skip the sound
     # Times of the pictures in seconds from the clip's start, (n,), ascending; empty to skip them.
     times: F64 = field(default_factory=lambda: np.zeros(0))
     sizes: Sequence[frozenset[int]] = ()  # for each time, the pictures' side lengths in pixels
-    threads: int = 0  # threads of the decoders; 0 for one per core
 
-    def of_clip(self) -> ClipRequest:
-        """Return the same request for the reader of whole clips, without times."""
-        pictures = (FrameSampling(1, 1),) if len(self.times) else ()
-        return ClipRequest(self.start, self.duration, self.sample_rates, pictures, self.threads)
+    @property
+    def reads_pictures(self) -> bool:
+        return len(self.times) > 0
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,14 @@ def serve(parent: int, preload: str) -> None:
     """Import `preload`, then answer calls until standard input or the process `parent` ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(parent)
-    _be_killed_first()
-    requests, replies = _own_streams()
+    # If memory runs out, the kernel kills this process first: one clip, not the run.
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("800")
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    # What libraries print goes to standard error.
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
     calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
     threading.Thread(target=_read_calls, args=(requests, calls), daemon=True).start()
     if preload:
@@ -117,15 +123,6 @@ def serve(parent: int, preload: str) -> None:
     send(replies, None)
     while True:
         send(replies, _answer(calls.get(), replies))
-
-
-def _own_streams() -> tuple[IO[bytes], IO[bytes]]:
-    requests = os.fdopen(os.dup(0), "rb")
-    replies = os.fdopen(os.dup(1), "wb")
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    os.dup2(2, 1)
-    return requests, replies
 
 
 def _read_calls(requests: IO[bytes], calls: queue.SimpleQueue[Call]) -> None:
@@ -220,12 +217,6 @@ def end_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
-
-
-def _be_killed_first() -> None:
-    """Make the kernel kill this process first if memory runs out: one clip, not the run."""
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write("800")
 
 
 @contextmanager

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -162,7 +160,7 @@ def test_problems_are_stored_and_other_clips_are_decoded(tmp_path, clip, calls):
     soundfile.write(sound, sine(0.4, 16000)[0], 16000)
     jobs = [job(text, "text"), job(sound, "sound"), job(clip, "clip")]
     for _ in range(2):
-        store, found = decode(tmp_path / "store", *jobs)
+        store, found = decode(tmp_path / "store", *jobs, settings=DecodeSettings(2))
         assert found["clip"] == {}
         assert found["sound"] == {"video": NO_VIDEO}
         assert set(found["text"]) == {"audio", "video"}
@@ -175,7 +173,6 @@ def test_problems_are_stored_and_other_clips_are_decoded(tmp_path, clip, calls):
 
 
 def test_problems_of_another_form_are_found_out_again(tmp_path, clip, calls):
-    """Working caches once kept the reason alone, as text."""
     sound = tmp_path / "sound.wav"
     soundfile.write(sound, sine(0.4, 16000)[0], 16000)
     decode(tmp_path / "store", job(sound))
@@ -200,20 +197,6 @@ def test_a_file_that_comes_back_is_decoded(tmp_path, clip):
     assert decode(tmp_path / "store", one)[1] == {"one": {}}
 
 
-def test_workers_write_the_same(tmp_path, clip):
-    jobs = [job(clip, f"clip {i}", start=0.01 * i) for i in range(4)]
-    (tmp_path / "text.mp4").write_text("no film")
-    jobs.append(job(tmp_path / "text.mp4", "text"))
-    one, found = decode(tmp_path / "one", *jobs)
-    two, found_too = decode(tmp_path / "two", *jobs, settings=DecodeSettings(2))
-    assert found == found_too
-    assert set(found) == {j.clip_id for j in jobs}
-    for j in jobs[:4]:
-        assert np.array_equal(one.array(j.clip_id, SMALL), two.array(j.clip_id, SMALL))
-        assert np.array_equal(one.array(j.clip_id, 16000), two.array(j.clip_id, 16000))
-    assert not [p for p in tmp_path.rglob(".*") if p.is_file()]
-
-
 def test_a_full_disk(tmp_path, clip, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -234,46 +217,6 @@ def test_a_store_that_cannot_be_written(tmp_path, clip):
         jobs = [job(clip), job(clip, "two", start=0.1)]
         with pytest.raises(ExtractError, match="cannot be written"):
             decode(tmp_path / "store", *jobs, settings=DecodeSettings(workers))
-
-
-INTERRUPTED = """
-import signal
-import sys
-# A test run in the background of a shell has its interrupts ignored, which is inherited.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from pathlib import Path
-from mvemo.extract.media.request import FrameSampling
-from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
-from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest, stamp_of
-store = DecodedStore(Path(sys.argv[1]), DecodeRequest((16000,), (FrameSampling(4, 16),)))
-jobs = [DecodeJob(str(i), Path(sys.argv[2]), "0", 0.0, 0.1 + i / 1e5) for i in range(3000)]
-try:
-    decode_many(store, jobs, DecodeSettings(2), on_clip=lambda *_: print("done", flush=True))
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-"""
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals a process group")
-def test_an_interrupt_stops_all_workers(tmp_path, clip):
-    """As a terminal does it: the signal goes to the workers too."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, str(tmp_path / "store"), str(clip)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "done\n"
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate()
-    assert out.splitlines()[-1] == "interrupted"
-    assert process.returncode == 0
-    assert "Traceback" not in err
-    # What was decoded before is whole.
-    for path in (tmp_path / "store").rglob("4x16.npy"):
-        assert np.load(path).shape == (4, 16, 16, 3)
 
 
 @pytest.mark.parametrize("changed", [0, 1])
@@ -445,8 +388,6 @@ def test_empty_arrays_are_neither_written_nor_read(tmp_path):
 
 
 def test_arrays_are_read_without_the_parser_of_python(tmp_path, monkeypatch):
-    """It fails now and then in threads of Python 3.11, and clips are looked for by threads."""
-
     def parse(*_):
         raise SystemError("AST constructor recursion depth mismatch")
 

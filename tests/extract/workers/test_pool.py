@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,6 @@ posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POS
 
 
 def answers(*calls, workers=1):
-    """In order of the calls."""
     return sorted(run_calls(calls, workers=workers), key=lambda outcome: outcome.index)
 
 
@@ -233,7 +233,6 @@ def flood(path, emit):
 
 @pytest.fixture
 def parts(tmp_path, monkeypatch):
-    """Name of a module whose functions emit."""
     (tmp_path / "emitting.py").write_text(PARTS)
     monkeypatch.syspath_prepend(tmp_path)
     stop_workers()
@@ -301,8 +300,9 @@ else:
 
 
 @posix
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("where", ["main", "thread"])
+@pytest.mark.parametrize(
+    ("where", "number"), [("main", signal.SIGKILL), ("thread", signal.SIGTERM)]
+)
 def test_workers_end_with_the_process_that_started_them(tmp_path, number, where):
     told = tmp_path / "pid"
     os.mkfifo(told)
@@ -311,20 +311,10 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, number, where)
     pid = int(told.read_text())
     parent.send_signal(number)
     assert parent.wait() == -number
-    _wait_until_gone(pid)
-
-
-def _wait_until_gone(pid):
-    """Where it is not, the test does not end."""
-    while True:
-        try:
+    # Orphans of a container without an init stay as zombies.
+    with suppress(ProcessLookupError, FileNotFoundError):
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
             os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        # Orphans of a container without an init stay as zombies.
-        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-            if file.read().rpartition(")")[2].split()[0] == "Z":
-                return
 
 
 @posix
@@ -381,33 +371,15 @@ def test_an_interrupt_ends_the_calls_also_if_python_swallows_it(swallowed):
         signal.signal(signal.SIGINT, previous)
 
 
-@pytest.fixture
-def freezes(monkeypatch):
-    """Whether garbage was looked for each time that what is there was left out of it."""
-    calls = []
-    monkeypatch.setattr(gc, "freeze", lambda: calls.append(gc.isenabled()))
-    return calls
-
-
-def test_garbage_is_not_looked_for_within_alone(monkeypatch, freezes):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "torch")
-    enabled = []
-
-    def fail():
-        with imports_uncollected():
-            enabled.append(gc.isenabled())
-            raise ModuleNotFoundError
-
-    with pytest.raises(ModuleNotFoundError):
-        fail()
-    assert enabled == [False]
-    assert gc.isenabled()
-    assert freezes == [False]
-
-
-def test_nothing_is_done_where_torch_is_there(monkeypatch, freezes):
+@pytest.mark.parametrize("imported", [False, True])
+def test_garbage_is_not_looked_for_within_the_import_of_torch_alone(monkeypatch, imported):
     monkeypatch.setitem(sys.modules, "torch", sys)
-    with imports_uncollected():
-        assert gc.isenabled()
-    assert freezes == []
+    if not imported:
+        monkeypatch.delitem(sys.modules, "torch")
+    enabled = []
+    monkeypatch.setattr(gc, "freeze", lambda: enabled.append(gc.isenabled()))
+    with suppress(ModuleNotFoundError), imports_uncollected():
+        enabled.append(gc.isenabled())
+        raise ModuleNotFoundError
+    assert enabled == ([True] if imported else [False, False])
+    assert gc.isenabled()
