@@ -23,18 +23,8 @@ from mvemo.extract.descriptors import DescriptorSettings, describe, descriptor_s
 from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
 from mvemo.extract.media.request import FrameSampling, Problem, error_line
-from mvemo.extract.store.folders import (
-    DECODING_VERSION,
-    NOTE,
-    DecodeJob,
-    DecodeRequest,
-    array_path,
-    map_array,
-    map_decoded,
-    read_problems,
-    write_array,
-    write_problems,
-)
+from mvemo.extract.store import folders
+from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 from mvemo.extract.workers.pool import Outcome, cores, run_calls
 from mvemo.extract.workers.process import Call, ClipLimits
 
@@ -64,10 +54,10 @@ class DecodedStore:
 
     def array(self, clip_id: str, wanted: int | FrameSampling) -> NDArray[Any]:
         """Return a waveform, by its sampling rate in Hz, or frames, memory-mapped."""
-        array = map_decoded(self.folder_of(clip_id), wanted)
+        array = folders.map_decoded(self.folder_of(clip_id), wanted)
         if array is None:
             kind = "frames" if isinstance(wanted, FrameSampling) else "waveform"
-            name = array_path(Path(), wanted).stem
+            name = folders.array_path(Path(), wanted).stem
             raise BadMedia(
                 f"clip {clip_id!r}: its {kind} {name} is not in the working cache {self.folder}"
             )
@@ -83,7 +73,7 @@ class DecodedStore:
     def assign_folder(self, job: DecodeJob) -> Path:
         """Return the folder of a clip's arrays, named by the content and stretch of its file."""
         length = None if job.duration is None else float(job.duration)
-        key = digest_of([job.content, float(job.start), length, DECODING_VERSION])
+        key = digest_of([job.content, float(job.start), length, folders.DECODING_VERSION])
         # Some file systems are slow with thousands of folders in one folder.
         folder = self.folder / key[:2] / key[2:34]
         self._folders[job.clip_id] = folder
@@ -130,26 +120,28 @@ def decode_many(
             if problems is not None:
                 report(folder, problems)
     n_new = sum(map(len, waiting.values()))
-    while folders := [folder for folder, left in waiting.items() if left]:
-        needed = [store.request.without_stored(folder) for folder in folders]
-        firsts = [waiting[folder][0] for folder in folders]
-        threads = max(cores() // min(settings.workers or cores(), len(folders)), 1)
+    while unstored := [folder for folder, left in waiting.items() if left]:
+        needed = [store.request.without_stored(folder) for folder in unstored]
+        firsts = [waiting[folder][0] for folder in unstored]
+        threads = max(cores() // min(settings.workers or cores(), len(unstored)), 1)
         calls = [
             Call(_DECODE, (job, folder, request, threads), *settings.limits.of_file(job.path))
-            for job, folder, request in zip(firsts, folders, needed, strict=True)
+            for job, folder, request in zip(firsts, unstored, needed, strict=True)
         ]
         for outcome in run_calls(calls, workers=settings.workers):
-            folder, request = folders[outcome.index], needed[outcome.index]
+            folder, request = unstored[outcome.index], needed[outcome.index]
             problems = _problems_of(outcome, folder, request, settings.limits)
             # A missing or changed file does not affect other files with the same content.
             passing = any(problem.passing for problem in problems.values())
             path = firsts[outcome.index].path if passing else None
-            report(folder, _asked(read_problems(folder) | problems, store.request), path)
+            report(folder, _asked(folders.read_problems(folder) | problems, store.request), path)
     return len(jobs) - n_new
 
 
 def _asked(problems: Mapping[str, Problem], request: DecodeRequest) -> dict[str, Problem]:
-    return {kind: problems[kind] for kind in (*request.modalities, NOTE) if kind in problems}
+    return {
+        kind: problems[kind] for kind in (*request.modalities, folders.NOTE) if kind in problems
+    }
 
 
 def _problems_of(
@@ -175,7 +167,7 @@ def _problems_of(
     # A problem that may pass (no memory, no file, a wait) is not stored.
     if not problem.passing:
         with suppress(ExtractError):
-            write_problems(folder, {**read_problems(folder), **problems})
+            folders.write_problems(folder, {**folders.read_problems(folder), **problems})
     return problems
 
 
@@ -183,7 +175,7 @@ def _stored_problems(
     folder: Path, request: DecodeRequest, retry_failed: bool
 ) -> dict[str, Problem] | None:
     """Return the problems of a clip that needs no decoding, or None."""
-    problems = read_problems(folder, failed=not retry_failed)
+    problems = folders.read_problems(folder, failed=not retry_failed)
     if not set(request.without_stored(folder).modalities) <= set(problems):
         return None
     return _asked(problems, request)
@@ -212,11 +204,13 @@ class DescribedStore:
         return {
             name: path
             for name, path in self.paths(clip_id).items()
-            if map_array(path, np.float32, (None, self.specs[name].dim)) is None
+            if folders.map_array(path, np.float32, (None, self.specs[name].dim)) is None
         }
 
     def sequence(self, clip_id: str, name: str) -> F32:
-        array = map_array(self.paths(clip_id)[name], np.float32, (None, self.specs[name].dim))
+        array = folders.map_array(
+            self.paths(clip_id)[name], np.float32, (None, self.specs[name].dim)
+        )
         if array is None:
             raise BadMedia(f"clip {clip_id!r}: {name} is not in the working cache")
         return array
@@ -258,7 +252,7 @@ def describe_many(
     banks = filter_banks(settings)
     calls = []
     for clip_id, paths in missing.items():
-        path = array_path(store.decoded.folder_of(clip_id), settings.sr)
+        path = folders.array_path(store.decoded.folder_of(clip_id), settings.sr)
         calls.append(Call(_DESCRIBE, (path, settings, banks, paths), *limits.of_file(path)))
     for outcome in run_calls(calls, workers=workers):
         died = isinstance(outcome.error, (WorkerDied, OutOfMemory))
@@ -277,5 +271,5 @@ def describe_job(
     except BadMedia as error:
         return str(error)
     for name, values in sequences.items():
-        write_array(paths[name], values)
+        folders.write_array(paths[name], values)
     return ""

@@ -101,8 +101,11 @@ class ClipMedia:
         # Digests of the files' bytes by clip id; empty for unreadable files.
         self.digests: Mapping[str, str] = digests.content
         self._decode(digests)
-        if require_any:
-            self._require_any()
+        if require_any and all(map(self.absent, self.modalities)):
+            first = next(filter(self.reason, manifest.clip_ids), "")
+            raise BadOption(
+                f"not one clip could be decoded; the first: {first}: {self.reason(first)}"
+            )
         if names:
             self._describe()
         self.stages = tuple(f"decode:{kind}" for kind in self.modalities)
@@ -198,13 +201,6 @@ class ClipMedia:
         for note, rows in notes.items():
             others = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
             tell_note(f"{self.manifest.clips[min(rows)].path}{others}: {note}")
-
-    def _require_any(self) -> None:
-        if all(self.absent(modality) for modality in self.modalities):
-            first = next(filter(self.reason, self.manifest.clip_ids), "")
-            raise BadOption(
-                f"not one clip could be decoded; the first: {first}: {self.reason(first)}"
-            )
 
     def _describe(self) -> None:
         described = self._usable["sequences"] = self._usable["audio"].copy()
