@@ -88,17 +88,13 @@ def test_frames_are_spread_to_the_end_of_the_pictures(tmp_path):
 
 
 def test_pictures_that_begin_late_and_sound_that_does(tmp_path):
-    late = write_media(
-        tmp_path / "a.mkv",
-        frames=pictures(10),
-        times_ms=[1000 + 100 * i for i in range(10)],
-        sound=sine(2.0, 16000),
-        audio_codec="pcm_s16le",
-    )
+    times, pcm = [1000 + 100 * i for i in range(10)], {"audio_codec": "pcm_s16le"}
+    sound = sine(2.0, 16000)
+    late = write_media(tmp_path / "a.mkv", frames=pictures(10), times_ms=times, sound=sound, **pcm)
     # Until 1 s there is only the first; they end at 1.94 s.
     assert decode(late, n_frames=4, sizes=(16,), duration=2.0).problems == {}
     assert chosen(late, n_frames=4, duration=2.0) == [0, 0, 2, 6]
-    path = film(tmp_path / "b.mkv", sound=sine(0.7, 16000), audio_codec="pcm_s16le", sound_at=0.5)
+    path = film(tmp_path / "b.mkv", sound=sine(0.7, 16000), sound_at=0.5, **pcm)
     wave = decode(path).waveforms[16000]
     assert len(wave) == 1.2 * 16000
     assert not wave[:8000].any()
@@ -106,13 +102,7 @@ def test_pictures_that_begin_late_and_sound_that_does(tmp_path):
 
 
 def test_a_still_picture_with_sound(tmp_path):
-    path = write_media(
-        tmp_path / "a.mkv",
-        frames=pictures(1),
-        times_ms=[0],
-        sound=sine(2.0, 16000),
-        audio_codec="flac",
-    )
+    path = film(tmp_path / "a.mkv", 1, sound=sine(2.0, 16000), audio_codec="flac")
     decoded = decode(path, n_frames=3, sizes=(16,))
     assert decoded.problems == {}
     assert [index_of(f) for f in decoded.frames[16]] == [0, 0, 0]
@@ -170,12 +160,10 @@ def with_matrix(data, a, b, c, d):
     return data[:at] + matrix + (1 << 30).to_bytes(4, "big") + data[at + 36 :]
 
 
-@pytest.mark.parametrize(
-    ("pix_fmt", "codec"), [("gray", "ffv1"), ("yuv444p", "ffv1"), ("rgb48le", "ffv1")]
-)
-def test_odd_sizes_and_pixel_formats(tmp_path, pix_fmt, codec):
+@pytest.mark.parametrize("pix_fmt", ["gray", "yuv444p", "rgb48le"])
+def test_odd_sizes_and_pixel_formats(tmp_path, pix_fmt):
     picture = grey(3, 51, 77)
-    path = film(tmp_path / "a.mkv", frames=[picture] * 5, codec=codec, pix_fmt=pix_fmt)
+    path = film(tmp_path / "a.mkv", frames=[picture] * 5, codec="ffv1", pix_fmt=pix_fmt)
     decoded = decode(path, sample_rates=(), n_frames=2, sizes=(17, 112))
     assert decoded.frames[17].shape == (2, 17, 17, 3)
     assert decoded.frames[112].shape == (2, 112, 112, 3)
@@ -251,14 +239,8 @@ def test_a_stretch_begins_and_ends_at_the_sample(tmp_path, name):
     if name.endswith(".wav"):
         soundfile.write(path, noise[0], sr, subtype="FLOAT")
     else:
-        write_media(
-            path,
-            frames=[grey(i // 10) for i in range(150)],
-            times_ms=[40 * i for i in range(150)],
-            sound=noise,
-            sr=sr,
-            audio_codec="pcm_s16le" if name.endswith("mkv") else "flac",
-        )
+        codec = "pcm_s16le" if name.endswith("mkv") else "flac"
+        film(path, [grey(i // 10) for i in range(150)], sound=noise, audio_codec=codec)
     sizes = () if name.endswith(".wav") else (16,)
     # Matroska's times are whole milliseconds.
     for start, duration in ((0.0, None), (0.25, 1.0), (3.125, 2.0), (5.0, None)):
@@ -328,12 +310,8 @@ def test_bad_settings(tmp_path, asked):
 
 
 def test_silent_sound(tmp_path):
-    quiet = film(
-        tmp_path / "a.mkv",
-        frames=10,
-        sound=np.zeros((1, 6400), np.float32),
-        audio_codec="pcm_s16le",
-    )
+    nothing = np.zeros((1, 6400), np.float32)
+    quiet = film(tmp_path / "a.mkv", frames=10, sound=nothing, audio_codec="pcm_s16le")
     decoded = decode(quiet, n_frames=2)
     assert decoded.problems["audio"].reason.startswith("silent: ")
     assert decoded.waveforms == {}
@@ -368,14 +346,8 @@ def test_a_file_that_ends_before_the_clip(tmp_path):
 
 
 def test_a_video_of_which_no_frame_decodes(tmp_path):
-    path = film(
-        tmp_path / "a.mkv",
-        frames=10,
-        codec="mjpeg",
-        pix_fmt="yuvj420p",
-        sound=sine(0.4, 16000),
-        audio_codec="pcm_s16le",
-    )
+    codecs = {"codec": "mjpeg", "pix_fmt": "yuvj420p", "audio_codec": "pcm_s16le"}
+    path = film(tmp_path / "a.mkv", frames=10, sound=sine(0.4, 16000), **codecs)
     data = path.read_bytes()
     with av.open(str(path)) as container:
         for packet in container.demux(video=0):
