@@ -120,11 +120,11 @@ class FrameSampling:
 class ClipRequest:
     """Arguments of `decode_clip`, checked."""
 
-    start: float = setting(0.0, ge=0, le=MAX_SECONDS)
+    start: float = setting(0.0, ge=0, le=MAX_SECONDS)  # seconds
     duration: float | None = setting(None, gt=0, le=MAX_SECONDS)
-    sample_rates: tuple[int, ...] = ()
+    sample_rates: tuple[int, ...] = ()  # Hz; empty to skip the sound
     pictures: tuple[FrameSampling, ...] = ()
-    threads: int = 0
+    threads: int = 0  # of the decoders; 0 for one per core
     spool: Path | None = None
 
     def __post_init__(self) -> None:
