@@ -2,6 +2,8 @@ from .descriptors.describe import DESCRIPTORS as DESCRIPTORS
 from .descriptors.describe import describe as describe
 from .descriptors.describe import descriptor_spec as descriptor_spec
 from .descriptors.framing import DescriptorSettings as DescriptorSettings
+from .descriptors.spectral import MelSettings as MelSettings
+from .descriptors.spectral import mel_filter_bank as mel_filter_bank
 from .duplicates import Duplicate as Duplicate
 from .duplicates import Fingerprint as Fingerprint
 from .duplicates import Search as Search
@@ -19,8 +21,6 @@ from .media.reading import probe_seconds as probe_seconds
 from .media.request import Decoded as Decoded
 from .media.request import FrameSampling as FrameSampling
 from .media.request import Problem as Problem
-from .mel import MelSettings as MelSettings
-from .mel import mel_filter_bank as mel_filter_bank
 from .nets.parts.base import Net as Net
 from .nets.parts.cards import AudioInput as AudioInput
 from .nets.parts.cards import SequenceInput as SequenceInput

@@ -28,11 +28,7 @@ def file_mapping(array: NDArray[Any]) -> mmap.mmap | None:
 
 
 def release(array: NDArray[Any]) -> None:
-    """Return the pages of a large mapped file to the system; do nothing for other arrays.
-
-    The pages are read again when they are next used. Otherwise a file of hours would count as
-    memory of each process that reads it through.
-    """
+    """Return the pages of a large mapped file to the system, which rereads them when needed."""
     mapped = file_mapping(array)
     if mapped is not None and len(mapped) > LARGE and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)

@@ -9,7 +9,7 @@ fingerprint.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -82,7 +82,7 @@ _EMPTY = Fingerprint(_NO_WORDS, _NO_WORDS, _NO_WINDOWS, np.empty((0, HASH_BITS),
 def fingerprint(
     path: Path, *, start: float = 0.0, duration: float | None = None, threads: int = 1
 ) -> Fingerprint:
-    """Decode a clip and return its fingerprint.
+    """Decode a clip and return its fingerprint; raises the errors of `decode_clip`.
 
     Parameters
     ----------
@@ -93,11 +93,6 @@ def fingerprint(
     threads
         Number of decoder threads; 0 for one per core.
 
-    Raises
-    ------
-    BadMedia, MissingFile
-        If `decode_clip` raises it.
-
     See Also
     --------
     find_duplicates : Pairs of clips that are nearly the same.
@@ -107,10 +102,8 @@ def fingerprint(
     >>> import numpy as np, soundfile
     >>> soundfile.write("noise.wav", np.random.default_rng(0).uniform(-1, 1, 8000), 8000)
     >>> print_of_noise = fingerprint(Path("noise.wav"))
-    >>> len(print_of_noise.words), print_of_noise.hashes.shape
-    (12, (0, 64))
-    >>> print_of_noise.problems
-    {'video': 'no video stream'}
+    >>> len(print_of_noise.words), print_of_noise.hashes.shape, print_of_noise.problems
+    (12, (0, 64), {'video': 'no video stream'})
     """
     decoded = decode_clip(
         path,
@@ -130,12 +123,10 @@ def fingerprint(
 
 
 def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:
-    """Return `words`, `weakest_bits` and `audible` of `Fingerprint` for a waveform at `SR`.
-
-    Bit m of window n is the sign of E(n, m) - E(n, m + 1) - (E(n - 1, m) - E(n - 1, m + 1)),
-    where E(n, m) is the energy of the m-th of 33 bands that are equally wide in log frequency
-    (Haitsma and Kalker, A Highly Robust Audio Fingerprinting System, ISMIR 2002).
-    """
+    """Return `words`, `weakest_bits` and `audible` of `Fingerprint` for a waveform at `SR`."""
+    # Bit m of window n is the sign of E(n, m) - E(n, m + 1) - (E(n - 1, m) - E(n - 1, m + 1)), with
+    # E(n, m) the energy of the m-th of 33 bands, equally wide in log frequency (Haitsma and Kalker,
+    # A Highly Robust Audio Fingerprinting System, ISMIR 2002).
     size, hop = round(WINDOW * SR), round(HOP * SR)
     n_windows = (len(waveform) - size) // hop + 1
     if n_windows < 2:
@@ -157,12 +148,7 @@ def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:
 
 
 def picture_hashes(frames: U8) -> tuple[Mask, I64]:
-    """Return difference hashes, bool (pictures, 64), and the rows of their frames.
-
-    Each bit says if one of 8 x 8 cells is brighter than the cell to its right. Pictures without
-    contrast (black ones) are left out, and so are pictures that hardly differ from the one
-    before.
-    """
+    """Return difference hashes, bool (pictures, 64), and the rows of their frames."""
     hashes: list[Mask] = []
     rows: list[int] = []
     for row, frame in enumerate(frames):
@@ -224,46 +210,37 @@ def find_duplicates(
     -------
     Pairs of near-duplicates, and the clips that could not be compared.
 
-    See Also
-    --------
-    fingerprint : Fingerprint of one clip.
-
     Examples
     --------
     Five seconds of noise, a softer copy that begins a second later, and other noise:
 
     >>> import numpy as np, soundfile
-    >>> from pathlib import Path
     >>> from mvemo.manifests import Clip, Manifest
     >>> noise, other = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 5 * 8000))
-    >>> soundfile.write("noise.wav", noise, 8000)
-    >>> soundfile.write("copy.flac", 0.5 * noise[8000:], 8000)
-    >>> soundfile.write("other.wav", other, 8000)
-    >>> names = ("noise.wav", "copy.flac", "other.wav")
-    >>> clips = tuple(Clip(name, name, ("x",), group=name) for name in names)
+    >>> sounds = {"noise.wav": noise, "copy.flac": 0.5 * noise[8000:], "other.wav": other}
+    >>> for name, y in sounds.items():
+    ...     soundfile.write(name, y, 8000)
+    >>> clips = tuple(Clip(name, name, ("x",), group=name) for name in sounds)
     >>> search = find_duplicates(Manifest("noises", "multiclass", ("x",), clips, Path()))
-    >>> for pair in search.duplicates:
-    ...     print(pair.first, pair.second, pair.modality, round(pair.offset))
-    noise.wav copy.flac audio 1
+    >>> [(pair.first, pair.second, pair.modality, round(pair.offset)) for pair in search.duplicates]
+    [('noise.wav', 'copy.flac', 'audio', 1)]
     """
     files = [
         (manifest.media_path(clip), {"start": clip.start, "duration": clip.duration})
         for clip in manifest.clips
     ]
-    results: list[Fingerprint | ExtractError] = [_EMPTY] * len(files)
+    prints = [_EMPTY] * len(files)
     for row, result in read_each(_FINGERPRINT, files, workers=workers or 0):
-        results[row] = result
+        if failed := isinstance(result, ExtractError):
+            result = replace(_EMPTY, problems={"clip": str(result)})
+        prints[row] = result
         if progress is not None:
-            progress(isinstance(result, ExtractError))
-    problems: list[tuple[str, str, str]] = []
-    prints = []
-    for clip_id, result in zip(manifest.clip_ids, results, strict=True):
-        if isinstance(result, ExtractError):
-            problems.append((clip_id, "clip", str(result)))
-            prints.append(_EMPTY)
-        else:
-            problems += [(clip_id, modality, why) for modality, why in result.problems.items()]
-            prints.append(result)
+            progress(failed)
+    problems = [
+        (clip_id, modality, reason)
+        for clip_id, each in zip(manifest.clip_ids, prints, strict=True)
+        for modality, reason in each.problems.items()
+    ]
     groups = np.unique(np.array(manifest.groups), return_inverse=True)[1].reshape(-1)
     duplicates = [
         Duplicate(manifest.clip_ids[i], manifest.clip_ids[j], modality, similarity, offset)
@@ -277,12 +254,7 @@ def find_duplicates(
 def compare_fingerprints(
     prints: Sequence[Fingerprint], groups: I64 | None = None
 ) -> list[tuple[int, int, str, float, float]]:
-    """Return nearly equal pairs (i, j, modality, similarity, offset), i < j, sorted.
-
-    Only pairs that share a word of sound, or a quarter of a picture's bits, are compared: the
-    cost grows with the number of clips, not of pairs. Pairs within one of the `groups`, int64
-    (clips,), are left out.
-    """
+    """Return nearly equal pairs (i, j, modality, similarity, offset) of different `groups`."""
     pairs = _same_sound(prints, groups) + _same_pictures(prints, groups)
     return sorted(pairs, key=lambda pair: pair[:3])
 
@@ -379,11 +351,7 @@ def _in_step(a: Fingerprint, b: Fingerprint, alike: Mask) -> int:
 def _pairs_sharing_a_key(
     keys: NDArray[np.uint32] | NDArray[np.uint16], rows: I64, clip: I64, groups: I64 | None
 ) -> tuple[I64, I64]:
-    """Return pairs of rows of two clips that share a key, the earlier clip's row first.
-
-    `rows` has the row of each key, `clip` the clip of each row, `groups` the group of each
-    clip. Pairs within a group are left out.
-    """
+    """Return pairs of rows of clips in different groups that share a key, earlier clip first."""
     order = np.argsort(keys, kind="stable")
     keys, rows = keys[order], rows[order]
     group = clip[rows] if groups is None else groups[clip[rows]]

@@ -20,10 +20,7 @@ class BadSetting(ExtractError, ValueError):
 
 
 class TrainingDiverged(ExtractError, ArithmeticError):
-    """Error for a training whose loss is not finite.
-
-    `problem` names the net, the fold and the epoch; `advice` the settings to change.
-    """
+    """Error for a training whose loss is not finite."""
 
     def __init__(self, problem: str, advice: str) -> None:
         super().__init__(problem, advice)
@@ -43,11 +40,7 @@ class OutOfMemory(ExtractError, MemoryError):
 
 
 class WorkerDied(ExtractError, RuntimeError):
-    """Error for a worker process that ended before it answered.
-
-    `reason` says "it" for the file: "it crashes its decoder (SIGSEGV)". If `passing`, the call
-    may succeed at another time.
-    """
+    """Error for a worker process that ended before it answered; `reason` says "it" for the file."""
 
     def __init__(self, reason: str, passing: bool = False) -> None:
         super().__init__(reason, passing)

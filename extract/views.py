@@ -35,8 +35,6 @@ class ViewSettings:
     --------
     >>> ViewSettings(views=4, rate=12.5).record()
     {'views': 4, 'layout': 'spread', 'rate': 12.5, 'pooling': 'mean'}
-    >>> ViewSettings().record()
-    {}
     """
 
     views: int = setting(1, "Maximum number of windows per clip.", ge=1)

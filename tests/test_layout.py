@@ -58,7 +58,7 @@ FLOORS = {
         "array_types errors",
         "workers",
         "views",
-        "media mel settings",
+        "media settings",
         "descriptors duplicates",
         "nets store",
         "pretrained",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from mvemo.extract.array_types import F32, F64, I64, release
 from mvemo.extract.errors import BadMedia, BadSetting
-from mvemo.manifests.declared import setting
+from mvemo.manifests.declared import check_settings, setting
 
 # Names of settings in the first caches: new names would change the key of each descriptor.
 _RECORDED_NAMES = {"silence_db": "mute_db"}
@@ -38,22 +39,13 @@ class DescriptorSettings:
 
     The defaults of the framing are J22's (2.2.1): half overlapping frames of 2,048 samples at
     44.1 kHz (46 ms) under the Blackman-Harris window. For the spectrogram J22 2.3.1 names
-    frames of 10 to 30 ms: 1,024 samples are 23 ms. J22 does not give the other values.
-
-    Raises
-    ------
-    BadSetting
-        If a value is out of range.
+    frames of 10 to 30 ms: 1,024 samples are 23 ms. J22 does not give the other values. A value
+    out of range raises `BadSetting`.
 
     Examples
     --------
-    >>> settings = DescriptorSettings(sr=16000, n_fft=512, hop_length=256, n_mels=40)
-    >>> settings.n_mfcc
+    >>> DescriptorSettings(sr=16000, n_fft=512, hop_length=256, n_mels=40).n_mfcc
     20
-    >>> DescriptorSettings(n_fft=1001)
-    Traceback (most recent call last):
-        ...
-    mvemo.extract.errors.BadSetting: n_fft is 1001: it must be even
     """
 
     sr: int = setting(44_100, "Sampling rate in Hz.", ge=4000, le=384_000)
@@ -85,31 +77,25 @@ class DescriptorSettings:
     contrast_min: float = setting(200.0, "Lower edge of the lowest octave in Hz.", ge=1)
 
     def __post_init__(self) -> None:
+        check_settings(self, BadSetting)
+        # Ranges that depend on other settings.
         ranges: dict[str, tuple[float, float]] = {
-            "sr": (4000, 384_000),
-            "n_fft": (64, 1 << 16),
             "hop_length": (1, self.n_fft),
-            "spectrogram_n_fft": (64, 1 << 16),
             "spectrogram_hop_length": (1, self.spectrogram_n_fft),
-            "silence_db": (-200.0, 0.0),
-            "n_mels": (1, 4096),
             "n_mfcc": (1, self.n_mels),
-            "lpc_order": (1, min(64, self.n_fft // 4)),
-            "alpha": (0.0, 1.0),
+            "lpc_order": (1, self.n_fft // 4),
             "f0_min": (1.0, self.sr / 2),
             "f0_max": (self.f0_min, self.sr / 4),
-            "f0_threshold": (0.0, 1.0),
-            "formant_order": (2, 64),
             "n_formants": (1, self.formant_order // 2),
-            "n_bands": (1, 16),
             "contrast_min": (1.0, self.sr / 2),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise BadSetting(f"{name} is {value}: it must lie within {low:g} to {high:g}")
-            if name.endswith("n_fft") and value % 2:
-                raise BadSetting(f"{name} is {value}: it must be even")
+        for name in ("n_fft", "spectrogram_n_fft"):
+            if getattr(self, name) % 2:
+                raise BadSetting(f"{name} is {getattr(self, name)}: it must be even")
         if self.lags[1] < self.lags[0] + 2:
             raise BadSetting(
                 f"f0_max is {self.f0_max} Hz: at {self.sr} Hz, frames of {self.n_fft} samples "
@@ -133,28 +119,22 @@ class DescriptorSettings:
 
     @property
     def formant_bins(self) -> int:
-        """Highest bin of the formants' range."""
         return min(int(FORMANT_RANGE * self.n_fft / self.sr), self.n_fft // 2)
 
     def framed(self, name: str) -> DescriptorSettings:
         """Return the settings with the `n_fft` and `hop_length` of a descriptor."""
         if name not in SPECTROGRAM:
             return self
-        values = asdict(self)
-        values["n_fft"], values["hop_length"] = self.spectrogram_n_fft, self.spectrogram_hop_length
-        return _SpectrogramSettings(**values)
+        # A copy, because the limits of other settings depend on the framing.
+        framed = copy(self)
+        object.__setattr__(framed, "n_fft", self.spectrogram_n_fft)
+        object.__setattr__(framed, "hop_length", self.spectrogram_hop_length)
+        return framed
 
     def record(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Return some settings as JSON values, under their names in feature caches."""
         values = asdict(self)
         return {_RECORDED_NAMES.get(name, name): values[name] for name in names}
-
-
-class _SpectrogramSettings(DescriptorSettings):
-    """Settings with the spectrogram's framing; their values were checked before."""
-
-    def __post_init__(self) -> None:
-        pass
 
 
 @lru_cache(maxsize=16)
@@ -174,12 +154,6 @@ def _window(name: str, n_fft: int) -> F64:
     return window[:-1]
 
 
-@lru_cache(maxsize=16)
-def frequencies_of(settings: DescriptorSettings) -> F64:
-    """Return the centre frequencies of the spectrum's bins in Hz, float64 (n_fft // 2 + 1,)."""
-    return np.arange(settings.n_fft // 2 + 1, dtype=np.float64) * (settings.sr / settings.n_fft)
-
-
 @dataclass(frozen=True)
 class Frames:
     """Block of frames of one clip."""
@@ -194,19 +168,13 @@ class Frames:
 
 
 def block_frames(settings: DescriptorSettings) -> int:
-    """Return the number of frames to process at once."""
     return max(BLOCK_SAMPLES // settings.n_fft, 1)
 
 
 def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
-    """Return the numbers of the frames that are not silent, int64 (frames,), ascending.
-
-    Frame ``i`` begins at sample ``i * hop_length``. The last frame is padded with zeros; a clip
-    shorter than a frame is one frame. A frame is silent if its RMS is below `silence_db`. Silent
-    frames are dropped (J22 3.1, Fig. 6), and not samples: to join the samples around a gap would
-    cause a click, and shift all later times. Raises `BadMedia` if the waveform is empty, not
-    finite, or completely silent.
-    """
+    """Return the numbers of the frames that are not silent, int64 (frames,), ascending."""
+    # Silent frames are dropped, and not samples (J22 3.1, Fig. 6): to join the samples around a gap
+    # would cause a click, and shift all later times.
     if y.ndim != 1 or len(y) == 0:
         raise BadMedia(f"expected a mono waveform with samples, got shape {y.shape}")
     # Both are NaN if any sample is NaN.
@@ -239,7 +207,6 @@ def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
 
 
 def frames_of(y: F32, settings: DescriptorSettings, numbers: I64) -> Frames:
-    """Return the frames with the given numbers, int64 (frames,), ascending."""
     before = settings.lpc_order
     start = numbers * settings.hop_length - before
     values = _views(y, start, before + settings.n_fft)

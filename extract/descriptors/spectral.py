@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import scipy  # imports scipy.fft at its first use: loading nets does not need it
 
 from mvemo.extract.array_types import F32, F64
-from mvemo.extract.descriptors.framing import DescriptorSettings, frequencies_of, window_of
-from mvemo.extract.mel import MelSettings, mel_filter_bank
+from mvemo.extract.descriptors.framing import DescriptorSettings, window_of
+from mvemo.extract.errors import BadSetting
+from mvemo.manifests.declared import Allowed, check_settings, setting
 
 # Floor of a power before its logarithm: -100 dB.
 POWER_FLOOR = 1e-10
@@ -19,6 +21,104 @@ POWER_FLOOR = 1e-10
 CONTRAST_SHARE = 0.02
 # Number of pitch classes; centre and width, in octaves above 27.5 Hz, of the octave weights.
 N_CHROMA, OCTAVE, OCTAVE_WIDTH = 12, 5.0, 2.0
+
+
+@dataclass(frozen=True)
+class MelSettings:
+    """Settings that decide the values of a mel spectrogram in decibels."""
+
+    sr: int = field(metadata={"allowed": Allowed(gt=0)})  # Hz
+    n_fft: int = setting(512, gt=0)  # frame length in samples
+    hop_length: int = setting(256, gt=0)  # step between frames in samples
+    n_mels: int = setting(96, gt=0)
+    fmin: float = 0.0  # lower end of the bands in Hz
+    fmax: float = 0.0  # upper end in Hz; 0 for half of `sr`
+    htk: bool = False  # HTK's mel scale instead of Slaney's, which is linear up to 1 kHz
+    norm: str = setting("slaney", names=("slaney", "none"))  # bands of unit area, or height
+    # Frames are centred on multiples of the hop and zero-padded. ``centre`` keeps 1 + samples //
+    # hop of them; ``same`` keeps ceil(samples / hop), like a convolution with `same` padding.
+    frames: str = setting("centre", names=("centre", "same"))
+    # A periodic Hann window is not symmetric. Theano convolves instead of correlating, so it
+    # applies the window reversed in time.
+    reverse_window: bool = False
+    amin: float = setting(1e-10, gt=0)  # floor of the power
+    # Decibels below the clip's maximum to which values are raised
+    dynamic_range: float = setting(80.0, gt=0)
+
+    def __post_init__(self) -> None:
+        check_settings(self, BadSetting)
+        if self.fmax == 0.0:
+            object.__setattr__(self, "fmax", self.sr / 2)
+        if not 0 <= self.fmin < self.fmax <= self.sr / 2:
+            raise BadSetting(
+                f"fmin {self.fmin} and fmax {self.fmax} Hz: they must rise within 0 to "
+                f"{self.sr / 2} Hz, half the sampling rate"
+            )
+
+    def n_frames(self, samples: int) -> int:
+        """Return the number of frames of a waveform of this many samples."""
+        if self.frames == "centre":
+            return 1 + samples // self.hop_length
+        return -(-samples // self.hop_length)
+
+    def record(self) -> dict[str, Any]:
+        return {**asdict(self), "window": "hann", "power": 2, "reference": "clip maximum"}
+
+
+def mel_filter_bank(settings: MelSettings) -> F64:
+    """Return triangular mel bands over the bins of a DFT: librosa's values, bit for bit.
+
+    Parameters
+    ----------
+    settings
+        Settings of the spectrogram; only `sr`, `n_fft`, `n_mels`, `fmin`, `fmax`, `htk` and
+        `norm` matter here.
+
+    Returns
+    -------
+    Filter bank, float64 (n_fft // 2 + 1, n_mels), 0 or more. A band that lies between two bins
+    is all 0.
+
+    See Also
+    --------
+    librosa.filters.mel : The same filter bank; its import would take a second.
+
+    Examples
+    --------
+    >>> mel_filter_bank(MelSettings(sr=16000, n_fft=512, n_mels=96)).shape
+    (257, 96)
+    """
+    hz = np.fft.rfftfreq(settings.n_fft, 1.0 / settings.sr)
+    low, high = (_mel_of(np.array(f), htk=settings.htk) for f in (settings.fmin, settings.fmax))
+    edges = _hz_of(np.linspace(low, high, settings.n_mels + 2), htk=settings.htk)
+    ramps = np.subtract.outer(edges, hz)
+    widths = np.diff(edges)
+    rising = -ramps[:-2] / widths[:-1, None]
+    falling = ramps[2:] / widths[1:, None]
+    bank: F64 = np.maximum(0.0, np.minimum(rising, falling))
+    if settings.norm == "slaney":
+        bank *= (2.0 / (edges[2:] - edges[:-2]))[:, None]
+    # Adding 0.0 turns -0.0 into 0.0: the bytes count in a net's digest.
+    return np.ascontiguousarray(bank.T) + 0.0
+
+
+# Slaney's scale (Auditory Toolbox, 1998): linear up to 1 kHz (15 mel), then 27 steps to 6.4 kHz.
+_LINEAR_HZ, _BREAK_HZ = 200.0 / 3, 1000.0
+_BREAK_MEL, _LOG_STEP = _BREAK_HZ / _LINEAR_HZ, np.log(6.4) / 27.0
+
+
+def _mel_of(hz: F64, *, htk: bool) -> F64:
+    if htk:
+        return np.asarray(2595.0 * np.log10(1.0 + hz / 700.0), dtype=np.float64)
+    above = _BREAK_MEL + np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
+    return np.where(hz >= _BREAK_HZ, above, hz / _LINEAR_HZ)
+
+
+def _hz_of(mel: F64, *, htk: bool) -> F64:
+    if htk:
+        return np.asarray(700.0 * (10.0 ** (mel / 2595.0) - 1.0), dtype=np.float64)
+    above = _BREAK_HZ * np.exp(_LOG_STEP * (np.maximum(mel, _BREAK_MEL) - _BREAK_MEL))
+    return np.where(mel >= _BREAK_MEL, above, _LINEAR_HZ * mel)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +144,9 @@ def filter_banks(settings: DescriptorSettings) -> FilterBanks:
 
 
 def _chroma_bank(settings: DescriptorSettings) -> F64:
-    """Return the weights of the bins in each pitch class from C, float64 (n_fft // 2 + 1, 12).
-
-    They are a Gaussian over pitch around each class, normalised to unit length for each bin,
-    times a wide Gaussian over octaves around the fifth one above 27.5 Hz (Ellis 2007, "Chroma
-    feature analysis and synthesis"): librosa's values, bit for bit.
-    """
+    """Return the weights of the bins in each pitch class, librosa's (n_fft // 2 + 1, 12)."""
+    # A Gaussian over pitch around each class, of unit length for each bin, times a wide one over
+    # octaves (Ellis 2007, "Chroma feature analysis and synthesis").
     n_fft, n = settings.n_fft, N_CHROMA
     hz = np.linspace(0, settings.sr, n_fft, endpoint=False)[1:]
     # In semitones above the A of 27.5 Hz. The bin at 0 Hz gets the first bin less 1.5 octaves.
@@ -92,15 +189,9 @@ def cepstrum(level: F32, n_coefficients: int) -> F32:
 
 @lru_cache(maxsize=16)
 def octave_bands(settings: DescriptorSettings) -> tuple[tuple[int, int, int], ...]:
-    """Return (first bin, bin after the last, number of averaged bins) of each contrast band.
-
-    The lowest band lies below `contrast_min`; above it there is one band per octave. As in
-    librosa, a band begins one bin below its edge and ends one bin before the next band, and the
-    last one ends at half the sampling rate. The peak and the valley are means of the given
-    number of bins. Bands without bins are (0, 0, 0): they lie above half the sampling rate, or
-    between two bins.
-    """
-    hz = frequencies_of(settings)
+    """Return (first bin, bin after the last, number of averaged bins) of each contrast band."""
+    # As in librosa, a band begins one bin below its edge and ends one bin before the next band.
+    hz = np.arange(settings.n_fft // 2 + 1) * (settings.sr / settings.n_fft)
     edges = [0.0, *(settings.contrast_min * 2.0 ** np.arange(settings.n_bands + 1))]
     bands = []
     for k, (low, high) in enumerate(pairwise(edges)):
@@ -118,12 +209,8 @@ def octave_bands(settings: DescriptorSettings) -> tuple[tuple[int, int, int], ..
 
 
 def spectral_contrast(power: F32, settings: DescriptorSettings) -> F32:
-    """Return the octave-based spectral contrast (Jiang et al. 2002; J22 2.3.2).
-
-    It is the mean of the largest magnitudes in each band over the mean of the smallest, in
-    ``10 log10`` of magnitudes: librosa's convention, half the usual decibels. The result is
-    float32 (frames, n_bands + 1), 0 or more; 0 in bands without bins.
-    """
+    """Return the octave-based contrast, float32 (frames, n_bands + 1) (Jiang et al. 2002)."""
+    # Largest over smallest magnitudes, in 10 log10 of magnitudes: half the usual decibels.
     contrast = np.zeros((len(power), settings.n_bands + 1), dtype=np.float32)
     for k, (first, stop, share) in enumerate(octave_bands(settings)):
         if stop == first:

@@ -33,13 +33,7 @@ EMPHASIS = 0.97
 
 
 def fundamental(values: F32, settings: DescriptorSettings) -> F32:
-    """Return the fundamental frequency and the voicing of each frame, float32 (frames, 2).
-
-    By YIN (de Cheveigné & Kawahara 2002). The frequency is in Hz, 0 if unvoiced; voicing is 1
-    minus the normalised difference at the period, in [0, 1]. The window of the difference
-    function is half a frame: all lags use the same number of samples, as in the paper's eq. 6,
-    while librosa's `yin` uses ever fewer.
-    """
+    """Return frequency in Hz (0 if unvoiced) and voicing in [0, 1], (frames, 2), by YIN."""
     low, high = settings.lags
     # The mean does not change the difference function, but it would add rounding errors.
     centred = values - values.mean(axis=1, keepdims=True)
@@ -57,11 +51,7 @@ def fundamental(values: F32, settings: DescriptorSettings) -> F32:
 
 
 def normalised_difference(values: F32, longest: int) -> F64:
-    """Return the cumulative mean normalised difference d'(tau), the paper's eq. 6 and 8.
-
-    `values`, (frames, n), have zero mean; `longest` is the longest lag, at most n - n // 2. The
-    result is (frames, longest + 1), from lag 0 on: 1 at lag 0 and for frames without energy.
-    """
+    """Return YIN's d'(tau) (eq. 6, 8), (frames, longest + 1), of values with zero mean."""
     n, window = values.shape[1], values.shape[1] // 2
     spectrum = scipy.fft.rfft(values, axis=1)
     # Product of the frame's first half with the whole frame: no lag up to n - window wraps.
@@ -109,11 +99,9 @@ def _parabola(normalised: F64, lag: I64) -> F64:
 
 
 def autocorrelation(x: F64, lags: int) -> F64:
-    """Return the autocorrelation of each frame at lags 0 to `lags`, (frames, lags + 1).
-
-    Each frame is folded into rows of `width` samples: fast matrix products then give the sums
-    of ``x[t] x[t + lag]`` by the place of ``t`` in its row.
-    """
+    """Return the autocorrelation of each frame at lags 0 to `lags`, (frames, lags + 1)."""
+    # Frames are folded into rows: products of matrices give the sums of x[t] x[t + lag] by the
+    # place of t in its row.
     frames, n = x.shape
     width = max(lags, ROW)
     padded = np.zeros((frames, -(-n // width) + 1, width))
@@ -138,11 +126,7 @@ def autocorrelation_of(power: F64, lags: int) -> F64:
 
 
 def levinson(r: F64) -> tuple[F64, F64]:
-    """Run the Levinson-Durbin recursion on autocorrelations, (frames, order + 1) (J22 eq. 1-2).
-
-    Returns the coefficients a_i of ``h(t) ~ sum a_i h(t - i)``, (frames, order), and the power of
-    the prediction error, (frames,). Frames without energy get zeros.
-    """
+    """Return a_i of ``h(t) ~ sum a_i h(t - i)``, (frames, order), and the error's power."""
     frames, order = r.shape[0], r.shape[1] - 1
     a = np.zeros((frames, order))
     error = r[:, 0].copy()
@@ -158,20 +142,15 @@ def levinson(r: F64) -> tuple[F64, F64]:
 
 
 def prediction_coefficients(frames: Frames, settings: DescriptorSettings) -> F64:
-    """Return each frame's coefficients by the autocorrelation method, (frames, lpc_order).
-
-    They are the result of `levinson` for the windowed frame's autocorrelation plus `NOISE`.
-    """
+    """Return each windowed frame's prediction coefficients, (frames, lpc_order)."""
     r = autocorrelation(frames.values * window_of(settings), settings.lpc_order)
     r[:, 0] *= 1.0 + NOISE
     return levinson(r)[0]
 
 
 def residual(frames: Frames, coefficients: F64) -> F64:
-    """Return the prediction error e(t) of each frame (J22 eq. 2), float64 (frames, n_fft).
-
-    Prediction begins in the samples before the frame, so there is no transient.
-    """
+    """Return the prediction error e(t) of each frame (J22 eq. 2), float64 (frames, n_fft)."""
+    # Prediction begins in the samples before the frame, so there is no transient.
     count, order = coefficients.shape
     n_before, n = frames.before.shape[1], frames.values.shape[1]
     # Multiply rows of samples by one Toeplitz matrix per frame: a row's errors depend on the row
@@ -191,10 +170,7 @@ def residual(frames: Frames, coefficients: F64) -> F64:
 
 
 def residual_phase(error: F64) -> F32:
-    """Return the cosine of the analytic residual's phase (J22 eq. 3-5), float32 (frames, n_fft).
-
-    It is cos(theta(t)) = r(t) / |r_a(t)|, and 0 where the residual vanishes.
-    """
+    """Return cos(theta(t)) = r(t) / |r_a(t)| (J22 eq. 3-5), 0 without residual, (frames, n_fft)."""
     n = error.shape[1]
     # A residual of rounding errors has no phase.
     top = np.abs(error).max(axis=1, keepdims=True)
@@ -211,13 +187,9 @@ def residual_phase(error: F64) -> F32:
 
 
 def formants(power: F32, settings: DescriptorSettings) -> F32:
-    """Return formant frequencies and bandwidths in Hz, float32 (frames, 2 * n_formants).
-
-    Selective linear prediction (Makhoul 1975): the power spectrum up to `FORMANT_RANGE` is
-    treated as that of a signal sampled at twice that rate, pre-emphasised, and predicted. Each
-    complex root within the band is a resonance. The frequencies ascend and come first; both are
-    0 if a frame has fewer formants.
-    """
+    """Return formant frequencies, ascending, then bandwidths in Hz, (frames, 2 * n_formants)."""
+    # Selective linear prediction (Makhoul 1975): the spectrum up to `FORMANT_RANGE` is treated as
+    # that of a signal at twice that rate; each complex root within the band is a resonance.
     top, order, count = settings.formant_bins, settings.formant_order, settings.n_formants
     rate = 2.0 * top * settings.sr / settings.n_fft
     band = power[:, : top + 1].astype(np.float64)

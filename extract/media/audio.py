@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
@@ -52,6 +52,19 @@ _OGG_PAGE = re.compile(rb"OggS\0([\0-\x07])..", re.DOTALL)
 _FLAC_STREAM = re.compile(rb"fLaC[\0\x80]\0\0\x22")
 
 
+# Gap or overlap of sound, in seconds, that is corrected; a smaller one is rounding.
+MIN_GAP = 0.05
+# Type and full scale of the decoders' sample formats.
+_SAMPLE_FORMATS: dict[str, tuple[type[np.generic], float]] = {
+    "u8": (np.uint8, 2.0**7),
+    "s16": (np.int16, 2.0**15),
+    "s32": (np.int32, 2.0**31),
+    "s64": (np.int64, 2.0**63),
+    "flt": (np.float32, 1.0),
+    "dbl": (np.float64, 1.0),
+}
+
+
 class _Blocks:
     """Samples at one rate, in memory, or in a file if they are many and have a folder."""
 
@@ -68,7 +81,6 @@ class _Blocks:
             self._write(self._spool)
 
     def joined(self) -> F32:
-        """Return all samples, float32 (samples,), mapped if they are in a file."""
         if self._spool is None or self._file is None:
             return np.concatenate(self._blocks)
         self._write(self._spool)
@@ -87,11 +99,7 @@ class _Blocks:
 
 
 class Waveforms:
-    """Mono sound of a clip at the sampling rates of a request.
-
-    The result equals that of resampling all of the sound at once, bit for bit. With `on_block`,
-    the samples at each rate are passed on and not kept: memory does not grow with the sound.
-    """
+    """Mono sound of a clip at the sampling rates of a request, resampled block by block."""
 
     def __init__(self, sr: int, request: ClipRequest, on_block: OnBlock | None = None) -> None:
         self.sr = sr
@@ -168,28 +176,25 @@ class Waveforms:
         self._low, self._high = low, high
 
     def problem(self) -> Problem | None:
-        """Return the reason why the sound cannot be used, or None."""
         if self.n_samples == 0:
             return Problem("no sound decodes")
         if self._n_not_finite:
             return Problem(f"{self._n_not_finite} samples are not finite")
-        if self.is_silent:
-            return Problem(f"silent: {self._silence()}", missing=True)
         peak = max(self._high, -self._low)
+        if self.is_silent:
+            if self._low == self._high:
+                silence = f"all samples are {self._low + 0.0:.4g}"
+            elif peak < SILENCE_PEAK:
+                silence = f"peak {20 * np.log10(peak):.0f} dBFS"
+            else:
+                silence = f"all samples are about {(self._low + self._high) / 2:.4g}"
+            return Problem(f"silent: {silence}", missing=True)
         if peak > MAX_PEAK:
             return Problem(
                 f"samples reach {peak:.4g}, expected a full scale of 1 (the file may hold whole "
                 "numbers as floats): convert the file"
             )
         return None
-
-    def _silence(self) -> str:
-        peak = max(self._high, -self._low)
-        if self._low == self._high:
-            return f"all samples are {self._low + 0.0:.4g}"
-        if peak < SILENCE_PEAK:
-            return f"peak {20 * np.log10(peak):.0f} dBFS"
-        return f"all samples are about {(self._low + self._high) / 2:.4g}"
 
     def finish(self) -> tuple[dict[int, F32], Problem | None]:
         """Return the waveform by sampling rate, float32 (samples,), or {} and the problem."""
@@ -246,12 +251,8 @@ def _part_starts(path: Path) -> list[int]:
 
 
 def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None = None) -> Decoded:
-    """Decode the sound of an audio file; requested pictures are reported as missing.
-
-    With `on_block`, each second of sound is passed to it instead of being kept. Raises
-    `ValueError` or `LibsndfileError` if the container reader should try the file.
-    """
-    problems = {"video": NO_VIDEO} if request.pictures else {}
+    """Decode an audio file; ValueError or LibsndfileError: the container reader should try."""
+    problems = {"video": NO_VIDEO} if request.reads_pictures else {}
     if not request.sample_rates:
         with soundfile.SoundFile(path):
             return Decoded(problems=problems)
@@ -319,3 +320,121 @@ def _read_blocks(
         sound.add(samples.mean(axis=1, dtype=np.float32))
         left -= len(samples)
     return None
+
+
+class SoundCollector:
+    """Mono waveforms of a clip (one `channel` or the mean), joined from decoded frames."""
+
+    def __init__(
+        self, request: ClipRequest, on_block: OnBlock | None = None, channel: int | None = None
+    ) -> None:
+        self._request, self._on_block, self._channel = request, on_block, channel
+        self._sound: Waveforms | None = None
+        self._n_decoded = 0
+        self._n_before = 0
+        self.end = 0.0  # end of the last decoded sound in or before the clip, in seconds
+        self.error = ""  # reason why the sound cannot be used
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the clip's start to the end of its last sound."""
+        return self._sound.n_samples / self._sound.sr if self._sound else 0.0
+
+    @property
+    def decoded_seconds(self) -> float:
+        """`seconds` without the gaps in the sound."""
+        return (self._n_before + self._n_decoded) / self._sound.sr if self._sound else 0.0
+
+    @property
+    def is_silent(self) -> bool:
+        """True if no sound was added, or only silence."""
+        return self._sound is None or self._sound.is_silent
+
+    @property
+    def channel(self) -> int | None:
+        """First channel that is not silent, if the mean of all is silent; otherwise None."""
+        return self._sound.channel if self._sound and self.is_silent else None
+
+    def add(self, frames: Sequence[tuple[float, Any]]) -> None:
+        """Append decoded frames, each with the time at which it begins, in order."""
+        blocks: list[F32] = []
+        for when, frame in frames:
+            if self.error:
+                return
+            self._add_frame(when, frame, blocks)
+        self._flush(blocks)
+
+    def _add_frame(self, when: float, frame: Any, blocks: list[F32]) -> None:
+        """Append a frame's sound to `blocks`, which are not yet in the waveforms."""
+        if self._sound is None:
+            self._sound = Waveforms(frame.sample_rate, self._request, self._on_block)
+        sound, sr = self._sound, self._sound.sr
+        if frame.sample_rate != sr:
+            self.error = f"the sampling rate changes from {sr} to {frame.sample_rate} Hz"
+            return
+        self.end = when + frame.samples / sr
+        length = sound.n_samples + sum(map(len, blocks))
+        first = round((when - self._request.start) * sr)
+        if abs(first - length) <= MIN_GAP * sr and length:
+            first = length
+        n_left = frame.samples
+        if self._request.duration is not None:
+            n_left = min(n_left, round(self._request.duration * sr) - first)
+        n_left -= max(length - first, 0)
+        if n_left <= 0:
+            return
+        if not sound.has_room(sum(map(len, blocks)) + max(first - length, 0) + n_left):
+            at, to = length / sr, first / sr
+            if first > length:
+                self.error = f"the time stamps of the sound jump from {at:.1f} to {to:.0f} s"
+            else:
+                self.error = sound.too_long
+            return
+        if first > length:
+            self._flush(blocks)
+            sound.add_silence(first - length)
+            self._n_before += first if not self._n_decoded else 0
+        skip = max(length - first, 0)
+        if sound.is_silent:
+            sound.hear(_planes(frame), _SAMPLE_FORMATS[frame.format.name.removesuffix("p")][1])
+        blocks.append(to_mono(frame, self._channel)[skip : skip + n_left])
+        self._n_decoded += n_left
+
+    def _flush(self, blocks: list[F32]) -> None:
+        if blocks and self._sound is not None:
+            self._sound.add(np.concatenate(blocks))
+        blocks.clear()
+
+    def problem(self) -> Problem | None:
+        if self.error:
+            return Problem(self.error)
+        return Problem("no sound decodes") if self._sound is None else self._sound.problem()
+
+    def finish(self) -> tuple[dict[int, F32], Problem | None]:
+        return ({}, self.problem()) if self._sound is None else self._sound.finish()
+
+
+def to_mono(frame: Any, channel: int | None = None) -> F32:
+    """Return one channel or the mean of all, float32 (samples,); full scale is 1."""
+    name = frame.format.name.removesuffix("p")
+    planes = _planes(frame)
+    if channel is not None:
+        planes = planes[channel : channel + 1] or planes[-1:]
+    n_channels = len(planes)
+    total: NDArray[Any] = planes[0].astype(np.float32 if name == "flt" else np.float64)
+    for plane in planes[1:]:
+        total += plane
+    if name == "u8":
+        total -= 128.0 * n_channels
+    total *= 1.0 / (_SAMPLE_FORMATS[name][1] * n_channels)
+    return total.astype(np.float32, copy=False)
+
+
+def _planes(frame: Any) -> list[NDArray[Any]]:
+    dtype = _SAMPLE_FORMATS[frame.format.name.removesuffix("p")][0]
+    # Decoders pad the planes at their end.
+    if frame.format.is_planar:
+        return [np.frombuffer(p, dtype, frame.samples) for p in frame.planes]
+    n_channels = len(frame.layout.channels)
+    interleaved = np.frombuffer(frame.planes[0], dtype, frame.samples * n_channels)
+    return list(interleaved.reshape(-1, n_channels).T)

@@ -1,8 +1,8 @@
-"""Decoding of one clip of a container by PyAV: sound and frames in one pass."""
+"""Decoding of one clip of a container by PyAV: frames, scaled to squares, and sound in one pass."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
-from mvemo.extract.array_types import F32
+from mvemo.extract.array_types import F32, F64, U8
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media import packets
+from mvemo.extract.media.audio import SoundCollector
 from mvemo.extract.media.formats import check_format, is_cut_off
 from mvemo.extract.media.request import (
     CUT_OFF,
@@ -25,12 +28,12 @@ from mvemo.extract.media.request import (
     NO_VIDEO,
     ClipRequest,
     Decoded,
+    FrameSampling,
     Problem,
     Sound,
     check_length,
     starts_after_end,
 )
-from mvemo.extract.media.timeline import FramePicker, FrameScaler, FrameTimes, SoundCollector
 
 # Calls that may wait. Each holds a frame, so a faster decoder must wait for them.
 MAX_WAITING = 8
@@ -42,6 +45,117 @@ _STATING_LENGTH = frozenset({"mov", "avi", "mp3", "flac"})
 _STATING_WHOLE = frozenset({"matroska", "flv", "asf", "ogg"})
 # Codecs that decode the other frames unchanged if non-reference frames are skipped.
 _SKIPPING_CODECS = ("h264",)
+
+
+class FramePicker:
+    """Picker of the frames shown at some `times`, ascending, in seconds."""
+
+    def __init__(
+        self, start: float, end: float, times: F64, on_frame: Callable[[Any, slice], None]
+    ) -> None:
+        self._start, self._end = start, end
+        self.times = times
+        self._on_frame = on_frame
+        self._next_row = 0
+        self._frame: Any = None
+        self._frame_start = self._frame_end = start
+
+    def add(self, when: float, frame: Any) -> None:
+        """Add the frame that is shown from `when` on; frames come in order of presentation."""
+        if when >= self._end and self._frame is not None:
+            # A frame beyond the clip shows that the one before lasted until the clip's end.
+            self._show_until(len(self.times))
+            self._frame_end = self._end
+            return
+        # All earlier times show the frame before this one.
+        if self._next_row < len(self.times) and self.times[self._next_row] < when:
+            self._show_until(int(np.searchsorted(self.times, when, side="left")))
+        duration = float((frame.duration or 0) * (frame.time_base or 0))
+        self._frame_end = when + (duration or max(when - self._frame_start, 0.0))
+        self._frame_start = when
+        self._frame = frame
+
+    def _show_until(self, row: int) -> None:
+        """Choose the last frame for all times before `row` that have none."""
+        if self._frame is not None and row > self._next_row:
+            self._on_frame(self._frame, slice(self._next_row, row))
+            self._next_row = row
+
+    def finish(self) -> None:
+        self._show_until(len(self.times))
+
+    @property
+    def is_empty(self) -> bool:
+        return self._frame is None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the clip's start to the end of the last decoded frame."""
+        if self._frame is None:
+            return 0.0
+        return max(min(self._frame_end, self._end) - self._start, 0.0)
+
+
+class SquareScaler:
+    """Scaler of frames to square pictures: turned upright, cropped to the middle, resized."""
+
+    def __init__(self) -> None:
+        # Shared by all frames: a new one would set up its tables and threads each time.
+        self._reformatter = VideoReformatter()
+        self._options: dict[str, int] = {"threads": 1}
+
+    def squares(self, frame: Any, sizes: Sequence[int]) -> dict[int, U8]:
+        """Return a PyAV frame's picture at each size, uint8 (size, size, 3), RGB."""
+        picture = self._rgb(frame)
+        side = min(picture.shape[:2])
+        top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
+        # A rotation does not move the middle of the picture.
+        square = picture[top : top + side, left : left + side]
+        quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
+        # A display matrix may mirror the picture, in addition to any rotation.
+        matrix = np.frombuffer(frame.side_data.get("DISPLAYMATRIX") or bytes(36), np.int32)
+        a, b, _, c, d = matrix[:5].astype(np.float64)
+        mirrored = a * d < b * c
+        squares: dict[int, U8] = {}
+        for size in sizes:
+            interpolation = cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR
+            resized = cv2.resize(square, (size, size), interpolation=interpolation)
+            upright = np.rot90(resized[::-1] if mirrored else resized, quarter_turns)
+            squares[size] = np.asarray(upright, dtype=np.uint8)
+        return squares
+
+    def _rgb(self, frame: Any) -> U8:
+        """Convert a frame by its stated colour matrix and range, uint8 (height, width, 3)."""
+        try:
+            converted = self._reformatter.reformat(frame, format="rgb24", **self._options)
+        except TypeError:
+            # Older versions of PyAV have no such option, and always use one thread.
+            self._options = {}
+            converted = self._reformatter.reformat(frame, format="rgb24")
+        return np.asarray(converted.to_ndarray(), dtype=np.uint8)
+
+
+class FrameScaler:
+    """Square pictures of the decoded frames of a clip from `start` to `end`, in seconds."""
+
+    def __init__(self, samplings: Sequence[FrameSampling], start: float, end: float) -> None:
+        targets = [(t, s, row) for s in samplings for row, t in enumerate(s.times(start, end))]
+        # For each time: its sampling, and its row in that sampling's pictures.
+        self._targets = sorted(targets, key=lambda target: target[0])
+        self.times: F64 = np.array([time for time, _, _ in self._targets])
+        counts = Counter(sampling for _, sampling, _ in targets)
+        # uint8 (windows * n_frames, size, size, 3), RGB; zeros until frames are added.
+        self.pictures: dict[FrameSampling, U8] = {
+            s: np.zeros((counts[s], s.size, s.size, 3), dtype=np.uint8) for s in samplings
+        }
+        self._scaler = SquareScaler()
+
+    def add(self, frame: Any, rows: slice) -> None:
+        """Put a PyAV frame into `pictures`, for the given rows of `times`."""
+        targets = self._targets[rows]
+        squares = self._scaler.squares(frame, sorted({sampling.size for _, sampling, _ in targets}))
+        for _, sampling, row in targets:
+            self.pictures[sampling][row] = squares[sampling.size]
 
 
 @dataclass(frozen=True)
@@ -56,7 +170,7 @@ class OpenClip:
     choice: Sound
     note: str  # about the sound that is read
     origin: float  # the file's first presentation time in seconds
-    times: FrameTimes | None  # None if no pictures are decoded, or they have no packets
+    times: packets.FrameTimes | None  # None if no pictures are decoded, or they have no packets
 
     @property
     def kinds(self) -> set[str]:
@@ -65,7 +179,6 @@ class OpenClip:
 
     @property
     def end(self) -> float:
-        """End of the clip's pictures in seconds."""
         end = self.times.end if self.times else self.request.start
         return end if self.request.stop is None else min(end, self.request.stop)
 
@@ -124,7 +237,14 @@ def find_problems(clip: OpenClip, picker: FramePicker, sound: SoundCollector) ->
     if "video" in expected:
         found["video"] = _video_problem(clip, picker, expected["video"], cut_off)
     if "audio" in expected:
-        found["audio"] = _sound_problem(request.start, sound, expected["audio"], cut_off)
+        if not sound.error and sound.seconds == 0 and 0 < sound.end <= request.start:
+            found["audio"] = starts_after_end(request.start, "sound ends", sound.end)
+        else:
+            # Sound that begins late is complete, but not if much of it is gaps.
+            whole = max(expected["audio"], sound.seconds)
+            found["audio"] = (
+                sound.problem() or check_length(sound.decoded_seconds, whole) or cut_off
+            )
     return clip.problems | {name: problem for name, problem in found.items() if problem is not None}
 
 
@@ -162,16 +282,6 @@ def _states_length(path: Path) -> bool:
     return any(tag in head for tag in (b"Xing", b"Info", b"VBRI"))
 
 
-def _sound_problem(
-    start: float, sound: SoundCollector, expected: float, cut_off: Problem | None
-) -> Problem | None:
-    if not sound.error and sound.seconds == 0 and 0 < sound.end <= start:
-        return starts_after_end(start, "sound ends", sound.end)
-    # Sound that begins late is complete, but not if much of it is gaps.
-    whole = max(expected, sound.seconds)
-    return sound.problem() or check_length(sound.decoded_seconds, whole) or cut_off
-
-
 def _video_problem(
     clip: OpenClip, picker: FramePicker, expected: float, cut_off: Problem | None
 ) -> Problem | None:
@@ -197,7 +307,7 @@ def _select_streams(
     if not videos and not audios:
         raise BadMedia(f"{path}: has neither sound nor pictures")
     problems: dict[str, Problem | None] = {}
-    if request.pictures:
+    if request.reads_pictures:
         problems["video"] = packets.picture_problem(videos[0]) if videos else NO_VIDEO
     if request.sample_rates:
         known = audios and audios[0].codec_context is not None
@@ -269,12 +379,9 @@ def decode_container(path: Path, request: ClipRequest, choice: Sound | None = No
 
 @contextmanager
 def background_calls(*, threaded: bool = True) -> Iterator[Callable[..., None]]:
-    """Yield a function that calls another after all earlier calls, on a second thread.
-
-    Decoders release the interpreter's lock: a frame is scaled while the next one is decoded.
-    Leaving the context waits for all calls, and raises the error of the first that failed. If
-    `threaded` is False, each call runs at once: on one core, two threads take a sixth longer.
-    """
+    """Yield a function that calls another on a second thread, in order, if `threaded`."""
+    # Decoders release the interpreter's lock: a frame is scaled while the next one is decoded. On
+    # one core, two threads take a sixth longer.
     if not threaded:
         yield lambda function, *arguments: function(*arguments)
         return

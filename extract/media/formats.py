@@ -112,11 +112,7 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def is_cut_off(path: Path, names: str) -> bool:
-    """Return True if the file's structure shows that much of it is missing.
-
-    It serves formats that do not state their length in seconds. `names` are FFmpeg's names of
-    the format.
-    """
+    """Return True if the bytes of a format (FFmpeg's `names`) show that much is missing."""
     formats = set(names.split(","))
     with path.open("rb") as file:
         size = file.seek(0, 2)
@@ -189,11 +185,9 @@ def _ogg_is_cut_off(file: BinaryIO, size: int) -> bool:
 
 
 def _ts_is_cut_off(file: BinaryIO, size: int) -> bool:
-    """Return True if a transport stream ends inside a packet, or inside a packet of sound.
-
-    A recorded broadcast may begin and end anywhere. Only a stream that begins like one written
-    by a program, with its tables counted from 0, must end with a whole packet.
-    """
+    """Return True if a transport stream ends inside a packet, or inside a packet of sound."""
+    # A recorded broadcast may begin and end anywhere. Only a stream written by a program, with its
+    # tables counted from 0, must end with a whole packet.
     if all(size % length for length in (188, 192, 204)):
         return True
     file.seek(0)
@@ -222,11 +216,7 @@ def _ts_is_cut_off(file: BinaryIO, size: int) -> bool:
 
 
 def _raw_is_cut_off(file: BinaryIO, size: int, format_name: str) -> bool:
-    """Return True if a raw stream of `size` bytes begins with a frame and ends inside one.
-
-    A stream that begins inside a frame, such as a recorded broadcast, may also end inside one.
-    `format_name` is FFmpeg's; False for formats other than ``aac``, ``ac3`` and ``eac3``.
-    """
+    """Return True if a raw stream of `size` bytes begins with a frame and ends inside one."""
     length_of = _LENGTHS.get(format_name)
     file.seek(0)
     if length_of is None or not length_of(file.read(_RAW_HEADER)):

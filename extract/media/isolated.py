@@ -28,11 +28,7 @@ def start_readers() -> None:
 def read_each(
     function: str, files: Sequence[tuple[Path, dict[str, Any]]], *, workers: int = 0
 ) -> Iterator[tuple[int, Any | ExtractError]]:
-    """Call a function for each file in worker processes; yield (row, result or error).
-
-    `function` is ``module:name``; `files` has the path and the keywords of each call; 0
-    workers means one per core. Results come as the calls finish.
-    """
+    """Call ``module:name`` for each (path, keywords) in workers; yield (row, result or error)."""
     calls = [
         Call(function, (path,), *_LIMITS.of_file(path), keywords=keywords)
         for path, keywords in files
@@ -43,10 +39,7 @@ def read_each(
 
 
 def stream_isolated(path: Path, request: StreamRequest) -> Iterator[tuple[Any, ...]]:
-    """Yield the events of `mvemo.extract.media.reading.stream_clip`, run in a worker process.
-
-    Its problems come last. The time limit does not count the caller's own time.
-    """
+    """Yield the events of `stream_clip`, run in a worker process; problems come last."""
     call = Call(_STREAM, (path, request), *_LIMITS.of_file(path), parts=True)
     for outcome in run_calls([call]):
         error = _reading_error(path, outcome.error)

@@ -10,11 +10,12 @@ from typing import Any
 
 import av
 import av.error
+import numpy as np
 
+from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.formats import FORMAT_WHITELIST, check_head
 from mvemo.extract.media.request import ClipRequest, Problem
-from mvemo.extract.media.timeline import FrameTimes
 
 # Containers that may be joined end to end, each part with its own time stamps. In "jumping" ones,
 # a part's stamps may also begin far ahead.
@@ -38,7 +39,6 @@ _RUN_UP = 1.0
 
 
 def open_container(path: Path) -> Any:
-    """Open a media file with PyAV."""
     check_head(path)
     try:
         # The prefix and the whitelists keep playlists and odd names from opening other files or
@@ -53,7 +53,6 @@ def open_container(path: Path) -> Any:
 
 
 def start_of(container: Any) -> float:
-    """Return a file's first presentation time in seconds."""
     return 0.0 if container.start_time is None else float(container.start_time / av.time_base)
 
 
@@ -97,11 +96,7 @@ def unit_seconds(container: Any, packet: Any) -> float:
 
 
 class Packets:
-    """Packets of some streams, on one time line even if parts of the file were joined.
-
-    If a stream's stamps start again, they are shifted so that the parts follow each other;
-    `joined` is then True, because such stamps cannot be used for seeking.
-    """
+    """Packets of some streams; stamps that start again are shifted, and `joined` is then True."""
 
     def __init__(self, container: Any, streams: Sequence[Any]) -> None:
         formats = set(container.format.name.split(","))
@@ -160,7 +155,6 @@ def thread_decoders(streams: Sequence[Any], threads: int) -> None:
 
 
 def is_indexed(container: Any) -> bool:
-    """Return True if seeking in the container is exact."""
     return any(name in container.format.name for name in _INDEXED)
 
 
@@ -182,11 +176,7 @@ def rewind(
     origin: float,
     times: FrameTimes | None,
 ) -> Any:
-    """Return the container at a position before the clip, reopened if necessary.
-
-    `start` (of the clip) and `origin` (of the file) are in seconds; `stack` closes a reopened
-    container.
-    """
+    """Return the container at a position before the clip, reopened if necessary."""
     # QuickTime has an index for each stream. Matroska has one for all: if the pictures begin late,
     # a seek skips the sound before them, unless a key frame is known to lie before the clip.
     far = start > 2 * _RUN_UP and times is not None and times.first <= start - _RUN_UP
@@ -194,6 +184,31 @@ def rewind(
     if safe and _seek(container, start + origin):
         return container
     return stack.enter_context(open_container(path))
+
+
+class FrameTimes:
+    """Presentation times in seconds of the frames in a stretch of a file, from its packets."""
+
+    def __init__(
+        self, stamps: Sequence[int], last_duration: int, time_base: float, origin: float
+    ) -> None:
+        self._stamps = np.sort(np.asarray(stamps, dtype=np.int64))
+        self._seconds = self._stamps * time_base - origin
+        if last_duration > 0:
+            last = last_duration * time_base
+        else:
+            steps = np.diff(self._seconds)
+            last = float(np.median(steps)) if len(steps) else 0.0
+        # Seconds from the file's first presentation time.
+        self.first: float = float(self._seconds[0])
+        self.end: float = float(self._seconds[-1]) + last
+        # One frame is shown as long as the sound lasts.
+        self.single = len(self._stamps) == 1
+
+    def stamps_at(self, times: F64) -> set[int]:
+        """Return the stamps of the frames shown at some times; the first frame's before it."""
+        rows = np.searchsorted(self._seconds, times, side="right") - 1
+        return {int(stamp) for stamp in self._stamps[np.maximum(rows, 0)]}
 
 
 def frame_times(
@@ -235,13 +250,9 @@ def decoded_frames(
     streams: Sequence[Any],
     origin: float,
     stop: float | None,
-    needed: set[int] | None,
+    needed: set[int] | None,  # stamps of the pictures that must be decoded; None for all
 ) -> Iterator[tuple[str, float, Any]]:
-    """Yield (kind, presentation time in seconds, frame) until each stream is past `stop`.
-
-    `needed` has the stamps of the pictures that must be decoded: others are skipped if no
-    picture depends on them. None decodes all.
-    """
+    """Yield (kind, time in seconds, frame) until each stream is past `stop`."""
     running = {stream.index: _Decoder(stream, origin) for stream in streams}
     counting = container.format.name in _COUNTING_FRAMES
     packets = iter(Packets(container, streams))

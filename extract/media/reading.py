@@ -21,7 +21,7 @@ import soundfile
 from mvemo.extract.array_types import F32
 from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable, MissingFile
 from mvemo.extract.media import container, packets
-from mvemo.extract.media.audio import AUDIO_SUFFIXES, decode_audio_file, open_parts
+from mvemo.extract.media.audio import AUDIO_SUFFIXES, SoundCollector, decode_audio_file, open_parts
 from mvemo.extract.media.formats import check_format
 from mvemo.extract.media.request import (
     NO_VIDEO,
@@ -34,7 +34,6 @@ from mvemo.extract.media.request import (
     error_line,
     reasons_text,
 )
-from mvemo.extract.media.timeline import FramePicker, SoundCollector, SquareScaler
 
 # Errors of the machine, not of the file.
 _PASSING = frozenset(
@@ -42,7 +41,8 @@ _PASSING = frozenset(
     for name in ("ENOMEM", "EMFILE", "ENFILE", "EIO", "EAGAIN", "ENOSPC", "ESTALE", "ETIMEDOUT")
     if hasattr(errno, name)
 )
-# Callback for the events of `stream_clip`.
+# Callback for the events of `stream_clip`: ("problem", modality, problem) for a missing stream,
+# ("note", text), ("sound", sr, next samples), and ("picture", row of a time, {size: picture}).
 Emit = Callable[[tuple[Any, ...]], None]
 
 
@@ -58,13 +58,11 @@ def decode_clip(
 ) -> Decoded:
     """Decode one clip of a media file.
 
-    Frame i of n frames spread over the clip is the frame that a player shows at
+    Frame i of n frames spread over the clip is the one that a player shows at
     start + (i + 1/2) L / n, where L is the clip's length, or the length of its pictures if they
-    end sooner; `FrameSampling.times` has the other samplings. The frame shown at a time is the
-    last one whose presentation time is not later, or the first of all. Its short side is scaled
-    to `size`, and its middle is kept. The rotation that the file states is applied; pixels are
-    taken as square. Sound that begins later than the clip is preceded by zeros, so that sound
-    and pictures stay aligned.
+    end sooner. Its short side is scaled to `size`, and its middle is kept. The rotation that the
+    file states is applied; pixels are taken as square. Sound that begins later than the clip is
+    preceded by zeros, so that sound and pictures stay aligned.
 
     Parameters
     ----------
@@ -80,8 +78,7 @@ def decode_clip(
     threads
         Number of decoder threads; 0 for one per core.
     spool
-        Folder for long sound: its waveforms are then mapped from temporary files and take no
-        memory. None to keep all sound in memory.
+        Folder for long sound, which is then mapped from temporary files; None for memory only.
 
     Returns
     -------
@@ -104,24 +101,12 @@ def decode_clip(
 
     Examples
     --------
-    Two seconds of a tone, read at two sampling rates:
-
     >>> import numpy as np, soundfile
     >>> tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(2 * 48000) / 48000)
     >>> soundfile.write("tone.wav", tone, 48000)
-    >>> clip = decode_clip("tone.wav", sample_rates=(16000, 12000), pictures=())
-    >>> {sr: waveform.shape for sr, waveform in clip.waveforms.items()}
-    {16000: (32000,), 12000: (24000,)}
-    >>> clip.seconds, clip.problems
-    (2.0, {})
-
-    A requested modality that the file does not have is a problem, not an error:
-
-    >>> clip = decode_clip("tone.wav", start=0.5, duration=1.0)
-    >>> len(clip.waveforms[16000]), clip.frames
-    (16000, {})
-    >>> clip.problems["video"]
-    Problem(reason='no video stream', missing=True, passing=False)
+    >>> clip = decode_clip("tone.wav", sample_rates=(16000,), pictures=())
+    >>> clip.waveforms[16000].shape, clip.seconds, clip.problems
+    ((32000,), 2.0, {})
     """
     path = Path(path)
     request = ClipRequest(start, duration, tuple(sample_rates), tuple(pictures), threads, spool)
@@ -135,11 +120,7 @@ def decode_clip(
 
 
 def probe_seconds(path: str | Path) -> float:
-    """Return the length of a file's sound, or of its pictures if it has no sound, in seconds.
-
-    The length is that of all packets' presentation times, as for `decode_clip`, and not the
-    one in the header: the file is read completely, but not decoded. It starts at the file's
-    first presentation time, also if the sound begins later.
+    """Return the length of a file's sound, or of its pictures, in seconds, by its packets.
 
     Parameters
     ----------
@@ -152,10 +133,6 @@ def probe_seconds(path: str | Path) -> float:
         If the file does not exist or cannot be opened.
     BadMedia
         If the file cannot be read as media.
-
-    See Also
-    --------
-    decode_clip : Decode a stretch of a file.
 
     Examples
     --------
@@ -200,22 +177,8 @@ def _by_packets(path: Path) -> float:
 
 
 def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, Problem]:
-    """Decode a clip in one pass; memory does not grow with its length.
-
-    The pictures are those that `decode_clip` chooses; times beyond the last frame show the last
-    frame. Sound is resampled as it is decoded; resamplers look ahead, so the last samples come
-    at the end. `emit` is called with these events:
-
-    - ``("problem", modality, problem)``: a modality without a stream, before decoding;
-    - ``("note", text)``: the track or channel that is read;
-    - ``("sound", sr, y)``: the next samples at one of the rates, float32 (n,);
-    - ``("picture", row, pictures)``: the row of a time, and its pictures by size, uint8
-      (size, size, 3).
-
-    The return value has the problems of `decode_clip`, including those that are found only at
-    the end (the clip is cut off).
-    """
-    asked, choice = request.of_clip(), Sound()
+    """Decode a clip in one pass, with constant memory; return its problems."""
+    choice = Sound()
     sent: Counter[int] = Counter()
 
     def emit_sound(sr: int, y: F32) -> None:
@@ -226,29 +189,28 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
         if request.sample_rates:
             # Emitted sound cannot be taken back, so choose first. Errors are raised when reading.
             with suppress(Exception):
-                choice = container.choose_sound(path, asked)
+                choice = container.choose_sound(path, request)
         if path.suffix.lower() in AUDIO_SUFFIXES and choice.channel is None:
             # As in `decode_clip`, the container reader may succeed.
             with suppress(soundfile.LibsndfileError, ValueError):
                 with soundfile.SoundFile(path) as file:
                     if not file.frames:
                         raise ValueError("no length is stated")
-                if asked.pictures:
+                if request.reads_pictures:
                     emit(("problem", "video", NO_VIDEO))
-                return decode_audio_file(path, asked, emit_sound).problems
-        return _stream_container(path, request, asked, choice, emit, sent)
+                return decode_audio_file(path, request, emit_sound).problems
+        return _stream_container(path, request, choice, emit, sent)
 
 
 def _stream_container(
     path: Path,
     request: StreamRequest,
-    asked: ClipRequest,
     choice: Sound,
     emit: Emit,
     sent: Counter[int],
 ) -> dict[str, Problem]:
     """Stream a clip of a container, without the samples at each rate that were `sent` before."""
-    scaler = SquareScaler()
+    scaler = container.SquareScaler()
 
     def emit_sound(sr: int, y: F32) -> None:
         known = min(sent[sr], len(y))
@@ -263,7 +225,7 @@ def _stream_container(
             emit(("picture", row, {size: pictures[size] for size in request.sizes[row]}))
 
     with ExitStack() as stack:
-        clip = container.open_clip(path, asked, choice, stack)
+        clip = container.open_clip(path, request, choice, stack)
         if clip.note:
             emit(("note", clip.note))
         for modality, problem in clip.problems.items():
@@ -271,8 +233,8 @@ def _stream_container(
         if not clip.streams:
             return clip.problems
         times = request.start + request.times
-        picker = FramePicker(request.start, clip.end, times, emit_pictures)
-        sound = SoundCollector(asked, emit_sound, choice.channel)
+        picker = container.FramePicker(request.start, clip.end, times, emit_pictures)
+        sound = SoundCollector(request, emit_sound, choice.channel)
         container.decode_packets(clip, picker, sound, lambda function, frames: function(frames))
         problems = container.find_problems(clip, picker, sound)
         if "audio" in clip.kinds and "audio" not in problems:

@@ -13,6 +13,7 @@ from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.views import ViewSettings, window_starts
 from mvemo.manifests.clip_rows import MAX_SECONDS
+from mvemo.manifests.declared import Allowed, check_settings, setting
 
 # A clip is cut off if less than this share of it can be decoded.
 MIN_DECODED_SHARE = 0.8
@@ -65,7 +66,7 @@ def error_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class FrameSampling:
-    """Choice of a clip's frames, and their size.
+    """Choice of a clip's frames, and their size; a value out of range raises `BadSetting`.
 
     Parameters
     ----------
@@ -77,29 +78,20 @@ class FrameSampling:
         Windows, as in `mvemo.extract.views.ViewSettings`; by default one window, whose frames
         are spread over the whole clip.
 
-    Raises
-    ------
-    BadSetting
-        If a count, a rate or a size is out of range.
-
     Examples
     --------
-    >>> FrameSampling(n_frames=2, size=112).times(0.0, 8.0)
-    array([2., 6.])
     >>> FrameSampling(n_frames=2, size=112, views=2, rate=4.0).times(0.0, 8.0)
     array([0.125, 0.375, 7.625, 7.875])
     """
 
-    n_frames: int
-    size: int
+    n_frames: int = field(metadata={"allowed": Allowed(ge=1)})
+    size: int = field(metadata={"allowed": Allowed(ge=1)})
     views: int = 1
     layout: str = "spread"
     rate: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("n_frames", "size"):
-            if getattr(self, name) < 1:
-                raise BadSetting(f"{name} must be 1 or more, not {getattr(self, name)}")
+        check_settings(self, BadSetting)
         ViewSettings(self.views, self.layout, self.rate)
 
     @property
@@ -128,46 +120,38 @@ class FrameSampling:
 class ClipRequest:
     """Arguments of `decode_clip`, checked."""
 
-    start: float = 0.0
-    duration: float | None = None
-    sample_rates: tuple[int, ...] = ()
+    start: float = setting(0.0, ge=0, le=MAX_SECONDS)  # seconds
+    duration: float | None = setting(None, gt=0, le=MAX_SECONDS)
+    sample_rates: tuple[int, ...] = ()  # Hz; empty to skip the sound
     pictures: tuple[FrameSampling, ...] = ()
-    threads: int = 0
+    threads: int = 0  # of the decoders; 0 for one per core
     spool: Path | None = None
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.start) and self.start >= 0):
-            raise BadSetting(f"start must be 0 or more seconds, not {self.start}")
-        if self.duration is not None and not (np.isfinite(self.duration) and self.duration > 0):
-            raise BadSetting(f"duration must be more than 0 seconds, or None, not {self.duration}")
-        for name, value in (("start", self.start), ("duration", self.duration or 0.0)):
-            if value > MAX_SECONDS:
-                raise BadSetting(f"{name} must be {MAX_SECONDS:.0f} seconds at most, not {value}")
+        check_settings(self, BadSetting)
         if any(rate < 1 for rate in self.sample_rates):
             raise BadSetting(f"sample_rates must be 1 or more each, not {list(self.sample_rates)}")
 
     @property
     def stop(self) -> float | None:
-        """End of the clip in seconds; None for the end of the file."""
         return None if self.duration is None else self.start + self.duration
+
+    @property
+    def reads_pictures(self) -> bool:
+        return bool(self.pictures)
 
 
 @dataclass(frozen=True)
-class StreamRequest:
+class StreamRequest(ClipRequest):
     """Request for a clip that is read as a stream, see `stream_clip`."""
 
-    start: float = 0.0  # seconds
-    duration: float | None = None  # seconds; None for the rest of the file
-    sample_rates: tuple[int, ...] = ()  # Hz; empty to skip the sound
     # Times of the pictures in seconds from the clip's start, (n,), ascending; empty to skip them.
     times: F64 = field(default_factory=lambda: np.zeros(0))
     sizes: Sequence[frozenset[int]] = ()  # for each time, the pictures' side lengths in pixels
-    threads: int = 0  # threads of the decoders; 0 for one per core
 
-    def of_clip(self) -> ClipRequest:
-        """Return the same request for the reader of whole clips, without times."""
-        pictures = (FrameSampling(1, 1),) if len(self.times) else ()
-        return ClipRequest(self.start, self.duration, self.sample_rates, pictures, self.threads)
+    @property
+    def reads_pictures(self) -> bool:
+        return len(self.times) > 0
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mvemo.extract.descriptors.spectral import MelSettings, mel_filter_bank
 from mvemo.extract.errors import BadSetting, BadWeights
-from mvemo.extract.mel import MelSettings, mel_filter_bank
 from mvemo.extract.nets.parts.base import WaveformNet
 from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, profile, scaled
 from mvemo.extract.nets.parts.layers import Elu, fit_waveform, power_spectrum

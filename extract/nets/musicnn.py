@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mvemo.extract.descriptors.spectral import MelSettings, mel_filter_bank
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.mel import MelSettings, mel_filter_bank
 from mvemo.extract.nets.parts.base import WaveformNet
 from mvemo.extract.nets.parts.cards import (
     DEMO_TRAINING,

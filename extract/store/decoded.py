@@ -1,4 +1,4 @@
-"""Working cache of decoded waveforms and frames, which each epoch reads again.
+"""Working cache of decoded media and of descriptors, which each epoch reads again.
 
 It stays on the machine of stage one. A clip's arrays are plain ``.npy`` files, named by the
 content that they were decoded from and by the kind of decoding: another run finds them, also
@@ -14,26 +14,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.spec import digest_of
+from mvemo.cache.spec import FeatureSpec, digest_of
+from mvemo.extract.array_types import F32
+from mvemo.extract.descriptors import DescriptorSettings, describe, descriptor_spec
+from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
 from mvemo.extract.media.request import FrameSampling, Problem, error_line
-from mvemo.extract.store.folders import (
-    DECODING_VERSION,
-    NOTE,
-    DecodeJob,
-    DecodeRequest,
-    array_path,
-    map_decoded,
-    read_problems,
-    write_problems,
-)
+from mvemo.extract.store import folders
+from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 from mvemo.extract.workers.pool import Outcome, cores, run_calls
 from mvemo.extract.workers.process import Call, ClipLimits
 
 # By name, because this process does not decode and should not import the media libraries.
 _DECODE = "mvemo.extract.store.decoding:decode_job"
+_DESCRIBE = "mvemo.extract.store.decoded:describe_job"
 # Threads that check the stored arrays.
 _READERS = 4
 
@@ -56,15 +53,11 @@ class DecodedStore:
         self._folders: dict[str, Path] = {}
 
     def array(self, clip_id: str, wanted: int | FrameSampling) -> NDArray[Any]:
-        """Return a decoded clip's waveform or frames, memory-mapped.
-
-        A waveform, by its sampling rate in Hz, is float32 (samples,); frames are uint8
-        (windows * n_frames, size, size, 3).
-        """
-        array = map_decoded(self.folder_of(clip_id), wanted)
+        """Return a waveform, by its sampling rate in Hz, or frames, memory-mapped."""
+        array = folders.map_decoded(self.folder_of(clip_id), wanted)
         if array is None:
             kind = "frames" if isinstance(wanted, FrameSampling) else "waveform"
-            name = array_path(Path(), wanted).stem
+            name = folders.array_path(Path(), wanted).stem
             raise BadMedia(
                 f"clip {clip_id!r}: its {kind} {name} is not in the working cache {self.folder}"
             )
@@ -80,7 +73,7 @@ class DecodedStore:
     def assign_folder(self, job: DecodeJob) -> Path:
         """Return the folder of a clip's arrays, named by the content and stretch of its file."""
         length = None if job.duration is None else float(job.duration)
-        key = digest_of([job.content, float(job.start), length, DECODING_VERSION])
+        key = digest_of([job.content, float(job.start), length, folders.DECODING_VERSION])
         # Some file systems are slow with thousands of folders in one folder.
         folder = self.folder / key[:2] / key[2:34]
         self._folders[job.clip_id] = folder
@@ -104,14 +97,7 @@ def decode_many(
     *,
     on_clip: Callable[[str, Mapping[str, Problem]], object] | None = None,
 ) -> int:
-    """Decode the clips that are not in the store; return how many were in it already.
-
-    Worker processes decode each clip at most once and write its arrays themselves, so memory is
-    bounded by their number. A clip that crashes its worker, or takes too long, does not affect
-    other clips. The problem of a broken clip is stored, and the clip is not tried again. A
-    problem that may pass is not stored: no memory, no file, or a time limit that was reached
-    while the worker waited. `on_clip` is called with each clip's id and problems by modality.
-    """
+    """Decode the clips that are not in the store; return how many were in it already."""
     settings = settings or DecodeSettings()
     # Clips of the same content and stretch share their arrays.
     waiting: dict[Path, list[DecodeJob]] = {}
@@ -134,26 +120,28 @@ def decode_many(
             if problems is not None:
                 report(folder, problems)
     n_new = sum(map(len, waiting.values()))
-    while folders := [folder for folder, left in waiting.items() if left]:
-        needed = [store.request.without_stored(folder) for folder in folders]
-        firsts = [waiting[folder][0] for folder in folders]
-        threads = max(cores() // min(settings.workers or cores(), len(folders)), 1)
+    while unstored := [folder for folder, left in waiting.items() if left]:
+        needed = [store.request.without_stored(folder) for folder in unstored]
+        firsts = [waiting[folder][0] for folder in unstored]
+        threads = max(cores() // min(settings.workers or cores(), len(unstored)), 1)
         calls = [
             Call(_DECODE, (job, folder, request, threads), *settings.limits.of_file(job.path))
-            for job, folder, request in zip(firsts, folders, needed, strict=True)
+            for job, folder, request in zip(firsts, unstored, needed, strict=True)
         ]
         for outcome in run_calls(calls, workers=settings.workers):
-            folder, request = folders[outcome.index], needed[outcome.index]
+            folder, request = unstored[outcome.index], needed[outcome.index]
             problems = _problems_of(outcome, folder, request, settings.limits)
             # A missing or changed file does not affect other files with the same content.
             passing = any(problem.passing for problem in problems.values())
             path = firsts[outcome.index].path if passing else None
-            report(folder, _asked(read_problems(folder) | problems, store.request), path)
+            report(folder, _asked(folders.read_problems(folder) | problems, store.request), path)
     return len(jobs) - n_new
 
 
 def _asked(problems: Mapping[str, Problem], request: DecodeRequest) -> dict[str, Problem]:
-    return {kind: problems[kind] for kind in (*request.modalities, NOTE) if kind in problems}
+    return {
+        kind: problems[kind] for kind in (*request.modalities, folders.NOTE) if kind in problems
+    }
 
 
 def _problems_of(
@@ -176,9 +164,10 @@ def _problems_of(
         reason = f"cannot be decoded: {type(error).__name__}: {error_line(error)}"
         problem = Problem(reason, passing=True)
     problems = dict.fromkeys(request.modalities, problem)
+    # A problem that may pass (no memory, no file, a wait) is not stored.
     if not problem.passing:
         with suppress(ExtractError):
-            write_problems(folder, {**read_problems(folder), **problems})
+            folders.write_problems(folder, {**folders.read_problems(folder), **problems})
     return problems
 
 
@@ -186,7 +175,101 @@ def _stored_problems(
     folder: Path, request: DecodeRequest, retry_failed: bool
 ) -> dict[str, Problem] | None:
     """Return the problems of a clip that needs no decoding, or None."""
-    problems = read_problems(folder, failed=not retry_failed)
+    problems = folders.read_problems(folder, failed=not retry_failed)
     if not set(request.without_stored(folder).modalities) <= set(problems):
         return None
     return _asked(problems, request)
+
+
+class DescribedStore:
+    """Store of descriptor sequences; `decoded` has the waveforms at ``settings.sr``."""
+
+    def __init__(
+        self, decoded: DecodedStore, settings: DescriptorSettings, names: Sequence[str]
+    ) -> None:
+        self.decoded = decoded
+        self.settings = settings
+        self.specs: Mapping[str, FeatureSpec] = {
+            name: descriptor_spec(name, settings) for name in dict.fromkeys(names)
+        }
+
+    def paths(self, clip_id: str) -> dict[str, Path]:
+        """Return the files of a clip's sequences by name; each setting has its own file."""
+        folder = self.decoded.folder_of(clip_id)
+        return {
+            name: folder / f"{name}-{spec.digest[:16]}.npy" for name, spec in self.specs.items()
+        }
+
+    def missing(self, clip_id: str) -> dict[str, Path]:
+        return {
+            name: path
+            for name, path in self.paths(clip_id).items()
+            if folders.map_array(path, np.float32, (None, self.specs[name].dim)) is None
+        }
+
+    def sequence(self, clip_id: str, name: str) -> F32:
+        array = folders.map_array(
+            self.paths(clip_id)[name], np.float32, (None, self.specs[name].dim)
+        )
+        if array is None:
+            raise BadMedia(f"clip {clip_id!r}: {name} is not in the working cache")
+        return array
+
+    def joined(self, clip_id: str, names: Sequence[str]) -> F32:
+        """Return sequences side by side, (frames, sum of dims), shorter ones padded with NaN."""
+        parts = [self.sequence(clip_id, name) for name in names]
+        longest = max(map(len, parts))
+        if all(len(part) == longest for part in parts):
+            return np.concatenate(parts, axis=1)
+        joined = np.full((longest, sum(part.shape[1] for part in parts)), np.nan, np.float32)
+        first = 0
+        for part in parts:
+            joined[: len(part), first : first + part.shape[1]] = part
+            first += part.shape[1]
+        return joined
+
+
+def describe_many(
+    store: DescribedStore,
+    clip_ids: Sequence[str],
+    *,
+    workers: int = 0,
+    limits: ClipLimits | None = None,
+    on_clip: Callable[[str, str], object] | None = None,
+) -> int:
+    """Describe the clips that are not in the store; return how many were in it already."""
+    limits = limits or ClipLimits()
+    missing: dict[str, dict[str, Path]] = {}
+    for clip_id in clip_ids:
+        if paths := store.missing(clip_id):
+            missing[clip_id] = paths
+        elif on_clip is not None:
+            on_clip(clip_id, "")
+    if not missing:
+        return len(clip_ids)
+    undescribed, settings = list(missing), store.settings
+    # Computed once here, not in each worker.
+    banks = filter_banks(settings)
+    calls = []
+    for clip_id, paths in missing.items():
+        path = folders.array_path(store.decoded.folder_of(clip_id), settings.sr)
+        calls.append(Call(_DESCRIBE, (path, settings, banks, paths), *limits.of_file(path)))
+    for outcome in run_calls(calls, workers=workers):
+        died = isinstance(outcome.error, (WorkerDied, OutOfMemory))
+        problem: str = str(outcome.error) if died else outcome.result()
+        if on_clip is not None:
+            on_clip(undescribed[outcome.index], problem)
+    return len(clip_ids) - len(undescribed)
+
+
+def describe_job(
+    waveform_path: Path, settings: DescriptorSettings, banks: FilterBanks, paths: Mapping[str, Path]
+) -> str:
+    """Describe one clip and write its sequences; return its problem, empty if it has none."""
+    try:
+        sequences = describe(np.load(waveform_path, mmap_mode="r"), settings, paths, banks=banks)
+    except BadMedia as error:
+        return str(error)
+    for name, values in sequences.items():
+        folders.write_array(paths[name], values)
+    return ""

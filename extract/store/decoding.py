@@ -6,54 +6,40 @@ from pathlib import Path
 
 import cv2
 
-from mvemo.extract.errors import ExtractError, MediaUnavailable, MissingFile, OutOfMemory
+from mvemo.extract.errors import ExtractError, MediaUnavailable
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import Decoded, Problem
-from mvemo.extract.store.folders import (
-    NOTE,
-    DecodeJob,
-    DecodeRequest,
-    array_path,
-    check_unchanged,
-    read_problems,
-    stamp_of,
-    write_array,
-    write_problems,
-)
+from mvemo.extract.store import folders
+from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 
 
 def decode_job(
     job: DecodeJob, folder: Path, request: DecodeRequest, threads: int
 ) -> dict[str, Problem]:
-    """Decode one clip, write its arrays to `folder`, and return its problems by modality.
-
-    `request` has only what the folder lacks. The problems are written last and mark the clip as
-    complete. They include its `NOTE`.
-    """
+    """Decode what the folder lacks of a clip, write it, and return the problems by modality."""
     cv2.setNumThreads(1)
     decoded = _decode(job, folder, request, threads)
     found = dict(decoded.problems)
     if decoded.note:
-        found[NOTE] = Problem(decoded.note, missing=True)
+        found[folders.NOTE] = Problem(decoded.note, missing=True)
     for rate, waveform in decoded.waveforms.items():
-        write_array(array_path(folder, rate), waveform)
+        folders.write_array(folders.array_path(folder, rate), waveform)
     for sampling, frames in decoded.frames.items():
-        write_array(array_path(folder, sampling), frames)
-    known = read_problems(folder)
+        folders.write_array(folders.array_path(folder, sampling), frames)
+    known = folders.read_problems(folder)
     others = {kind: p for kind, p in known.items() if kind not in request.modalities}
     lasting = {kind: p for kind, p in found.items() if not p.passing}
     if others | lasting != known:
-        write_problems(folder, others | lasting)
+        folders.write_problems(folder, others | lasting)
     return found
 
 
 def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) -> Decoded:
     """Decode the clip, and turn an error of its file into its problems."""
-    passing = False
     try:
-        stamp = stamp_of(job.path)
+        stamp = folders.stamp_of(job.path)
         if job.stamp is not None:
-            stamp = check_unchanged(job.path, job.content, job.stamp)
+            stamp = folders.check_unchanged(job.path, job.content, job.stamp)
         decoded = decode_clip(
             job.path,
             start=job.start,
@@ -63,18 +49,14 @@ def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) 
             threads=threads,
             spool=folder,
         )
-        if stamp_of(job.path) != stamp:
+        if folders.stamp_of(job.path) != stamp:
             raise MediaUnavailable("changed while it was decoded: run again")
         return decoded
-    except (MissingFile, MediaUnavailable, OutOfMemory) as error:
-        # A missing file may be there tomorrow; a broken file stays broken.
-        reason, passing = str(error), True
     except ExtractError as error:
-        reason = str(error)
-    except MemoryError:
-        raise
+        # A missing file may be there tomorrow; a broken file stays broken.
+        reason, passing = str(error), isinstance(error, OSError)
     except FileNotFoundError:
-        reason, passing = str(MissingFile("no such media file")), True
+        reason, passing = "no such media file", True
     except OSError as error:
         reason, passing = f"cannot be read: {error.strerror or error}", True
     problem = Problem(reason.removeprefix(f"{job.path}: "), passing=passing)

@@ -35,7 +35,8 @@ Stamp = tuple[int, int, int, int]
 DECODING_VERSION = 4
 # Key, among the problems by modality, of the note about the track that was read.
 NOTE = "note"
-# NumPy's header of an array in C order.
+# NumPy's header of an array in C order. NumPy parses it with Python's parser, which sometimes
+# raises a SystemError in concurrent threads of Python 3.11.
 _HEADER = re.compile(
     rb"\{'descr': '([<|][a-z]\d+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n"
 )
@@ -56,7 +57,6 @@ class DecodeRequest:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Requested modalities: ``audio``, ``video`` or both."""
         asked = (("audio", self.sample_rates), ("video", self.pictures))
         return tuple(modality for modality, values in asked if values)
 
@@ -136,11 +136,7 @@ def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> NDArray[Any] | None:
-    """Map a ``.npy`` file into memory; the first time, the process verifies its checksum.
-
-    A length of None in `shape` stands for any length above 0. Returns None if the file is
-    missing or damaged, or has another type or shape.
-    """
+    """Map a verified ``.npy`` file; None if it is missing, damaged or of another type or shape."""
     try:
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
@@ -169,11 +165,6 @@ def _map(file: IO[bytes], known: _Checked) -> NDArray[Any]:
 
 
 def _check(file: IO[bytes], state: tuple[int, int, int]) -> _Checked:
-    """Read a file's header and verify the checksum of its values.
-
-    NumPy parses headers with Python's parser, which in concurrent threads of Python 3.11
-    sometimes raises a SystemError ("AST constructor recursion depth mismatch").
-    """
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("another version of the format")
     header = _HEADER.fullmatch(file.read(int.from_bytes(file.read(2), "little")))
@@ -217,11 +208,7 @@ def write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
 
 
 def read_problems(folder: Path, *, failed: bool = True) -> dict[str, Problem]:
-    """Return the stored problems by modality, and the note under `NOTE`.
-
-    Problems that other versions found are left out: the clip is decoded again. If `failed` is
-    False, problems of modalities that should be there are left out, too.
-    """
+    """Return the stored problems of these decoders' versions by modality, and the `NOTE`."""
     try:
         saved: Any = parse_json((folder / "problems.json").read_text(encoding="utf-8"))
         return {
@@ -255,13 +242,11 @@ def digest_file(path: Path) -> tuple[str, Stamp]:
 
 
 def check_unchanged(path: Path, content: str, stamp: Stamp) -> Stamp:
-    """Check that the file's content did not change, and return its present stamp.
-
-    If the stamp differs, the content is digested again: a copy with the same bytes is accepted.
-    """
+    """Check that the file's content did not change, and return its present stamp."""
     now = stamp_of(path)
     if now == stamp:
         return now
+    # A copy with the same bytes is accepted.
     found, now = digest_file(path)
     if found != content:
         raise MediaUnavailable(f"{path}: changed after it was digested: run again")

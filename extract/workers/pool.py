@@ -56,11 +56,7 @@ Answer: TypeAlias = Part | tuple[Any, BaseException | None] | None
 
 
 class Worker:
-    """Process that answers one call at a time.
-
-    It imports the module `preload` before its first call, and has the variables of this process
-    and of `environment`.
-    """
+    """Process that imports the module `preload` and then answers one call at a time."""
 
     def __init__(self, preload: str, environment: Mapping[str, str]) -> None:
         self.environment = environment
@@ -95,12 +91,10 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Id of the process."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """True while the process runs."""
         return self._process.poll() is None
 
     def start(self, call: Call, inbox: Inbox) -> None:
@@ -121,14 +115,12 @@ class Worker:
         return self._since + self.call.seconds - self._used - time.monotonic()
 
     def end(self, *, overdue: bool = False) -> None:
-        """Kill the process."""
         if overdue and not self._overdue:
             self._processor = processor_seconds(self.pid) - self._processor_before
         self._overdue = overdue
         self._process.kill()
 
     def close(self) -> None:
-        """Kill the process, and wait until it is gone."""
         self._process.kill()
         self._process.wait()
         self._calls.put(None)
@@ -188,12 +180,10 @@ class Worker:
 
 
 class Inbox:
-    """Answers of the workers of one run.
+    """Answers of the workers of one run."""
 
-    A signal handler may raise in the main thread between any two steps. `queue.Queue` could then
-    keep its lock for ever; a `SimpleQueue` cannot.
-    """
-
+    # A signal handler may raise between any two steps. `queue.Queue` could then keep its lock for
+    # ever; a `SimpleQueue` cannot.
     def __init__(self) -> None:
         self._answers: queue.SimpleQueue[tuple[Worker, Answer]] = queue.SimpleQueue()
         self._room: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -201,24 +191,20 @@ class Inbox:
             self._room.put(True)
 
     def put(self, worker: Worker, answer: Answer) -> None:
-        """Add an answer."""
         self._answers.put((worker, answer))
 
     def put_part(self, worker: Worker, part: Part) -> None:
-        """Add a part; wait until there is room."""
         if not self._room.get():
             self.close()
         self.put(worker, part)
 
     def get(self, timeout: float) -> tuple[Worker, Answer]:
-        """Take an answer; raise `queue.Empty` after `timeout` seconds."""
         worker, answer = self._answers.get(timeout=timeout)
         if isinstance(answer, Part):
             self._room.put(True)
         return worker, answer
 
     def close(self) -> None:
-        """Let no worker wait any more."""
         self._room.put(False)
 
 
@@ -239,7 +225,6 @@ class Outcome:
     last: bool = True  # False for a part
 
     def result(self) -> Any:
-        """Return the value, or raise the error."""
         if self.error is not None:
             raise self.error
         return self.value
@@ -255,21 +240,7 @@ def cores() -> int:
 def run_calls(
     calls: Sequence[Call], *, workers: int = 0, environments: Sequence[Mapping[str, str]] = ()
 ) -> Iterator[Outcome]:
-    """Run calls in worker processes, even a single one; yield outcomes as they come.
-
-    `workers` is the maximum number of processes, 0 for one per core. With `environments`, each
-    process has these variables instead (threads, a GPU) and ends with the calls. A call's parts
-    come before its last outcome; workers wait while too many parts wait for the caller.
-
-    Examples
-    --------
-    >>> calls = [Call("math:sqrt", (9.0,)), Call("math:sqrt", (-1.0,)), Call("os:abort", ())]
-    >>> found = {outcome.index: outcome for outcome in run_calls(calls, workers=1)}
-    >>> found[0].value, type(found[1].error).__name__
-    (3.0, 'ValueError')
-    >>> print(found[2].error)
-    it crashes its decoder (SIGABRT)
-    """
+    """Run calls in worker processes; yield each one's parts, then its outcome, as they come."""
     if not calls:
         return
     count = len(environments) or workers or cores()
@@ -367,7 +338,6 @@ class _Run:
         self._failed_starts = 0
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Yield the outcomes of all calls as they come."""
         while self._waiting or self._busy:
             while self._waiting and len(self._busy) < self._workers:
                 worker = self._take_worker()

@@ -70,16 +70,7 @@ class ClipLimits:
         size = 0
         with suppress(OSError):
             size = path.stat().st_size
-        return self.seconds_of(size), self.memory_bytes
-
-    def seconds_of(self, size: int) -> float:
-        """Return the time limit for a file of `size` bytes; 0 for no limit."""
-        return self.seconds * (1.0 + size / _BYTES_PER_PERIOD)
-
-    @property
-    def memory_bytes(self) -> int:
-        """`memory` in bytes; 0 for no limit."""
-        return round(self.memory * 2**30)
+        return self.seconds * (1.0 + size / _BYTES_PER_PERIOD), round(self.memory * 2**30)
 
 
 @dataclass(frozen=True)
@@ -90,7 +81,6 @@ class Part:
 
 
 def send(stream: IO[bytes], message: Any) -> None:
-    """Write one message."""
     data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     stream.write(_HEADER.pack(len(data)) + data)
     stream.flush()
@@ -109,20 +99,22 @@ def receive(stream: IO[bytes]) -> Any:
 
 
 def resolve(function: str) -> Any:
-    """Import and return the function of ``module:name``."""
     module, _, name = function.partition(":")
     return getattr(import_module(module), name)
 
 
 def serve(parent: int, preload: str) -> None:
-    """Import `preload`, then answer calls until standard input ends.
-
-    `parent` is the id of the process whose end should end this one at once, or 0.
-    """
+    """Import `preload`, then answer calls until standard input or the process `parent` ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(parent)
-    _be_killed_first()
-    requests, replies = _own_streams()
+    # If memory runs out, the kernel kills this process first: one clip, not the run.
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("800")
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    # What libraries print goes to standard error.
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
     calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
     threading.Thread(target=_read_calls, args=(requests, calls), daemon=True).start()
     if preload:
@@ -131,16 +123,6 @@ def serve(parent: int, preload: str) -> None:
     send(replies, None)
     while True:
         send(replies, _answer(calls.get(), replies))
-
-
-def _own_streams() -> tuple[IO[bytes], IO[bytes]]:
-    """Return the pipes to the parent; redirect standard output to standard error."""
-    requests = os.fdopen(os.dup(0), "rb")
-    replies = os.fdopen(os.dup(1), "wb")
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    os.dup2(2, 1)
-    return requests, replies
 
 
 def _read_calls(requests: IO[bytes], calls: queue.SimpleQueue[Call]) -> None:
@@ -237,19 +219,10 @@ def end_with(parent: int) -> None:
         os._exit(0)
 
 
-def _be_killed_first() -> None:
-    """Make the kernel kill this process first if memory runs out: one clip, not the run."""
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write("800")
-
-
 @contextmanager
 def imports_uncollected() -> Iterator[None]:
-    """Exclude the objects that an import creates from garbage collection.
-
-    Torch creates very many objects that live as long as the program: collecting garbage during
-    its import and at exit takes 0.7 of 2.2 s. If torch is imported already, nothing is done.
-    """
+    """Exclude the objects that the import of torch creates from garbage collection."""
+    # Collecting garbage during that import and at exit takes 0.7 of 2.2 s.
     if "torch" in sys.modules or not gc.isenabled():
         yield
         return
@@ -273,7 +246,6 @@ def processor_seconds(pid: int) -> float:
 
 
 def peak_memory(pid: int) -> int:
-    """Return the peak memory of a process in bytes; 0 if not known."""
     # For children, getrusage includes the memory of the process that forked them.
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")

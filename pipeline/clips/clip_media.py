@@ -11,8 +11,7 @@ from mvemo.extract.array_types import F32, Mask
 from mvemo.extract.media.request import FrameSampling, Problem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput, input_of
 from mvemo.extract.settings import NetSettings
-from mvemo.extract.store.decoded import DecodedStore, decode_many
-from mvemo.extract.store.described import DescribedStore, describe_many
+from mvemo.extract.store.decoded import DecodedStore, DescribedStore, decode_many, describe_many
 from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest
 from mvemo.extract.training.data import RawBatches
 from mvemo.extract.views import ViewSettings
@@ -44,7 +43,6 @@ def _decoded_input(net_input: AudioInput | VideoInput, view: ViewSettings) -> in
 
 
 def decode_jobs(manifest: Manifest, digests: MediaDigests) -> list[DecodeJob]:
-    """Return a decode job for each clip whose file can be read."""
     return [
         DecodeJob(
             clip_id=clip.clip_id,
@@ -60,11 +58,7 @@ def decode_jobs(manifest: Manifest, digests: MediaDigests) -> list[DecodeJob]:
 
 
 class ClipMedia:
-    """Inputs of nets and classical models for the clips of one manifest.
-
-    Every file is digested once and decoded once for all nets. Descriptors are computed if a net
-    or the caller asks for them. Results in the working cache are reused.
-    """
+    """Inputs of nets and classical models for the clips of one manifest, decoded once for all."""
 
     def __init__(
         self,
@@ -107,8 +101,11 @@ class ClipMedia:
         # Digests of the files' bytes by clip id; empty for unreadable files.
         self.digests: Mapping[str, str] = digests.content
         self._decode(digests)
-        if require_any:
-            self._require_any()
+        if require_any and all(map(self.absent, self.modalities)):
+            first = next(filter(self.reason, manifest.clip_ids), "")
+            raise BadOption(
+                f"not one clip could be decoded; the first: {first}: {self.reason(first)}"
+            )
         if names:
             self._describe()
         self.stages = tuple(f"decode:{kind}" for kind in self.modalities)
@@ -132,7 +129,6 @@ class ClipMedia:
 
     @property
     def described(self) -> Mask:
-        """Mask of the clips that have descriptors, bool (clips,)."""
         return self._usable["sequences"]
 
     def reason(self, clip_id: str, modality: str = "") -> str:
@@ -166,10 +162,7 @@ class ClipMedia:
     # --- readers
 
     def batches(self, net: Net, view: ViewSettings | None = None) -> RawBatches:
-        """Return a reader of a net's input by row; without `view` it reads one window.
-
-        A net of pictures needs the view of its plan, because that decided which frames exist.
-        """
+        """Return a reader of a net's input by row; without `view` it reads one window."""
         view, net_input, clip_of = view or ViewSettings(), net.input, self.clip_of
         if isinstance(net_input, SequenceInput):
             names, sequences = net_input.features, self._sequences
@@ -178,7 +171,6 @@ class ClipMedia:
         return RawBatches(lambda row: store.array(clip_of[row], wanted), net_input, view)
 
     def sequence(self, clip_id: str, name: str) -> F32:
-        """Return a descriptor of a clip, float32 (frames, dim)."""
         return self._sequences.sequence(clip_id, name)
 
     # --- steps
@@ -209,13 +201,6 @@ class ClipMedia:
         for note, rows in notes.items():
             others = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
             tell_note(f"{self.manifest.clips[min(rows)].path}{others}: {note}")
-
-    def _require_any(self) -> None:
-        if all(self.absent(modality) for modality in self.modalities):
-            first = next(filter(self.reason, self.manifest.clip_ids), "")
-            raise BadOption(
-                f"not one clip could be decoded; the first: {first}: {self.reason(first)}"
-            )
 
     def _describe(self) -> None:
         described = self._usable["sequences"] = self._usable["audio"].copy()
@@ -254,7 +239,6 @@ class ClipMedia:
     def _sort_problems(
         self,
     ) -> tuple[tuple[tuple[str, str, str], ...], tuple[tuple[str, str, str], ...]]:
-        """Return `failures` and `missing`; a clip without any modality is a failure."""
         failures: list[tuple[str, str, str]] = []
         missing: list[tuple[str, str, str]] = []
         modalities = [modality for modality in self.modalities if not self.absent(modality)]

@@ -40,12 +40,7 @@ def extracted_clips(
     *,
     earlier: Folds | None = None,
 ) -> Evaluation:
-    """Return the clips with the folds or the split that stage one's protocol needs.
-
-    ``holdout`` trains on a split: the manifest's or a new one. ``frozen`` does not train, so a
-    split that the manifest prescribes is kept for stage two. All other protocols have folds:
-    `folds` (in the order of the clips), or new ones in which clips keep their `earlier` fold.
-    """
+    """Return the clips with the folds or the split that stage one's protocol needs."""
     if folds is not None:
         return Evaluation(clip_table(manifest, folds), folds, folds.notes)
     if settings.run.protocol == "holdout":
@@ -127,16 +122,7 @@ def manifest_facts(manifest: Manifest, path: Path) -> dict[str, str]:
 
 
 def links_of_manifest(manifest: Manifest, out: Path) -> dict[str, str]:
-    """Return for each clip id a link from a page in the folder `out` to the clip's file.
-
-    Examples
-    --------
-    >>> from mvemo.manifests import Clip
-    >>> clips = (Clip("a", "my song.mp3", ("sad",), "g", start=10.0, duration=5.0),)
-    >>> manifest = Manifest("songs", "multiclass", ("sad",), clips, Path("media"))
-    >>> links_of_manifest(manifest, Path("out"))
-    {'a': '../media/my%20song.mp3#t=10,15'}
-    """
+    """Return for each clip id a link from a page in the folder `out` to the clip's file."""
     links = {}
     for clip in (clip for clip in manifest.clips if clip.path):
         path = manifest.media_path(clip).absolute()
@@ -153,10 +139,7 @@ def links_of_manifest(manifest: Manifest, out: Path) -> dict[str, str]:
 
 
 def links_of_cache(cache: Cache, out: Path) -> dict[str, str]:
-    """Return the links of the manifest that a cache was made from.
-
-    Empty if the manifest is not on this machine or has changed.
-    """
+    """Return the links of a cache's manifest; empty if that is not here or has changed."""
     provenance = cache.provenance
     # The runs that wrote to the cache, the last one first.
     for run in (provenance, *provenance.get("history", ())):

@@ -115,10 +115,7 @@ def _digest_or_reason(path: Path) -> tuple[str, Stamp | None, str]:
 def clip_lengths(
     manifest: Manifest, on_problem: Callable[[str], object]
 ) -> dict[str, float | None]:
-    """Return for each clip id the seconds from the clip's start to its file's end, or None.
-
-    `on_problem` gets a sentence for each unreadable file and each clip that begins after the end.
-    """
+    """Return for each clip id the seconds from its start to its file's end; None if unknown."""
     lengths = _file_lengths(manifest, on_problem)
     seconds: dict[str, float | None] = {}
     for clip in manifest.clips:
@@ -146,10 +143,7 @@ def starts_past_end(manifest: Manifest) -> list[str]:
 
 
 def fit_segments(manifest: Manifest) -> tuple[Manifest, tuple[str, ...]]:
-    """Cut segments that end up to `SLACK` after their file; raise BadOption for later ones.
-
-    Returns the manifest and notes on cut segments and unreadable files.
-    """
+    """Cut segments that end up to `SLACK` after their file; return manifest and notes."""
     notes: list[str] = []
     lengths = _file_lengths(manifest, lambda problem: notes.append(f"not measured: {problem}"))
     clips, beyond, n_cut = [], [], 0
@@ -203,11 +197,7 @@ def window_seconds(plan: NetSettings, shared: SharedSettings) -> float | None:
 def longer_clips_note(
     plan: NetSettings, seconds: Mapping[str, float], shared: SharedSettings
 ) -> str:
-    """Return a note on the clips of which a net does not read a part, or ''.
-
-    `seconds` are the lengths of the clips' sound by clip id. Sound outside all windows is noted.
-    Pictures are noted only if the windows end before the clip does: in between, they sample it.
-    """
+    """Return a note on the clips (seconds by clip id) that a net does not read whole, or ''."""
     window = window_seconds(plan, shared)
     if window is None:
         return ""
@@ -217,7 +207,9 @@ def longer_clips_note(
     view = plan.view
     limit = window * view.views
     reads = f"{limit:.4g} s" if view.views == 1 else f"{view.views} windows of {window:.4g} s"
-    needed = _views_needed(plan, max(cut), window)
+    needed = math.ceil((max(cut) - LEAST_EXCESS) / window)
+    if view.rate and view.layout != "start":
+        needed = 2
     return (
         f"{len(cut)} of {len(seconds)} clips are longer than the {reads} that {plan.name} "
         f"reads, up to {max(cut):.4g} s: the rest is not used; have it read more windows with "
@@ -233,10 +225,3 @@ def _unread(plan: NetSettings, length: float, window: float) -> bool:
     if plan.view.rate:
         return bool(starts[-1] + window < length - LEAST_EXCESS)
     return window * len(starts) < length - LEAST_EXCESS
-
-
-def _views_needed(plan: NetSettings, length: float, window: float) -> int:
-    """Return the smallest number of views that reaches the end of a clip of this length."""
-    if plan.view.rate and plan.view.layout != "start":
-        return 2
-    return math.ceil((length - LEAST_EXCESS) / window)

@@ -89,8 +89,8 @@ class ClipPass:
             clip.start,
             clip.duration,
             tuple(sorted(rates)) if "audio" in modalities else (),
-            times,
-            sizes,
+            times=times,
+            sizes=sizes,
         )
         self._modalities = modalities
         self._sound_time, self._picture_time = 0.0, 0.0

@@ -56,7 +56,6 @@ def test_bad_views_are_refused(values, says):
 
 
 def test_frames_of_all_samplings_come_from_one_decoding(tmp_path):
-    """Frame i of 28 is shown from i / 10 s on; its grey tells which it is."""
     path = film(tmp_path / "a.mp4", 28, 100, sound=sine(2.8, 16000))
     expected = {
         FrameSampling(8, 16): [1, 5, 8, 12, 15, 19, 22, 26],
@@ -139,9 +138,7 @@ def test_keys_change_with_every_view_and_stay_without():
     assert "view" not in specs[0].params
     assert len({spec.digest for spec in specs}) == len(specs)
     assert [spec.dim for spec in specs] == [net.embedding_dim] * 4 + [2 * net.embedding_dim]
-
-
-def test_the_record_of_a_training_has_no_views_by_default():
+    # The record of a training has no views by default.
     assert set(NetSettings("i3d").record()) == {"name", "width", "options", "train"}
     records = [NetSettings("i3d", view=view).record() for view in OTHERS]
     assert all("views" in record for record in records)

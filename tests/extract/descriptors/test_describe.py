@@ -47,24 +47,34 @@ def check(found, settings, frames=None):
 
 
 @pytest.mark.parametrize(
-    ("sr", "n_fft"), [(8_000, 2048), (8_000, 256), (44_100, 1024), (192_000, 2048), (192_000, 8192)]
+    ("sr", "n_fft", "samples"),
+    [
+        *((44_100, 2048, samples) for samples in (1, 15, 2047, 2048, 2049, 3072, 3073)),
+        *((8_000, n_fft, 5 * n_fft) for n_fft in (256, 2048)),
+        *((192_000, n_fft, 5 * n_fft) for n_fft in (2048, 8192)),
+    ],
 )
-def test_rates_and_frames(sr, n_fft):
+def test_rates_and_frames(sr, n_fft, samples):
     settings = DescriptorSettings(sr=sr, n_fft=n_fft, hop_length=n_fft // 2)
-    y = noise(5 * n_fft)
-    check(describe(y, settings, DESCRIPTORS), settings, frames=9)
+    frames = 1 + max(0, -(-(samples - n_fft) // (n_fft // 2)))
+    check(describe(noise(samples, 1.0), settings, DESCRIPTORS), settings, frames=frames)
 
 
-@pytest.mark.parametrize("samples", [1, 15, 2047, 2048, 2049, 3072, 3073])
-def test_short_clips(samples):
-    frames = 1 + max(0, -(-(samples - 2048) // 1024))
-    check(describe(noise(samples, 1.0), SETTINGS, DESCRIPTORS), SETTINGS, frames=frames)
-
-
-@pytest.mark.parametrize("seconds", [0.0, 0.01, 1.0])
-def test_silence_is_reported(seconds):
-    with pytest.raises(BadMedia) as error:
-        describe(np.zeros(int(seconds * 44_100), np.float32), SETTINGS, DESCRIPTORS)
+@pytest.mark.parametrize(
+    ("y", "reason"),
+    [
+        (np.zeros(0), r"got shape \(0,\)"),
+        (np.zeros((4096, 2)), r"got shape \(4096, 2\)"),
+        (np.zeros(441), "all 1 frames are silent"),
+        (np.zeros(44_100), "frames are silent"),
+        *((np.where(np.arange(4096) == 9, x, 0.1), "1 of 4096") for x in (np.nan, -np.inf)),
+        (np.where(np.arange(4096) == 9, 1e9, 0.1), "peak is 1e"),
+    ],
+    ids=["empty", "stereo", "short", "silent", "nan", "infinite", "peak"],
+)
+def test_samples_that_are_no_sound_are_reported(y, reason):
+    with pytest.raises(BadMedia, match=reason) as error:
+        describe(y.astype(np.float32), SETTINGS, DESCRIPTORS)
     assert "\n" not in str(error.value)
 
 
@@ -72,20 +82,6 @@ def test_noise_below_the_threshold_is_silent():
     with pytest.raises(BadMedia, match=r"-80 dB of full scale, expected at least -60 dB"):
         describe(noise(44_100, 1e-4), SETTINGS, ["mfcc"])
     assert len(describe(noise(44_100, 1e-2), SETTINGS, ["mfcc"])["mfcc"])
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e9])
-def test_samples_that_are_no_sound_are_reported(bad):
-    y = noise(4096)
-    y[100] = bad
-    with pytest.raises(BadMedia) as error:
-        describe(y, SETTINGS, DESCRIPTORS)
-    assert "\n" not in str(error.value)
-
-
-def test_two_channels_are_reported():
-    with pytest.raises(BadMedia, match=r"\(4096, 2\)"):
-        describe(np.zeros((4096, 2), np.float32), SETTINGS, DESCRIPTORS)
 
 
 @pytest.mark.parametrize(
@@ -172,14 +168,6 @@ def test_combination_weighs_mfcc_and_rp():
     for alpha, name in ((0.0, "mfcc"), (1.0, "rp")):
         settings = dataclasses.replace(SETTINGS, alpha=alpha)
         assert np.array_equal(describe(y, settings, ["mfcc_rp"])["mfcc_rp"], found[name])
-
-
-def test_rp_is_the_cepstrum_of_the_residual_phase_and_blind_to_loudness():
-    y = noise(8192)
-    loud, quiet = (describe(y * gain, SETTINGS, ["rp", "mfcc"]) for gain in (1.0, 0.25))
-    assert quiet["rp"] == pytest.approx(loud["rp"], abs=1e-2)
-    # A quarter of the amplitude is 12.04 dB in each of 64 bands: 8 times that in the 0th.
-    assert loud["mfcc"][:-1, 0] - quiet["mfcc"][:-1, 0] == pytest.approx(8 * 12.0412, abs=1e-2)
 
 
 def test_specs_hold_what_decides_the_values():

@@ -1,5 +1,7 @@
 """Descriptors of the spectrum, filter banks and windows against librosa and SciPy."""
 
+import warnings
+
 import librosa
 import librosa.filters
 import numpy as np
@@ -8,8 +10,13 @@ from scipy.signal import get_window
 
 from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.descriptors.framing import window_of
-from mvemo.extract.descriptors.spectral import filter_banks, octave_bands
-from mvemo.extract.mel import MelSettings, mel_filter_bank
+from mvemo.extract.descriptors.spectral import (
+    MelSettings,
+    filter_banks,
+    mel_filter_bank,
+    octave_bands,
+)
+from mvemo.extract.errors import BadSetting
 
 SETTINGS = DescriptorSettings()
 
@@ -78,15 +85,6 @@ def test_chroma_is_librosas():
     assert ours[: other.shape[1]] == pytest.approx(other.T, abs=1e-5)
 
 
-def test_a_chord_has_its_pitch_classes():
-    t = np.arange(44_100) / 44_100
-    notes = {0: 2093.005, 4: 2637.020, 7: 3135.963}  # C, E, G, where bins are narrower than notes
-    y = sum(0.2 * np.sin(2 * np.pi * hz * t) for hz in notes.values()).astype(np.float32)
-    mean = describe(y, SETTINGS, ["chroma"])["chroma"][:-2].mean(axis=0)
-    assert set(np.argsort(mean)[-3:]) == set(notes)
-    assert mean[[0, 4, 7]].min() > 1.5 * np.delete(mean, [0, 4, 7]).max()
-
-
 @pytest.mark.parametrize("htk", [False, True])
 @pytest.mark.parametrize("norm", ["slaney", "none"])
 def test_mel_bands_are_librosas(htk, norm):
@@ -118,3 +116,26 @@ def test_windows_are_scipys(name):
     np.testing.assert_array_equal(
         window_of(DescriptorSettings(window=name)), get_window(name, 2048)
     )
+
+
+def test_bands_between_two_bins_are_empty_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bank = mel_filter_bank(MelSettings(48000, n_fft=256, n_mels=128))
+    assert (bank.sum(axis=0) == 0).any()
+    assert (bank >= 0).all()
+
+
+def test_no_zero_has_a_sign():
+    # Bytes count in the digests of nets whose front end keeps the bank.
+    assert not np.signbit(mel_filter_bank(MelSettings(16000))).any()
+    assert not np.signbit(mel_filter_bank(MelSettings(12000))).any()
+
+
+def test_settings_out_of_range():
+    with pytest.raises(BadSetting, match="half the sampling rate"):
+        MelSettings(8000, fmax=6000)
+    with pytest.raises(BadSetting, match="n_mels is 0"):
+        MelSettings(8000, n_mels=0)
+    with pytest.raises(BadSetting, match="one of slaney, none"):
+        MelSettings(8000, norm="l2")

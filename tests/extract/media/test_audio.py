@@ -19,7 +19,6 @@ SR = 48000
     [(".ogg", "OGG", "VORBIS"), (".opus", "OGG", "OPUS"), (".flac", "FLAC", "PCM_16")],
 )
 def test_chained_parts_are_read_one_after_the_other(tmp_path, suffix, kind, subtype):
-    """Each as if it were alone; a page or a marker may lie across two blocks."""
     parts = []
     for i, seconds in enumerate((1.0, 0.5, 1.5)):
         path = tmp_path / f"{i}{suffix}"

@@ -115,7 +115,6 @@ def test_stamps_of_joined_parts(stamps, places):
 
 @pytest.mark.parametrize("codec", ["ac3", "eac3"])
 def test_stretches_of_raw_sound_lie_where_they_are(tmp_path, codec):
-    """Frames of 1,536 samples at 44.1 kHz are no whole number of the stamps' units."""
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 6 * 44100)).astype(np.float32)
     path = write_media(tmp_path / f"a.{codec}", sound=sound, sr=44100, audio_codec=codec)
     whole = decode(path, sample_rates=(44100,)).waveforms[44100]

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 from media_samples import decode, film, sine
 
-from mvemo.extract.errors import BadMedia, MissingFile
+from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.reading import probe_seconds, stream_clip
 from mvemo.extract.media.request import StreamRequest
 
@@ -39,13 +39,7 @@ def test_without_sound_the_pictures_are_measured(tmp_path):
     assert probe_seconds(path) == pytest.approx(2.0, abs=0.11)
 
 
-def test_files_that_are_no_media_are_refused(tmp_path):
-    with pytest.raises(MissingFile):
-        probe_seconds(tmp_path / "none.mp4")
-    for name, content in (("a.mp4", b"no media" * 99), ("b.wav", b"RIFF"), ("c.mp3", b"")):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(BadMedia, match=name):
-            probe_seconds(tmp_path / name)
+def test_a_file_without_sound_is_refused(tmp_path):
     soundfile.write(tmp_path / "d.wav", np.zeros(0, np.float32), 8000)
     with pytest.raises(BadMedia, match="sound: no sound decodes; pictures: no video stream"):
         probe_seconds(tmp_path / "d.wav")
@@ -57,7 +51,6 @@ def test_files_that_are_no_media_are_refused(tmp_path):
     ids=["unknown", "a lie"],
 )
 def test_flac_of_another_length_than_stated(tmp_path, stated, reason):
-    """Whoever reads it finds the same length, the same sound and the same reason."""
     path = tmp_path / "a.flac"
     soundfile.write(path, sine(2.0, 8000)[0], 8000)
     whole = decode(path, sample_rates=(8000,)).waveforms[8000]

@@ -10,6 +10,7 @@ import soundfile
 from media_samples import decode, film, grey, index_of, sine, write_media
 
 from mvemo.extract.errors import BadMedia, BadSetting, MissingFile
+from mvemo.extract.media.reading import probe_seconds
 from mvemo.extract.media.request import NO_AUDIO, NO_VIDEO, Problem
 
 # Shown from these milliseconds on; the last one for as long as the container says.
@@ -67,7 +68,6 @@ def test_other_codecs_give_the_same_frames(tmp_path, codec):
 
 
 def test_skipped_frames_change_no_other(tmp_path):
-    """Against a decoding of everything: not one sample differs."""
     moving = list(np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), dtype=np.uint8))
     path = film(tmp_path / "a.mp4", frames=moving, options={"bf": "3", "b_strategy": "0"})
     with av.open(str(path)) as container:
@@ -88,17 +88,13 @@ def test_frames_are_spread_to_the_end_of_the_pictures(tmp_path):
 
 
 def test_pictures_that_begin_late_and_sound_that_does(tmp_path):
-    late = write_media(
-        tmp_path / "a.mkv",
-        frames=pictures(10),
-        times_ms=[1000 + 100 * i for i in range(10)],
-        sound=sine(2.0, 16000),
-        audio_codec="pcm_s16le",
-    )
+    times, pcm = [1000 + 100 * i for i in range(10)], {"audio_codec": "pcm_s16le"}
+    sound = sine(2.0, 16000)
+    late = write_media(tmp_path / "a.mkv", frames=pictures(10), times_ms=times, sound=sound, **pcm)
     # Until 1 s there is only the first; they end at 1.94 s.
     assert decode(late, n_frames=4, sizes=(16,), duration=2.0).problems == {}
     assert chosen(late, n_frames=4, duration=2.0) == [0, 0, 2, 6]
-    path = film(tmp_path / "b.mkv", sound=sine(0.7, 16000), audio_codec="pcm_s16le", sound_at=0.5)
+    path = film(tmp_path / "b.mkv", sound=sine(0.7, 16000), sound_at=0.5, **pcm)
     wave = decode(path).waveforms[16000]
     assert len(wave) == 1.2 * 16000
     assert not wave[:8000].any()
@@ -106,20 +102,13 @@ def test_pictures_that_begin_late_and_sound_that_does(tmp_path):
 
 
 def test_a_still_picture_with_sound(tmp_path):
-    path = write_media(
-        tmp_path / "a.mkv",
-        frames=pictures(1),
-        times_ms=[0],
-        sound=sine(2.0, 16000),
-        audio_codec="flac",
-    )
+    path = film(tmp_path / "a.mkv", 1, sound=sine(2.0, 16000), audio_codec="flac")
     decoded = decode(path, n_frames=3, sizes=(16,))
     assert decoded.problems == {}
     assert [index_of(f) for f in decoded.frames[16]] == [0, 0, 0]
 
 
 def test_pictures_that_an_edit_list_leaves_out(tmp_path):
-    """Ten frames before the edit's begin are in the file, but a player shows none of them."""
     path = film(tmp_path / "a.mp4", options={"bf": "0"}, gop=30)
     with av.open(str(path)) as container:
         units = int(0.4 / container.streams.video[0].time_base)
@@ -171,12 +160,10 @@ def with_matrix(data, a, b, c, d):
     return data[:at] + matrix + (1 << 30).to_bytes(4, "big") + data[at + 36 :]
 
 
-@pytest.mark.parametrize(
-    ("pix_fmt", "codec"), [("gray", "ffv1"), ("yuv444p", "ffv1"), ("rgb48le", "ffv1")]
-)
-def test_odd_sizes_and_pixel_formats(tmp_path, pix_fmt, codec):
+@pytest.mark.parametrize("pix_fmt", ["gray", "yuv444p", "rgb48le"])
+def test_odd_sizes_and_pixel_formats(tmp_path, pix_fmt):
     picture = grey(3, 51, 77)
-    path = film(tmp_path / "a.mkv", frames=[picture] * 5, codec=codec, pix_fmt=pix_fmt)
+    path = film(tmp_path / "a.mkv", frames=[picture] * 5, codec="ffv1", pix_fmt=pix_fmt)
     decoded = decode(path, sample_rates=(), n_frames=2, sizes=(17, 112))
     assert decoded.frames[17].shape == (2, 17, 17, 3)
     assert decoded.frames[112].shape == (2, 112, 112, 3)
@@ -246,21 +233,14 @@ def test_a_sine_keeps_its_frequency_and_loudness(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.wav", "a.mkv", "a.mp4"])
 def test_a_stretch_begins_and_ends_at_the_sample(tmp_path, name):
-    """In noise, a shift by one sample shows."""
     sr = 16000
     noise = np.random.default_rng(3).uniform(-0.9, 0.9, (1, 6 * sr)).astype(np.float32)
     path = tmp_path / name
     if name.endswith(".wav"):
         soundfile.write(path, noise[0], sr, subtype="FLOAT")
     else:
-        write_media(
-            path,
-            frames=[grey(i // 10) for i in range(150)],
-            times_ms=[40 * i for i in range(150)],
-            sound=noise,
-            sr=sr,
-            audio_codec="pcm_s16le" if name.endswith("mkv") else "flac",
-        )
+        codec = "pcm_s16le" if name.endswith("mkv") else "flac"
+        film(path, [grey(i // 10) for i in range(150)], sound=noise, audio_codec=codec)
     sizes = () if name.endswith(".wav") else (16,)
     # Matroska's times are whole milliseconds.
     for start, duration in ((0.0, None), (0.25, 1.0), (3.125, 2.0), (5.0, None)):
@@ -286,7 +266,7 @@ def test_a_modality_that_is_not_asked_for_is_no_problem(tmp_path):
     assert abs(decoded.seconds - 0.4) < 1e-9
 
 
-# --- what is wrong
+# --- problems
 
 
 def test_files_that_are_no_media_are_refused(tmp_path, capfd):
@@ -298,15 +278,16 @@ def test_files_that_are_no_media_are_refused(tmp_path, capfd):
     (tmp_path / "noise.mp3").write_bytes(noise)
     data = whole.read_bytes()
     (tmp_path / "no moov.mp4").write_bytes(data[: data.index(b"moov") - 4])
-    for name in ("empty.mp4", "text.mp4", "text.wav", "noise.mp3", "no moov.mp4"):
-        with pytest.raises(BadMedia) as caught:
-            decode(tmp_path / name)
-        assert str(caught.value).startswith(f"{tmp_path / name}: ")
-        assert "\n" not in str(caught.value)
-    with pytest.raises(BadMedia, match="folder"):
-        decode(tmp_path)
-    with pytest.raises(MissingFile, match="no such"):
-        decode(tmp_path / "gone.mp4")
+    for read in (decode, probe_seconds):
+        for name in ("empty.mp4", "text.mp4", "text.wav", "noise.mp3", "no moov.mp4"):
+            with pytest.raises(BadMedia) as caught:
+                read(tmp_path / name)
+            assert str(caught.value).startswith(f"{tmp_path / name}: ")
+            assert "\n" not in str(caught.value)
+        with pytest.raises(BadMedia, match="folder"):
+            read(tmp_path)
+        with pytest.raises(MissingFile, match="no such"):
+            read(tmp_path / "gone.mp4")
     assert capfd.readouterr() == ("", "")
 
 
@@ -328,13 +309,9 @@ def test_bad_settings(tmp_path, asked):
         decode(tmp_path / "a.mp4", **asked)
 
 
-def test_silent_and_broken_sound(tmp_path):
-    quiet = film(
-        tmp_path / "a.mkv",
-        frames=10,
-        sound=np.zeros((1, 6400), np.float32),
-        audio_codec="pcm_s16le",
-    )
+def test_silent_sound(tmp_path):
+    nothing = np.zeros((1, 6400), np.float32)
+    quiet = film(tmp_path / "a.mkv", frames=10, sound=nothing, audio_codec="pcm_s16le")
     decoded = decode(quiet, n_frames=2)
     assert decoded.problems["audio"].reason.startswith("silent: ")
     assert decoded.waveforms == {}
@@ -344,10 +321,6 @@ def test_silent_and_broken_sound(tmp_path):
         soundfile.write(tmp_path / "b.wav", np.tile([peak, -peak], 500), 16000, subtype="FLOAT")
         problems = decode(tmp_path / "b.wav", sizes=()).problems
         assert ("audio" in problems) is silent
-    soundfile.write(tmp_path / "c.wav", np.array([0.1, np.nan, np.inf] * 9), 16000, subtype="FLOAT")
-    assert decode(tmp_path / "c.wav", sizes=()).problems == {
-        "audio": Problem("18 samples are not finite")
-    }
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.wav"])
@@ -364,43 +337,6 @@ def test_a_clip_after_the_end(tmp_path, name):
     assert not decoded.waveforms
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_cut_off_containers(tmp_path, suffix, capfd):
-    draw = np.random.default_rng(2)
-    noisy = [draw.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(50)]
-    path = write_media(
-        tmp_path / f"a{suffix}",
-        frames=noisy,
-        times_ms=[100 * i for i in range(50)],
-        sound=sine(5.0, 16000),
-        container_options={"movflags": "faststart"} if suffix == ".mp4" else {},
-    )
-    assert decode(path, n_frames=2).problems == {}
-    data = path.read_bytes()
-    short = tmp_path / f"b{suffix}"
-    short.write_bytes(data[: len(data) // 2])
-    problems = decode(short, n_frames=2).problems
-    assert set(problems) == {"audio", "video"}
-    for why in map(str, problems.values()):
-        assert why.startswith("cut off: 2.")
-        assert "of 5." in why or "of 4.9" in why
-    # What is there can be had by asking for no more.
-    assert decode(short, n_frames=2, duration=2.0).problems == {}
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3"])
-def test_cut_off_audio_files(tmp_path, suffix, capfd):
-    path = tmp_path / f"a{suffix}"
-    soundfile.write(path, sine(4.0, 16000)[0], 16000)
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-    decoded = decode(path, sizes=())
-    assert decoded.problems["audio"].reason.startswith("cut off: ")
-    assert "of 4.0 s" in decoded.problems["audio"].reason
-    assert capfd.readouterr() == ("", "")
-
-
 def test_a_file_that_ends_before_the_clip(tmp_path):
     path = film(tmp_path / "a.mp4", sound=sine(1.2, 16000))
     assert decode(path, duration=1.4, n_frames=2).problems == {}
@@ -410,14 +346,8 @@ def test_a_file_that_ends_before_the_clip(tmp_path):
 
 
 def test_a_video_of_which_no_frame_decodes(tmp_path):
-    path = film(
-        tmp_path / "a.mkv",
-        frames=10,
-        codec="mjpeg",
-        pix_fmt="yuvj420p",
-        sound=sine(0.4, 16000),
-        audio_codec="pcm_s16le",
-    )
+    codecs = {"codec": "mjpeg", "pix_fmt": "yuvj420p", "audio_codec": "pcm_s16le"}
+    path = film(tmp_path / "a.mkv", frames=10, sound=sine(0.4, 16000), **codecs)
     data = path.read_bytes()
     with av.open(str(path)) as container:
         for packet in container.demux(video=0):
@@ -442,7 +372,6 @@ def test_a_title_that_is_not_utf_8(tmp_path):
 
 
 def test_real_clips(shared_data):
-    """Frames against a plain decoding of everything; odd names and variable rates included."""
     files = sorted((shared_data / "mve").rglob("*.mp4"))
     # Longest name first: those have blanks and brackets.
     files = sorted(files, key=lambda f: -len(f.name))[:2]

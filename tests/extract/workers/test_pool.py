@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,6 @@ posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POS
 
 
 def answers(*calls, workers=1):
-    """In order of the calls."""
     return sorted(run_calls(calls, workers=workers), key=lambda outcome: outcome.index)
 
 
@@ -42,8 +42,10 @@ def test_each_call_has_an_answer(workers):
 
 
 def test_one_call_too_runs_in_another_process_and_workers_are_kept():
-    first, second = answers(PID)[0].result(), answers(PID)[0].result()
-    assert first == second != os.getpid()
+    stop_workers()
+    start_workers(1)
+    (ahead,) = [worker.pid for worker in pool._idle]
+    assert answers(PID)[0].result() == answers(PID)[0].result() == ahead != os.getpid()
 
 
 def test_errors_of_a_call_are_its_own():
@@ -107,13 +109,6 @@ def test_the_memory_of_a_worker_is_not_that_of_the_process_that_started_it():
     assert 0 < pool.worker_memory() < len(ballast) < peak_memory(os.getpid())
     stop_workers()
     assert pool.worker_memory() == peak_memory(-1) == 0
-
-
-def test_workers_started_ahead_take_the_next_calls():
-    stop_workers()
-    start_workers(1)
-    ahead = [worker.pid for worker in pool._idle]
-    assert [outcome.result() for outcome in answers(PID, PID)] == 2 * ahead
 
 
 def test_workers_started_ahead_for_an_environment_serve_it_alone():
@@ -233,7 +228,6 @@ def flood(path, emit):
 
 @pytest.fixture
 def parts(tmp_path, monkeypatch):
-    """Name of a module whose functions emit."""
     (tmp_path / "emitting.py").write_text(PARTS)
     monkeypatch.syspath_prepend(tmp_path)
     stop_workers()
@@ -273,12 +267,13 @@ def test_parts_wait_for_the_caller_and_their_worker_ends_with_its_interest(parts
     assert answers(PID)[0].error is None
 
 
-def test_limits_grow_with_the_file():
-    limits = ClipLimits(seconds=10.0, memory=0.5)
-    assert limits.seconds_of(0) == 10.0
-    assert limits.seconds_of(300_000_000) == pytest.approx(110.0)
-    assert limits.memory_bytes == 1 << 29
-    assert ClipLimits(seconds=0.0).seconds_of(10**9) == 0.0
+def test_limits_grow_with_the_file(tmp_path):
+    limits, path = ClipLimits(seconds=10.0, memory=0.5), tmp_path / "large"
+    assert limits.of_file(path) == (10.0, 1 << 29)
+    path.touch()
+    os.truncate(path, 300_000_000)
+    assert limits.of_file(path)[0] == pytest.approx(110.0)
+    assert ClipLimits(seconds=0.0).of_file(path)[0] == 0.0
 
 
 PARENT = """
@@ -300,8 +295,9 @@ else:
 
 
 @posix
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("where", ["main", "thread"])
+@pytest.mark.parametrize(
+    ("where", "number"), [("main", signal.SIGKILL), ("thread", signal.SIGTERM)]
+)
 def test_workers_end_with_the_process_that_started_them(tmp_path, number, where):
     told = tmp_path / "pid"
     os.mkfifo(told)
@@ -310,20 +306,10 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, number, where)
     pid = int(told.read_text())
     parent.send_signal(number)
     assert parent.wait() == -number
-    _wait_until_gone(pid)
-
-
-def _wait_until_gone(pid):
-    """Where it is not, the test does not end."""
-    while True:
-        try:
+    # Orphans of a container without an init stay as zombies.
+    with suppress(ProcessLookupError, FileNotFoundError):
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
             os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        # Orphans of a container without an init stay as zombies.
-        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-            if file.read().rpartition(")")[2].split()[0] == "Z":
-                return
 
 
 @posix
@@ -380,33 +366,15 @@ def test_an_interrupt_ends_the_calls_also_if_python_swallows_it(swallowed):
         signal.signal(signal.SIGINT, previous)
 
 
-@pytest.fixture
-def freezes(monkeypatch):
-    """Whether garbage was looked for each time that what is there was left out of it."""
-    calls = []
-    monkeypatch.setattr(gc, "freeze", lambda: calls.append(gc.isenabled()))
-    return calls
-
-
-def test_garbage_is_not_looked_for_within_alone(monkeypatch, freezes):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "torch")
-    enabled = []
-
-    def fail():
-        with imports_uncollected():
-            enabled.append(gc.isenabled())
-            raise ModuleNotFoundError
-
-    with pytest.raises(ModuleNotFoundError):
-        fail()
-    assert enabled == [False]
-    assert gc.isenabled()
-    assert freezes == [False]
-
-
-def test_nothing_is_done_where_torch_is_there(monkeypatch, freezes):
+@pytest.mark.parametrize("imported", [False, True])
+def test_garbage_is_not_looked_for_within_the_import_of_torch_alone(monkeypatch, imported):
     monkeypatch.setitem(sys.modules, "torch", sys)
-    with imports_uncollected():
-        assert gc.isenabled()
-    assert freezes == []
+    if not imported:
+        monkeypatch.delitem(sys.modules, "torch")
+    enabled = []
+    monkeypatch.setattr(gc, "freeze", lambda: enabled.append(gc.isenabled()))
+    with suppress(ModuleNotFoundError), imports_uncollected():
+        enabled.append(gc.isenabled())
+        raise ModuleNotFoundError
+    assert enabled == ([True] if imported else [False, False])
+    assert gc.isenabled()

@@ -19,7 +19,6 @@ FRAMES = [grey(i % 30) for i in range(25)]
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    """A clip of each kind; half.mp4 is cut off, gone.mp4 is not there."""
     folder = tmp_path_factory.mktemp("clips")
     sound = sine(1.0, 16000)
     film(folder / "both.mp4", FRAMES, sound=sound)
@@ -35,20 +34,22 @@ def manifest(tmp_path_factory):
     return Manifest("m", "multiclass", ("x", "y"), clips, folder)
 
 
-@pytest.fixture
-def settings():
-    return load_settings("paper", [*TINY, "extract.descriptors=[]"])
+def written(folder, **sounds):
+    """Write sounds at 8 kHz, and return their manifest."""
+    for name, sound in sounds.items():
+        soundfile.write(folder / f"{name}.wav", sound, 8000, subtype="FLOAT")
+    clips = tuple(Clip(name, f"{name}.wav", ("x",), name) for name in sounds)
+    return Manifest("m", "multiclass", ("x", "y"), clips, folder)
 
 
-def plans_of(settings, *names):
-    return [settings.nets[name] for name in names]
+SETTINGS = load_settings("paper", [*TINY, "extract.descriptors=[]"])
+MUSIC, VIDEO = SETTINGS.nets["music1d"], SETTINGS.nets["c3d"]
 
 
-def test_a_missing_modality_is_no_failure_and_a_broken_file_is(manifest, settings, tmp_path):
-    music, video = plans_of(settings, "music1d"), plans_of(settings, "c3d")
+def test_a_missing_modality_is_no_failure_and_a_broken_file_is(manifest, tmp_path):
     # The second time from the working cache.
     for _ in range(2):
-        media = ClipMedia(manifest, settings, tmp_path, plans=[*music, *video])
+        media = ClipMedia(manifest, SETTINGS, tmp_path, plans=[MUSIC, VIDEO])
         assert media.missing == (
             ("sound", "video", "no video stream"),
             ("picture", "audio", "no audio stream"),
@@ -63,40 +64,32 @@ def test_a_missing_modality_is_no_failure_and_a_broken_file_is(manifest, setting
         assert "cannot be read as media" in reasons["broken", "decode:video"]
         assert "file not found" in reasons["gone", "decode:audio"]
         assert reasons["half", "decode:video"].startswith("cut off: ")
-        assert media.usable(music[0]).tolist() == [True, True] + [False] * 5
-        assert media.usable(video[0]).tolist() == [True, False, True, True] + [False] * 3
+        assert media.usable(MUSIC).tolist() == [True, True] + [False] * 5
+        assert media.usable(VIDEO).tolist() == [True, False, True, True] + [False] * 3
         assert media.reason("both") == ""
         assert media.reason("sound") == "video: no video stream"
 
 
-def test_a_clip_that_is_left_with_nothing_is_a_failure(manifest, settings, tmp_path):
-    """Where only pictures are read, a clip without any has no row at all."""
-    media = ClipMedia(manifest, settings, tmp_path, plans=plans_of(settings, "c3d"))
+def test_a_clip_that_is_left_with_nothing_is_a_failure(manifest, tmp_path):
+    media = ClipMedia(manifest, SETTINGS, tmp_path, plans=[VIDEO])
     assert media.missing == ()
     assert ("sound", "decode:video", "no video stream") in media.failures
     assert "quiet" not in {clip for clip, _, _ in media.failures}
 
 
-def test_a_modality_that_no_clip_has_is_absent(manifest, settings, tmp_path):
-    soundfile.write(tmp_path / "quiet.wav", np.zeros(8000), 8000)
-    soundfile.write(tmp_path / "a.wav", sine(1.0, 8000)[0], 8000)
-    clips = (Clip("a", "a.wav", ("x",), "a"), Clip("quiet", "quiet.wav", ("y",), "b"))
-    sounds = replace(manifest, clips=clips, root=tmp_path)
-    plans = plans_of(settings, "music1d", "c3d")
-    media = ClipMedia(sounds, settings, tmp_path, plans=plans)
+def test_a_modality_that_no_clip_has_is_absent(tmp_path):
+    sounds = written(tmp_path, a=sine(1.0, 8000)[0], quiet=np.zeros(8000))
+    media = ClipMedia(sounds, SETTINGS, tmp_path, plans=[MUSIC, VIDEO])
     assert media.absent("video")
     assert media.missing == ()
     # Nothing is left of the silent one.
     assert media.failures == (("quiet", "decode:audio", "silent: all samples are 0"),)
 
 
-def test_clips_without_descriptors(manifest, settings, tmp_path):
-    """Sound so soft that every frame is silent is described as such, clip by clip."""
-    soundfile.write(tmp_path / "soft.wav", 3e-4 * sine(1.0, 8000)[0], 8000, subtype="FLOAT")
-    soundfile.write(tmp_path / "a.wav", sine(1.0, 8000)[0], 8000)
-    clips = tuple(Clip(name, f"{name}.wav", ("x",), name) for name in ("a", "soft"))
-    sounds = replace(manifest, clips=clips, root=tmp_path)
-    media = ClipMedia(sounds, settings, tmp_path, descriptors=["f0", "times"])
+def test_clips_without_descriptors(tmp_path):
+    # So soft that every frame is silent.
+    sounds = written(tmp_path, a=sine(1.0, 8000)[0], soft=3e-4 * sine(1.0, 8000)[0])
+    media = ClipMedia(sounds, SETTINGS, tmp_path, descriptors=["f0", "times"])
     assert media.described.tolist() == [True, False]
     ((clip, stage, reason),) = media.failures
     assert (clip, stage) == ("soft", "describe")
@@ -104,30 +97,25 @@ def test_clips_without_descriptors(manifest, settings, tmp_path):
     assert media.sequence("a", "f0").shape[1] == 2
 
 
-def test_nothing_decodes(manifest, settings, tmp_path):
+def test_nothing_decodes(manifest, tmp_path):
     broken = replace(manifest, clips=tuple(c for c in manifest.clips if c.clip_id == "broken"))
     with pytest.raises(BadOption, match="not one clip could be decoded; the first: broken: audio"):
-        ClipMedia(broken, settings, tmp_path, plans=plans_of(settings, "music1d"))
+        ClipMedia(broken, SETTINGS, tmp_path, plans=[MUSIC])
 
 
-def test_the_first_failure_ends_the_run_when_asked(manifest, settings, tmp_path):
-    settings = replace(settings, extract=replace(settings.extract, fail_fast=True))
+def test_the_first_failure_ends_the_run_when_asked(manifest, tmp_path):
+    settings = replace(SETTINGS, extract=replace(SETTINGS.extract, fail_fast=True))
     kept = replace(manifest, clips=tuple(c for c in manifest.clips if c.clip_id != "gone"))
     with pytest.raises(ClipFailed, match=r"^(broken|half): .*\(--fail-fast\)") as error:
-        ClipMedia(kept, settings, tmp_path, plans=plans_of(settings, "music1d"))
+        ClipMedia(kept, settings, tmp_path, plans=[MUSIC])
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_note_says_which_sound_is_read(settings, tmp_path, capsys):
-    """Once for all clips that it is true of, also from the working cache."""
-    sound = sine(1.0, 16000)[0]
-    for name in ("a", "b"):
-        sound = sound / 2
-        soundfile.write(tmp_path / f"{name}.wav", np.stack([sound, -sound], axis=1), 16000)
-    clips = tuple(Clip(name, f"{name}.wav", ("x",), name) for name in ("a", "b"))
-    stereo = Manifest("m", "multiclass", ("x",), clips, tmp_path)
+def test_a_note_says_which_sound_is_read(tmp_path, capsys):
+    both = np.stack([sine(1.0, 8000)[0], -sine(1.0, 8000)[0]], axis=1)
+    stereo = written(tmp_path, a=both / 2, b=both / 4)
     for _ in range(2):
-        media = ClipMedia(stereo, settings, tmp_path / "w", plans=plans_of(settings, "music1d"))
+        media = ClipMedia(stereo, SETTINGS, tmp_path / "w", plans=[MUSIC])
         assert media.failures == ()
         told = capsys.readouterr().err
         note = "note: a.wav and 1 more: the channels cancel each other: channel 1 is read"

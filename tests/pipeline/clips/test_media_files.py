@@ -15,16 +15,27 @@ from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets import SharedSettings, build_net
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.views import ViewSettings
+from mvemo.extract.workers.pool import Outcome
+from mvemo.extract.workers.process import resolve
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.media_files import longer_clips_note, same_file_notes, window_seconds
+from mvemo.pipeline.stage_one import backends
 
 SHARED = SharedSettings(n_frames=32, descriptors=DescriptorSettings(sr=8000, hop_length=800))
+TEN = NetSettings("music1d", options={"seconds": 10.0})
+
+
+def frozen(folder, n_classes):
+    """Options of a run with a frozen net of pictures."""
+    net = build_net("c3d", n_classes, width=0.05, size=32, n_frames=4, scale="unit")
+    np.savez(folder / "c3d.npz", **{n: v.numpy() for n, v in net.state_dict().items()})
+    return ["--protocol", "frozen", "--weights", f"c3d={folder}/c3d.npz"]
 
 
 @pytest.mark.parametrize(
     ("plan", "seconds"),
     [
-        (NetSettings("music1d", options={"seconds": 10.0}), 10.0),
+        (TEN, 10.0),
         (NetSettings("rnn", options={"n_frames": 200}), 20.0),
         # Frames are spread over the whole clip.
         (NetSettings("i3d"), None),
@@ -36,9 +47,8 @@ def test_seconds_of_a_window(plan, seconds):
 
 
 def test_the_note_counts_the_clips_and_says_what_to_do():
-    plan = NetSettings("music1d", options={"seconds": 10.0})
     seconds = {"a": 9.0, "b": 10.1, "c": 11.0, "d": 61.3}
-    note = longer_clips_note(plan, seconds, SHARED)
+    note = longer_clips_note(TEN, seconds, SHARED)
     assert note.startswith("2 of 4 clips are longer than the 10 s that music1d reads, up to 61.3 s")
     assert "mvemo manifest segment" in note
     assert "--set nets.music1d.views=7," in note
@@ -50,8 +60,7 @@ def test_the_note_counts_the_clips_and_says_what_to_do():
 def test_the_cure_of_the_note_silences_it(layout):
     seconds = {"a": 9.0, "b": 61.3}
     for views, expected in ((6, "6 windows of 10 s"), (7, "")):
-        view = ViewSettings(views=views, layout=layout)
-        plan = NetSettings("music1d", options={"seconds": 10.0}, view=view)
+        plan = replace(TEN, view=ViewSettings(views=views, layout=layout))
         note = longer_clips_note(plan, seconds, SHARED)
         assert expected in note
         assert bool(note) == bool(expected)
@@ -67,12 +76,13 @@ def test_windows_of_pictures_up_to_the_end_are_a_sample():
     assert "--set nets.i3d.views=15," in note(views=14, layout="start")
 
 
-def test_no_note_where_every_clip_is_read_whole():
-    plan = NetSettings("music1d", options={"seconds": 10.0})
+@pytest.mark.parametrize(
+    ("plan", "seconds"),
     # A codec's last frame is filled up.
-    assert longer_clips_note(plan, {"a": 10.05, "b": 3.0}, SHARED) == ""
-    assert longer_clips_note(plan, {}, SHARED) == ""
-    assert longer_clips_note(NetSettings("i3d"), {"a": 500.0}, SHARED) == ""
+    [(TEN, {"a": 10.05, "b": 3.0}), (TEN, {}), (NetSettings("i3d"), {"a": 500.0})],
+)
+def test_no_note_where_every_clip_is_read_whole(plan, seconds):
+    assert longer_clips_note(plan, seconds, SHARED) == ""
 
 
 def test_stage_one_tells_it_once_and_keeps_it_in_the_summary(tmp_path, capsys):
@@ -95,27 +105,27 @@ def test_features_need_no_labels_and_keep_when_they_come(tmp_path, capsys):
     twin = replace(demo.clips[0], clip_id="twin", group="twin", label=demo.clips[-1].label,
                    path=f"{Path(demo.clips[0].path).parent}/copy{first.suffix}")  # fmt: skip
     demo = replace(demo, clips=(*demo.clips, twin))
-    labelled = rewrite(demo, tmp_path / "demo" / "labelled.csv")
+    split = [replace(c, split="test" if i % 2 else "train") for i, c in enumerate(demo.clips)]
+    labelled = rewrite(replace(demo, clips=tuple(split)), tmp_path / "demo" / "labelled.csv")
     bare = tuple(replace(clip, label=()) for clip in demo.clips)
     unlabelled = replace(demo, task="unlabelled", classes=(), clips=bare)
     path = rewrite(unlabelled, tmp_path / "demo" / "bare.csv")
-    net = build_net("c3d", 6, width=0.05, size=32, n_frames=4, scale="unit")
-    np.savez(tmp_path / "c3d.npz", **{n: v.numpy() for n, v in net.state_dict().items()})
     end = ["--work", tmp_path / "work", "--nets", "c3d", *tiny_settings()]
     assert run("mvemo", "extract", path, *end) == 2
     assert "no labels, on which crossfit trains nets: --profile pretr" in capsys.readouterr().err
-    frozen = [*end, "--protocol", "frozen", "--weights", f"c3d={tmp_path}/c3d.npz"]
-    assert run("mvemo", "extract", path, *frozen) == 0
+    end += frozen(tmp_path, 6)
+    assert run("mvemo", "extract", path, *end) == 0
     features = tmp_path / "work" / "features.h5"
     assert verify_cache(features) == []
     assert run("mvemo", "fuse", features, "--out", tmp_path / "out") == 2
     assert "these clips have no labels" in capsys.readouterr().err
-    assert run("mvemo", "extract", labelled, *frozen) == 0
+    assert run("mvemo", "extract", labelled, *end) == 0
     err = capsys.readouterr().err
     assert "c3d: 0 new, 13 kept" in err
     assert "the same bytes under two names with two labels: " in err
     with open_cache(features) as cache:
         assert cache.table.classes == demo.classes
+        assert cache.table.splits.tolist() == [2 * (i % 2) for i in range(13)]
 
 
 def test_the_same_bytes_in_two_labels_or_groups_are_named():
@@ -132,16 +142,20 @@ def test_the_same_bytes_in_two_labels_or_groups_are_named():
     assert "with two groups: a.mp3 (a) and b.mp3 (b): on both sides of a fold" in note
 
 
-def test_equal_files_without_sound_are_named_by_workers(tmp_path, capsys):
+def test_equal_files_without_sound_are_named_by_workers(tmp_path, capsys, monkeypatch):
+    def in_this_process(calls, *, environments):
+        for index, call in enumerate(calls):
+            yield Outcome(index, resolve(call.function)(*call.arguments, emit=lambda part: None))
+
+    monkeypatch.setattr(backends, "start_workers", lambda *_: None)
+    monkeypatch.setattr(backends, "run_calls", in_this_process)
     first = film(tmp_path / "a.mp4", 8, 100)
     shutil.copy(first, tmp_path / "b.mp4")
     clips = tuple(Clip(name, f"{name}.mp4", (name,), name) for name in "ab")
     path = rewrite(Manifest("m", "multiclass", ("a", "b"), clips, tmp_path), tmp_path / "m.csv")
-    net = build_net("c3d", 2, width=0.05, size=32, n_frames=4, scale="unit")
-    np.savez(tmp_path / "c3d.npz", **{n: v.numpy() for n, v in net.state_dict().items()})
-    options = ["--protocol", "frozen", "--weights", f"c3d={tmp_path}/c3d.npz", "--nets", "c3d"]
-    code = run("mvemo", "extract", path, "--work", tmp_path / "work", *tiny_settings(), *options,
-               "--set", 'extract.descriptors="mel"', "--jobs", "2")  # fmt: skip
+    code = run("mvemo", "extract", path, "--work", tmp_path / "work", *tiny_settings(),
+               *frozen(tmp_path, 2), "--nets", "c3d", "--set", 'extract.descriptors="mel"',
+               "--jobs", "2")  # fmt: skip
     err = capsys.readouterr().err
     assert code == 0, err
     assert "the same bytes under two names with two labels: a.mp4 (a) and b.mp4 (b)" in err
