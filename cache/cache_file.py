@@ -64,11 +64,7 @@ def shard_paths(path: Path) -> list[Path]:
 
 
 def open_file(path: Path) -> Any:
-    """Open a cache file for reading.
-
-    It raises MissingCache for a missing file, BadCache for a file that is not a complete cache of a
-    known schema, and CacheError for a file that cannot be read.
-    """
+    """Open a cache file; raise a CacheError unless it is a complete cache of a known schema."""
     try:
         # A pipe would block.
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
@@ -106,12 +102,9 @@ def open_file(path: Path) -> Any:
 
 
 def _open_hdf5(path: Path) -> Any:
-    """Open with h5py's default locking flags, so that a notebook can open the same file.
-
-    HDF5 refuses to open a file twice in one program with different flags. Nobody ever writes to a
-    finished cache, so locks do not matter: if the default flags fail because of locks, others are
-    tried.
-    """
+    """Open with h5py's default locking flags; if locks fail, try others."""
+    # HDF5 refuses to open a file twice in one program with different flags, as a notebook may do.
+    # Nobody writes to a finished cache, so locks do not matter.
     for options in ({}, {"locking": False}, {"locking": True}):
         try:
             return h5py.File(path, "r", **options)
@@ -171,10 +164,7 @@ def refuse_folder(path: Path) -> None:
 
 
 class FilePool:
-    """Open files; if there are many, the least recently used are closed.
-
-    A file that is opened again must be unchanged.
-    """
+    """Open files; the least recently used are closed, and a file opened again must be unchanged."""
 
     def __init__(self, limit: int = 64) -> None:
         self.lock = RLock()
@@ -210,23 +200,12 @@ class FilePool:
 
 
 class CacheFile:
-    """File of a cache, with its clips and specs in memory; everything else is read on demand.
-
-    With `tolerant`, parts that cannot be read are left out and named in `lost`; the clip table
-    must be readable in any case.
-
-    Attributes
-    ----------
-    table
-        Clips of the file; a shard often has only some of the cache's.
-    specs
-        Specs of the features by digest, with `trained_on`, oldest first.
-    """
+    """File of a cache, with its clips and specs in memory; other parts are read on demand."""
 
     def __init__(self, path: Path, pool: FilePool, *, tolerant: bool = False) -> None:
         self.path = path
         self.name = str(path)
-        self.lost: list[str] = []
+        self.lost: list[str] = []  # unreadable parts, if `tolerant`
         self._pool = pool
         self._tolerant = tolerant
         self.schema = int(pool.get(path).attrs["schema"])
@@ -238,6 +217,7 @@ class CacheFile:
             if header is not None:
                 found.append(header)
                 self._groups[header[1].digest] = group
+        # By digest, oldest first, with `trained_on`.
         self.specs = {spec.digest: spec for _, spec in sorted(found, key=lambda item: item[0])}
 
     def _header(self, file: Any, group: str) -> tuple[int, FeatureSpec]:

@@ -93,11 +93,7 @@ class Index:
         )
 
     def quick_checksum(self, checksum: str) -> str:
-        """Return the XXH3-128 of the index and its `checksum`, in a tenth of the time.
-
-        Readers compare only this one, as with `values_checksum`; a cache's digest is made of
-        `checksum`. Unlike `checksum`, it depends on the order of the training clips.
-        """
+        """Return the XXH3-128 of the index and its `checksum`, in a tenth of the time."""
         keys = np.ascontiguousarray(self.keys)
         texts = (checksum, self.spec.digest, str(keys.dtype), *self.spec.trained_on)
         state = xxhash.xxh3_128("\0".join(texts).encode())
@@ -126,10 +122,7 @@ def _joined(keys: NDArray[np.bytes_]) -> bytes:
 def is_whole(
     index: Index, values: PlainArray, clip_ids: Sequence[str], into: F32 | None = None
 ) -> bool:
-    """Read all values of a feature, into an array if one is given.
-
-    Return True if they match their checksum, are finite if present and NaN if missing.
-    """
+    """Read all values of a feature; return True if checksum, finite and missing rows are right."""
     state = values_checksum()
     vector = index.spec.kind != "sequence"
     for rows, block, finite in _blocks(values, state, into):

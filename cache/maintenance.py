@@ -53,26 +53,19 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     ------
     BadCache
         The manifests differ, a row is corrupt, or a row has different values in two caches.
-        The message names the first such row and their number.
     CacheBusy
         A writer holds `out`.
 
     Examples
     --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from mvemo.cache import ClipTable, import_feature, open_cache
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> clips = ClipTable(
-    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
-    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ... )
+    >>> from mvemo.cache import import_feature
+    >>> clips = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
     >>> for name in ("mean", "deviation"):
-    ...     _ = import_feature(folder / f"{name}.h5", name, "audio", np.eye(2), table=clips)
-    >>> merge_caches([folder / "mean.h5", folder / "deviation.h5"], folder / "both.h5")
-    >>> with open_cache(folder / "both.h5") as cache:
-    ...     cache.names()
-    ('deviation', 'mean')
+    ...     _ = import_feature(f"{name}.h5", name, "audio", np.eye(2), table=clips)
+    >>> merge_caches(["mean.h5", "deviation.h5"], "both.h5")
+    >>> select_features("both.h5", ["mean"], "slim.h5").features
+    ('deviation',)
     """
     out = Path(out)
     if not paths:
@@ -104,16 +97,12 @@ class Removed:
 
     Parameters
     ----------
-    features
-        Names of removed features.
-    clips
-        Ids of removed clips.
+    features, clips
+        Names of removed features, and ids of removed clips.
     curves
         Names of removed training curves, of nets without features in the cache.
-    failures
-        Number of removed failures.
-    freed
-        Bytes by which the file became smaller.
+    failures, freed
+        Number of removed failures, and of bytes by which the file became smaller.
     """
 
     features: tuple[str, ...] = ()
@@ -149,8 +138,7 @@ def select_features(
         Path of the new file, which is replaced if it exists. With `path` itself, all other
         features are removed.
     clips
-        Ids of the clips to keep; None for all. A selection is no longer the whole manifest, so
-        the manifest's digest is removed.
+        Ids of the clips to keep; None for all. A selection loses the manifest's digest.
     dry_run
         If True, return the result without writing.
 
@@ -164,21 +152,6 @@ def select_features(
         A feature or clip does not exist, the cache is damaged, or a run is unfinished.
     CacheBusy
         A writer holds `out`.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from mvemo.cache import import_feature
-    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
-    >>> songs = ClipTable(
-    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
-    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ... )
-    >>> for name in ("mean", "deviation"):
-    ...     _ = import_feature(path, name, "audio", np.eye(2), table=songs)
-    >>> select_features(path, ["mean"], path.with_name("slim.h5")).features
-    ('deviation',)
     """
     path, out = Path(path), Path(out)
     if not path.exists():
@@ -232,13 +205,7 @@ def _selection(
 
 
 def remove_features(path: Path | str, features: Collection[str]) -> Removed:
-    """Remove features from a cache; see `select_features`.
-
-    Raises
-    ------
-    BadCache
-        A feature does not exist.
-    """
+    """Remove features from a cache; see `select_features`."""
     path = Path(path)
     refuse_folder(path)
     with open_cache(path) as cache:
@@ -275,24 +242,6 @@ def repair_cache(path: Path | str) -> list[str]:
         The clip table cannot be read.
     CacheBusy
         A writer holds the cache.
-
-    See Also
-    --------
-    verify_cache : Find corrupt rows.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from mvemo.cache import import_feature
-    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
-    >>> clips = ClipTable(
-    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
-    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ... )
-    >>> _ = import_feature(path, "mean", "audio", np.eye(2), table=clips)
-    >>> repair_cache(path)
-    []
     """
     path = Path(path)
     parts = parts_folder(path)
@@ -350,25 +299,14 @@ def _table(main: CacheFile | None, parts: Path, pool: FilePool) -> ClipTable:
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """Rows that wait next to a cache for the next writer.
-
-    Parameters
-    ----------
-    name
-        Name of the clips' manifest.
-    clip_ids
-        Ids of the clips that have rows.
-    """
+    """Rows that wait next to a cache for the next writer: their manifest's name, and clips."""
 
     name: str
     clip_ids: frozenset[str]
 
 
 def unfinished_run(path: Path) -> UnfinishedRun | None:
-    """Return the rows that an unfinished run left next to the cache `path`, or None.
-
-    Shards that cannot be read are ignored, because their rows are lost in any case.
-    """
+    """Return the readable rows that an unfinished run left next to the cache `path`, or None."""
     name = ""
     clips: set[str] = set()
     pool = FilePool()

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -52,10 +51,6 @@ class Cache:
     ----------
     table
         Clips, in the order of all rows.
-
-    See Also
-    --------
-    open_cache : Open a cache; has an example.
     """
 
     def __init__(self, path: Path) -> None:
@@ -123,13 +118,7 @@ class Cache:
         return tuple(sorted({spec.name for spec in self.specs}))
 
     def variants(self, name: str) -> tuple[FeatureSpec, ...]:
-        """Return the specs of a feature: one, or one per fold under ``crossfit``.
-
-        Raises
-        ------
-        BadCache
-            The feature does not exist.
-        """
+        """Return the specs of a feature: one, or one per fold under ``crossfit``."""
         variants = tuple(spec for spec in self.specs if spec.name == name)
         if not variants:
             names = ", ".join(self.names()) or "none"
@@ -188,26 +177,19 @@ class Cache:
         name
             Name of the feature.
         fold
-            Fold of the net, under ``crossfit``. It is ignored for a feature with one variant
-            for all folds.
+            Fold of the net, under ``crossfit``; ignored for a feature with one variant.
         columns
-            Columns to return; None for all. Memory is used only for these columns, but all
-            are read and compared with their checksum.
+            Columns to return; None for all. Memory is used only for these, but all are read and
+            compared with their checksum.
 
         Returns
         -------
-        float32 (clips, columns), with NaN for missing rows; bool (clips,), True for present
-        rows.
+        float32 (clips, columns), with NaN for missing rows; bool (clips,), True for present rows.
 
         Raises
         ------
         BadCache
-            The feature or fold does not exist, the feature is a sequence, or the values do
-            not match their checksum.
-
-        See Also
-        --------
-        blocks : Yield the same values by rows, in bounded memory.
+            The feature or fold does not exist, is a sequence, or is damaged.
         """
         spec = self._vector(name, fold)
         if columns is None and len(self._files) == 1:
@@ -240,13 +222,8 @@ class Cache:
         Yields
         ------
         int64 (rows,), rows of the table that have the feature, each once; float32 (rows, dim),
-        their values.
-
-        Raises
-        ------
-        BadCache
-            Same as for `vectors`. Damage may be reported only after a file's last block,
-            because the checksum covers all values of the file.
+        their values. Damage may be reported only after a file's last block, because the checksum
+        covers all values of the file.
         """
         spec = self._vector(name, fold)
         given = np.zeros(len(self.table), np.bool_)
@@ -271,15 +248,7 @@ class Cache:
         return self._plan(self.spec(name, fold)).keys
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
-        """Return the ids of the clips whose row of a feature is up to date.
-
-        Parameters
-        ----------
-        spec
-            Spec of the feature.
-        keys
-            `FeatureSpec.key` of each clip's current media, by clip id.
-        """
+        """Return the ids of the clips whose row has the given key, so that it is up to date."""
         found: set[str] = set()
         for file, _ in self._having(spec):
             stored_keys = file.index(spec.digest).keys.tolist()
@@ -288,17 +257,12 @@ class Cache:
         return frozenset(found)
 
     def sequence(self, name: str, clip_id: str, fold: int | None = None) -> F32 | None:
-        """Return the sequence of one clip.
-
-        Returns
-        -------
-        float32 (frames, dim), or None if missing.
+        """Return the sequence of one clip, float32 (frames, dim), or None if missing.
 
         Raises
         ------
         BadCache
-            The feature, fold or clip does not exist, the feature is a vector, or the values
-            are damaged.
+            The feature, fold or clip does not exist, is a vector, or is damaged.
         """
         spec = self.spec(name, fold)
         if spec.kind != "sequence":
@@ -344,10 +308,7 @@ class Cache:
         return plan_feature(self.table, parts, clashes)
 
     def _index(self, file: CacheFile, spec: FeatureSpec) -> Index:
-        """Return a feature's index in a file; cached.
-
-        Of vectors only `present` is kept, a byte per clip, except in files of mvemo 0.1.
-        """
+        """Return a feature's index in a file, cached; of vectors only `present`."""
         at = file.path, spec.digest
         if at not in self._indexes:
             index = file.index(spec.digest)
@@ -366,12 +327,7 @@ class Cache:
     def __enter__(self) -> Cache:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -421,30 +377,15 @@ def open_cache(path: Path | str) -> Cache:
         The file is not a feature cache, is damaged, or has a newer schema; or shards differ in
         their manifests or settings, or in the values of a row.
 
-    See Also
-    --------
-    CacheWriter : Write a cache.
-    verify_cache : Check every value.
-
     Examples
     --------
-    >>> import tempfile
     >>> from mvemo.cache import import_feature
-    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
-    >>> clips = ClipTable(
-    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
-    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ... )
+    >>> clips = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
     >>> values = np.array([[0.5, 1.5], [2.0, 4.0]])
-    >>> _ = import_feature(path, "mean", "audio", values, table=clips)
-    >>> with open_cache(path) as cache:
-    ...     values, present = cache.vectors("mean")
-    ...     names, specs, table = cache.names(), cache.specs, cache.table
-    >>> values
-    array([[0.5, 1.5], [2. , 4. ]], dtype=float32)
-    >>> present
-    array([ True,  True])
-    >>> names, specs[0].protocol, table.labels
-    (('mean',), 'imported', array([0, 1]))
+    >>> _ = import_feature("features.h5", "mean", "audio", values, table=clips)
+    >>> with open_cache("features.h5") as cache:
+    ...     cache.names(), cache.vectors("mean")
+    (('mean',), (array([[0.5, 1.5], [2. , 4. ]], dtype=float32), array([ True,  True])))
     """
     return Cache(Path(path))

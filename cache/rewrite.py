@@ -84,12 +84,10 @@ class MemoryRows:
         return {clip for clip, _ in self.failures}.union(*self._rows.values())
 
     def freeze(self, table: ClipTable, named: Mapping[str, frozenset[str]]) -> None:
-        """Make indexes over these clips; no more rows can be put.
-
-        `named` maps spec digests to training clips that an earlier shard has named. Then this shard
-        names only those in `table`; otherwise shards would grow with the square of the clips.
-        """
+        """Make indexes over these clips; no more rows can be put."""
         self.table = table
+        # Training clips that an earlier shard has named are named again only if they are in
+        # `table`; otherwise shards would grow with the square of the clips.
         for digest, rows in self._rows.items():
             spec, seen = self._specs[digest], named.get(digest, frozenset())
             width = max(64, *(len(key) for key, _, _ in rows.values()))
@@ -150,12 +148,9 @@ class Plan:
 def rewrite(
     target: Path, plan: Plan, temp: Path | None = None, *, drop: bool = False, kept: str = ""
 ) -> list[str]:
-    """Write a plan to a file atomically; every row is checked while it is copied.
-
-    Corrupt rows raise BadCache; with `drop` they become failures, and a sentence for each is
-    returned. `kept` is the end of the message for a file that cannot be written.
-    """
+    """Write a plan to a file atomically and check every row; with `drop`, return corrupt rows."""
     dropped: list[str] = []
+    # `kept` ends the message for a file that cannot be written.
     with replacing(target, temp, error=CacheError, kept=kept) as temp:
         while True:
             require_room(temp, plan.n_bytes)
@@ -186,10 +181,8 @@ def rewrite(
 
 
 def require_room(path: Path, n_bytes: int) -> None:
-    """Raise OSError if a file of this size cannot be written.
-
-    HDF5 cannot handle a full disk: it ends the process at exit if data is still unwritten.
-    """
+    """Raise OSError if a file of this size cannot be written."""
+    # HDF5 cannot handle a full disk: it ends the process at exit if data is still unwritten.
     if shutil.disk_usage(path.parent).free < n_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if resource is not None:
@@ -293,20 +286,16 @@ def newest_plan(
     failures: Failures,
     provenance: Mapping[str, Any],
     *,
-    requested: Mapping[str, FeatureSpec] | None = None,
-    keep: Callable[[Index], bool] = lambda feature: True,
+    requested: Mapping[str, FeatureSpec] | None = None,  # by digest, the most recent last
+    keep: Callable[[Index], bool] = lambda feature: True,  # may drop rows; False drops all
 ) -> Plan:
-    """Plan a file with the newest version of each row; sources are oldest first.
-
-    `keep` is called with each feature, may drop rows of it, and returns False to drop all. Of the
-    others, the most recent spec of each name and fold stays, and those compatible with it.
-    `requested` specs (by digest, the most recent last) take precedence, and displace others even
-    if they have no rows: old values cannot replace values that failed.
-    """
+    """Plan a file with the newest version of each row; sources are oldest first."""
     requested = requested or {}
     features = {digest: f for digest, f in plan_rows(table, sources).items() if keep(f)}
     features = {digest: f for digest, f in features.items() if (f.origin >= 0).any()}
     specs = {d: f.spec for d, f in features.items() if d not in requested} | dict(requested)
+    # The most recent spec of each name and fold stays, and those compatible with it. Requested
+    # ones displace others even without rows: old values cannot replace values that failed.
     kept: dict[str, FeatureSpec] = {}
     for digest in reversed(specs):
         spec = specs[digest]

@@ -45,15 +45,7 @@ class StoredRows:
 
 
 class RowWriter(ABC):
-    """Base class of `CacheWriter` and `PartWriter`.
-
-    Parameters
-    ----------
-    path, table, provenance
-        Same as for `CacheWriter`.
-    limits
-        `commit_rows`, `commit_bytes` and `commit_seconds` of `CacheWriter`.
-    """
+    """Base class of `CacheWriter` and `PartWriter`."""
 
     def __init__(
         self,
@@ -100,9 +92,8 @@ class RowWriter(ABC):
         spec
             Spec of the feature.
         keys
-            `FeatureSpec.key` of each clip's current media, by clip id. A stored row of these
-            clips with another key belongs to replaced media; `close` drops it unless it was
-            put again.
+            `FeatureSpec.key` of each clip's current media, by clip id. A stored row with another
+            key belongs to replaced media; `close` drops it unless it was put again.
         """
         known = self._known(spec)
         stale = {c for c, key in keys.items() if c in known and known[c] != key.encode()}
@@ -118,7 +109,7 @@ class RowWriter(ABC):
     # --- new rows
 
     def put(self, spec: FeatureSpec, clip_id: str, key: str, array: F32) -> None:
-        """Buffer one clip's values; they are durable after the next commit.
+        """Buffer a copy of one clip's values; they are durable after the next commit.
 
         Parameters
         ----------
@@ -129,8 +120,7 @@ class RowWriter(ABC):
         key
             `FeatureSpec.key` of the clip's media.
         array
-            Values, float32: (dim,) for a vector, (frames, dim) with frames above 0 for a
-            sequence. They are copied.
+            float32 (dim,) for a vector, (frames, dim) with frames above 0 for a sequence.
 
         Raises
         ------
@@ -160,10 +150,9 @@ class RowWriter(ABC):
             self.commit()
 
     def fail(self, clip_id: str, stage: str, reason: str) -> None:
-        """Record a failure, which replaces an earlier one of the same clip and stage.
+        """Record a failure, with time and version; it replaces one of the same clip and stage.
 
-        The current time and mvemo's version are recorded, too. An earlier failure with the
-        same reason and version keeps its time.
+        A failure with the reason and version of an earlier one keeps the earlier time.
 
         Parameters
         ----------
@@ -201,8 +190,7 @@ class RowWriter(ABC):
         name
             Name of the feature, ``@`` and the net, such as ``music1d@fold0``.
         values
-            Series of equal length (``epoch``, ``train_loss``, ``val_loss``,
-            ``val_accuracy``), and others, such as series by iteration.
+            Series by name, such as ``epoch``, ``train_loss`` and ``val_loss``.
         """
         self._check_open()
         self._memory.curves[name] = {k: [float(v) for v in s] for k, s in values.items()}
@@ -212,10 +200,7 @@ class RowWriter(ABC):
     def commit(self) -> None:
         """Write all buffered rows to one shard, which makes them durable.
 
-        Raises
-        ------
-        CacheError
-            The shard cannot be written; the rows stay buffered.
+        If the shard cannot be written, CacheError is raised and the rows stay buffered.
         """
         self._check_open()
         if self._memory:
@@ -268,9 +253,9 @@ class RowWriter(ABC):
 class PartWriter(RowWriter):
     """Writer of shards for a cache that another process holds.
 
-    It locks nothing and only writes its own shards, so any number of such writers may work at
-    the same time. `CacheWriter.take_up` adds their shards; if that process is killed, the next
-    writer adds them. Writing a row twice does no harm.
+    It locks nothing and writes only its own shards, so many such writers may work at the same
+    time. `CacheWriter.take_up` adds their shards; if that process is killed, the next writer adds
+    them. Writing a row twice does no harm.
 
     Parameters
     ----------
@@ -279,7 +264,7 @@ class PartWriter(RowWriter):
     table
         Clips whose rows are written; some of the cache's.
     stored
-        Rows of these clips that the cache already has.
+        Rows of these clips that the cache already has (`CacheWriter.stored_rows`).
 
     Attributes
     ----------
@@ -290,23 +275,15 @@ class PartWriter(RowWriter):
 
     Examples
     --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from mvemo.cache import CacheWriter, open_cache
-    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
-    >>> clips = ClipTable(
-    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
-    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ... )
+    >>> from mvemo.cache import CacheWriter
+    >>> clips = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
     >>> spec = FeatureSpec("mean", "audio", "vector", 2, "example", 1, params={})
-    >>> with CacheWriter(path, clips) as writer:
-    ...     part = PartWriter(path, subset(clips, [1]), writer.stored_rows(["b"]))
+    >>> with CacheWriter("features.h5", clips) as writer:
+    ...     part = PartWriter("features.h5", subset(clips, [1]), writer.stored_rows(["b"]))
     ...     part.put(spec, "b", spec.key("digest of b.mp3"), np.array([0.5, 1.5], np.float32))
     ...     part.commit()
     ...     writer.take_up(part.shards)
-    >>> with open_cache(path) as cache:
-    ...     cache.present("mean")
-    array([False,  True])
     """
 
     def __init__(self, path: Path | str, table: ClipTable, stored: StoredRows) -> None:

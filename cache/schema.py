@@ -107,11 +107,7 @@ def row_checksum(clip_id: str, key: bytes, row: F32) -> bytes:
 
 
 def values_checksum(*blocks: F32) -> xxhash.xxh3_128:
-    """Return the XXH3-128 of all values of a feature, as they lie in the file.
-
-    It is thirty times as fast as the checksums of rows, which are only needed to find the damaged
-    row. Neither protects against a forger, who can write both.
-    """
+    """Return the XXH3-128 of a feature's values, thirty times as fast as the checksums of rows."""
     state = xxhash.xxh3_128()
     for block in blocks:
         state.update(np.ascontiguousarray(block).data.cast("B") if block.size else b"")

@@ -18,27 +18,20 @@ from mvemo.cache.cache_file import CacheFile, FilePool, parts_folder, refuse_fol
 from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
 from mvemo.manifests.files import parse_json
 
-# Environment variable, set to 1 for file systems without locks.
+# Environment variable, set to 1 for file systems without locks. Then two writers at a time are not
+# refused, and the one that finishes last drops the other's rows; readers are safe.
 NO_LOCK = "MVEMO_NO_LOCK"
 
 
 class WriterLock:
-    """Exclusive right to write one cache, from construction to `release`.
-
-    The operating system holds the lock (on ``<cache>.lock``, an empty file that stays), so it ends
-    with the process in any case. The holder is written to a file next to the shards, because the
-    content of a lock file cannot be read on every system.
-
-    With the environment variable ``MVEMO_NO_LOCK=1`` nothing is locked, for file systems without
-    locks. Then two writers at the same time are not refused, and the one that finishes last drops
-    the other's rows. Readers are safe in any case.
-    """
+    """Exclusive right to write one cache, on ``<cache>.lock``, from construction to `release`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.parent.is_dir():
             raise MissingCache(f"{path}: its folder does not exist: make it first")
         refuse_folder(path)
+        # In a file of its own, because the content of a lock file cannot be read on every system.
         self._holder = parts_folder(path) / "holder.json"
         self._lock = filelock.FileLock(path.with_name(path.name + ".lock"), thread_local=False)
         try:
@@ -116,16 +109,12 @@ def refuse_unfinished(path: Path) -> None:
 
 
 def read_shards(cache: Path, pool: FilePool, main: CacheFile | None) -> list[CacheFile]:
-    """Return the committed shards, oldest first; damaged ones are left out with a warning.
-
-    Shards that the cache, `main`, lists as merged were left by a process killed while it removed
-    them; they are removed now. If a lost shard named training clips of a net, all rows of the net
-    are left out, too.
-    """
+    """Return the committed shards, oldest first; damaged ones are left out with a warning."""
     shards: list[CacheFile] = []
     merged = () if main is None else main.merged
     for path in shard_paths(cache):
         if path.name in merged:
+            # Left by a process killed while it removed merged shards.
             path.unlink()
             continue
         try:
@@ -158,10 +147,7 @@ def _leave_out_unknown(sources: Sequence[CacheFile]) -> None:
 
 
 def remove_shards(cache: Path) -> None:
-    """Remove merged shards, and temporary files of killed processes.
-
-    If some cannot be removed, they are merged again later, which does no harm.
-    """
+    """Remove merged shards and temporary files; any that stay are merged again later."""
     with suppress(OSError):
         parts = parts_folder(cache)
         for path in [*shard_paths(cache), *parts.glob("*.tmp"), parts / "table.h5"]:

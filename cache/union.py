@@ -118,16 +118,13 @@ Part = tuple[int, str, Ints, Index]
 def plan_feature(
     table: ClipTable, parts: Sequence[Part], clashes: list[str] | None = None
 ) -> Index:
-    """Align the rows of all parts of one feature, oldest first; later rows replace earlier ones.
-
-    With `clashes`, a sentence is added for each row that has other bytes or another key in two
-    parts.
-    """
+    """Align the rows of all parts of one feature, oldest first; later rows replace earlier ones."""
     spec = parts[0][3].spec
     width = max(index.keys.dtype.itemsize for _, _, _, index in parts)
     whole = Index.empty(spec, len(table), f"S{width}")
     names: dict[int, str] = {}
     seen: set[str] = set()
+    # Sentences on rows that have other bytes or another key in two parts go to `clashes`.
     for number, name, places, index in parts:
         names[number] = name
         rows = np.flatnonzero(index.present & (places >= 0))
@@ -157,10 +154,7 @@ def plan_feature(
 
 
 def plan_rows(table: ClipTable, sources: Sequence[Any], where: str = "") -> dict[str, Index]:
-    """Plan all features of the sources, oldest first, by spec digest; the most recent is last.
-
-    With `where` (for the message), raise BadCache if a row differs in two sources.
-    """
+    """Plan all features by spec digest, the most recent last; `where` refuses clashing rows."""
     parts: dict[str, list[Part]] = {}
     places = rows_in(table, [source.table for source in sources])
     for number, source in enumerate(sources):

@@ -75,20 +75,14 @@ def _member(group: Any, name: str) -> Any:
 
 
 def write_attribute(group: Any, name: str, text: str) -> None:
-    """Write a text attribute of fixed length, which lies in the group's own header with a checksum.
-
-    Texts of variable length lie in a heap, and HDF5 loops endlessly if that is damaged.
-    """
+    """Write a text attribute of fixed length: HDF5 may loop endlessly on variable ones."""
     content = text.encode()
     dtype = h5py.string_dtype("utf-8", max(1, len(content)))
     group.attrs.create(name, np.array(content, dtype=dtype), dtype=dtype)
 
 
 def attribute(group: Any, name: str, kind: type[Any], default: Any = None) -> Any:
-    """Return an attribute as ``str``, ``int`` or ``bool``, or raise KeyError or ValueError.
-
-    `group` is a group, or HDF5's handle of a data set.
-    """
+    """Return an attribute as ``str``, ``int`` or ``bool``, or raise KeyError or ValueError."""
     # The low-level API: h5py's attributes take four times as long, and a cache has hundreds.
     place, key = group.id if isinstance(group, h5py.HLObject) else group, name.encode()
     if not h5py.h5a.exists(place, key):
@@ -119,11 +113,7 @@ def attribute(group: Any, name: str, kind: type[Any], default: Any = None) -> An
 
 @dataclass(frozen=True)
 class PlainArray:
-    """Array of a cache that lies in one piece in its file and is not read yet; see `array_of`.
-
-    Values are read directly from the file and not through HDF5, so several threads may read at the
-    same time, and nothing is copied twice.
-    """
+    """Array of a cache that lies in one piece in its file and is not read yet; see `array_of`."""
 
     item: Any  # HDF5's handle
     name: str  # name in messages
@@ -171,11 +161,7 @@ class PlainArray:
 def array_of(
     group: Any, name: str, dtype: Any = None, shape: tuple[int, ...] | None = None
 ) -> PlainArray:
-    """Return an array of a cache, not read yet.
-
-    KeyError or ValueError is raised if it is missing, of another type or shape, compressed, or not
-    stored in the file itself.
-    """
+    """Return an array of a cache, not read yet; raise KeyError or ValueError if it is unfit."""
     item = _member(group, name)
     if not isinstance(item, h5py.h5d.DatasetID):
         raise ValueError(f"{name} is not a data set")
@@ -293,10 +279,7 @@ def _read_collection(place: int, most: int, read_at: Callable[[int, int], bytes]
 # Data sets share collections, so parsed ones are cached.
 @lru_cache(maxsize=8)
 def _objects_of(content: bytes) -> Mapping[int, tuple[int, int]]:
-    """Map the number of each object in a collection to the start and end of its data.
-
-    A damaged collection gives an empty mapping.
-    """
+    """Map the numbers of a collection's objects to start and end of their data; {} if damaged."""
     objects: dict[int, tuple[int, int]] = {}
     start, end = _COLLECTION.size + _OBJECT.size, len(content)
     # At the end, less free space than an object's header may remain.
@@ -323,10 +306,7 @@ def data_set_names(file: Any) -> list[str]:
 
 
 def data_set(file: Any, name: str, size: int) -> Any:
-    """Return a data set of another program's HDF5 file, which may be compressed.
-
-    `size` is that of the file in bytes; `mvemo.manifests.arrays.most_bytes` limits the memory.
-    """
+    """Return a data set of another program's HDF5 file of `size` bytes; it may be compressed."""
     item, most = file[name], most_bytes(size)
     if item.shape is None:
         raise ValueError(f"{name} is empty")

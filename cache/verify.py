@@ -50,23 +50,13 @@ def verify_cache(path: Path | str) -> list[str]:
     CacheError
         The file cannot be read, so the result is unknown.
 
-    See Also
-    --------
-    repair_cache : Drop corrupt rows.
-
     Examples
     --------
-    >>> import tempfile
     >>> from mvemo.cache import import_feature
-    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
-    >>> clips = ClipTable(
-    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
-    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ... )
-    >>> values = np.array([[0.123, 1.5], [2.0, 4.0]])
+    >>> clips = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
+    >>> values, path = np.array([[0.123, 1.5], [2.0, 4.0]]), Path("features.h5")
     >>> _ = import_feature(path, "mean", "audio", values, table=clips)
-    >>> verify_cache(path)
-    []
     >>> stored, damaged = (np.float32(value).tobytes() for value in (0.123, 0.321))
     >>> _ = path.write_bytes(path.read_bytes().replace(stored, damaged))
     >>> verify_cache(path)
@@ -125,11 +115,8 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
 
 
 def _features_problems(file: CacheFile, digests: Sequence[str]) -> list[str]:
-    """Return the problems of some features' values.
-
-    All features are opened before values are read in threads. If both are mixed, threads wait for
-    each other and take 1.5 times as long.
-    """
+    """Return the problems of some features' values."""
+    # Opened before threads read values: if both are mixed, threads wait for each other.
     stored = [feature for digest in digests if (feature := file.readable_feature(digest))]
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
         found = threads.map(lambda item: _values_problems(item[0], item[1], file.table), stored)
@@ -293,13 +280,6 @@ def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
     Returns
     -------
     Problems, one sentence each; a crash or a timeout of the check is one of them.
-
-    Raises
-    ------
-    MissingCache
-        The file does not exist.
-    BadCache
-        The time limit is not above 0.
     """
     path = Path(path)
     if not path.exists():
