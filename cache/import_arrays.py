@@ -154,7 +154,7 @@ def _value_columns(
     """Return the columns of numbers: those requested, or all if none looks like ids or labels."""
     for pattern in (*columns.take, *columns.skip):
         if not any(fnmatchcase(name, pattern) for name in table):
-            raise BadCache(f"{path}: no column fits {pattern!r}; there are {', '.join(table)}")
+            raise BadCache(f"{path}: no column matches {pattern!r}; there are {', '.join(table)}")
     taken = {name for name in table if any(fnmatchcase(name, p) for p in columns.take or "*")}
     skipped = {name for name in table if any(fnmatchcase(name, p) for p in columns.skip)}
     chosen = tuple(name for name in table if name in taken - skipped - {id_name})
@@ -164,7 +164,7 @@ def _value_columns(
         like_id = id_name is None or name.casefold().rpartition("_")[2] in _ID_WORDS
         different = len(cells) > 2 and len(set(cells)) == len(cells)
         if cells and 2 * sum(map(_is_number, cells)) < len(cells):
-            problem = f"holds text, as {cells[0]!r}"
+            problem = f"holds text, such as {cells[0]!r}"
         elif like_id and different and all(cell.isdecimal() for cell in cells):
             problem = "holds whole numbers that are all different, as ids do"
         else:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from mvemo.cache import union
 from mvemo.cache.cache_file import (
     CacheFile,
     FilePool,
@@ -18,19 +20,10 @@ from mvemo.cache.cache_file import (
     shard_paths,
 )
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.reader import open_cache
+from mvemo.cache.reader import open_cache, unknown_feature
 from mvemo.cache.rewrite import Plan, curve_names, newest_failures, newest_plan, rewrite
 from mvemo.cache.shards import locked_files, read_shards, refuse_unfinished, remove_shards
-from mvemo.cache.table import ClipTable, subset
-from mvemo.cache.union import (
-    in_order,
-    plan_rows,
-    refuse_rivals,
-    union_curves,
-    union_failures,
-    union_provenance,
-    union_table,
-)
+from mvemo.cache.table import subset
 from mvemo.cache.verify import verify_cache
 
 
@@ -58,7 +51,7 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
 
     Examples
     --------
-    >>> from mvemo.cache import import_feature
+    >>> from mvemo.cache import ClipTable, import_feature
     >>> clips = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
     ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
     >>> for name in ("mean", "deviation"):
@@ -78,17 +71,11 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
 
 def _union_plan(files: Sequence[CacheFile], where: Path) -> Plan:
     """Plan one file with the content of several caches; raise BadCache if they do not match."""
-    table = union_table(files)
-    features = in_order(plan_rows(table, files, str(where)))
-    refuse_rivals(files, where)
-    return Plan(
-        table,
-        files,
-        features,
-        union_failures(files),
-        union_curves(files),
-        union_provenance(files),
-    )
+    table = union.merge_tables(files)
+    features = union.in_order(union.plan_rows(table, files, str(where)))
+    union.refuse_rivals(files, where)
+    failures, curves = union.merge_failures(files), union.merge_curves(files)
+    return Plan(table, files, features, failures, curves, union.merge_provenance(files))
 
 
 @dataclass(frozen=True)
@@ -188,7 +175,7 @@ def _selection(
         if not rows:
             raise BadCache(f"{path}: none of its {len(table)} clips would be left")
         table = replace(subset(table, rows), digest="")
-        planned = in_order(plan_rows(table, whole.sources))
+        planned = union.in_order(union.plan_rows(table, whole.sources))
     planned = {digest: f for digest, f in planned.items() if f.spec.name in features}
     live = {name for feature in planned.values() for name in curve_names(feature.spec)}
     return replace(
@@ -217,8 +204,7 @@ def remove_features(path: Path | str, features: Collection[str]) -> Removed:
 def _refuse_unknown(path: Path, features: Collection[str], names: Collection[str]) -> None:
     unknown = sorted(set(features).difference(names))
     if unknown:
-        listed = ", ".join(sorted(names)) or "none"
-        raise BadCache(f"{path}: no feature {unknown[0]!r}; there are {listed}")
+        raise unknown_feature(path, unknown[0], names)
 
 
 # --- repair
@@ -245,6 +231,7 @@ def repair_cache(path: Path | str) -> list[str]:
     """
     path = Path(path)
     parts = parts_folder(path)
+    opening = parts / "table.h5"  # clips of the unfinished run
     if not path.exists() and not parts.is_dir():
         raise MissingCache(f"{path}: no such file")
     with locked_files(path) as pool:
@@ -260,7 +247,14 @@ def repair_cache(path: Path | str) -> list[str]:
         found = [] if main is None else verify_cache(path)
         if found or done:
             sources = shards if main is None else [main, *shards]
-            table = _table(main, parts, pool)
+            if opening.exists():
+                table = CacheFile(opening, pool).table
+            elif main is not None:
+                table = main.table
+            else:
+                raise BadCache(
+                    f"{opening}: the clip table of the unfinished run is missing: extract again"
+                )
             plan = newest_plan(table, sources, newest_failures(sources), {})
             plan.merged = tuple(shard.path.name for shard in shards)
             dropped = rewrite(path, plan, parts / "merged.tmp", drop=True)
@@ -287,16 +281,6 @@ def _readable_part(path: Path, pool: FilePool) -> tuple[CacheFile | None, list[s
     return main, [f"left out: {what}" for what in main.lost]
 
 
-def _table(main: CacheFile | None, parts: Path, pool: FilePool) -> ClipTable:
-    """Return the clips of the unfinished run, or of the cache."""
-    opening = parts / "table.h5"
-    if opening.exists():
-        return CacheFile(opening, pool).table
-    if main is None:
-        raise BadCache(f"{opening}: the clip table of the unfinished run is missing: extract again")
-    return main.table
-
-
 @dataclass(frozen=True)
 class UnfinishedRun:
     """Rows that wait next to a cache for the next writer: their manifest's name, and clips."""
@@ -309,16 +293,11 @@ def unfinished_run(path: Path) -> UnfinishedRun | None:
     """Return the readable rows that an unfinished run left next to the cache `path`, or None."""
     name = ""
     clips: set[str] = set()
-    pool = FilePool()
-    try:
+    with closing(FilePool()) as pool:
         for shard in shard_paths(path):
-            try:
+            with suppress(BadCache):
                 source = CacheFile(shard, pool).load()
-            except BadCache:
-                continue
-            name = source.table.name
-            for index in source.indexes.values():
-                clips.update(source.table.clip_ids[i] for i in np.flatnonzero(index.present))
-    finally:
-        pool.close()
+                name = source.table.name
+                for index in source.indexes.values():
+                    clips.update(source.table.clip_ids[i] for i in np.flatnonzero(index.present))
     return UnfinishedRun(name, frozenset(clips)) if clips else None

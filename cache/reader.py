@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.cache import union
 from mvemo.cache.cache_file import CacheFile, FilePool, cache_files
 from mvemo.cache.errors import BadCache
 from mvemo.cache.failures import Failure
@@ -19,17 +20,6 @@ from mvemo.cache.index import Index
 from mvemo.cache.schema import table_checksum, values_checksum
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Ints
-from mvemo.cache.union import (
-    plan_feature,
-    refuse_clashes,
-    refuse_rivals,
-    rows_in,
-    union_curves,
-    union_failures,
-    union_provenance,
-    union_specs,
-    union_table,
-)
 from mvemo.manifests.text_table import html_table, listed
 
 # Approximate bytes of a block of `Cache.blocks`.
@@ -59,17 +49,17 @@ class Cache:
         self._indexes: dict[tuple[Path, str], Index] = {}
         try:
             self._files = [CacheFile(file, self._pool) for file in cache_files(path)]
-            self.table: ClipTable = union_table(self._files)
+            self.table: ClipTable = union.merge_tables(self._files)
             # For each file, int64 (clips of the file,): their rows in `table`.
-            self._places = rows_in(self.table, [file.table for file in self._files])
+            self._places = union.rows_in(self.table, [file.table for file in self._files])
             if len(self._files) > 1:
-                refuse_rivals(self._files, path)
-            self._specs = union_specs(self._files, self.table)
+                union.refuse_rivals(self._files, path)
+            self._specs = union.merge_specs(self._files, self.table)
             if sum(map(len, self._places)) > len(self.table):
                 for spec in self._specs.values():
                     clashes: list[str] = []
                     self._plan(spec, clashes)
-                    refuse_clashes(clashes, path)
+                    union.refuse_clashes(clashes, path)
         except BaseException:
             self._pool.close()
             raise
@@ -121,24 +111,23 @@ class Cache:
         """Return the specs of a feature: one, or one per fold under ``crossfit``."""
         variants = tuple(spec for spec in self.specs if spec.name == name)
         if not variants:
-            names = ", ".join(self.names()) or "none"
-            raise BadCache(f"{self.path}: no feature {name!r}; there are {names}")
+            raise unknown_feature(self.path, name, self.names())
         return variants
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
         """Failures by clip id and stage."""
-        return tuple(sorted(filter(None, union_failures(self._files).values())))
+        return tuple(sorted(filter(None, union.merge_failures(self._files).values())))
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """Provenance that the writer stated; earlier runs are under ``history``."""
-        return union_provenance(self._files)
+        return union.merge_provenance(self._files)
 
     @cached_property
     def curves(self) -> Curves:
         """Training curves: ``net@fold0`` to series by name; NaN for values that were not finite."""
-        return union_curves(self._files)
+        return union.merge_curves(self._files)
 
     def digest(self) -> str:
         """Return the SHA-256 of the clips and of all features' specs, keys and row checksums.
@@ -305,7 +294,7 @@ class Cache:
             (number, file.name, places, file.index(spec.digest))
             for number, (file, places) in enumerate(self._having(spec))
         ]
-        return plan_feature(self.table, parts, clashes)
+        return union.plan_feature(self.table, parts, clashes)
 
     def _index(self, file: CacheFile, spec: FeatureSpec) -> Index:
         """Return a feature's index in a file, cached; of vectors only `present`."""
@@ -352,6 +341,12 @@ def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tupl
         yield rows, block if len(rows) == len(block) else block[present]
     if checksum and state.hexdigest() != checksum:
         raise _damaged(file, spec)
+
+
+def unknown_feature(path: Path, name: str, names: Iterable[str]) -> BadCache:
+    """Return the error for a feature that a cache does not have."""
+    listing = ", ".join(sorted(names)) or "none"
+    return BadCache(f"{path}: no feature {name!r}; there are {listing}")
 
 
 def _damaged(file: CacheFile, spec: FeatureSpec) -> BadCache:

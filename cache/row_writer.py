@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,6 @@ from mvemo.cache.cache_file import parts_folder
 from mvemo.cache.errors import BadCache
 from mvemo.cache.failures import Failure, Failures
 from mvemo.cache.rewrite import MemoryRows, Plan, corrupt_stage, failure_now, rewrite
-from mvemo.cache.shards import new_shard_path
 from mvemo.cache.spec import HALF_LARGEST, FeatureSpec, check_spec
 from mvemo.cache.table import F32, ClipTable, check_table, check_texts, subset
 from mvemo.cache.union import plan_rows
@@ -103,8 +103,8 @@ class RowWriter(ABC):
     @property
     def failures(self) -> tuple[tuple[str, str, str], ...]:
         """(clip id, stage, reason) of each failure of the table's clips, sorted."""
-        known = ((c, s, why) for (c, s), why in self._failures.items() if c in self._clips)
-        return tuple(sorted((c, s, why.reason) for c, s, why in known if why is not None))
+        known = (why for (clip, _), why in self._failures.items() if why and clip in self._clips)
+        return tuple(sorted((why.clip_id, why.stage, why.reason) for why in known))
 
     # --- new rows
 
@@ -205,15 +205,11 @@ class RowWriter(ABC):
         self._check_open()
         if self._memory:
             memory = self._frozen_memory()
-            plan = Plan(
-                memory.table,
-                [memory],
-                plan_rows(memory.table, [memory]),
-                memory.failures,
-                memory.curves,
-                dict(to_json_values(self.provenance)),
-            )
-            path = new_shard_path(self._parts, self._next)
+            features, facts = plan_rows(memory.table, [memory]), to_json_values(self.provenance)
+            table, failures, curves = memory.table, memory.failures, memory.curves
+            plan = Plan(table, [memory], features, failures, curves, dict(facts))
+            # Other processes write shards, too.
+            path = self._parts / f"{self._next:08d}-{uuid.uuid4().hex[:12]}.h5"
             rewrite(path, plan, path.with_suffix(".tmp"), kept=KEPT)
             self._next += 1
             self._note_shard(path)
@@ -241,10 +237,9 @@ class RowWriter(ABC):
                 check_texts((spec.name, *spec.trained_on), str(self.path))
             self._requested.pop(digest, None)
             self._requested[digest] = spec
-        known = self._rows.get(digest)
-        if known is None:
-            known = self._rows[digest] = self._stored(digest)
-        return known
+        if digest not in self._rows:
+            self._rows[digest] = self._stored(digest)
+        return self._rows[digest]
 
     def _set_failure(self, clip_id: str, stage: str, failure: Failure | None) -> None:
         self._memory.failures[clip_id, stage] = self._failures[clip_id, stage] = failure

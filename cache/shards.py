@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
-import uuid
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -78,20 +77,14 @@ class WriterLock:
 def locked_files(path: Path) -> Iterator[FilePool]:
     """Lock a cache for writing, and give a pool for the files that are read meanwhile."""
     lock = WriterLock(path)
-    pool = FilePool()
     try:
-        yield pool
+        with closing(FilePool()) as pool:
+            yield pool
     finally:
-        pool.close()
         lock.release()
 
 
 # --- shards
-
-
-def new_shard_path(parts: Path, number: int) -> Path:
-    """Return the path of the next shard, with a random part that makes it unique."""
-    return parts / f"{number:08d}-{uuid.uuid4().hex[:12]}.h5"
 
 
 def shard_number(path: Path) -> int:

@@ -23,7 +23,7 @@ from mvemo.cache.table import Bools, ClipTable, Curves, Ints, subset
 # --- clips
 
 
-def union_table(files: Sequence[CacheFile]) -> ClipTable:
+def merge_tables(files: Sequence[CacheFile]) -> ClipTable:
     """Return a table of all clips, in the order of the file that has them all, or by id."""
     first = files[0].table
     if len(files) == 1:
@@ -198,7 +198,7 @@ def refuse_rivals(files: Sequence[CacheFile], where: object) -> None:
             known[spec.digest] = spec, file
 
 
-def union_specs(
+def merge_specs(
     files: Sequence[CacheFile], table: ClipTable
 ) -> dict[tuple[str, int | None], FeatureSpec]:
     """Return the specs of all files by name and fold, with the training clips of any file."""
@@ -222,7 +222,7 @@ def union_specs(
 # --- the rest
 
 
-def union_failures(files: Sequence[CacheFile]) -> Failures:
+def merge_failures(files: Sequence[CacheFile]) -> Failures:
     """Return all failures; if reasons differ, the first in alphabetical order."""
     union: Failures = {}
     for file in files:
@@ -233,7 +233,7 @@ def union_failures(files: Sequence[CacheFile]) -> Failures:
     return union
 
 
-def union_curves(files: Sequence[CacheFile]) -> Curves:
+def merge_curves(files: Sequence[CacheFile]) -> Curves:
     """Return all curves; raise BadCache if two of one name differ."""
     union: Curves = {}
     for file in files:
@@ -247,7 +247,7 @@ def union_curves(files: Sequence[CacheFile]) -> Curves:
     return dict(sorted(union.items()))
 
 
-def union_provenance(files: Sequence[CacheFile]) -> dict[str, Any]:
+def merge_provenance(files: Sequence[CacheFile]) -> dict[str, Any]:
     """Return the provenance of the parts if they agree, otherwise all under ``merged``."""
     each = {to_json(file.provenance): file.provenance for file in files}
     if len(each) == 1:

@@ -1,15 +1,12 @@
 """Safe reading of HDF5 files of any origin.
 
-HDF5 can store data elsewhere: behind soft and external links, or in other files as external or
-virtual storage. None of these is followed. Every size is checked before anything is read: an
-array of a cache has as many bytes in the file as in memory (caches are not compressed), and all
+Links and storage in other files are not followed. Every size is checked before anything is read:
+an array of a cache has as many bytes in the file as in memory (caches are not compressed), and all
 texts together are not longer than the file.
 
-Texts are read without HDF5. A data set of texts holds a reference for each text: its length, and
-the address of a global heap collection with the number of an object in it. HDF5 loops endlessly,
-and cannot be interrupted, on a damaged collection with an object of size 0. The formats are those
-of the HDF5 File Format Specification, sections III.E (Global Heap) and VIII (References to
-variable-length data).
+Texts are read without HDF5, which loops endlessly on a damaged heap collection with an object of
+size 0. A data set of texts holds a reference for each text: its length, and the address of a
+collection with the number of an object in it (HDF5 File Format Specification, III.E and VIII).
 """
 
 from __future__ import annotations
@@ -174,7 +171,13 @@ def array_of(
         raise ValueError(f"{name}: expected {np.dtype(dtype)}, got {stored_dtype}")
     offset = item.get_offset()
     if offset is None:
-        _check_layout(item, name)
+        # Not in one piece of the file, unless it is empty or very small.
+        created = item.get_create_plist()
+        layout = created.get_layout()
+        if layout == h5py.h5d.VIRTUAL or created.get_external_count():
+            raise ValueError(f"the values of {name} lie in another file, which is not read")
+        if layout == h5py.h5d.CHUNKED or created.get_nfilters():
+            raise ValueError(f"{name} is compressed or in chunks, unlike every array of a cache")
     plain = group if isinstance(group, PlainGroup) else PlainGroup(h5py.h5g.open(group.id, b"."))
     size = _REFERENCE.itemsize if _is_text(stored_dtype) else stored_dtype.itemsize
     _check_size(item, name, math.prod(stored_shape) * size, plain.n_bytes)
@@ -185,8 +188,8 @@ def array_of(
 
 def _dtype_of(kept: Any, expected: Any) -> np.dtype[Any]:
     """Return the numpy type of a stored type; comparing takes a fifth of the time to translate."""
-    dtype: np.dtype[Any] | None = None if expected is None else np.dtype(expected)
-    if dtype is None or not kept.equal(_hdf5_type(dtype)):
+    dtype: np.dtype[Any] = _TEXT if expected is None else np.dtype(expected)
+    if expected is None or not kept.equal(_hdf5_type(dtype)):
         is_text = isinstance(kept, h5py.h5t.TypeStringID) and kept.is_variable_str()
         dtype = _TEXT if is_text else kept.dtype
     return dtype
@@ -199,16 +202,6 @@ def _hdf5_type(dtype: np.dtype[Any]) -> Any:
 
 def _is_text(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "O" and h5py.check_string_dtype(dtype) is not None
-
-
-def _check_layout(item: Any, name: str) -> None:
-    """Refuse an array that is not in one piece of its file, unless it is empty or very small."""
-    created = item.get_create_plist()
-    layout = created.get_layout()
-    if layout == h5py.h5d.VIRTUAL or created.get_external_count():
-        raise ValueError(f"the values of {name} lie in another file, which is not read")
-    if layout == h5py.h5d.CHUNKED or created.get_nfilters():
-        raise ValueError(f"{name} is compressed or in chunks, unlike every array of a cache")
 
 
 def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:

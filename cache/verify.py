@@ -106,7 +106,7 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
         problems += [f"a failure of {clip!r}, which is not a clip" for clip in unknown]
         if None in file.failures.values():
             problems.append("a shard of an unfinished run, not a finished cache")
-        file.load_facts()
+        _ = file.curves, file.provenance, file.merged  # notes damage in `lost`
         return file.lost + problems
     except BadCache as error:
         return [str(error)]
@@ -235,11 +235,11 @@ def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:
         problems.append(f"a {spec.protocol} net without a record of its training clips")
     if clips:
         problems.append(
-            f"the net was trained on {len(clips)} clips of {where}, as {ids[clips[0]]!r}"
+            f"the net was trained on {len(clips)} clips of {where}, such as {ids[clips[0]]!r}"
         )
     if len(kin) > len(clips):
         problems.append(
-            f"the net saw the groups of {len(kin)} clips of {where}, as {ids[kin[0]]!r}"
+            f"the net saw the groups of {len(kin)} clips of {where}, such as {ids[kin[0]]!r}"
         )
     return problems
 
@@ -292,11 +292,11 @@ def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
     try:
         done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        return [f"not checked to its end within {seconds:g} s: do not open it"]
+        return [f"the check did not finish within {seconds:g} s: do not open this file"]
     if done.returncode == 0:
         with suppress(ValueError):
             return [str(problem) for problem in parse_json(done.stdout)]
     if done.returncode < 0:
-        return [f"the check crashed (signal {-done.returncode}): do not open it"]
-    last = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["without a word"]
+        return [f"the check crashed (signal {-done.returncode}): do not open this file"]
+    last = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
     return [f"the check failed: {last[-1][:200]}"]

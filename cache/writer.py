@@ -1,9 +1,7 @@
 """Writer of a cache: rows go to shards, which are merged into the cache at the end.
 
-The rows of a run are buffered, committed to shards in ``<cache>.parts/``, and merged into the
-cache by `CacheWriter.close`. Every file appears by renaming a complete, flushed file. So
-whenever a run is killed, the cache is as the last `close` left it and every shard is complete.
-Only rows that were not committed are lost. The next writer merges the shards.
+Every file appears by renaming a complete, flushed file. So whenever a run is killed, the cache is
+as the last `close` left it and every shard is complete; only uncommitted rows are lost.
 """
 
 from __future__ import annotations
@@ -96,7 +94,7 @@ class CacheWriter(RowWriter):
             self._next = 1 + max(map(shard_number, shard_paths(self.path)), default=-1)
             self._failures = newest_failures(self._sources())
             # The whole table, for a repair that finds only shards.
-            _write_table(self._parts / "table.h5", table, self.provenance)
+            write_clips(self._parts / "table.h5", table, self.provenance)
         except BaseException as error:
             self._end()
             if isinstance(error, OSError) and not isinstance(error, CacheError):
@@ -243,8 +241,4 @@ def write_clips(path: Path, table: ClipTable, provenance: Mapping[str, Any]) -> 
     It raises BadCache for an inconsistent table, CacheError if the file cannot be written.
     """
     check_table(table, str(path))
-    _write_table(path, table, provenance)
-
-
-def _write_table(path: Path, table: ClipTable, provenance: Mapping[str, Any]) -> None:
     rewrite(path, Plan(table, provenance=dict(to_json_values(provenance))))

@@ -84,7 +84,7 @@ def info(features: Path, provenance: bool, failures: bool) -> None:
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Check in a process of its own, which may take so long: for files of unknown origin.",
+    help="Check in a separate process with this time limit, for files of unknown origin.",
 )
 @click.pass_context
 def verify(context: click.Context, features: Path, time_limit: float | None) -> None:
@@ -111,7 +111,7 @@ def verify(context: click.Context, features: Path, time_limit: float | None) -> 
 def repair(features: Path) -> None:
     """Drop corrupt values of FEATURES, and add the rows of an unfinished run.
 
-    Dropped values are missing afterwards; run the extraction again to make them anew.
+    Dropped values are missing afterwards; run the extraction again to recompute them.
 
     \b
     Example:
@@ -172,10 +172,12 @@ def export(
         if fold is not None:
             raise BadOption("--fold: a feature cache has the nets of all folds; leave it out")
         if out.resolve() == features.resolve():
-            raise BadOption(f"--out {out}: is FEATURES; 'mvemo cache remove' takes features out")
+            raise BadOption(
+                f"--out {out}: expected a new file; 'mvemo cache remove' changes FEATURES"
+            )
         select_features(features, names, out)
     elif len(names) > 1:
-        raise BadOption(f"--out {out}: one feature a file; several are exported to a .h5 file")
+        raise BadOption(f"--out {out}: expected a .h5 file for {len(names)} features")
     else:
         export_cache(features, names[0], out, fold=fold)
     click.echo(f"{', '.join(names)}: {out}")
@@ -202,7 +204,7 @@ def remove(features: Path, names: tuple[str, ...]) -> None:
     is_flag=True,
     help="Remove features that the last extraction's settings do not name; imported ones stay.",
 )
-@click.option("--dry-run", is_flag=True, help="Tell what would go, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be removed, and change nothing.")
 def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> None:
     """Remove rows of FEATURES that are no longer used, and curves without a feature.
 
@@ -243,15 +245,17 @@ def _tell_removed(features: Path, removed: Removed, dry_run: bool) -> None:
     if not removed:
         click.echo(f"{features}: nothing to remove")
     elif dry_run:
-        click.echo(f"{features}: would be removed; leave --dry-run out to do it")
+        click.echo(f"{features}: not changed; run without --dry-run to remove this")
     else:
         click.echo(f"{features}: removed, {removed.freed / 1e6:.1f} MB smaller")
 
 
 @cache.command(name="clean-work")
 @click.argument("work", type=FOLDER)
-@click.option("--nets", is_flag=True, help="Also the trained nets, which would be trained again.")
-@click.option("--dry-run", is_flag=True, help="Tell what would go, and change nothing.")
+@click.option(
+    "--nets", is_flag=True, help="Also remove the trained nets, which the next run trains again."
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be removed, and change nothing.")
 def clean_work_(work: Path, nets: bool, dry_run: bool) -> None:
     """Remove the decoded media in WORK, the working folder of `mvemo extract`.
 
@@ -289,10 +293,12 @@ def diff(context: click.Context, first: Path, second: Path) -> None:
 @cache.command(name="import")
 @_features
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--manifest", type=PATH, help="The clips; may be left out where FEATURES exists.")
-@click.option("--feature", "name", help="Its name, as vggish.  [required]")
+@click.option("--manifest", type=PATH, help="Manifest of the clips; optional if FEATURES exists.")
+@click.option("--feature", "name", help="Name of the feature, such as vggish.  [required]")
 @old_spelling("--name", "old_name")
-@click.option("--modality", required=True, help="audio, video or another short word, as lyrics.")
+@click.option(
+    "--modality", required=True, help="audio, video or another short word, such as lyrics."
+)
 @click.option("--dataset", help="Which data set of an .npz or HDF5 file (also as FILE:NAME).")
 @click.option(
     "--rows",
@@ -306,8 +312,8 @@ def diff(context: click.Context, first: Path, second: Path) -> None:
     "[default: clip_id]",
 )
 @column_option
-@click.option("--columns", "numbers", help="Of a table: the columns of numbers, as 'f*,tempo'.")
-@click.option("--skip-columns", help="Of a table: columns to leave out.")
+@click.option("--columns", "numbers", help="Columns of numbers, such as 'f*,tempo', of a table.")
+@click.option("--skip-columns", help="Columns of a table to leave out.")
 @click.option("--skip-unknown", is_flag=True, help="Leave out rows of clips that are not listed.")
 @click.option("--force", is_flag=True, help="Replace a feature of that name.")
 def import_(
@@ -330,7 +336,7 @@ def import_(
 
     name = choose_spelling(("--feature", name), ("--name", old_name))
     if name is None:
-        raise BadOption("--feature: the feature needs a name, as vggish")
+        raise BadOption("--feature: expected a name, such as vggish")
     check_feature_name(name)
     modality = options["modality"]
     try:
@@ -368,8 +374,8 @@ def import_(
         tell_note(_columns_read(arrays[0], how))
     if modality not in MODALITIES:
         tell_note(
-            f"{modality} is a modality of its own, neither {' nor '.join(MODALITIES)}: fusions "
-            "take it up as one more"
+            f"{modality} is a further modality, neither {' nor '.join(MODALITIES)}: fusions use "
+            "all of them"
         )
     line = f"{name}: {imported.present} of {imported.clips} clips, {imported.spec.dim} numbers each"
     if imported.incomplete:

@@ -354,9 +354,11 @@ def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path: Path) -> No
     rows = [["artist", "file", "f1", "f2"]]
     rows += [["x", f"old/{i}.avi", 0.5, i] for i in (9, 14, 7)]
     wide = write_csv(tmp_path / "wide.csv", rows)
-    with pytest.raises(BadCache, match=r"column 'artist' holds text, as 'x': .*--skip-columns"):
+    with pytest.raises(
+        BadCache, match=r"column 'artist' holds text, such as 'x': .*--skip-columns"
+    ):
         read_array(wide, columns=columns)
-    with pytest.raises(BadCache, match=r"no column fits 'g\*'; there are artist, file, f1, f2"):
+    with pytest.raises(BadCache, match=r"no column matches 'g\*'; there are artist, file, f1, f2"):
         read_array(wide, columns=replace(columns, take=("g*",)))
     for chosen in (replace(columns, take=("f?",)), replace(columns, skip=("artist",))):
         got = read_array(wide, columns=chosen)

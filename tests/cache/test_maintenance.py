@@ -238,7 +238,7 @@ def test_checks_in_a_process_of_their_own(path: Path) -> None:
     with pytest.raises(BadCache, match="above 0"):
         verify_untrusted(path, seconds=0)
     assert verify_untrusted(path, seconds=0.01) == [
-        "not checked to its end within 0.01 s: do not open it"
+        "the check did not finish within 0.01 s: do not open this file"
     ]
     path.write_bytes(path.read_bytes()[:-900])
     (problem,) = verify_untrusted(path, seconds=120)

@@ -83,8 +83,8 @@ def test_a_net_that_saw_test_clips_is_reported(tmp_path: Path) -> None:
     unknown = replace(NET, name="b", trained_on=())
     fill(tmp_path / "x.h5", SPLIT, saw, unknown)
     assert verify_cache(tmp_path / "x.h5") == [
-        "a: the net was trained on 1 clips of the test split, as 'c4'",
-        "a: the net saw the groups of 2 clips of the test split, as 'c4'",
+        "a: the net was trained on 1 clips of the test split, such as 'c4'",
+        "a: the net saw the groups of 2 clips of the test split, such as 'c4'",
         "b: a holdout net without a record of its training clips",
     ]
     fill(tmp_path / "y.h5", CLIPS, NET)

@@ -156,9 +156,9 @@ def test_a_net_that_saw_its_fold_is_reported(tmp_path: Path) -> None:
     ]
     fill(path, CLIPS, *specs)
     assert verify_cache(path) == [
-        "a@fold0: the net was trained on 2 clips of its fold, as 'c0'",
-        "b@fold0: the net was trained on 1 clips of its fold, as 'c1'",
-        "b@fold0: the net saw the groups of 2 clips of its fold, as 'c0'",
+        "a@fold0: the net was trained on 2 clips of its fold, such as 'c0'",
+        "b@fold0: the net was trained on 1 clips of its fold, such as 'c1'",
+        "b@fold0: the net saw the groups of 2 clips of its fold, such as 'c0'",
         "c@fold0: a crossfit net without a record of its training clips",
         "d@fold9: a crossfit net of fold 9, which has no clips",
         "e: protocol frozen, but trained on 1 of the clips",
@@ -191,12 +191,12 @@ def foreign(path: Path) -> None:
 BROKEN = {
     "text": (
         lambda p: p.write_text("clip_id,label\n"),
-        r"no HDF5 file \(it starts with b'clip_id,'",
+        "got a file that starts with b'clip_id,'",
     ),
     "empty": (lambda p: p.write_bytes(b""), "an empty file"),
     "truncated": (lambda p: p.write_bytes(p.read_bytes()[:-2000]), "a truncated HDF5 file"),
     "stub": (lambda p: p.write_bytes(p.read_bytes()[:20]), "HDF5 file: copy it again"),
-    "foreign": (foreign, "an HDF5 file, but no feature cache"),
+    "foreign": (foreign, "an HDF5 file, but not a feature cache"),
     "newer": (newer, r"schema 2, but mvemo \S+ reads up to schema 1: install mvemo 7.1.0"),
 }
 

@@ -230,7 +230,7 @@ def test_import_names_columns_ids_and_predicted_labels(tmp_path: Path) -> None:
     table.write_text("Class,artist,track,f1,f2\nx,y,1.mp4,0.5,1\nx,z,2.mp4,1.5,2\n")
     command = ["import", out, table, "--manifest", manifest, "--feature", "emb", "--modality", "x"]
     refused = run(*command)
-    assert "column 'Class' holds text, as 'x'" in str(refused.exception)
+    assert "column 'Class' holds text, such as 'x'" in str(refused.exception)
     unknown = run(*command, "--column", "clip_id=artist", "--columns", "f*")
     assert "first 'y'; its ids look like 'Train/Sad/1'" in str(unknown.exception)
     for option, value in (("--columns", "f*"), ("--skip-columns", "Class,artist")):
