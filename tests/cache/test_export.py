@@ -1,10 +1,7 @@
 """Features for other programs give every value back."""
 
-from __future__ import annotations
-
 import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,13 +14,13 @@ CLIPS = table()
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     path = tmp_path / "features.h5"
     fill(path, CLIPS, VECTOR, SEQUENCE, leave_out="c3")
     return path
 
 
-def test_npz(path: Path, tmp_path: Path) -> None:
+def test_npz(path, tmp_path):
     export_cache(path, "music1d", tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz", allow_pickle=False) as stored:
         assert stored["clip_ids"].tolist() == list(CLIPS.clip_ids)
@@ -35,7 +32,7 @@ def test_npz(path: Path, tmp_path: Path) -> None:
         assert json.loads(str(stored["spec"]))["params"] == {"sr": 16000}
 
 
-def test_npz_of_a_sequence(path: Path, tmp_path: Path) -> None:
+def test_npz_of_a_sequence(path, tmp_path):
     export_cache(path, "mel", tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz", allow_pickle=False) as stored:
         for i, clip in enumerate(CLIPS.clip_ids):
@@ -44,7 +41,7 @@ def test_npz_of_a_sequence(path: Path, tmp_path: Path) -> None:
             np.testing.assert_array_equal(frames, expected)
 
 
-def test_csv(path: Path, tmp_path: Path) -> None:
+def test_csv(path, tmp_path):
     export_cache(path, "music1d", tmp_path / "x.csv")
     with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
         head, *lines = csv.reader(file)
@@ -54,7 +51,7 @@ def test_csv(path: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.array(line[1:], np.float32), row(VECTOR, line[0]))
 
 
-def test_csv_of_a_sequence(path: Path, tmp_path: Path) -> None:
+def test_csv_of_a_sequence(path, tmp_path):
     export_cache(path, "mel", tmp_path / "x.csv")
     with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
         _, *lines = csv.reader(file)
@@ -66,7 +63,7 @@ def test_csv_of_a_sequence(path: Path, tmp_path: Path) -> None:
     )
 
 
-def test_folds_and_refusals(path: Path, tmp_path: Path) -> None:
+def test_folds_and_refusals(path, tmp_path):
     fill(tmp_path / "folds.h5", CLIPS, crossfit(0, CLIPS), crossfit(1, CLIPS))
     export_cache(tmp_path / "folds.h5", "music1d", tmp_path / "x.npz", fold=1)
     with np.load(tmp_path / "x.npz") as stored:

@@ -1,9 +1,5 @@
 """Sequences as float16: how far off they are, and that none is taken for float32."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
@@ -17,7 +13,7 @@ from mvemo.cache.verify import verify_cache
 from mvemo.cache.writer import CacheWriter
 
 
-def test_sequences_in_half_precision(tmp_path: Path) -> None:
+def test_sequences_in_half_precision(tmp_path):
     clips = table()
     half = in_half_precision(SEQUENCE)
     draw = np.random.default_rng(0)

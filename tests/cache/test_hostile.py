@@ -1,13 +1,8 @@
 """Caches that were made to harm: nothing is followed out of the file, nothing large is read."""
 
-from __future__ import annotations
-
 import json
 import os
 import zipfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -26,16 +21,16 @@ CLIPS = table()
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def sound(tmp_path_factory):
     path = tmp_path_factory.mktemp("sound") / "features.h5"
     fill(path, CLIPS, VECTOR, SEQUENCE)
     return path.read_bytes()
 
 
-def swap(name: str, **options: Any) -> Callable[[Any], None]:
+def swap(name, **options):
     """Replace a data set by another, or by a link."""
 
-    def attack(file: Any) -> None:
+    def attack(file):
         shape, values = file[name].shape, file[name][()]
         del file[name]
         if "link" in options:
@@ -50,15 +45,15 @@ def swap(name: str, **options: Any) -> Callable[[Any], None]:
     return attack
 
 
-def unset(name: str) -> Callable[[Any], None]:
+def unset(name):
     return lambda file: file.__delitem__(name)
 
 
-def state(name: str, attribute: str, value: Any) -> Callable[[Any], None]:
+def state(name, attribute, value):
     return lambda file: file[name].attrs.__setitem__(attribute, value)
 
 
-def strange_spec(file: Any) -> None:
+def strange_spec(file):
     group = file["features/music1d"]
     facts = json.loads(group["spec"].asstr()[()])
     del group["spec"]
@@ -92,7 +87,7 @@ PAST_REPAIR = {
 }
 
 
-def read_all(path: Path) -> None:
+def read_all(path):
     with open_cache(path) as cache:
         for spec in cache.specs:
             if spec.kind == "vector":
@@ -103,9 +98,7 @@ def read_all(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*ATTACKS, *PAST_REPAIR])
-def test_reading_checking_merging_and_repairing_agree(
-    sound: bytes, tmp_path: Path, name: str
-) -> None:
+def test_reading_checking_merging_and_repairing_agree(sound, tmp_path, name):
     path = tmp_path / "features.h5"
     path.write_bytes(sound)
     with h5py.File(path, "r+") as file:
@@ -123,7 +116,7 @@ def test_reading_checking_merging_and_repairing_agree(
         assert verify_cache(path) == []
 
 
-def test_texts_that_refer_to_one_long_text_are_not_read(tmp_path: Path, sound: bytes) -> None:
+def test_texts_that_refer_to_one_long_text_are_not_read(tmp_path, sound):
     path = tmp_path / "features.h5"
     path.write_bytes(sound)
     with h5py.File(path, "r+") as file:
@@ -135,13 +128,13 @@ def test_texts_that_refer_to_one_long_text_are_not_read(tmp_path: Path, sound: b
     assert "300,000 bytes of text declared" in verify_cache(path)[0]
 
 
-def test_a_pipe_is_no_cache_and_does_not_block(tmp_path: Path) -> None:
+def test_a_pipe_is_no_cache_and_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "features.h5")
     with pytest.raises(CacheError, match="expected a feature cache, got a pipe"):
         open_cache(tmp_path / "features.h5")
 
 
-def test_repair_rewrites_what_only_verify_used_to_find(tmp_path: Path, sound: bytes) -> None:
+def test_repair_rewrites_what_only_verify_used_to_find(tmp_path, sound):
     path = tmp_path / "features.h5"
     fill(path, CLIPS, VECTOR, leave_out="c4")
     with h5py.File(path, "r+") as file:
@@ -151,7 +144,7 @@ def test_repair_rewrites_what_only_verify_used_to_find(tmp_path: Path, sound: by
     assert verify_cache(path) == []
 
 
-def test_older_caches_have_only_slow_checksums(tmp_path: Path, sound: bytes) -> None:
+def test_older_caches_have_only_slow_checksums(tmp_path, sound):
     path = tmp_path / "features.h5"
     path.write_bytes(sound)
     with h5py.File(path, "r+") as file:
@@ -168,9 +161,7 @@ def test_older_caches_have_only_slow_checksums(tmp_path: Path, sound: bytes) -> 
 
 
 @pytest.mark.parametrize("attribute", ["checksum", "quick_checksum", "digest"])
-def test_what_an_index_states_of_itself_is_checked(
-    tmp_path: Path, sound: bytes, attribute: str
-) -> None:
+def test_what_an_index_states_of_itself_is_checked(tmp_path, sound, attribute):
     path = tmp_path / "features.h5"
     path.write_bytes(sound)
     with h5py.File(path, "r+") as file:
@@ -193,7 +184,7 @@ HUGE = b"\x93NUMPY\x01\x00" + len(HUGE).to_bytes(2, "little") + HUGE
         ("a.h5", {"shape": (6, 4), **ELSEWHERE}, "another file"),
     ],
 )
-def test_arrays_that_are_refused(tmp_path: Path, name: str, content: Any, words: str) -> None:
+def test_arrays_that_are_refused(tmp_path, name, content, words):
     path = tmp_path / name
     if name == "a.npy":
         path.write_bytes(content)
@@ -209,7 +200,7 @@ def test_arrays_that_are_refused(tmp_path: Path, name: str, content: Any, words:
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_texts_whose_heap_never_ends_are_refused(tmp_path: Path) -> None:
+def test_texts_whose_heap_never_ends_are_refused(tmp_path):
     """HDF5 2.0 runs for ever where the free space of a heap is no bytes long."""
     path = tmp_path / "theirs.h5"
     with h5py.File(path, "w") as file:
@@ -224,7 +215,7 @@ def test_texts_whose_heap_never_ends_are_refused(tmp_path: Path) -> None:
         read_array(path)
 
 
-def test_a_cache_whose_heaps_never_end_is_damaged(tmp_path: Path, sound: bytes) -> None:
+def test_a_cache_whose_heaps_never_end_is_damaged(tmp_path, sound):
     """HDF5 itself reads none of its texts."""
     path, content = tmp_path / "features.h5", bytearray(sound)
     place = content.find(b"GCOL")
@@ -248,7 +239,7 @@ def test_a_cache_whose_heaps_never_end_is_damaged(tmp_path: Path, sound: bytes) 
 
 
 @pytest.mark.parametrize("userblock", [0, 512])
-def test_texts_are_those_that_hdf5_reads(tmp_path: Path, userblock: int) -> None:
+def test_texts_are_those_that_hdf5_reads(tmp_path, userblock):
     draw = np.random.default_rng(0)
     texts = ["ä" * int(n) for n in draw.integers(0, 90, 400)]
     path = tmp_path / "texts.h5"

@@ -1,12 +1,8 @@
 """Importing arrays that others made."""
 
-from __future__ import annotations
-
 import csv
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -16,7 +12,7 @@ from mvemo.cache import import_feature
 from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.export import export_cache
 from mvemo.cache.import_arrays import TableColumns, read_array, read_ids
-from mvemo.cache.import_feature import Imported, ImportSettings, join_arrays
+from mvemo.cache.import_feature import ImportSettings, join_arrays
 from mvemo.cache.reader import open_cache
 from mvemo.cache.spec import FeatureSpec, content_digest
 from mvemo.cache.table import ClipTable
@@ -41,9 +37,7 @@ NET = FeatureSpec("c3d", "video", "vector", 2, "net:c3d", 1, {}, "w", "crossfit"
 MEL = FeatureSpec("mel", "audio", "sequence", 2, "mel", 3, {"n_mels": 2})
 
 
-def add(
-    path: Path, name: str = "x", values: Any = VALUES, ids: Any = None, **options: Any
-) -> Imported:
+def add(path, name="x", values=VALUES, ids=None, **options):
     """Import a feature of sounds; options are those of `import_feature` and its settings."""
     table = options.pop("table", None)
     settings = ImportSettings(**options)
@@ -51,12 +45,12 @@ def add(
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return tmp_path / "features.h5"
 
 
 @pytest.fixture
-def extracted(path: Path) -> Path:
+def extracted(path):
     """A cache as stage one leaves it: nets of two folds, a sequence, a failure, curves."""
     with CacheWriter(path, CLIPS, provenance={"command": "mvemo extract"}) as writer:
         for spec in (NET, replace(NET, fold=1, weights="v", trained_on=("a", "b"))):
@@ -68,7 +62,7 @@ def extracted(path: Path) -> Path:
     return path
 
 
-def test_by_order_of_the_table_into_a_new_cache(path: Path, tmp_path: Path) -> None:
+def test_by_order_of_the_table_into_a_new_cache(path, tmp_path):
     file = tmp_path / "x.npy"
     np.save(file, VALUES)
     array = read_array(file)
@@ -89,7 +83,7 @@ def test_by_order_of_the_table_into_a_new_cache(path: Path, tmp_path: Path) -> N
     assert verify_cache(path) == []
 
 
-def test_by_clip_id_missing_rows_are_missing(path: Path) -> None:
+def test_by_clip_id_missing_rows_are_missing(path):
     values = VALUES.copy()
     values[1, 2] = np.nan  # of clip "a": incomplete
     values[2] = np.nan  # of clip "b": absent
@@ -102,7 +96,7 @@ def test_by_clip_id_missing_rows_are_missing(path: Path) -> None:
         np.testing.assert_array_equal(got[3], VALUES[0].astype(np.float32))
 
 
-def test_all_else_in_the_cache_stays(extracted: Path) -> None:
+def test_all_else_in_the_cache_stays(extracted):
     with open_cache(extracted) as cache:
         before = {f: cache.vectors("c3d", f) for f in (0, 1)}
         specs, table = cache.specs, cache.table
@@ -136,7 +130,7 @@ def test_all_else_in_the_cache_stays(extracted: Path) -> None:
     assert verify_cache(extracted) == []
 
 
-def test_a_name_is_taken_once(extracted: Path) -> None:
+def test_a_name_is_taken_once(extracted):
     with pytest.raises(BadCache, match="exists already"):
         add(extracted, "c3d")
     add(extracted)
@@ -171,14 +165,14 @@ def test_a_name_is_taken_once(extracted: Path) -> None:
         (VALUES[:, :0], None, "expected shape .rows, numbers."),
     ],
 )
-def test_refused(path: Path, values, ids, message: str) -> None:
+def test_refused(path, values, ids, message):
     with pytest.raises(BadCache, match=message) as caught:
         add(path, "x", values, ids, table=CLIPS)
     assert "\n" not in str(caught.value)
     assert not path.exists()
 
 
-def test_unknown_clips_may_be_skipped(path: Path) -> None:
+def test_unknown_clips_may_be_skipped(path):
     # Of clips that are not in the table, also repeated ids do not matter.
     imported = add(path, "x", VALUES, ["b", "zz", "zz", "a"], table=CLIPS, skip_unknown=True)
     assert (imported.present, imported.skipped) == (2, 2)
@@ -198,12 +192,12 @@ def test_unknown_clips_may_be_skipped(path: Path) -> None:
         ({"classes": ("p", "q")}, r"classes: \('calm', 'tense'\) and \('p', 'q'\)"),
     ],
 )
-def test_other_clips_than_the_caches(extracted: Path, change: dict, message: str) -> None:
+def test_other_clips_than_the_caches(extracted, change, message):
     with pytest.raises(BadCache, match=message):
         add(extracted, table=replace(CLIPS, **change))
 
 
-def test_without_cache_or_table_or_with_an_unfinished_run(path: Path) -> None:
+def test_without_cache_or_table_or_with_an_unfinished_run(path):
     with pytest.raises(MissingCache, match="give a manifest"):
         add(path)
     with suppress(KeyboardInterrupt), CacheWriter(path, CLIPS) as writer:
@@ -216,13 +210,13 @@ def test_without_cache_or_table_or_with_an_unfinished_run(path: Path) -> None:
 # --- files
 
 
-def write_csv(path: Path, rows: list[list[object]]) -> Path:
+def write_csv(path, rows):
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     return path
 
 
-def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path) -> None:
+def test_every_kind_of_file_gives_the_same_rows(tmp_path):
     ids = list("abcd")
     np.save(tmp_path / "x.npy", VALUES)
     np.savez(tmp_path / "x.npz", clip_ids=np.array(ids), values=VALUES, spare=VALUES[:1])
@@ -247,7 +241,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path) -> None:
         np.testing.assert_array_equal(got.values, VALUES)
 
 
-def test_ids_beside_the_numbers_are_never_passed_over(tmp_path: Path) -> None:
+def test_ids_beside_the_numbers_are_never_passed_over(tmp_path):
     ids = list("dcba")
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["g/values"], file["g/clip_id"] = VALUES, ids
@@ -270,7 +264,7 @@ def test_ids_beside_the_numbers_are_never_passed_over(tmp_path: Path) -> None:
     assert read_array(tmp_path / "y.npz").clip_ids is None
 
 
-def test_what_export_writes_is_read_back(path: Path, extracted: Path, tmp_path: Path) -> None:
+def test_what_export_writes_is_read_back(path, extracted, tmp_path):
     for ending in ("npz", "csv"):
         out = tmp_path / f"c3d.{ending}"
         export_cache(extracted, "c3d", out, fold=1)
@@ -281,7 +275,7 @@ def test_what_export_writes_is_read_back(path: Path, extracted: Path, tmp_path: 
             np.testing.assert_array_equal(cache.vectors("c3d")[0], old.vectors("c3d", 1)[0])
 
 
-def test_files_of_one_feature_are_joined(tmp_path: Path) -> None:
+def test_files_of_one_feature_are_joined(tmp_path):
     np.save(tmp_path / "train.npy", VALUES[:3])
     np.save(tmp_path / "val.npy", VALUES[3:])
     arrays = [read_array(tmp_path / f"{name}.npy") for name in ("train", "val")]
@@ -303,7 +297,7 @@ def test_files_of_one_feature_are_joined(tmp_path: Path) -> None:
         join_arrays([arrays[0], named])
 
 
-def test_ids_of_a_file_without_header(tmp_path: Path) -> None:
+def test_ids_of_a_file_without_header(tmp_path):
     file = write_csv(tmp_path / "x.csv", [["folder/", "a", 1], ["folder/", "b", 0]])
     assert read_ids(file, id_column="2") == ("a", "b")
     with pytest.raises(BadCache, match=r"no column 'clip_id'.*number"):
@@ -334,7 +328,7 @@ def test_ids_of_a_file_without_header(tmp_path: Path) -> None:
         ("song.csv", b"clip_id,p\na,1\n", "no column 'song'; there are clip_id, p"),
     ],
 )
-def test_files_that_are_refused(tmp_path: Path, source: str, content: Any, message: str) -> None:
+def test_files_that_are_refused(tmp_path, source, content, message):
     path = tmp_path / source.partition(":")[0]
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -348,7 +342,7 @@ def test_files_that_are_refused(tmp_path: Path, source: str, content: Any, messa
     assert "\n" not in str(caught.value)
 
 
-def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path: Path) -> None:
+def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path):
     names = {f"Train/Sad/{i}": f"Train/Sad/{i}" for i in (14, 7, 9)}
     columns = TableColumns(names)
     rows = [["artist", "file", "f1", "f2"]]
@@ -375,7 +369,7 @@ def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path: Path) -> No
     assert match_ids(["3", "7", "5"], names) == (("3", "7", "5"), "")
 
 
-def test_columns_of_a_table_may_have_other_names(tmp_path: Path) -> None:
+def test_columns_of_a_table_may_have_other_names(tmp_path):
     song = write_csv(tmp_path / "x.csv", [["song", "f"], ["a", ""], ["b", 2.5]])
     for options in ({"id_column": "song"}, {"columns": TableColumns(renamed={"clip_id": "song"})}):
         got = read_array(song, **options)
@@ -386,12 +380,12 @@ def test_columns_of_a_table_may_have_other_names(tmp_path: Path) -> None:
         read_array(song, columns=TableColumns(renamed={"clip_id": "track"}))
 
 
-def test_ids_match_in_any_form_of_unicode_and_with_backslashes() -> None:
+def test_ids_match_in_any_form_of_unicode_and_with_backslashes():
     names = {"Caf\u00e9/1": "Caf\u00e9/1"}
     assert match_ids(["Cafe\u0301\\1.mp4"], names) == (("Caf\u00e9/1",), "without ending")
 
 
-def test_clips_without_labels_get_them_later(path: Path) -> None:
+def test_clips_without_labels_get_them_later(path):
     unlabelled = replace(CLIPS, task="unlabelled", classes=(), labels=np.zeros((4, 0), np.int64))
     add(path, table=unlabelled)
     assert verify_cache(path) == []

@@ -1,7 +1,5 @@
 """Merging, slim copies, removals, garbage, differences, and checks in a process of their own."""
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +25,7 @@ JOBS = [(spec, clip) for spec in range(len(SPECS)) for clip in CLIPS.clip_ids]
 
 @settings(max_examples=5, deadline=None)
 @given(st.data())
-def test_any_partition_in_any_order_equals_one_writer(data: st.DataObject) -> None:
+def test_any_partition_in_any_order_equals_one_writer(data):
     jobs = data.draw(st.lists(st.sampled_from(JOBS), unique=True))
     workers = data.draw(st.integers(1, 3))
     # A row may be made by more than one worker; each has all clips or only its own.
@@ -74,7 +72,7 @@ def test_any_partition_in_any_order_equals_one_writer(data: st.DataObject) -> No
 
 @settings(max_examples=5, deadline=None)
 @given(st.data())
-def test_any_commits_and_sessions_equal_one_writer(data: st.DataObject) -> None:
+def test_any_commits_and_sessions_equal_one_writer(data):
     jobs = data.draw(st.lists(st.sampled_from(JOBS), unique=True, min_size=1))
     ends = data.draw(st.lists(st.sampled_from(["", "", "commit", "close"]), min_size=len(jobs)))
     with tempfile.TemporaryDirectory() as name:
@@ -97,7 +95,7 @@ def test_any_commits_and_sessions_equal_one_writer(data: st.DataObject) -> None:
             assert a.digest() == b.digest()
 
 
-def test_clips_of_disjoint_workers_are_sorted_by_id(tmp_path: Path) -> None:
+def test_clips_of_disjoint_workers_are_sorted_by_id(tmp_path):
     fill(tmp_path / "b.h5", table(["c5", "c4"]), VECTOR)
     fill(tmp_path / "a.h5", table(["c1", "c0"]), VECTOR)
     for order in (["a.h5", "b.h5"], ["b.h5", "a.h5"]):
@@ -109,7 +107,7 @@ def test_clips_of_disjoint_workers_are_sorted_by_id(tmp_path: Path) -> None:
             assert cache.provenance == {"command": "sample"}
 
 
-def test_rows_of_other_media_are_named_and_counted(tmp_path: Path) -> None:
+def test_rows_of_other_media_are_named_and_counted(tmp_path):
     fill(tmp_path / "a.h5", CLIPS, VECTOR)
     with CacheWriter(tmp_path / "c.h5", CLIPS) as writer:
         put(writer, VECTOR, "c1", salt=3)
@@ -118,14 +116,14 @@ def test_rows_of_other_media_are_named_and_counted(tmp_path: Path) -> None:
         merge_caches([tmp_path / "a.h5", tmp_path / "c.h5"], tmp_path / "m.h5")
 
 
-def test_nets_of_two_folds_merge(tmp_path: Path) -> None:
+def test_nets_of_two_folds_merge(tmp_path):
     fill(tmp_path / "a.h5", CLIPS, crossfit(0, CLIPS))
     fill(tmp_path / "c.h5", CLIPS, crossfit(1, CLIPS))
     merge_caches([tmp_path / "a.h5", tmp_path / "c.h5"], tmp_path / "m.h5")
     assert [s.fold for s in open_cache(tmp_path / "m.h5").specs] == [0, 1]
 
 
-def test_a_corrupt_row_stops_a_merge(tmp_path: Path) -> None:
+def test_a_corrupt_row_stops_a_merge(tmp_path):
     fill(tmp_path / "a.h5", CLIPS, VECTOR)
     data = bytearray((tmp_path / "a.h5").read_bytes())
     data[data.index(open_cache(tmp_path / "a.h5").vectors("music1d")[0][2].tobytes())] ^= 1
@@ -136,7 +134,7 @@ def test_a_corrupt_row_stops_a_merge(tmp_path: Path) -> None:
     assert not (tmp_path / "m.h5").exists()
 
 
-def test_an_unfinished_run_is_not_merged_over(tmp_path: Path) -> None:
+def test_an_unfinished_run_is_not_merged_over(tmp_path):
     fill(tmp_path / "a.h5", CLIPS, VECTOR)
     writer = CacheWriter(tmp_path / "m.h5", CLIPS)
     put(writer, VECTOR, "c0")
@@ -149,7 +147,7 @@ def test_an_unfinished_run_is_not_merged_over(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     path = tmp_path / "features.h5"
     nets = [replace(crossfit(fold, CLIPS), name="c3d") for fold in range(3)]
     fill(path, CLIPS, VECTOR, SEQUENCE, *nets, leave_out="c4")
@@ -164,7 +162,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_slim_copy_has_the_same_rows(path: Path, tmp_path: Path) -> None:
+def test_a_slim_copy_has_the_same_rows(path, tmp_path):
     slim = tmp_path / "slim.h5"
     removed = select_features(path, ["mel", "c3d"], slim)
     assert (removed.features, removed.clips, removed.failures) == (("music1d",), (), 0)
@@ -178,7 +176,7 @@ def test_a_slim_copy_has_the_same_rows(path: Path, tmp_path: Path) -> None:
     assert diff_caches(path, slim) == ["feature music1d is only in the first"]
 
 
-def test_removing_takes_curves_and_failures_along(path: Path) -> None:
+def test_removing_takes_curves_and_failures_along(path):
     size = path.stat().st_size
     removed = remove_features(path, ["c3d"])
     assert (removed.features, removed.curves, removed.failures) == (("c3d",), ("c3d@fold0",), 1)
@@ -190,7 +188,7 @@ def test_removing_takes_curves_and_failures_along(path: Path) -> None:
         remove_features(path, ["c3d"])
 
 
-def test_clips_that_are_no_longer_listed_go(path: Path) -> None:
+def test_clips_that_are_no_longer_listed_go(path):
     names = ["mel", "music1d", "c3d"]
     kept = ["c0", "c1", "c2", "c3", "new"]
     before = path.read_bytes()
@@ -205,7 +203,7 @@ def test_clips_that_are_no_longer_listed_go(path: Path) -> None:
         select_features(path, names, path, clips=["new"])
 
 
-def test_differences_of_values_clips_and_parameters(path: Path, tmp_path: Path) -> None:
+def test_differences_of_values_clips_and_parameters(path, tmp_path):
     other = tmp_path / "other.h5"
     assert diff_caches(path, path) == []
     wider = replace(SEQUENCE, params={"n_mels": 3, "sr": 8000})
@@ -222,7 +220,7 @@ def test_differences_of_values_clips_and_parameters(path: Path, tmp_path: Path) 
     assert lines[-1] == "failures differ: 'c4' (decode:audio), 'c4' (embed:c3d)"
 
 
-def test_differences_of_a_nets_outputs(tmp_path: Path) -> None:
+def test_differences_of_a_nets_outputs(tmp_path):
     outputs = replace(crossfit(0, CLIPS), name="c3d-outputs", kind="outputs")
     files = [tmp_path / name for name in ("one.h5", "same.h5", "other.h5")]
     for file, salt in zip(files, (0, 0, 1), strict=True):
@@ -234,7 +232,7 @@ def test_differences_of_a_nets_outputs(tmp_path: Path) -> None:
     assert line.startswith("c3d-outputs@fold0: values of 1 of 1 clips differ, by ")
 
 
-def test_checks_in_a_process_of_their_own(path: Path) -> None:
+def test_checks_in_a_process_of_their_own(path):
     with pytest.raises(BadCache, match="above 0"):
         verify_untrusted(path, seconds=0)
     assert verify_untrusted(path, seconds=0.01) == [
@@ -245,7 +243,7 @@ def test_checks_in_a_process_of_their_own(path: Path) -> None:
     assert "truncated" in problem
 
 
-def test_without_locks_two_may_write(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_locks_two_may_write(path, monkeypatch):
     monkeypatch.setenv("MVEMO_NO_LOCK", "1")
     first = WriterLock(path)
     WriterLock(path).release()

@@ -1,12 +1,9 @@
 """What a reader answers, and how it refuses."""
 
-from __future__ import annotations
-
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -21,13 +18,13 @@ CLIPS = table()
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     path = tmp_path / "features.h5"
     fill(path, CLIPS, VECTOR, SEQUENCE, leave_out="c3")
     return path
 
 
-def test_curves_failures_and_specs(path: Path) -> None:
+def test_curves_failures_and_specs(path):
     with CacheWriter(path, CLIPS) as writer:
         writer.curve("music1d@fold0", {"train_loss": [1.0, float("nan"), 0.25]})
         writer.fail("c3", "decode:audio", "leer — „nichts“")
@@ -41,7 +38,7 @@ def test_curves_failures_and_specs(path: Path) -> None:
         assert (cache.schema, cache.path) == (1, path)
 
 
-def test_a_feature_of_one_variant_serves_every_fold(path: Path) -> None:
+def test_a_feature_of_one_variant_serves_every_fold(path):
     with open_cache(path) as cache:
         np.testing.assert_array_equal(cache.vectors("music1d", 2)[0], cache.vectors("music1d")[0])
         stored = cache.sequence("mel", "c2", 1)
@@ -53,7 +50,7 @@ def test_a_feature_of_one_variant_serves_every_fold(path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"locking": False}, {"locking": True}, {"mode": "r+"}, None], ids=str
 )
-def test_h5py_may_have_the_file_open(path: Path, options: dict[str, Any] | None) -> None:
+def test_h5py_may_have_the_file_open(path, options):
     with ExitStack() as stack:
         # None: h5py opens it after the cache.
         cache = stack.enter_context(open_cache(path)) if options is None else None
@@ -63,7 +60,7 @@ def test_h5py_may_have_the_file_open(path: Path, options: dict[str, Any] | None)
         np.testing.assert_array_equal(values, cache.vectors("music1d")[0])
 
 
-def test_folds_are_distinguished(tmp_path: Path) -> None:
+def test_folds_are_distinguished(tmp_path):
     folds = [crossfit(f, CLIPS) for f in range(3)]
     fill(tmp_path / "x.h5", CLIPS, *reversed(folds))
     with open_cache(tmp_path / "x.h5") as cache:
@@ -77,7 +74,7 @@ def test_folds_are_distinguished(tmp_path: Path) -> None:
                 cache.vectors("music1d", fold)
 
 
-def test_questions_without_an_answer(path: Path) -> None:
+def test_questions_without_an_answer(path):
     with open_cache(path) as cache:
         with pytest.raises(BadCache, match="no feature 'i3d'; there are mel, music1d"):
             cache.vectors("i3d")
@@ -91,8 +88,8 @@ def test_questions_without_an_answer(path: Path) -> None:
         cache.vectors("music1d")
 
 
-def test_the_digest_is_of_the_contents(path: Path, tmp_path: Path) -> None:
-    def digest(file: Path) -> str:
+def test_the_digest_is_of_the_contents(path, tmp_path):
+    def digest(file):
         with open_cache(file) as cache:
             return cache.digest()
 
@@ -110,13 +107,13 @@ def test_the_digest_is_of_the_contents(path: Path, tmp_path: Path) -> None:
     assert digest(path) != before
 
 
-def test_threads_share_a_cache(path: Path) -> None:
+def test_threads_share_a_cache(path):
     with open_cache(path) as cache, ThreadPoolExecutor(8) as pool:
         expected = contents(cache)
         assert all(stored == expected for stored in pool.map(contents, [cache] * 24))
 
 
-def test_readers_write_nothing(path: Path) -> None:
+def test_readers_write_nothing(path):
     before = (path.read_bytes(), path.stat().st_mtime_ns, sorted(os.listdir(path.parent)))
     path.chmod(0o400)
     contents(open_cache(path))
@@ -124,7 +121,7 @@ def test_readers_write_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.25])
-def test_a_value_that_was_changed_is_not_read(path: Path, value: float) -> None:
+def test_a_value_that_was_changed_is_not_read(path, value):
     data = bytearray(path.read_bytes())
     at = data.index(row(VECTOR, "c2").tobytes())
     data[at : at + 4] = np.float32(value).tobytes()
@@ -136,8 +133,8 @@ def test_a_value_that_was_changed_is_not_read(path: Path, value: float) -> None:
         list(cache.blocks("music1d"))
 
 
-def test_a_file_that_may_not_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
+def test_a_file_that_may_not_be_read(path, monkeypatch):
+    def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)

@@ -1,10 +1,7 @@
 """Writers of a part: what they commit is taken up, by the cache's holder or the next one."""
 
-from __future__ import annotations
-
 import pickle
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from cache_samples import VECTOR, current, put, table
@@ -18,13 +15,13 @@ from mvemo.cache.writer import CacheWriter
 CLIPS = table()
 
 
-def digest(path: Path) -> str:
+def digest(path):
     with open_cache(path) as cache:
         return cache.digest()
 
 
 @pytest.fixture
-def alone(tmp_path: Path) -> str:
+def alone(tmp_path):
     """Digest of a cache that one process wrote."""
     with CacheWriter(tmp_path / "alone.h5", CLIPS) as writer:
         for clip in CLIPS.clip_ids:
@@ -32,14 +29,14 @@ def alone(tmp_path: Path) -> str:
     return digest(tmp_path / "alone.h5")
 
 
-def part(path: Path, writer: CacheWriter, rows: list[int]) -> PartWriter:
+def part(path, writer, rows):
     """A writer of some clips, as another process has it."""
     clips = subset(CLIPS, rows)
     stored = pickle.loads(pickle.dumps(writer.stored_rows(clips.clip_ids)))
     return PartWriter(path, clips, stored)
 
 
-def test_parts_and_holder_write_what_one_process_does(tmp_path: Path, alone: str) -> None:
+def test_parts_and_holder_write_what_one_process_does(tmp_path, alone):
     path = tmp_path / "features.h5"
     with CacheWriter(path, CLIPS) as writer:
         put(writer, VECTOR, "c0")
@@ -59,9 +56,7 @@ def test_parts_and_holder_write_what_one_process_does(tmp_path: Path, alone: str
     assert not path.with_name("features.h5.parts").exists()
 
 
-def test_the_next_writer_takes_up_what_parts_committed_to_one_that_was_killed(
-    tmp_path: Path, alone: str
-) -> None:
+def test_the_next_writer_takes_up_what_parts_committed_to_one_that_was_killed(tmp_path, alone):
     path = tmp_path / "features.h5"
     old = replace(VECTOR, params={"sr": 8000})
     writer = CacheWriter(path, CLIPS)
@@ -89,7 +84,7 @@ def test_the_next_writer_takes_up_what_parts_committed_to_one_that_was_killed(
     assert digest(path) == alone
 
 
-def test_a_part_forgets_failures_that_it_was_told_of(tmp_path: Path) -> None:
+def test_a_part_forgets_failures_that_it_was_told_of(tmp_path):
     path = tmp_path / "features.h5"
     with CacheWriter(path, CLIPS) as writer:
         writer.fail("c0", "decode:audio", "cut off")

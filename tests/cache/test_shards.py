@@ -1,7 +1,5 @@
 """One writer at a time, also when it is killed at any moment."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -51,7 +49,7 @@ print("done", flush=True)
 """
 
 
-def start(script: str, path: Path) -> subprocess.Popen[str]:
+def start(script, path):
     return subprocess.Popen(
         [sys.executable, "-c", script, str(path), SAMPLES],
         stdin=subprocess.PIPE,
@@ -60,7 +58,7 @@ def start(script: str, path: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_a_second_writer_is_told_who_holds_the_cache(tmp_path: Path) -> None:
+def test_a_second_writer_is_told_who_holds_the_cache(tmp_path):
     path = tmp_path / "features.h5"
     fill(path, table(), VECTOR)
     other = start(HOLD, path)
@@ -81,14 +79,14 @@ def test_a_second_writer_is_told_who_holds_the_cache(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["features.h5", "features.h5.lock"]
 
 
-def test_a_second_writer_in_the_same_process(tmp_path: Path) -> None:
+def test_a_second_writer_in_the_same_process(tmp_path):
     path = tmp_path / "features.h5"
     with CacheWriter(path, table()), pytest.raises(CacheBusy, match=f"process {os.getpid()} "):
         CacheWriter(path, table())
     fill(path, table())
 
 
-def test_readers_see_the_file_last_closed(tmp_path: Path) -> None:
+def test_readers_see_the_file_last_closed(tmp_path):
     path = tmp_path / "features.h5"
     fill(path, table(), VECTOR, leave_out="c5")
     with open_cache(path) as early:
@@ -101,7 +99,7 @@ def test_readers_see_the_file_last_closed(tmp_path: Path) -> None:
     assert open_cache(path).present("music1d").sum() == 6
 
 
-def test_killed_at_any_moment_nothing_committed_is_lost(tmp_path: Path) -> None:
+def test_killed_at_any_moment_nothing_committed_is_lost(tmp_path):
     path = tmp_path / "features.h5"
     committed: set[int] = set()
     # Killed so many reports after its start, and whatever it had begun by then.
@@ -128,7 +126,7 @@ def test_killed_at_any_moment_nothing_committed_is_lost(tmp_path: Path) -> None:
     assert rows == {("music1d", None, c): row(VECTOR, c).tobytes() for c in CLIPS.clip_ids}
 
 
-def test_repair_takes_up_the_shards_of_a_killed_first_run(tmp_path: Path) -> None:
+def test_repair_takes_up_the_shards_of_a_killed_first_run(tmp_path):
     path = tmp_path / "features.h5"
     with pytest.raises(MissingCache, match=r"no such file$"):
         repair_cache(path)

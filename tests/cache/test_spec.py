@@ -1,9 +1,6 @@
 """Keys: every parameter counts, their order does not."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from cache_samples import VECTOR
@@ -22,7 +19,7 @@ values = st.recursive(
 params = st.dictionaries(st.text(max_size=4), values, max_size=3)
 
 
-def canonical(value: object) -> object:
+def canonical(value):
     """What JSON tells apart: Python says 1 == 1.0 == True."""
     if isinstance(value, dict):
         return ("dict", tuple(sorted((k, canonical(v)) for k, v in value.items())))
@@ -33,7 +30,7 @@ def canonical(value: object) -> object:
 
 @settings(max_examples=30)
 @given(params, params)
-def test_other_parameters_give_another_key_and_equal_ones_the_same(a: dict, b: dict) -> None:
+def test_other_parameters_give_another_key_and_equal_ones_the_same(a, b):
     one, two = replace(VECTOR, params=a), replace(VECTOR, params=b)
     assert (one.digest == two.digest) == (canonical(a) == canonical(b))
     assert (one.key("x") == two.key("x")) == (canonical(a) == canonical(b))
@@ -41,7 +38,7 @@ def test_other_parameters_give_another_key_and_equal_ones_the_same(a: dict, b: d
 
 @settings(max_examples=15)
 @given(params, st.randoms(use_true_random=False))
-def test_order_of_parameters_does_not_count(a: dict, random: object) -> None:
+def test_order_of_parameters_does_not_count(a, random):
     items = list(a.items())
     random.shuffle(items)  # type: ignore[attr-defined]
     assert replace(VECTOR, params=dict(items)).digest == replace(VECTOR, params=a).digest
@@ -62,15 +59,15 @@ def test_order_of_parameters_does_not_count(a: dict, random: object) -> None:
         {"params": {"sr": 12000}},
     ],
 )
-def test_every_field_counts(change: dict) -> None:
+def test_every_field_counts(change):
     assert replace(VECTOR, **change).digest != VECTOR.digest
 
 
-def test_training_clips_do_not_count() -> None:
+def test_training_clips_do_not_count():
     assert replace(VECTOR, trained_on=("c1",)).digest == VECTOR.digest
 
 
-def test_medium_and_stretch_count() -> None:
+def test_medium_and_stretch_count():
     keys = {
         VECTOR.key("x"),
         VECTOR.key("y"),
@@ -82,16 +79,16 @@ def test_medium_and_stretch_count() -> None:
     assert VECTOR.key("x", start=0) == VECTOR.key("x", start=0.0)
 
 
-def test_whole_seconds_key_the_same_as_integers() -> None:
+def test_whole_seconds_key_the_same_as_integers():
     assert VECTOR.key("x", duration=30) == VECTOR.key("x", duration=30.0)
 
 
-def test_content_digest_is_sha256_of_the_bytes(tmp_path: Path) -> None:
+def test_content_digest_is_sha256_of_the_bytes(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert content_digest(tmp_path / "abc") == known
 
 
-def test_no_nan_in_a_key() -> None:
+def test_no_nan_in_a_key():
     with pytest.raises(ValueError, match="Out of range float"):
         digest_of({"x": float("nan")})

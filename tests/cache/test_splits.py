@@ -1,9 +1,6 @@
 """Clips split into training, validation and test, and nets that never saw the test clips."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -25,7 +22,7 @@ SPLIT = replace(CLIPS, folds=np.full(6, -1), k=0, fold_seed=0, splits=np.array([
 NET = replace(VECTOR, protocol="holdout", trained_on=("c0", "c1", "c2", "c3"))
 
 
-def test_splits_come_back(tmp_path: Path) -> None:
+def test_splits_come_back(tmp_path):
     fill(tmp_path / "x.h5", SPLIT, NET)
     assert verify_cache(tmp_path / "x.h5") == []
     with open_cache(tmp_path / "x.h5") as cache:
@@ -41,7 +38,7 @@ def test_splits_come_back(tmp_path: Path) -> None:
     assert any("checksum" in problem for problem in verify_cache(tmp_path / "x.h5"))
 
 
-def test_a_cache_without_splits_is_as_it_was(tmp_path: Path) -> None:
+def test_a_cache_without_splits_is_as_it_was(tmp_path):
     # The checksum that this table had before there were splits.
     assert table_checksum(CLIPS) == "15373dfdfff2e62bc457b5156d141403"
     assert table_checksum(SPLIT) != table_checksum(replace(SPLIT, splits=None))
@@ -51,7 +48,7 @@ def test_a_cache_without_splits_is_as_it_was(tmp_path: Path) -> None:
     assert open_cache(tmp_path / "x.h5").table.splits is None
 
 
-def test_the_scale_and_the_maker_of_labels_come_back(tmp_path: Path) -> None:
+def test_the_scale_and_the_maker_of_labels_come_back(tmp_path):
     fill(tmp_path / "x.h5", replace(CLIPS, scale="1..9", predicted_by="m"), VECTOR)
     fill(tmp_path / "y.h5", CLIPS, VECTOR)
     assert verify_cache(tmp_path / "x.h5") == []
@@ -64,7 +61,7 @@ def test_the_scale_and_the_maker_of_labels_come_back(tmp_path: Path) -> None:
     assert any("checksum" in problem for problem in verify_cache(tmp_path / "x.h5"))
 
 
-def test_contradictions_are_reported(tmp_path: Path) -> None:
+def test_contradictions_are_reported(tmp_path):
     odd = replace(SPLIT, splits=np.array([0, 1, 1, 1, 4, 4]))
     fill(tmp_path / "x.h5", odd, VECTOR)
     assert verify_cache(tmp_path / "x.h5") == [
@@ -78,7 +75,7 @@ def test_contradictions_are_reported(tmp_path: Path) -> None:
         fill(tmp_path / "z.h5", replace(CLIPS, splits=SPLIT.splits), VECTOR)
 
 
-def test_a_net_that_saw_test_clips_is_reported(tmp_path: Path) -> None:
+def test_a_net_that_saw_test_clips_is_reported(tmp_path):
     saw = replace(NET, name="a", trained_on=("c0", "c4"))
     unknown = replace(NET, name="b", trained_on=())
     fill(tmp_path / "x.h5", SPLIT, saw, unknown)
@@ -93,7 +90,7 @@ def test_a_net_that_saw_test_clips_is_reported(tmp_path: Path) -> None:
     ]
 
 
-def test_nets_of_another_split_go_with_it(tmp_path: Path) -> None:
+def test_nets_of_another_split_go_with_it(tmp_path):
     path = tmp_path / "x.h5"
     other = replace(NET, name="c3d", modality="video")
     fill(path, SPLIT, NET, other)
@@ -109,7 +106,7 @@ def test_nets_of_another_split_go_with_it(tmp_path: Path) -> None:
         assert cache.spec("music1d").weights == now.weights
 
 
-def test_merging_needs_one_split(tmp_path: Path) -> None:
+def test_merging_needs_one_split(tmp_path):
     fill(tmp_path / "a.h5", SPLIT, NET)
     fill(tmp_path / "b.h5", SPLIT, replace(NET, name="c3d", modality="video"))
     merge_caches([tmp_path / "a.h5", tmp_path / "b.h5"], tmp_path / "m.h5")

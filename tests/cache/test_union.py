@@ -1,10 +1,6 @@
 """A folder of shards is read as the file that merging them gives, or refused in one line."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +11,6 @@ from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.export import export_cache
 from mvemo.cache.maintenance import merge_caches, remove_features, repair_cache, select_features
 from mvemo.cache.reader import open_cache
-from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.verify import verify_cache, verify_untrusted
 from mvemo.cache.writer import CacheWriter
 
@@ -25,7 +20,7 @@ SPECS = (SEQUENCE, VECTOR, *(replace(crossfit(f, CLIPS), name="i3d") for f in ra
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """Two shards that share two clips, which they hold alike."""
     folder = tmp_path / "shards"
     folder.mkdir()
@@ -34,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_blocks_of_rows_and_columns(folder: Path) -> None:
+def test_blocks_of_rows_and_columns(folder):
     merge_caches([folder], folder.parent / "merged.h5")
     with open_cache(folder.parent / "merged.h5") as merged, open_cache(folder) as shards:
         whole, present = merged.vectors("music1d")
@@ -54,7 +49,7 @@ def test_blocks_of_rows_and_columns(folder: Path) -> None:
         assert merged.provenance == shards.provenance
 
 
-def test_more_shards_than_files_may_be_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_shards_than_files_may_be_open(folder, monkeypatch):
     expected = contents(open_cache(folder))
     monkeypatch.setattr(cache_file.FilePool.__init__, "__defaults__", (1,))
     with open_cache(folder) as cache:
@@ -65,7 +60,7 @@ def test_more_shards_than_files_may_be_open(folder: Path, monkeypatch: pytest.Mo
             contents(cache)
 
 
-def test_a_slim_copy_and_an_export_of_shards(folder: Path) -> None:
+def test_a_slim_copy_and_an_export_of_shards(folder):
     slim = folder.parent / "slim.h5"
     assert select_features(folder, ["music1d"], slim).features == ("i3d", "mel")
     with open_cache(slim) as cache:
@@ -77,7 +72,7 @@ def test_a_slim_copy_and_an_export_of_shards(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [repair_cache, lambda path: remove_features(path, ["mel"])])
-def test_a_folder_is_not_written(folder: Path, change: Callable[[Path], object]) -> None:
+def test_a_folder_is_not_written(folder, change):
     with pytest.raises(
         BadCache, match=r"shards: .* got a folder; .*read only: change each, or 'mvemo"
     ):
@@ -104,9 +99,7 @@ I3D = replace(crossfit(0, CLIPS, weights="v"), name="i3d")
         ({}, [], r"clip 'c3' has other values in .*shard-2\.h5 than in .*shard-1\.h5"),
     ],
 )
-def test_shards_that_do_not_go_together(
-    folder: Path, change: dict, specs: list[FeatureSpec], message: str
-) -> None:
+def test_shards_that_do_not_go_together(folder, change, specs, message):
     fill(folder / "shard-2.h5", replace(LAST, **change), *specs)
     if not specs:
         with CacheWriter(folder / "shard-2.h5", LAST) as writer:
@@ -120,14 +113,14 @@ def test_shards_that_do_not_go_together(
     assert not (folder.parent / "merged.h5").exists()
 
 
-def test_a_net_that_saw_its_fold_in_another_shard(tmp_path: Path) -> None:
+def test_a_net_that_saw_its_fold_in_another_shard(tmp_path):
     fill(tmp_path / "0.h5", FIRST, crossfit(0, CLIPS))
     fill(tmp_path / "1.h5", LAST, replace(crossfit(0, CLIPS), trained_on=("c0",)))
     problems = verify_cache(tmp_path)
     assert problems[0] == "music1d@fold0: the net was trained on 1 clips of its fold, such as 'c0'"
 
 
-def test_damage_names_the_shard(folder: Path) -> None:
+def test_damage_names_the_shard(folder):
     shard = folder / "shard-1.h5"
     data = bytearray(shard.read_bytes())
     data[data.index(row(VECTOR, "c4").tobytes())] ^= 1
@@ -138,7 +131,7 @@ def test_damage_names_the_shard(folder: Path) -> None:
         cache.vectors("music1d")
 
 
-def test_a_shard_that_is_not_finished(folder: Path) -> None:
+def test_a_shard_that_is_not_finished(folder):
     writer = CacheWriter(folder / "shard-2.h5", CLIPS)
     put(writer, VECTOR, "c0")
     writer.commit()

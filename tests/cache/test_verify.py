@@ -1,9 +1,6 @@
 """Every flipped bit that matters and every contradiction is problems, and repaired if it can be."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -20,7 +17,7 @@ CLIPS = table()
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     path = tmp_path / "features.h5"
     honest = (replace(crossfit(f, CLIPS), name="c3d") for f in range(3))
     fill(path, CLIPS, VECTOR, SEQUENCE, *honest, leave_out="c4")
@@ -30,13 +27,13 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def flip(path: Path, at: int, bit: int = 0) -> None:
+def flip(path, at, bit=0):
     data = bytearray(path.read_bytes())
     data[at] ^= 1 << bit
     path.write_bytes(data)
 
 
-def everything(path: Path) -> object:
+def everything(path):
     with open_cache(path) as cache:
         table = cache.table
         return (
@@ -50,12 +47,12 @@ def everything(path: Path) -> object:
         )
 
 
-def test_a_sound_cache_has_no_problems(path: Path) -> None:
+def test_a_sound_cache_has_no_problems(path):
     assert verify_cache(path) == []
     assert repair_cache(path) == []
 
 
-def test_any_flipped_bit_is_found_or_changes_nothing(path: Path) -> None:
+def test_any_flipped_bit_is_found_or_changes_nothing(path):
     whole, before = path.read_bytes(), everything(path)
     draw = np.random.default_rng(0)
     n_detected = 0
@@ -72,7 +69,7 @@ def test_any_flipped_bit_is_found_or_changes_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", [VECTOR, SEQUENCE])
-def test_a_flipped_bit_of_a_row_is_named_and_repaired(path: Path, spec: object) -> None:
+def test_a_flipped_bit_of_a_row_is_named_and_repaired(path, spec):
     assert isinstance(spec, type(VECTOR))
     flip(path, path.read_bytes().index(row(spec, "c2").tobytes()))
     problem = f"{spec.name} of clip 'c2': the values do not fit their checksum"
@@ -86,7 +83,7 @@ def test_a_flipped_bit_of_a_row_is_named_and_repaired(path: Path, spec: object) 
     assert repair_cache(path) == []
 
 
-def test_repair_leaves_out_a_feature_whose_index_is_damaged(path: Path) -> None:
+def test_repair_leaves_out_a_feature_whose_index_is_damaged(path):
     key = VECTOR.key("c0-0").encode()
     flip(path, path.read_bytes().index(key))
     assert verify_cache(path) == ["feature music1d cannot be read (it does not fit its checksum)"]
@@ -99,7 +96,7 @@ def test_repair_leaves_out_a_feature_whose_index_is_damaged(path: Path) -> None:
     assert open_cache(path).names() == ("c3d", "mel")
 
 
-def test_a_damaged_clip_table_is_past_repair_and_not_read(path: Path) -> None:
+def test_a_damaged_clip_table_is_past_repair_and_not_read(path):
     with h5py.File(path, "r+") as file:
         file["clips/labels"][0] = 1 - file["clips/labels"][0]
     (problem,) = verify_cache(path)
@@ -109,7 +106,7 @@ def test_a_damaged_clip_table_is_past_repair_and_not_read(path: Path) -> None:
             use(path)
 
 
-def test_damaged_failures_and_provenance_are_left_out(path: Path) -> None:
+def test_damaged_failures_and_provenance_are_left_out(path):
     with h5py.File(path, "r+") as file:
         file["failures/reasons"][0] = "all well"
         text = file["provenance"].asstr()[()].replace("[1,2]", "[3,2]")
@@ -138,12 +135,12 @@ def test_damaged_failures_and_provenance_are_left_out(path: Path) -> None:
         ),
     ],
 )
-def test_contradictions_of_the_clip_table(tmp_path: Path, change: dict, problem: str) -> None:
+def test_contradictions_of_the_clip_table(tmp_path, change, problem):
     fill(tmp_path / "x.h5", replace(CLIPS, **change), VECTOR)
     assert verify_cache(tmp_path / "x.h5") == [problem]
 
 
-def test_a_net_that_saw_its_fold_is_reported(tmp_path: Path) -> None:
+def test_a_net_that_saw_its_fold_is_reported(tmp_path):
     path = tmp_path / "x.h5"
     specs = [
         replace(crossfit(0, CLIPS), trained_on=CLIPS.clip_ids, name="a"),
@@ -166,7 +163,7 @@ def test_a_net_that_saw_its_fold_is_reported(tmp_path: Path) -> None:
     assert open_cache(path).variants("b")[0].trained_on == ("c1", "elsewhere")
 
 
-def test_many_problems_are_counted(tmp_path: Path) -> None:
+def test_many_problems_are_counted(tmp_path):
     clips = table(f"c{i}" for i in range(20))
     fill(tmp_path / "x.h5", replace(clips, labels=clips.labels + 5), VECTOR)
     problems = verify_cache(tmp_path / "x.h5")
@@ -177,13 +174,13 @@ def test_many_problems_are_counted(tmp_path: Path) -> None:
 # --- files that are no cache
 
 
-def newer(path: Path) -> None:
+def newer(path):
     with h5py.File(path, "r+") as file:
         file.attrs["schema"] = 2
         file.attrs["mvemo"] = "7.1.0"
 
 
-def foreign(path: Path) -> None:
+def foreign(path):
     with h5py.File(path, "w") as file:
         file["x"] = [1]
 
@@ -202,7 +199,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_broken_files_are_one_clear_line(path: Path, kind: str) -> None:
+def test_broken_files_are_one_clear_line(path, kind):
     spoil, message = BROKEN[kind]
     spoil(path)
     before = path.read_bytes()
@@ -216,7 +213,7 @@ def test_broken_files_are_one_clear_line(path: Path, kind: str) -> None:
     assert path.read_bytes() == before
 
 
-def test_missing_and_folder(tmp_path: Path) -> None:
+def test_missing_and_folder(tmp_path):
     for use in (open_cache, verify_cache, repair_cache):
         with pytest.raises(MissingCache, match="no such file"):
             use(tmp_path / "none.h5")

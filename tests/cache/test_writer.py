@@ -1,7 +1,5 @@
 """What the writer accepts, keeps, replaces and refuses."""
 
-from __future__ import annotations
-
 import errno
 import os
 import resource
@@ -19,7 +17,6 @@ from mvemo.cache.errors import BadCache, CacheError, MissingCache
 from mvemo.cache.failures import Failure
 from mvemo.cache.maintenance import merge_caches
 from mvemo.cache.reader import open_cache
-from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.verify import verify_cache
 from mvemo.cache.writer import CacheWriter
 
@@ -27,22 +24,22 @@ CLIPS = table()
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return tmp_path / "my features.h5"
 
 
-def shards_of(path: Path) -> list[Path]:
+def shards_of(path):
     return sorted(path.with_name(f"{path.name}.parts").glob("0*.h5"))
 
 
-def interrupt(path: Path, spec: FeatureSpec, clip: str) -> None:
+def interrupt(path, spec, clip):
     """Put one row, then Ctrl-C."""
     with suppress(KeyboardInterrupt), CacheWriter(path, CLIPS) as writer:
         put(writer, spec, clip)
         raise KeyboardInterrupt
 
 
-def test_round_trip(path: Path) -> None:
+def test_round_trip(path):
     specs = [SEQUENCE, VECTOR, *(crossfit(f, CLIPS, a=1) for f in range(3))]
     specs[2:] = [replace(s, name="c3d", modality="video") for s in specs[2:]]
     fill(path, CLIPS, *specs, leave_out="c3")
@@ -65,7 +62,7 @@ def test_round_trip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
-def test_labels_of_other_tasks(path: Path, task: str) -> None:
+def test_labels_of_other_tasks(path, task):
     kind = np.int64 if task == "multilabel" else np.float64
     labels = (np.arange(12).reshape(6, 2) % 2).astype(kind)
     fill(path, replace(CLIPS, task=task, labels=labels, synthetic=True), VECTOR)
@@ -76,7 +73,7 @@ def test_labels_of_other_tasks(path: Path, task: str) -> None:
         assert cache.table.synthetic
 
 
-def test_no_clips_at_all(path: Path) -> None:
+def test_no_clips_at_all(path):
     with CacheWriter(path, CLIPS) as writer:
         writer.fail("c0", "decode:audio", "no stream")
     fill(path, table([]))
@@ -85,7 +82,7 @@ def test_no_clips_at_all(path: Path) -> None:
         assert (len(cache.table), cache.specs, cache.failures) == (0, (), ())
 
 
-def test_commit_makes_rows_known_to_the_next_writer(path: Path) -> None:
+def test_commit_makes_rows_known_to_the_next_writer(path):
     first = CacheWriter(path, CLIPS)
     values = row(VECTOR, "c0")
     first.put(VECTOR, "c0", VECTOR.key("c0-0"), values)
@@ -108,7 +105,7 @@ def test_commit_makes_rows_known_to_the_next_writer(path: Path) -> None:
 @pytest.mark.parametrize(
     ("limit", "value"), [("commit_rows", 2), ("commit_bytes", 32), ("commit_seconds", 0.0)]
 )
-def test_puts_commit_by_themselves(path: Path, limit: str, value: float) -> None:
+def test_puts_commit_by_themselves(path, limit, value):
     writer = CacheWriter(path, CLIPS, **{limit: value})
     for salt in range(12):
         put(writer, VECTOR, f"c{salt % 6}", salt)
@@ -117,7 +114,7 @@ def test_puts_commit_by_themselves(path: Path, limit: str, value: float) -> None
     writer.close()
 
 
-def test_an_exception_keeps_the_rows_and_leaves_the_file(path: Path) -> None:
+def test_an_exception_keeps_the_rows_and_leaves_the_file(path):
     fill(path, CLIPS, VECTOR, leave_out="c5")
     before = path.read_bytes()
     interrupt(path, VECTOR, "c5")
@@ -129,7 +126,7 @@ def test_an_exception_keeps_the_rows_and_leaves_the_file(path: Path) -> None:
 # --- what replaces what
 
 
-def test_rows_follow_their_clips(path: Path) -> None:
+def test_rows_follow_their_clips(path):
     fill(path, table(["c0", "c1", "c2", "c3"]), VECTOR, SEQUENCE)
     before = contents(open_cache(path))
     with CacheWriter(path, table(["c4", "c3", "c0"])) as writer:
@@ -144,7 +141,7 @@ def test_rows_follow_their_clips(path: Path) -> None:
             assert after[name, None, clip] == before[name, None, clip] is not None
 
 
-def test_changed_labels_reach_the_file(path: Path) -> None:
+def test_changed_labels_reach_the_file(path):
     fill(path, CLIPS, VECTOR)
     fill(path, replace(CLIPS, labels=1 - CLIPS.labels, digest="e" * 64))
     with open_cache(path) as cache:
@@ -167,13 +164,7 @@ NETS_1, NETS_2 = ([crossfit(f, CLIPS, a=a) for f in range(3)] for a in (1, 2))
         (NETS_1, [], [VECTOR], [VECTOR]),
     ],
 )
-def test_other_settings_replace(
-    path: Path,
-    before: list[FeatureSpec],
-    asked: list[FeatureSpec],
-    written: list[FeatureSpec],
-    after: list[FeatureSpec],
-) -> None:
+def test_other_settings_replace(path, before, asked, written, after):
     fill(path, CLIPS, *before)
     with CacheWriter(path, CLIPS) as writer:
         for spec in before:
@@ -191,7 +182,7 @@ def test_other_settings_replace(
             assert cache.present(spec.name, spec.fold).tolist() == [True] + 5 * [False]
 
 
-def test_going_back_to_earlier_parameters_after_a_killed_run(path: Path) -> None:
+def test_going_back_to_earlier_parameters_after_a_killed_run(path):
     fill(path, CLIPS, VECTOR)
     interrupt(path, OTHER, "c0")
     with CacheWriter(path, CLIPS) as writer:
@@ -201,7 +192,7 @@ def test_going_back_to_earlier_parameters_after_a_killed_run(path: Path) -> None
         assert cache.present("music1d").all()
 
 
-def test_nets_that_saw_clips_now_in_their_fold_are_dropped(path: Path) -> None:
+def test_nets_that_saw_clips_now_in_their_fold_are_dropped(path):
     fill(path, CLIPS, *(crossfit(f, CLIPS) for f in range(3)), SEQUENCE)
     # Folds 0 and 1 swap their clips; fold 2 stays as it was.
     moved = replace(CLIPS, folds=np.array([1, 0, 2])[CLIPS.folds])
@@ -212,7 +203,7 @@ def test_nets_that_saw_clips_now_in_their_fold_are_dropped(path: Path) -> None:
         assert cache.names() == ("mel", "music1d")
 
 
-def test_a_changed_medium_is_extracted_again_or_missing(path: Path) -> None:
+def test_a_changed_medium_is_extracted_again_or_missing(path):
     fill(path, CLIPS, VECTOR)
     keys = {c: VECTOR.key(f"{c}-0") for c in CLIPS.clip_ids}
     keys["c1"], keys["c2"] = VECTOR.key("c1-1"), VECTOR.key("c2-1")
@@ -225,7 +216,7 @@ def test_a_changed_medium_is_extracted_again_or_missing(path: Path) -> None:
     assert stored["music1d", None, "c2"] is None
 
 
-def test_failures_are_overwritten_and_cleared(path: Path) -> None:
+def test_failures_are_overwritten_and_cleared(path):
     with CacheWriter(path, CLIPS) as writer:
         writer.fail("c0", "decode:audio", "first")
         writer.fail("c0", "decode:audio", "second\n  line")
@@ -242,9 +233,7 @@ def test_failures_are_overwritten_and_cleared(path: Path) -> None:
     assert stored == [("c0", "decode:audio", "second line")]
 
 
-def test_failures_keep_their_time_and_version(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failures_keep_their_time_and_version(path, tmp_path, monkeypatch):
     moments = iter(["2026-01-01", "2026-01-02", "2026-01-03"])
     monkeypatch.setattr(
         "mvemo.cache.row_writer.failure_now", lambda *why: Failure(*why, next(moments), "1.0")
@@ -269,7 +258,7 @@ def test_failures_keep_their_time_and_version(
         assert (cache.failures[0].reason, cache.failures[0].time) == ("no stream", "")
 
 
-def test_provenance_keeps_earlier_runs(path: Path) -> None:
+def test_provenance_keeps_earlier_runs(path):
     for command in ("one", "two", "two", "three"):
         with CacheWriter(path, CLIPS, provenance={"command": command}) as writer:
             writer.provenance["seeds"] = (np.int64(1), Path("x"), float("nan"))
@@ -281,9 +270,7 @@ def test_provenance_keeps_earlier_runs(path: Path) -> None:
     assert open_cache(path).provenance["command"] == "three"
 
 
-def test_shards_left_by_a_kill_during_their_removal_do_not_return(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shards_left_by_a_kill_during_their_removal_do_not_return(path, monkeypatch):
     writer = CacheWriter(path, CLIPS)
     put(writer, OTHER, "c0")
     writer.commit()
@@ -324,7 +311,7 @@ SHORT = np.zeros(3, np.float32)
         ),
     ],
 )
-def test_bad_rows(path: Path, spec: FeatureSpec, clip: str, values: object, message: str) -> None:
+def test_bad_rows(path, spec, clip, values, message):
     with CacheWriter(path, CLIPS) as writer:
         with pytest.raises(BadCache, match=message):
             writer.put(spec, clip, "k", values)  # type: ignore[arg-type]
@@ -346,13 +333,13 @@ def test_bad_rows(path: Path, spec: FeatureSpec, clip: str, values: object, mess
         ({"groups": ("g\udcff",) * 6}, "not valid Unicode"),
     ],
 )
-def test_bad_tables(path: Path, change: dict, message: str) -> None:
+def test_bad_tables(path, change, message):
     with pytest.raises(BadCache, match=message):
         CacheWriter(path, replace(CLIPS, **change))
     assert not list(path.parent.iterdir())
 
 
-def test_bad_places_and_a_closed_writer(path: Path, tmp_path: Path) -> None:
+def test_bad_places_and_a_closed_writer(path, tmp_path):
     with pytest.raises(MissingCache, match="its folder does not exist"):
         CacheWriter(tmp_path / "none" / "x.h5", CLIPS)
     with pytest.raises(BadCache, match="got a folder"):
@@ -364,7 +351,7 @@ def test_bad_places_and_a_closed_writer(path: Path, tmp_path: Path) -> None:
         put(writer, VECTOR, "c0")
 
 
-def test_a_corrupt_row_is_dropped_with_its_reason_and_extracted_again(path: Path) -> None:
+def test_a_corrupt_row_is_dropped_with_its_reason_and_extracted_again(path):
     fill(path, CLIPS, VECTOR)
     data = bytearray(path.read_bytes())
     at = data.index(row(VECTOR, "c2").tobytes())
@@ -390,13 +377,13 @@ def test_a_corrupt_row_is_dropped_with_its_reason_and_extracted_again(path: Path
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_full_disk_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_full_disk_loses_nothing(path, monkeypatch, call):
     fill(path, CLIPS, VECTOR, leave_out="c5")
     before = path.read_bytes()
     writer = CacheWriter(path, CLIPS)
     put(writer, VECTOR, "c5")
 
-    def full(*_: object) -> None:
+    def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
@@ -414,12 +401,10 @@ def test_full_disk_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch, ca
         assert len(current(writer, VECTOR)) == 6
 
 
-def test_what_was_put_is_kept_where_the_first_file_cannot_be_written(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_put_is_kept_where_the_first_file_cannot_be_written(path, monkeypatch):
     os_replace = os.replace
 
-    def only_shards(source: str | Path, target: str | Path) -> None:
+    def only_shards(source, target):
         if Path(target) == path:
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
         os_replace(source, target)
@@ -439,9 +424,7 @@ def test_what_was_put_is_kept_where_the_first_file_cannot_be_written(
     ("limit", "message"),
     [("disk_usage", "No space left on device; all that"), ("getrlimit", "File too large")],
 )
-def test_a_limit_is_reported_before_hdf5_begins(
-    path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, message: str
-) -> None:
+def test_a_limit_is_reported_before_hdf5_begins(path, monkeypatch, limit, message):
     fill(path, CLIPS, VECTOR)
     before = path.read_bytes()
     writer = CacheWriter(path, CLIPS)
@@ -458,7 +441,7 @@ def test_a_limit_is_reported_before_hdf5_begins(
 
 
 @pytest.mark.parametrize("n", [6, 600])
-def test_the_size_of_a_file_is_known_before(tmp_path: Path, n: int) -> None:
+def test_the_size_of_a_file_is_known_before(tmp_path, n):
     clips = table(f"c{i}" for i in range(n))
     wide = replace(VECTOR, dim=50)
     with CacheWriter(tmp_path / "f.h5", clips, provenance={"a": "b" * 300}) as writer:
@@ -467,7 +450,7 @@ def test_the_size_of_a_file_is_known_before(tmp_path: Path, n: int) -> None:
             writer.fail(clip, "decode:video", "it has no video stream")
     sizes = []
 
-    def note(temp: Path, n_bytes: int) -> None:
+    def note(temp, n_bytes):
         sizes.append(n_bytes)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -477,7 +460,7 @@ def test_the_size_of_a_file_is_known_before(tmp_path: Path, n: int) -> None:
     assert real <= sizes[-1] < 3 * real + (1 << 18)
 
 
-def test_a_withdrawn_feature_leaves_what_earlier_runs_finished(path: Path) -> None:
+def test_a_withdrawn_feature_leaves_what_earlier_runs_finished(path):
     older, diverging = (replace(crossfit(0, CLIPS, a=a), name="c3d") for a in (1, 2))
     fill(path, CLIPS, VECTOR, older)
     with CacheWriter(path, CLIPS) as writer:
@@ -489,7 +472,7 @@ def test_a_withdrawn_feature_leaves_what_earlier_runs_finished(path: Path) -> No
     assert verify_cache(path) == []
 
 
-def test_training_clips_are_named_once_and_rows_without_them_are_not_kept(path: Path) -> None:
+def test_training_clips_are_named_once_and_rows_without_them_are_not_kept(path):
     clips = table([f"c{i}" for i in range(24)])
     spec = crossfit(0, clips)
     writer = CacheWriter(path, clips, commit_rows=4)

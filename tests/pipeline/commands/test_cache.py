@@ -1,13 +1,10 @@
 """The commands of `mvemo cache`, run in process."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.reader import open_cache
@@ -35,11 +32,11 @@ NET = FeatureSpec("c3d", "video", "vector", 2, "net:c3d", 1, {}, "w", "crossfit"
 NETS = [NET, replace(NET, fold=1, weights="v", trained_on=("a", "b"))]
 
 
-def run(*arguments: object) -> Result:
+def run(*arguments):
     return CliRunner().invoke(cache, [str(a) for a in arguments])
 
 
-def write(path: Path, clips: str = "abc") -> None:
+def write(path, clips="abc"):
     facts = {"command": "mvemo extract x.csv", "versions": {"python": "3.11"}}
     with CacheWriter(path, CLIPS, provenance=facts) as writer:
         for clip in clips:
@@ -50,13 +47,13 @@ def write(path: Path, clips: str = "abc") -> None:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     path = tmp_path / "features.h5"
     write(path)
     return path
 
 
-def test_a_folder_of_shards(path: Path, tmp_path: Path) -> None:
+def test_a_folder_of_shards(path, tmp_path):
     folder = tmp_path / "shards"
     folder.mkdir()
     write(folder / "0.h5", "ab")
@@ -74,7 +71,7 @@ def test_a_folder_of_shards(path: Path, tmp_path: Path) -> None:
         CliRunner().invoke(cache, ["remove", str(folder), "mel"], catch_exceptions=False)
 
 
-def test_info(path: Path) -> None:
+def test_info(path):
     done = run("info", path, "--provenance")
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
@@ -94,7 +91,7 @@ def test_info(path: Path) -> None:
     assert '"python": "3.11"' in done.stdout
 
 
-def test_verify_and_repair(path: Path) -> None:
+def test_verify_and_repair(path):
     done = run("verify", path)
     assert (done.exit_code, done.stdout) == (0, f"{path}: sound\n")
     assert run("repair", path).stdout == f"{path}: sound, nothing to repair\n"
@@ -111,7 +108,7 @@ def test_verify_and_repair(path: Path) -> None:
     assert "1 x cache:mel: " in run("info", path).stdout
 
 
-def test_merge(path: Path, tmp_path: Path) -> None:
+def test_merge(path, tmp_path):
     write(tmp_path / "other.h5", clips="bd")
     out = tmp_path / "merged.h5"
     done = run("merge", path, tmp_path / "other.h5", "--out", out)
@@ -124,7 +121,7 @@ def test_merge(path: Path, tmp_path: Path) -> None:
     assert run("merge", path, "--out", out, "--force").exit_code == 0
 
 
-def test_export(path: Path, tmp_path: Path) -> None:
+def test_export(path, tmp_path):
     out = tmp_path / "c3d.csv"
     done = run("export", path, "--feature", "c3d", "--fold", 1, "--out", out)
     assert done.exit_code == 0, done.output
@@ -133,7 +130,7 @@ def test_export(path: Path, tmp_path: Path) -> None:
     assert isinstance(again.exception, BadOption)
 
 
-def test_info_tells_when_a_clip_failed(path: Path) -> None:
+def test_info_tells_when_a_clip_failed(path):
     (failure,) = open_cache(path).failures
     cells = ["d   ", "decode:video", failure.time, failure.version, "no video stream"]
     assert failure.time.endswith("+00:00")
@@ -141,13 +138,13 @@ def test_info_tells_when_a_clip_failed(path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["info", "verify", "repair"])
-def test_a_missing_file_reaches_the_one_place_of_errors(tmp_path: Path, command: str) -> None:
+def test_a_missing_file_reaches_the_one_place_of_errors(tmp_path, command):
     done = run(command, tmp_path / "none.h5")
     assert isinstance(done.exception, MissingCache)
     assert "\n" not in str(done.exception)
 
 
-def test_import_without_media(tmp_path: Path) -> None:
+def test_import_without_media(tmp_path):
     listed = tmp_path / "clips.csv"
     listed.write_text("clip_id,path,label,group\na,a.mp4,x,g\nb,b.mp4,y,g\nc,c.mp4,x,h\n")
     np.save(tmp_path / "train.npy", [[1.0, 2.0], [3.0, 4.0]])
@@ -187,7 +184,7 @@ def test_import_without_media(tmp_path: Path) -> None:
         assert "\n" not in str(done.exception)
 
 
-def test_upkeep(path: Path, tmp_path: Path) -> None:
+def test_upkeep(path, tmp_path):
     slim = tmp_path / "slim.h5"
     done = run("export", path, "--feature", "mel", "--out", slim)
     assert (done.exit_code, done.stdout) == (0, f"mel: {slim}\n")
@@ -212,7 +209,7 @@ def test_upkeep(path: Path, tmp_path: Path) -> None:
     assert isinstance(run("gc", slim, "--unused").exception, BadOption)
 
 
-def test_export_of_several_features_needs_a_cache(path: Path, tmp_path: Path) -> None:
+def test_export_of_several_features_needs_a_cache(path, tmp_path):
     several = ["--feature", "mel", "--feature", "c3d"]
     assert isinstance(
         run("export", path, *several, "--out", tmp_path / "a.npz").exception, BadOption
@@ -222,7 +219,7 @@ def test_export_of_several_features_needs_a_cache(path: Path, tmp_path: Path) ->
     assert "cache remove" in str(error)
 
 
-def test_import_names_columns_ids_and_predicted_labels(tmp_path: Path) -> None:
+def test_import_names_columns_ids_and_predicted_labels(tmp_path):
     manifest = tmp_path / "clips.csv"
     rows = "Train/Sad/1.mp4,m/late,sad,1,,\nTrain/Sad/2.mp4,m/late,calm,1,,\n"
     manifest.write_text(f"path,model,label,confidence,notes,error\n{rows}")
