@@ -7,7 +7,7 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
-from cache_samples import SEQUENCE, VECTOR, fill, table
+from cache_samples import CLIPS, SEQUENCE, VECTOR, fill
 
 from mvemo.cache.errors import BadCache, CacheError
 from mvemo.cache.import_arrays import read_array
@@ -16,8 +16,6 @@ from mvemo.cache.reader import open_cache
 from mvemo.cache.schema import write_text
 from mvemo.cache.untrusted import array_of, attribute, write_attribute
 from mvemo.cache.verify import verify_cache
-
-CLIPS = table()
 
 
 @pytest.fixture(scope="module")

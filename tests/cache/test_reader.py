@@ -8,13 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from cache_samples import SEQUENCE, VECTOR, contents, crossfit, fill, put, row, table
+from cache_samples import CLIPS, SEQUENCE, VECTOR, contents, crossfit, fill, put, row
 
 from mvemo.cache.errors import BadCache, CacheError
 from mvemo.cache.reader import Cache, open_cache
 from mvemo.cache.writer import CacheWriter
-
-CLIPS = table()
 
 
 @pytest.fixture
@@ -66,9 +64,8 @@ def test_folds_are_distinguished(tmp_path):
     with open_cache(tmp_path / "x.h5") as cache:
         assert cache.variants("music1d") == tuple(folds)
         for spec in folds:
-            np.testing.assert_array_equal(
-                cache.vectors("music1d", spec.fold)[0][1], row(spec, "c1")
-            )
+            values, _ = cache.vectors("music1d", spec.fold)
+            np.testing.assert_array_equal(values[1], row(spec, "c1"))
         for fold, word in ((None, "none was given"), (3, "not 3")):
             with pytest.raises(BadCache, match=f"a variant for each fold 0, 1, 2; {word}"):
                 cache.vectors("music1d", fold)
@@ -76,35 +73,31 @@ def test_folds_are_distinguished(tmp_path):
 
 def test_questions_without_an_answer(path):
     with open_cache(path) as cache:
-        with pytest.raises(BadCache, match="no feature 'i3d'; there are mel, music1d"):
-            cache.vectors("i3d")
-        with pytest.raises(BadCache, match="mel is a sequence"):
-            cache.vectors("mel")
-        with pytest.raises(BadCache, match="music1d is a vector"):
-            cache.sequence("music1d", "c0")
-        with pytest.raises(BadCache, match="no clip 'c9'"):
-            cache.sequence("mel", "c9")
+        for read, arguments, message in (
+            (cache.vectors, ("i3d",), "no feature 'i3d'; there are mel, music1d"),
+            (cache.vectors, ("mel",), "mel is a sequence"),
+            (cache.sequence, ("music1d", "c0"), "music1d is a vector"),
+            (cache.sequence, ("mel", "c9"), "no clip 'c9'"),
+        ):
+            with pytest.raises(BadCache, match=message):
+                read(*arguments)
     with pytest.raises(BadCache, match="this cache is closed"):
         cache.vectors("music1d")
 
 
 def test_the_digest_is_of_the_contents(path, tmp_path):
-    def digest(file):
-        with open_cache(file) as cache:
-            return cache.digest()
-
     with CacheWriter(tmp_path / "other.h5", CLIPS) as writer:
         for clip in ("c5", "c0", "c4", "c2", "c1"):
             put(writer, SEQUENCE, clip)
             put(writer, VECTOR, clip)
-    before = digest(path)
-    assert digest(tmp_path / "other.h5") == before
+    before = open_cache(path).digest()
+    assert open_cache(tmp_path / "other.h5").digest() == before
     with CacheWriter(path, CLIPS, provenance={"x": 1}) as writer:
         writer.fail("c3", "x", "y")
-    assert digest(path) == before
+    assert open_cache(path).digest() == before
     with CacheWriter(path, CLIPS) as writer:
         put(writer, VECTOR, "c1", salt=1)
-    assert digest(path) != before
+    assert open_cache(path).digest() != before
 
 
 def test_threads_share_a_cache(path):
@@ -122,15 +115,13 @@ def test_readers_write_nothing(path):
 
 @pytest.mark.parametrize("value", [np.nan, 0.25])
 def test_a_value_that_was_changed_is_not_read(path, value):
-    data = bytearray(path.read_bytes())
-    at = data.index(row(VECTOR, "c2").tobytes())
-    data[at : at + 4] = np.float32(value).tobytes()
-    path.write_bytes(data)
-    message = "are damaged: 'mvemo cache verify .*'mvemo cache repair' drops"
-    with open_cache(path) as cache, pytest.raises(BadCache, match=message):
-        cache.vectors("music1d")
-    with open_cache(path) as cache, pytest.raises(BadCache, match=message):
-        list(cache.blocks("music1d"))
+    start = row(VECTOR, "c2").tobytes()
+    changed = np.float32(value).tobytes() + start[4:]
+    path.write_bytes(path.read_bytes().replace(start, changed))
+    with open_cache(path) as cache:
+        for read in (cache.vectors, lambda name: list(cache.blocks(name))):
+            with pytest.raises(BadCache, match=r"damaged: 'mvemo cache verify .* repair' drops"):
+                read("music1d")
 
 
 def test_a_file_that_may_not_be_read(path, monkeypatch):

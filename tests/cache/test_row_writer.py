@@ -4,7 +4,7 @@ import pickle
 from dataclasses import replace
 
 import pytest
-from cache_samples import VECTOR, current, put, table
+from cache_samples import CLIPS, VECTOR, current, fill, put
 
 from mvemo.cache.errors import MissingCache
 from mvemo.cache.reader import open_cache
@@ -12,21 +12,12 @@ from mvemo.cache.row_writer import PartWriter
 from mvemo.cache.table import subset
 from mvemo.cache.writer import CacheWriter
 
-CLIPS = table()
-
-
-def digest(path):
-    with open_cache(path) as cache:
-        return cache.digest()
-
 
 @pytest.fixture
 def alone(tmp_path):
     """Digest of a cache that one process wrote."""
-    with CacheWriter(tmp_path / "alone.h5", CLIPS) as writer:
-        for clip in CLIPS.clip_ids:
-            put(writer, VECTOR, clip)
-    return digest(tmp_path / "alone.h5")
+    fill(tmp_path / "alone.h5", CLIPS, VECTOR)
+    return open_cache(tmp_path / "alone.h5").digest()
 
 
 def part(path, writer, rows):
@@ -52,7 +43,7 @@ def test_parts_and_holder_write_what_one_process_does(tmp_path, alone):
         assert [spec for spec, _ in first.requested] == [VECTOR]
         with pytest.raises(MissingCache, match="there is no such file"):
             writer.take_up(["00000000-lost.h5"])
-    assert digest(path) == alone
+    assert open_cache(path).digest() == alone
     assert not path.with_name("features.h5.parts").exists()
 
 
@@ -81,7 +72,7 @@ def test_the_next_writer_takes_up_what_parts_committed_to_one_that_was_killed(tm
         for clip in ("c0", "c3", "c4", "c5"):
             put(writer, VECTOR, clip)
     # The part's shard is the newer one: its parameters stay.
-    assert digest(path) == alone
+    assert open_cache(path).digest() == alone
 
 
 def test_a_part_forgets_failures_that_it_was_told_of(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cache_samples
 import pytest
-from cache_samples import VECTOR, contents, current, fill, put, row, table
+from cache_samples import VECTOR, contents, current, fill, put, row, table, unfinished
 
 from mvemo.cache.errors import CacheBusy, MissingCache
 from mvemo.cache.maintenance import merge_caches, repair_cache
@@ -130,10 +130,7 @@ def test_repair_takes_up_the_shards_of_a_killed_first_run(tmp_path):
     path = tmp_path / "features.h5"
     with pytest.raises(MissingCache, match=r"no such file$"):
         repair_cache(path)
-    writer = CacheWriter(path, table())
-    put(writer, VECTOR, "c3")
-    writer.commit()
-    writer._lock.release()
+    unfinished(path, VECTOR, "c3")
     with pytest.raises(MissingCache, match="an unfinished run left rows"):
         open_cache(path)
     assert repair_cache(path) == ["added 1 shards of an unfinished run"]

@@ -11,7 +11,18 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from cache_samples import SEQUENCE, VECTOR, contents, crossfit, current, fill, put, row, table
+from cache_samples import (
+    CLIPS,
+    SEQUENCE,
+    VECTOR,
+    contents,
+    crossfit,
+    current,
+    fill,
+    put,
+    row,
+    table,
+)
 
 from mvemo.cache.errors import BadCache, CacheError, MissingCache
 from mvemo.cache.failures import Failure
@@ -19,8 +30,6 @@ from mvemo.cache.maintenance import merge_caches
 from mvemo.cache.reader import open_cache
 from mvemo.cache.verify import verify_cache
 from mvemo.cache.writer import CacheWriter
-
-CLIPS = table()
 
 
 @pytest.fixture
