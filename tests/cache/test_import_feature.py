@@ -1,12 +1,12 @@
 """Importing arrays that others made."""
 
 import csv
-from contextlib import suppress
 from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
+from cache_samples import VECTOR, contents, table, unfinished
 
 from mvemo.cache import import_feature
 from mvemo.cache.errors import BadCache, MissingCache
@@ -15,23 +15,12 @@ from mvemo.cache.import_arrays import TableColumns, read_array, read_ids
 from mvemo.cache.import_feature import ImportSettings, join_arrays
 from mvemo.cache.reader import open_cache
 from mvemo.cache.spec import FeatureSpec, content_digest
-from mvemo.cache.table import ClipTable
 from mvemo.cache.verify import verify_cache
 from mvemo.cache.writer import CacheWriter
 from mvemo.manifests.tables import match_ids
 
-CLIPS = ClipTable(
-    name="sample",
-    task="multiclass",
-    classes=("calm", "tense"),
-    clip_ids=("a", "b", "c", "d"),
-    groups=("g", "g", "h", "h"),
-    labels=np.array([0, 1, 0, 1]),
-    folds=np.array([0, 0, 1, 1]),
-    k=2,
-    fold_seed=7,
-    digest="d" * 64,
-)
+CLIPS = replace(table(["c0", "c1", "c2", "c3"]), clip_ids=tuple("abcd"), groups=tuple("gghh"))
+CLIPS = replace(CLIPS, labels=np.array([0, 1, 0, 1]), k=2)
 VALUES = np.arange(12.0).reshape(4, 3) / 7
 NET = FeatureSpec("c3d", "video", "vector", 2, "net:c3d", 1, {}, "w", "crossfit", 0, ("c", "d"))
 MEL = FeatureSpec("mel", "audio", "sequence", 2, "mel", 3, {"n_mels": 2})
@@ -65,19 +54,14 @@ def extracted(path):
 def test_by_order_of_the_table_into_a_new_cache(path, tmp_path):
     file = tmp_path / "x.npy"
     np.save(file, VALUES)
-    array = read_array(file)
-    values, ids = join_arrays([array])
-    assert ids is None
-    imported = add(path, "vggish", values, ids, table=CLIPS, sources=[file])
+    imported = add(path, "vggish", VALUES, table=CLIPS, sources=[file])
     assert (imported.clips, imported.present, imported.incomplete, imported.skipped) == (4, 4, 0, 0)
     with open_cache(path) as cache:
         (spec,) = cache.variants("vggish")
         assert (spec.protocol, spec.extractor, spec.version) == ("imported", "import", 1)
         assert (spec.modality, spec.kind, spec.dim, spec.fold) == ("audio", "vector", 3, None)
         assert spec.params["files"] == [{"name": "x.npy", "sha256": content_digest(file)}]
-        got, present = cache.vectors("vggish")
-        assert present.all()
-        np.testing.assert_array_equal(got, VALUES.astype(np.float32))
+        np.testing.assert_array_equal(cache.vectors("vggish")[0], VALUES.astype(np.float32))
         assert cache.table.clip_ids == CLIPS.clip_ids
         np.testing.assert_array_equal(cache.table.folds, CLIPS.folds)
     assert verify_cache(path) == []
@@ -98,34 +82,20 @@ def test_by_clip_id_missing_rows_are_missing(path):
 
 def test_all_else_in_the_cache_stays(extracted):
     with open_cache(extracted) as cache:
-        before = {f: cache.vectors("c3d", f) for f in (0, 1)}
-        specs, table = cache.specs, cache.table
+        rows, specs, table = contents(cache), cache.specs, cache.table
         failures, curves, facts = cache.failures, cache.curves, cache.provenance
-    shuffled = replace(
-        CLIPS,
-        clip_ids=("d", "c", "b", "a"),
-        groups=("h", "h", "g", "g"),
-        labels=CLIPS.labels[::-1],
-        folds=np.full(4, -1),
-        k=0,
-        digest="e" * 64,
-    )
+    order = {"clip_ids": tuple("dcba"), "groups": tuple("hhgg"), "labels": CLIPS.labels[::-1]}
+    shuffled = replace(CLIPS, **order, folds=np.full(4, -1), k=0, digest="e" * 64)
     # Rows in the order of the manifest that is given, whatever that of the cache.
     add(extracted, table=shuffled, provenance={"command": "i"})
     with open_cache(extracted) as cache:
         assert [s for s in cache.specs if s.name != "x"] == list(specs)
         assert cache.variants("c3d")[0].trained_on == ("c", "d")
-        for fold, (values, present) in before.items():
-            again, again_present = cache.vectors("c3d", fold)
-            np.testing.assert_array_equal(again, values)
-            np.testing.assert_array_equal(again_present, present)
-        mel = cache.sequence("mel", "a")
-        assert mel is not None
-        assert mel.shape == (5, 2)
+        assert {at: row for at, row in contents(cache).items() if at[0] != "x"} == rows
         assert (cache.failures, cache.curves) == (failures, curves)
         assert cache.provenance == {"command": "i", "history": [facts]}
-        assert cache.table.clip_ids == table.clip_ids
-        assert (cache.table.k, cache.table.digest) == (table.k, table.digest)
+        for field in ("clip_ids", "k", "digest"):
+            assert getattr(cache.table, field) == getattr(table, field)
         np.testing.assert_array_equal(cache.vectors("x")[0], VALUES[::-1].astype(np.float32))
     assert verify_cache(extracted) == []
 
@@ -150,13 +120,9 @@ def test_a_name_is_taken_once(extracted):
     ("values", "ids", "message"),
     [
         (VALUES[:3], None, "3 rows for 4 clips"),
-        (
-            VALUES,
-            ["a", "b", "c", "zz"],
-            "1 of 4 rows belong to clips .* first 'zz'.*--skip-unknown",
-        ),
-        (VALUES, ["a", "b", "c", "a"], "1 clips have more than one row, first 'a'"),
-        (VALUES, ["a", "b"], "2 clip ids for 4 rows"),
+        (VALUES, [*"abc", "zz"], "1 of 4 rows belong to clips .* first 'zz'.*--skip-unknown"),
+        (VALUES, [*"abca"], "1 clips have more than one row, first 'a'"),
+        (VALUES, [*"ab"], "2 clip ids for 4 rows"),
         (np.where(VALUES > 0, VALUES, np.inf), None, "infinite .* clip 'a'"),
         (VALUES * 1e300, None, "infinite"),
         (VALUES * np.nan, None, "no clip of the table"),
@@ -200,9 +166,7 @@ def test_other_clips_than_the_caches(extracted, change, message):
 def test_without_cache_or_table_or_with_an_unfinished_run(path):
     with pytest.raises(MissingCache, match="give a manifest"):
         add(path)
-    with suppress(KeyboardInterrupt), CacheWriter(path, CLIPS) as writer:
-        writer.put(NET, "a", NET.key("a"), np.ones(2, np.float32))
-        raise KeyboardInterrupt
+    unfinished(path, VECTOR, "c0")
     with pytest.raises(BadCache, match="mvemo cache repair"):
         add(path, table=CLIPS)
 
@@ -264,15 +228,13 @@ def test_ids_beside_the_numbers_are_never_passed_over(tmp_path):
     assert read_array(tmp_path / "y.npz").clip_ids is None
 
 
-def test_what_export_writes_is_read_back(path, extracted, tmp_path):
-    for ending in ("npz", "csv"):
-        out = tmp_path / f"c3d.{ending}"
-        export_cache(extracted, "c3d", out, fold=1)
-        values, ids = join_arrays([read_array(out)])
-        new = tmp_path / f"{ending}.h5"
-        add(new, "c3d", values, ids, table=CLIPS)
-        with open_cache(new) as cache, open_cache(extracted) as old:
-            np.testing.assert_array_equal(cache.vectors("c3d")[0], old.vectors("c3d", 1)[0])
+@pytest.mark.parametrize("ending", ["npz", "csv"])
+def test_what_export_writes_is_read_back(extracted, tmp_path, ending):
+    export_cache(extracted, "c3d", tmp_path / f"c3d.{ending}", fold=1)
+    values, ids = join_arrays([read_array(tmp_path / f"c3d.{ending}")])
+    add(tmp_path / "new.h5", "c3d", values, ids, table=CLIPS)
+    with open_cache(tmp_path / "new.h5") as cache, open_cache(extracted) as old:
+        np.testing.assert_array_equal(cache.vectors("c3d")[0], old.vectors("c3d", 1)[0])
 
 
 def test_files_of_one_feature_are_joined(tmp_path):
