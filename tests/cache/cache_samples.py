@@ -8,11 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache.reader import Cache
-from mvemo.cache.row_writer import RowWriter
-from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import Cache, CacheWriter, ClipTable, FeatureSpec, RowWriter
 
 VECTOR = FeatureSpec(
     name="music1d",

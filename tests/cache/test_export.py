@@ -7,15 +7,12 @@ import numpy as np
 import pytest
 from cache_samples import CLIPS, SEQUENCE, VECTOR, crossfit, fill, row
 
-from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.export import export_cache
+from mvemo.cache import BadCache, MissingCache, export_cache
 
 
-@pytest.fixture
-def path(tmp_path):
-    path = tmp_path / "features.h5"
+@pytest.fixture(autouse=True)
+def filled(path):
     fill(path, CLIPS, VECTOR, SEQUENCE, leave_out="c3")
-    return path
 
 
 @pytest.mark.parametrize("spec", [VECTOR, SEQUENCE])

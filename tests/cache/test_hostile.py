@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 from cache_samples import CLIPS, SEQUENCE, VECTOR, contents, fill
 
-from mvemo.cache.errors import BadCache, CacheError
-from mvemo.cache.import_arrays import read_array
+from mvemo.cache import BadCache, CacheError, open_cache, read_array, verify_cache
 from mvemo.cache.maintenance import merge_caches, repair_cache
-from mvemo.cache.reader import open_cache
 from mvemo.cache.schema import write_text
 from mvemo.cache.untrusted import array_of, attribute, write_attribute
-from mvemo.cache.verify import verify_cache
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,11 @@ import numpy as np
 import pytest
 from cache_samples import VECTOR, contents, table, unfinished
 
-from mvemo.cache import import_feature
+from mvemo.cache import CacheWriter, export_cache, import_feature, open_cache, verify_cache
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.export import export_cache
 from mvemo.cache.import_arrays import TableColumns, read_array, read_ids
 from mvemo.cache.import_feature import ImportSettings, join_arrays
-from mvemo.cache.reader import open_cache
 from mvemo.cache.spec import FeatureSpec, content_digest
-from mvemo.cache.verify import verify_cache
-from mvemo.cache.writer import CacheWriter
 from mvemo.manifests.tables import match_ids
 
 CLIPS = replace(table(["c0", "c1", "c2", "c3"]), clip_ids=tuple("abcd"), groups=tuple("gghh"))
@@ -31,11 +27,6 @@ def add(path, name="x", values=VALUES, ids=None, **options):
     table = options.pop("table", None)
     settings = ImportSettings(**options)
     return import_feature(path, name, "audio", values, ids, table=table, settings=settings)
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "features.h5"
 
 
 @pytest.fixture

@@ -22,13 +22,10 @@ from cache_samples import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvemo.cache.difference import diff_caches
-from mvemo.cache.errors import BadCache
+from mvemo.cache import BadCache, CacheWriter, diff_caches, open_cache
 from mvemo.cache.maintenance import merge_caches, remove_features, select_features
-from mvemo.cache.reader import open_cache
 from mvemo.cache.shards import WriterLock
 from mvemo.cache.verify import verify_cache, verify_untrusted
-from mvemo.cache.writer import CacheWriter
 
 SPECS = [SEQUENCE, VECTOR, *(replace(crossfit(f, CLIPS), name="i3d") for f in range(2))]
 JOBS = [(spec, clip) for spec in range(len(SPECS)) for clip in CLIPS.clip_ids]

@@ -10,16 +10,12 @@ import numpy as np
 import pytest
 from cache_samples import CLIPS, SEQUENCE, VECTOR, contents, crossfit, fill, put, row
 
-from mvemo.cache.errors import BadCache, CacheError
-from mvemo.cache.reader import Cache, open_cache
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import BadCache, Cache, CacheError, CacheWriter, open_cache
 
 
-@pytest.fixture
-def path(tmp_path):
-    path = tmp_path / "features.h5"
+@pytest.fixture(autouse=True)
+def filled(path):
     fill(path, CLIPS, VECTOR, SEQUENCE, leave_out="c3")
-    return path
 
 
 def test_curves_failures_and_specs(path):

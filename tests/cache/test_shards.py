@@ -9,11 +9,8 @@ import cache_samples
 import pytest
 from cache_samples import VECTOR, contents, current, fill, put, row, table, unfinished
 
-from mvemo.cache.errors import CacheBusy, MissingCache
+from mvemo.cache import CacheBusy, CacheWriter, MissingCache, open_cache, verify_cache
 from mvemo.cache.maintenance import merge_caches, repair_cache
-from mvemo.cache.reader import open_cache
-from mvemo.cache.verify import verify_cache
-from mvemo.cache.writer import CacheWriter
 
 SAMPLES = str(Path(cache_samples.__file__).parent)
 CLIPS = table(f"c{i}" for i in range(100))
@@ -57,8 +54,7 @@ def start(script, path):
     )
 
 
-def test_a_second_writer_is_told_who_holds_the_cache(tmp_path):
-    path = tmp_path / "features.h5"
+def test_a_second_writer_is_told_who_holds_the_cache(tmp_path, path):
     fill(path, table(), VECTOR)
     other = start(HOLD, path)
     assert other.stdout.readline() == "held\n"
@@ -78,15 +74,13 @@ def test_a_second_writer_is_told_who_holds_the_cache(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["features.h5", "features.h5.lock"]
 
 
-def test_a_second_writer_in_the_same_process(tmp_path):
-    path = tmp_path / "features.h5"
+def test_a_second_writer_in_the_same_process(path):
     with CacheWriter(path, table()), pytest.raises(CacheBusy, match=f"process {os.getpid()} "):
         CacheWriter(path, table())
     fill(path, table())
 
 
-def test_readers_see_the_file_last_closed(tmp_path):
-    path = tmp_path / "features.h5"
+def test_readers_see_the_file_last_closed(path):
     fill(path, table(), VECTOR, leave_out="c5")
     with open_cache(path) as early:
         with CacheWriter(path, table()) as writer:
@@ -97,8 +91,7 @@ def test_readers_see_the_file_last_closed(tmp_path):
     assert open_cache(path).present("music1d").sum() == 6
 
 
-def test_killed_at_any_moment_nothing_committed_is_lost(tmp_path):
-    path = tmp_path / "features.h5"
+def test_killed_at_any_moment_nothing_committed_is_lost(path):
     committed = set()
     # Killed so many reports after its start, and whatever it had begun by then.
     for n_reports in (1, 0, 7):
@@ -122,8 +115,7 @@ def test_killed_at_any_moment_nothing_committed_is_lost(tmp_path):
     assert rows == {("music1d", None, c): row(VECTOR, c).tobytes() for c in CLIPS.clip_ids}
 
 
-def test_repair_takes_up_the_shards_of_a_killed_first_run(tmp_path):
-    path = tmp_path / "features.h5"
+def test_repair_takes_up_the_shards_of_a_killed_first_run(tmp_path, path):
     with pytest.raises(MissingCache, match=r"no such file$"):
         repair_cache(path)
     unfinished(path, VECTOR, "c3")

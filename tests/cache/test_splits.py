@@ -7,13 +7,9 @@ import numpy as np
 import pytest
 from cache_samples import CLIPS, VECTOR, fill
 
-from mvemo.cache.errors import BadCache
-from mvemo.cache.export import export_cache
-from mvemo.cache.maintenance import merge_caches
-from mvemo.cache.reader import open_cache
+from mvemo.cache import BadCache, export_cache, merge_caches, open_cache, verify_cache
 from mvemo.cache.schema import table_checksum
 from mvemo.cache.table import subset
-from mvemo.cache.verify import verify_cache
 
 # c0 and c1 train, c2 and c3 validate, c4 and c5 are tested.
 SPLIT = replace(CLIPS, folds=np.full(6, -1), k=0, fold_seed=0, splits=np.array([0, 0, 1, 1, 2, 2]))

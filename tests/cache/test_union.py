@@ -18,13 +18,16 @@ from cache_samples import (
     unfinished,
 )
 
-from mvemo.cache import cache_file
-from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.export import export_cache
+from mvemo.cache import (
+    BadCache,
+    CacheWriter,
+    MissingCache,
+    cache_file,
+    export_cache,
+    open_cache,
+    verify_cache,
+)
 from mvemo.cache.maintenance import merge_caches, remove_features, repair_cache, select_features
-from mvemo.cache.reader import open_cache
-from mvemo.cache.verify import verify_cache
-from mvemo.cache.writer import CacheWriter
 
 FIRST, LAST = table(["c0", "c1", "c2", "c3"]), table(["c2", "c3", "c4", "c5"])
 SPECS = (SEQUENCE, VECTOR, *(replace(crossfit(f, CLIPS), name="i3d") for f in range(3)))
@@ -40,24 +43,22 @@ def folder(tmp_path):
     return folder
 
 
-def test_blocks_of_rows_and_columns(folder):
-    merge_caches([folder], folder.parent / "merged.h5")
-    with open_cache(folder.parent / "merged.h5") as merged, open_cache(folder) as shards:
+def test_blocks_of_rows_and_columns(folder, path):
+    merge_caches([folder], path)
+    with open_cache(path) as merged, open_cache(folder) as shards:
         whole, present = merged.vectors("music1d")
         assert present.tolist() == [True, False, True, True, True, True]
         for cache in (merged, shards):
             # Two rows at a time, and each once though two shards have it.
             blocks = list(cache.blocks("music1d", n_bytes=2 * 4 * VECTOR.dim))
             assert max(len(values) for _, values in blocks) <= 2
-            rows = np.concatenate([rows for rows, _ in blocks])
+            rows, values = map(np.concatenate, zip(*blocks, strict=True))
             assert sorted(rows.tolist()) == np.flatnonzero(present).tolist()
-            values = np.concatenate([values for _, values in blocks])
             np.testing.assert_array_equal(values, whole[rows])
             columns, known = cache.vectors("music1d", columns=slice(1, 3))
             np.testing.assert_array_equal(columns, whole[:, 1:3])
             np.testing.assert_array_equal(known, present)
-        assert merged.curves == shards.curves
-        assert merged.provenance == shards.provenance
+        assert (merged.curves, merged.provenance) == (shards.curves, shards.provenance)
 
 
 def test_more_shards_than_files_may_be_open(folder, monkeypatch):
@@ -71,26 +72,25 @@ def test_more_shards_than_files_may_be_open(folder, monkeypatch):
             contents(cache)
 
 
-def test_a_slim_copy_and_an_export_of_shards(folder):
-    slim = folder.parent / "slim.h5"
-    assert select_features(folder, ["music1d"], slim).features == ("i3d", "mel")
-    with open_cache(slim) as cache:
-        assert cache.names() == ("music1d",)
-        np.testing.assert_array_equal(cache.vectors("music1d")[0][5], row(VECTOR, "c5"))
-    export_cache(folder, "mel", folder.parent / "mel.npz")
-    with np.load(folder.parent / "mel.npz") as arrays:
+def test_a_slim_copy_and_an_export_of_shards(folder, path):
+    assert select_features(folder, ["music1d"], path).features == ("i3d", "mel")
+    (spec,) = open_cache(path).specs
+    assert spec.name == "music1d"
+    np.testing.assert_array_equal(open_cache(path).vectors("music1d")[0][5], row(VECTOR, "c5"))
+    export_cache(folder, "mel", path.with_name("mel.npz"))
+    with np.load(path.with_name("mel.npz")) as arrays:
         assert arrays["clip_ids"].tolist() == list(CLIPS.clip_ids)
 
 
 @pytest.mark.parametrize("change", [repair_cache, lambda path: remove_features(path, ["mel"])])
 def test_a_folder_is_not_written(folder, change):
-    with pytest.raises(
-        BadCache, match=r"shards: .* got a folder; .*read only: change each, or 'mvemo"
-    ):
+    with pytest.raises(BadCache, match=r"shards: .* got a folder; .*read only: change each, or "):
         change(folder)
 
 
+OTHER = replace(VECTOR, params={"sr": 22050})
 I3D = replace(crossfit(0, CLIPS, weights="v"), name="i3d")
+KINDS = r"two kinds of {}, \w+ in .*shard-0\.h5 and \w+ in .*shard-2\.h5"
 
 
 @pytest.mark.parametrize(
@@ -101,27 +101,24 @@ I3D = replace(crossfit(0, CLIPS, weights="v"), name="i3d")
         ({"digest": "e" * 64}, [VECTOR], r"digest 'eee.*', but .*shard-0\.h5 has 'ddd.*one manif"),
         ({"classes": ("x", "y")}, [VECTOR], r"classes \('x', 'y'\), but"),
         ({"k": 4}, [VECTOR], "k 4, but"),
-        (
-            {},
-            [replace(VECTOR, params={"sr": 22050})],
-            r"two kinds of music1d, \w+ in .*shard-0",
-        ),
-        ({}, [I3D], r"two kinds of i3d@fold0, \w+ in .*shard-0\.h5 and \w+ in .*shard-2\.h5"),
+        ({}, [OTHER], KINDS.format("music1d")),
+        ({}, [I3D], KINDS.format("i3d@fold0")),
         ({}, [], r"clip 'c3' has other values in .*shard-2\.h5 than in .*shard-1\.h5"),
     ],
 )
-def test_shards_that_do_not_go_together(folder, change, specs, message):
-    fill(folder / "shard-2.h5", replace(LAST, **change), *specs)
-    if not specs:
-        with CacheWriter(folder / "shard-2.h5", LAST) as writer:
+def test_shards_that_do_not_go_together(folder, path, change, specs, message):
+    with CacheWriter(folder / "shard-2.h5", replace(LAST, **change)) as writer:
+        if not specs:
             writer.put(VECTOR, "c3", VECTOR.key("c3-0"), np.zeros(4, np.float32))
+        for spec in specs:
+            put(writer, spec, "c3")
     with pytest.raises(BadCache, match=message) as refused:
         open_cache(folder)
     assert "\n" not in str(refused.value)
     assert verify_cache(folder) == [str(refused.value)]
     with pytest.raises(BadCache, match=message):
-        merge_caches([folder], folder.parent / "merged.h5")
-    assert not (folder.parent / "merged.h5").exists()
+        merge_caches([folder], path)
+    assert not path.exists()
 
 
 def test_a_net_that_saw_its_fold_in_another_shard(tmp_path):

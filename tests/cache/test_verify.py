@@ -7,11 +7,7 @@ import numpy as np
 import pytest
 from cache_samples import CLIPS, SEQUENCE, VECTOR, contents, crossfit, fill, flip, row, table
 
-from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.maintenance import repair_cache
-from mvemo.cache.reader import open_cache
-from mvemo.cache.verify import verify_cache
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import BadCache, CacheWriter, MissingCache, open_cache, repair_cache, verify_cache
 
 
 @pytest.fixture

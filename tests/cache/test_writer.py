@@ -26,17 +26,8 @@ from cache_samples import (
     unfinished,
 )
 
+from mvemo.cache import CacheWriter, Failure, merge_caches, open_cache, verify_cache
 from mvemo.cache.errors import BadCache, CacheError, MissingCache
-from mvemo.cache.failures import Failure
-from mvemo.cache.maintenance import merge_caches
-from mvemo.cache.reader import open_cache
-from mvemo.cache.verify import verify_cache
-from mvemo.cache.writer import CacheWriter
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "my features.h5"
 
 
 def shards_of(path):

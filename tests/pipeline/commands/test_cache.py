@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.reader import open_cache
-from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable
-from mvemo.cache.writer import CacheWriter
+from mvemo.cache import BadCache, CacheWriter, ClipTable, FeatureSpec, MissingCache, open_cache
 from mvemo.pipeline.commands.cache import cache
 from mvemo.pipeline.errors import BadOption
 
