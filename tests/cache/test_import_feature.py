@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -10,7 +11,7 @@ from cache_samples import VECTOR, contents, table, unfinished
 
 from mvemo.cache import CacheWriter, export_cache, import_feature, open_cache, verify_cache
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.import_arrays import TableColumns, read_array, read_ids
+from mvemo.cache.import_arrays import ArrayRows, TableColumns, read_array, read_ids
 from mvemo.cache.import_feature import ImportSettings, join_arrays
 from mvemo.cache.spec import FeatureSpec, content_digest
 from mvemo.manifests.tables import match_ids
@@ -18,6 +19,7 @@ from mvemo.manifests.tables import match_ids
 CLIPS = replace(table(["c0", "c1", "c2", "c3"]), clip_ids=tuple("abcd"), groups=tuple("gghh"))
 CLIPS = replace(CLIPS, labels=np.array([0, 1, 0, 1]), k=2)
 VALUES = np.arange(12.0).reshape(4, 3) / 7
+PARTS = (("train", slice(3)), ("val", slice(3, 4)))
 NET = FeatureSpec("c3d", "video", "vector", 2, "net:c3d", 1, {}, "w", "crossfit", 0, ("c", "d"))
 MEL = FeatureSpec("mel", "audio", "sequence", 2, "mel", 3, {"n_mels": 2})
 
@@ -59,16 +61,15 @@ def test_by_order_of_the_table_into_a_new_cache(path, tmp_path):
 
 
 def test_by_clip_id_missing_rows_are_missing(path):
-    values = VALUES.copy()
+    values = VALUES[:3].copy()
     values[1, 2] = np.nan  # of clip "a": incomplete
     values[2] = np.nan  # of clip "b": absent
-    imported = add(path, "x", values[:3], ["d", "a", "b"], table=CLIPS)
+    imported = add(path, "x", values, ["d", "a", "b"], table=CLIPS)
     assert (imported.present, imported.incomplete) == (1, 1)
-    with open_cache(path) as cache:
-        got, present = cache.vectors("x")
-        assert present.tolist() == [False, False, False, True]
-        assert np.isnan(got[:3]).all()
-        np.testing.assert_array_equal(got[3], VALUES[0].astype(np.float32))
+    got, present = open_cache(path).vectors("x")
+    assert present.tolist() == [False, False, False, True]
+    assert np.isnan(got[:3]).all()
+    np.testing.assert_array_equal(got[3], VALUES[0].astype(np.float32))
 
 
 def test_all_else_in_the_cache_stays(extracted):
@@ -176,13 +177,11 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path):
     np.save(tmp_path / "x.npy", VALUES)
     np.savez(tmp_path / "x.npz", clip_ids=np.array(ids), values=VALUES, spare=VALUES[:1])
     with h5py.File(tmp_path / "x.h5", "w") as file:
-        file["deep/data"] = VALUES
-        file["names"] = ids
-        file["other"] = VALUES[:2]
-    rows = [["clip_id", "p", "q", "r"], *([c, *v] for c, v in zip(ids, VALUES, strict=True))]
-    write_csv(tmp_path / "x.csv", rows)
-    write_csv(tmp_path / "plain.csv", [r[1:] for r in rows[1:]])
-    for source, named, ids_beside, options in [
+        file["deep/data"], file["names"], file["other"] = VALUES, ids, VALUES[:2]
+    rows = [[c, *v] for c, v in zip(ids, VALUES, strict=True)]
+    write_csv(tmp_path / "x.csv", [["clip_id", "p", "q", "r"], *rows])
+    write_csv(tmp_path / "plain.csv", [r[1:] for r in rows])
+    for source, named, has_ids, options in [
         ("x.npy", None, False, {}),
         ("x.npz", "values", True, {}),
         ("x.h5:deep/data", "deep/data", False, {"guess": False}),
@@ -191,8 +190,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path):
         ("plain.csv", None, False, {}),
     ]:
         got = read_array(f"{tmp_path}/{source}", **options)
-        assert got.dataset == named
-        assert got.clip_ids == (tuple(ids) if ids_beside else None), source
+        assert (got.dataset, got.clip_ids) == (named, tuple(ids) if has_ids else None), source
         np.testing.assert_array_equal(got.values, VALUES)
 
 
@@ -229,25 +227,23 @@ def test_what_export_writes_is_read_back(extracted, tmp_path, ending):
 
 
 def test_files_of_one_feature_are_joined(tmp_path):
-    np.save(tmp_path / "train.npy", VALUES[:3])
-    np.save(tmp_path / "val.npy", VALUES[3:])
-    arrays = [read_array(tmp_path / f"{name}.npy") for name in ("train", "val")]
-    values, ids = join_arrays(arrays)
+    one, other = (ArrayRows(Path(f"{n}.npy"), None, VALUES[rows], None) for n, rows in PARTS)
+    values, ids = join_arrays([one, other])
     assert ids is None
     np.testing.assert_array_equal(values, VALUES)
     first = write_csv(tmp_path / "t.csv", [["n", "clip_id"], [1, "c"], [2, "b"], [3, "a"]])
     second = write_csv(tmp_path / "v.csv", [["n", "clip_id"], [4, "d"]])
-    assert join_arrays(arrays, [first, second])[1] == ("c", "b", "a", "d")
-    with pytest.raises(BadCache, match=r"t\.csv: 3 clip ids for the 1 rows"):
-        join_arrays(arrays[::-1], [first, second])
-    with pytest.raises(BadCache, match="1 clip ids for 4 rows"):
-        join_arrays(arrays, [second])
-    np.save(tmp_path / "wide.npy", VALUES[:, :2])
-    with pytest.raises(BadCache, match=r"wide\.npy: 2 numbers a row, .* has 3"):
-        join_arrays([arrays[0], read_array(tmp_path / "wide.npy")])
-    named = replace(arrays[1], clip_ids=("d",))
-    with pytest.raises(BadCache, match=r"train\.npy: it has no clip ids"):
-        join_arrays([arrays[0], named])
+    assert join_arrays([one, other], [first, second])[1] == ("c", "b", "a", "d")
+    wide, named = replace(other, values=VALUES[:, :2]), replace(other, clip_ids=("d",))
+    for arrays, rows, message in (
+        ([other, one], [first, second], r"t\.csv: 3 clip ids for the 1 rows"),
+        ([one, other], [second], "1 clip ids for 4 rows"),
+        ([one, wide], [], r"val\.npy: 2 numbers a row, .* has 3"),
+        ([one, named], [], r"train\.npy: it has no clip ids"),
+        ([], [], "no file was given"),
+    ):
+        with pytest.raises(BadCache, match=message):
+            join_arrays(arrays, rows)
 
 
 def test_ids_of_a_file_without_header(tmp_path):
@@ -260,15 +256,15 @@ def test_ids_of_a_file_without_header(tmp_path):
     assert read_ids(write_csv(tmp_path / "y.csv", [["a"], ["b"]])) == ("a", "b")
 
 
+JUNK = b"no array at all"
+
+
 @pytest.mark.parametrize(
     ("source", "content", "message"),
     [
         ("none.npy", None, "no such file"),
         ("x.txt", b"1", "unknown suffix '.txt'"),
-        *(
-            (f"junk.{ending}", b"no array at all", "cannot be read")
-            for ending in ("npy", "npz", "h5")
-        ),
+        *((f"junk.{ending}", JUNK, "cannot be read") for ending in ("npy", "npz", "h5")),
         ("deep.npy", np.ones((2, 3, 4)), "one vector per clip"),
         ("text.npy", np.array(["a", "b"]), "expected numbers, got <U1"),
         ("pickled.npy", np.array([{}, None], dtype=object), "cannot be read"),
@@ -289,9 +285,8 @@ def test_files_that_are_refused(tmp_path, source, content, message):
         np.savez(path, **content)
     elif content is not None:
         np.save(path, content, allow_pickle=True)
-    options = {"id_column": "song"} if path.stem == "song" else {}
     with pytest.raises((BadCache, MissingCache), match=message) as caught:
-        read_array(tmp_path / source, **options)
+        read_array(tmp_path / source, id_column="song" if path.stem == "song" else None)
     assert "\n" not in str(caught.value)
 
 

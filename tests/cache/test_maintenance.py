@@ -108,31 +108,28 @@ def test_clips_of_disjoint_workers_are_sorted_by_id(tmp_path):
             assert cache.provenance == {"command": "sample"}
 
 
-def test_rows_of_other_media_are_named_and_counted(tmp_path):
-    fill(tmp_path / "a.h5", CLIPS, VECTOR)
+def test_rows_of_other_media_are_named_and_counted(path, tmp_path):
     with CacheWriter(tmp_path / "c.h5", CLIPS) as writer:
         put(writer, VECTOR, "c1", salt=3)
-        put(writer, VECTOR, "c4", salt=3)
+        put(writer, VECTOR, "c3", salt=3)
     with pytest.raises(BadCache, match=r"clip 'c1' has another key in .*, and 1 more such rows"):
-        merge_caches([tmp_path / "a.h5", tmp_path / "c.h5"], tmp_path / "m.h5")
+        merge_caches([path, tmp_path / "c.h5"], tmp_path / "m.h5")
 
 
-def test_a_corrupt_row_stops_a_merge(tmp_path):
-    fill(tmp_path / "a.h5", CLIPS, VECTOR)
-    flip(tmp_path / "a.h5", row(VECTOR, "c2").tobytes())
+def test_a_corrupt_row_stops_a_merge(path, tmp_path):
+    flip(path, row(VECTOR, "c2").tobytes())
     with pytest.raises(BadCache, match=r"clip 'c2' is corrupt in .*: run 'mvemo cache repair"):
-        merge_caches([tmp_path / "a.h5"], tmp_path / "m.h5")
+        merge_caches([path], tmp_path / "m.h5")
     assert not list(tmp_path.glob("*.tmp"))
     assert not (tmp_path / "m.h5").exists()
 
 
-def test_an_unfinished_run_is_not_merged_over(tmp_path):
-    fill(tmp_path / "a.h5", CLIPS, VECTOR)
+def test_an_unfinished_run_is_not_merged_over(path, tmp_path):
     unfinished(tmp_path / "m.h5", VECTOR, "c0")
-    with pytest.raises(BadCache, match="an unfinished run's rows lie in"):
-        merge_caches([tmp_path / "a.h5"], tmp_path / "m.h5")
-    with pytest.raises(BadCache, match="no caches to merge"):
-        merge_caches([], tmp_path / "n.h5")
+    for paths, message in (([path], "an unfinished run's rows lie in"), ([], "no caches to merge")):
+        out = tmp_path / ("m.h5" if paths else "n.h5")
+        with pytest.raises(BadCache, match=message):
+            merge_caches(paths, out)
 
 
 @pytest.fixture

@@ -31,39 +31,40 @@ def test_splits_come_back(tmp_path):
     assert any("checksum" in problem for problem in verify_cache(tmp_path / "x.h5"))
 
 
-def test_a_cache_without_splits_is_as_it_was(tmp_path):
+def test_a_cache_without_splits_is_as_it_was(path):
     # The checksum that this table had before there were splits.
     assert table_checksum(CLIPS) == "15373dfdfff2e62bc457b5156d141403"
     assert table_checksum(SPLIT) != table_checksum(replace(SPLIT, splits=None))
-    fill(tmp_path / "x.h5", CLIPS, VECTOR)
-    assert open_cache(tmp_path / "x.h5").table.splits is None
+    fill(path, CLIPS)
+    assert open_cache(path).table.splits is None
 
 
-def test_the_scale_and_the_maker_of_labels_come_back(tmp_path):
-    fill(tmp_path / "x.h5", replace(CLIPS, scale="1..9", predicted_by="m"), VECTOR)
+def test_the_scale_and_the_maker_of_labels_come_back(path, tmp_path):
+    fill(path, replace(CLIPS, scale="1..9", predicted_by="m"), VECTOR)
     fill(tmp_path / "y.h5", CLIPS, VECTOR)
-    assert verify_cache(tmp_path / "x.h5") == []
-    with open_cache(tmp_path / "x.h5") as cache:
-        assert (cache.table.scale, cache.table.predicted_by) == ("1..9", "m")
+    assert verify_cache(path) == []
+    table = open_cache(path).table
+    assert (table.scale, table.predicted_by) == ("1..9", "m")
     with pytest.raises(BadCache, match=r"scale '', but .* has '1\.\.9'"):
-        merge_caches([tmp_path / "x.h5", tmp_path / "y.h5"], tmp_path / "z.h5")
-    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        merge_caches([path, tmp_path / "y.h5"], tmp_path / "z.h5")
+    with h5py.File(path, "r+") as file:
         file["clips"].attrs["scale"] = np.bytes_("1..7")
-    assert any("checksum" in problem for problem in verify_cache(tmp_path / "x.h5"))
+    assert any("checksum" in problem for problem in verify_cache(path))
 
 
-def test_contradictions_are_reported(tmp_path):
-    odd = replace(SPLIT, splits=np.array([0, 1, 1, 1, 4, 4]))
-    fill(tmp_path / "x.h5", odd, VECTOR)
-    assert verify_cache(tmp_path / "x.h5") == [
+def test_contradictions_are_reported(path):
+    fill(path, replace(SPLIT, splits=np.array([0, 1, 1, 1, 4, 4])), VECTOR)
+    assert verify_cache(path) == [
         "splits [4]: expected only (0, 1, 2)",
         "no clip is in split 2",
         "group 'g0' straddles splits [0, 1]",
     ]
-    with pytest.raises(BadCache, match="splits of shape"):
-        fill(tmp_path / "y.h5", replace(SPLIT, splits=np.zeros(5, np.int64)), VECTOR)
-    with pytest.raises(BadCache, match="splits and 3 folds"):
-        fill(tmp_path / "z.h5", replace(CLIPS, splits=SPLIT.splits), VECTOR)
+    for clips, message in (
+        (replace(SPLIT, splits=np.zeros(5, np.int64)), "splits of shape"),
+        (replace(CLIPS, splits=SPLIT.splits), "splits and 3 folds"),
+    ):
+        with pytest.raises(BadCache, match=message):
+            fill(path, clips)
 
 
 def test_a_net_that_saw_test_clips_is_reported(tmp_path):

@@ -93,6 +93,10 @@ def test_damaged_failures_and_provenance_are_left_out(path):
     assert verify_cache(path) == []
 
 
+ODD_TAGS, ODD_TARGETS = np.array([[0, 1]] * 6), np.array([[0, 1.0]] * 6)
+ODD_TAGS[5, 1], ODD_TARGETS[5, 1] = 2, np.nan
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -100,12 +104,9 @@ def test_damaged_failures_and_provenance_are_left_out(path):
         ({"folds": np.array([0, 1, 1, 1, 2, 2])}, "group 'g0' straddles folds [0, 1]"),
         ({"folds": np.array([0, 0, 1, 1, 3, 3])}, "folds [3] are outside 0 to 2"),
         ({"k": 0}, "clips have folds, but the number of folds is 0"),
+        ({"task": "multilabel", "labels": ODD_TAGS}, "label [0, 2] of clip 'c5' is out of range"),
         (
-            {"task": "multilabel", "labels": np.array([[0, 1]] * 5 + [[0, 2]])},
-            "label [0, 2] of clip 'c5' is out of range",
-        ),
-        (
-            {"task": "regression", "labels": np.array([[0, 1.0]] * 5 + [[0, np.nan]])},
+            {"task": "regression", "labels": ODD_TARGETS},
             "label [0.0, nan] of clip 'c5' is out of range",
         ),
     ],
