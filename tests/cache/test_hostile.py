@@ -56,7 +56,7 @@ def unset(name):
 
 
 def state(name, attribute, value):
-    return lambda file: file[name].attrs.__setitem__(attribute, value)
+    return lambda file: file[name].attrs.update({attribute: value})
 
 
 def strange_spec(file):

@@ -14,8 +14,8 @@ CLIPS = ClipTable(
     name="sample",
     task="multiclass",
     classes=("calm", "tense"),
-    clip_ids=("a", "b", "c", "d"),
-    groups=("g", "g", "h", "h"),
+    clip_ids=tuple("abcd"),
+    groups=tuple("gghh"),
     labels=np.array([0, 1, 0, 1]),
     folds=np.array([0, 0, 1, 1]),
     k=2,
@@ -54,17 +54,14 @@ def test_a_folder_of_shards(path, tmp_path):
     folder.mkdir()
     write(folder / "0.h5", "ab")
     write(folder / "1.h5", "c")
-    one, other = run("info", path).stdout, run("info", folder).stdout
-    assert one.splitlines()[1:] == other.splitlines()[1:]
-    assert one.splitlines()[0].split()[-1] == other.splitlines()[0].split()[-1]
+    one, other = (run("info", source).stdout.splitlines() for source in (path, folder))
+    assert one[1:] == other[1:]
+    assert one[0].split()[-1] == other[0].split()[-1]
     assert run("verify", folder).stdout == f"{folder}: sound\n"
-    for source, out in ((path, "file.csv"), (folder, "folder.csv")):
-        assert run("export", source, "--feature", "mel", "--out", tmp_path / out).exit_code == 0
-    assert (tmp_path / "file.csv").read_text() == (tmp_path / "folder.csv").read_text()
     assert run("diff", path, folder).exit_code == 0
+    assert run("export", folder, "--feature", "mel", "--out", tmp_path / "x.csv").exit_code == 0
     assert run("merge", folder, "--out", tmp_path / "merged.h5").exit_code == 0
-    with pytest.raises(BadCache, match="read only"):
-        CliRunner().invoke(cache, ["remove", str(folder), "mel"], catch_exceptions=False)
+    assert "read only" in str(run("remove", folder, "mel").exception)
 
 
 def test_info(path):
@@ -95,8 +92,8 @@ def test_verify_and_repair(path):
     data[data.index(np.full((2, 2), ord("b"), np.float32).tobytes())] ^= 1
     path.write_bytes(data)
     done = run("verify", path)
-    assert done.exit_code == 1
-    assert done.stderr == f"{path}: mel of clip 'b': the values do not fit their checksum\n"
+    message = f"{path}: mel of clip 'b': the values do not fit their checksum\n"
+    assert (done.exit_code, done.stderr) == (1, message)
     done = run("repair", path)
     assert done.exit_code == 0
     assert "mel of clip 'b' is corrupt" in done.stdout
@@ -111,9 +108,7 @@ def test_merge(path, tmp_path):
     assert done.exit_code == 0, done.output
     assert "4 of 4" in done.stdout
     assert open_cache(out).present("c3d", 1).all()
-    again = run("merge", path, "--out", out)
-    assert isinstance(again.exception, BadOption)
-    assert "--force" in str(again.exception)
+    assert "--force" in str(run("merge", path, "--out", out).exception)
     assert run("merge", path, "--out", out, "--force").exit_code == 0
 
 
@@ -206,13 +201,10 @@ def test_upkeep(path, tmp_path):
 
 
 def test_export_of_several_features_needs_a_cache(path, tmp_path):
-    several = ["--feature", "mel", "--feature", "c3d"]
-    assert isinstance(
-        run("export", path, *several, "--out", tmp_path / "a.npz").exception, BadOption
-    )
-    assert run("export", path, *several, "--out", tmp_path / "a.h5").exit_code == 0
-    error = run("export", path, *several, "--out", path, "--force").exception
-    assert "cache remove" in str(error)
+    command = ["export", path, "--feature", "mel", "--feature", "c3d", "--out"]
+    assert "a .h5 file for 2" in str(run(*command, tmp_path / "a.npz").exception)
+    assert run(*command, tmp_path / "a.h5").exit_code == 0
+    assert "cache remove" in str(run(*command, path, "--force").exception)
 
 
 def test_import_names_columns_ids_and_predicted_labels(tmp_path):
