@@ -8,18 +8,11 @@ from typing import Any
 
 import click
 
-from mvemo.cache import import_feature
+from mvemo.cache import import_feature, maintenance
 from mvemo.cache.difference import diff_caches
 from mvemo.cache.export import export_cache
 from mvemo.cache.import_arrays import ArrayRows, TableColumns, read_array, split_source
 from mvemo.cache.import_feature import ImportSettings, join_arrays
-from mvemo.cache.maintenance import (
-    Removed,
-    merge_caches,
-    remove_features,
-    repair_cache,
-    select_features,
-)
 from mvemo.cache.reader import open_cache
 from mvemo.cache.spec import MODALITIES, check_modality
 from mvemo.cache.table import ClipTable
@@ -117,7 +110,7 @@ def repair(features: Path) -> None:
     Example:
       mvemo cache repair features.h5
     """
-    repairs = repair_cache(features)
+    repairs = maintenance.repair_cache(features)
     for sentence in repairs:
         click.echo(sentence)
     click.echo(f"{features}: {'repaired' if repairs else 'sound, nothing to repair'}")
@@ -142,7 +135,7 @@ def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
     refuse_replacing(out, force)
     for path in features:
         refuse_unfinished(path)
-    merge_caches(features, out)
+    maintenance.merge_caches(features, out)
     with open_cache(out) as merged:
         click.echo("\n".join(cache_lines(merged)))
 
@@ -175,7 +168,7 @@ def export(
             raise BadOption(
                 f"--out {out}: expected a new file; 'mvemo cache remove' changes FEATURES"
             )
-        select_features(features, names, out)
+        maintenance.select_features(features, names, out)
     elif len(names) > 1:
         raise BadOption(f"--out {out}: expected a .h5 file for {len(names)} features")
     else:
@@ -193,7 +186,7 @@ def remove(features: Path, names: tuple[str, ...]) -> None:
     Example:
       mvemo cache remove features.h5 vggish
     """
-    _tell_removed(features, remove_features(features, names), dry_run=False)
+    _tell_removed(features, maintenance.remove_features(features, names), dry_run=False)
 
 
 @cache.command()
@@ -218,7 +211,7 @@ def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> No
             extracted = {spec.name for spec in cache.specs if spec.protocol != "imported"}
             names -= extracted - _named_by_settings(features, cache.provenance)
     clips = None if manifest is None else read_manifest(manifest, media=False).clip_ids
-    removed = select_features(features, names, features, clips=clips, dry_run=dry_run)
+    removed = maintenance.select_features(features, names, features, clips=clips, dry_run=dry_run)
     _tell_removed(features, removed, dry_run)
 
 
@@ -232,7 +225,7 @@ def _named_by_settings(features: Path, facts: dict[str, Any]) -> set[str]:
     raise BadOption(f"--unused: {features} does not say which settings it was extracted with")
 
 
-def _tell_removed(features: Path, removed: Removed, dry_run: bool) -> None:
+def _tell_removed(features: Path, removed: maintenance.Removed, dry_run: bool) -> None:
     for what, names in (
         ("feature", removed.features),
         ("clip", removed.clips),
