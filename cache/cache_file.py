@@ -13,19 +13,10 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
+from mvemo.cache import schema
 from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
 from mvemo.cache.failures import Failures
 from mvemo.cache.index import Index, is_whole, read_index, read_spec, values_array
-from mvemo.cache.schema import (
-    FORMAT,
-    SCHEMA,
-    code_version,
-    read_curves,
-    read_failures,
-    read_merged,
-    read_provenance,
-    read_table,
-)
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Ints
 from mvemo.cache.untrusted import PlainArray, PlainGroup, array_of, attribute, part
@@ -35,15 +26,8 @@ T = TypeVar("T")
 
 # Exceptions of h5py and of our readers on a damaged file. RuntimeError includes RecursionError.
 DAMAGE = (
-    OSError,
-    RuntimeError,
-    KeyError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    OverflowError,
-    MemoryError,
+    *(OSError, RuntimeError, LookupError, ValueError, TypeError),
+    *(AttributeError, OverflowError, MemoryError),
 )
 
 
@@ -64,11 +48,7 @@ def shard_paths(path: Path) -> list[Path]:
 
 
 def open_file(path: Path) -> Any:
-    """Open a cache file for reading.
-
-    It raises MissingCache for a missing file, BadCache for a file that is not a complete cache of a
-    known schema, and CacheError for a file that cannot be read.
-    """
+    """Open a cache file; raise a CacheError unless it is a complete cache of a known schema."""
     try:
         # A pipe would block.
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
@@ -83,12 +63,12 @@ def open_file(path: Path) -> Any:
         hint = hint if shard_paths(path) else ""
         raise MissingCache(f"{path}: there is no such file{hint}") from None
     except IsADirectoryError:
-        raise BadCache(f"{path}: a folder, where a feature cache (HDF5 file) is needed") from None
+        raise BadCache(f"{path}: expected a feature cache (HDF5 file), got a folder") from None
     except OSError as error:
         raise CacheError(f"{path}: {error.strerror}") from None
     if start != b"\x89HDF\r\n\x1a\n":
-        what = f"no HDF5 file (it starts with {start!r})" if start else "an empty file"
-        raise BadCache(f"{path}: {what}, where a feature cache is needed")
+        what = f"a file that starts with {start!r}" if start else "an empty file"
+        raise BadCache(f"{path}: expected a feature cache (HDF5 file), got {what}")
     try:
         file = _open_hdf5(path)
     except DAMAGE as error:
@@ -106,12 +86,9 @@ def open_file(path: Path) -> Any:
 
 
 def _open_hdf5(path: Path) -> Any:
-    """Open with h5py's default locking flags, so that a notebook can open the same file.
-
-    HDF5 refuses to open a file twice in one program with different flags. Nobody ever writes to a
-    finished cache, so locks do not matter: if the default flags fail because of locks, others are
-    tried.
-    """
+    """Open with h5py's default locking flags; if locks fail, try others."""
+    # HDF5 refuses to open a file twice in one program with different flags, as a notebook may do.
+    # Nobody writes to a finished cache, so locks do not matter.
     for options in ({}, {"locking": False}, {"locking": True}):
         try:
             return h5py.File(path, "r", **options)
@@ -123,11 +100,11 @@ def _open_hdf5(path: Path) -> Any:
 
 def _check_header(file: Any, path: Path) -> None:
     """Raise BadCache for a file that is not a whole cache of a known schema."""
-    schema, made_by = 0, ""
+    version, made_by = 0, ""
     try:
-        is_cache = attribute(file, "format", str, "") == FORMAT
+        is_cache = attribute(file, "format", str, "") == schema.FORMAT
         if is_cache:
-            schema = attribute(file, "schema", int)
+            version = attribute(file, "schema", int)
             made_by = shown(attribute(file, "mvemo", str)).strip("'")
             for name in ("clips", "features", "failures"):
                 part(file, name)
@@ -136,11 +113,11 @@ def _check_header(file: Any, path: Path) -> None:
             f"{path}: its header is damaged ({reason(error)}): copy it again, or extract again"
         ) from None
     if not is_cache:
-        raise BadCache(f"{path}: an HDF5 file, but no feature cache of mvemo")
-    if not 1 <= schema <= SCHEMA:
+        raise BadCache(f"{path}: an HDF5 file, but not a feature cache of mvemo")
+    if not 1 <= version <= schema.SCHEMA:
         raise BadCache(
-            f"{path}: schema {schema}, but mvemo {code_version()} reads up to schema {SCHEMA}: "
-            f"install mvemo {made_by} or later"
+            f"{path}: schema {version}, but mvemo {schema.code_version()} reads up to schema "
+            f"{schema.SCHEMA}: install mvemo {made_by} or later"
         )
 
 
@@ -165,16 +142,13 @@ def refuse_folder(path: Path) -> None:
     """Raise BadCache for a folder of shards, which cannot be changed."""
     if path.is_dir():
         raise BadCache(
-            f"{path}: a folder, where a feature cache is to be written; shards in a folder are "
-            f"read only: change each, or 'mvemo cache merge {path} --out features.h5'"
+            f"{path}: expected a file to write, got a folder; shards in a folder are read only: "
+            f"change each, or 'mvemo cache merge {path} --out features.h5'"
         )
 
 
 class FilePool:
-    """Open files; if there are many, the least recently used are closed.
-
-    A file that is opened again must be unchanged.
-    """
+    """Open files; the least recently used are closed, and a file opened again must be unchanged."""
 
     def __init__(self, limit: int = 64) -> None:
         self.lock = RLock()
@@ -210,27 +184,16 @@ class FilePool:
 
 
 class CacheFile:
-    """File of a cache, with its clips and specs in memory; everything else is read on demand.
-
-    With `tolerant`, parts that cannot be read are left out and named in `lost`; the clip table
-    must be readable in any case.
-
-    Attributes
-    ----------
-    table
-        Clips of the file; a shard often has only some of the cache's.
-    specs
-        Specs of the features by digest, with `trained_on`, oldest first.
-    """
+    """File of a cache, with its clips and specs in memory; other parts are read on demand."""
 
     def __init__(self, path: Path, pool: FilePool, *, tolerant: bool = False) -> None:
         self.path = path
         self.name = str(path)
-        self.lost: list[str] = []
+        self.lost: list[str] = []  # unreadable parts, if `tolerant`
         self._pool = pool
         self._tolerant = tolerant
         self.schema = int(pool.get(path).attrs["schema"])
-        self.table: ClipTable = self.read("clip table", read_table)
+        self.table: ClipTable = self.read("clip table", schema.read_table)
         self._groups: dict[str, str] = {}
         found: list[tuple[int, FeatureSpec]] = []
         for group in self.read("features", lambda file: list(file["features"])):
@@ -238,6 +201,7 @@ class CacheFile:
             if header is not None:
                 found.append(header)
                 self._groups[header[1].digest] = group
+        # By digest, oldest first, with `trained_on`.
         self.specs = {spec.digest: spec for _, spec in sorted(found, key=lambda item: item[0])}
 
     def _header(self, file: Any, group: str) -> tuple[int, FeatureSpec]:
@@ -246,13 +210,8 @@ class CacheFile:
 
     def load(self) -> CacheFile:
         """Read everything but values now, so that damage is known before anything is written."""
-        _ = self.indexes
-        self.load_facts()
+        _ = self.indexes, self.failures, self.curves, self.provenance, self.merged
         return self
-
-    def load_facts(self) -> None:
-        """Read failures, curves, provenance and the list of merged shards now."""
-        _ = self.failures, self.curves, self.provenance, self.merged
 
     # --- parts
 
@@ -274,22 +233,24 @@ class CacheFile:
     @cached_property
     def failures(self) -> Failures:
         """Failures; of a shard, also cleared ones."""
-        return self._readable("failures", read_failures, {})
+        return self._readable("failures", schema.read_failures, {})
 
     @cached_property
     def curves(self) -> Curves:
         """Training curves."""
-        return self._readable("curves", read_curves, {})
+        return self._readable("curves", schema.read_curves, {})
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """Provenance that the writer stated."""
-        return self._readable("provenance", read_provenance, {})
+        return self._readable("provenance", schema.read_provenance, {})
 
     @cached_property
     def merged(self) -> tuple[str, ...]:
         """Names of the shards that were merged into this file."""
-        return self._readable("list of merged shards", read_merged, ())
+        return self._readable(
+            "list of merged shards", partial(schema.read_strings, name="merged"), ()
+        )
 
     def index(self, digest: str) -> Index:
         """Read a feature's index."""

@@ -26,28 +26,15 @@ def diff_caches(first: Path | str, second: Path | str) -> list[str]:
     made, which clips have them, and by how much their values differ. Provenance and curves are
     ignored, as in `Cache.digest`.
 
-    Raises
-    ------
-    MissingCache
-        A cache does not exist.
-    BadCache
-        A cache is damaged.
-
     Examples
     --------
-    >>> import tempfile
     >>> from mvemo.cache import ClipTable, import_feature
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> clips = ClipTable(
-    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
-    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ... )
+    >>> clips = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
     >>> for name in ("mean", "deviation"):
-    ...     _ = import_feature(folder / f"{name}.h5", name, "audio", np.eye(2), table=clips)
-    >>> for line in diff_caches(folder / "mean.h5", folder / "deviation.h5"):
-    ...     print(line)
-    feature mean is only in the first
-    feature deviation is only in the second
+    ...     _ = import_feature(f"{name}.h5", name, "audio", np.eye(2), table=clips)
+    >>> diff_caches("mean.h5", "deviation.h5")
+    ['feature mean is only in the first', 'feature deviation is only in the second']
     """
     with open_cache(first) as a, open_cache(second) as b:
         lines = table_differences(a.table, b.table)

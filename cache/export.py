@@ -42,23 +42,15 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
     CacheError
         `out` cannot be written.
 
-    See Also
-    --------
-    import_feature : Import a feature into a cache.
-
     Examples
     --------
-    >>> import tempfile
     >>> from mvemo.cache import ClipTable, import_feature
-    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
-    >>> clips = ClipTable(
-    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
-    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ... )
+    >>> clips = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
     >>> values = np.array([[0.5, 1.5], [2.0, 4.0]])
-    >>> _ = import_feature(path, "mean", "audio", values, table=clips)
-    >>> export_cache(path, "mean", path.with_name("mean.csv"))
-    >>> print(path.with_name("mean.csv").read_text(), end="")
+    >>> _ = import_feature("features.h5", "mean", "audio", values, table=clips)
+    >>> export_cache("features.h5", "mean", "mean.csv")
+    >>> print(Path("mean.csv").read_text(), end="")
     clip_id,mean_0,mean_1
     a,0.5,1.5
     b,2,4

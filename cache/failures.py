@@ -16,16 +16,10 @@ class Failure:
 
     Parameters
     ----------
-    clip_id
-        Id of the clip.
-    stage
-        Step that failed, such as ``decode:audio``.
-    reason
-        Cause, in one line.
-    time
-        Time as ISO 8601 in UTC; empty in files of mvemo 0.1.
-    version
-        Version of mvemo; empty in files of mvemo 0.1.
+    clip_id, stage, reason
+        Id of the clip, step that failed (such as ``decode:audio``), and cause in one line.
+    time, version
+        Time as ISO 8601 in UTC, and version of mvemo; empty in files of mvemo 0.1.
     """
 
     clip_id: str
@@ -48,7 +42,7 @@ class FailureKind:
     stage
         Step that failed, such as ``decode:audio``.
     reason
-        Reason of the first clip; the reasons of the others may differ in numbers.
+        Reason of the first clip; the others may differ in numbers.
     clip_ids
         Ids of the clips, in the given order.
     """
@@ -65,20 +59,13 @@ class FailureKind:
 
 
 def failures_by_reason(failures: Iterable[tuple[str, str, str]]) -> list[FailureKind]:
-    """Group failures by stage and reason, the most frequent first.
-
-    Parameters
-    ----------
-    failures
-        (clip id, stage, reason) of each failure.
+    """Group failures (clip id, stage, reason) by stage and reason, the most frequent first.
 
     Examples
     --------
-    >>> for kind in failures_by_reason(
-    ...     [("a", "decode:audio", "ends at 3.5 s"), ("b", "decode:audio", "ends at 7 s")]
-    ... ):
-    ...     print(kind.text())
-    2 x decode:audio: ends at 3.5 s (a, b)
+    >>> first, second = ("a", "decode:audio", "ends at 3.5 s"), ("b", "decode:audio", "ends at 7 s")
+    >>> failures_by_reason([first, second])[0].text()
+    '2 x decode:audio: ends at 3.5 s (a, b)'
     """
     kinds: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for clip, stage, reason in failures:

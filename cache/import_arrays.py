@@ -34,18 +34,14 @@ class ArrayRows:
 
     Parameters
     ----------
-    path
-        Path of the file.
-    dataset
-        Name of the data set, if the file may hold several.
+    path, dataset
+        Path of the file, and name of the data set if the file may hold several.
     values
         Numbers, float64 (rows, dim); NaN for missing ones.
     clip_ids
         Clip id of each row, or None if the file has no ids.
-    id_name
-        Column of a table that holds the ids.
-    columns
-        Columns of a table that hold the numbers.
+    id_name, columns
+        Columns of a table that hold the ids and the numbers.
     """
 
     path: Path
@@ -76,11 +72,9 @@ def read_ids(path: Path | str, *, id_column: str | None = None) -> tuple[str, ..
     Parameters
     ----------
     path
-        Path of the CSV. It needs no header if `id_column` is a number or the file has only
-        one column.
+        Path of the CSV. A file without a header needs a number as `id_column`, or one column.
     id_column
-        Name of the column, or its number from 1 in a file without a header. Default:
-        ``clip_id``.
+        Name of the column, or its number from 1. Default: ``clip_id``.
 
     Raises
     ------
@@ -88,14 +82,6 @@ def read_ids(path: Path | str, *, id_column: str | None = None) -> tuple[str, ..
         The file does not exist.
     BadCache
         The column does not exist, or an id is empty.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "rows.csv"
-    >>> _ = path.write_text("clip_id\\na\\nb\\n")
-    >>> read_ids(path)
-    ('a', 'b')
     """
     path = Path(path)
     table = read_table(path, error=BadCache, missing=MissingCache)
@@ -168,7 +154,7 @@ def _value_columns(
     """Return the columns of numbers: those requested, or all if none looks like ids or labels."""
     for pattern in (*columns.take, *columns.skip):
         if not any(fnmatchcase(name, pattern) for name in table):
-            raise BadCache(f"{path}: no column fits {pattern!r}; there are {', '.join(table)}")
+            raise BadCache(f"{path}: no column matches {pattern!r}; there are {', '.join(table)}")
     taken = {name for name in table if any(fnmatchcase(name, p) for p in columns.take or "*")}
     skipped = {name for name in table if any(fnmatchcase(name, p) for p in columns.skip)}
     chosen = tuple(name for name in table if name in taken - skipped - {id_name})
@@ -178,7 +164,7 @@ def _value_columns(
         like_id = id_name is None or name.casefold().rpartition("_")[2] in _ID_WORDS
         different = len(cells) > 2 and len(set(cells)) == len(cells)
         if cells and 2 * sum(map(_is_number, cells)) < len(cells):
-            problem = f"holds text, as {cells[0]!r}"
+            problem = f"holds text, such as {cells[0]!r}"
         elif like_id and different and all(cell.isdecimal() for cell in cells):
             problem = "holds whole numbers that are all different, as ids do"
         else:
@@ -215,19 +201,13 @@ def read_array(
     dataset
         Data set of an ``.npz`` or HDF5 file. Default: ``values``, or the only numeric one.
     id_column
-        Column of the table, or data set, that holds the clip ids. Default: ``clip_id`` (in
-        ``.npz`` and HDF5 also ``clip_ids``) if it exists; in HDF5, the group of the numbers
-        is searched first.
+        Column or data set with the clip ids. Default: ``clip_id`` (in ``.npz`` and HDF5 also
+        ``clip_ids``) if it exists; in HDF5, the group of the numbers is searched first.
     guess
-        If True, refuse a file with texts under another name that may be the clip ids;
-        otherwise ignore such texts.
+        If True, refuse a file with texts under another name that may be the clip ids.
     columns
         Columns of a table. A column of text, or of whole numbers that are all different, is
         read as numbers only if it is requested by name.
-
-    Returns
-    -------
-    The rows, with their clip ids if the file has any.
 
     Raises
     ------
@@ -236,16 +216,10 @@ def read_array(
     BadCache
         The file cannot be read, lacks the data set, or does not hold rows of numbers.
 
-    See Also
-    --------
-    import_feature : Write the values into a cache.
-
     Examples
     --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "theirs.csv"
-    >>> _ = path.write_text("clip_id,energy,tempo\\na,0.5,120\\nb,,90\\n")
-    >>> array = read_array(path)
+    >>> _ = Path("theirs.csv").write_text("clip_id,energy,tempo\\na,0.5,120\\nb,,90\\n")
+    >>> array = read_array("theirs.csv")
     >>> array.clip_ids, array.values.tolist()
     (('a', 'b'), [[0.5, 120.0], [nan, 90.0]])
     """

@@ -34,14 +34,10 @@ class Imported:
     ----------
     spec
         Spec of the feature.
-    clips
-        Number of clips in the cache.
-    present
-        Number of clips that have the feature now.
-    incomplete
-        Number of rows with some numbers missing, which count as missing.
-    skipped
-        Number of rows that were left out because their clips are not in the table.
+    clips, present
+        Number of clips in the cache, and of those that have the feature now.
+    incomplete, skipped
+        Number of rows with some numbers missing, and of rows whose clips are not in the table.
     """
 
     spec: FeatureSpec
@@ -73,16 +69,14 @@ def join_arrays(
     Raises
     ------
     BadCache
-        The files differ in width, only some of them have ids, or the numbers of ids and rows
-        differ.
+        Files differ in width, only some have ids, or the numbers of ids and rows differ.
 
     Examples
     --------
     >>> train = ArrayRows(Path("train.npy"), None, np.array([[1.0], [2.0]]), ("a", "b"))
     >>> test = ArrayRows(Path("test.npy"), None, np.array([[3.0]]), ("c",))
-    >>> values, clip_ids = join_arrays([train, test])
-    >>> values.shape, clip_ids
-    ((3, 1), ('a', 'b', 'c'))
+    >>> join_arrays([train, test])[1]
+    ('a', 'b', 'c')
     """
     if not arrays:
         raise BadCache("no file was given to import")
@@ -126,7 +120,7 @@ class ImportSettings:
     skip_unknown
         If True, leave out rows of clips that are not in the table.
     replace
-        If True, an earlier feature of the same name may be replaced, with its nets of all folds.
+        If True, a feature of the same name may be replaced, with its nets of all folds.
     provenance
         JSON values; the provenance of earlier runs stays in the cache's history.
     """
@@ -149,12 +143,10 @@ def import_feature(
 ) -> Imported:
     """Write an array into a cache as a vector feature; everything else in it is kept.
 
-    The cache is created if it does not exist. Its clips, labels and folds are kept.
-
     Parameters
     ----------
     path
-        Path of the cache.
+        Path of the cache, which is created if it does not exist.
     name
         Name of the feature.
     modality
@@ -170,42 +162,28 @@ def import_feature(
     settings
         Options; default: `ImportSettings()`.
 
-    Returns
-    -------
-    The number of clips that have the feature, and the numbers of omitted rows.
-
     Raises
     ------
     MissingCache
         There is neither a cache nor a table.
     BadCache
-        Ids are unknown or repeated, the number of rows is wrong, values are infinite or not
-        numbers, no row is complete, the clips differ from the cache's, or the name is taken.
+        Ids, clips or the number of rows do not match, values are infinite or not numbers, no
+        row is complete, or the name is taken.
     CacheBusy
         Another writer holds the cache.
 
     See Also
     --------
-    read_array : Read the values from a file.
-    join_arrays : Join the values of several files.
-    export_cache : Export a feature from a cache.
+    read_array, join_arrays : Read the values from files.
 
     Examples
     --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
-    >>> clips = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([-1, -1]), k=0,
-    ...     fold_seed=0, digest="",
-    ... )
+    >>> clips = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
     >>> values = np.array([[0.5, 1.0, 2.0], [1.5, 0.0, 4.0]])
-    >>> imported = import_feature(path, "vggish", "audio", values, ["b", "a"], table=clips)
+    >>> imported = import_feature("new.h5", "vggish", "audio", values, ["b", "a"], table=clips)
     >>> imported.present, imported.clips
     (2, 2)
-    >>> with open_cache(path) as cache:
-    ...     cache.vectors("vggish")[0].tolist()
-    [[1.5, 0.0, 4.0], [0.5, 1.0, 2.0]]
     """
     path = Path(path)
     settings = settings or ImportSettings()

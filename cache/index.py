@@ -14,17 +14,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from mvemo.cache.schema import (
-    CHECKSUM,
-    MISFIT,
-    read_strings,
-    read_text,
-    row_checksum,
-    text_checksum,
-    values_checksum,
-    write_strings,
-    write_text,
-)
+from mvemo.cache import schema
 from mvemo.cache.spec import HALF_ABSOLUTE, HALF_RELATIVE, FeatureSpec, check_spec
 from mvemo.cache.table import F32, Bools, Bytes, Ints
 from mvemo.cache.untrusted import PlainArray, array_of, attribute, write_attribute
@@ -58,7 +48,7 @@ class Index:
             spec,
             np.zeros(n_clips, np.bool_),
             np.zeros(n_clips, key_type),
-            np.zeros((n_clips, CHECKSUM), np.uint8),
+            np.zeros((n_clips, schema.CHECKSUM), np.uint8),
             np.zeros(n_clips, np.int64),
             origin=np.full(n_clips, -1, np.int64),
             row=np.zeros(n_clips, np.int64),
@@ -79,11 +69,11 @@ class Index:
     def fits(self, i: int, clip_id: str, row: F32) -> bool:
         """Return True if the i-th clip's values match their checksum."""
         checksum: bytes = self.checksums[i].tobytes()
-        return row_checksum(clip_id, bytes(self.keys[i]), row) == checksum
+        return schema.row_checksum(clip_id, bytes(self.keys[i]), row) == checksum
 
     def checksum(self) -> str:
         """Return the checksum of the index, including spec and training clips."""
-        return text_checksum(
+        return schema.text_checksum(
             self.spec.digest,
             "\0".join(sorted(self.spec.trained_on)),
             np.packbits(self.present).tobytes().hex(),
@@ -93,11 +83,7 @@ class Index:
         )
 
     def quick_checksum(self, checksum: str) -> str:
-        """Return the XXH3-128 of the index and its `checksum`, in a tenth of the time.
-
-        Readers compare only this one, as with `values_checksum`; a cache's digest is made of
-        `checksum`. Unlike `checksum`, it depends on the order of the training clips.
-        """
+        """Return the XXH3-128 of the index and its `checksum`, in a tenth of the time."""
         keys = np.ascontiguousarray(self.keys)
         texts = (checksum, self.spec.digest, str(keys.dtype), *self.spec.trained_on)
         state = xxhash.xxh3_128("\0".join(texts).encode())
@@ -126,11 +112,8 @@ def _joined(keys: NDArray[np.bytes_]) -> bytes:
 def is_whole(
     index: Index, values: PlainArray, clip_ids: Sequence[str], into: F32 | None = None
 ) -> bool:
-    """Read all values of a feature, into an array if one is given.
-
-    Return True if they match their checksum, are finite if present and NaN if missing.
-    """
-    state = values_checksum()
+    """Read all values of a feature; return True if checksum, finite and missing rows are right."""
+    state = schema.values_checksum()
     vector = index.spec.kind != "sequence"
     for rows, block, finite in _blocks(values, state, into):
         expected = index.present[rows] if vector else True
@@ -174,7 +157,7 @@ def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
     """Read a feature's spec, with `trained_on` (clips in table order, then others)."""
     mask = array_of(group, "trained_on", np.bool_, (len(clip_ids),)).read()
     seen = tuple(compress(clip_ids, mask.tolist()))
-    facts = parse_json(read_text(group, "spec"))
+    facts = parse_json(schema.read_text(group, "spec"))
     kinds: dict[str, Any] = {
         **dict.fromkeys(("name", "modality", "kind", "extractor", "weights", "protocol"), str),
         **dict.fromkeys(("dim", "version"), int),
@@ -186,7 +169,7 @@ def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
     for name, kind in kinds.items():
         if not isinstance(facts[name], kind) or isinstance(facts[name], bool):
             raise ValueError(f"its spec's {name} is {shown(str(facts[name]))}")
-    spec = FeatureSpec(**facts, trained_on=seen + read_strings(group, "trained_on_others"))
+    spec = FeatureSpec(**facts, trained_on=seen + schema.read_strings(group, "trained_on_others"))
     check_spec(spec, "its spec")
     return spec
 
@@ -212,7 +195,7 @@ def read_index(group: Any, spec: FeatureSpec, n_clips: int) -> tuple[Index, Plai
             raise ValueError("its offsets are not rising row numbers")
         if ((frames > 0) != present).any():
             raise ValueError("clips with frames are not those marked present")
-    checksums = array_of(group, "checksums", np.uint8, (n_clips, CHECKSUM)).read()
+    checksums = array_of(group, "checksums", np.uint8, (n_clips, schema.CHECKSUM)).read()
     index = Index(
         spec,
         present,
@@ -230,7 +213,7 @@ def read_index(group: Any, spec: FeatureSpec, n_clips: int) -> tuple[Index, Plai
     quick = attribute(group, "quick_checksum", str, "")
     fits = index.quick_checksum(checksum) == quick if quick else index.checksum() == checksum
     if not fits or spec.digest != attribute(group, "digest", str):
-        raise ValueError(MISFIT)
+        raise ValueError(schema.MISFIT)
     return index, values
 
 
@@ -243,7 +226,7 @@ def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
         group.attrs["largest_absolute_error"] = HALF_ABSOLUTE
     if index.n_trained_on:
         group.attrs["n_trained_on"] = index.n_trained_on
-    write_text(group, "spec", spec_to_json(spec))
+    schema.write_text(group, "spec", spec_to_json(spec))
     group.create_dataset("present", data=index.present)
     group.create_dataset("keys", data=index.keys)
     group.create_dataset("checksums", data=index.checksums)
@@ -253,7 +236,7 @@ def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
     mask = np.fromiter((c in seen for c in clip_ids), dtype=np.bool_, count=len(clip_ids))
     group.create_dataset("trained_on", data=mask)
     others = sorted(seen.difference(clip_ids))
-    write_strings(group, "trained_on_others", others)
+    schema.write_strings(group, "trained_on_others", others)
     checksum = index.checksum()
     write_attribute(group, "checksum", checksum)
     # The order in which `read_spec` returns them.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from mvemo.cache import union
 from mvemo.cache.cache_file import (
     CacheFile,
     FilePool,
@@ -18,19 +20,10 @@ from mvemo.cache.cache_file import (
     shard_paths,
 )
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.reader import open_cache
+from mvemo.cache.reader import open_cache, unknown_feature
 from mvemo.cache.rewrite import Plan, curve_names, newest_failures, newest_plan, rewrite
 from mvemo.cache.shards import locked_files, read_shards, refuse_unfinished, remove_shards
-from mvemo.cache.table import ClipTable, subset
-from mvemo.cache.union import (
-    in_order,
-    plan_rows,
-    refuse_rivals,
-    union_curves,
-    union_failures,
-    union_provenance,
-    union_table,
-)
+from mvemo.cache.table import subset
 from mvemo.cache.verify import verify_cache
 
 
@@ -53,26 +46,19 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     ------
     BadCache
         The manifests differ, a row is corrupt, or a row has different values in two caches.
-        The message names the first such row and their number.
     CacheBusy
         A writer holds `out`.
 
     Examples
     --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from mvemo.cache import ClipTable, import_feature, open_cache
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> clips = ClipTable(
-    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
-    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ... )
+    >>> from mvemo.cache import ClipTable, import_feature
+    >>> clips = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
     >>> for name in ("mean", "deviation"):
-    ...     _ = import_feature(folder / f"{name}.h5", name, "audio", np.eye(2), table=clips)
-    >>> merge_caches([folder / "mean.h5", folder / "deviation.h5"], folder / "both.h5")
-    >>> with open_cache(folder / "both.h5") as cache:
-    ...     cache.names()
-    ('deviation', 'mean')
+    ...     _ = import_feature(f"{name}.h5", name, "audio", np.eye(2), table=clips)
+    >>> merge_caches(["mean.h5", "deviation.h5"], "both.h5")
+    >>> select_features("both.h5", ["mean"], "slim.h5").features
+    ('deviation',)
     """
     out = Path(out)
     if not paths:
@@ -85,17 +71,11 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
 
 def _union_plan(files: Sequence[CacheFile], where: Path) -> Plan:
     """Plan one file with the content of several caches; raise BadCache if they do not match."""
-    table = union_table(files)
-    features = in_order(plan_rows(table, files, str(where)))
-    refuse_rivals(files, where)
-    return Plan(
-        table,
-        files,
-        features,
-        union_failures(files),
-        union_curves(files),
-        union_provenance(files),
-    )
+    table = union.merge_tables(files)
+    features = union.in_order(union.plan_rows(table, files, str(where)))
+    union.refuse_rivals(files, where)
+    failures, curves = union.merge_failures(files), union.merge_curves(files)
+    return Plan(table, files, features, failures, curves, union.merge_provenance(files))
 
 
 @dataclass(frozen=True)
@@ -104,16 +84,12 @@ class Removed:
 
     Parameters
     ----------
-    features
-        Names of removed features.
-    clips
-        Ids of removed clips.
+    features, clips
+        Names of removed features, and ids of removed clips.
     curves
         Names of removed training curves, of nets without features in the cache.
-    failures
-        Number of removed failures.
-    freed
-        Bytes by which the file became smaller.
+    failures, freed
+        Number of removed failures, and of bytes by which the file became smaller.
     """
 
     features: tuple[str, ...] = ()
@@ -149,8 +125,7 @@ def select_features(
         Path of the new file, which is replaced if it exists. With `path` itself, all other
         features are removed.
     clips
-        Ids of the clips to keep; None for all. A selection is no longer the whole manifest, so
-        the manifest's digest is removed.
+        Ids of the clips to keep; None for all. A selection loses the manifest's digest.
     dry_run
         If True, return the result without writing.
 
@@ -164,21 +139,6 @@ def select_features(
         A feature or clip does not exist, the cache is damaged, or a run is unfinished.
     CacheBusy
         A writer holds `out`.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from mvemo.cache import import_feature
-    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
-    >>> songs = ClipTable(
-    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
-    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ... )
-    >>> for name in ("mean", "deviation"):
-    ...     _ = import_feature(path, name, "audio", np.eye(2), table=songs)
-    >>> select_features(path, ["mean"], path.with_name("slim.h5")).features
-    ('deviation',)
     """
     path, out = Path(path), Path(out)
     if not path.exists():
@@ -215,7 +175,7 @@ def _selection(
         if not rows:
             raise BadCache(f"{path}: none of its {len(table)} clips would be left")
         table = replace(subset(table, rows), digest="")
-        planned = in_order(plan_rows(table, whole.sources))
+        planned = union.in_order(union.plan_rows(table, whole.sources))
     planned = {digest: f for digest, f in planned.items() if f.spec.name in features}
     live = {name for feature in planned.values() for name in curve_names(feature.spec)}
     return replace(
@@ -232,13 +192,7 @@ def _selection(
 
 
 def remove_features(path: Path | str, features: Collection[str]) -> Removed:
-    """Remove features from a cache; see `select_features`.
-
-    Raises
-    ------
-    BadCache
-        A feature does not exist.
-    """
+    """Remove features from a cache; see `select_features`."""
     path = Path(path)
     refuse_folder(path)
     with open_cache(path) as cache:
@@ -250,8 +204,7 @@ def remove_features(path: Path | str, features: Collection[str]) -> Removed:
 def _refuse_unknown(path: Path, features: Collection[str], names: Collection[str]) -> None:
     unknown = sorted(set(features).difference(names))
     if unknown:
-        listed = ", ".join(sorted(names)) or "none"
-        raise BadCache(f"{path}: no feature {unknown[0]!r}; there are {listed}")
+        raise unknown_feature(path, unknown[0], names)
 
 
 # --- repair
@@ -275,27 +228,10 @@ def repair_cache(path: Path | str) -> list[str]:
         The clip table cannot be read.
     CacheBusy
         A writer holds the cache.
-
-    See Also
-    --------
-    verify_cache : Find corrupt rows.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from mvemo.cache import import_feature
-    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
-    >>> clips = ClipTable(
-    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
-    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ... )
-    >>> _ = import_feature(path, "mean", "audio", np.eye(2), table=clips)
-    >>> repair_cache(path)
-    []
     """
     path = Path(path)
     parts = parts_folder(path)
+    opening = parts / "table.h5"  # clips of the unfinished run
     if not path.exists() and not parts.is_dir():
         raise MissingCache(f"{path}: no such file")
     with locked_files(path) as pool:
@@ -311,7 +247,14 @@ def repair_cache(path: Path | str) -> list[str]:
         found = [] if main is None else verify_cache(path)
         if found or done:
             sources = shards if main is None else [main, *shards]
-            table = _table(main, parts, pool)
+            if opening.exists():
+                table = CacheFile(opening, pool).table
+            elif main is not None:
+                table = main.table
+            else:
+                raise BadCache(
+                    f"{opening}: the clip table of the unfinished run is missing: extract again"
+                )
             plan = newest_plan(table, sources, newest_failures(sources), {})
             plan.merged = tuple(shard.path.name for shard in shards)
             dropped = rewrite(path, plan, parts / "merged.tmp", drop=True)
@@ -338,49 +281,23 @@ def _readable_part(path: Path, pool: FilePool) -> tuple[CacheFile | None, list[s
     return main, [f"left out: {what}" for what in main.lost]
 
 
-def _table(main: CacheFile | None, parts: Path, pool: FilePool) -> ClipTable:
-    """Return the clips of the unfinished run, or of the cache."""
-    opening = parts / "table.h5"
-    if opening.exists():
-        return CacheFile(opening, pool).table
-    if main is None:
-        raise BadCache(f"{opening}: the clip table of the unfinished run is missing: extract again")
-    return main.table
-
-
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """Rows that wait next to a cache for the next writer.
-
-    Parameters
-    ----------
-    name
-        Name of the clips' manifest.
-    clip_ids
-        Ids of the clips that have rows.
-    """
+    """Rows that wait next to a cache for the next writer: their manifest's name, and clips."""
 
     name: str
     clip_ids: frozenset[str]
 
 
 def unfinished_run(path: Path) -> UnfinishedRun | None:
-    """Return the rows that an unfinished run left next to the cache `path`, or None.
-
-    Shards that cannot be read are ignored, because their rows are lost in any case.
-    """
+    """Return the readable rows that an unfinished run left next to the cache `path`, or None."""
     name = ""
     clips: set[str] = set()
-    pool = FilePool()
-    try:
+    with closing(FilePool()) as pool:
         for shard in shard_paths(path):
-            try:
+            with suppress(BadCache):
                 source = CacheFile(shard, pool).load()
-            except BadCache:
-                continue
-            name = source.table.name
-            for index in source.indexes.values():
-                clips.update(source.table.clip_ids[i] for i in np.flatnonzero(index.present))
-    finally:
-        pool.close()
+                name = source.table.name
+                for index in source.indexes.values():
+                    clips.update(source.table.clip_ids[i] for i in np.flatnonzero(index.present))
     return UnfinishedRun(name, frozenset(clips)) if clips else None

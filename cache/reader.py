@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.cache import union
 from mvemo.cache.cache_file import CacheFile, FilePool, cache_files
 from mvemo.cache.errors import BadCache
 from mvemo.cache.failures import Failure
@@ -20,17 +20,6 @@ from mvemo.cache.index import Index
 from mvemo.cache.schema import table_checksum, values_checksum
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Ints
-from mvemo.cache.union import (
-    plan_feature,
-    refuse_clashes,
-    refuse_rivals,
-    rows_in,
-    union_curves,
-    union_failures,
-    union_provenance,
-    union_specs,
-    union_table,
-)
 from mvemo.manifests.text_table import html_table, listed
 
 # Approximate bytes of a block of `Cache.blocks`.
@@ -52,10 +41,6 @@ class Cache:
     ----------
     table
         Clips, in the order of all rows.
-
-    See Also
-    --------
-    open_cache : Open a cache; has an example.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,17 +49,17 @@ class Cache:
         self._indexes: dict[tuple[Path, str], Index] = {}
         try:
             self._files = [CacheFile(file, self._pool) for file in cache_files(path)]
-            self.table: ClipTable = union_table(self._files)
+            self.table: ClipTable = union.merge_tables(self._files)
             # For each file, int64 (clips of the file,): their rows in `table`.
-            self._places = rows_in(self.table, [file.table for file in self._files])
+            self._places = union.rows_in(self.table, [file.table for file in self._files])
             if len(self._files) > 1:
-                refuse_rivals(self._files, path)
-            self._specs = union_specs(self._files, self.table)
+                union.refuse_rivals(self._files, path)
+            self._specs = union.merge_specs(self._files, self.table)
             if sum(map(len, self._places)) > len(self.table):
                 for spec in self._specs.values():
                     clashes: list[str] = []
                     self._plan(spec, clashes)
-                    refuse_clashes(clashes, path)
+                    union.refuse_clashes(clashes, path)
         except BaseException:
             self._pool.close()
             raise
@@ -123,33 +108,26 @@ class Cache:
         return tuple(sorted({spec.name for spec in self.specs}))
 
     def variants(self, name: str) -> tuple[FeatureSpec, ...]:
-        """Return the specs of a feature: one, or one per fold under ``crossfit``.
-
-        Raises
-        ------
-        BadCache
-            The feature does not exist.
-        """
+        """Return the specs of a feature: one, or one per fold under ``crossfit``."""
         variants = tuple(spec for spec in self.specs if spec.name == name)
         if not variants:
-            names = ", ".join(self.names()) or "none"
-            raise BadCache(f"{self.path}: no feature {name!r}; there are {names}")
+            raise unknown_feature(self.path, name, self.names())
         return variants
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
         """Failures by clip id and stage."""
-        return tuple(sorted(filter(None, union_failures(self._files).values())))
+        return tuple(sorted(filter(None, union.merge_failures(self._files).values())))
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """Provenance that the writer stated; earlier runs are under ``history``."""
-        return union_provenance(self._files)
+        return union.merge_provenance(self._files)
 
     @cached_property
     def curves(self) -> Curves:
         """Training curves: ``net@fold0`` to series by name; NaN for values that were not finite."""
-        return union_curves(self._files)
+        return union.merge_curves(self._files)
 
     def digest(self) -> str:
         """Return the SHA-256 of the clips and of all features' specs, keys and row checksums.
@@ -188,26 +166,19 @@ class Cache:
         name
             Name of the feature.
         fold
-            Fold of the net, under ``crossfit``. It is ignored for a feature with one variant
-            for all folds.
+            Fold of the net, under ``crossfit``; ignored for a feature with one variant.
         columns
-            Columns to return; None for all. Memory is used only for these columns, but all
-            are read and compared with their checksum.
+            Columns to return; None for all. Memory is used only for these, but all are read and
+            compared with their checksum.
 
         Returns
         -------
-        float32 (clips, columns), with NaN for missing rows; bool (clips,), True for present
-        rows.
+        float32 (clips, columns), with NaN for missing rows; bool (clips,), True for present rows.
 
         Raises
         ------
         BadCache
-            The feature or fold does not exist, the feature is a sequence, or the values do
-            not match their checksum.
-
-        See Also
-        --------
-        blocks : Yield the same values by rows, in bounded memory.
+            The feature or fold does not exist, is a sequence, or is damaged.
         """
         spec = self._vector(name, fold)
         if columns is None and len(self._files) == 1:
@@ -240,13 +211,8 @@ class Cache:
         Yields
         ------
         int64 (rows,), rows of the table that have the feature, each once; float32 (rows, dim),
-        their values.
-
-        Raises
-        ------
-        BadCache
-            Same as for `vectors`. Damage may be reported only after a file's last block,
-            because the checksum covers all values of the file.
+        their values. Damage may be reported only after a file's last block, because the checksum
+        covers all values of the file.
         """
         spec = self._vector(name, fold)
         given = np.zeros(len(self.table), np.bool_)
@@ -271,15 +237,7 @@ class Cache:
         return self._plan(self.spec(name, fold)).keys
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
-        """Return the ids of the clips whose row of a feature is up to date.
-
-        Parameters
-        ----------
-        spec
-            Spec of the feature.
-        keys
-            `FeatureSpec.key` of each clip's current media, by clip id.
-        """
+        """Return the ids of the clips whose row has the given key, so that it is up to date."""
         found: set[str] = set()
         for file, _ in self._having(spec):
             stored_keys = file.index(spec.digest).keys.tolist()
@@ -288,17 +246,12 @@ class Cache:
         return frozenset(found)
 
     def sequence(self, name: str, clip_id: str, fold: int | None = None) -> F32 | None:
-        """Return the sequence of one clip.
-
-        Returns
-        -------
-        float32 (frames, dim), or None if missing.
+        """Return the sequence of one clip, float32 (frames, dim), or None if missing.
 
         Raises
         ------
         BadCache
-            The feature, fold or clip does not exist, the feature is a vector, or the values
-            are damaged.
+            The feature, fold or clip does not exist, is a vector, or is damaged.
         """
         spec = self.spec(name, fold)
         if spec.kind != "sequence":
@@ -341,13 +294,10 @@ class Cache:
             (number, file.name, places, file.index(spec.digest))
             for number, (file, places) in enumerate(self._having(spec))
         ]
-        return plan_feature(self.table, parts, clashes)
+        return union.plan_feature(self.table, parts, clashes)
 
     def _index(self, file: CacheFile, spec: FeatureSpec) -> Index:
-        """Return a feature's index in a file; cached.
-
-        Of vectors only `present` is kept, a byte per clip, except in files of mvemo 0.1.
-        """
+        """Return a feature's index in a file, cached; of vectors only `present`."""
         at = file.path, spec.digest
         if at not in self._indexes:
             index = file.index(spec.digest)
@@ -366,12 +316,7 @@ class Cache:
     def __enter__(self) -> Cache:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -398,6 +343,12 @@ def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tupl
         raise _damaged(file, spec)
 
 
+def unknown_feature(path: Path, name: str, names: Iterable[str]) -> BadCache:
+    """Return the error for a feature that a cache does not have."""
+    listing = ", ".join(sorted(names)) or "none"
+    return BadCache(f"{path}: no feature {name!r}; there are {listing}")
+
+
 def _damaged(file: CacheFile, spec: FeatureSpec) -> BadCache:
     return BadCache(
         f"{file.path}: the values of {spec.label} are damaged: "
@@ -421,30 +372,15 @@ def open_cache(path: Path | str) -> Cache:
         The file is not a feature cache, is damaged, or has a newer schema; or shards differ in
         their manifests or settings, or in the values of a row.
 
-    See Also
-    --------
-    CacheWriter : Write a cache.
-    verify_cache : Check every value.
-
     Examples
     --------
-    >>> import tempfile
     >>> from mvemo.cache import import_feature
-    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
-    >>> clips = ClipTable(
-    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
-    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ... )
+    >>> clips = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
     >>> values = np.array([[0.5, 1.5], [2.0, 4.0]])
-    >>> _ = import_feature(path, "mean", "audio", values, table=clips)
-    >>> with open_cache(path) as cache:
-    ...     values, present = cache.vectors("mean")
-    ...     names, specs, table = cache.names(), cache.specs, cache.table
-    >>> values
-    array([[0.5, 1.5], [2. , 4. ]], dtype=float32)
-    >>> present
-    array([ True,  True])
-    >>> names, specs[0].protocol, table.labels
-    (('mean',), 'imported', array([0, 1]))
+    >>> _ = import_feature("features.h5", "mean", "audio", values, table=clips)
+    >>> with open_cache("features.h5") as cache:
+    ...     cache.names(), cache.vectors("mean")
+    (('mean',), (array([[0.5, 1.5], [2. , 4. ]], dtype=float32), array([ True,  True])))
     """
     return Cache(Path(path))

@@ -19,20 +19,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from mvemo.cache import schema
 from mvemo.cache.cache_file import DAMAGE, CacheFile
 from mvemo.cache.errors import BadCache, CacheError
 from mvemo.cache.failures import Failure, Failures
 from mvemo.cache.index import Index, write_index
-from mvemo.cache.schema import (
-    LIBVER,
-    code_version,
-    row_checksum,
-    to_json,
-    values_checksum,
-    write_extras,
-    write_header,
-    write_table,
-)
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, ClipTable, Curves, Ints
 from mvemo.cache.union import in_order, plan_rows
@@ -75,7 +66,7 @@ class MemoryRows:
         self._specs.setdefault(spec.digest, spec)
         rows = self._rows.setdefault(spec.digest, {})
         before = rows.get(clip_id)
-        rows[clip_id] = (key, values, row_checksum(clip_id, key, values))
+        rows[clip_id] = (key, values, schema.row_checksum(clip_id, key, values))
         self.n_rows += before is None
         self.n_bytes += values.nbytes - (0 if before is None else before[1].nbytes)
 
@@ -84,12 +75,10 @@ class MemoryRows:
         return {clip for clip, _ in self.failures}.union(*self._rows.values())
 
     def freeze(self, table: ClipTable, named: Mapping[str, frozenset[str]]) -> None:
-        """Make indexes over these clips; no more rows can be put.
-
-        `named` maps spec digests to training clips that an earlier shard has named. Then this shard
-        names only those in `table`; otherwise shards would grow with the square of the clips.
-        """
+        """Make indexes over these clips; no more rows can be put."""
         self.table = table
+        # Training clips that an earlier shard has named are named again only if they are in
+        # `table`; otherwise shards would grow with the square of the clips.
         for digest, rows in self._rows.items():
             spec, seen = self._specs[digest], named.get(digest, frozenset())
             width = max(64, *(len(key) for key, _, _ in rows.values()))
@@ -150,16 +139,13 @@ class Plan:
 def rewrite(
     target: Path, plan: Plan, temp: Path | None = None, *, drop: bool = False, kept: str = ""
 ) -> list[str]:
-    """Write a plan to a file atomically; every row is checked while it is copied.
-
-    Corrupt rows raise BadCache; with `drop` they become failures, and a sentence for each is
-    returned. `kept` is the end of the message for a file that cannot be written.
-    """
+    """Write a plan to a file atomically and check every row; with `drop`, return corrupt rows."""
     dropped: list[str] = []
+    # `kept` ends the message for a file that cannot be written.
     with replacing(target, temp, error=CacheError, kept=kept) as temp:
         while True:
             require_room(temp, plan.n_bytes)
-            with h5py.File(temp, "w", libver=LIBVER, locking=False) as file:
+            with h5py.File(temp, "w", libver=schema.LIBVER, locking=False) as file:
                 corrupt = _write_plan(file, plan)
             if not corrupt:
                 return dropped
@@ -186,10 +172,8 @@ def rewrite(
 
 
 def require_room(path: Path, n_bytes: int) -> None:
-    """Raise OSError if a file of this size cannot be written.
-
-    HDF5 cannot handle a full disk: it ends the process at exit if data is still unwritten.
-    """
+    """Raise OSError if a file of this size cannot be written."""
+    # HDF5 cannot handle a full disk: it ends the process at exit if data is still unwritten.
     if shutil.disk_usage(path.parent).free < n_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if resource is not None:
@@ -200,8 +184,8 @@ def require_room(path: Path, n_bytes: int) -> None:
 
 def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, list[int]]]:
     """Write a plan into an empty HDF5 file; return the features with corrupt rows, and these."""
-    write_header(file)
-    write_table(file, plan.table)
+    schema.write_header(file)
+    schema.write_table(file, plan.table)
     group = file.create_group("features")
     damaged = []
     for order, (digest, feature) in enumerate(plan.features.items()):
@@ -216,7 +200,7 @@ def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, list[int]]]:
         if not damaged:
             write_attribute(item, "values_checksum", checksum)
             write_index(item, feature, plan.table.clip_ids)
-    write_extras(file, plan.failures, plan.curves, plan.provenance, plan.merged)
+    schema.write_extras(file, plan.failures, plan.curves, plan.provenance, plan.merged)
     return damaged
 
 
@@ -226,7 +210,7 @@ def _write_vectors(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int
     values = item.create_dataset("values", shape=(n, dim), dtype="<f4")
     step = max(1, BLOCK // (4 * dim))
     corrupt: list[int] = []
-    checksum = values_checksum()
+    checksum = schema.values_checksum()
     for start in range(0, n, step):
         origin = feature.origin[start : start + step]
         block = np.full((len(origin), dim), np.nan, np.float32)
@@ -251,7 +235,7 @@ def _write_sequences(item: Any, plan: Plan, feature: Index) -> tuple[str, list[i
     values = item.create_dataset("values", shape=shape, dtype=spec.dtype)
     start = 0
     corrupt: list[int] = []
-    checksum = values_checksum()
+    checksum = schema.values_checksum()
     for i in np.flatnonzero(feature.origin >= 0).tolist():
         stop = start + int(frames[i])
         try:
@@ -281,7 +265,7 @@ def corrupt_stage(spec: FeatureSpec) -> str:
 def failure_now(clip_id: str, stage: str, reason: str) -> Failure:
     """Return a failure with the current time and version of mvemo."""
     moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return Failure(clip_id, stage, reason, moment, code_version())
+    return Failure(clip_id, stage, reason, moment, schema.code_version())
 
 
 # --- content of several runs
@@ -293,20 +277,16 @@ def newest_plan(
     failures: Failures,
     provenance: Mapping[str, Any],
     *,
-    requested: Mapping[str, FeatureSpec] | None = None,
-    keep: Callable[[Index], bool] = lambda feature: True,
+    requested: Mapping[str, FeatureSpec] | None = None,  # by digest, the most recent last
+    keep: Callable[[Index], bool] = lambda feature: True,  # may drop rows; False drops all
 ) -> Plan:
-    """Plan a file with the newest version of each row; sources are oldest first.
-
-    `keep` is called with each feature, may drop rows of it, and returns False to drop all. Of the
-    others, the most recent spec of each name and fold stays, and those compatible with it.
-    `requested` specs (by digest, the most recent last) take precedence, and displace others even
-    if they have no rows: old values cannot replace values that failed.
-    """
+    """Plan a file with the newest version of each row; sources are oldest first."""
     requested = requested or {}
     features = {digest: f for digest, f in plan_rows(table, sources).items() if keep(f)}
     features = {digest: f for digest, f in features.items() if (f.origin >= 0).any()}
     specs = {d: f.spec for d, f in features.items() if d not in requested} | dict(requested)
+    # The most recent spec of each name and fold stays, and those compatible with it. Requested
+    # ones displace others even without rows: old values cannot replace values that failed.
     kept: dict[str, FeatureSpec] = {}
     for digest in reversed(specs):
         spec = specs[digest]
@@ -354,6 +334,6 @@ def _joined_history(facts: Mapping[str, Any], earlier: Sequence[Source]) -> dict
         latest = {k: v for k, v in record.items() if k != "history"}
         for run in (latest, *record.get("history", [])):
             if run:
-                runs.setdefault(to_json(run), run)
+                runs.setdefault(schema.to_json(run), run)
     current, *history = runs.values() or [{}]
     return {**current, "history": history[:HISTORY]} if history else current

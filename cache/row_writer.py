@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,6 @@ from mvemo.cache.cache_file import parts_folder
 from mvemo.cache.errors import BadCache
 from mvemo.cache.failures import Failure, Failures
 from mvemo.cache.rewrite import MemoryRows, Plan, corrupt_stage, failure_now, rewrite
-from mvemo.cache.shards import new_shard_path
 from mvemo.cache.spec import HALF_LARGEST, FeatureSpec, check_spec
 from mvemo.cache.table import F32, ClipTable, check_table, check_texts, subset
 from mvemo.cache.union import plan_rows
@@ -45,15 +45,7 @@ class StoredRows:
 
 
 class RowWriter(ABC):
-    """Base class of `CacheWriter` and `PartWriter`.
-
-    Parameters
-    ----------
-    path, table, provenance
-        Same as for `CacheWriter`.
-    limits
-        `commit_rows`, `commit_bytes` and `commit_seconds` of `CacheWriter`.
-    """
+    """Base class of `CacheWriter` and `PartWriter`."""
 
     def __init__(
         self,
@@ -100,9 +92,8 @@ class RowWriter(ABC):
         spec
             Spec of the feature.
         keys
-            `FeatureSpec.key` of each clip's current media, by clip id. A stored row of these
-            clips with another key belongs to replaced media; `close` drops it unless it was
-            put again.
+            `FeatureSpec.key` of each clip's current media, by clip id. A stored row with another
+            key belongs to replaced media; `close` drops it unless it was put again.
         """
         known = self._known(spec)
         stale = {c for c, key in keys.items() if c in known and known[c] != key.encode()}
@@ -112,13 +103,13 @@ class RowWriter(ABC):
     @property
     def failures(self) -> tuple[tuple[str, str, str], ...]:
         """(clip id, stage, reason) of each failure of the table's clips, sorted."""
-        known = ((c, s, why) for (c, s), why in self._failures.items() if c in self._clips)
-        return tuple(sorted((c, s, why.reason) for c, s, why in known if why is not None))
+        known = (why for (clip, _), why in self._failures.items() if why and clip in self._clips)
+        return tuple(sorted((why.clip_id, why.stage, why.reason) for why in known))
 
     # --- new rows
 
     def put(self, spec: FeatureSpec, clip_id: str, key: str, array: F32) -> None:
-        """Buffer one clip's values; they are durable after the next commit.
+        """Buffer a copy of one clip's values; they are durable after the next commit.
 
         Parameters
         ----------
@@ -129,8 +120,7 @@ class RowWriter(ABC):
         key
             `FeatureSpec.key` of the clip's media.
         array
-            Values, float32: (dim,) for a vector, (frames, dim) with frames above 0 for a
-            sequence. They are copied.
+            float32 (dim,) for a vector, (frames, dim) with frames above 0 for a sequence.
 
         Raises
         ------
@@ -160,10 +150,9 @@ class RowWriter(ABC):
             self.commit()
 
     def fail(self, clip_id: str, stage: str, reason: str) -> None:
-        """Record a failure, which replaces an earlier one of the same clip and stage.
+        """Record a failure, with time and version; it replaces one of the same clip and stage.
 
-        The current time and mvemo's version are recorded, too. An earlier failure with the
-        same reason and version keeps its time.
+        A failure with the reason and version of an earlier one keeps the earlier time.
 
         Parameters
         ----------
@@ -201,8 +190,7 @@ class RowWriter(ABC):
         name
             Name of the feature, ``@`` and the net, such as ``music1d@fold0``.
         values
-            Series of equal length (``epoch``, ``train_loss``, ``val_loss``,
-            ``val_accuracy``), and others, such as series by iteration.
+            Series by name, such as ``epoch``, ``train_loss`` and ``val_loss``.
         """
         self._check_open()
         self._memory.curves[name] = {k: [float(v) for v in s] for k, s in values.items()}
@@ -212,23 +200,16 @@ class RowWriter(ABC):
     def commit(self) -> None:
         """Write all buffered rows to one shard, which makes them durable.
 
-        Raises
-        ------
-        CacheError
-            The shard cannot be written; the rows stay buffered.
+        If the shard cannot be written, CacheError is raised and the rows stay buffered.
         """
         self._check_open()
         if self._memory:
             memory = self._frozen_memory()
-            plan = Plan(
-                memory.table,
-                [memory],
-                plan_rows(memory.table, [memory]),
-                memory.failures,
-                memory.curves,
-                dict(to_json_values(self.provenance)),
-            )
-            path = new_shard_path(self._parts, self._next)
+            features, facts = plan_rows(memory.table, [memory]), to_json_values(self.provenance)
+            table, failures, curves = memory.table, memory.failures, memory.curves
+            plan = Plan(table, [memory], features, failures, curves, dict(facts))
+            # Other processes write shards, too.
+            path = self._parts / f"{self._next:08d}-{uuid.uuid4().hex[:12]}.h5"
             rewrite(path, plan, path.with_suffix(".tmp"), kept=KEPT)
             self._next += 1
             self._note_shard(path)
@@ -256,10 +237,9 @@ class RowWriter(ABC):
                 check_texts((spec.name, *spec.trained_on), str(self.path))
             self._requested.pop(digest, None)
             self._requested[digest] = spec
-        known = self._rows.get(digest)
-        if known is None:
-            known = self._rows[digest] = self._stored(digest)
-        return known
+        if digest not in self._rows:
+            self._rows[digest] = self._stored(digest)
+        return self._rows[digest]
 
     def _set_failure(self, clip_id: str, stage: str, failure: Failure | None) -> None:
         self._memory.failures[clip_id, stage] = self._failures[clip_id, stage] = failure
@@ -268,9 +248,9 @@ class RowWriter(ABC):
 class PartWriter(RowWriter):
     """Writer of shards for a cache that another process holds.
 
-    It locks nothing and only writes its own shards, so any number of such writers may work at
-    the same time. `CacheWriter.take_up` adds their shards; if that process is killed, the next
-    writer adds them. Writing a row twice does no harm.
+    It locks nothing and writes only its own shards, so many such writers may work at the same
+    time. `CacheWriter.take_up` adds their shards; if that process is killed, the next writer adds
+    them. Writing a row twice does no harm.
 
     Parameters
     ----------
@@ -279,7 +259,7 @@ class PartWriter(RowWriter):
     table
         Clips whose rows are written; some of the cache's.
     stored
-        Rows of these clips that the cache already has.
+        Rows of these clips that the cache already has (`CacheWriter.stored_rows`).
 
     Attributes
     ----------
@@ -290,23 +270,15 @@ class PartWriter(RowWriter):
 
     Examples
     --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from mvemo.cache import CacheWriter, open_cache
-    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
-    >>> clips = ClipTable(
-    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
-    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ... )
+    >>> from mvemo.cache import CacheWriter
+    >>> clips = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
     >>> spec = FeatureSpec("mean", "audio", "vector", 2, "example", 1, params={})
-    >>> with CacheWriter(path, clips) as writer:
-    ...     part = PartWriter(path, subset(clips, [1]), writer.stored_rows(["b"]))
+    >>> with CacheWriter("features.h5", clips) as writer:
+    ...     part = PartWriter("features.h5", subset(clips, [1]), writer.stored_rows(["b"]))
     ...     part.put(spec, "b", spec.key("digest of b.mp3"), np.array([0.5, 1.5], np.float32))
     ...     part.commit()
     ...     writer.take_up(part.shards)
-    >>> with open_cache(path) as cache:
-    ...     cache.present("mean")
-    array([False,  True])
     """
 
     def __init__(self, path: Path | str, table: ClipTable, stored: StoredRows) -> None:

@@ -107,11 +107,7 @@ def row_checksum(clip_id: str, key: bytes, row: F32) -> bytes:
 
 
 def values_checksum(*blocks: F32) -> xxhash.xxh3_128:
-    """Return the XXH3-128 of all values of a feature, as they lie in the file.
-
-    It is thirty times as fast as the checksums of rows, which are only needed to find the damaged
-    row. Neither protects against a forger, who can write both.
-    """
+    """Return the XXH3-128 of a feature's values, thirty times as fast as the checksums of rows."""
     state = xxhash.xxh3_128()
     for block in blocks:
         state.update(np.ascontiguousarray(block).data.cast("B") if block.size else b"")
@@ -140,7 +136,7 @@ def to_json(value: Any) -> str:
 
 def table_checksum(table: ClipTable) -> str:
     """Return the checksum of everything in a clip table."""
-    single = [table.name, table.task, table.k, table.fold_seed, table.digest, table.synthetic]
+    single = [getattr(table, name) for name in _TABLE_ATTRIBUTES]
     # Absent parts add nothing, so that older tables keep their checksum.
     optional = [] if table.splits is None else [_integers(table.splits)]
     optional += [f"{name} {text}" for name in _OPTIONAL if (text := getattr(table, name))]
@@ -201,15 +197,15 @@ def read_text(group: Any, name: str) -> str:
 def write_table(file: Any, table: ClipTable) -> None:
     """Write ``/clips``."""
     group = file.create_group("clips")
-    texts = {"checksum": table_checksum(table)}
-    texts |= {name: text for name in _OPTIONAL if (text := getattr(table, name))}
     for name, kind in _TABLE_ATTRIBUTES.items():
         if kind is str:
             write_attribute(group, name, getattr(table, name))
         else:
             group.attrs[name] = kind(getattr(table, name))
-    for name, text in texts.items():
-        write_attribute(group, name, text)
+    write_attribute(group, "checksum", table_checksum(table))
+    for name in _OPTIONAL:
+        if text := getattr(table, name):
+            write_attribute(group, name, text)
     for name, field in _TABLE_TEXTS.items():
         write_strings(group, name, getattr(table, field))
     group.create_dataset("labels", data=_stored_labels(table))
@@ -222,9 +218,8 @@ def read_table(file: Any) -> ClipTable:
     """Read ``/clips``; raise ValueError for a wrong checksum or an unknown task."""
     group = part(file, "clips")
     facts = {name: attribute(group, name, kind) for name, kind in _TABLE_ATTRIBUTES.items()}
-    texts: dict[str, Any] = {}
-    for name, field in _TABLE_TEXTS.items():
-        texts[field] = read_strings(group, name)
+    texts: dict[str, Any]
+    texts = {field: read_strings(group, name) for name, field in _TABLE_TEXTS.items()}
     kind = np.dtype(label_kind(facts["task"]).dtype).newbyteorder("<")
     n = (len(texts["clip_ids"]),)
     table = ClipTable(
@@ -248,7 +243,7 @@ def write_extras(
     failures: Failures,
     curves: Mapping[str, Any],
     provenance: Mapping[str, Any],
-    merged: Sequence[str] = (),
+    merged: Sequence[str],
 ) -> None:
     """Write failures, curves, provenance, and the names of merged shards."""
     write_strings(file, "merged", merged)
@@ -268,14 +263,8 @@ def write_extras(
 
 def _failures_checksum(failures: Failures) -> str:
     """Return the checksum of failures, independent of their order."""
-    return text_checksum(
-        to_json(
-            sorted(
-                [*clip_stage, why is None, None if why is None else why.reason]
-                for clip_stage, why in failures.items()
-            )
-        )
-    )
+    rows = ([*at, why is None, None if why is None else why.reason] for at, why in failures.items())
+    return text_checksum(to_json(sorted(rows)))
 
 
 def _origins_checksum(times: Sequence[str], versions: Sequence[str]) -> str:
@@ -305,36 +294,26 @@ def read_failures(file: Any) -> Failures:
 
 def read_curves(file: Any) -> Curves:
     """Read ``/curves``; raise ValueError if they are not named series of numbers."""
-    stored = parse_json(read_text(file, "curves"))
-    for series in _values_of(stored, "curves"):
-        for values in _values_of(series, "a curve"):
+    curves: Curves = {}
+    for name, stored in _record(parse_json(read_text(file, "curves")), "curves").items():
+        curves[name] = {}
+        for key, values in _record(stored, "a curve").items():
             if not isinstance(values, list) or not {type(v) for v in values} <= _NUMBERS:
                 raise ValueError("a curve has values that are not numbers")
-    return {
-        name: {
-            key: [float("nan") if v is None else float(v) for v in series]
-            for key, series in curve.items()
-        }
-        for name, curve in stored.items()
-    }
+            curves[name][key] = [float("nan") if v is None else float(v) for v in values]
+    return curves
 
 
 def read_provenance(file: Any) -> dict[str, Any]:
     """Read ``/provenance``; raise ValueError unless it and its history are records."""
-    stored = parse_json(read_text(file, "provenance"))
-    _values_of(stored, "provenance")
+    stored = _record(parse_json(read_text(file, "provenance")), "provenance")
     history = stored.get("history", [])
     if not isinstance(history, list) or not all(isinstance(item, dict) for item in history):
         raise ValueError("its history is not a list of records")
-    return dict(stored)
+    return stored
 
 
-def read_merged(file: Any) -> tuple[str, ...]:
-    """Read the names of the shards that were merged into the file."""
-    return read_strings(file, "merged")
-
-
-def _values_of(value: Any, what: str) -> list[Any]:
+def _record(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{what}: expected a record, got {type(value).__name__}")
-    return list(value.values())
+    return value

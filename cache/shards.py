@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
-import uuid
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -18,27 +17,20 @@ from mvemo.cache.cache_file import CacheFile, FilePool, parts_folder, refuse_fol
 from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
 from mvemo.manifests.files import parse_json
 
-# Environment variable, set to 1 for file systems without locks.
+# Environment variable, set to 1 for file systems without locks. Then two writers at a time are not
+# refused, and the one that finishes last drops the other's rows; readers are safe.
 NO_LOCK = "MVEMO_NO_LOCK"
 
 
 class WriterLock:
-    """Exclusive right to write one cache, from construction to `release`.
-
-    The operating system holds the lock (on ``<cache>.lock``, an empty file that stays), so it ends
-    with the process in any case. The holder is written to a file next to the shards, because the
-    content of a lock file cannot be read on every system.
-
-    With the environment variable ``MVEMO_NO_LOCK=1`` nothing is locked, for file systems without
-    locks. Then two writers at the same time are not refused, and the one that finishes last drops
-    the other's rows. Readers are safe in any case.
-    """
+    """Exclusive right to write one cache, on ``<cache>.lock``, from construction to `release`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.parent.is_dir():
             raise MissingCache(f"{path}: its folder does not exist: make it first")
         refuse_folder(path)
+        # In a file of its own, because the content of a lock file cannot be read on every system.
         self._holder = parts_folder(path) / "holder.json"
         self._lock = filelock.FileLock(path.with_name(path.name + ".lock"), thread_local=False)
         try:
@@ -85,20 +77,14 @@ class WriterLock:
 def locked_files(path: Path) -> Iterator[FilePool]:
     """Lock a cache for writing, and give a pool for the files that are read meanwhile."""
     lock = WriterLock(path)
-    pool = FilePool()
     try:
-        yield pool
+        with closing(FilePool()) as pool:
+            yield pool
     finally:
-        pool.close()
         lock.release()
 
 
 # --- shards
-
-
-def new_shard_path(parts: Path, number: int) -> Path:
-    """Return the path of the next shard, with a random part that makes it unique."""
-    return parts / f"{number:08d}-{uuid.uuid4().hex[:12]}.h5"
 
 
 def shard_number(path: Path) -> int:
@@ -116,16 +102,12 @@ def refuse_unfinished(path: Path) -> None:
 
 
 def read_shards(cache: Path, pool: FilePool, main: CacheFile | None) -> list[CacheFile]:
-    """Return the committed shards, oldest first; damaged ones are left out with a warning.
-
-    Shards that the cache, `main`, lists as merged were left by a process killed while it removed
-    them; they are removed now. If a lost shard named training clips of a net, all rows of the net
-    are left out, too.
-    """
+    """Return the committed shards, oldest first; damaged ones are left out with a warning."""
     shards: list[CacheFile] = []
     merged = () if main is None else main.merged
     for path in shard_paths(cache):
         if path.name in merged:
+            # Left by a process killed while it removed merged shards.
             path.unlink()
             continue
         try:
@@ -158,10 +140,7 @@ def _leave_out_unknown(sources: Sequence[CacheFile]) -> None:
 
 
 def remove_shards(cache: Path) -> None:
-    """Remove merged shards, and temporary files of killed processes.
-
-    If some cannot be removed, they are merged again later, which does no harm.
-    """
+    """Remove merged shards and temporary files; any that stay are merged again later."""
     with suppress(OSError):
         parts = parts_folder(cache)
         for path in [*shard_paths(cache), *parts.glob("*.tmp"), parts / "table.h5"]:

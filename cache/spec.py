@@ -47,24 +47,20 @@ class FeatureSpec:
     modality
         ``audio``, ``video`` or another short word, such as ``lyrics`` (`check_modality`).
     kind
-        ``vector``: float32 (dim,) per clip. ``sequence``: float32 (frames, dim) per clip, with a
-        varying number of frames. ``outputs``: a vector of a net's own predictions, with a logit
-        for each class or tag or a value for each target.
+        ``vector``: float32 (dim,) per clip. ``sequence``: float32 (frames, dim) per clip.
+        ``outputs``: a vector of a net's own predictions, one per class, tag or target.
     dim
         Length of a vector or of a sequence's frame.
     extractor, version
         Name and version of the code; the version increases whenever values change.
     params
         All parameters, as JSON values.
-    weights
-        SHA-256 of the net's weights; empty without a net.
-    protocol
-        Training protocol of the net.
+    weights, protocol
+        SHA-256 of the net's weights (empty without a net), and its training protocol.
     fold
         Fold whose clips the net never saw (``crossfit``), otherwise None.
     trained_on
-        Ids of the clips that were used in training, early stopping included. They are not part
-        of the digest, which covers the weights.
+        Ids of the clips used in training, early stopping included; not part of the digest.
 
     Examples
     --------
@@ -124,10 +120,8 @@ class FeatureSpec:
         ----------
         content
             `content_digest` of the clip's media file.
-        start
-            Start of the clip in the file, in seconds.
-        duration
-            Duration of the clip in seconds; None for the rest of the file.
+        start, duration
+            Start and duration of the clip in the file, in seconds; None for the rest of the file.
         """
         return row_key(self.digest, content, start, duration)
 
@@ -140,16 +134,12 @@ def row_key(digest: str, content: str, start: float, duration: float | None) -> 
 
 
 def check_modality(name: str) -> None:
-    """Raise ValueError if a name is not allowed for a modality.
+    """Raise ValueError unless a name is allowed for a modality.
 
-    Parameters
-    ----------
-    name
-        Name of at most 20 characters: a small letter, then small letters, digits, ``-`` and ``_``.
+    A name has at most 20 characters: a small letter, then small letters, digits, ``-`` and ``_``.
 
     Examples
     --------
-    >>> check_modality("lyrics")
     >>> check_modality("Song texts")
     Traceback (most recent call last):
     ValueError: modality 'Song texts': expected audio, video or another short word ...
@@ -185,18 +175,13 @@ def check_spec(spec: FeatureSpec, where: str) -> None:
 def leaked_rows(
     spec: FeatureSpec, table: ClipTable
 ) -> tuple[list[int], list[int], list[int]] | None:
-    """Return the rows of the clips that a net must never have seen; None without such a promise.
-
-    For ``crossfit`` these are the clips of its fold, for ``holdout`` those of the test split (none
-    if the table has no splits). Second and third are those of them that the net saw, and those
-    whose groups it saw.
-    """
+    """Return the rows a net must not have seen, those it saw, and those whose groups it saw."""
     if spec.protocol == "crossfit":
         tested = np.flatnonzero(table.folds == spec.fold).tolist()
     elif spec.protocol == "holdout":
         tested = [] if table.splits is None else np.flatnonzero(table.splits == TEST).tolist()
     else:
-        return None
+        return None  # without such a promise
     seen = frozenset(spec.trained_on)
     groups = set(compress(table.groups, map(seen.__contains__, table.clip_ids)))
     clips = [i for i in tested if table.clip_ids[i] in seen]
@@ -210,14 +195,7 @@ def saw_its_fold(spec: FeatureSpec, table: ClipTable) -> bool:
 
 
 def in_half_precision(spec: FeatureSpec) -> FeatureSpec:
-    """Return the spec of a sequence stored as float16, which has its own keys.
-
-    Examples
-    --------
-    >>> spec = FeatureSpec("mel", "audio", "sequence", 128, "mel", 1, params={"sr": 22050})
-    >>> in_half_precision(spec).dtype, in_half_precision(spec).digest == spec.digest
-    ('<f2', False)
-    """
+    """Return the spec of a sequence stored as float16, which has its own keys."""
     return replace(spec, params={**spec.params, STORAGE: "float16"})
 
 

@@ -41,10 +41,8 @@ class ClipTable:
         Id and group of each clip.
     labels
         Labels by task: int64 (clips,), int64 (clips, classes) or float64 (clips, classes).
-    folds
-        Fold of each clip, int64 (clips,), from 0; all -1 without folds.
-    k
-        Number of folds; 0 without folds.
+    folds, k
+        Fold of each clip, int64 (clips,), from 0, and number of folds; all -1 and 0 without.
     fold_seed
         Random seed of the folds or splits; 0 without either.
     digest
@@ -52,11 +50,10 @@ class ClipTable:
     synthetic
         True for generated data.
     splits
-        Part of each clip, int64 (clips,): 0 training, 1 validation, 2 test, under the
-        ``holdout`` protocol; otherwise None. Clips with splits have no folds.
+        Part of each clip under the ``holdout`` protocol, int64 (clips,): 0 training, 1
+        validation, 2 test; otherwise None. Clips with splits have no folds.
     scale
-        Lowest and highest value of the valence and arousal scale, as ``1..9``; empty if not
-        stated.
+        Lowest and highest value of the valence and arousal scale, as ``1..9``, or empty.
     predicted_by
         Model whose predictions the labels are; empty for labels by people.
     """

@@ -23,7 +23,7 @@ from mvemo.cache.table import Bools, ClipTable, Curves, Ints, subset
 # --- clips
 
 
-def union_table(files: Sequence[CacheFile]) -> ClipTable:
+def merge_tables(files: Sequence[CacheFile]) -> ClipTable:
     """Return a table of all clips, in the order of the file that has them all, or by id."""
     first = files[0].table
     if len(files) == 1:
@@ -118,16 +118,13 @@ Part = tuple[int, str, Ints, Index]
 def plan_feature(
     table: ClipTable, parts: Sequence[Part], clashes: list[str] | None = None
 ) -> Index:
-    """Align the rows of all parts of one feature, oldest first; later rows replace earlier ones.
-
-    With `clashes`, a sentence is added for each row that has other bytes or another key in two
-    parts.
-    """
+    """Align the rows of all parts of one feature, oldest first; later rows replace earlier ones."""
     spec = parts[0][3].spec
     width = max(index.keys.dtype.itemsize for _, _, _, index in parts)
     whole = Index.empty(spec, len(table), f"S{width}")
     names: dict[int, str] = {}
     seen: set[str] = set()
+    # Sentences on rows that have other bytes or another key in two parts go to `clashes`.
     for number, name, places, index in parts:
         names[number] = name
         rows = np.flatnonzero(index.present & (places >= 0))
@@ -157,10 +154,7 @@ def plan_feature(
 
 
 def plan_rows(table: ClipTable, sources: Sequence[Any], where: str = "") -> dict[str, Index]:
-    """Plan all features of the sources, oldest first, by spec digest; the most recent is last.
-
-    With `where` (for the message), raise BadCache if a row differs in two sources.
-    """
+    """Plan all features by spec digest, the most recent last; `where` refuses clashing rows."""
     parts: dict[str, list[Part]] = {}
     places = rows_in(table, [source.table for source in sources])
     for number, source in enumerate(sources):
@@ -204,7 +198,7 @@ def refuse_rivals(files: Sequence[CacheFile], where: object) -> None:
             known[spec.digest] = spec, file
 
 
-def union_specs(
+def merge_specs(
     files: Sequence[CacheFile], table: ClipTable
 ) -> dict[tuple[str, int | None], FeatureSpec]:
     """Return the specs of all files by name and fold, with the training clips of any file."""
@@ -228,7 +222,7 @@ def union_specs(
 # --- the rest
 
 
-def union_failures(files: Sequence[CacheFile]) -> Failures:
+def merge_failures(files: Sequence[CacheFile]) -> Failures:
     """Return all failures; if reasons differ, the first in alphabetical order."""
     union: Failures = {}
     for file in files:
@@ -239,7 +233,7 @@ def union_failures(files: Sequence[CacheFile]) -> Failures:
     return union
 
 
-def union_curves(files: Sequence[CacheFile]) -> Curves:
+def merge_curves(files: Sequence[CacheFile]) -> Curves:
     """Return all curves; raise BadCache if two of one name differ."""
     union: Curves = {}
     for file in files:
@@ -253,7 +247,7 @@ def union_curves(files: Sequence[CacheFile]) -> Curves:
     return dict(sorted(union.items()))
 
 
-def union_provenance(files: Sequence[CacheFile]) -> dict[str, Any]:
+def merge_provenance(files: Sequence[CacheFile]) -> dict[str, Any]:
     """Return the provenance of the parts if they agree, otherwise all under ``merged``."""
     each = {to_json(file.provenance): file.provenance for file in files}
     if len(each) == 1:

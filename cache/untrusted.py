@@ -1,15 +1,12 @@
 """Safe reading of HDF5 files of any origin.
 
-HDF5 can store data elsewhere: behind soft and external links, or in other files as external or
-virtual storage. None of these is followed. Every size is checked before anything is read: an
-array of a cache has as many bytes in the file as in memory (caches are not compressed), and all
+Links and storage in other files are not followed. Every size is checked before anything is read:
+an array of a cache has as many bytes in the file as in memory (caches are not compressed), and all
 texts together are not longer than the file.
 
-Texts are read without HDF5. A data set of texts holds a reference for each text: its length, and
-the address of a global heap collection with the number of an object in it. HDF5 loops endlessly,
-and cannot be interrupted, on a damaged collection with an object of size 0. The formats are those
-of the HDF5 File Format Specification, sections III.E (Global Heap) and VIII (References to
-variable-length data).
+Texts are read without HDF5, which loops endlessly on a damaged heap collection with an object of
+size 0. A data set of texts holds a reference for each text: its length, and the address of a
+collection with the number of an object in it (HDF5 File Format Specification, III.E and VIII).
 """
 
 from __future__ import annotations
@@ -75,20 +72,14 @@ def _member(group: Any, name: str) -> Any:
 
 
 def write_attribute(group: Any, name: str, text: str) -> None:
-    """Write a text attribute of fixed length, which lies in the group's own header with a checksum.
-
-    Texts of variable length lie in a heap, and HDF5 loops endlessly if that is damaged.
-    """
+    """Write a text attribute of fixed length: HDF5 may loop endlessly on variable ones."""
     content = text.encode()
     dtype = h5py.string_dtype("utf-8", max(1, len(content)))
     group.attrs.create(name, np.array(content, dtype=dtype), dtype=dtype)
 
 
 def attribute(group: Any, name: str, kind: type[Any], default: Any = None) -> Any:
-    """Return an attribute as ``str``, ``int`` or ``bool``, or raise KeyError or ValueError.
-
-    `group` is a group, or HDF5's handle of a data set.
-    """
+    """Return an attribute as ``str``, ``int`` or ``bool``, or raise KeyError or ValueError."""
     # The low-level API: h5py's attributes take four times as long, and a cache has hundreds.
     place, key = group.id if isinstance(group, h5py.HLObject) else group, name.encode()
     if not h5py.h5a.exists(place, key):
@@ -119,11 +110,7 @@ def attribute(group: Any, name: str, kind: type[Any], default: Any = None) -> An
 
 @dataclass(frozen=True)
 class PlainArray:
-    """Array of a cache that lies in one piece in its file and is not read yet; see `array_of`.
-
-    Values are read directly from the file and not through HDF5, so several threads may read at the
-    same time, and nothing is copied twice.
-    """
+    """Array of a cache that lies in one piece in its file and is not read yet; see `array_of`."""
 
     item: Any  # HDF5's handle
     name: str  # name in messages
@@ -171,11 +158,7 @@ class PlainArray:
 def array_of(
     group: Any, name: str, dtype: Any = None, shape: tuple[int, ...] | None = None
 ) -> PlainArray:
-    """Return an array of a cache, not read yet.
-
-    KeyError or ValueError is raised if it is missing, of another type or shape, compressed, or not
-    stored in the file itself.
-    """
+    """Return an array of a cache, not read yet; raise KeyError or ValueError if it is unfit."""
     item = _member(group, name)
     if not isinstance(item, h5py.h5d.DatasetID):
         raise ValueError(f"{name} is not a data set")
@@ -188,7 +171,13 @@ def array_of(
         raise ValueError(f"{name}: expected {np.dtype(dtype)}, got {stored_dtype}")
     offset = item.get_offset()
     if offset is None:
-        _check_layout(item, name)
+        # Not in one piece of the file, unless it is empty or very small.
+        created = item.get_create_plist()
+        layout = created.get_layout()
+        if layout == h5py.h5d.VIRTUAL or created.get_external_count():
+            raise ValueError(f"the values of {name} lie in another file, which is not read")
+        if layout == h5py.h5d.CHUNKED or created.get_nfilters():
+            raise ValueError(f"{name} is compressed or in chunks, unlike every array of a cache")
     plain = group if isinstance(group, PlainGroup) else PlainGroup(h5py.h5g.open(group.id, b"."))
     size = _REFERENCE.itemsize if _is_text(stored_dtype) else stored_dtype.itemsize
     _check_size(item, name, math.prod(stored_shape) * size, plain.n_bytes)
@@ -199,8 +188,8 @@ def array_of(
 
 def _dtype_of(kept: Any, expected: Any) -> np.dtype[Any]:
     """Return the numpy type of a stored type; comparing takes a fifth of the time to translate."""
-    dtype: np.dtype[Any] | None = None if expected is None else np.dtype(expected)
-    if dtype is None or not kept.equal(_hdf5_type(dtype)):
+    dtype: np.dtype[Any] = _TEXT if expected is None else np.dtype(expected)
+    if expected is None or not kept.equal(_hdf5_type(dtype)):
         is_text = isinstance(kept, h5py.h5t.TypeStringID) and kept.is_variable_str()
         dtype = _TEXT if is_text else kept.dtype
     return dtype
@@ -213,16 +202,6 @@ def _hdf5_type(dtype: np.dtype[Any]) -> Any:
 
 def _is_text(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "O" and h5py.check_string_dtype(dtype) is not None
-
-
-def _check_layout(item: Any, name: str) -> None:
-    """Refuse an array that is not in one piece of its file, unless it is empty or very small."""
-    created = item.get_create_plist()
-    layout = created.get_layout()
-    if layout == h5py.h5d.VIRTUAL or created.get_external_count():
-        raise ValueError(f"the values of {name} lie in another file, which is not read")
-    if layout == h5py.h5d.CHUNKED or created.get_nfilters():
-        raise ValueError(f"{name} is compressed or in chunks, unlike every array of a cache")
 
 
 def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:
@@ -293,10 +272,7 @@ def _read_collection(place: int, most: int, read_at: Callable[[int, int], bytes]
 # Data sets share collections, so parsed ones are cached.
 @lru_cache(maxsize=8)
 def _objects_of(content: bytes) -> Mapping[int, tuple[int, int]]:
-    """Map the number of each object in a collection to the start and end of its data.
-
-    A damaged collection gives an empty mapping.
-    """
+    """Map the numbers of a collection's objects to start and end of their data; {} if damaged."""
     objects: dict[int, tuple[int, int]] = {}
     start, end = _COLLECTION.size + _OBJECT.size, len(content)
     # At the end, less free space than an object's header may remain.
@@ -323,10 +299,7 @@ def data_set_names(file: Any) -> list[str]:
 
 
 def data_set(file: Any, name: str, size: int) -> Any:
-    """Return a data set of another program's HDF5 file, which may be compressed.
-
-    `size` is that of the file in bytes; `mvemo.manifests.arrays.most_bytes` limits the memory.
-    """
+    """Return a data set of another program's HDF5 file of `size` bytes; it may be compressed."""
     item, most = file[name], most_bytes(size)
     if item.shape is None:
         raise ValueError(f"{name} is empty")

@@ -50,23 +50,13 @@ def verify_cache(path: Path | str) -> list[str]:
     CacheError
         The file cannot be read, so the result is unknown.
 
-    See Also
-    --------
-    repair_cache : Drop corrupt rows.
-
     Examples
     --------
-    >>> import tempfile
     >>> from mvemo.cache import import_feature
-    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
-    >>> clips = ClipTable(
-    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
-    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ... )
-    >>> values = np.array([[0.123, 1.5], [2.0, 4.0]])
+    >>> clips = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
+    >>> values, path = np.array([[0.123, 1.5], [2.0, 4.0]]), Path("features.h5")
     >>> _ = import_feature(path, "mean", "audio", values, table=clips)
-    >>> verify_cache(path)
-    []
     >>> stored, damaged = (np.float32(value).tobytes() for value in (0.123, 0.321))
     >>> _ = path.write_bytes(path.read_bytes().replace(stored, damaged))
     >>> verify_cache(path)
@@ -116,7 +106,7 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
         problems += [f"a failure of {clip!r}, which is not a clip" for clip in unknown]
         if None in file.failures.values():
             problems.append("a shard of an unfinished run, not a finished cache")
-        file.load_facts()
+        _ = file.curves, file.provenance, file.merged  # notes damage in `lost`
         return file.lost + problems
     except BadCache as error:
         return [str(error)]
@@ -125,11 +115,8 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
 
 
 def _features_problems(file: CacheFile, digests: Sequence[str]) -> list[str]:
-    """Return the problems of some features' values.
-
-    All features are opened before values are read in threads. If both are mixed, threads wait for
-    each other and take 1.5 times as long.
-    """
+    """Return the problems of some features' values."""
+    # Opened before threads read values: if both are mixed, threads wait for each other.
     stored = [feature for digest in digests if (feature := file.readable_feature(digest))]
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
         found = threads.map(lambda item: _values_problems(item[0], item[1], file.table), stored)
@@ -248,11 +235,11 @@ def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:
         problems.append(f"a {spec.protocol} net without a record of its training clips")
     if clips:
         problems.append(
-            f"the net was trained on {len(clips)} clips of {where}, as {ids[clips[0]]!r}"
+            f"the net was trained on {len(clips)} clips of {where}, such as {ids[clips[0]]!r}"
         )
     if len(kin) > len(clips):
         problems.append(
-            f"the net saw the groups of {len(kin)} clips of {where}, as {ids[kin[0]]!r}"
+            f"the net saw the groups of {len(kin)} clips of {where}, such as {ids[kin[0]]!r}"
         )
     return problems
 
@@ -293,13 +280,6 @@ def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
     Returns
     -------
     Problems, one sentence each; a crash or a timeout of the check is one of them.
-
-    Raises
-    ------
-    MissingCache
-        The file does not exist.
-    BadCache
-        The time limit is not above 0.
     """
     path = Path(path)
     if not path.exists():
@@ -312,11 +292,11 @@ def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
     try:
         done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        return [f"not checked to its end within {seconds:g} s: do not open it"]
+        return [f"the check did not finish within {seconds:g} s: do not open this file"]
     if done.returncode == 0:
         with suppress(ValueError):
             return [str(problem) for problem in parse_json(done.stdout)]
     if done.returncode < 0:
-        return [f"the check crashed (signal {-done.returncode}): do not open it"]
-    last = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["without a word"]
+        return [f"the check crashed (signal {-done.returncode}): do not open this file"]
+    last = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
     return [f"the check failed: {last[-1][:200]}"]

@@ -1,9 +1,7 @@
 """Writer of a cache: rows go to shards, which are merged into the cache at the end.
 
-The rows of a run are buffered, committed to shards in ``<cache>.parts/``, and merged into the
-cache by `CacheWriter.close`. Every file appears by renaming a complete, flushed file. So
-whenever a run is killed, the cache is as the last `close` left it and every shard is complete.
-Only rows that were not committed are lost. The next writer merges the shards.
+Every file appears by renaming a complete, flushed file. So whenever a run is killed, the cache is
+as the last `close` left it and every shard is complete; only uncommitted rows are lost.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import warnings
 from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -35,10 +32,10 @@ class CacheWriter(RowWriter):
     (Ctrl-C included) commits the rows so far and does not change the cache; the next writer, or
     ``mvemo cache repair``, merges the shards.
 
-    If the table differs from the cache's, rows follow their clip ids, and rows of clips that are
-    no longer in the table are dropped. For each feature name and fold, the spec that was last
-    passed to `current` or `put` stays. Specs that are not compatible with it (other parameters
-    or another protocol) are dropped, and so are nets that saw clips which are now in their fold.
+    If the table differs from the cache's, rows follow their clip ids; rows of clips that are not
+    in the table are dropped. For each feature name and fold, the spec that was last passed to
+    `current` or `put` stays. Specs that are not compatible with it (other parameters or another
+    protocol) are dropped, and so are nets that saw clips which are now in their fold.
 
     Parameters
     ----------
@@ -47,11 +44,9 @@ class CacheWriter(RowWriter):
     table
         All clips of the run.
     provenance
-        JSON values: command, versions, settings, seeds. The provenance of earlier runs is kept
-        under ``history``.
+        JSON values, such as command, versions and settings; earlier runs are in ``history``.
     commit_rows, commit_bytes, commit_seconds
-        Number of buffered rows or bytes, or seconds since the last commit, after which `put`
-        commits. They limit the memory, and the loss if the process is killed.
+        Buffered rows or bytes, or seconds since the last commit, after which `put` commits.
 
     Raises
     ------
@@ -62,25 +57,16 @@ class CacheWriter(RowWriter):
     CacheError
         The folder cannot be written.
 
-    See Also
-    --------
-    open_cache : Read a cache.
-    import_feature : Write an array as a feature.
-
     Examples
     --------
-    >>> import tempfile
     >>> from mvemo.cache import FeatureSpec, open_cache
-    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
-    >>> clips = ClipTable(
-    ...     "two songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
-    ...     labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ... )
+    >>> clips = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
     >>> spec = FeatureSpec("mean", "audio", "vector", 2, "example", 1, params={})
-    >>> with CacheWriter(path, clips, provenance={"command": "example"}) as writer:
+    >>> with CacheWriter("features.h5", clips, provenance={"command": "example"}) as writer:
     ...     writer.put(spec, "a", spec.key("digest of a.mp3"), np.array([0.5, 1.5], np.float32))
     ...     writer.fail("b", "decode:audio", "the file is truncated")
-    >>> with open_cache(path) as cache:
+    >>> with open_cache("features.h5") as cache:
     ...     cache.vectors("mean")
     (array([[0.5, 1.5], [nan, nan]], dtype=float32), array([ True, False]))
     """
@@ -108,7 +94,7 @@ class CacheWriter(RowWriter):
             self._next = 1 + max(map(shard_number, shard_paths(self.path)), default=-1)
             self._failures = newest_failures(self._sources())
             # The whole table, for a repair that finds only shards.
-            _write_table(self._parts / "table.h5", table, self.provenance)
+            write_clips(self._parts / "table.h5", table, self.provenance)
         except BaseException as error:
             self._end()
             if isinstance(error, OSError) and not isinstance(error, CacheError):
@@ -131,15 +117,7 @@ class CacheWriter(RowWriter):
         return StoredRows(keys, failures, self._next)
 
     def take_up(self, shards: Iterable[str]) -> None:
-        """Add shards that `PartWriter` committed to this cache, by their names.
-
-        Raises
-        ------
-        MissingCache
-            A shard does not exist.
-        BadCache
-            A shard is damaged.
-        """
+        """Add shards that `PartWriter` committed to this cache, by their names."""
         self._check_open()
         for name in shards:
             source = CacheFile(self._parts / name, self._pool).load()
@@ -150,10 +128,9 @@ class CacheWriter(RowWriter):
                 known.update(_stored_keys([source], digest, self._clips))
 
     def withdraw(self, name: str) -> None:
-        """Remove the rows of this run under a feature's name from the result.
+        """Remove the rows of this run under a feature's name; earlier runs' features are kept.
 
-        It is used if nets of some folds could not be trained, because the feature could then not be
-        evaluated. Features that earlier runs finished under the name are kept.
+        It is used if nets of some folds could not be trained.
         """
         self._check_open()
         digests = {digest for digest, spec in self._requested.items() if spec.name == name}
@@ -166,10 +143,7 @@ class CacheWriter(RowWriter):
     def close(self) -> None:
         """Commit, merge the shards into the cache in one step, and release the lock.
 
-        Raises
-        ------
-        CacheError
-            The cache cannot be written. Cache and shards are unchanged; the lock is released.
+        If the cache cannot be written, CacheError is raised; cache and shards are unchanged.
         """
         if self._closed:
             return
@@ -218,12 +192,7 @@ class CacheWriter(RowWriter):
     def __enter__(self) -> CacheWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.close()
         elif not self._closed:
@@ -269,17 +238,7 @@ def write_clips(path: Path, table: ClipTable, provenance: Mapping[str, Any]) -> 
     """Write a cache without features, which fixes all clips and their order for its shards.
 
     Nothing is locked: processes that write the same clips at the same time write equal files.
-
-    Raises
-    ------
-    BadCache
-        The table is inconsistent.
-    CacheError
-        The file cannot be written.
+    It raises BadCache for an inconsistent table, CacheError if the file cannot be written.
     """
     check_table(table, str(path))
-    _write_table(path, table, provenance)
-
-
-def _write_table(path: Path, table: ClipTable, provenance: Mapping[str, Any]) -> None:
     rewrite(path, Plan(table, provenance=dict(to_json_values(provenance))))

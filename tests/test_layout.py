@@ -104,9 +104,12 @@ def imported(path: Path) -> set[str]:
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names.add(node.module or "")
-            if node.module == "mvemo":
-                names.update(f"mvemo.{alias.name}" for alias in node.names)
+            for alias in node.names:
+                # A module may be imported from its package.
+                whole = f"{node.module}.{alias.name}"
+                file = ROOT / Path(*whole.split(".")[1:])
+                is_module = file.is_dir() or file.with_suffix(".py").is_file()
+                names.add(whole if is_module and whole.startswith("mvemo.") else node.module or "")
     return names
 
 

@@ -12,17 +12,14 @@ from mvemo.cache import (
     MODALITIES,
     ClipTable,
     ImportSettings,
-    Removed,
     check_modality,
     diff_caches,
     export_cache,
     import_feature,
     join_arrays,
-    merge_caches,
+    maintenance,
     open_cache,
     read_array,
-    remove_features,
-    repair_cache,
     select_features,
     verify_cache,
     verify_untrusted,
@@ -114,13 +111,13 @@ def verify(context: click.Context, features: Path, time_limit: float | None) -> 
 def repair(features: Path) -> None:
     """Drop corrupt values of FEATURES, and add the rows of an unfinished run.
 
-    Dropped values are missing afterwards; run the extraction again to make them anew.
+    Dropped values are missing afterwards; run the extraction again to recompute them.
 
     \b
     Example:
       mvemo cache repair features.h5
     """
-    repairs = repair_cache(features)
+    repairs = maintenance.repair_cache(features)
     for sentence in repairs:
         click.echo(sentence)
     click.echo(f"{features}: {'repaired' if repairs else 'sound, nothing to repair'}")
@@ -145,7 +142,7 @@ def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
     refuse_replacing(out, force)
     for path in features:
         refuse_unfinished(path)
-    merge_caches(features, out)
+    maintenance.merge_caches(features, out)
     with open_cache(out) as merged:
         click.echo("\n".join(cache_lines(merged)))
 
@@ -202,7 +199,7 @@ def remove(features: Path, names: tuple[str, ...]) -> None:
     Example:
       mvemo cache remove features.h5 vggish
     """
-    _tell_removed(features, remove_features(features, names), dry_run=False)
+    _tell_removed(features, maintenance.remove_features(features, names), dry_run=False)
 
 
 @cache.command()
@@ -227,7 +224,7 @@ def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> No
             extracted = {spec.name for spec in cache.specs if spec.protocol != "imported"}
             names -= extracted - _named_by_settings(features, cache.provenance)
     clips = None if manifest is None else read_manifest(manifest, media=False).clip_ids
-    removed = select_features(features, names, features, clips=clips, dry_run=dry_run)
+    removed = maintenance.select_features(features, names, features, clips=clips, dry_run=dry_run)
     _tell_removed(features, removed, dry_run)
 
 
@@ -241,7 +238,7 @@ def _named_by_settings(features: Path, facts: dict[str, Any]) -> set[str]:
     raise BadOption(f"--unused: {features} does not say which settings it was extracted with")
 
 
-def _tell_removed(features: Path, removed: Removed, dry_run: bool) -> None:
+def _tell_removed(features: Path, removed: maintenance.Removed, dry_run: bool) -> None:
     for what, names in (
         ("feature", removed.features),
         ("clip", removed.clips),
@@ -254,7 +251,7 @@ def _tell_removed(features: Path, removed: Removed, dry_run: bool) -> None:
     if not removed:
         click.echo(f"{features}: nothing to remove")
     elif dry_run:
-        click.echo(f"{features}: would be removed; leave --dry-run out to do it")
+        click.echo(f"{features}: not changed; run without --dry-run to remove this")
     else:
         click.echo(f"{features}: removed, {removed.freed / 1e6:.1f} MB smaller")
 
@@ -383,8 +380,8 @@ def import_(
         tell_note(_columns_read(arrays[0], how))
     if modality not in MODALITIES:
         tell_note(
-            f"{modality} is a modality of its own, neither {' nor '.join(MODALITIES)}: fusions "
-            "take it up as one more"
+            f"{modality} is a further modality, neither {' nor '.join(MODALITIES)}: fusions use "
+            "all of them"
         )
     line = f"{name}: {imported.present} of {imported.clips} clips, {imported.spec.dim} numbers each"
     if imported.incomplete:

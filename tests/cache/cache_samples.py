@@ -50,6 +50,9 @@ def table(clips: Iterable[str] = tuple(f"c{i}" for i in range(6))) -> ClipTable:
     )
 
 
+CLIPS = table()
+
+
 def crossfit(fold: int, clips: ClipTable, weights: str = "w", **params: int) -> FeatureSpec:
     """An honest net of one fold."""
     seen = (c for c, f in zip(clips.clip_ids, clips.folds, strict=True) if f != fold)
@@ -74,6 +77,22 @@ def row(spec: FeatureSpec, clip: str, salt: int = 0) -> np.ndarray:
 def put(writer: RowWriter, spec: FeatureSpec, clip: str, salt: int = 0) -> None:
     """Put `row` under the key of a medium that is named by clip and salt."""
     writer.put(spec, clip, spec.key(f"{clip}-{salt}"), row(spec, clip, salt))
+
+
+def unfinished(path: Path, spec: FeatureSpec, *ids: str, clips: ClipTable = CLIPS) -> None:
+    """Commit rows to a shard and end as if killed: the lock goes, the buffer is lost."""
+    writer = CacheWriter(path, clips)
+    for clip in ids:
+        put(writer, spec, clip)
+    writer.commit()
+    writer._lock.release()
+
+
+def flip(path: Path, content: bytes) -> None:
+    """Flip a bit of a file at the place of these bytes."""
+    data = bytearray(path.read_bytes())
+    data[data.index(content)] ^= 1
+    path.write_bytes(data)
 
 
 def current(writer: RowWriter, spec: FeatureSpec, salt: int = 0) -> frozenset[str]:

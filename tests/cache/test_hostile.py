@@ -1,68 +1,65 @@
 """Caches that were made to harm: nothing is followed out of the file, nothing large is read."""
 
-from __future__ import annotations
-
 import json
 import os
 import zipfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from cache_samples import SEQUENCE, VECTOR, fill, table
+from cache_samples import CLIPS, SEQUENCE, VECTOR, contents, fill
 
-from mvemo.cache import (
-    BadCache,
-    CacheError,
-    merge_caches,
-    open_cache,
-    read_array,
-    repair_cache,
-    verify_cache,
-)
+from mvemo.cache import BadCache, CacheError, open_cache, read_array, verify_cache
+from mvemo.cache.maintenance import merge_caches, repair_cache
 from mvemo.cache.schema import write_text
 from mvemo.cache.untrusted import array_of, attribute, write_attribute
 
-CLIPS = table()
-
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def sound(tmp_path_factory):
     path = tmp_path_factory.mktemp("sound") / "features.h5"
     fill(path, CLIPS, VECTOR, SEQUENCE)
     return path.read_bytes()
 
 
-def swap(name: str, **options: Any) -> Callable[[Any], None]:
+@pytest.fixture
+def path(sound, tmp_path):
+    (tmp_path / "features.h5").write_bytes(sound)
+    return tmp_path / "features.h5"
+
+
+def change(path, attack):
+    with h5py.File(path, "r+") as file:
+        return attack(file)
+
+
+def swap(name, link=None, text=None, astype=None, **options):
     """Replace a data set by another, or by a link."""
 
-    def attack(file: Any) -> None:
+    def attack(file):
         shape, values = file[name].shape, file[name][()]
         del file[name]
-        if "link" in options:
-            file[name] = options["link"]
-        elif "text" in options:
-            write_text(file, name, options["text"])
-        elif "astype" in options:
-            file.create_dataset(name, data=values.astype(options["astype"]))
+        if link is not None:
+            file[name] = link
+        elif text is not None:
+            write_text(file, name, text)
+        elif astype is not None:
+            file.create_dataset(name, data=values.astype(astype))
         else:
             file.create_dataset(name, **{"shape": shape, "dtype": "<f4", **options})
 
     return attack
 
 
-def unset(name: str) -> Callable[[Any], None]:
+def unset(name):
     return lambda file: file.__delitem__(name)
 
 
-def state(name: str, attribute: str, value: Any) -> Callable[[Any], None]:
-    return lambda file: file[name].attrs.__setitem__(attribute, value)
+def state(name, attribute, value):
+    return lambda file: file[name].attrs.update({attribute: value})
 
 
-def strange_spec(file: Any) -> None:
+def strange_spec(file):
     group = file["features/music1d"]
     facts = json.loads(group["spec"].asstr()[()])
     del group["spec"]
@@ -96,24 +93,14 @@ PAST_REPAIR = {
 }
 
 
-def read_all(path: Path) -> None:
+def read_all(path):
     with open_cache(path) as cache:
-        for spec in cache.specs:
-            if spec.kind == "vector":
-                cache.vectors(spec.name)
-            else:
-                cache.sequence(spec.name, "c0")
-        _ = cache.curves, cache.provenance, cache.failures
+        _ = contents(cache), cache.curves, cache.provenance, cache.failures
 
 
 @pytest.mark.parametrize("name", [*ATTACKS, *PAST_REPAIR])
-def test_reading_checking_merging_and_repairing_agree(
-    sound: bytes, tmp_path: Path, name: str
-) -> None:
-    path = tmp_path / "features.h5"
-    path.write_bytes(sound)
-    with h5py.File(path, "r+") as file:
-        (ATTACKS | PAST_REPAIR)[name](file)
+def test_reading_checking_merging_and_repairing_agree(path, tmp_path, name):
+    change(path, (ATTACKS | PAST_REPAIR)[name])
     assert verify_cache(path)
     for use in (read_all, lambda p: merge_caches([p], tmp_path / "merged.h5")):
         with pytest.raises(BadCache) as error:
@@ -127,9 +114,7 @@ def test_reading_checking_merging_and_repairing_agree(
         assert verify_cache(path) == []
 
 
-def test_texts_that_refer_to_one_long_text_are_not_read(tmp_path: Path, sound: bytes) -> None:
-    path = tmp_path / "features.h5"
-    path.write_bytes(sound)
+def test_texts_that_refer_to_one_long_text_are_not_read(path):
     with h5py.File(path, "r+") as file:
         file.create_dataset("x", data=["y" * 50_000], dtype=h5py.string_dtype())
         place = file["x"].id.get_offset()
@@ -139,51 +124,39 @@ def test_texts_that_refer_to_one_long_text_are_not_read(tmp_path: Path, sound: b
     assert "300,000 bytes of text declared" in verify_cache(path)[0]
 
 
-def test_a_pipe_is_no_cache_and_does_not_block(tmp_path: Path) -> None:
+def test_a_pipe_is_no_cache_and_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "features.h5")
     with pytest.raises(CacheError, match="expected a feature cache, got a pipe"):
         open_cache(tmp_path / "features.h5")
 
 
-def test_repair_rewrites_what_only_verify_used_to_find(tmp_path: Path, sound: bytes) -> None:
-    path = tmp_path / "features.h5"
+def test_repair_rewrites_what_only_verify_used_to_find(path):
+    path.unlink()
     fill(path, CLIPS, VECTOR, leave_out="c4")
-    with h5py.File(path, "r+") as file:
-        file["features/music1d/values"][4] = 1.0
+    change(path, lambda file: file["features/music1d/values"].__setitem__(4, 1.0))
     assert verify_cache(path) == ["music1d of clip 'c4' is marked missing, but has values"]
     assert repair_cache(path)
     assert verify_cache(path) == []
 
 
-def test_older_caches_have_only_slow_checksums(tmp_path: Path, sound: bytes) -> None:
-    path = tmp_path / "features.h5"
-    path.write_bytes(sound)
+def test_older_caches_have_only_slow_checksums(path):
     with h5py.File(path, "r+") as file:
         for group in file["features"].values():
             del group.attrs["values_checksum"], group.attrs["quick_checksum"]
     assert verify_cache(path) == repair_cache(path) == []
-    with h5py.File(path, "r+") as file:
-        file["features/mel/values"][0] = 1.0
+    change(path, lambda file: file["features/mel/values"].__setitem__(0, 1.0))
     with open_cache(path) as cache, pytest.raises(BadCache, match="mel are damaged"):
         cache.sequence("mel", "c0")
-    with h5py.File(path, "r+") as file:
-        file["features/mel/keys"][0] = b"another"
+    change(path, lambda file: file["features/mel/keys"].__setitem__(0, b"another"))
     assert any("feature mel cannot be read" in problem for problem in verify_cache(path))
 
 
-@pytest.mark.parametrize("attribute", ["checksum", "quick_checksum", "digest"])
-def test_what_an_index_states_of_itself_is_checked(
-    tmp_path: Path, sound: bytes, attribute: str
-) -> None:
-    path = tmp_path / "features.h5"
-    path.write_bytes(sound)
+@pytest.mark.parametrize("name", ["checksum", "quick_checksum", "digest"])
+def test_what_an_index_states_of_itself_is_checked(path, name):
     with h5py.File(path, "r+") as file:
-        file["features/mel"].attrs[attribute] = "0" * len(file["features/mel"].attrs[attribute])
+        stated = file["features/mel"].attrs
+        stated[name] = "0" * len(stated[name])
     assert verify_cache(path) == ["feature mel cannot be read (it does not fit its checksum)"]
-
-
-HUGE = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1073741824, 64), }\n"
-HUGE = b"\x93NUMPY\x01\x00" + len(HUGE).to_bytes(2, "little") + HUGE
 
 
 @pytest.mark.parametrize(
@@ -197,7 +170,7 @@ HUGE = b"\x93NUMPY\x01\x00" + len(HUGE).to_bytes(2, "little") + HUGE
         ("a.h5", {"shape": (6, 4), **ELSEWHERE}, "another file"),
     ],
 )
-def test_arrays_that_are_refused(tmp_path: Path, name: str, content: Any, words: str) -> None:
+def test_arrays_that_are_refused(tmp_path, name, content, words):
     path = tmp_path / name
     if name == "a.npy":
         path.write_bytes(content)
@@ -213,7 +186,7 @@ def test_arrays_that_are_refused(tmp_path: Path, name: str, content: Any, words:
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_texts_whose_heap_never_ends_are_refused(tmp_path: Path) -> None:
+def test_texts_whose_heap_never_ends_are_refused(tmp_path):
     """HDF5 2.0 runs for ever where the free space of a heap is no bytes long."""
     path = tmp_path / "theirs.h5"
     with h5py.File(path, "w") as file:
@@ -228,9 +201,9 @@ def test_texts_whose_heap_never_ends_are_refused(tmp_path: Path) -> None:
         read_array(path)
 
 
-def test_a_cache_whose_heaps_never_end_is_damaged(tmp_path: Path, sound: bytes) -> None:
+def test_a_cache_whose_heaps_never_end_is_damaged(path, sound):
     """HDF5 itself reads none of its texts."""
-    path, content = tmp_path / "features.h5", bytearray(sound)
+    content = bytearray(sound)
     place = content.find(b"GCOL")
     while place >= 0:
         end = place + int.from_bytes(content[place + 8 : place + 16], "little")
@@ -245,14 +218,16 @@ def test_a_cache_whose_heaps_never_end_is_damaged(tmp_path: Path, sound: bytes) 
     assert content != sound
     path.write_bytes(content)
     assert any("texts of" in problem for problem in verify_cache(path))
+
+
+def test_attributes_of_fixed_length(tmp_path):
     with h5py.File(tmp_path / "sound.h5", "w") as file:
         write_attribute(file, "text", "ä")
-        assert attribute(file, "text", str) == "ä"
-        assert file.attrs["text"].decode() == "ä"
+        assert attribute(file, "text", str) == file.attrs["text"].decode() == "ä"
 
 
 @pytest.mark.parametrize("userblock", [0, 512])
-def test_texts_are_those_that_hdf5_reads(tmp_path: Path, userblock: int) -> None:
+def test_texts_are_those_that_hdf5_reads(tmp_path, userblock):
     draw = np.random.default_rng(0)
     texts = ["ä" * int(n) for n in draw.integers(0, 90, 400)]
     path = tmp_path / "texts.h5"

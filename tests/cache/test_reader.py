@@ -1,31 +1,24 @@
 """What a reader answers, and how it refuses."""
 
-from __future__ import annotations
-
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from cache_samples import SEQUENCE, VECTOR, contents, crossfit, fill, put, row, table
+from cache_samples import CLIPS, SEQUENCE, VECTOR, contents, crossfit, fill, put, row
 
 from mvemo.cache import BadCache, Cache, CacheError, CacheWriter, open_cache
 
-CLIPS = table()
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "features.h5"
+@pytest.fixture(autouse=True)
+def filled(path):
     fill(path, CLIPS, VECTOR, SEQUENCE, leave_out="c3")
-    return path
 
 
-def test_curves_failures_and_specs(path: Path) -> None:
+def test_curves_failures_and_specs(path):
     with CacheWriter(path, CLIPS) as writer:
         writer.curve("music1d@fold0", {"train_loss": [1.0, float("nan"), 0.25]})
         writer.fail("c3", "decode:audio", "leer — „nichts“")
@@ -39,7 +32,7 @@ def test_curves_failures_and_specs(path: Path) -> None:
         assert (cache.schema, cache.path) == (1, path)
 
 
-def test_a_feature_of_one_variant_serves_every_fold(path: Path) -> None:
+def test_a_feature_of_one_variant_serves_every_fold(path):
     with open_cache(path) as cache:
         np.testing.assert_array_equal(cache.vectors("music1d", 2)[0], cache.vectors("music1d")[0])
         stored = cache.sequence("mel", "c2", 1)
@@ -51,7 +44,7 @@ def test_a_feature_of_one_variant_serves_every_fold(path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"locking": False}, {"locking": True}, {"mode": "r+"}, None], ids=str
 )
-def test_h5py_may_have_the_file_open(path: Path, options: dict[str, Any] | None) -> None:
+def test_h5py_may_have_the_file_open(path, options):
     with ExitStack() as stack:
         # None: h5py opens it after the cache.
         cache = stack.enter_context(open_cache(path)) if options is None else None
@@ -61,60 +54,55 @@ def test_h5py_may_have_the_file_open(path: Path, options: dict[str, Any] | None)
         np.testing.assert_array_equal(values, cache.vectors("music1d")[0])
 
 
-def test_folds_are_distinguished(tmp_path: Path) -> None:
+def test_folds_are_distinguished(tmp_path):
     folds = [crossfit(f, CLIPS) for f in range(3)]
     fill(tmp_path / "x.h5", CLIPS, *reversed(folds))
     with open_cache(tmp_path / "x.h5") as cache:
         assert cache.variants("music1d") == tuple(folds)
         for spec in folds:
-            np.testing.assert_array_equal(
-                cache.vectors("music1d", spec.fold)[0][1], row(spec, "c1")
-            )
+            values, _ = cache.vectors("music1d", spec.fold)
+            np.testing.assert_array_equal(values[1], row(spec, "c1"))
         for fold, word in ((None, "none was given"), (3, "not 3")):
             with pytest.raises(BadCache, match=f"a variant for each fold 0, 1, 2; {word}"):
                 cache.vectors("music1d", fold)
 
 
-def test_questions_without_an_answer(path: Path) -> None:
+def test_questions_without_an_answer(path):
     with open_cache(path) as cache:
-        with pytest.raises(BadCache, match="no feature 'i3d'; there are mel, music1d"):
-            cache.vectors("i3d")
-        with pytest.raises(BadCache, match="mel is a sequence"):
-            cache.vectors("mel")
-        with pytest.raises(BadCache, match="music1d is a vector"):
-            cache.sequence("music1d", "c0")
-        with pytest.raises(BadCache, match="no clip 'c9'"):
-            cache.sequence("mel", "c9")
+        for read, arguments, message in (
+            (cache.vectors, ("i3d",), "no feature 'i3d'; there are mel, music1d"),
+            (cache.vectors, ("mel",), "mel is a sequence"),
+            (cache.sequence, ("music1d", "c0"), "music1d is a vector"),
+            (cache.sequence, ("mel", "c9"), "no clip 'c9'"),
+        ):
+            with pytest.raises(BadCache, match=message):
+                read(*arguments)
     with pytest.raises(BadCache, match="this cache is closed"):
         cache.vectors("music1d")
 
 
-def test_the_digest_is_of_the_contents(path: Path, tmp_path: Path) -> None:
-    def digest(file: Path) -> str:
-        with open_cache(file) as cache:
-            return cache.digest()
-
+def test_the_digest_is_of_the_contents(path, tmp_path):
     with CacheWriter(tmp_path / "other.h5", CLIPS) as writer:
         for clip in ("c5", "c0", "c4", "c2", "c1"):
             put(writer, SEQUENCE, clip)
             put(writer, VECTOR, clip)
-    before = digest(path)
-    assert digest(tmp_path / "other.h5") == before
+    before = open_cache(path).digest()
+    assert open_cache(tmp_path / "other.h5").digest() == before
     with CacheWriter(path, CLIPS, provenance={"x": 1}) as writer:
         writer.fail("c3", "x", "y")
-    assert digest(path) == before
+    assert open_cache(path).digest() == before
     with CacheWriter(path, CLIPS) as writer:
         put(writer, VECTOR, "c1", salt=1)
-    assert digest(path) != before
+    assert open_cache(path).digest() != before
 
 
-def test_threads_share_a_cache(path: Path) -> None:
+def test_threads_share_a_cache(path):
     with open_cache(path) as cache, ThreadPoolExecutor(8) as pool:
         expected = contents(cache)
         assert all(stored == expected for stored in pool.map(contents, [cache] * 24))
 
 
-def test_readers_write_nothing(path: Path) -> None:
+def test_readers_write_nothing(path):
     before = (path.read_bytes(), path.stat().st_mtime_ns, sorted(os.listdir(path.parent)))
     path.chmod(0o400)
     contents(open_cache(path))
@@ -122,20 +110,18 @@ def test_readers_write_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.25])
-def test_a_value_that_was_changed_is_not_read(path: Path, value: float) -> None:
-    data = bytearray(path.read_bytes())
-    at = data.index(row(VECTOR, "c2").tobytes())
-    data[at : at + 4] = np.float32(value).tobytes()
-    path.write_bytes(data)
-    message = "are damaged: 'mvemo cache verify .*'mvemo cache repair' drops"
-    with open_cache(path) as cache, pytest.raises(BadCache, match=message):
-        cache.vectors("music1d")
-    with open_cache(path) as cache, pytest.raises(BadCache, match=message):
-        list(cache.blocks("music1d"))
+def test_a_value_that_was_changed_is_not_read(path, value):
+    start = row(VECTOR, "c2").tobytes()
+    changed = np.float32(value).tobytes() + start[4:]
+    path.write_bytes(path.read_bytes().replace(start, changed))
+    with open_cache(path) as cache:
+        for read in (cache.vectors, lambda name: list(cache.blocks(name))):
+            with pytest.raises(BadCache, match=r"damaged: 'mvemo cache verify .* repair' drops"):
+                read("music1d")
 
 
-def test_a_file_that_may_not_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
+def test_a_file_that_may_not_be_read(path, monkeypatch):
+    def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)

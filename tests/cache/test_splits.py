@@ -1,33 +1,28 @@
 """Clips split into training, validation and test, and nets that never saw the test clips."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from cache_samples import VECTOR, fill, put, table
+from cache_samples import CLIPS, VECTOR, fill
 
-from mvemo.cache import BadCache, CacheWriter, export_cache, merge_caches, open_cache, verify_cache
+from mvemo.cache import BadCache, export_cache, merge_caches, open_cache, verify_cache
 from mvemo.cache.schema import table_checksum
 from mvemo.cache.table import subset
 
-CLIPS = table()
 # c0 and c1 train, c2 and c3 validate, c4 and c5 are tested.
 SPLIT = replace(CLIPS, folds=np.full(6, -1), k=0, fold_seed=0, splits=np.array([0, 0, 1, 1, 2, 2]))
 NET = replace(VECTOR, protocol="holdout", trained_on=("c0", "c1", "c2", "c3"))
 
 
-def test_splits_come_back(tmp_path: Path) -> None:
+def test_splits_come_back(tmp_path):
     fill(tmp_path / "x.h5", SPLIT, NET)
     assert verify_cache(tmp_path / "x.h5") == []
     with open_cache(tmp_path / "x.h5") as cache:
-        assert cache.table.splits is not None
         np.testing.assert_array_equal(cache.table.splits, SPLIT.splits)
-        assert cache.spec("music1d").protocol == "holdout"
-        assert cache.spec("music1d").trained_on == NET.trained_on
+        spec = cache.spec("music1d")
+        assert (spec.protocol, spec.trained_on) == ("holdout", NET.trained_on)
     export_cache(tmp_path / "x.h5", "music1d", tmp_path / "out.npz")
     with np.load(tmp_path / "out.npz") as arrays:
         np.testing.assert_array_equal(arrays["splits"], SPLIT.splits)
@@ -36,50 +31,49 @@ def test_splits_come_back(tmp_path: Path) -> None:
     assert any("checksum" in problem for problem in verify_cache(tmp_path / "x.h5"))
 
 
-def test_a_cache_without_splits_is_as_it_was(tmp_path: Path) -> None:
+def test_a_cache_without_splits_is_as_it_was(path):
     # The checksum that this table had before there were splits.
     assert table_checksum(CLIPS) == "15373dfdfff2e62bc457b5156d141403"
     assert table_checksum(SPLIT) != table_checksum(replace(SPLIT, splits=None))
-    fill(tmp_path / "x.h5", CLIPS, VECTOR)
-    with h5py.File(tmp_path / "x.h5") as file:
-        assert "splits" not in file["clips"]
-    assert open_cache(tmp_path / "x.h5").table.splits is None
+    fill(path, CLIPS)
+    assert open_cache(path).table.splits is None
 
 
-def test_the_scale_and_the_maker_of_labels_come_back(tmp_path: Path) -> None:
-    fill(tmp_path / "x.h5", replace(CLIPS, scale="1..9", predicted_by="m"), VECTOR)
+def test_the_scale_and_the_maker_of_labels_come_back(path, tmp_path):
+    fill(path, replace(CLIPS, scale="1..9", predicted_by="m"), VECTOR)
     fill(tmp_path / "y.h5", CLIPS, VECTOR)
-    assert verify_cache(tmp_path / "x.h5") == []
-    with open_cache(tmp_path / "x.h5") as cache:
-        assert (cache.table.scale, cache.table.predicted_by) == ("1..9", "m")
+    assert verify_cache(path) == []
+    table = open_cache(path).table
+    assert (table.scale, table.predicted_by) == ("1..9", "m")
     with pytest.raises(BadCache, match=r"scale '', but .* has '1\.\.9'"):
-        merge_caches([tmp_path / "x.h5", tmp_path / "y.h5"], tmp_path / "z.h5")
-    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        merge_caches([path, tmp_path / "y.h5"], tmp_path / "z.h5")
+    with h5py.File(path, "r+") as file:
         file["clips"].attrs["scale"] = np.bytes_("1..7")
-    assert any("checksum" in problem for problem in verify_cache(tmp_path / "x.h5"))
+    assert any("checksum" in problem for problem in verify_cache(path))
 
 
-def test_contradictions_are_reported(tmp_path: Path) -> None:
-    odd = replace(SPLIT, splits=np.array([0, 1, 1, 1, 4, 4]))
-    fill(tmp_path / "x.h5", odd, VECTOR)
-    assert verify_cache(tmp_path / "x.h5") == [
+def test_contradictions_are_reported(path):
+    fill(path, replace(SPLIT, splits=np.array([0, 1, 1, 1, 4, 4])), VECTOR)
+    assert verify_cache(path) == [
         "splits [4]: expected only (0, 1, 2)",
         "no clip is in split 2",
         "group 'g0' straddles splits [0, 1]",
     ]
-    with pytest.raises(BadCache, match="splits of shape"):
-        fill(tmp_path / "y.h5", replace(SPLIT, splits=np.zeros(5, np.int64)), VECTOR)
-    with pytest.raises(BadCache, match="splits and 3 folds"):
-        fill(tmp_path / "z.h5", replace(CLIPS, splits=SPLIT.splits), VECTOR)
+    for clips, message in (
+        (replace(SPLIT, splits=np.zeros(5, np.int64)), "splits of shape"),
+        (replace(CLIPS, splits=SPLIT.splits), "splits and 3 folds"),
+    ):
+        with pytest.raises(BadCache, match=message):
+            fill(path, clips)
 
 
-def test_a_net_that_saw_test_clips_is_reported(tmp_path: Path) -> None:
+def test_a_net_that_saw_test_clips_is_reported(tmp_path):
     saw = replace(NET, name="a", trained_on=("c0", "c4"))
     unknown = replace(NET, name="b", trained_on=())
     fill(tmp_path / "x.h5", SPLIT, saw, unknown)
     assert verify_cache(tmp_path / "x.h5") == [
-        "a: the net was trained on 1 clips of the test split, as 'c4'",
-        "a: the net saw the groups of 2 clips of the test split, as 'c4'",
+        "a: the net was trained on 1 clips of the test split, such as 'c4'",
+        "a: the net saw the groups of 2 clips of the test split, such as 'c4'",
         "b: a holdout net without a record of its training clips",
     ]
     fill(tmp_path / "y.h5", CLIPS, NET)
@@ -88,33 +82,26 @@ def test_a_net_that_saw_test_clips_is_reported(tmp_path: Path) -> None:
     ]
 
 
-def test_nets_of_another_split_go_with_it(tmp_path: Path) -> None:
+def test_nets_of_another_split_go_with_it(tmp_path):
     path = tmp_path / "x.h5"
-    other = replace(NET, name="c3d", modality="video")
-    fill(path, SPLIT, NET, other)
-    moved = replace(SPLIT, splits=np.array([2, 2, 0, 0, 1, 1]))
+    fill(path, SPLIT, NET, replace(NET, name="c3d", modality="video"))
     now = replace(NET, weights="b" * 64, trained_on=("c2", "c3", "c4", "c5"))
-    with CacheWriter(path, moved) as writer:
-        for clip in CLIPS.clip_ids:
-            put(writer, now, clip)
+    # c3d had seen c0 and c1, which are now tested.
+    fill(path, replace(SPLIT, splits=np.array([2, 2, 0, 0, 1, 1])), now)
     assert verify_cache(path) == []
-    with open_cache(path) as cache:
-        # It had seen c0 and c1, which are now tested.
-        assert cache.names() == ("music1d",)
-        assert cache.spec("music1d").weights == now.weights
+    assert [(s.name, s.weights) for s in open_cache(path).specs] == [("music1d", now.weights)]
 
 
-def test_merging_needs_one_split(tmp_path: Path) -> None:
-    fill(tmp_path / "a.h5", SPLIT, NET)
-    fill(tmp_path / "b.h5", SPLIT, replace(NET, name="c3d", modality="video"))
-    merge_caches([tmp_path / "a.h5", tmp_path / "b.h5"], tmp_path / "m.h5")
-    with open_cache(tmp_path / "m.h5") as cache:
-        np.testing.assert_array_equal(cache.table.splits, SPLIT.splits)
-        assert set(cache.names()) == {"music1d", "c3d"}
-    fill(tmp_path / "c.h5", replace(SPLIT, splits=np.array([2, 2, 0, 0, 1, 1])), NET)
+def test_merging_needs_one_split(tmp_path):
+    moved = replace(SPLIT, splits=np.array([2, 2, 0, 0, 1, 1]))
+    parts = (SPLIT, SPLIT, moved, subset(SPLIT, range(4)), subset(SPLIT, range(2, 6)))
+    files = [tmp_path / f"{i}.h5" for i in range(5)]
+    for file, clips in zip(files, parts, strict=True):
+        fill(file, clips, replace(NET, name="c3d") if file is files[1] else NET)
     with pytest.raises(BadCache, match="fold or split of clip 'c0' differ"):
-        merge_caches([tmp_path / "a.h5", tmp_path / "c.h5"], tmp_path / "n.h5")
-    fill(tmp_path / "d.h5", subset(SPLIT, range(4)), NET)
-    fill(tmp_path / "e.h5", subset(SPLIT, range(2, 6)), NET)
-    merge_caches([tmp_path / "d.h5", tmp_path / "e.h5"], tmp_path / "o.h5")
-    np.testing.assert_array_equal(open_cache(tmp_path / "o.h5").table.splits, SPLIT.splits)
+        merge_caches([files[0], files[2]], tmp_path / "m.h5")
+    for pair, names in ((files[:2], ("c3d", "music1d")), (files[3:], ("music1d",))):
+        merge_caches(pair, tmp_path / "m.h5")
+        with open_cache(tmp_path / "m.h5") as cache:
+            np.testing.assert_array_equal(cache.table.splits, SPLIT.splits)
+            assert cache.names() == names

@@ -1,22 +1,17 @@
 """Every flipped bit that matters and every contradiction is problems, and repaired if it can be."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from cache_samples import SEQUENCE, VECTOR, contents, crossfit, fill, row, table
+from cache_samples import CLIPS, SEQUENCE, VECTOR, contents, crossfit, fill, flip, row, table
 
 from mvemo.cache import BadCache, CacheWriter, MissingCache, open_cache, repair_cache, verify_cache
 
-CLIPS = table()
-
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     path = tmp_path / "features.h5"
     honest = (replace(crossfit(f, CLIPS), name="c3d") for f in range(3))
     fill(path, CLIPS, VECTOR, SEQUENCE, *honest, leave_out="c4")
@@ -26,76 +21,58 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def flip(path: Path, at: int, bit: int = 0) -> None:
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1 << bit
-    path.write_bytes(data)
-
-
-def everything(path: Path) -> object:
+def everything(path):
     with open_cache(path) as cache:
         table = cache.table
         return (
             contents(cache),
             [(s, s.trained_on) for s in cache.specs],
             replace(table, labels=table.labels.tolist(), folds=table.folds.tolist()),
-            cache.failures,
-            cache.curves,
-            cache.provenance,
-            cache.digest(),
+            (cache.failures, cache.curves, cache.provenance, cache.digest()),
         )
 
 
-def test_a_sound_cache_has_no_problems(path: Path) -> None:
-    assert verify_cache(path) == []
-    assert repair_cache(path) == []
-
-
-def test_any_flipped_bit_is_found_or_changes_nothing(path: Path) -> None:
+def test_any_flipped_bit_is_found_or_changes_nothing(path):
     whole, before = path.read_bytes(), everything(path)
     draw = np.random.default_rng(0)
     n_detected = 0
-    for _ in range(60):
-        flip(path, int(draw.integers(len(whole))), int(draw.integers(8)))
+    for _ in range(40):
+        data = bytearray(whole)
+        data[draw.integers(len(whole))] ^= 1 << draw.integers(8)
+        path.write_bytes(data)
         problems = verify_cache(path)
         assert all("\n" not in problem for problem in problems)
-        if problems:
-            n_detected += 1
-        else:
-            assert everything(path) == before
-        path.write_bytes(whole)
-    assert n_detected > 20
+        n_detected += bool(problems)
+        assert problems or everything(path) == before
+    assert n_detected > 13
 
 
 @pytest.mark.parametrize("spec", [VECTOR, SEQUENCE])
-def test_a_flipped_bit_of_a_row_is_named_and_repaired(path: Path, spec: object) -> None:
-    assert isinstance(spec, type(VECTOR))
-    flip(path, path.read_bytes().index(row(spec, "c2").tobytes()))
+def test_a_flipped_bit_of_a_row_is_named_and_repaired(path, spec):
+    assert verify_cache(path) == repair_cache(path) == []
+    flip(path, row(spec, "c2").tobytes())
     problem = f"{spec.name} of clip 'c2': the values do not fit their checksum"
     assert verify_cache(path) == [problem]
     (done,) = repair_cache(path)
     assert f"{spec.name} of clip 'c2' is corrupt in" in done
-    assert verify_cache(path) == []
+    assert verify_cache(path) == repair_cache(path) == []
     with open_cache(path) as cache:
         assert cache.present(spec.name).tolist() == [True, True, False, True, False, True]
         assert [f.stage for f in cache.failures] == [f"cache:{spec.name}", "decode:audio"]
-    assert repair_cache(path) == []
 
 
-def test_repair_leaves_out_a_feature_whose_index_is_damaged(path: Path) -> None:
-    key = VECTOR.key("c0-0").encode()
-    flip(path, path.read_bytes().index(key))
-    assert verify_cache(path) == ["feature music1d cannot be read (it does not fit its checksum)"]
+def test_repair_leaves_out_a_feature_whose_index_is_damaged(path):
+    flip(path, VECTOR.key("c0-0").encode())
+    problem = "feature music1d cannot be read (it does not fit its checksum)"
+    assert verify_cache(path) == [problem]
     with pytest.raises(BadCache, match="run 'mvemo cache repair"):
         CacheWriter(path, CLIPS)
-    assert repair_cache(path) == [
-        "left out: feature music1d cannot be read (it does not fit its checksum)"
-    ]
+    assert repair_cache(path) == [f"left out: {problem}"]
     assert verify_cache(path) == []
     assert open_cache(path).names() == ("c3d", "mel")
 
 
-def test_a_damaged_clip_table_is_past_repair_and_not_read(path: Path) -> None:
+def test_a_damaged_clip_table_is_past_repair_and_not_read(path):
     with h5py.File(path, "r+") as file:
         file["clips/labels"][0] = 1 - file["clips/labels"][0]
     (problem,) = verify_cache(path)
@@ -105,16 +82,19 @@ def test_a_damaged_clip_table_is_past_repair_and_not_read(path: Path) -> None:
             use(path)
 
 
-def test_damaged_failures_and_provenance_are_left_out(path: Path) -> None:
+def test_damaged_failures_and_provenance_are_left_out(path):
     with h5py.File(path, "r+") as file:
         file["failures/reasons"][0] = "all well"
-        text = file["provenance"].asstr()[()].replace("[1,2]", "[3,2]")
-        file["provenance"][()] = text
+        file["provenance"][()] = file["provenance"].asstr()[()].replace("[1,2]", "[3,2]")
     assert len(verify_cache(path)) == 2
     with open_cache(path) as cache, pytest.raises(BadCache, match="provenance cannot be read"):
         _ = cache.provenance
     assert len(repair_cache(path)) == 2
     assert verify_cache(path) == []
+
+
+ODD_TAGS, ODD_TARGETS = np.array([[0, 1]] * 6), np.array([[0, 1.0]] * 6)
+ODD_TAGS[5, 1], ODD_TARGETS[5, 1] = 2, np.nan
 
 
 @pytest.mark.parametrize(
@@ -124,22 +104,19 @@ def test_damaged_failures_and_provenance_are_left_out(path: Path) -> None:
         ({"folds": np.array([0, 1, 1, 1, 2, 2])}, "group 'g0' straddles folds [0, 1]"),
         ({"folds": np.array([0, 0, 1, 1, 3, 3])}, "folds [3] are outside 0 to 2"),
         ({"k": 0}, "clips have folds, but the number of folds is 0"),
+        ({"task": "multilabel", "labels": ODD_TAGS}, "label [0, 2] of clip 'c5' is out of range"),
         (
-            {"task": "multilabel", "labels": np.array([[0, 1]] * 5 + [[0, 2]])},
-            "label [0, 2] of clip 'c5' is out of range",
-        ),
-        (
-            {"task": "regression", "labels": np.array([[0, 1.0]] * 5 + [[0, np.nan]])},
+            {"task": "regression", "labels": ODD_TARGETS},
             "label [0.0, nan] of clip 'c5' is out of range",
         ),
     ],
 )
-def test_contradictions_of_the_clip_table(tmp_path: Path, change: dict, problem: str) -> None:
+def test_contradictions_of_the_clip_table(tmp_path, change, problem):
     fill(tmp_path / "x.h5", replace(CLIPS, **change), VECTOR)
     assert verify_cache(tmp_path / "x.h5") == [problem]
 
 
-def test_a_net_that_saw_its_fold_is_reported(tmp_path: Path) -> None:
+def test_a_net_that_saw_its_fold_is_reported(tmp_path):
     path = tmp_path / "x.h5"
     specs = [
         replace(crossfit(0, CLIPS), trained_on=CLIPS.clip_ids, name="a"),
@@ -152,9 +129,9 @@ def test_a_net_that_saw_its_fold_is_reported(tmp_path: Path) -> None:
     ]
     fill(path, CLIPS, *specs)
     assert verify_cache(path) == [
-        "a@fold0: the net was trained on 2 clips of its fold, as 'c0'",
-        "b@fold0: the net was trained on 1 clips of its fold, as 'c1'",
-        "b@fold0: the net saw the groups of 2 clips of its fold, as 'c0'",
+        "a@fold0: the net was trained on 2 clips of its fold, such as 'c0'",
+        "b@fold0: the net was trained on 1 clips of its fold, such as 'c1'",
+        "b@fold0: the net saw the groups of 2 clips of its fold, such as 'c0'",
         "c@fold0: a crossfit net without a record of its training clips",
         "d@fold9: a crossfit net of fold 9, which has no clips",
         "e: protocol frozen, but trained on 1 of the clips",
@@ -162,7 +139,7 @@ def test_a_net_that_saw_its_fold_is_reported(tmp_path: Path) -> None:
     assert open_cache(path).variants("b")[0].trained_on == ("c1", "elsewhere")
 
 
-def test_many_problems_are_counted(tmp_path: Path) -> None:
+def test_many_problems_are_counted(tmp_path):
     clips = table(f"c{i}" for i in range(20))
     fill(tmp_path / "x.h5", replace(clips, labels=clips.labels + 5), VECTOR)
     problems = verify_cache(tmp_path / "x.h5")
@@ -173,46 +150,42 @@ def test_many_problems_are_counted(tmp_path: Path) -> None:
 # --- files that are no cache
 
 
-def newer(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        file.attrs["schema"] = 2
-        file.attrs["mvemo"] = "7.1.0"
+def spoil(mode, name, **attributes):
+    def change(path):
+        with h5py.File(path, mode) as file:
+            file[name] = [1]
+            file.attrs.update(attributes)
 
-
-def foreign(path: Path) -> None:
-    with h5py.File(path, "w") as file:
-        file["x"] = [1]
+    return change
 
 
 BROKEN = {
-    "text": (
-        lambda p: p.write_text("clip_id,label\n"),
-        r"no HDF5 file \(it starts with b'clip_id,'",
-    ),
+    "text": (lambda p: p.write_text("clip_id,label\n"), "a file that starts with b'clip_id,'"),
     "empty": (lambda p: p.write_bytes(b""), "an empty file"),
     "truncated": (lambda p: p.write_bytes(p.read_bytes()[:-2000]), "a truncated HDF5 file"),
     "stub": (lambda p: p.write_bytes(p.read_bytes()[:20]), "HDF5 file: copy it again"),
-    "foreign": (foreign, "an HDF5 file, but no feature cache"),
-    "newer": (newer, r"schema 2, but mvemo \S+ reads up to schema 1: install mvemo 7.1.0"),
+    "foreign": (spoil("w", "x"), "an HDF5 file, but not a feature cache"),
+    "newer": (
+        spoil("r+", "x", schema=2, mvemo="7.1.0"),
+        r"schema 2, but mvemo \S+ reads up to schema 1: install mvemo 7.1.0",
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_broken_files_are_one_clear_line(path: Path, kind: str) -> None:
-    spoil, message = BROKEN[kind]
-    spoil(path)
+def test_broken_files_are_one_clear_line(path, kind):
+    change, message = BROKEN[kind]
+    change(path)
     before = path.read_bytes()
-    uses = (open_cache, repair_cache, lambda p: CacheWriter(p, CLIPS))
-    for use in uses:
+    for use in (open_cache, repair_cache, lambda p: CacheWriter(p, CLIPS)):
         with pytest.raises(BadCache, match=message) as caught:
             use(path)
         assert "\n" not in str(caught.value)
-    (problem,) = verify_cache(path)
-    assert str(caught.value) == problem
+    assert verify_cache(path) == [str(caught.value)]
     assert path.read_bytes() == before
 
 
-def test_missing_and_folder(tmp_path: Path) -> None:
+def test_missing_and_folder(tmp_path):
     for use in (open_cache, verify_cache, repair_cache):
         with pytest.raises(MissingCache, match="no such file"):
             use(tmp_path / "none.h5")

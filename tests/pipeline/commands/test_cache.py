@@ -1,13 +1,10 @@
 """The commands of `mvemo cache`, run in process."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from mvemo.cache import BadCache, CacheWriter, ClipTable, FeatureSpec, MissingCache, open_cache
 from mvemo.pipeline.commands.cache import cache
@@ -17,8 +14,8 @@ CLIPS = ClipTable(
     name="sample",
     task="multiclass",
     classes=("calm", "tense"),
-    clip_ids=("a", "b", "c", "d"),
-    groups=("g", "g", "h", "h"),
+    clip_ids=tuple("abcd"),
+    groups=tuple("gghh"),
     labels=np.array([0, 1, 0, 1]),
     folds=np.array([0, 0, 1, 1]),
     k=2,
@@ -31,11 +28,11 @@ NET = FeatureSpec("c3d", "video", "vector", 2, "net:c3d", 1, {}, "w", "crossfit"
 NETS = [NET, replace(NET, fold=1, weights="v", trained_on=("a", "b"))]
 
 
-def run(*arguments: object) -> Result:
+def run(*arguments):
     return CliRunner().invoke(cache, [str(a) for a in arguments])
 
 
-def write(path: Path, clips: str = "abc") -> None:
+def write(path, clips="abc"):
     facts = {"command": "mvemo extract x.csv", "versions": {"python": "3.11"}}
     with CacheWriter(path, CLIPS, provenance=facts) as writer:
         for clip in clips:
@@ -46,31 +43,28 @@ def write(path: Path, clips: str = "abc") -> None:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     path = tmp_path / "features.h5"
     write(path)
     return path
 
 
-def test_a_folder_of_shards(path: Path, tmp_path: Path) -> None:
+def test_a_folder_of_shards(path, tmp_path):
     folder = tmp_path / "shards"
     folder.mkdir()
     write(folder / "0.h5", "ab")
     write(folder / "1.h5", "c")
-    one, other = run("info", path).stdout, run("info", folder).stdout
-    assert one.splitlines()[1:] == other.splitlines()[1:]
-    assert one.splitlines()[0].split()[-1] == other.splitlines()[0].split()[-1]
+    one, other = (run("info", source).stdout.splitlines() for source in (path, folder))
+    assert one[1:] == other[1:]
+    assert one[0].split()[-1] == other[0].split()[-1]
     assert run("verify", folder).stdout == f"{folder}: sound\n"
-    for source, out in ((path, "file.csv"), (folder, "folder.csv")):
-        assert run("export", source, "--feature", "mel", "--out", tmp_path / out).exit_code == 0
-    assert (tmp_path / "file.csv").read_text() == (tmp_path / "folder.csv").read_text()
     assert run("diff", path, folder).exit_code == 0
+    assert run("export", folder, "--feature", "mel", "--out", tmp_path / "x.csv").exit_code == 0
     assert run("merge", folder, "--out", tmp_path / "merged.h5").exit_code == 0
-    with pytest.raises(BadCache, match="read only"):
-        CliRunner().invoke(cache, ["remove", str(folder), "mel"], catch_exceptions=False)
+    assert "read only" in str(run("remove", folder, "mel").exception)
 
 
-def test_info(path: Path) -> None:
+def test_info(path):
     done = run("info", path, "--provenance")
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
@@ -90,7 +84,7 @@ def test_info(path: Path) -> None:
     assert '"python": "3.11"' in done.stdout
 
 
-def test_verify_and_repair(path: Path) -> None:
+def test_verify_and_repair(path):
     done = run("verify", path)
     assert (done.exit_code, done.stdout) == (0, f"{path}: sound\n")
     assert run("repair", path).stdout == f"{path}: sound, nothing to repair\n"
@@ -98,8 +92,8 @@ def test_verify_and_repair(path: Path) -> None:
     data[data.index(np.full((2, 2), ord("b"), np.float32).tobytes())] ^= 1
     path.write_bytes(data)
     done = run("verify", path)
-    assert done.exit_code == 1
-    assert done.stderr == f"{path}: mel of clip 'b': the values do not fit their checksum\n"
+    message = f"{path}: mel of clip 'b': the values do not fit their checksum\n"
+    assert (done.exit_code, done.stderr) == (1, message)
     done = run("repair", path)
     assert done.exit_code == 0
     assert "mel of clip 'b' is corrupt" in done.stdout
@@ -107,20 +101,18 @@ def test_verify_and_repair(path: Path) -> None:
     assert "1 x cache:mel: " in run("info", path).stdout
 
 
-def test_merge(path: Path, tmp_path: Path) -> None:
+def test_merge(path, tmp_path):
     write(tmp_path / "other.h5", clips="bd")
     out = tmp_path / "merged.h5"
     done = run("merge", path, tmp_path / "other.h5", "--out", out)
     assert done.exit_code == 0, done.output
     assert "4 of 4" in done.stdout
     assert open_cache(out).present("c3d", 1).all()
-    again = run("merge", path, "--out", out)
-    assert isinstance(again.exception, BadOption)
-    assert "--force" in str(again.exception)
+    assert "--force" in str(run("merge", path, "--out", out).exception)
     assert run("merge", path, "--out", out, "--force").exit_code == 0
 
 
-def test_export(path: Path, tmp_path: Path) -> None:
+def test_export(path, tmp_path):
     out = tmp_path / "c3d.csv"
     done = run("export", path, "--feature", "c3d", "--fold", 1, "--out", out)
     assert done.exit_code == 0, done.output
@@ -129,7 +121,7 @@ def test_export(path: Path, tmp_path: Path) -> None:
     assert isinstance(again.exception, BadOption)
 
 
-def test_info_tells_when_a_clip_failed(path: Path) -> None:
+def test_info_tells_when_a_clip_failed(path):
     (failure,) = open_cache(path).failures
     cells = ["d   ", "decode:video", failure.time, failure.version, "no video stream"]
     assert failure.time.endswith("+00:00")
@@ -137,13 +129,13 @@ def test_info_tells_when_a_clip_failed(path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["info", "verify", "repair"])
-def test_a_missing_file_reaches_the_one_place_of_errors(tmp_path: Path, command: str) -> None:
+def test_a_missing_file_reaches_the_one_place_of_errors(tmp_path, command):
     done = run(command, tmp_path / "none.h5")
     assert isinstance(done.exception, MissingCache)
     assert "\n" not in str(done.exception)
 
 
-def test_import_without_media(tmp_path: Path) -> None:
+def test_import_without_media(tmp_path):
     listed = tmp_path / "clips.csv"
     listed.write_text("clip_id,path,label,group\na,a.mp4,x,g\nb,b.mp4,y,g\nc,c.mp4,x,h\n")
     np.save(tmp_path / "train.npy", [[1.0, 2.0], [3.0, 4.0]])
@@ -183,7 +175,7 @@ def test_import_without_media(tmp_path: Path) -> None:
         assert "\n" not in str(done.exception)
 
 
-def test_upkeep(path: Path, tmp_path: Path) -> None:
+def test_upkeep(path, tmp_path):
     slim = tmp_path / "slim.h5"
     done = run("export", path, "--feature", "mel", "--out", slim)
     assert (done.exit_code, done.stdout) == (0, f"mel: {slim}\n")
@@ -208,17 +200,14 @@ def test_upkeep(path: Path, tmp_path: Path) -> None:
     assert isinstance(run("gc", slim, "--unused").exception, BadOption)
 
 
-def test_export_of_several_features_needs_a_cache(path: Path, tmp_path: Path) -> None:
-    several = ["--feature", "mel", "--feature", "c3d"]
-    assert isinstance(
-        run("export", path, *several, "--out", tmp_path / "a.npz").exception, BadOption
-    )
-    assert run("export", path, *several, "--out", tmp_path / "a.h5").exit_code == 0
-    error = run("export", path, *several, "--out", path, "--force").exception
-    assert "cache remove" in str(error)
+def test_export_of_several_features_needs_a_cache(path, tmp_path):
+    command = ["export", path, "--feature", "mel", "--feature", "c3d", "--out"]
+    assert "a .h5 file for 2" in str(run(*command, tmp_path / "a.npz").exception)
+    assert run(*command, tmp_path / "a.h5").exit_code == 0
+    assert "cache remove" in str(run(*command, path, "--force").exception)
 
 
-def test_import_names_columns_ids_and_predicted_labels(tmp_path: Path) -> None:
+def test_import_names_columns_ids_and_predicted_labels(tmp_path):
     manifest = tmp_path / "clips.csv"
     rows = "Train/Sad/1.mp4,m/late,sad,1,,\nTrain/Sad/2.mp4,m/late,calm,1,,\n"
     manifest.write_text(f"path,model,label,confidence,notes,error\n{rows}")
@@ -226,7 +215,7 @@ def test_import_names_columns_ids_and_predicted_labels(tmp_path: Path) -> None:
     table.write_text("Class,artist,track,f1,f2\nx,y,1.mp4,0.5,1\nx,z,2.mp4,1.5,2\n")
     command = ["import", out, table, "--manifest", manifest, "--feature", "emb", "--modality", "x"]
     refused = run(*command)
-    assert "column 'Class' holds text, as 'x'" in str(refused.exception)
+    assert "column 'Class' holds text, such as 'x'" in str(refused.exception)
     unknown = run(*command, "--column", "clip_id=artist", "--columns", "f*")
     assert "first 'y'; its ids look like 'Train/Sad/1'" in str(unknown.exception)
     for option, value in (("--columns", "f*"), ("--skip-columns", "Class,artist")):
