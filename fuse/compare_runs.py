@@ -62,15 +62,11 @@ class _Choice:
 def compare_runs(
     chosen: Sequence[str | Path], *, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> RunComparison:
-    """Compare models of several runs, pair by pair.
+    """Compare models of several runs pair by pair, on the clips that both models predicted.
 
     `chosen` are two or more folders of reports, or ``FOLDER:MODEL`` for one model of a run. Two
     whole runs are compared model by model if they share names of models; otherwise every model
     is compared with every model.
-
-    The score is the task's primary metric: accuracy of classes, macro ROC-AUC of tags, R2
-    (mean over targets) of values. Differences are means over folds, on the clips that both
-    models predicted. The interval of R2 is that of the pooled difference.
     """
     if len(chosen) < 2:
         raise BadFeatures(f"{len(chosen)} run(s) given: a comparison needs two at least")

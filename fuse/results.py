@@ -286,17 +286,14 @@ def score_model(
 
     Parameters
     ----------
-    task
-        Task of the labels.
-    model
-        Model, with name, features and modalities.
+    task, model
+        Task of the labels, and the model.
     outputs
         float64 (clips, outputs); NaN rows for clips without a prediction.
     y_true, folds, k
         Labels, folds and number of folds, as in `Results`.
     thresholds
-        float64 (clips, tags): smallest probability of each clip that counts as a decision; None
-        for other tasks.
+        float64 (clips, tags): smallest probability that counts as a decision; only for tags.
     """
     y_pred = task.decide(outputs, thresholds)
     valid = complete(outputs)
@@ -345,10 +342,7 @@ def score_baseline(
 
 
 def best_model(results: Results, models: Sequence[ModelResult] | None = None) -> ModelResult | None:
-    """Return the model with the highest mean primary metric, or None if none has a score.
-
-    Ties go to the model with fewer features, then to the first.
-    """
+    """Return the model of the highest mean primary metric, of equals the one of fewer features."""
     models = results.models if models is None else models
     scored = [m for m in models if np.isfinite(results.primary_mean(m))]
     return min(scored, key=lambda m: (-results.primary_mean(m), len(m.features)), default=None)
@@ -374,11 +368,7 @@ def twin_of_integrated(results: Results) -> str:
 
 
 def without_twin(results: Results) -> Results:
-    """Return the results without ``integrated`` if a pair of features is the same model.
-
-    This happens with one audio and one video feature. Files keep both names; tables and plots
-    show the pair.
-    """
+    """Return the results without ``integrated`` if a pair of features is the same model."""
     twin = twin_of_integrated(results)
     if not twin:
         return results

@@ -11,12 +11,7 @@ from typing import Any
 import click
 
 from mvemo.cache import Cache, open_cache
-from mvemo.fuse import (
-    EvaluationSettings,
-    evaluate,
-    format_table,
-    write_report,
-)
+from mvemo.fuse import EvaluationSettings, Results, evaluate, format_table, write_report
 from mvemo.fuse.errors import FuseError
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import FinalModel, save_model
@@ -39,11 +34,9 @@ FALLBACK_PROFILE = "paper"
 def settings_for(
     features: Path, profile: str | None, overrides: Sequence[str] = ()
 ) -> EvaluationSettings:
-    """Return the settings of stage two for a cache.
+    """Return the settings of stage two for a cache, by default in the profile of its last run.
 
-    The default profile is that of the last run of stage one if it is one of `PROFILES`, otherwise
-    ``paper``. Descriptors of a profile that the cache lacks are left out; those of an override
-    must be there.
+    Descriptors of a profile that the cache lacks are left out; those of an override must be there.
     """
     with open_cache(features) as cache:
         profile = profile or _profile_of(cache)
@@ -94,23 +87,15 @@ def run_fuse(
             raise BadOption(
                 f"{features}: its features are made under {', '.join(protocols)}, not {protocol!r}"
             )
-        if fold_file is not None:
-            settings = replace(settings, folds=read_folds(fold_file, cache.table))
-        why = _folds_without_seed(cache, settings, fold_file)
-        if settings.seed is not None and why:
-            tell_note(f"--seed {settings.seed} changes no fold: {why}")
         if final is not None and settings.models is None:
             # Late fusion predicts clips that lack a feature.
             settings = replace(settings, late=True)
-        results = evaluate(cache, settings)
+        results = _evaluated(cache, settings, fold_file)
+        facts = {**provenance(cache=features.name), "stage_one": cache.provenance}
         results = replace(
             results,
             media=links_of_cache(cache, out),
-            provenance={
-                **results.provenance,
-                **provenance(cache=features.name),
-                "stage_one": cache.provenance,
-            },
+            provenance={**results.provenance, **facts},
         )
         preferred = None if results.choice is None else results.choice.model
         model, why_none = None, None
@@ -141,6 +126,16 @@ def run_fuse(
         click.echo("\n".join(lines))
         raise why_none
     return "\n".join(lines)
+
+
+def _evaluated(cache: Cache, settings: EvaluationSettings, fold_file: Path | None) -> Results:
+    """Evaluate on the folds of a file, if there is one; note a seed that changes no fold."""
+    if fold_file is not None:
+        settings = replace(settings, folds=read_folds(fold_file, cache.table))
+    why = _folds_without_seed(cache, settings, fold_file)
+    if settings.seed is not None and why:
+        tell_note(f"--seed {settings.seed} changes no fold: {why}")
+    return evaluate(cache, settings)
 
 
 def tell_stale_model(out: Path, written: Path | None = None) -> None:

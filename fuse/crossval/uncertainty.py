@@ -13,18 +13,13 @@ from mvemo.fuse.crossval.comparisons import compare_results
 from mvemo.fuse.metrics.averages import mean_finite
 from mvemo.fuse.numeric import F64, Bools
 from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.tasks.base import Outcome
 
 Interval = tuple[float, float]
 
 
 def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0) -> Results:
-    """Add group-bootstrap intervals to every model, and tests of models against others.
-
-    Intervals refer to the out-of-fold predictions; with repeats, a resample's score is the mean
-    over them. The test is Nadeau and Bengio's, corrected by Holm, on the primary metric in each
-    fold. Neither covers the choice of the best among many models. With `n_resamples` 0 there are
-    no intervals.
-    """
+    """Add group-bootstrap intervals (none for 0 resamples) and tests of models against others."""
     evaluations: Sequence[Results] = results.repeats or (results,)
     if not n_resamples or not results.models:
         return replace(results, comparisons=tuple(compare_results(evaluations)))
@@ -70,11 +65,13 @@ def _resampled_scores(
     by_repeat = [
         # One at a time, because shuffled labels differ between repeats.
         one.task.resample(
-            one.y_true,
-            np.stack([model.outputs for model in of_one]),
-            np.stack([model.y_pred for model in of_one]),
-            one.folds,
-            one.k,
+            Outcome(
+                one.y_true,
+                np.stack([model.outputs for model in of_one]),
+                np.stack([model.y_pred for model in of_one]),
+                one.folds,
+                one.k,
+            ),
             resamples,
         )
         for one, of_one in zip(evaluations, models, strict=True)
@@ -88,12 +85,11 @@ def _resampled_scores(
 def score_intervals(
     values: Mapping[str, F64], shares: Mapping[str, Bools], groups: Sequence[str]
 ) -> dict[str, Interval]:
-    """Return the percentile interval of each score of one model.
+    """Return the interval of each score of one model, float64 (resamples,), from its percentiles.
 
     If all clips of a small class are right, they are right in every resample, and a percentile
     interval of 1 to 1 would claim certainty. Such a share gets Wilson's interval (Wilson 1927),
-    whose trials are the groups of the share's clips; other scores get NaN. `shares` maps the name
-    of each score that is a share to its clips, bool (clips,).
+    whose trials are the groups of the share's clips in `shares`; other scores get NaN.
     """
     codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
     intervals = {}

@@ -131,10 +131,7 @@ class Drawing:
         grid: Literal["", "x", "both"] = "both",
         legend: Mapping[str, Any] | None = None,
     ) -> str:
-        """Label the axes, add grid and legend, and return the figure as an SVG element.
-
-        `legend` has options of the legend below the axes; it is left out without labels.
-        """
+        """Label the axes, add grid and legend, and return the figure as an element."""
         self.ax.set_xlabel(x)
         if y:
             self.ax.set_ylabel(y)

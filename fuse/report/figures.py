@@ -57,10 +57,6 @@ def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str
     -------
     Mapping of a figure's name, such as ``roc`` or ``confusion``, to its pictures. In a notebook
     ``IPython.display.SVG(picture.svg)`` shows a picture.
-
-    See Also
-    --------
-    mvemo.fuse.write_report : Write the page with all figures.
     """
     shown = recommended_model(results) if shown is None else shown
     pictures = {}
@@ -125,10 +121,7 @@ def _lowest(values: F64, usual: float) -> float:
 
 
 def roc_figure(results: Results) -> list[Picture]:
-    """Draw the macro one-vs-rest ROC curve of each model from its pooled predictions.
-
-    The curve of the recommended model is thick.
-    """
+    """Draw the macro one-vs-rest ROC curve of each model; the recommended one's is thick."""
     top = recommended_model(results)
     positive = results.task.indicators(results.y_true, len(results.classes))
     with _roc_drawing(len(results.models)) as drawn:
@@ -179,10 +172,7 @@ def quadrant_figure(results: Results, model: ModelResult) -> list[Picture]:
 
 
 def class_roc_figure(results: Results, model: ModelResult) -> list[Picture]:
-    """Draw the pooled one-vs-rest ROC curve of each class or tag (thin) and their mean (thick).
-
-    If there are too many, only the commonest are drawn.
-    """
+    """Draw the pooled one-vs-rest ROC curve of each of the commonest classes, and their mean."""
     positive = results.task.indicators(results.y_true, len(results.classes))
     columns = np.sort(np.argsort(-positive.sum(axis=0), kind="stable")[:_MOST_CURVES])
     names = [results.classes[i] for i in columns.tolist()]
@@ -210,10 +200,7 @@ def class_roc_figure(results: Results, model: ModelResult) -> list[Picture]:
 
 
 def curves_of(positive: Bools, scores: F64) -> list[tuple[F64, float]]:
-    """Return true positive rates at evenly spaced false positive rates, and the AUC, per column.
-
-    A column that is true everywhere or nowhere gives an empty curve and NaN.
-    """
+    """Return true positive rates at `_RATES`, and the AUC, per column; empty and NaN without."""
     valid = complete(scores)
     areas = roc_auc(positive[valid], scores[valid])
     curves: list[tuple[F64, float]] = []
@@ -321,11 +308,7 @@ OF_ONE: Mapping[str, Callable[[Results, ModelResult], list[Picture]]] = {
 
 
 def loss_figures(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Picture]:
-    """Draw training and validation loss by epoch: one figure per net, one colour per fold.
-
-    `curves` maps ``net@fold`` to lists under ``epoch``, ``train_loss`` and ``val_loss``. A list
-    that is absent, has another length or has no finite value is left out.
-    """
+    """Draw training and validation loss by epoch: a figure per net of ``net@fold``."""
     nets: dict[str, list[Mapping[str, Sequence[float]]]] = {}
     for key, curve in curves.items():
         net, _, fold = key.rpartition("@")
@@ -365,11 +348,7 @@ def _loss_figure(net: str, curves: Sequence[Mapping[str, Sequence[float]]]) -> s
 
 
 def learning_curve_figure(results: Results) -> str:
-    """Draw the primary metric of each model against the number of training clips.
-
-    A band shows one standard deviation over folds: for every curve if there are at most three,
-    otherwise only for the recommended model.
-    """
+    """Draw the primary metric of each model, and deviations, against the number of clips."""
     task, curves = results.task, results.learning_curve
     factor = 100.0 if task.in_percent else 1.0
     top = recommended_model(results)

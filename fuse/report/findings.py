@@ -20,10 +20,7 @@ _MANY_TARGETS = 4
 
 
 def findings(results: Results, model: ModelResult | None) -> list[str]:
-    """Return sentences on weak outputs, confidence, unpredicted clips and failures.
-
-    `model` is the recommended model, or None if no model made a prediction.
-    """
+    """Return sentences on weak outputs, confidence, unpredicted clips and failures."""
     listed = []
     if model is not None and model.valid.any() and not results.permuted:
         listed = [FINDINGS[name](results, model) for name in results.task.findings]
@@ -99,11 +96,7 @@ def shrinkage(results: Results, model: ModelResult) -> str:
 
 
 def confidence(results: Results, model: ModelResult) -> str:
-    """Compare the stated probability of the likeliest answer with the share that is right.
-
-    With classes that is the predicted class of each clip, with tags yes or no for each pair of
-    clip and tag.
-    """
+    """Compare the stated probability of the likeliest answer with the share that is right."""
     proba, y_true = model.outputs[model.valid], results.y_true[model.valid]
     if y_true.ndim == 2:
         stated, right = np.maximum(proba, 1.0 - proba), (proba >= 0.5) == (y_true == 1)

@@ -102,12 +102,7 @@ def _environment() -> jinja2.Environment:
 
 
 def provenance_sections(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return JSON values as tables of text with ``title``, ``header`` (may be empty), ``rows``.
-
-    Single values share the first table. A mapping of single values becomes a table of two
-    columns; keys of nested mappings are joined by dots. A mapping of lists of mappings, such as
-    the feature specs, becomes a table with their keys as columns. Other values are shown as JSON.
-    """
+    """Return JSON values as tables of text with ``title``, ``header`` (may be empty), ``rows``."""
     single = [(k, _text(v)) for k, v in provenance.items() if not isinstance(v, (dict, list))]
     sections: list[dict[str, Any]] = []
     if single:

@@ -16,6 +16,7 @@ from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.metrics.averages import mean_of_finite, spread
 from mvemo.fuse.report.page import report_html
 from mvemo.fuse.results import Choice, ModelResult, Results
+from mvemo.fuse.tasks.base import Outcome
 from mvemo.manifests.files import dump_json, replacing_together, to_json_values, write_text
 from mvemo.manifests.tables import CsvWriter
 
@@ -43,10 +44,6 @@ def write_report(results: Results, out: str | Path, *, heads: bool = False) -> N
     ------
     FuseError
         A file cannot be written.
-
-    See Also
-    --------
-    mvemo.fuse.compare_runs.read_run : Reads the predictions back.
     """
     out = Path(out)
     texts = {
@@ -84,28 +81,19 @@ def write_texts(out: Path, texts: Mapping[str, str]) -> None:
 def metrics_dict(results: Results) -> dict[str, Any]:
     """Return the results as strict JSON values: numbers that are not finite become None.
 
-    Scores are fractions or in the targets' unit, never percentages. Other programs can rely on
-    the keys ``task``, ``protocol``, ``synthetic``, ``folds``, ``clips``, ``classes``,
-    ``primary_metric``, ``baseline``, ``provenance`` and ``models``. The last maps a model's name
-    to ``modalities``, ``features``, the primary metric under its name (``min``, ``mean``, ``max``
-    over folds, ``per_fold``, ``pooled``), every other score under its name (``f1_macro``,
-    ``roc_auc_macro_ovr``: see the task), ``per_fold`` and ``per_output`` of these,
+    Scores are fractions or in the targets' unit, never percentages; with ``repeats`` they cover all
+    repeats. Other programs can rely on the keys ``task``, ``protocol``, ``synthetic``, ``folds``,
+    ``clips``, ``classes``, ``primary_metric``, ``baseline``, ``provenance`` and ``models``. It
+    maps a model's name to ``modalities``, ``features``, the primary metric under its name (``min``,
+    ``mean``, ``max`` over folds, ``per_fold``, ``pooled``), every other score under its name
+    (``f1_macro``, ``roc_auc_macro_ovr``: see the task), ``per_fold`` and ``per_output`` of these,
     ``confusion`` (rows true, columns predicted) and ``intervals`` (95 %, from resampled groups).
-    Other keys may change. With ``repeats``, scores cover all repeats.
+    Other keys may change.
 
     Parameters
     ----------
     results
         Results of `mvemo.fuse.evaluate`.
-
-    Returns
-    -------
-    Mapping of keys to JSON values.
-
-    Raises
-    ------
-    TypeError
-        The provenance has a value that JSON cannot express.
     """
     metric = results.task.primary_metric
     values: dict[str, Any] = {
@@ -218,15 +206,7 @@ def _output_dict(model: ModelResult, output: int) -> dict[str, Any]:
 
 
 def predictions_csv(results: Results) -> str:
-    """Return the out-of-fold predictions as CSV: a row per clip and model, in clip order.
-
-    The columns are ``clip_id``, ``group``, ``fold`` (the fold that tested the clip, or -1),
-    ``model``, and the columns of the task (`Task.csv_columns`). For classes these are ``label``,
-    ``predicted`` and ``p_CLASS``; for tags ``true_TAG``, ``predicted_TAG`` (the probability) and
-    ``decided_TAG``; for targets ``true_TARGET`` and ``predicted_TARGET``. Outputs have enough
-    digits to give back the same float64; they are empty if a clip was not predicted. With repeats
-    the first column is ``repeat``, which counts from 0.
-    """
+    """Return the out-of-fold predictions as CSV: a row per clip and model, in clip order."""
     buffer = io.StringIO()
     writer = CsvWriter(buffer)
     names, task = results.classes, results.task
@@ -235,7 +215,12 @@ def predictions_csv(results: Results) -> str:
     writer.writerow(["repeat", *head] if repeated else head)
     for number, one in enumerate(results.repeats or (results,)):
         repeat = [number] if repeated else []
-        cells = [task.csv_cells(names, m.name, one.y_true, m.outputs, m.y_pred) for m in one.models]
+        cells = [
+            task.csv_cells(
+                names, m.name, Outcome(one.y_true, m.outputs, m.y_pred, one.folds, one.k)
+            )
+            for m in one.models
+        ]
         for i, clip_id in enumerate(one.clip_ids):
             start = [*repeat, clip_id, one.groups[i], int(one.folds[i])]
             writer.writerows([*start, *of_model[i]] for of_model in cells)

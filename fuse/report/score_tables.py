@@ -166,10 +166,7 @@ def published_confusion_table(results: Results) -> Table | None:
 
 
 def folds_table(results: Results) -> Table:
-    """Return the primary metric of every model in every fold, one row per model and repeat.
-
-    If there are too many folds for the page's width, each fold is a row instead.
-    """
+    """Return the primary metric of every model in every fold, one row per model and repeat."""
     task, models = results.task, (*results.models, results.baseline)
     title = f"{task.primary_title}{', %' if task.in_percent else ''} in fold"
     if results.k > _MANY_FOLDS and not results.repeats:

@@ -134,11 +134,7 @@ def describe(results: Results) -> str:
 
 
 def opening(results: Results) -> tuple[list[str], list[str], list[str]]:
-    """Return the sentences at the head of a page, in three parts.
-
-    They are the verdict (which model to use, the score to expect, the gain from fusion), the
-    method (how it was measured and against what), and the weaknesses of the recommended model.
-    """
+    """Return the sentences at the head of a page: verdict, method, and weaknesses of the model."""
     model = recommended_model(results)
     verdicts = [recommend(results), "" if results.permuted else compare_best(results)]
     how = [_what_was_predicted(results)]
@@ -231,11 +227,7 @@ def _mean(results: Results, model: ModelResult) -> str:
 
 
 def compare_best(results: Results) -> str:
-    """Return a sentence on one paired difference: its interval, p and verdict; '' without any.
-
-    In an evaluation it compares the best fusion with the best single feature in it; with
-    predictions of other programs it compares the two best models.
-    """
+    """Return a sentence on the paired difference of `best_comparison`; '' without any."""
     c, task = best_comparison(results), results.task
     if c is None:
         return ""

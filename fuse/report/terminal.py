@@ -30,8 +30,7 @@ def format_table(results: Results) -> str:
     """Return the scores of all models and of the baseline as text for a terminal.
 
     The table shows the minimum, mean and maximum of the primary metric over folds, and the
-    other scores of the task. Warnings come before it; missing predictions and failures come
-    after it. With the papers' model names a line has at most 79 columns.
+    other scores of the task; warnings come before it, missing predictions and failures after it.
 
     Parameters
     ----------

@@ -24,10 +24,6 @@ def task_of(name: str) -> Task:
     name
         ``multiclass``, ``multilabel`` or ``regression``.
 
-    Returns
-    -------
-    Task that reads, predicts and scores such labels.
-
     Raises
     ------
     BadFeatures

@@ -19,7 +19,7 @@ from mvemo.fuse.metrics.calibration import (
 )
 from mvemo.fuse.metrics.scores import confusion_matrix, multiclass_scores
 from mvemo.fuse.numeric import F64, Bools, Ints
-from mvemo.fuse.tasks.base import Column, LabelColumns, ProbabilityTask
+from mvemo.fuse.tasks.base import Column, LabelColumns, Outcome, ProbabilityTask
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,6 @@ class Multiclass(ProbabilityTask):
     def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
         """Return log losses at the temperature that minimises their mean.
 
-        A head's confidence depends mostly on its penalty, and a temperature corrects it later.
         With few clips, plain log loss would prefer a penalty so strong that only the commonest
         class is predicted.
         """
@@ -120,10 +119,7 @@ class Multiclass(ProbabilityTask):
     def baseline(
         self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
     ) -> tuple[F64, F64 | None]:
-        """Predict the commonest class of the training folds, one-hot.
-
-        If one fold holds all clips, their own commonest class is predicted.
-        """
+        """Predict the commonest class of the training folds (of all clips if one fold has them)."""
         outputs = np.full((len(y_true), n_outputs), np.nan)
         for fold in range(k):
             test = folds == fold
@@ -132,15 +128,10 @@ class Multiclass(ProbabilityTask):
                 outputs[test] = np.eye(n_outputs)[np.bincount(train).argmax()]
         return outputs, None
 
-    def _resample_scores(
-        self,
-        y_true: NDArray[Any],
-        outputs: F64,
-        y_pred: NDArray[Any],
-        folds: Ints | None,
-        resamples: Resamples,
-    ) -> dict[str, F64]:
-        return bootstrap_multiclass(y_true, outputs, resamples, folds)
+    def _resample_scores(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
+        # With one fold the mean over folds is the pooled score.
+        folds = models.folds if models.k > 1 else None
+        return bootstrap_multiclass(models.y_true, models.outputs, resamples, folds)
 
     def _resample_primary(
         self, y_true: NDArray[Any], outputs: F64, valid: Bools, resamples: Resamples
@@ -192,15 +183,8 @@ class Multiclass(ProbabilityTask):
     def csv_columns(self, names: Sequence[str]) -> list[str]:
         return ["label", "model", "predicted", *(f"p_{name}" for name in names)]
 
-    def csv_cells(
-        self,
-        names: Sequence[str],
-        model: str,
-        y_true: NDArray[Any],
-        outputs: F64,
-        y_pred: NDArray[Any],
-    ) -> list[list[object]]:
-        rows = zip(y_true.tolist(), y_pred.tolist(), outputs.tolist(), strict=True)
+    def csv_cells(self, names: Sequence[str], model: str, one: Outcome) -> list[list[object]]:
+        rows = zip(one.y_true.tolist(), one.y_pred.tolist(), one.outputs.tolist(), strict=True)
         empty = [""] * (1 + len(names))
         return [
             [names[true], model, *([names[c], *proba] if c >= 0 else empty)]

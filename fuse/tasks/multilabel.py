@@ -19,7 +19,7 @@ from mvemo.fuse.metrics.scores import (
     roc_auc,
 )
 from mvemo.fuse.numeric import F64, Bools, Ints
-from mvemo.fuse.tasks.base import Column, LabelColumns, ProbabilityTask
+from mvemo.fuse.tasks.base import Column, LabelColumns, Outcome, ProbabilityTask
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,10 @@ class Multilabel(ProbabilityTask):
 
     Notes
     -----
-    `per_output` has ``precision``, ``recall``, ``f1``, ``roc_auc`` and
-    ``average_precision`` of each tag. `ModelResult.scores` has them for the pooled predictions
-    with the suffix ``_macro`` (mean over tags) and ``_micro`` (all pairs of clip and tag
-    together). `per_fold` has the same scores of each fold. The primary metric is the mean over
-    folds of ``roc_auc_macro``.
+    `per_output` has ``precision``, ``recall``, ``f1``, ``roc_auc`` and ``average_precision`` of
+    each tag. `ModelResult.scores` (pooled predictions) and `per_fold` have them with the suffix
+    ``_macro`` (mean over tags) and ``_micro`` (all pairs of clip and tag together). The primary
+    metric is the mean over folds of ``roc_auc_macro``.
     """
 
     name = "multilabel"
@@ -93,10 +92,7 @@ class Multilabel(ProbabilityTask):
     def baseline(
         self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
     ) -> tuple[F64, F64 | None]:
-        """Predict each tag's frequency in training, with the threshold that maximises F1 there.
-
-        A tag is therefore always decided, unless no training clip has it.
-        """
+        """Predict each tag's frequency in training, with the threshold that maximises F1 there."""
         outputs, _ = super().baseline(y_true, folds, k, n_outputs)
         thresholds = np.full((k, n_outputs), np.nan)
         for fold in range(k):
@@ -107,15 +103,8 @@ class Multilabel(ProbabilityTask):
                 thresholds[fold] = best_thresholds(constant, train)
         return outputs, thresholds
 
-    def _resample_scores(
-        self,
-        y_true: NDArray[Any],
-        outputs: F64,
-        y_pred: NDArray[Any],
-        folds: Ints | None,
-        resamples: Resamples,
-    ) -> dict[str, F64]:
-        return bootstrap_multilabel(y_true, outputs, y_pred, resamples)
+    def _resample_scores(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
+        return bootstrap_multilabel(models.y_true, models.outputs, models.y_pred, resamples)
 
     def _resample_primary(
         self, y_true: NDArray[Any], outputs: F64, valid: Bools, resamples: Resamples
