@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.metrics.averages import mean_of_finite, spread
 from mvemo.fuse.models import modality_order
+from mvemo.fuse.report.findings import banners
 from mvemo.fuse.report.published import (
     LABEL,
     all_published_beside,
     published_beside,
     published_confusion,
 )
-from mvemo.fuse.report.summary import banners, describe, verdict
+from mvemo.fuse.report.summary import describe, verdict
 from mvemo.fuse.report.text import (
     ID,
     LINE,

@@ -20,9 +20,9 @@ from mvemo.fuse import (
 )
 from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.models import Model
-from mvemo.fuse.report.page import report_html
-from mvemo.fuse.report.report_files import predictions_csv
-from mvemo.fuse.report.summary import banners, opening, scoring_note
+from mvemo.fuse.report.findings import banners
+from mvemo.fuse.report.report_files import predictions_csv, report_html
+from mvemo.fuse.report.summary import opening, scoring_note
 from mvemo.fuse.results import score_model
 from mvemo.manifests import read_manifest
 
@@ -189,16 +189,12 @@ def test_every_report_says_whose_predictions_they_are(tmp_path):
         (None, "clip_id,label,x\na,x,1\n", "1 columns of probabilities"),
         (None, "clip_id,label,x,x\na,x,1,0\n", "column 'x' is there twice"),
         (None, HEAD + "a,calm,1\n", "x.csv:2: 3 cells"),
-        (
-            None,
-            HEAD + "\na,angry,1,0\n",
-            "x.csv:3: label 'angry' is none of the classes calm, tense",
-        ),
+        (None, HEAD + "\na,angry,1,0\n", "x.csv:3: label: expected one of the classes calm, tense"),
         (None, HEAD + "a,calm,1,0\n,calm,1,0\n", "x.csv:3: clip_id is empty"),
-        (None, HEAD + "a,calm,high,0\n", "x.csv:2: probability 'high' is no number"),
+        (None, HEAD + "a,calm,high,0\n", "x.csv:2: probability: expected a number, got 'high'"),
         (None, HEAD + "a,calm,0.5,0.4\n", "x.csv:2: the probabilities sum to 0.9"),
-        (None, HEAD + "a,calm,1.5,-0.5\n", "x.csv:2: 1.5 is no probability"),
-        (None, HEAD + "a,calm,inf,0\n", "x.csv:2: inf is no probability"),
+        (None, HEAD + "a,calm,1.5,-0.5\n", "x.csv:2: expected a probability from 0 to 1, got 1.5"),
+        (None, HEAD + "a,calm,inf,0\n", "x.csv:2: expected a probability from 0 to 1, got inf"),
         (None, HEAD + "a,calm,1,\n", "x.csv:2: 1 of 2 probabilities are missing"),
         (None, HEAD + "a,calm,1,0\na,calm,1,0\n", "x.csv:3: clip 'a' of model 'x' is already"),
         (
@@ -208,12 +204,24 @@ def test_every_report_says_whose_predictions_they_are(tmp_path):
         ),
         ("multilabel", "clip_id,label,x,y\na,x|y,1,0\n", "join tags by ';', not '|'"),
         ("multilabel", "clip_id,label,x,y\na,x;z,1,0\n", "x.csv:2: tag 'z' has no column"),
-        ("multilabel", "clip_id,label,x\na,x,7\n", "x.csv:2: 7 is no probability"),
+        (
+            "multilabel",
+            "clip_id,label,x\na,x,7\n",
+            "x.csv:2: expected a probability from 0 to 1, got 7",
+        ),
         ("multilabel", "clip_id,label\na,x\n", "no columns of scores"),
         ("regression", "clip_id,valence\na,1\n", "no columns label_NAME with the true value"),
         ("regression", "clip_id,label_v\na,1\n", "no column of 'v'"),
-        ("regression", "clip_id,label_v,v\na,,1\n", "x.csv:2: the true v is no finite number"),
-        ("regression", "clip_id,label_v,v\na,1,inf\n", "x.csv:2: inf is no finite number"),
+        (
+            "regression",
+            "clip_id,label_v,v\na,,1\n",
+            "x.csv:2: the true v: expected a finite",
+        ),
+        (
+            "regression",
+            "clip_id,label_v,v\na,1,inf\n",
+            "x.csv:2: expected a finite number, got",
+        ),
         ("multiclass", "clip_id,x,y\na,1,0\n", "no column 'label'; there are clip_id, x, y"),
     ],
 )

@@ -10,7 +10,7 @@ from output_samples import output_cache, output_table, task_cache, task_crossfit
 from mvemo.cache import open_cache
 from mvemo.fuse import HeadSettings, metrics_dict
 from mvemo.fuse.crossval.learning_curves import learning_curve_masks, with_learning_curve
-from mvemo.fuse.report.page import report_html
+from mvemo.fuse.report.report_files import report_html
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 
