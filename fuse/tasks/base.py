@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.bootstrap import Resamples
 from mvemo.fuse.metrics.averages import Measures, complete, mean_finite, mean_of_finite
-from mvemo.fuse.metrics.calibration import brier_score, calibration_terms, log_loss, reliability
 from mvemo.fuse.numeric import F64, Bools, Ints, Link
 
 
@@ -303,35 +302,3 @@ class Task(ABC):
                 cells[1:] = [[""] * len(names) for _ in cells[1:]]
             rows.append([model, *chain.from_iterable(zip(*cells, strict=True))])
         return rows
-
-
-class ProbabilityTask(Task):
-    """Task whose outputs are probabilities, of classes or of tags."""
-
-    def calibration(self, y_true: NDArray[Any], outputs: F64) -> dict[str, float]:
-        return {
-            "ece": reliability(y_true, outputs).ece,
-            "brier": brier_score(y_true, outputs),
-            "log_loss": log_loss(y_true, outputs),
-        }
-
-    def resample(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
-        drawn: dict[str, list[F64]] = {"ece": [], "brier": [], "log_loss": []}
-        for proba in models.outputs:
-            brier, loss, gaps, weight = calibration_terms(models.y_true, proba)
-            sums = resamples.sums(np.column_stack([brier, loss, weight, gaps]))
-            n = np.where(sums[:, 2] > 0, sums[:, 2], np.nan)
-            drawn["brier"].append(sums[:, 0] / n)
-            drawn["log_loss"].append(sums[:, 1] / n)
-            drawn["ece"].append(np.abs(sums[:, 3:]).sum(axis=1) / n)
-        return {
-            **self._resample_scores(models, resamples),
-            "primary": self.resample_primary(
-                models.y_true, models.outputs, models.folds, models.k, resamples
-            ),
-            **{name: np.array(values) for name, values in drawn.items()},
-        }
-
-    @abstractmethod
-    def _resample_scores(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
-        """Return every score but the primary metric and the calibration in each resample."""
