@@ -95,8 +95,10 @@ def fold_figure(results: Results) -> list[Picture]:
             if len(values):
                 drawn.line([values.mean()] * 2, [row - 0.36, row + 0.36], linewidth=2.2)
         _name_rows(drawn, [model.name for model in models])
-        lowest = _lowest(np.concatenate([base, *scores]) / factor, task.axis_from)
-        ax.set_xlim(factor * lowest, factor)
+        finite = np.concatenate([base, *scores]) / factor
+        finite = finite[np.isfinite(finite)]
+        low = float(np.floor(10 * finite.min()) / 10) if len(finite) else 0.0
+        ax.set_xlim(factor * min(low, task.axis_from), factor)
         title = task.primary_title
         svg = drawn.svg(
             f"{title[0].upper()}{title[1:]} of each model in each fold",
@@ -111,13 +113,6 @@ def _name_rows(drawn: Drawing, names: Sequence[str]) -> None:
     """Name the rows of a figure, the first on top."""
     drawn.ax.set_yticks(range(len(names)), [short(name) for name in names])
     drawn.ax.set_ylim(max(len(names), 1) - 0.5, -0.5)
-
-
-def _lowest(values: F64, usual: float) -> float:
-    """Return the start of a score's axis: its usual start, or lower if a value is below it."""
-    finite = values[np.isfinite(values)]
-    low = float(np.floor(10 * finite.min()) / 10) if len(finite) else 0.0
-    return min(low, usual)
 
 
 def roc_figure(results: Results) -> list[Picture]:

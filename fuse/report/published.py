@@ -81,17 +81,17 @@ def published_name(results: Results, model: ModelResult) -> str:
         if set(nets) != set(model.features):
             return ""
     features = results.provenance.get("features", {})
-    of_papers = all(_is_of_paper(features.get(net, ()), net) for net in nets)
-    return name if nets and of_papers else ""
-
-
-def _is_of_paper(variants: Sequence[Mapping[str, Any]], net: str) -> bool:
-    """Return True if a feature is the embedding of mvemo's own net at the papers' width."""
-    return bool(variants) and all(
-        str(spec["extractor"]).startswith(f"net:{net} ")
-        and spec["dim"] == _DATA["PL20"]["embedding"][net]
-        for spec in variants
+    # All are embeddings of mvemo's own nets at the papers' width.
+    of_papers = all(
+        features.get(net)
+        and all(
+            str(spec["extractor"]).startswith(f"net:{net} ")
+            and spec["dim"] == _DATA["PL20"]["embedding"][net]
+            for spec in features[net]
+        )
+        for net in nets
     )
+    return name if nets and of_papers else ""
 
 
 def published_beside(results: Results) -> dict[str, Published]:

@@ -24,7 +24,7 @@ from mvemo.fuse.report.findings import banners, failure_reasons
 from mvemo.fuse.report.published import LABEL, SOURCES, sentence_beside
 from mvemo.fuse.report.summary import describe, opening, scoring_note
 from mvemo.fuse.report.text import count
-from mvemo.fuse.results import Choice, ModelResult, Results, recommended_model, without_twin
+from mvemo.fuse.results import ModelResult, Results, recommended_model, without_twin
 from mvemo.fuse.tasks.base import Outcome
 from mvemo.manifests.files import dump_json, replacing_together, to_json_values, write_text
 from mvemo.manifests.tables import CsvWriter
@@ -177,7 +177,11 @@ def provenance_sections(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not isinstance(value, (dict, list)) or not value:
             continue
         section: dict[str, Any] = {"title": key, "header": [], "rows": []}
-        if isinstance(value, dict) and _are_specs(value):
+        of_specs = isinstance(value, dict) and all(
+            isinstance(listed, list) and listed and all(isinstance(item, dict) for item in listed)
+            for listed in value.values()
+        )
+        if of_specs:
             header = list(dict.fromkeys(k for specs in value.values() for s in specs for k in s))
             section["header"] = ["name", *header]
             section["rows"] = [
@@ -191,13 +195,6 @@ def provenance_sections(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
             section["rows"] = [(str(i), _text(v)) for i, v in enumerate(value)]
         sections.append(section)
     return sections
-
-
-def _are_specs(value: Mapping[str, Any]) -> bool:
-    return all(
-        isinstance(listed, list) and listed and all(isinstance(item, dict) for item in listed)
-        for listed in value.values()
-    )
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
@@ -239,7 +236,12 @@ def metrics_dict(results: Results) -> dict[str, Any]:
     results
         Results of `mvemo.fuse.evaluate`.
     """
-    metric = results.task.primary_metric
+    metric, choice = results.task.primary_metric, results.choice
+    chosen = None
+    if choice is not None:
+        nested = _model_dict(results, choice.nested)
+        scores = {metric: nested[metric], "intervals": nested["intervals"]}
+        chosen = {"model": choice.model, "inside": choice.inside, **scores}
     values: dict[str, Any] = {
         "name": results.name,
         "task": results.task.name,
@@ -277,7 +279,7 @@ def metrics_dict(results: Results) -> dict[str, Any]:
             ]
             for name, points in results.learning_curve.items()
         },
-        "choice": None if results.choice is None else _choice_dict(results, results.choice),
+        "choice": chosen,
         "missing": results.missing,
         "outliers": dict(results.outliers),
         "failures": len(results.failures),
@@ -291,16 +293,6 @@ def comparison_facts(c: Comparison) -> dict[str, Any]:
     """Return the figures of a comparison, as they are written to files."""
     names = ("mean", "interval", "t", "p", "p_holm")
     return {"clips": c.n_clips, **{name: getattr(c, name) for name in names}}
-
-
-def _choice_dict(results: Results, choice: Choice) -> dict[str, Any]:
-    nested, metric = _model_dict(results, choice.nested), results.task.primary_metric
-    return {
-        "model": choice.model,
-        "inside": choice.inside,
-        metric: nested[metric],
-        "intervals": nested["intervals"],
-    }
 
 
 def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:

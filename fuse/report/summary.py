@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from mvemo.fuse.crossval.comparisons import Comparison
@@ -244,16 +242,14 @@ def scaling_notes(results: Results) -> list[str]:
             f"groups that have {within['min_clips']} clips or more. The scores are of groups "
             "whose clips are all there at once."
         )
-    far = [f"{name}: {_some(ids)}" for name, ids in results.outliers.items() if ids]
+    far = [
+        f"{name}: {', '.join(ids[:MANY])}" + f" and {len(ids) - MANY} more" * (len(ids) > MANY)
+        for name, ids in results.outliers.items()
+        if ids
+    ]
     if far:
         notes.append(f"Outliers (not used for scaling): {'; '.join(far)}.")
     return notes
-
-
-def _some(ids: Sequence[str]) -> str:
-    """Join the first few ids, and count the others."""
-    more = len(ids) - MANY
-    return ", ".join(ids[:MANY]) + (f" and {more} more" if more > 0 else "")
 
 
 def over_folds(results: Results) -> str:

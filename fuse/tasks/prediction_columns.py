@@ -152,7 +152,9 @@ class ClassColumns(Columns):
         if abs(total - 1.0) <= TOLERANCE:
             return numbers, False
         # Rounding shifts each probability by at most half of its last decimal.
-        decimals = max(_decimals(cells[i]) for i in self.columns.values())
+        texts = [cells[i].strip().lower() for i in self.columns.values()]
+        # An exponent counts as an exact number.
+        decimals = max(17 if "e" in text else len(text.partition(".")[2]) for text in texts)
         if decimals < _DECIMALS or abs(total - 1.0) > len(numbers) * 0.5 * 10.0**-decimals + 1e-9:
             raise BadFeatures(
                 f"{place}: the probabilities sum to {total:.6g}, not to 1{self._left_out(cells)}"
@@ -255,12 +257,6 @@ COLUMNS: dict[str, type[Columns]] = {
     "multilabel": TagColumns,
     "regression": ValueColumns,
 }
-
-
-def _decimals(cell: str) -> int:
-    """Count the digits after the point; 17, as for an exact number, if there is an exponent."""
-    cell = cell.strip().lower()
-    return 17 if "e" in cell else len(cell.partition(".")[2])
 
 
 def _is_probability(cell: str) -> bool:
