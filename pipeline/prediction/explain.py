@@ -164,13 +164,13 @@ def explanation_text(model: FinalModel, explanation: Explanation) -> str:
     """Return the text for the terminal: the prediction and its strongest seconds."""
     prediction = explanation.prediction
     assert prediction.predictor is not None
-    headline = format_of(model).headline(prediction.predictor, prediction.outputs)
+    answer = format_of(model).headline(prediction.predictor, prediction.outputs)
     rows = [["around", "by its", "evidence"]]
     rows += [
         [page.clock(entry["time"]), entry["what"], f"{entry['effect']:.3f}"]
         for entry in _strongest(explanation)
     ]
-    lines = [f"{prediction.file}: {headline}", f"what speaks for {explanation.output}:"]
+    lines = [f"{prediction.file}: {answer}", f"what speaks for {explanation.output}:"]
     notes = [f"note: {note}" for note in prediction.notes if verbosity() != "quiet"]
     return "\n".join([*lines, *align_columns(rows, left={1}), *notes])
 

@@ -256,12 +256,12 @@ def _strip(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
 
 
 def _readout(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
-    """Return the middle and the headline of each window, for the text under the pointer."""
-    headline = format_of(model).headline
+    """Return the middle and a phrase for each window, for the text under the pointer."""
+    phrase = format_of(model).headline
     return [
         {
             "t": round(sum(window) / 2, 2),
-            "text": headline(p.predictor, p.outputs) if p.predictor else "not predicted",
+            "text": phrase(p.predictor, p.outputs) if p.predictor else "not predicted",
         }
         for window, p in zip(timeline.windows, timeline.predictions, strict=True)
     ]
