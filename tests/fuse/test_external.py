@@ -9,7 +9,6 @@ import re
 import numpy as np
 import pytest
 from fuse_samples import make_results
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from mvemo.fuse import (
     BadFeatures,
@@ -57,41 +56,12 @@ def test_the_smallest_file(tmp_path):
     assert (results.protocol, results.leaky) == ("others", False)
 
 
-def test_scores_are_scikit_learns(tmp_path):
-    rng = np.random.default_rng(3)
-    labels = rng.integers(0, 4, 60)
-    values = rng.dirichlet(np.ones(4), 60)
-    lines = ["fold,p_w,p_x,p_y,p_z,clip_id,remark,label"]
-    for i in range(60):
-        cells = ",".join(map(repr, values[i].tolist()))
-        lines.append(f"{2 * (i % 3) + 5},{cells},clip {i},other,{'wxyz'[labels[i]]}")
-    predictions = read(tmp_path, "\n".join(lines))
-    (model,) = results_of_predictions(predictions).models
-    assert predictions.k == 3
-    y_pred = values.argmax(axis=1)
-    for fold in range(3):
-        rows = np.arange(60) % 3 == fold
-        assert model.per_fold["accuracy"][fold] == accuracy_score(labels[rows], y_pred[rows])
-    assert model.scores["f1_macro"] == pytest.approx(
-        f1_score(labels, y_pred, average="macro"), abs=1e-12
-    )
-    auc = roc_auc_score(labels, values, multi_class="ovr")
-    assert model.scores["roc_auc_macro_ovr_pooled"] == pytest.approx(auc, abs=1e-12)
-
-
-def test_what_mvemo_writes_gives_the_same_scores(tmp_path):
-    results = make_results(classes=("Calm, or so", "Fear", "Joy"), missing=5)
-    path = write(tmp_path / "predictions.csv", predictions_csv(results))
-    again = results_of_predictions(read_predictions(path), name=results.name)
-    np.testing.assert_array_equal(
-        again.primary_per_fold(again.baseline), results.primary_per_fold(results.baseline)
-    )
-    for new, old in zip(again.models, results.models, strict=True):
-        for name, values in old.per_fold.items():
-            np.testing.assert_array_equal(new.per_fold[name], values)
-        np.testing.assert_array_equal(new.confusion, old.confusion)
-        assert new.scores["f1_macro"] == old.scores["f1_macro"]
-    assert predictions_csv(again) == predictions_csv(results)
+def test_columns_without_their_prefix_are_no_probabilities(tmp_path):
+    text = "fold,p_x,p_y,clip_id,remark,label\n7,0.9,0.1,a,other,x\n5,0.4,0.6,b,,y\n"
+    predictions = read(tmp_path, text)
+    assert (predictions.classes, predictions.k) == (("x", "y"), 2)
+    assert predictions.folds.tolist() == [1, 0]
+    assert predictions.outputs["x"].tolist() == [[0.9, 0.1], [0.4, 0.6]]
 
 
 FOLDED = "clip_id,label,group,fold,p_x,p_y\n"
@@ -283,22 +253,13 @@ def test_names_that_a_spreadsheet_would_run_come_back(tmp_path):
     assert predictions.clip_ids == ("=a", "@b", "c")
 
 
-def test_tags_are_scored_as_scikit_learn_does(tmp_path):
-    rng = np.random.default_rng(2)
-    truth = rng.random((30, 2)) < 0.5
-    proba = np.clip(0.4 * truth + 0.6 * rng.random((30, 2)), 0, 1)
-    lines = ["clip_id,label,calm,dark"]
-    for i, (tags, row) in enumerate(zip(truth, proba.tolist(), strict=True)):
-        label = ";".join(np.array(["calm", "dark"])[tags])
-        lines.append(f"c{i},{label},{row[0]!r},{row[1]!r}")
-    text = "\n".join(lines)
-    predictions = read_predictions(write(tmp_path / "t.csv", text), task="multilabel")
-    assert predictions.y_true.tolist() == truth.astype(int).tolist()
+def test_tags_are_joined_in_the_label(tmp_path):
+    text = "clip_id,label,calm,dark\na,dark;calm,0.9,0.8\nb,,0.2,0.4\nc,dark,0.1,0.3\n"
+    predictions = read(tmp_path, text, task="multilabel")
+    assert predictions.y_true.tolist() == [[1, 1], [0, 0], [0, 1]]
     (model,) = results_of_predictions(predictions).models
-    expected = roc_auc_score(truth, proba, average="macro")
-    assert model.scores["roc_auc_macro"] == pytest.approx(expected, abs=1e-12)
-    expected = f1_score(truth, proba >= 0.5, average="macro")
-    assert model.scores["f1_macro"] == pytest.approx(expected, abs=1e-12)
+    assert model.y_pred.tolist() == [[True, True], [False, False], [False, False]]
+    assert model.per_output["roc_auc"].tolist() == [1.0, 0.5]
 
 
 def test_ratings_and_their_truth(tmp_path):

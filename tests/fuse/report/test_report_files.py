@@ -320,6 +320,7 @@ def test_page_loads_nothing_and_its_links_lead_somewhere(html):
         ({"synthetic": True}, ["SYNTHETIC DATA"]),
         ({"predicted_by": "music-video"}, ["PREDICTED LABELS"]),
         ({"leaky": True}, ["OPTIMISTIC"]),
+        ({"protocol": "shared"}, ["OPTIMISTIC"]),
         ({"permuted": True, "synthetic": True}, ["PERMUTED LABELS", "SYNTHETIC DATA"]),
     ],
 )
