@@ -139,7 +139,6 @@ def format_run_comparison(comparison: RunComparison) -> str:
 
 
 def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
-    """Return the table of differences between models of several runs."""
     first = comparison.runs[0]
     task = first.task
     scores = comparison.scores
@@ -264,7 +263,6 @@ class Run:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Return the names of its models."""
         return tuple(self.repeats[0].outputs)
 
 
@@ -352,7 +350,6 @@ def align_run(first: Run, run: Run) -> Run:
 
 
 def _order(clip_ids: Sequence[str], wanted: Sequence[str]) -> Ints:
-    """Return the index of each wanted clip."""
     row = {clip: i for i, clip in enumerate(clip_ids)}
     return np.array([row[clip] for clip in wanted], dtype=np.int64)
 

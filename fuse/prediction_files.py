@@ -167,7 +167,6 @@ def _predictions(
     task: Task,
     files: tuple[tuple[str, str], ...],
 ) -> Predictions:
-    """Build the predictions of one evaluation."""
     first = _first_rows(rows)
     clip_ids = tuple(first)
     folds, k = _number_folds(list(first.values()))
@@ -265,7 +264,6 @@ def _first_rows(rows: Sequence[_Row]) -> dict[str, _Row]:
 
 
 def _number_folds(rows: Sequence[_Row]) -> tuple[Ints, int]:
-    """Return `Predictions.folds` and the number of folds, from one row per clip."""
     names = {row.fold for row in rows if row.fold is not None}
     if not names:
         return np.zeros(len(rows), dtype=np.int64), 1
@@ -310,7 +308,6 @@ def _by_number(text: str) -> tuple[int, int, str]:
 
 
 def _shown(value: str | Label | None) -> str:
-    """Format a cell or a label for a message."""
     if value is None:
         return "none"
     return repr(value if isinstance(value, str) else ";".join(map(str, value)))

@@ -93,9 +93,7 @@ def run_fuse(
         results = _evaluated(cache, settings, fold_file)
         facts = {**provenance(cache=features.name), "stage_one": cache.provenance}
         results = replace(
-            results,
-            media=links_of_cache(cache, out),
-            provenance={**results.provenance, **facts},
+            results, media=links_of_cache(cache, out), provenance={**results.provenance, **facts}
         )
         preferred = None if results.choice is None else results.choice.model
         model, why_none = None, None
@@ -161,7 +159,6 @@ def _folds_without_seed(cache: Cache, settings: EvaluationSettings, fold_file: P
 
 
 def _write_model(model: FinalModel, final: FinalSettings, beside: Path, folder: Path) -> list[str]:
-    """Write the model's files into a folder, and return lines for the terminal."""
     files: tuple[str, ...] = ()
     lines = [f"model: {final.folder}"]
     if trained_specs(model):

@@ -81,7 +81,6 @@ def log_losses(y_true: Ints, proba: F64) -> F64:
 
 
 def _losses(y_true: Ints, proba: F64) -> F64:
-    """Return the log loss of each clip, (clips, 1), or of each clip and tag."""
     if y_true.ndim == 2:
         of_truth = np.where(y_true == 1, proba, 1.0 - proba)
     else:
@@ -162,6 +161,5 @@ def _bins(stated: F64, n_bins: int) -> Ints:
 
 
 def _predicted(y_true: Ints, proba: F64) -> tuple[Ints, F64]:
-    """Return both arrays without the rows that contain NaN."""
     valid = complete(proba)
     return y_true[valid], proba[valid]

@@ -205,7 +205,6 @@ def render_svg(figure: Figure) -> str:
 
 
 def render_png(figure: Figure, dpi: int = 150) -> bytes:
-    """Render a figure as a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()

@@ -110,7 +110,6 @@ def fold_figure(results: Results) -> list[Picture]:
 
 
 def _name_rows(drawn: Drawing, names: Sequence[str]) -> None:
-    """Name the rows of a figure, the first on top."""
     drawn.ax.set_yticks(range(len(names)), [short(name) for name in names])
     drawn.ax.set_ylim(max(len(names), 1) - 0.5, -0.5)
 
@@ -147,7 +146,6 @@ def roc_figure(results: Results) -> list[Picture]:
 
 
 def confusion_figures(results: Results) -> list[Picture]:
-    """Draw the confusion matrix of every model."""
     return [
         Picture(matrix_figure(model.confusion, results.classes, model.name), head=model.name)
         for model in results.models
@@ -239,7 +237,6 @@ def output_figure(results: Results, model: ModelResult) -> list[Picture]:
 
 
 def scatter_figures(results: Results, model: ModelResult) -> list[Picture]:
-    """Draw predicted against true values of each target."""
     return [
         Picture(_scatter_figure(results.y_true[:, i], model.outputs[:, i], name, model.name))
         for i, name in enumerate(results.classes[:_MANY_TARGETS])

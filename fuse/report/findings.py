@@ -236,7 +236,6 @@ def _failures(results: Results) -> str:
 
 
 def failure_reasons(results: Results, most: int) -> list[str]:
-    """Return the commonest reasons of failures as text."""
     return [kind.text() for kind in failures_by_reason(results.failures)[:most]]
 
 

@@ -290,7 +290,6 @@ def metrics_dict(results: Results) -> dict[str, Any]:
 
 
 def comparison_facts(c: Comparison) -> dict[str, Any]:
-    """Return the figures of a comparison, as they are written to files."""
     names = ("mean", "interval", "t", "p", "p_holm")
     return {"clips": c.n_clips, **{name: getattr(c, name) for name in names}}
 
@@ -321,7 +320,6 @@ def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:
 
 
 def _output_dict(model: ModelResult, output: int) -> dict[str, Any]:
-    """Return the scores of one class, tag or target."""
     ending = f":{output}"
     return {
         **{name: values[output] for name, values in model.per_output.items()},

@@ -142,7 +142,6 @@ def _indefinite(title: str) -> str:
 
 
 def _mean(results: Results, model: ModelResult) -> str:
-    """Format a model's mean primary metric with its unit."""
     text = score_text(results.task, results.primary_mean(model))
     return text + " %" * results.task.in_percent
 
@@ -209,7 +208,6 @@ def best_comparison(results: Results) -> Comparison | None:
 
 
 def verdict(c: Comparison) -> str:
-    """Return a comparison's verdict in words."""
     if c.same:
         return "the same predictions"
     if c.significant is None:

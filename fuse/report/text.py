@@ -63,14 +63,12 @@ def difference_text(task: Task, ends: tuple[float, float]) -> str:
 
 
 def p_text(p: float) -> str:
-    """Format a p-value for a table."""
     if not np.isfinite(p):
         return "n/a"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def count(n: int, one: str, many: str | None = None) -> str:
-    """Format a number with its noun."""
     return f"{n} {one}" if n == 1 else f"{n} {many or one + 's'}"
 
 

@@ -284,7 +284,6 @@ class Multilabel(ProbabilityTask):
     csv_kinds = ("true", "predicted", "decided")
 
     def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
-        """Return the log loss of each clip, mean over tags."""
         losses, valid = np.full(len(y_true), np.nan), complete(outputs)
         losses[valid] = log_losses(y_true[valid], outputs[valid])
         return losses
@@ -346,7 +345,6 @@ class Multilabel(ProbabilityTask):
         ]
 
     def clip_errors(self, y_true: NDArray[Any], outputs: F64) -> F64:
-        """Return the log loss of each clip, mean over tags."""
         likelihood = np.where(y_true == 1, outputs, 1.0 - outputs)
         tiny = np.finfo(np.float64).tiny
         return np.asarray(-np.log(np.maximum(likelihood, tiny)).mean(axis=1), dtype=np.float64)
@@ -359,11 +357,7 @@ class Multilabel(ProbabilityTask):
     ) -> dict[str, Bools]:
         true, predicted = (y_true == 1) & valid[:, None], y_pred & valid[:, None]
         masks: dict[str, Bools] = {}
-        for name, mask in (
-            ("recall", true),
-            ("precision", predicted),
-            ("f1", true | predicted),
-        ):
+        for name, mask in (("recall", true), ("precision", predicted), ("f1", true | predicted)):
             masks[f"{name}_micro"] = np.asarray(mask.any(axis=1), dtype=np.bool_)
             masks.update({f"{name}:{t}": mask[:, t] for t in range(n_outputs)})
         return masks

@@ -11,13 +11,7 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.bootstrap import Resamples, bootstrap_regression
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.metrics.averages import (
-    Measures,
-    complete,
-    mean_finite,
-    mean_of_finite,
-    ratio,
-)
+from mvemo.fuse.metrics.averages import Measures, complete, mean_finite, mean_of_finite, ratio
 from mvemo.fuse.metrics.scores import QUADRANTS, confusion_matrix, quadrants, regression_scores
 from mvemo.fuse.numeric import F64, Bools, Ints
 from mvemo.fuse.tasks.base import Column, LabelColumns, Outcome, Task
@@ -137,7 +131,6 @@ class Regression(Task):
         return Measures(overall, per_output)
 
     def confusion(self, y_true: NDArray[Any], y_pred: NDArray[Any], n_outputs: int) -> Ints | None:
-        """Return the confusion matrix of quadrants; None without a plane."""
         if self.plane is None:
             return None
         true, predicted = self.plane.quadrants(y_true), self.plane.quadrants(y_pred)
