@@ -177,11 +177,10 @@ def provenance_sections(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not isinstance(value, (dict, list)) or not value:
             continue
         section: dict[str, Any] = {"title": key, "header": [], "rows": []}
-        of_specs = isinstance(value, dict) and all(
+        if isinstance(value, dict) and all(
             isinstance(listed, list) and listed and all(isinstance(item, dict) for item in listed)
             for listed in value.values()
-        )
-        if of_specs:
+        ):
             header = list(dict.fromkeys(k for specs in value.values() for s in specs for k in s))
             section["header"] = ["name", *header]
             section["rows"] = [

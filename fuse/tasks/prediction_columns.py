@@ -30,6 +30,7 @@ class Columns(ABC):
     def __init__(self, path: Path, table: Table, names: Sequence[str] | None) -> None:
         self.path, self.table, self.header = path, table, table.header
         self.places = {name: i for i, name in enumerate(self.header)}
+        self.plain = {n: i for n, i in self.places.items() if n and n not in RESERVED}
         self.marked = self._marked()
         self.columns = self._value_columns(names)  # name of each output to its column's index
         self.names = tuple(self.columns)
@@ -49,8 +50,7 @@ class Columns(ABC):
 
     def _value_columns(self, names: Sequence[str] | None) -> dict[str, int]:
         if names is None:
-            plain = {n: i for i, n in enumerate(self.header) if n and n not in RESERVED}
-            return self.marked or plain
+            return self.marked or self.plain
         columns = self.places | self.marked
         for name in names:
             if name not in columns:
@@ -163,10 +163,9 @@ class ClassColumns(Columns):
 
     def _left_out(self, cells: Sequence[str]) -> str:
         """Name the columns that may be of classes that the manifest lacks, for a message."""
-        plain = {n: i for i, n in enumerate(self.header) if n and n not in RESERVED}
         others = [
             name
-            for name, i in (self.marked or plain).items()
+            for name, i in (self.marked or self.plain).items()
             if name not in self.columns and _is_probability(cells[i])
         ]
         if not others:
