@@ -95,36 +95,38 @@ def read_predictions(
     kind: Task = task or ("multiclass" if manifest is None else manifest.task)
     if manifest is not None and manifest.task != kind:
         raise BadFeatures(f"the manifest's task is {manifest.task}, not {kind}")
-    classes: tuple[str, ...] = ()
-    rows: list[_Row] = []
-    files: list[tuple[str, str]] = []
-    for path in map(Path, paths):
-        with _without_collections():
+    with _without_collections():
+        classes: tuple[str, ...] = ()
+        rows: list[_Row] = []
+        files: list[tuple[str, str]] = []
+        for path in map(Path, paths):
             table = _read_table(path, columns or {}, of_manifest=manifest is not None)
             names, rows_of_file = _parse(path, table, kind, known, truth=manifest is None)
             if set(names) < set(classes):
                 # A file of decisions names only the classes that were predicted.
                 names, rows_of_file = _parse(path, table, kind, classes, truth=manifest is None)
-        classes = classes or names
-        if set(names) != set(classes):
-            raise BadFeatures(
-                f"{path}: its classes are {', '.join(names)}, those of {paths[0]} "
-                f"{', '.join(classes)}"
-            )
-        if names != classes:
-            order = [names.index(name) for name in classes]
-            rows_of_file = [
-                row._replace(outputs=[row.outputs[i] for i in order]) for row in rows_of_file
-            ]
-        rows += rows_of_file
-        files.append((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
-    if manifest is not None:
-        rows = _with_truth(rows, manifest)
-    by_repeat: dict[str | None, list[_Row]] = {}
-    for row in rows:
-        by_repeat.setdefault(row.repeat, []).append(row)
-    repeats = tuple(_predictions(part, classes, kind, tuple(files)) for part in by_repeat.values())
-    return repeats[0] if len(repeats) == 1 else replace(repeats[0], repeats=repeats)
+            classes = classes or names
+            if set(names) != set(classes):
+                raise BadFeatures(
+                    f"{path}: its classes are {', '.join(names)}, those of {paths[0]} "
+                    f"{', '.join(classes)}"
+                )
+            if names != classes:
+                order = [names.index(name) for name in classes]
+                rows_of_file = [
+                    row._replace(outputs=[row.outputs[i] for i in order]) for row in rows_of_file
+                ]
+            rows += rows_of_file
+            files.append((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
+        if manifest is not None:
+            rows = _with_truth(rows, manifest)
+        by_repeat: dict[str | None, list[_Row]] = {}
+        for row in rows:
+            by_repeat.setdefault(row.repeat, []).append(row)
+        repeats = tuple(
+            _predictions(part, classes, kind, tuple(files)) for part in by_repeat.values()
+        )
+        return repeats[0] if len(repeats) == 1 else replace(repeats[0], repeats=repeats)
 
 
 @contextmanager
