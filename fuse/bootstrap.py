@@ -72,16 +72,7 @@ class Resamples:
 def resample_groups(
     groups: Sequence[object], n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> Resamples:
-    """Draw groups with replacement; equal groups and seed give equal resamples.
-
-    Examples
-    --------
-    >>> resamples = resample_groups(["song a", "song a", "song b"], n_resamples=4)
-    >>> resamples.codes.tolist()
-    [0, 0, 1]
-    >>> resamples.counts.sum(axis=1).tolist()
-    [2, 2, 2, 2]
-    """
+    """Draw groups with replacement; equal groups and seed give equal resamples."""
     names, codes = np.unique(np.asarray(groups), return_inverse=True)
     n = len(names)
     rng = np.random.default_rng(seed)
@@ -96,13 +87,7 @@ def resample_groups(
 
 
 def percentile_interval(values: F64, level: float = LEVEL) -> F64:
-    """Return the percentile interval over the last axis, (..., 2); NaN are left out.
-
-    Examples
-    --------
-    >>> percentile_interval(np.array([0.5, 0.6, 0.7, np.nan]), level=0.5)
-    array([0.55, 0.65])
-    """
+    """Return the percentile interval over the last axis, (..., 2); NaN are left out."""
     ends = [50 * (1 - level), 50 * (1 + level)]
     if not np.isnan(values).any():
         result: F64 = np.moveaxis(np.percentile(values, ends, axis=-1), 0, -1)
@@ -115,13 +100,7 @@ def percentile_interval(values: F64, level: float = LEVEL) -> F64:
 def bootstrap_multiclass(
     y_true: Ints, proba: F64, resamples: Resamples, folds: Ints | None = None
 ) -> dict[str, F64]:
-    """Bootstrap the multiclass scores of all models at once.
-
-    `proba` is (models, clips, classes); NaN rows are left out. Return each score, as
-    `mvemo.fuse.metrics.scores` defines it but with 0 for precision and recall of 0 / 0,
-    float64 (models, resamples); the entry ``f1:c`` is that of class c. With `folds` the AUC is
-    also averaged over folds.
-    """
+    """Return the scores of `proba` (models, clips, classes), float64 (models, resamples) each."""
     mask = complete(proba)
     classes = np.arange(proba.shape[2])
     positive = y_true[:, None] == classes
@@ -145,12 +124,7 @@ def bootstrap_multiclass(
 def bootstrap_multilabel(
     y_true: Ints, proba: F64, decisions: Bools, resamples: Resamples
 ) -> dict[str, F64]:
-    """Bootstrap the multi-label scores of all models at once.
-
-    `proba` and `decisions` are (models, clips, tags). Return each score, as
-    `mvemo.fuse.metrics.scores` defines it, float64 (models, resamples); the entry
-    ``f1:t`` is that of tag t.
-    """
+    """Return the scores of `proba` (models, clips, tags), float64 (models, resamples) each."""
     mask = complete(proba)
     positive = y_true.astype(np.bool_)
     n_tags = positive.shape[1]
@@ -215,21 +189,16 @@ def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict
 
 
 def areas(positive: Bools, scores: F64, mask: Bools, resamples: Resamples) -> F64:
-    """Return the area under the ROC curve, ties counted half.
+    """Return ROC-AUC, float64 (models, columns, resamples); NaN if a resample has one class.
 
-    `positive` is (clips, columns), `scores` (models, clips, columns), and `mask` (models, clips)
-    or, for several parts such as folds, (parts, models, clips). The result is float64 (models,
-    columns, resamples), with the parts first; NaN if a resample has only one class.
+    `positive` is (clips, columns), `scores` (models, clips, columns), `mask` (models, clips) or for
+    several parts, such as folds, (parts, models, clips): then the result has the parts first.
     """
     return _ranked(_area_sides, _area, positive, scores, mask, resamples)
 
 
 def average_precisions(positive: Bools, scores: F64, mask: Bools, resamples: Resamples) -> F64:
-    """Return the average precision, without interpolation; shapes as in `areas`.
-
-    This is the sum, over the distinct scores, of the gain in recall times the precision there;
-    NaN if a resample has no positive clip.
-    """
+    """Return the average precision without interpolation; shapes and NaN as in `areas`."""
     return _ranked(_precision_sides, _average_precision, positive, scores, mask, resamples)
 
 
@@ -241,12 +210,7 @@ def _ranked(
     mask: Bools,
     resamples: Resamples,
 ) -> F64:
-    """Return `score` of every model, column and resample; shapes as in `areas`.
-
-    `prepare` makes the sparse matrices that sum a resample's positive and negative clips into
-    the levels of one column. Threads share the columns of all models and one block of resamples,
-    which bounds the memory.
-    """
+    """Return `score` of the two sides that `prepare` makes of each model, column and resample."""
     n_resamples, n_groups = resamples.counts.shape
     parts = mask if mask.ndim == 3 else mask[None]
     sides = []
@@ -271,11 +235,7 @@ def _ranked(
 
 
 def _area_sides(positive: Bools, score: F64, codes: Ints, n_groups: int) -> Sides:
-    """Return the sums for `_area`; levels are the distinct scores of positive clips, ascending.
-
-    A negative clip counts from the first level above it. If it is tied with a level, it counts
-    half at that level and fully from the next.
-    """
+    """Return the sums for `_area`; levels are the distinct scores of positive clips, ascending."""
     levels, level = np.unique(score[positive], return_inverse=True)
     shape = (len(levels) + 1, n_groups)
     negative, negative_codes = score[~positive], codes[~positive]

@@ -62,15 +62,11 @@ class _Choice:
 def compare_runs(
     chosen: Sequence[str | Path], *, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> RunComparison:
-    """Compare models of several runs, pair by pair.
+    """Compare models of several runs pair by pair, on the clips that both models predicted.
 
     `chosen` are two or more folders of reports, or ``FOLDER:MODEL`` for one model of a run. Two
     whole runs are compared model by model if they share names of models; otherwise every model
     is compared with every model.
-
-    The score is the task's primary metric: accuracy of classes, macro ROC-AUC of tags, R2
-    (mean over targets) of values. Differences are means over folds, on the clips that both
-    models predicted. The interval of R2 is that of the pooled difference.
     """
     if len(chosen) < 2:
         raise BadFeatures(f"{len(chosen)} run(s) given: a comparison needs two at least")
@@ -143,7 +139,6 @@ def format_run_comparison(comparison: RunComparison) -> str:
 
 
 def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
-    """Return the table of differences between models of several runs."""
     first = comparison.runs[0]
     task = first.task
     scores = comparison.scores
@@ -268,7 +263,6 @@ class Run:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Return the names of its models."""
         return tuple(self.repeats[0].outputs)
 
 
@@ -356,7 +350,6 @@ def align_run(first: Run, run: Run) -> Run:
 
 
 def _order(clip_ids: Sequence[str], wanted: Sequence[str]) -> Ints:
-    """Return the index of each wanted clip."""
     row = {clip: i for i, clip in enumerate(clip_ids)}
     return np.array([row[clip] for clip in wanted], dtype=np.int64)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -43,18 +45,15 @@ def read_predictions(
     manifest: Manifest | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Predictions:
-    """Read prediction files.
+    """Read prediction files: CSV or Parquet with a header and a row for each clip and model.
 
-    A file is CSV or Parquet with a header. It has a column ``clip_id``, the truth, a column of
-    predictions for each class, tag or target, and optional columns ``group``, ``fold`` (the fold
-    that tested the clip, -1 if none did), ``model`` (default: the file's name) and ``repeat``
-    (the number of the evaluation, if there are several on different folds). The truth and the
-    predictions are:
+    Columns are ``clip_id``, the truth, predictions of each class, tag or target, and optional
+    ``group``, ``fold`` (that tested the clip, -1 for none), ``model`` (default: the file's name)
+    and ``repeat`` (number of the evaluation). The truth and the predictions are:
 
     - classes: ``label``, and probabilities in columns named by the class, or ``p_`` and the
       class. Each row sums to 1 up to rounding; rows that are off by more than `TOLERANCE` are
-      divided by their sum. Instead of probabilities there may be one column ``predicted``, the
-      class.
+      divided by their sum. Instead there may be one column ``predicted``, the class.
     - tags: ``label``, tags joined by ``;``, and probabilities in columns named by the tag, or
       ``p_`` and the tag. A tag is decided at 0.5.
     - targets: ``label_NAME`` and ``NAME``.
@@ -78,23 +77,15 @@ def read_predictions(
     Raises
     ------
     BadFeatures
-        A file is missing or not such a table, a label is unknown, numbers are not
-        probabilities, a model has a clip twice, files disagree on a clip or with the manifest,
-        or no clip was tested; the message names the line.
-
-    See Also
-    --------
-    mvemo.fuse.results_of_predictions : score them.
+        A file is missing or contradicts itself, another file or the manifest; the message names
+        the line.
 
     Examples
     --------
     >>> from pathlib import Path
     >>> text = "clip_id,label,fold,calm,tense\\na,calm,1,0.9,0.1\\nb,tense,-1,,\\n"
     >>> _ = Path("net.csv").write_text(text)
-    >>> predictions = read_predictions("net.csv")
-    >>> predictions.folds
-    array([ 0, -1])
-    >>> predictions.outputs["net"]
+    >>> read_predictions("net.csv").outputs["net"]
     array([[0.9, 0.1],
            [nan, nan]])
     """
@@ -104,35 +95,50 @@ def read_predictions(
     kind: Task = task or ("multiclass" if manifest is None else manifest.task)
     if manifest is not None and manifest.task != kind:
         raise BadFeatures(f"the manifest's task is {manifest.task}, not {kind}")
-    classes: tuple[str, ...] = ()
-    rows: list[_Row] = []
-    files: list[tuple[str, str]] = []
-    for path in map(Path, paths):
-        table = _read_table(path, columns or {}, of_manifest=manifest is not None)
-        names, rows_of_file = _parse(path, table, kind, known, truth=manifest is None)
-        if set(names) < set(classes):
-            # A file of decisions names only the classes that were predicted.
-            names, rows_of_file = _parse(path, table, kind, classes, truth=manifest is None)
-        classes = classes or names
-        if set(names) != set(classes):
-            raise BadFeatures(
-                f"{path}: its classes are {', '.join(names)}, those of {paths[0]} "
-                f"{', '.join(classes)}"
-            )
-        if names != classes:
-            order = [names.index(name) for name in classes]
-            rows_of_file = [
-                row._replace(outputs=[row.outputs[i] for i in order]) for row in rows_of_file
-            ]
-        rows += rows_of_file
-        files.append((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
-    if manifest is not None:
-        rows = _with_truth(rows, manifest)
-    by_repeat: dict[str | None, list[_Row]] = {}
-    for row in rows:
-        by_repeat.setdefault(row.repeat, []).append(row)
-    repeats = tuple(_predictions(part, classes, kind, tuple(files)) for part in by_repeat.values())
-    return repeats[0] if len(repeats) == 1 else replace(repeats[0], repeats=repeats)
+    with _without_collections():
+        classes: tuple[str, ...] = ()
+        rows: list[_Row] = []
+        files: list[tuple[str, str]] = []
+        for path in map(Path, paths):
+            table = _read_table(path, columns or {}, of_manifest=manifest is not None)
+            names, rows_of_file = _parse(path, table, kind, known, truth=manifest is None)
+            if set(names) < set(classes):
+                # A file of decisions names only the classes that were predicted.
+                names, rows_of_file = _parse(path, table, kind, classes, truth=manifest is None)
+            classes = classes or names
+            if set(names) != set(classes):
+                raise BadFeatures(
+                    f"{path}: its classes are {', '.join(names)}, those of {paths[0]} "
+                    f"{', '.join(classes)}"
+                )
+            if names != classes:
+                order = [names.index(name) for name in classes]
+                rows_of_file = [
+                    row._replace(outputs=[row.outputs[i] for i in order]) for row in rows_of_file
+                ]
+            rows += rows_of_file
+            files.append((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
+        if manifest is not None:
+            rows = _with_truth(rows, manifest)
+        by_repeat: dict[str | None, list[_Row]] = {}
+        for row in rows:
+            by_repeat.setdefault(row.repeat, []).append(row)
+        repeats = tuple(
+            _predictions(part, classes, kind, tuple(files)) for part in by_repeat.values()
+        )
+        return repeats[0] if len(repeats) == 1 else replace(repeats[0], repeats=repeats)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Pause the collector of cycles, which would visit all rows so far again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _with_truth(rows: Sequence[_Row], manifest: Manifest) -> list[_Row]:
@@ -163,7 +169,6 @@ def _predictions(
     task: Task,
     files: tuple[tuple[str, str], ...],
 ) -> Predictions:
-    """Build the predictions of one evaluation."""
     first = _first_rows(rows)
     clip_ids = tuple(first)
     folds, k = _number_folds(list(first.values()))
@@ -226,29 +231,22 @@ def _parse(
             f"{path}: no column 'label'; there are {', '.join(columns.header)}: name it "
             "with --column label=NAME, or give a manifest that has them (--manifest)"
         )
-    reserved = {name: i for i, name in enumerate(columns.header) if name in RESERVED}
+    file, model = str(path), path.stem
+    needed = {n: i for n, i in columns.places.items() if n in RESERVED and n not in _MAY_BE_EMPTY}
+    in_groups = columns.places.get("group")
     rows = []
     for number, cells in table.rows[1:]:
-        place = f"{path}:{number}"
-        values = {name: cells[i].strip() for name, i in reserved.items()}
-        for name, value in values.items():
-            if not value and name not in _MAY_BE_EMPTY:
-                raise BadFeatures(f"{place}: {name} is empty")
-        outputs, divided = columns.outputs(place, cells)
-        rows.append(
-            _Row(
-                place=place,
-                clip_id=values["clip_id"],
-                label=columns.truth(place, cells) if columns.has_truth else None,
-                # A file may know the groups of only some clips.
-                group=values.get("group") or None,
-                fold=values.get("fold"),
-                model=values.get("model", path.stem),
-                repeat=values.get("repeat"),
-                outputs=outputs,
-                divided=divided,
-            )
-        )
+        place = f"{file}:{number}"
+        values = {name: cells[i].strip() for name, i in needed.items()}
+        if not all(values.values()):
+            empty = next(name for name, value in values.items() if not value)
+            raise BadFeatures(f"{place}: {empty} is empty")
+        label = columns.truth(place, cells) if columns.has_truth else None
+        # A file may know the groups of only some clips.
+        group = None if in_groups is None else cells[in_groups].strip() or None
+        of_clip = place, values["clip_id"], label, group, values.get("fold")
+        of_model = values.get("model", model), values.get("repeat"), *columns.outputs(place, cells)
+        rows.append(_Row(*of_clip, *of_model))
     return columns.names, rows
 
 
@@ -257,8 +255,8 @@ def _first_rows(rows: Sequence[_Row]) -> dict[str, _Row]:
     first: dict[str, _Row] = {}
     for row in rows:
         earlier = first.setdefault(row.clip_id, row)
-        for name in ("label", "group", "fold"):
-            value, expected = getattr(row, name), getattr(earlier, name)
+        facts = zip(_Row._fields[2:5], row[2:5], earlier[2:5], strict=True)
+        for name, value, expected in facts if row[2:5] != earlier[2:5] else ():
             if value != expected:
                 raise BadFeatures(
                     f"{row.place}: clip {row.clip_id!r} has {name} {_shown(value)}, but "
@@ -268,7 +266,6 @@ def _first_rows(rows: Sequence[_Row]) -> dict[str, _Row]:
 
 
 def _number_folds(rows: Sequence[_Row]) -> tuple[Ints, int]:
-    """Return `Predictions.folds` and the number of folds, from one row per clip."""
     names = {row.fold for row in rows if row.fold is not None}
     if not names:
         return np.zeros(len(rows), dtype=np.int64), 1
@@ -313,7 +310,6 @@ def _by_number(text: str) -> tuple[int, int, str]:
 
 
 def _shown(value: str | Label | None) -> str:
-    """Format a cell or a label for a message."""
     if value is None:
         return "none"
     return repr(value if isinstance(value, str) else ";".join(map(str, value)))

@@ -27,32 +27,26 @@ CurvePoint = tuple[float, float, float, float]
 class ModelResult:
     """One model's out-of-fold predictions and their scores.
 
-    The task decides which scores there are (`Task.measure`); their names are explained in
-    `mvemo.fuse.tasks.multiclass.Multiclass`, `...multilabel.Multilabel` and
-    `...regression.Regression`. NaN stands for a score that is not defined.
+    The task decides which scores there are; `mvemo.fuse.tasks.probabilities` (`Multiclass`,
+    `Multilabel`) and `...regression.Regression` explain their names. NaN stands for a score that
+    is not defined.
 
     Parameters
     ----------
-    name
-        Name of the model: ``music1d`` … ``integrated``.
-    modalities
-        Modalities that it needs.
-    features
-        Cached features that it concatenates.
+    name, modalities, features
+        Name of the model (``music1d`` … ``integrated``), modalities that it needs, and cached
+        features that it concatenates.
     outputs
         float64 (clips, outputs): probabilities of classes (rows sum to 1) or of tags, or values
         in the targets' unit; NaN rows for clips without a prediction.
     y_pred
         Decisions: int64 (clips,) of classes, -1 where there is no prediction; bool (clips, tags);
         or the values themselves.
-    scores
-        Score name to its value over all clips.
-    per_fold
-        Score name to float64 (folds,): its value in each fold; NaN where not defined.
-    per_output
-        Score name to float64 (outputs,): its value for each class, tag or target, over all clips.
-    per_output_fold
-        Score name to float64 (folds, outputs): the same in each fold.
+    scores, per_fold
+        Score name to its value over all clips, and to float64 (folds,), its value in each fold.
+    per_output, per_output_fold
+        Score name to float64 (outputs,), its value for each class, tag or target over all clips,
+        and to float64 (folds, outputs), the same in each fold.
     confusion
         int64 (classes, classes), rows true, columns predicted; for regression the quadrants of
         valence and arousal; None if the task has no confusion matrix.
@@ -60,9 +54,8 @@ class ModelResult:
         float64 (folds, tags): smallest probability that counts as a decision, fitted inside the
         training folds; None for other tasks.
     calibration
-        Calibration of probabilities: ``ece``, ``brier`` and ``log_loss``; with fitted
-        temperatures also ``ece_scaled``, ``brier_scaled``, ``log_loss_scaled`` and the mean
-        ``temperature``.
+        ``ece``, ``brier`` and ``log_loss`` of probabilities; with fitted temperatures also
+        ``ece_scaled``, ``brier_scaled``, ``log_loss_scaled`` and the mean ``temperature``.
     intervals
         Score name to the ends of its 95 % group-bootstrap interval, for `scores` and
         `calibration`; ``NAME:i`` for entry i of `per_output`, ``primary`` for the primary
@@ -71,11 +64,10 @@ class ModelResult:
         Missing modalities, joined by ``+`` (``video``, ``audio+lyrics``), to the primary metric
         (mean over folds) of a head that needs only the others; ``none`` to that of the model.
         All are measured on the clips that have every feature. Empty for one modality.
-    n_fallback
-        Number of clips that lack some modalities and were predicted by a head of the others.
-    n_untrained
-        Number of tested clips that have all features but no prediction: their training folds
-        hold one class, or fewer than two clips, so that no head could be trained.
+    n_fallback, n_untrained
+        Number of clips that lack some modalities and were predicted by a head of the others;
+        number of tested clips with all features whose training folds hold too few clips for a
+        head.
     by_net
         True if the outputs are those of a net's own last layer, without a head.
     """
@@ -133,10 +125,8 @@ class Results:
 
     Parameters
     ----------
-    name
-        Name of the data set.
-    task
-        Task: the kind of labels, and how predictions are scored.
+    name, task
+        Name of the data set; the kind of labels, and how predictions are scored.
     classes
         Names of the outputs: classes, tags, or targets such as valence.
     clip_ids, groups
@@ -144,11 +134,9 @@ class Results:
     y_true
         Labels that were evaluated (shuffled if `permuted`): int64 (clips,) of classes, int64
         (clips, tags) of 0 and 1, or float64 (clips, targets).
-    folds
-        int64 (clips,): the fold that tested each clip. -1 for clips that were not tested
-        (``holdout``: fold 0 is the test split); their predictions are NaN.
-    k, seed
-        Number of folds and the evaluation's seed.
+    folds, k, seed
+        int64 (clips,): the fold that tested each clip, -1 for clips that were not tested
+        (``holdout``: fold 0 is the test split), whose predictions are NaN; number of folds; seed.
     protocol
         ``crossfit``, ``frozen``, ``shared`` or ``holdout``: the most optimistic protocol of the
         features used.
@@ -156,15 +144,12 @@ class Results:
         True if a net scored a clip that it, or a clip of its group, was trained on.
     synthetic, permuted
         True for generated data; True for labels shuffled as a check.
-    models
-        Results of the models, in the order of reports.
-    baseline
-        Predictor without features, scored like a model: the commonest class, each tag's
-        frequency or each target's mean in the training folds.
-    present
-        Feature name to bool (clips,): True for clips that have the feature.
-    outliers
-        Feature name to ids of outliers, which were not used for scaling.
+    models, baseline
+        Results of the models, in the order of reports, and of a predictor without features: the
+        commonest class, each tag's frequency or each target's mean in the training folds.
+    present, outliers
+        Feature name to bool (clips,), True for clips that have the feature; to ids of clips that
+        were not used for scaling.
     failures
         (clip id, stage, reason) of each failure that stage one kept.
     curves
@@ -286,17 +271,14 @@ def score_model(
 
     Parameters
     ----------
-    task
-        Task of the labels.
-    model
-        Model, with name, features and modalities.
+    task, model
+        Task of the labels, and the model.
     outputs
         float64 (clips, outputs); NaN rows for clips without a prediction.
     y_true, folds, k
         Labels, folds and number of folds, as in `Results`.
     thresholds
-        float64 (clips, tags): smallest probability of each clip that counts as a decision; None
-        for other tasks.
+        float64 (clips, tags): smallest probability that counts as a decision; only for tags.
     """
     y_pred = task.decide(outputs, thresholds)
     valid = complete(outputs)
@@ -345,10 +327,7 @@ def score_baseline(
 
 
 def best_model(results: Results, models: Sequence[ModelResult] | None = None) -> ModelResult | None:
-    """Return the model with the highest mean primary metric, or None if none has a score.
-
-    Ties go to the model with fewer features, then to the first.
-    """
+    """Return the model of the highest mean primary metric, of equals the one of fewer features."""
     models = results.models if models is None else models
     scored = [m for m in models if np.isfinite(results.primary_mean(m))]
     return min(scored, key=lambda m: (-results.primary_mean(m), len(m.features)), default=None)
@@ -374,11 +353,7 @@ def twin_of_integrated(results: Results) -> str:
 
 
 def without_twin(results: Results) -> Results:
-    """Return the results without ``integrated`` if a pair of features is the same model.
-
-    This happens with one audio and one video feature. Files keep both names; tables and plots
-    show the pair.
-    """
+    """Return the results without ``integrated`` if a pair of features is the same model."""
     twin = twin_of_integrated(results)
     if not twin:
         return results

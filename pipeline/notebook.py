@@ -27,10 +27,6 @@ def load_manifest(table: str | Path, **options: Any) -> Manifest:
         Options of `mvemo.manifests.read_manifest` (``root``, ``columns``, ``task``, ``media``)
         for a file, or of `mvemo.manifests.scan_clips` (``infer_groups``, ``layout``) for a
         folder.
-
-    Returns
-    -------
-    Manifest of labelled clips.
     """
     if Path(table).is_dir():
         return scan_clips(table, **options).manifest
@@ -47,10 +43,6 @@ def clip_table(manifest: Manifest, folds: Folds | int | None = None) -> ClipTabl
     folds
         Folds or their number; None for the split of the manifest, or if it has none for folds
         that are made when heads are fitted.
-
-    Returns
-    -------
-    Table of clips for a cache.
     """
     from mvemo.pipeline.clips import clip_tables
 
@@ -128,10 +120,6 @@ def evaluate(
         Profile of the settings; None for the profile that the features were made with.
     settings
         Settings of the table ``fuse`` in docs/settings.md as ``key=value``.
-
-    Returns
-    -------
-    Predictions and scores of all models.
     """
     from mvemo.cache import open_cache
     from mvemo.fuse.crossval.evaluation import evaluate as evaluate_cache

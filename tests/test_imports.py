@@ -20,7 +20,7 @@ STEPS = {
     "from mvemo import clip_table, evaluate, extract_features, load_manifest, predict": (
         *("torch", "librosa", "sklearn", "matplotlib"),
     ),
-    "import mvemo.fuse.report.page, mvemo.fuse.report.terminal": (
+    "import mvemo.fuse.report.report_files": (
         *("matplotlib", "jinja2", "torch"),
         # Half of the start of stage two.
         *("sklearn", "scipy.stats"),

@@ -18,7 +18,7 @@ from mvemo.fuse.bootstrap import LEVEL, Resamples, percentile_interval, resample
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
 from mvemo.fuse.numeric import F64, Bools, Ints
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.tasks.base import Task
+from mvemo.fuse.tasks.base import Outcome, Task
 
 # Largest difference between outputs of heads of the same features, fitted in another order.
 SAME = 1e-4
@@ -295,11 +295,13 @@ def _resampled_scores(
     by_repeat = [
         # One at a time, because shuffled labels differ between repeats.
         one.task.resample(
-            one.y_true,
-            np.stack([model.outputs for model in of_one]),
-            np.stack([model.y_pred for model in of_one]),
-            one.folds,
-            one.k,
+            Outcome(
+                one.y_true,
+                np.stack([model.outputs for model in of_one]),
+                np.stack([model.y_pred for model in of_one]),
+                one.folds,
+                one.k,
+            ),
             resamples,
         )
         for one, of_one in zip(evaluations, models, strict=True)

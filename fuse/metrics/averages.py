@@ -19,13 +19,7 @@ class Measures(NamedTuple):
 
 
 def mean_of_finite(values: F64) -> float:
-    """Return the mean of the finite numbers; NaN if there are none.
-
-    Examples
-    --------
-    >>> mean_of_finite(np.array([1.0, np.nan, 3.0]))
-    2.0
-    """
+    """Return the mean of the finite numbers; NaN if there are none."""
     return float(mean_finite(values, axis=0))
 
 

@@ -33,11 +33,7 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Return the expected calibration error, in [0, 1], 0 best; NaN without clips.
-
-        This is eq. 3 of Guo et al. 2017, "On calibration of modern neural networks":
-        ECE = sum over bins of count / n * abs(accuracy - confidence).
-        """
+        """Expected calibration error (Guo et al. 2017, eq. 3), in [0, 1]; NaN without clips."""
         filled = self.count > 0
         if not filled.any():
             return float("nan")
@@ -48,16 +44,8 @@ class Reliability:
 def reliability(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> Reliability:
     """Bin predictions by their stated probability, in bins of equal width.
 
-    Classes are binned by the largest probability of a clip, and `Reliability.accuracy` is the
-    share of clips of that class. Tags are binned by every probability, and it is the share of
-    pairs of clip and tag where the clip has the tag.
-
-    Examples
-    --------
-    >>> proba = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [np.nan, np.nan]])
-    >>> diagram = reliability(np.array([0, 1, 1, 0]), proba, n_bins=2)
-    >>> diagram.count.tolist(), diagram.accuracy.round(2).tolist(), round(diagram.ece, 3)
-    ([0, 3], [nan, 0.67], 0.1)
+    Classes are binned by the largest probability of a clip, tags by that of every pair of clip
+    and tag.
     """
     y_true, proba = _predicted(y_true, proba)
     stated, right = _stated_and_right(y_true, proba)
@@ -71,19 +59,7 @@ def reliability(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> Reliability:
 
 
 def brier_score(y_true: Ints, proba: F64) -> float:
-    """Return the mean squared distance of probabilities to the truth (Brier 1950), 0 best.
-
-    For classes it is the distance to the one-hot label, summed over classes, in [0, 2]. For tags
-    it is the mean over tags, in [0, 1]. NaN without clips.
-
-    Examples
-    --------
-    >>> proba = np.array([[1.0, 0.0], [0.5, 0.5]])
-    >>> brier_score(np.array([0, 1]), proba)
-    0.25
-    >>> brier_score(np.array([[1, 0], [0, 1]]), proba)
-    0.125
-    """
+    """Return the Brier score: summed over classes, in [0, 2]; mean over tags, in [0, 1]."""
     y_true, proba = _predicted(y_true, proba)
     if not len(y_true):
         return float("nan")
@@ -94,16 +70,7 @@ def brier_score(y_true: Ints, proba: F64) -> float:
 
 
 def log_loss(y_true: Ints, proba: F64) -> float:
-    """Return the mean negative log-likelihood over clips, or clips and tags, in nats, 0 best.
-
-    Probabilities are at least 2.2e-16, as in scikit-learn, so that the loss is finite. NaN
-    without clips.
-
-    Examples
-    --------
-    >>> round(log_loss(np.array([0, 1]), np.array([[0.5, 0.5], [0.75, 0.25]])), 4)
-    1.0397
-    """
+    """Return the mean log loss in nats, of probabilities of at least `EPS`; NaN without clips."""
     y_true, proba = _predicted(y_true, proba)
     return float(log_losses(y_true, proba).mean()) if len(y_true) else float("nan")
 
@@ -114,7 +81,6 @@ def log_losses(y_true: Ints, proba: F64) -> F64:
 
 
 def _losses(y_true: Ints, proba: F64) -> F64:
-    """Return the log loss of each clip, (clips, 1), or of each clip and tag."""
     if y_true.ndim == 2:
         of_truth = np.where(y_true == 1, proba, 1.0 - proba)
     else:
@@ -123,12 +89,10 @@ def _losses(y_true: Ints, proba: F64) -> F64:
 
 
 def calibration_terms(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> tuple[F64, F64, F64, F64]:
-    """Return the terms of Brier score, log loss and ECE, which can be summed over any clips.
+    """Return terms of Brier score, log loss and ECE of each clip, to be summed over clips.
 
-    Returns squared errors (clips,), log losses (clips,), gaps (clips, bins) of right minus stated
-    probability, and weights (clips,): 1, or the number of tags. Rows with NaN have terms of 0.
-    With sums over clips, `brier_score` is sum(squares) / sum(weights), `log_loss` is
-    sum(losses) / sum(weights), and ECE is the sum over bins of abs(sum(gaps)) / sum(weights).
+    These are squared errors, log losses, gaps (clips, bins) of right minus stated probability, and
+    weights: 1, or the number of tags. ECE is the sum over bins of abs(sum(gaps)) / sum(weights).
     """
     valid = complete(proba)[:, None]
     p = np.nan_to_num(proba)
@@ -149,28 +113,10 @@ def log_probabilities(proba: F64) -> F64:
 
 
 def fit_temperature(scores: F64, y_true: Ints) -> float:
-    """Return the temperature T that minimises the log loss (Guo et al. 2017, section 4.2).
+    """Return the temperature T of least log loss (Guo et al. 2017, 4.2); 1 if all rows are uniform.
 
     `scores` are logits or log-probabilities (clips, classes) of clips that the model was not
-    fitted on; rows with NaN are left out. The loss is convex in 1 / T, so its slope has one root.
-    T is 1 without clips and if all rows are uniform.
-
-    Examples
-    --------
-    Two clips are predicted with 90 %, and one is right: 50 % would be correct, which no finite
-    temperature gives.
-
-    >>> scores = np.log([[0.9, 0.1], [0.9, 0.1]])
-    >>> fit_temperature(scores, np.array([0, 1]))
-    50.0
-
-    If three of four are right, 75 % is correct:
-
-    >>> temperature = fit_temperature(scores[[0, 0, 0, 0]], np.array([0, 0, 0, 1]))
-    >>> round(temperature, 6)
-    2.0
-    >>> apply_temperature(np.array([0.9, 0.1]), temperature).round(6)
-    array([0.75, 0.25])
+    fitted on. The loss is convex in 1 / T, so its slope has one root.
     """
     y_true, scores = _predicted(y_true, scores)
     # Scores relative to the true class: the loss is the mean of logsumexp(b z).
@@ -192,10 +138,7 @@ def fit_temperature(scores: F64, y_true: Ints) -> float:
 
 
 def apply_temperature(proba: F64, temperature: float | F64) -> F64:
-    """Return softmax(log p / T) over the last axis; rows with NaN stay NaN.
-
-    A temperature per clip has the shape (clips, 1).
-    """
+    """Return softmax(log p / T) over the last axis; T is one number, or (clips, 1)."""
     z = log_probabilities(proba) / temperature
     exp = np.exp(z - z.max(axis=-1, keepdims=True))
     result: F64 = exp / exp.sum(axis=-1, keepdims=True)
@@ -218,6 +161,5 @@ def _bins(stated: F64, n_bins: int) -> Ints:
 
 
 def _predicted(y_true: Ints, proba: F64) -> tuple[Ints, F64]:
-    """Return both arrays without the rows that contain NaN."""
     valid = complete(proba)
     return y_true[valid], proba[valid]

@@ -35,16 +35,7 @@ def confusion_matrix(y_true: Ints, y_pred: Ints, n_classes: int) -> Ints:
 
 
 def precision_recall_f1(n_true: F64, n_predicted: F64, n_right: F64) -> dict[str, F64]:
-    """Return precision, recall and F1 of each column from counts of clips; NaN where 0 / 0.
-
-    F1 = 2 right / (true + predicted) is NaN only for a column that is neither true nor predicted.
-
-    Examples
-    --------
-    >>> scores = precision_recall_f1(np.array([2.0, 1.0]), np.array([1.0, 0.0]), np.array([1.0, 0]))
-    >>> scores["precision"], scores["recall"], scores["f1"].round(3)
-    (array([ 1., nan]), array([0.5, 0. ]), array([0.667, 0.   ]))
-    """
+    """Return precision, recall and F1 of each column from counts of clips; NaN where 0 / 0."""
     return {
         "precision": ratio(n_right, n_predicted),
         "recall": ratio(n_right, n_true),
@@ -53,25 +44,14 @@ def precision_recall_f1(n_true: F64, n_predicted: F64, n_right: F64) -> dict[str
 
 
 def decision_scores(n_true: F64, n_predicted: F64, n_right: F64) -> dict[str, F64]:
-    """Return `precision_recall_f1` with 0 where 0 / 0.
-
-    A column that is neither true nor predicted stays NaN.
-    """
+    """Return `precision_recall_f1` with 0 where 0 / 0, but NaN for a column without any clip."""
     seen = n_true + n_predicted > 0
     scores = precision_recall_f1(n_true, n_predicted, n_right)
     return {name: np.where(seen, np.nan_to_num(score), np.nan) for name, score in scores.items()}
 
 
 def kappa_of_counts(n_true: F64, n_predicted: F64, n_right: F64) -> F64:
-    """Return Cohen's kappa (Cohen 1960, eq. 1) from counts (..., classes): 1 perfect, 0 chance.
-
-    It is NaN without clips, and if all clips have the same class and are predicted as that class.
-
-    Examples
-    --------
-    >>> kappa_of_counts(np.array([2.0, 2.0]), np.array([3.0, 1.0]), np.array([2.0, 1.0]))
-    array(0.5)
-    """
+    """Return Cohen's kappa (Cohen 1960, eq. 1) from counts (..., classes); NaN where 0 / 0."""
     n = n_true.sum(axis=-1)
     by_chance = ratio((n_true * n_predicted).sum(axis=-1), n * n)
     return ratio(ratio(n_right.sum(axis=-1), n) - by_chance, 1.0 - by_chance)
@@ -80,11 +60,9 @@ def kappa_of_counts(n_true: F64, n_predicted: F64, n_right: F64) -> F64:
 def multiclass_scores(y_true: Ints, proba: F64, y_pred: Ints) -> Measures:
     """Score probabilities (clips, classes) and the predicted classes (clips,).
 
-    Balanced accuracy is the mean recall over the classes that some clip has: always predicting
-    one class gives one divided by the number of classes. Macro F1 is the mean over the classes
-    that are true or predicted. The AUC is the mean over classes of the one-vs-rest ROC-AUC,
-    without the classes that all clips or no clips have; this convention reproduces the AUC
-    published by PL20's authors.
+    Balanced accuracy is the mean recall over the classes that some clip has, macro F1 the mean over
+    the classes that are true or predicted. The AUC is the mean one-vs-rest ROC-AUC without the
+    classes that all clips or no clips have, which reproduces the AUC published by PL20's authors.
     """
     n_classes = proba.shape[1]
     counts = confusion_matrix(y_true, y_pred, n_classes).astype(np.float64)
@@ -102,11 +80,7 @@ def multiclass_scores(y_true: Ints, proba: F64, y_pred: Ints) -> Measures:
 
 
 def multilabel_scores(y_true: Ints, proba: F64, y_pred: Bools) -> Measures:
-    """Score probabilities (clips, tags) and the decided tags, bool (clips, tags).
-
-    Macro scores are means over the tags where the score is defined, micro scores are of all
-    pairs of clip and tag as one column. Precision, recall and F1 follow `decision_scores`.
-    """
+    """Score probabilities and decisions (clips, tags): mean over tags, and all pairs (micro)."""
     true = y_true.astype(np.bool_)
     per_tag = _column_scores(true, proba, y_pred)
     column = (-1, 1)
@@ -130,16 +104,9 @@ def _column_scores(y_true: Bools, proba: F64, y_pred: Bools) -> dict[str, F64]:
 
 
 def best_thresholds(proba: F64, y_true: Ints) -> F64:
-    """Return the threshold of each tag that maximises its F1, float64 (tags,).
+    """Return the threshold of each tag that maximises its F1 (inner predictions), float64 (tags,).
 
-    It must be fitted on inner out-of-fold predictions of the training clips, never on the scored
-    clips. It is the middle between two neighbouring probabilities; ties go to the highest
-    threshold. A tag that no clip has gets `DEFAULT_THRESHOLD`. Rows with NaN are left out.
-
-    Examples
-    --------
-    >>> best_thresholds(np.array([[0.9], [0.6], [0.2]]), np.array([[1], [1], [0]]))
-    array([0.4])
+    It is the middle between two neighbouring probabilities; ties go to the highest threshold.
     """
     valid = complete(proba)
     positive, p = y_true[valid].astype(np.bool_), proba[valid]
@@ -193,17 +160,7 @@ def rank_columns(positive: Bools, scores: F64) -> Ranking:
 
 
 def roc_auc(positive: Bools, scores: F64) -> F64:
-    """Return the area under the ROC curve of each column, with ties counted half.
-
-    This is the Mann-Whitney form: the share of (positive, negative) pairs in the right order. It
-    is NaN for a column that is positive everywhere or nowhere.
-
-    Examples
-    --------
-    >>> positive = np.array([[True, True], [False, True], [True, True]])
-    >>> roc_auc(positive, np.array([[0.9, 0.1], [0.8, 0.2], [0.8, 0.3]]))
-    array([0.75,  nan])
-    """
+    """Return the ROC-AUC of each column, ties counted half; NaN if all or no clips are positive."""
     n_positive = positive.sum(axis=0).astype(np.float64)
     n_negative = len(positive) - n_positive
     ranking = rank_columns(positive, scores)
@@ -215,17 +172,7 @@ def roc_auc(positive: Bools, scores: F64) -> F64:
 
 
 def average_precision(positive: Bools, scores: F64) -> F64:
-    """Return the average precision of each column, without interpolation.
-
-    It is the mean of the precision at each positive clip, as in scikit-learn, and NaN for a
-    column without positive clips.
-
-    Examples
-    --------
-    >>> positive = np.array([[True, False], [False, False]])
-    >>> average_precision(positive, np.array([[0.9, 0.1], [0.8, 0.2]]))
-    array([ 1., nan])
-    """
+    """Return the average precision of each column, without interpolation; NaN without positives."""
     ranking = rank_columns(positive, scores)
     precision = ranking.hits / ranking.n_clips
     gained = np.where(ranking.ends, ranking.hits - ranking.before(ranking.hits), 0.0)
@@ -239,21 +186,11 @@ def average_precision(positive: Bools, scores: F64) -> F64:
 def regression_scores(y_true: F64, y_pred: F64) -> Measures:
     """Score predictions (clips, targets) of each target, and by the means over targets.
 
-    ``r2`` is the coefficient of determination: at most 1, 0 for always predicting the mean of
-    the scored clips, NaN if the labels do not vary. ``rmse`` and ``mae`` are root mean squared
-    and mean absolute error, in the labels' unit. ``ccc`` is Lin's concordance correlation
-    coefficient (Lin 1989, eq. 1), in [-1, 1],
+    ``ccc`` is Lin's concordance correlation coefficient (Lin 1989, eq. 1), with variances over n,
 
-        CCC = 2 cov(y, p) / (var(y) + var(p) + (mean(y) - mean(p))^2),
+        CCC = 2 cov(y, p) / (var(y) + var(p) + (mean(y) - mean(p))^2).
 
-    with variances and covariance over n; NaN if labels and predictions are the same constant.
-    ``pearson_r`` is Pearson's correlation, in [-1, 1]; NaN if labels or predictions do not vary.
-
-    Examples
-    --------
-    >>> scores = regression_scores(np.array([[0.0], [1.0]]), np.array([[0.0], [0.5]])).per_output
-    >>> scores["r2"], scores["rmse"].round(3), scores["ccc"].round(3)
-    (array([0.5]), array([0.354]), array([0.667]))
+    R2 is NaN if labels do not vary, Pearson's correlation also if predictions do not vary.
     """
     if not len(y_true):
         nothing = np.full(y_true.shape[1], np.nan)
@@ -281,9 +218,7 @@ def regression_scores(y_true: F64, y_pred: F64) -> Measures:
 def quadrants(valence: F64, arousal: F64, centre: tuple[float, float] = (0.0, 0.0)) -> Ints:
     """Return the index in `QUADRANTS` of points in the valence-arousal plane, int64 (clips,).
 
-    Quadrants run counter-clockwise from high valence and high arousal, as in Russell's
-    circumplex. `centre` is the neutral point: (0, 0) for ratings in [-1, 1], (5, 5) for ratings
-    from 1 to 9. A value on the centre counts as high; NaN in either value gives -1.
+    A value on the centre counts as high; NaN in either value gives -1.
     """
     pleasant, excited = valence >= centre[0], arousal >= centre[1]
     index = np.where(excited, np.where(pleasant, 0, 1), np.where(pleasant, 3, 2))

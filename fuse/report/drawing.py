@@ -131,10 +131,7 @@ class Drawing:
         grid: Literal["", "x", "both"] = "both",
         legend: Mapping[str, Any] | None = None,
     ) -> str:
-        """Label the axes, add grid and legend, and return the figure as an SVG element.
-
-        `legend` has options of the legend below the axes; it is left out without labels.
-        """
+        """Label the axes, add grid and legend, and return the figure as an element."""
         self.ax.set_xlabel(x)
         if y:
             self.ax.set_ylabel(y)
@@ -201,32 +198,30 @@ def render_svg(figure: Figure) -> str:
     """Render a figure as an SVG file, in its own colours."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    canvas: Any = FigureCanvasSVG(figure)
-    figure.set_dpi(72)
-    _lay_out(figure)
     buffer = io.StringIO()
+    canvas: Any = _laid_out(figure, FigureCanvasSVG, 72)
     canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
 def render_png(figure: Figure, dpi: int = 150) -> bytes:
-    """Render a figure as a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    canvas: Any = FigureCanvasAgg(figure)
-    figure.set_dpi(dpi)
-    _lay_out(figure)
     buffer = io.BytesIO()
+    canvas: Any = _laid_out(figure, FigureCanvasAgg, dpi)
     canvas.print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _lay_out(figure: Figure) -> None:
+def _laid_out(figure: Figure, canvas_class: Any, dpi: int) -> Any:
     """Place axes and legends once: `Figure.savefig` would draw the figure twice to do so."""
+    canvas = canvas_class(figure)
+    figure.set_dpi(dpi)
     layout = figure.get_layout_engine()
     if layout is not None:
         layout.execute(figure)
         figure.set_layout_engine("none")
+    return canvas
 
 
 def _element(svg: str, title: str) -> str:

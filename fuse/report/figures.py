@@ -57,10 +57,6 @@ def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str
     -------
     Mapping of a figure's name, such as ``roc`` or ``confusion``, to its pictures. In a notebook
     ``IPython.display.SVG(picture.svg)`` shows a picture.
-
-    See Also
-    --------
-    mvemo.fuse.write_report : Write the page with all figures.
     """
     shown = recommended_model(results) if shown is None else shown
     pictures = {}
@@ -99,8 +95,10 @@ def fold_figure(results: Results) -> list[Picture]:
             if len(values):
                 drawn.line([values.mean()] * 2, [row - 0.36, row + 0.36], linewidth=2.2)
         _name_rows(drawn, [model.name for model in models])
-        lowest = _lowest(np.concatenate([base, *scores]) / factor, task.axis_from)
-        ax.set_xlim(factor * lowest, factor)
+        finite = np.concatenate([base, *scores]) / factor
+        finite = finite[np.isfinite(finite)]
+        low = float(np.floor(10 * finite.min()) / 10) if len(finite) else 0.0
+        ax.set_xlim(factor * min(low, task.axis_from), factor)
         title = task.primary_title
         svg = drawn.svg(
             f"{title[0].upper()}{title[1:]} of each model in each fold",
@@ -112,23 +110,12 @@ def fold_figure(results: Results) -> list[Picture]:
 
 
 def _name_rows(drawn: Drawing, names: Sequence[str]) -> None:
-    """Name the rows of a figure, the first on top."""
     drawn.ax.set_yticks(range(len(names)), [short(name) for name in names])
     drawn.ax.set_ylim(max(len(names), 1) - 0.5, -0.5)
 
 
-def _lowest(values: F64, usual: float) -> float:
-    """Return the start of a score's axis: its usual start, or lower if a value is below it."""
-    finite = values[np.isfinite(values)]
-    low = float(np.floor(10 * finite.min()) / 10) if len(finite) else 0.0
-    return min(low, usual)
-
-
 def roc_figure(results: Results) -> list[Picture]:
-    """Draw the macro one-vs-rest ROC curve of each model from its pooled predictions.
-
-    The curve of the recommended model is thick.
-    """
+    """Draw the macro one-vs-rest ROC curve of each model; the recommended one's is thick."""
     top = recommended_model(results)
     positive = results.task.indicators(results.y_true, len(results.classes))
     with _roc_drawing(len(results.models)) as drawn:
@@ -159,7 +146,6 @@ def roc_figure(results: Results) -> list[Picture]:
 
 
 def confusion_figures(results: Results) -> list[Picture]:
-    """Draw the confusion matrix of every model."""
     return [
         Picture(matrix_figure(model.confusion, results.classes, model.name), head=model.name)
         for model in results.models
@@ -179,10 +165,7 @@ def quadrant_figure(results: Results, model: ModelResult) -> list[Picture]:
 
 
 def class_roc_figure(results: Results, model: ModelResult) -> list[Picture]:
-    """Draw the pooled one-vs-rest ROC curve of each class or tag (thin) and their mean (thick).
-
-    If there are too many, only the commonest are drawn.
-    """
+    """Draw the pooled one-vs-rest ROC curve of each of the commonest classes, and their mean."""
     positive = results.task.indicators(results.y_true, len(results.classes))
     columns = np.sort(np.argsort(-positive.sum(axis=0), kind="stable")[:_MOST_CURVES])
     names = [results.classes[i] for i in columns.tolist()]
@@ -210,10 +193,7 @@ def class_roc_figure(results: Results, model: ModelResult) -> list[Picture]:
 
 
 def curves_of(positive: Bools, scores: F64) -> list[tuple[F64, float]]:
-    """Return true positive rates at evenly spaced false positive rates, and the AUC, per column.
-
-    A column that is true everywhere or nowhere gives an empty curve and NaN.
-    """
+    """Return true positive rates at `_RATES`, and the AUC, per column; empty and NaN without."""
     valid = complete(scores)
     areas = roc_auc(positive[valid], scores[valid])
     curves: list[tuple[F64, float]] = []
@@ -257,7 +237,6 @@ def output_figure(results: Results, model: ModelResult) -> list[Picture]:
 
 
 def scatter_figures(results: Results, model: ModelResult) -> list[Picture]:
-    """Draw predicted against true values of each target."""
     return [
         Picture(_scatter_figure(results.y_true[:, i], model.outputs[:, i], name, model.name))
         for i, name in enumerate(results.classes[:_MANY_TARGETS])
@@ -321,11 +300,7 @@ OF_ONE: Mapping[str, Callable[[Results, ModelResult], list[Picture]]] = {
 
 
 def loss_figures(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Picture]:
-    """Draw training and validation loss by epoch: one figure per net, one colour per fold.
-
-    `curves` maps ``net@fold`` to lists under ``epoch``, ``train_loss`` and ``val_loss``. A list
-    that is absent, has another length or has no finite value is left out.
-    """
+    """Draw training and validation loss by epoch: a figure per net of ``net@fold``."""
     nets: dict[str, list[Mapping[str, Sequence[float]]]] = {}
     for key, curve in curves.items():
         net, _, fold = key.rpartition("@")
@@ -365,11 +340,7 @@ def _loss_figure(net: str, curves: Sequence[Mapping[str, Sequence[float]]]) -> s
 
 
 def learning_curve_figure(results: Results) -> str:
-    """Draw the primary metric of each model against the number of training clips.
-
-    A band shows one standard deviation over folds: for every curve if there are at most three,
-    otherwise only for the recommended model.
-    """
+    """Draw the primary metric of each model, and deviations, against the number of clips."""
     task, curves = results.task, results.learning_curve
     factor = 100.0 if task.in_percent else 1.0
     top = recommended_model(results)

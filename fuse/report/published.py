@@ -68,9 +68,7 @@ def published_name(results: Results, model: ModelResult) -> str:
     """Return the name of the published model that has the same parts as a model, or ''.
 
     PL20's Table 2 and Z22's Table 1 score the nets themselves, so their figures belong to a
-    net's own outputs and not to a head fitted on its embedding. A fusion is a published one if
-    it has exactly the papers' nets at the papers' width. No model has one unless the data set
-    has the papers' six classes and its labels are not shuffled.
+    net's own outputs and not to a head fitted on its embedding.
     """
     if results.task.published != "PL20" or results.permuted or not comparable(results.classes):
         return ""
@@ -83,24 +81,21 @@ def published_name(results: Results, model: ModelResult) -> str:
         if set(nets) != set(model.features):
             return ""
     features = results.provenance.get("features", {})
-    of_papers = all(_is_of_paper(features.get(net, ()), net) for net in nets)
+    # All are embeddings of mvemo's own nets at the papers' width.
+    of_papers = all(
+        features.get(net)
+        and all(
+            str(spec["extractor"]).startswith(f"net:{net} ")
+            and spec["dim"] == _DATA["PL20"]["embedding"][net]
+            for spec in features[net]
+        )
+        for net in nets
+    )
     return name if nets and of_papers else ""
 
 
-def _is_of_paper(variants: Sequence[Mapping[str, Any]], net: str) -> bool:
-    """Return True if a feature is the embedding of mvemo's own net at the papers' width."""
-    return bool(variants) and all(
-        str(spec["extractor"]).startswith(f"net:{net} ")
-        and spec["dim"] == _DATA["PL20"]["embedding"][net]
-        for spec in variants
-    )
-
-
 def published_beside(results: Results) -> dict[str, Published]:
-    """Return PL20's figure for each model that has one.
-
-    It is that of Table 3, or for a net that of Table 2 with the chosen optimizer.
-    """
+    """Return PL20's figure (Table 3, of a net Table 2) for each model that has one."""
     figures = dict(PL20_TABLE_3)
     figures |= {net: PL20_TABLE_2[name][net] for net, name in CHOSEN_OPTIMIZER.items()}
     names = {model.name: published_name(results, model) for model in results.models}

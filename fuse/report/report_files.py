@@ -5,22 +5,39 @@ A folder holds one run: files of an older run are replaced or removed.
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mvemo.fuse.crossval.comparisons import Comparison
 from mvemo.fuse.crossval.saving import save_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.metrics.averages import mean_of_finite, spread
-from mvemo.fuse.report.page import report_html
-from mvemo.fuse.results import Choice, ModelResult, Results
+from mvemo.fuse.report import score_tables as tables
+from mvemo.fuse.report.figures import draw_figures, learning_curve_figure, loss_figures
+from mvemo.fuse.report.findings import banners, failure_reasons
+from mvemo.fuse.report.published import LABEL, SOURCES, sentence_beside
+from mvemo.fuse.report.summary import describe, opening, scoring_note
+from mvemo.fuse.report.text import count
+from mvemo.fuse.results import ModelResult, Results, recommended_model, without_twin
+from mvemo.fuse.tasks.base import Outcome
 from mvemo.manifests.files import dump_json, replacing_together, to_json_values, write_text
 from mvemo.manifests.tables import CsvWriter
 
+if TYPE_CHECKING:
+    import jinja2
+
 # Every file that a run may have; `write_report` removes those of an older run.
 RUN_FILES = ("report.html", "metrics.json", "predictions.csv", "heads.npz")
+TEMPLATES = Path(__file__).with_name("templates")
+_REASONS = 5
+# Settings that the first table of the page already shows.
+_IN_FACTS = ("folds", "seed", "permute_labels")
 
 
 def write_report(results: Results, out: str | Path, *, heads: bool = False) -> None:
@@ -43,10 +60,6 @@ def write_report(results: Results, out: str | Path, *, heads: bool = False) -> N
     ------
     FuseError
         A file cannot be written.
-
-    See Also
-    --------
-    mvemo.fuse.compare_runs.read_run : Reads the predictions back.
     """
     out = Path(out)
     texts = {
@@ -78,36 +91,156 @@ def write_texts(out: Path, texts: Mapping[str, str]) -> None:
             write_text(new / name, text, error=FuseError)
 
 
+# --- page
+
+
+def report_html(results: Results) -> str:
+    """Render the whole report as one HTML page that loads nothing; all text is escaped."""
+    results, note = without_twin(results), scoring_note(results)
+    top = recommended_model(results)
+    clips, groups = tables.hard_clips(results, top)
+    provenance = _told_once(to_json_values(results.provenance, "provenance"))
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            results=results,
+            task=results.task,
+            count=count,
+            banners=banners(results),
+            subtitle=describe(results),
+            opening=opening(results),
+            best=top,
+            figures=draw_figures(results, top),
+            tables={
+                "scores": tables.scores_table(results, top),
+                "outputs": None if top is None else tables.outputs_table(results, top),
+                **{name: build(results) for name, build in tables.OF_RESULTS.items()},
+            },
+            hard_clips=clips,
+            hard_groups=groups,
+            scoring_note=note,
+            fused=any(model.features for model in results.models),
+            scaled=any("temperature" in model.calibration for model in results.models),
+            published_label=LABEL,
+            sources=SOURCES,
+            beside=sentence_beside(results),
+            learning_svg=learning_curve_figure(results) if results.learning_curve else None,
+            losses=loss_figures(results.curves),
+            n_failed=len({clip_id for clip_id, _, _ in results.failures}),
+            n_unlisted=max(0, len(results.failures) - tables.MANY_FAILURES),
+            reasons=failure_reasons(results, _REASONS),
+            fold_sizes=np.bincount(results.folds[results.tested], minlength=results.k).tolist(),
+            label_facts=results.task.label_facts(results.classes, results.y_true),
+            sections=provenance_sections(provenance),
+        )
+    )
+
+
+def _told_once(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the provenance without entries that the page shows elsewhere or twice."""
+    told = dict(provenance)
+    settings, stage_one = told.get("settings"), told.get("stage_one")
+    if isinstance(settings, dict):
+        told["settings"] = {k: v for k, v in settings.items() if k not in _IN_FACTS}
+        if "n_resamples" in settings:
+            told.pop("n_resamples", None)
+    if isinstance(stage_one, dict):
+        versions = told.get("versions", {})
+        other = {k: v for k, v in (stage_one.get("versions") or {}).items() if versions.get(k) != v}
+        told["stage_one"] = {**stage_one, "versions": other}
+    return told
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """Return the template environment; it escapes all text and refuses undefined names."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def provenance_sections(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return JSON values as tables of text with ``title``, ``header`` (may be empty), ``rows``."""
+    single = [(k, _text(v)) for k, v in provenance.items() if not isinstance(v, (dict, list))]
+    sections: list[dict[str, Any]] = []
+    if single:
+        sections.append({"title": "", "header": [], "rows": single})
+    for key, value in provenance.items():
+        if not isinstance(value, (dict, list)) or not value:
+            continue
+        section: dict[str, Any] = {"title": key, "header": [], "rows": []}
+        if isinstance(value, dict) and all(
+            isinstance(listed, list) and listed and all(isinstance(item, dict) for item in listed)
+            for listed in value.values()
+        ):
+            header = list(dict.fromkeys(k for specs in value.values() for s in specs for k in s))
+            section["header"] = ["name", *header]
+            section["rows"] = [
+                [name, *(_text(spec.get(k)) for k in header)]
+                for name, specs in value.items()
+                for spec in specs
+            ]
+        elif isinstance(value, dict):
+            section["rows"] = list(_flat(value))
+        else:
+            section["rows"] = [(str(i), _text(v)) for i, v in enumerate(value)]
+        sections.append(section)
+    return sections
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Yield a row for each value of nested mappings: the keys joined by dots, and the value."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", _text(value)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list) and not any(isinstance(v, (dict, list)) for v in value):
+        return ", ".join(map(_text, value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 # --- metrics.json
 
 
 def metrics_dict(results: Results) -> dict[str, Any]:
     """Return the results as strict JSON values: numbers that are not finite become None.
 
-    Scores are fractions or in the targets' unit, never percentages. Other programs can rely on
-    the keys ``task``, ``protocol``, ``synthetic``, ``folds``, ``clips``, ``classes``,
-    ``primary_metric``, ``baseline``, ``provenance`` and ``models``. The last maps a model's name
-    to ``modalities``, ``features``, the primary metric under its name (``min``, ``mean``, ``max``
-    over folds, ``per_fold``, ``pooled``), every other score under its name (``f1_macro``,
-    ``roc_auc_macro_ovr``: see the task), ``per_fold`` and ``per_output`` of these,
+    Scores are fractions or in the targets' unit, never percentages; with ``repeats`` they cover all
+    repeats. Other programs can rely on the keys ``task``, ``protocol``, ``synthetic``, ``folds``,
+    ``clips``, ``classes``, ``primary_metric``, ``baseline``, ``provenance`` and ``models``. It
+    maps a model's name to ``modalities``, ``features``, the primary metric under its name (``min``,
+    ``mean``, ``max`` over folds, ``per_fold``, ``pooled``), every other score under its name
+    (``f1_macro``, ``roc_auc_macro_ovr``: see the task), ``per_fold`` and ``per_output`` of these,
     ``confusion`` (rows true, columns predicted) and ``intervals`` (95 %, from resampled groups).
-    Other keys may change. With ``repeats``, scores cover all repeats.
+    Other keys may change.
 
     Parameters
     ----------
     results
         Results of `mvemo.fuse.evaluate`.
-
-    Returns
-    -------
-    Mapping of keys to JSON values.
-
-    Raises
-    ------
-    TypeError
-        The provenance has a value that JSON cannot express.
     """
-    metric = results.task.primary_metric
+    metric, choice = results.task.primary_metric, results.choice
+    chosen = None
+    if choice is not None:
+        nested = _model_dict(results, choice.nested)
+        scores = {metric: nested[metric], "intervals": nested["intervals"]}
+        chosen = {"model": choice.model, "inside": choice.inside, **scores}
     values: dict[str, Any] = {
         "name": results.name,
         "task": results.task.name,
@@ -145,7 +278,7 @@ def metrics_dict(results: Results) -> dict[str, Any]:
             ]
             for name, points in results.learning_curve.items()
         },
-        "choice": None if results.choice is None else _choice_dict(results, results.choice),
+        "choice": chosen,
         "missing": results.missing,
         "outliers": dict(results.outliers),
         "failures": len(results.failures),
@@ -156,19 +289,8 @@ def metrics_dict(results: Results) -> dict[str, Any]:
 
 
 def comparison_facts(c: Comparison) -> dict[str, Any]:
-    """Return the figures of a comparison, as they are written to files."""
     names = ("mean", "interval", "t", "p", "p_holm")
     return {"clips": c.n_clips, **{name: getattr(c, name) for name in names}}
-
-
-def _choice_dict(results: Results, choice: Choice) -> dict[str, Any]:
-    nested, metric = _model_dict(results, choice.nested), results.task.primary_metric
-    return {
-        "model": choice.model,
-        "inside": choice.inside,
-        metric: nested[metric],
-        "intervals": nested["intervals"],
-    }
 
 
 def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:
@@ -197,7 +319,6 @@ def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:
 
 
 def _output_dict(model: ModelResult, output: int) -> dict[str, Any]:
-    """Return the scores of one class, tag or target."""
     ending = f":{output}"
     return {
         **{name: values[output] for name, values in model.per_output.items()},
@@ -218,15 +339,7 @@ def _output_dict(model: ModelResult, output: int) -> dict[str, Any]:
 
 
 def predictions_csv(results: Results) -> str:
-    """Return the out-of-fold predictions as CSV: a row per clip and model, in clip order.
-
-    The columns are ``clip_id``, ``group``, ``fold`` (the fold that tested the clip, or -1),
-    ``model``, and the columns of the task (`Task.csv_columns`). For classes these are ``label``,
-    ``predicted`` and ``p_CLASS``; for tags ``true_TAG``, ``predicted_TAG`` (the probability) and
-    ``decided_TAG``; for targets ``true_TARGET`` and ``predicted_TARGET``. Outputs have enough
-    digits to give back the same float64; they are empty if a clip was not predicted. With repeats
-    the first column is ``repeat``, which counts from 0.
-    """
+    """Return the out-of-fold predictions as CSV: a row per clip and model, in clip order."""
     buffer = io.StringIO()
     writer = CsvWriter(buffer)
     names, task = results.classes, results.task
@@ -235,7 +348,12 @@ def predictions_csv(results: Results) -> str:
     writer.writerow(["repeat", *head] if repeated else head)
     for number, one in enumerate(results.repeats or (results,)):
         repeat = [number] if repeated else []
-        cells = [task.csv_cells(names, m.name, one.y_true, m.outputs, m.y_pred) for m in one.models]
+        cells = [
+            task.csv_cells(
+                names, m.name, Outcome(one.y_true, m.outputs, m.y_pred, one.folds, one.k)
+            )
+            for m in one.models
+        ]
         for i, clip_id in enumerate(one.clip_ids):
             start = [*repeat, clip_id, one.groups[i], int(one.folds[i])]
             writer.writerows([*start, *of_model[i]] for of_model in cells)

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.metrics.averages import mean_of_finite, spread
 from mvemo.fuse.models import modality_order
+from mvemo.fuse.report.findings import banners
 from mvemo.fuse.report.published import (
     LABEL,
     all_published_beside,
     published_beside,
     published_confusion,
 )
-from mvemo.fuse.report.summary import banners, describe, verdict
+from mvemo.fuse.report.summary import describe, verdict
 from mvemo.fuse.report.text import (
     ID,
     LINE,
@@ -152,13 +153,11 @@ def intervals_table(results: Results) -> Table | None:
 
 
 def published_table(results: Results) -> Table | None:
-    """Return every published figure of the models, or None if there is none to compare with."""
     head: Heads = [Head("model", TEXT), Head("source", TEXT), "accuracy, %", "F1", "AUC"]
     return _listing(head, [[n, p.source, *p.texts()] for n, p in all_published_beside(results)])
 
 
 def published_confusion_table(results: Results) -> Table | None:
-    """Return Z22's confusion matrix, or None if the integrated model is not among the models."""
     rows = published_confusion(results)
     head: Heads = [Head("true", TEXT), *results.classes]
     named = zip(results.classes, rows, strict=False)
@@ -166,10 +165,7 @@ def published_confusion_table(results: Results) -> Table | None:
 
 
 def folds_table(results: Results) -> Table:
-    """Return the primary metric of every model in every fold, one row per model and repeat.
-
-    If there are too many folds for the page's width, each fold is a row instead.
-    """
+    """Return the primary metric of every model in every fold, one row per model and repeat."""
     task, models = results.task, (*results.models, results.baseline)
     title = f"{task.primary_title}{', %' if task.in_percent else ''} in fold"
     if results.k > _MANY_FOLDS and not results.repeats:
@@ -302,14 +298,12 @@ def repeats_table(results: Results) -> Table | None:
 
 
 def missing_table(results: Results) -> Table | None:
-    """Return the number of clips that lack each feature; None if no feature is missing."""
     n = str(len(results.clip_ids))
     rows = [[name, str(missing), n] for name, missing in results.missing.items()]
     return _listing([Head("feature", TEXT), "clips without it", "of"], rows)
 
 
 def failures_table(results: Results) -> Table | None:
-    """Return the first `MANY_FAILURES` failures of stage one; None if there are none."""
     head: Heads = [Head("clip", ID), Head("stage", TEXT), Head("reason", ID)]
     return _listing(head, results.failures[:MANY_FAILURES])
 

@@ -29,13 +29,7 @@ _LATEX = str.maketrans(
 
 
 def percent(value: float, digits: int = 1) -> str:
-    """Format a fraction as a percentage without the % sign; ``n/a`` for NaN.
-
-    Examples
-    --------
-    >>> percent(0.7186), percent(float("nan"))
-    ('71.9', 'n/a')
-    """
+    """Format a fraction as a percentage without the % sign; ``n/a`` for NaN."""
     return f"{100.0 * value:.{digits}f}" if np.isfinite(value) else "n/a"
 
 
@@ -45,14 +39,7 @@ def fraction(value: float, digits: int = 3) -> str:
 
 
 def score_text(task: Task, value: float, sign: str = "") -> str:
-    """Format a primary metric, or with ``sign="+"`` a difference of two, in the task's unit.
-
-    Examples
-    --------
-    >>> from mvemo.fuse.tasks import task_of
-    >>> score_text(task_of("multiclass"), 0.7186), score_text(task_of("regression"), 0.05, "+")
-    ('71.9', '+0.050')
-    """
+    """Format a primary metric, or with ``sign="+"`` a difference of two, in the task's unit."""
     if not np.isfinite(value):
         return "n/a"
     digits, factor = (1, 100.0) if task.in_percent else (3, 1.0)
@@ -76,20 +63,12 @@ def difference_text(task: Task, ends: tuple[float, float]) -> str:
 
 
 def p_text(p: float) -> str:
-    """Format a p-value for a table."""
     if not np.isfinite(p):
         return "n/a"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def count(n: int, one: str, many: str | None = None) -> str:
-    """Format a number with its noun.
-
-    Examples
-    --------
-    >>> count(1, "clip"), count(2, "clip"), count(3, "class", "classes")
-    ('1 clip', '2 clips', '3 classes')
-    """
     return f"{n} {one}" if n == 1 else f"{n} {many or one + 's'}"
 
 
@@ -99,10 +78,7 @@ def count(n: int, one: str, many: str | None = None) -> str:
 def columns(
     body: Sequence[Sequence[str]], foot: Sequence[Sequence[str]] = (), *, left: int = 1
 ) -> list[str]:
-    """Return the lines of a table, with rules around its body; the header is `body[0]`.
-
-    The first `left` columns are aligned to the left. Rows of `foot` come below a second rule.
-    """
+    """Return the lines of a table: rules around `body[1:]`, `foot`, and `left` columns of text."""
     lines = align_columns([*body, *foot], left=range(left))
     rule = "-" * max(map(len, lines))
     above = [lines[0], rule, *lines[1 : len(body)]]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.tasks.base import Task
-from mvemo.fuse.tasks.multiclass import Multiclass
-from mvemo.fuse.tasks.multilabel import Multilabel
+from mvemo.fuse.tasks.probabilities import Multiclass, Multilabel
 from mvemo.fuse.tasks.regression import Regression
 from mvemo.manifests.labels import UNLABELLED
 
@@ -23,10 +22,6 @@ def task_of(name: str) -> Task:
     ----------
     name
         ``multiclass``, ``multilabel`` or ``regression``.
-
-    Returns
-    -------
-    Task that reads, predicts and scores such labels.
 
     Raises
     ------

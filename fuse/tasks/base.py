@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.bootstrap import Resamples
 from mvemo.fuse.metrics.averages import Measures, complete, mean_finite, mean_of_finite
-from mvemo.fuse.metrics.calibration import brier_score, calibration_terms, log_loss, reliability
 from mvemo.fuse.numeric import F64, Bools, Ints, Link
 
 
@@ -34,6 +33,17 @@ class Column:
     def interval(self) -> str:
         """Key of the score's interval in `ModelResult.intervals`."""
         return self.score if self.output is None else f"{self.score}:{self.output}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Labels, and the predictions of one model, or with a first axis of several, for them."""
+
+    y_true: NDArray[Any]
+    outputs: F64
+    y_pred: NDArray[Any]
+    folds: Ints
+    k: int
 
 
 # Titles of the columns, and the cells of each output.
@@ -136,18 +146,12 @@ class Task(ABC):
     # Decisions.
 
     def fit_thresholds(self, y_true: NDArray[Any], outputs: F64) -> F64 | None:
-        """Fit the thresholds that outputs must reach for a decision; None if there are none.
-
-        `outputs` must be out-of-fold predictions inside the training folds.
-        """
+        """Fit thresholds of decisions on inner out-of-fold predictions; None if there are none."""
         return None
 
     @abstractmethod
     def decide(self, outputs: F64, thresholds: F64 | None = None) -> NDArray[Any]:
-        """Return `ModelResult.y_pred` for outputs.
-
-        `thresholds`, from `fit_thresholds`, broadcast against `outputs`.
-        """
+        """Return `ModelResult.y_pred` of outputs; thresholds broadcast against them."""
 
     def baseline(
         self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
@@ -185,19 +189,14 @@ class Task(ABC):
     ) -> dict[str, float]:
         """Return the calibration at temperatures fitted on inner predictions; only for classes.
 
-        `inner` has an array float64 (clips, outputs) for each fold: predictions of its training
-        clips by heads that never saw them. All other rows are NaN.
+        `inner` has, for each fold, predictions of its training clips by heads that never saw them.
         """
         return {}
 
     def residual_ends(
         self, y_true: NDArray[Any], outputs: F64, share: float
     ) -> tuple[tuple[float, float], ...]:
-        """Return for each target (low, high), the central interval of a share of the errors.
-
-        Only regression has such intervals. An error is the label minus the output of a clip that
-        the model was not fitted on; rows with NaN are left out.
-        """
+        """Return for each target (low, high) of the central share of label minus output."""
         return ()
 
     def label_scale(
@@ -209,28 +208,13 @@ class Task(ABC):
     # Intervals.
 
     @abstractmethod
-    def resample(
-        self,
-        y_true: NDArray[Any],
-        outputs: F64,
-        y_pred: NDArray[Any],
-        folds: Ints,
-        k: int,
-        resamples: Resamples,
-    ) -> dict[str, F64]:
-        """Return every score that gets an interval, in each resample of groups.
-
-        `outputs` and `y_pred` have the models as first axis. The result maps a name in
-        `ModelResult.intervals` to float64 (models, resamples).
-        """
+    def resample(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
+        """Map names in `ModelResult.intervals` to float64 (models, resamples)."""
 
     def resample_primary(
         self, y_true: NDArray[Any], outputs: F64, folds: Ints, k: int, resamples: Resamples
     ) -> F64:
-        """Return the primary metric, mean over folds, float64 (models, resamples).
-
-        Shapes are those of `resample`. Models that share `resamples` are paired.
-        """
+        """Return the primary metric, mean over folds, float64 (models, resamples)."""
         valid = complete(outputs)
         by_fold = []
         for fold in range(k):
@@ -258,8 +242,7 @@ class Task(ABC):
     ) -> dict[str, Bools]:
         """Return for each score that is a share of clips a mask of these clips, bool (clips,).
 
-        If a resampled share is always 0 or always 1, its interval depends on the number of groups
-        of these clips. `valid` is True for clips with a prediction.
+        A share that is constant over resamples has an interval by the groups of these clips.
         """
         return {}
 
@@ -308,68 +291,14 @@ class Task(ABC):
         """Return the columns of ``predictions.csv`` after clip, group and fold."""
         return ["model", *(f"{kind}_{name}" for name in names for kind in self.csv_kinds)]
 
-    def csv_cells(
-        self,
-        names: Sequence[str],
-        model: str,
-        y_true: NDArray[Any],
-        outputs: F64,
-        y_pred: NDArray[Any],
-    ) -> list[list[object]]:
+    def csv_cells(self, names: Sequence[str], model: str, one: Outcome) -> list[list[object]]:
         """Return the cells of these columns, one row per clip."""
-        values = [y_true.tolist(), outputs.tolist()]
+        values = [one.y_true.tolist(), one.outputs.tolist()]
         if "decided" in self.csv_kinds:
-            values.append(y_pred.astype(int).tolist())
+            values.append(one.y_pred.astype(int).tolist())
         rows: list[list[object]] = []
-        for predicted, *cells in zip(complete(outputs).tolist(), *values, strict=True):
+        for predicted, *cells in zip(complete(one.outputs).tolist(), *values, strict=True):
             if not predicted:
                 cells[1:] = [[""] * len(names) for _ in cells[1:]]
             rows.append([model, *chain.from_iterable(zip(*cells, strict=True))])
         return rows
-
-
-class ProbabilityTask(Task):
-    """Task whose outputs are probabilities, of classes or of tags."""
-
-    def calibration(self, y_true: NDArray[Any], outputs: F64) -> dict[str, float]:
-        return {
-            "ece": reliability(y_true, outputs).ece,
-            "brier": brier_score(y_true, outputs),
-            "log_loss": log_loss(y_true, outputs),
-        }
-
-    def resample(
-        self,
-        y_true: NDArray[Any],
-        outputs: F64,
-        y_pred: NDArray[Any],
-        folds: Ints,
-        k: int,
-        resamples: Resamples,
-    ) -> dict[str, F64]:
-        # With one fold the mean over folds is the pooled score.
-        of_folds = folds if k > 1 else None
-        drawn: dict[str, list[F64]] = {"ece": [], "brier": [], "log_loss": []}
-        for proba in outputs:
-            brier, loss, gaps, weight = calibration_terms(y_true, proba)
-            sums = resamples.sums(np.column_stack([brier, loss, weight, gaps]))
-            n = np.where(sums[:, 2] > 0, sums[:, 2], np.nan)
-            drawn["brier"].append(sums[:, 0] / n)
-            drawn["log_loss"].append(sums[:, 1] / n)
-            drawn["ece"].append(np.abs(sums[:, 3:]).sum(axis=1) / n)
-        return {
-            **self._resample_scores(y_true, outputs, y_pred, of_folds, resamples),
-            "primary": self.resample_primary(y_true, outputs, folds, k, resamples),
-            **{name: np.array(values) for name, values in drawn.items()},
-        }
-
-    @abstractmethod
-    def _resample_scores(
-        self,
-        y_true: NDArray[Any],
-        outputs: F64,
-        y_pred: NDArray[Any],
-        folds: Ints | None,
-        resamples: Resamples,
-    ) -> dict[str, F64]:
-        """Return every score but the primary metric and the calibration in each resample."""

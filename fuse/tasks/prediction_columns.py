@@ -22,17 +22,15 @@ _DECIMALS = 2
 
 
 class Columns(ABC):
-    """Columns of one file; `names` are its classes, tags or targets.
-
-    The argument `names` has them if they are known beforehand, otherwise None. `has_truth` is
-    True if the file has their true values.
-    """
+    """Columns of one file; `names` are its classes, tags or targets, if given beforehand those."""
 
     prefixes: tuple[str, ...] = ("p_",)
     nouns = ("probability", "probabilities")
 
     def __init__(self, path: Path, table: Table, names: Sequence[str] | None) -> None:
         self.path, self.table, self.header = path, table, table.header
+        self.places = {name: i for i, name in enumerate(self.header)}
+        self.plain = {n: i for n, i in self.places.items() if n and n not in RESERVED}
         self.marked = self._marked()
         self.columns = self._value_columns(names)  # name of each output to its column's index
         self.names = tuple(self.columns)
@@ -52,9 +50,8 @@ class Columns(ABC):
 
     def _value_columns(self, names: Sequence[str] | None) -> dict[str, int]:
         if names is None:
-            plain = {n: i for i, n in enumerate(self.header) if n and n not in RESERVED}
-            return self.marked or plain
-        columns = {name: i for i, name in enumerate(self.header)} | self.marked
+            return self.marked or self.plain
+        columns = self.places | self.marked
         for name in names:
             if name not in columns:
                 raise BadFeatures(
@@ -63,29 +60,28 @@ class Columns(ABC):
         return {name: columns[name] for name in names}
 
     def _cell(self, name: str, cells: Sequence[str]) -> str:
-        return cells[self.header.index(name)].strip()
+        return cells[self.places[name]].strip()
 
     @abstractmethod
     def truth(self, place: str, cells: Sequence[str]) -> Label:
         """Return the label of a row, as in a manifest's `Clip`; only valid if `has_truth`."""
 
     def outputs(self, place: str, cells: Sequence[str]) -> tuple[list[float], bool]:
-        """Return a row's outputs in the order of `names`, and True if they were normalised.
-
-        The outputs are all NaN if the row was not predicted.
-        """
+        """Return a row's outputs (all NaN if not predicted), and True if they were normalised."""
         texts = [cells[i] for i in self.columns.values()]
         try:
             numbers = list(map(float, texts))
         except ValueError:
             numbers = [self._number(place, text) for text in texts]
+        if not any(map(math.isnan, numbers)):
+            return self._checked(place, numbers, cells)
         n_missing = sum(map(math.isnan, numbers))
-        if n_missing not in (0, len(numbers)):
+        if n_missing < len(numbers):
             raise BadFeatures(
                 f"{place}: {n_missing} of {len(numbers)} {self.nouns[1]} are missing: give all, "
                 "or none if the clip was not predicted"
             )
-        return (numbers, False) if n_missing else self._checked(place, numbers, cells)
+        return numbers, False
 
     def _checked(
         self, place: str, numbers: list[float], cells: Sequence[str]
@@ -156,7 +152,9 @@ class ClassColumns(Columns):
         if abs(total - 1.0) <= TOLERANCE:
             return numbers, False
         # Rounding shifts each probability by at most half of its last decimal.
-        decimals = max(_decimals(cells[i]) for i in self.columns.values())
+        texts = [cells[i].strip().lower() for i in self.columns.values()]
+        # An exponent counts as an exact number.
+        decimals = max(17 if "e" in text else len(text.partition(".")[2]) for text in texts)
         if decimals < _DECIMALS or abs(total - 1.0) > len(numbers) * 0.5 * 10.0**-decimals + 1e-9:
             raise BadFeatures(
                 f"{place}: the probabilities sum to {total:.6g}, not to 1{self._left_out(cells)}"
@@ -165,10 +163,9 @@ class ClassColumns(Columns):
 
     def _left_out(self, cells: Sequence[str]) -> str:
         """Name the columns that may be of classes that the manifest lacks, for a message."""
-        plain = {n: i for i, n in enumerate(self.header) if n and n not in RESERVED}
         others = [
             name
-            for name, i in (self.marked or plain).items()
+            for name, i in (self.marked or self.plain).items()
             if name not in self.columns and _is_probability(cells[i])
         ]
         if not others:
@@ -259,12 +256,6 @@ COLUMNS: dict[str, type[Columns]] = {
     "multilabel": TagColumns,
     "regression": ValueColumns,
 }
-
-
-def _decimals(cell: str) -> int:
-    """Count the digits after the point; 17, as for an exact number, if there is an exponent."""
-    cell = cell.strip().lower()
-    return 17 if "e" in cell else len(cell.partition(".")[2])
 
 
 def _is_probability(cell: str) -> bool:

@@ -11,16 +11,10 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.bootstrap import Resamples, bootstrap_regression
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.metrics.averages import (
-    Measures,
-    complete,
-    mean_finite,
-    mean_of_finite,
-    ratio,
-)
+from mvemo.fuse.metrics.averages import Measures, complete, mean_finite, mean_of_finite, ratio
 from mvemo.fuse.metrics.scores import QUADRANTS, confusion_matrix, quadrants, regression_scores
 from mvemo.fuse.numeric import F64, Bools, Ints
-from mvemo.fuse.tasks.base import Column, LabelColumns, Task
+from mvemo.fuse.tasks.base import Column, LabelColumns, Outcome, Task
 from mvemo.manifests.labels import PLANE, parse_scale
 
 # Number of targets up to which the main table shows the score of each.
@@ -48,10 +42,7 @@ class Plane:
 
 
 def plane_of(names: Sequence[str], y_true: F64, scale: str = "") -> Plane | None:
-    """Return the plane of labels (clips, targets); None without valence and arousal.
-
-    `scale` is that of valence and arousal, as ``1..9``; empty if it is not known.
-    """
+    """Return the plane of labels (clips, targets) on a scale as ``1..9``; None without one."""
     lower = [name.lower() for name in names]
     if not set(PLANE) <= set(lower):
         return None
@@ -75,12 +66,11 @@ class Regression(Task):
 
     Notes
     -----
-    `per_output` has ``r2``, ``rmse`` and ``mae`` (in the target's unit), ``ccc`` and
-    ``pearson_r`` of each target. `ModelResult.scores` has their means over targets, with the
-    suffix ``_macro``, and ``quadrant_accuracy``, all of the pooled predictions. `per_fold` has
-    the same scores of each fold. The primary metric is the mean over folds of ``r2_macro``. Its
-    interval is that of the pooled predictions: they share the targets' unit, and in a resample of
-    n clips the R2 of a fold is too low by about 1 / n.
+    `per_output` has ``r2``, ``rmse`` and ``mae`` (in the target's unit), ``ccc`` and ``pearson_r``
+    of each target. `ModelResult.scores` (pooled predictions) and `per_fold` have their means over
+    targets, with the suffix ``_macro``, and ``quadrant_accuracy``. The primary metric is the mean
+    over folds of ``r2_macro``. Its interval is that of the pooled predictions: in a resample of n
+    clips the R2 of a fold is too low by about 1 / n.
     """
 
     name = "regression"
@@ -141,7 +131,6 @@ class Regression(Task):
         return Measures(overall, per_output)
 
     def confusion(self, y_true: NDArray[Any], y_pred: NDArray[Any], n_outputs: int) -> Ints | None:
-        """Return the confusion matrix of quadrants; None without a plane."""
         if self.plane is None:
             return None
         true, predicted = self.plane.quadrants(y_true), self.plane.quadrants(y_pred)
@@ -168,23 +157,16 @@ class Regression(Task):
             for name, values in zip(names, y_true.T, strict=True)
         }
 
-    def resample(
-        self,
-        y_true: NDArray[Any],
-        outputs: F64,
-        y_pred: NDArray[Any],
-        folds: Ints,
-        k: int,
-        resamples: Resamples,
-    ) -> dict[str, F64]:
+    def resample(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
         drawn = {}
-        for name, values in bootstrap_regression(y_true, outputs, resamples).items():
+        scores = bootstrap_regression(models.y_true, models.outputs, resamples)
+        for name, values in scores.items():
             drawn[f"{name}_macro"] = mean_finite(values, axis=1)
             drawn.update({f"{name}:{i}": values[:, i] for i in range(values.shape[1])})
         drawn["primary"] = drawn["r2_macro"]
         if self.plane is not None:
-            true = self.plane.quadrants(y_true)
-            predicted = np.stack([self.plane.quadrants(values) for values in outputs])
+            true = self.plane.quadrants(models.y_true)
+            predicted = np.stack([self.plane.quadrants(values) for values in models.outputs])
             drawn["quadrant_accuracy"] = resamples.shares(predicted == true, predicted >= 0)
         return drawn
 

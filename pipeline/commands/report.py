@@ -62,11 +62,7 @@ def report(
     task: Task | None,
     manifest: Path | None,
     out: Path,
-    name: str | None,
-    scale: str,
-    latex: Path | None,
-    markdown: Path | None,
-    synthetic: bool,
+    **options: Any,
 ) -> None:
     """Score the predictions of any program, and write mvemo's report on them.
 
@@ -95,11 +91,11 @@ def report(
     leaky_files = [file.name for file, mark in marks.items() if mark.get("leaky")]
     results = results_of_predictions(
         predictions,
-        name=name or (files[0].stem if clips is None else clips.name),
-        synthetic=synthetic
+        name=options["name"] or (files[0].stem if clips is None else clips.name),
+        synthetic=options["synthetic"]
         or (clips is not None and clips.synthetic)
         or any(mark.get("synthetic") is True for mark in marks.values()),
-        scale=scale or (clips.scale if clips is not None else ""),
+        scale=options["scale"] or (clips.scale if clips is not None else ""),
         provenance={**provenance(), "leaky_files": leaky_files},
     )
     results = replace(
@@ -113,7 +109,7 @@ def report(
     # Printed first: if the report cannot be written, the table is not lost.
     click.echo(format_table(results))
     write_report(results, out)
-    write_paper(results_tables(results), latex, markdown)
+    write_paper(results_tables(results), options["latex"], options["markdown"])
     tell_stale_model(out)
     click.echo(f"\nreport: {out / 'report.html'}")
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from mvemo.fuse import Task
 from mvemo.fuse.report import drawing
 from mvemo.fuse.report import text as paper
+from mvemo.fuse.report.findings import small_nets_text
 from mvemo.fuse.report.published import LABEL
-from mvemo.fuse.report.summary import small_nets_text
 from mvemo.manifests.files import replacing_together, write_bytes, write_json, write_text
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.tables import CsvWriter

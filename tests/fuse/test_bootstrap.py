@@ -14,6 +14,7 @@ from mvemo.fuse.bootstrap import (
 )
 from mvemo.fuse.metrics.scores import multiclass_scores
 from mvemo.fuse.tasks import task_of
+from mvemo.fuse.tasks.base import Outcome
 
 
 def made(n=90, n_classes=4, n_models=3, seed=0, digits=None):
@@ -73,7 +74,7 @@ def test_scores_of_resamples_are_those_of_the_resampled_clips(name, digits):
         task.for_labels(("valence", "arousal", "c", "d"), labels) if name != "multiclass" else task
     )
     decided = np.stack([task.decide(outputs) for outputs in p])
-    scores = task.resample(labels, p, decided, np.zeros(90, int), 1, resamples)
+    scores = task.resample(Outcome(labels, p, decided, np.zeros(90, int), 1), resamples)
     for m, d in product(range(3), (0, 7, 255, 256, 299)):
         rows = resampled(resamples, d, np.isfinite(p[m]).all(axis=1))
         overall, per_output = task.measure(labels[rows], p[m, rows], decided[m, rows])

@@ -18,9 +18,9 @@ from mvemo.fuse import (
 )
 from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.models import Model
-from mvemo.fuse.report.page import report_html
-from mvemo.fuse.report.report_files import predictions_csv
-from mvemo.fuse.report.summary import banners, opening, scoring_note
+from mvemo.fuse.report.findings import banners
+from mvemo.fuse.report.report_files import predictions_csv, report_html
+from mvemo.fuse.report.summary import opening, scoring_note
 from mvemo.fuse.results import score_model
 from mvemo.manifests import read_manifest
 
@@ -268,22 +268,13 @@ def test_names_that_a_spreadsheet_would_run_come_back(tmp_path):
     assert predictions.clip_ids == ("=a", "@b", "c")
 
 
-def test_tags_are_scored_as_scikit_learn_does(tmp_path):
-    rng = np.random.default_rng(2)
-    truth = rng.random((30, 2)) < 0.5
-    proba = np.clip(0.4 * truth + 0.6 * rng.random((30, 2)), 0, 1)
-    lines = ["clip_id,label,calm,dark"]
-    for i, (tags, row) in enumerate(zip(truth, proba.tolist(), strict=True)):
-        label = ";".join(np.array(["calm", "dark"])[tags])
-        lines.append(f"c{i},{label},{row[0]!r},{row[1]!r}")
-    text = "\n".join(lines)
-    predictions = read_predictions(write(tmp_path / "t.csv", text), task="multilabel")
-    assert predictions.y_true.tolist() == truth.astype(int).tolist()
+def test_tags_are_joined_in_the_label(tmp_path):
+    text = "clip_id,label,calm,dark\na,dark;calm,0.9,0.8\nb,,0.2,0.4\nc,dark,0.1,0.3\n"
+    predictions = read(tmp_path, text, task="multilabel")
+    assert predictions.y_true.tolist() == [[1, 1], [0, 0], [0, 1]]
     (model,) = results_of_predictions(predictions).models
-    expected = roc_auc_score(truth, proba, average="macro")
-    assert model.scores["roc_auc_macro"] == pytest.approx(expected, abs=1e-12)
-    expected = f1_score(truth, proba >= 0.5, average="macro")
-    assert model.scores["f1_macro"] == pytest.approx(expected, abs=1e-12)
+    assert model.y_pred.tolist() == [[True, True], [False, False], [False, False]]
+    assert model.per_output["roc_auc"].tolist() == [1.0, 0.5]
 
 
 def test_ratings_and_their_truth(tmp_path):

@@ -15,7 +15,7 @@ from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table, metrics_d
 from mvemo.fuse.crossval.comparisons import with_uncertainty
 from mvemo.fuse.crossval.evaluation import with_learning_curve
 from mvemo.fuse.numeric import decision_inputs
-from mvemo.fuse.report.page import report_html
+from mvemo.fuse.report.report_files import report_html
 from mvemo.manifests import holdout_split
 
 

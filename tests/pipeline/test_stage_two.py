@@ -1,7 +1,5 @@
 """Stage two end to end: what `mvemo-cv` and `mvemo fuse` write, from the cache alone."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import io
@@ -9,46 +7,35 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from feature_samples import crossfit_cache, make_table, spec, write_cache
 from feature_samples import features as vectors
-from feature_samples import make_table, spec, write_cache
-from stage_samples import run, tiny_demo, tiny_settings
+from stage_samples import run
 
 from mvemo.cache import open_cache
 from mvemo.fuse import FuseError, load_heads
 from mvemo.manifests import Folds, folds_of, read_manifest, write_folds
 
-NAMES = ["music1d", "c3d", "music1d-outputs", "c3d-outputs", "c3d+music1d", "integrated"]
-NAMES += ["integrated-stacked", "integrated-late"]
+NAMES = ["music1d", "c3d", "c3d+music1d", "integrated", "integrated-stacked", "integrated-late"]
 
 
 @pytest.fixture(scope="module")
-def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stage2")
-    tiny_demo(folder / "demo", clips_per_class=4)
-    arguments = [folder / "demo" / "manifest.csv", "--work", folder / "work"]
-    assert run("mvemo", "extract", *arguments, *tiny_settings()) == 0
-    return folder / "work" / "features.h5"
+def features(tmp_path_factory):
+    return crossfit_cache(tmp_path_factory.mktemp("stage2") / "features.h5", make_table(24, 2))
 
 
 @pytest.fixture(scope="module")
-def fused(features: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def fused(features, tmp_path_factory):
     """Folder of a run of `mvemo fuse` over all features, and what it printed."""
-    folder = tmp_path_factory.mktemp("fused")
-    # The file alone is carried over.
-    carried = folder / "carried.h5"
-    carried.write_bytes(features.read_bytes())
-    printed = io.StringIO()
+    out, printed = tmp_path_factory.mktemp("fused") / "out", io.StringIO()
     with contextlib.redirect_stdout(printed):
-        assert run("mvemo", "fuse", carried, "--out", folder / "out") == 0
-    return folder / "out", printed.getvalue()
+        assert run("mvemo", "fuse", features, "--out", out) == 0
+    return out, printed.getvalue()
 
 
-@pytest.mark.figures
-def test_fuse_writes_the_report_and_the_heads(fused: tuple[Path, str]) -> None:
+def test_fuse_writes_the_report_and_the_heads(fused):
     out, shown = fused
     assert "synthetic" in shown.lower()
     metrics = json.loads((out / "metrics.json").read_text())
@@ -71,15 +58,14 @@ def test_fuse_writes_the_report_and_the_heads(fused: tuple[Path, str]) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == 24 * len(NAMES)
     heads = load_heads(out / "heads.npz")
-    # A net that predicts itself has no head.
-    assert {h.model for h in heads.heads} >= {name for name in NAMES if "-outputs" not in name}
+    assert {h.model for h in heads.heads} >= set(NAMES)
     assert len(heads.select("integrated", 0)) == 1
     (stack,) = heads.select("integrated-stacked")
     assert (stack.inputs, stack.features) == ("log-probabilities", ("music1d", "c3d"))
     assert len(heads.select("integrated")) == 2
 
 
-def test_the_two_commands_agree(features: Path, fused: tuple[Path, str], tmp_path: Path) -> None:
+def test_the_two_commands_agree(features, fused, tmp_path):
     assert run("mvemo-cv", features, "--folds", "2", "--out", tmp_path) == 0
     a, b = (
         json.loads((folder / "metrics.json").read_text())["models"]
@@ -98,22 +84,14 @@ def test_the_two_commands_agree(features: Path, fused: tuple[Path, str], tmp_pat
         (["--set", "fuse.D=3"], "fuse.D: unknown setting"),
     ],
 )
-def test_wrong_options_are_one_line(
-    features: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    options: list[str],
-    said: str,
-) -> None:
+def test_wrong_options_are_one_line(features, tmp_path, capsys, options, said):
     assert run("mvemo-cv", features, "--out", tmp_path, *options) == 2
     error = capsys.readouterr().err.strip()
     assert said in error
     assert len(error.splitlines()) == 1
 
 
-def test_folds_of_a_file(
-    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_folds_of_a_file(features, tmp_path, capsys):
     with open_cache(features) as cache:
         table = cache.table
     own = Folds(table.folds, table.k, table.fold_seed, table.clip_ids)
@@ -127,10 +105,15 @@ def test_folds_of_a_file(
 
     # Features that all folds share are evaluated on any: here on folds of another order.
     np.save(tmp_path / "v.npy", np.random.default_rng(0).normal(size=(len(table), 4)))
-    manifest = features.parents[1] / "demo" / "manifest.csv"
+    manifest = tmp_path / "manifest.csv"
+    rows = [
+        f"{c}.wav,{c},{table.classes[y]},{g}"
+        for c, y, g in zip(table.clip_ids, table.labels, table.groups, strict=True)
+    ]
+    manifest.write_text("\n".join(["path,clip_id,label,group", *rows]))
     imported = ["--feature", "theirs", "--modality", "audio", "--manifest", manifest]
     assert run("mvemo", "cache", "import", tmp_path / "i.h5", tmp_path / "v.npy", *imported) == 0
-    folds = folds_of(read_manifest(manifest), 3, 7)
+    folds = folds_of(read_manifest(manifest, media=False), 3, 7)
     order = np.random.default_rng(1).permutation(len(table))
     shuffled = tuple(folds.clip_ids[i] for i in order)
     write_folds(
@@ -156,13 +139,9 @@ def test_folds_of_a_file(
 
 @pytest.mark.parametrize("command", ["cv", "report"])
 def test_the_table_is_printed_also_if_the_report_cannot_be_written(
-    command: str,
-    fused: tuple[Path, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def fail(*_: object, **__: object) -> None:
+    command, features, fused, tmp_path, monkeypatch, capsys
+):
+    def fail(*_, **__):
         raise FuseError("report.html: cannot be written: no space left on the disk")
 
     of_report = "mvemo.fuse.write_report"
@@ -170,7 +149,7 @@ def test_the_table_is_printed_also_if_the_report_cannot_be_written(
         "mvemo.pipeline.stage_two.write_report" if command == "cv" else of_report, fail
     )
     out, _ = fused
-    given = [out.parent / "carried.h5", "--models", "music1d", "--set", "fuse.choose_C=false"]
+    given = [features, "--models", "music1d", "--set", "fuse.choose_C=false"]
     if command == "report":
         given = ["--predictions", out / "predictions.csv"]
     assert run("mvemo", command, *given, "--out", tmp_path / "out") == 2
@@ -179,9 +158,7 @@ def test_the_table_is_printed_also_if_the_report_cannot_be_written(
     assert "no space left on the disk" in shown.err
 
 
-def test_files_that_are_no_cache_are_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_files_that_are_no_cache_are_one_line(tmp_path, capsys):
     (tmp_path / "text.h5").write_text("no cache")
     for name, said in (("none.h5", "none.h5"), ("text.h5", "text.h5")):
         assert run("mvemo-cv", tmp_path / name, "--out", tmp_path / "o") == 2
@@ -191,9 +168,7 @@ def test_files_that_are_no_cache_are_one_line(
     assert not (tmp_path / "o").exists()
 
 
-def test_shared_nets_are_refused_and_then_marked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_shared_nets_are_refused_and_then_marked(tmp_path, capsys):
     table = make_table()
     shared = spec("c3d", 12, "shared", None, table.clip_ids)
     write_cache(tmp_path / "features.h5", table, [(shared, vectors(table, "c3d"))])
@@ -206,7 +181,7 @@ def test_shared_nets_are_refused_and_then_marked(
     assert "optimistic" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8").lower()
 
 
-def test_help_and_stage_two_load_none_of_stage_one(features: Path, tmp_path: Path) -> None:
+def test_help_and_stage_two_load_none_of_stage_one(features, tmp_path):
     code = (
         "import sys\n"
         "from mvemo.pipeline import cli\n"

@@ -10,7 +10,7 @@ from output_samples import task_cache, task_crossfit_cache, task_table
 from mvemo.cache import open_cache
 from mvemo.fuse import metrics_dict
 from mvemo.fuse.crossval.evaluation import learning_curve_masks, with_learning_curve
-from mvemo.fuse.report.page import report_html
+from mvemo.fuse.report.report_files import report_html
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 TASKS = ("multiclass", "multilabel", "regression")

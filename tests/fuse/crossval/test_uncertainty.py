@@ -13,7 +13,7 @@ from mvemo.fuse import Model, format_table, metrics_dict, score_model
 from mvemo.fuse.crossval.comparisons import score_intervals, wilson_interval, with_uncertainty
 from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.report.page import report_html
+from mvemo.fuse.report.report_files import report_html
 
 
 def test_every_model_has_an_interval_around_its_pooled_score(tmp_path):

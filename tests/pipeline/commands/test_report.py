@@ -1,7 +1,5 @@
 """The command `mvemo report`, run in process."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from mvemo.fuse import BadFeatures
 from mvemo.pipeline.cli import mvemo
 
 
-def test_report_of_predictions(tmp_path: Path) -> None:
+def test_report_of_predictions(tmp_path):
     first, second = tmp_path / "mine.csv", tmp_path / "theirs.csv"
     first.write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\nc,x,0.3,0.7\n")
     second.write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\nc,x,,\n")
@@ -36,9 +34,7 @@ def test_report_of_predictions(tmp_path: Path) -> None:
     assert (comparison["clips"], comparison["mean"], comparison["p"]) == (2, 0, None)
 
 
-def test_a_report_reads_what_it_writes_but_never_overwrites_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_report_reads_what_it_writes_but_never_overwrites_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.csv").write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\nc,x,0.3,0.7\n")
     done = CliRunner().invoke(mvemo, ["report", "--predictions", "mine.csv"])
@@ -56,7 +52,7 @@ def test_a_report_reads_what_it_writes_but_never_overwrites_it(
     assert models[0] == models[1]
 
 
-def test_bad_input_is_one_line(tmp_path: Path) -> None:
+def test_bad_input_is_one_line(tmp_path):
     file = tmp_path / "x.csv"
     file.write_text("clip_id,label,x,y\na,x,0.9,0.9\n")
     done = CliRunner().invoke(mvemo, ["report", "--predictions", str(file)])
@@ -64,7 +60,7 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     assert str(done.exception) == f"{file}:2: the probabilities sum to 1.8, not to 1"
 
 
-def test_predictions_with_other_columns_and_of_mvemo_itself(tmp_path: Path) -> None:
+def test_predictions_with_other_columns_and_of_mvemo_itself(tmp_path):
     clips, theirs, ours = tmp_path / "clips.csv", tmp_path / "theirs.csv", tmp_path / "ours.csv"
     clips.write_text("path,label\nx/a.mp3,sad\nx/b.mp3,calm\nx/c.mp3,calm\n")
     theirs.write_text("song,pred\na,sad\nb,calm\nc,sad\n")
@@ -76,7 +72,7 @@ def test_predictions_with_other_columns_and_of_mvemo_itself(tmp_path: Path) -> N
     out = tmp_path / "out"
     command = ["report", "--manifest", clips, "--out", out, "--predictions"]
 
-    def scores(*arguments: object) -> dict[str, float]:
+    def scores(*arguments):
         done = CliRunner().invoke(mvemo, [*map(str, command), *map(str, arguments)])
         assert done.exit_code == 0, done.output
         models = json.loads((out / "metrics.json").read_text())["models"]

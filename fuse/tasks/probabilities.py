@@ -1,0 +1,363 @@
+"""Tasks whose outputs are probabilities: one class per clip, or any number of tags."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.fuse.bootstrap import Resamples, areas, bootstrap_multiclass, bootstrap_multilabel
+from mvemo.fuse.metrics.averages import Measures, complete, mean_finite, mean_of_finite
+from mvemo.fuse.metrics.calibration import (
+    apply_temperature,
+    brier_score,
+    calibration_terms,
+    fit_temperature,
+    log_loss,
+    log_losses,
+    log_probabilities,
+    reliability,
+)
+from mvemo.fuse.metrics.scores import (
+    DEFAULT_THRESHOLD,
+    best_thresholds,
+    confusion_matrix,
+    multiclass_scores,
+    multilabel_scores,
+    roc_auc,
+)
+from mvemo.fuse.numeric import F64, Bools, Ints
+from mvemo.fuse.tasks.base import Column, LabelColumns, Outcome, Task
+
+
+class ProbabilityTask(Task):
+    """Task whose outputs are probabilities, of classes or of tags."""
+
+    def calibration(self, y_true: NDArray[Any], outputs: F64) -> dict[str, float]:
+        return {
+            "ece": reliability(y_true, outputs).ece,
+            "brier": brier_score(y_true, outputs),
+            "log_loss": log_loss(y_true, outputs),
+        }
+
+    def resample(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
+        drawn: dict[str, list[F64]] = {"ece": [], "brier": [], "log_loss": []}
+        for proba in models.outputs:
+            brier, loss, gaps, weight = calibration_terms(models.y_true, proba)
+            sums = resamples.sums(np.column_stack([brier, loss, weight, gaps]))
+            n = np.where(sums[:, 2] > 0, sums[:, 2], np.nan)
+            drawn["brier"].append(sums[:, 0] / n)
+            drawn["log_loss"].append(sums[:, 1] / n)
+            drawn["ece"].append(np.abs(sums[:, 3:]).sum(axis=1) / n)
+        return {
+            **self._resample_scores(models, resamples),
+            "primary": self.resample_primary(
+                models.y_true, models.outputs, models.folds, models.k, resamples
+            ),
+            **{name: np.array(values) for name, values in drawn.items()},
+        }
+
+    @abstractmethod
+    def _resample_scores(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
+        """Return every score but the primary metric and the calibration in each resample."""
+
+
+@dataclass(frozen=True)
+class Multiclass(ProbabilityTask):
+    """One of several classes for each clip; `y_pred` is the most probable class.
+
+    Notes
+    -----
+    `ModelResult.scores` has ``accuracy``, ``balanced_accuracy`` (mean recall over classes),
+    ``cohen_kappa`` and ``f1_macro`` (mean F1 over classes) of the pooled predictions,
+    ``roc_auc_macro_ovr`` (macro one-vs-rest ROC-AUC, mean over folds) and
+    ``roc_auc_macro_ovr_pooled`` (the same for the pooled predictions). `per_fold` has all except
+    the last. `per_output` has ``precision``, ``recall`` and ``f1``.
+    """
+
+    name = "multiclass"
+    output_nouns = ("class", "classes")
+    link = "softmax"
+    primary_metric = "accuracy"
+    primary_title = "accuracy"
+    in_percent = True
+    baseline_name = "majority class"
+    fits_temperature = True
+    decides_songs = True
+    too_few = "of two classes"
+    findings = ("weakest_class", "confusion", "confidence")
+    figures = ("folds", "roc", "class_roc", "confusion", "reliability")
+    primary_interval = ("accuracy", "the pooled accuracy")
+    baseline_words = "always predicting the commonest class of the training clips"
+    # It does not rank clips, and is never right for all other classes.
+    baseline_scored = False
+    hard_clips = "most_often_wrong"
+    probability_of = "the predicted class"
+    probable_words = "clips"
+    right_words = "is right"
+    brier_max = 2
+    published = "PL20"
+    output_columns = (
+        Column("recall", "recall"),
+        Column("precision", "precision"),
+        Column("F1", "f1"),
+    )
+    columns_note = (
+        "Balanced accuracy, Cohen's kappa and macro F1: of the pooled predictions. AUC: macro "
+        "one-vs-rest, mean over folds."
+    )
+
+    def target(self, y_true: NDArray[Any], n_outputs: int) -> NDArray[np.float32]:
+        one_hot = np.zeros((n_outputs, len(y_true)), np.float32)
+        one_hot[y_true, np.arange(len(y_true))] = 1.0
+        return one_hot
+
+    def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
+        """Return log losses at the temperature that minimises their mean.
+
+        With few clips, plain log loss would prefer a penalty so strong that only the commonest
+        class is predicted.
+        """
+        losses, valid = np.full(len(y_true), np.nan), complete(outputs)
+        if valid.any():
+            y_true, scores = y_true[valid], log_probabilities(outputs[valid])
+            proba = apply_temperature(outputs[valid], fit_temperature(scores, y_true))
+            losses[valid] = log_losses(y_true, proba)
+        return losses
+
+    def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
+        return float(np.mean(outputs.argmax(axis=1) == y_true))
+
+    def decide(self, outputs: F64, thresholds: F64 | None = None) -> Ints:
+        return np.where(complete(outputs), np.nan_to_num(outputs).argmax(axis=-1), -1).astype(
+            np.int64
+        )
+
+    def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
+        return multiclass_scores(y_true, outputs, y_pred)
+
+    def summarise(
+        self, pooled: Mapping[str, float], per_fold: Mapping[str, F64]
+    ) -> dict[str, float]:
+        auc = "roc_auc_macro_ovr"
+        return {**pooled, auc: mean_of_finite(per_fold[auc]), f"{auc}_pooled": pooled[auc]}
+
+    def confusion(self, y_true: NDArray[Any], y_pred: NDArray[Any], n_outputs: int) -> Ints:
+        return confusion_matrix(y_true, y_pred, n_outputs)
+
+    def scaled_calibration(
+        self, y_true: NDArray[Any], outputs: F64, folds: Ints, inner: Sequence[F64]
+    ) -> dict[str, float]:
+        scores = [log_probabilities(proba) for proba in inner]
+        temperatures = np.array([fit_temperature(of_fold, y_true) for of_fold in scores])
+        scaled = apply_temperature(outputs, temperatures[folds][:, None])
+        scaled_scores = {
+            f"{name}_scaled": v for name, v in self.calibration(y_true, scaled).items()
+        }
+        return {**scaled_scores, "temperature": float(np.mean(temperatures))}
+
+    def baseline(
+        self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
+    ) -> tuple[F64, F64 | None]:
+        """Predict the commonest class of the training folds (of all clips if one fold has them)."""
+        outputs = np.full((len(y_true), n_outputs), np.nan)
+        for fold in range(k):
+            test = folds == fold
+            train = y_true if test.all() else y_true[~test]
+            if test.any():
+                outputs[test] = np.eye(n_outputs)[np.bincount(train).argmax()]
+        return outputs, None
+
+    def _resample_scores(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
+        # With one fold the mean over folds is the pooled score.
+        folds = models.folds if models.k > 1 else None
+        return bootstrap_multiclass(models.y_true, models.outputs, resamples, folds)
+
+    def _resample_primary(
+        self, y_true: NDArray[Any], outputs: F64, valid: Bools, resamples: Resamples
+    ) -> F64:
+        return resamples.shares(np.nan_to_num(outputs).argmax(axis=2) == y_true, valid)
+
+    def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
+        return (
+            Column("balanced", "balanced_accuracy", terminal=False),
+            Column("kappa", "cohen_kappa", terminal=False),
+            Column("F1", "f1_macro"),
+            Column("AUC", "roc_auc_macro_ovr"),
+        )
+
+    def prediction(self, names: Sequence[str]) -> str:
+        listed = f"{', '.join(names[:-1])} or {names[-1]}"
+        return f"one of {len(names)} classes ({listed})"
+
+    def remark(
+        self, names: Sequence[str], best: Mapping[str, float], baseline: Mapping[str, float]
+    ) -> str:
+        return (
+            f"Guessing among {len(names)} equally likely classes is right for "
+            f"{100 / len(names):.1f} % of the clips."
+        )
+
+    def label_columns(self, y_true: NDArray[Any], n_outputs: int) -> LabelColumns:
+        n_clips = np.bincount(y_true, minlength=n_outputs)
+        return ["clips"], [[str(n)] for n in n_clips]
+
+    def label_facts(self, names: Sequence[str], y_true: NDArray[Any]) -> list[tuple[str, str]]:
+        n_clips = np.bincount(y_true, minlength=len(names))
+        listed = ", ".join(f"{name} {n}" for name, n in zip(names, n_clips, strict=True))
+        return [("clips of each class", listed)]
+
+    def indicators(self, y_true: NDArray[Any], n_outputs: int) -> Bools:
+        return np.asarray(y_true[:, None] == np.arange(n_outputs), dtype=np.bool_)
+
+    def share_masks(
+        self, y_true: NDArray[Any], y_pred: NDArray[Any], valid: Bools, n_outputs: int
+    ) -> dict[str, Bools]:
+        masks = {"accuracy": valid, "primary": valid}
+        for c in range(n_outputs):
+            true, predicted = valid & (y_true == c), valid & (y_pred == c)
+            masks[f"recall:{c}"], masks[f"precision:{c}"] = true, predicted
+            masks[f"f1:{c}"] = true | predicted
+        return masks
+
+    def csv_columns(self, names: Sequence[str]) -> list[str]:
+        return ["label", "model", "predicted", *(f"p_{name}" for name in names)]
+
+    def csv_cells(self, names: Sequence[str], model: str, one: Outcome) -> list[list[object]]:
+        rows = zip(one.y_true.tolist(), one.y_pred.tolist(), one.outputs.tolist(), strict=True)
+        empty = [""] * (1 + len(names))
+        return [
+            [names[true], model, *([names[c], *proba] if c >= 0 else empty)]
+            for true, c, proba in rows
+        ]
+
+
+@dataclass(frozen=True)
+class Multilabel(ProbabilityTask):
+    """Any number of tags for each clip; `y_pred` marks probabilities that reach a threshold.
+
+    The threshold of each tag is fitted inside the training folds.
+
+    Notes
+    -----
+    `per_output` has ``precision``, ``recall``, ``f1``, ``roc_auc`` and ``average_precision`` of
+    each tag. `ModelResult.scores` (pooled predictions) and `per_fold` have them with the suffix
+    ``_macro`` (mean over tags) and ``_micro`` (all pairs of clip and tag together). The primary
+    metric is the mean over folds of ``roc_auc_macro``.
+    """
+
+    name = "multilabel"
+    output_nouns = ("tag", "tags")
+    link = "sigmoid"
+    primary_metric = "roc_auc_macro"
+    primary_title = "macro ROC-AUC"
+    baseline_name = "training frequency"
+    needs_inner = True
+    findings = ("weakest_tag", "confidence")
+    figures = ("folds", "per_output", "class_roc", "reliability")
+    averaged_over = ", mean over tags"
+    primary_interval = ("primary", "the mean over folds")
+    primary_output = "roc_auc"
+    axis_from = 0.4
+    baseline_words = "each tag's share of the training clips for every clip"
+    error_title = "log loss"
+    error_note = "By log loss over the tags."
+    probability_of = "the tag"
+    probable_words = "pairs of clip and tag"
+    right_words = "has the tag"
+    output_columns = (
+        Column("AUC", "roc_auc"),
+        Column("AP", "average_precision"),
+        Column("F1", "f1"),
+        Column("precision", "precision"),
+        Column("recall", "recall"),
+    )
+    columns_note = (
+        "F1, AUC and AP (average precision) of the pooled predictions: mean over tags, or "
+        "micro, over all pairs of clip and tag. Heads' decisions are by thresholds fitted "
+        "inside the training folds; those of nets' own outputs and of others at 0.5."
+    )
+    csv_kinds = ("true", "predicted", "decided")
+
+    def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
+        losses, valid = np.full(len(y_true), np.nan), complete(outputs)
+        losses[valid] = log_losses(y_true[valid], outputs[valid])
+        return losses
+
+    def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
+        return mean_of_finite(roc_auc(y_true.astype(np.bool_), outputs))
+
+    def fit_thresholds(self, y_true: NDArray[Any], outputs: F64) -> F64:
+        return best_thresholds(outputs, y_true)
+
+    def decide(self, outputs: F64, thresholds: F64 | None = None) -> Bools:
+        # NaN never reaches a threshold.
+        reached = outputs >= (DEFAULT_THRESHOLD if thresholds is None else thresholds)
+        return np.asarray(reached, dtype=np.bool_)
+
+    def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
+        return multilabel_scores(y_true, outputs, y_pred)
+
+    def baseline(
+        self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
+    ) -> tuple[F64, F64 | None]:
+        """Predict each tag's frequency in training, with the threshold that maximises F1 there."""
+        outputs, _ = super().baseline(y_true, folds, k, n_outputs)
+        thresholds = np.full((k, n_outputs), np.nan)
+        for fold in range(k):
+            test = folds == fold
+            if test.any() and not test.all():
+                train = y_true[~test]
+                constant = np.broadcast_to(train.mean(axis=0), train.shape)
+                thresholds[fold] = best_thresholds(constant, train)
+        return outputs, thresholds
+
+    def _resample_scores(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
+        return bootstrap_multilabel(models.y_true, models.outputs, models.y_pred, resamples)
+
+    def _resample_primary(
+        self, y_true: NDArray[Any], outputs: F64, valid: Bools, resamples: Resamples
+    ) -> F64:
+        return mean_finite(areas(y_true.astype(np.bool_), outputs, valid, resamples), axis=1)
+
+    def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
+        titles = {"f1": "F1", "roc_auc": "AUC", "average_precision": "AP"}
+        return tuple(
+            # The terminal has room for only one micro average, F1.
+            Column(f"{prefix}{title}", f"{name}_{kind}", terminal=kind == "macro" or name == "f1")
+            for prefix, kind in (("", "macro"), ("micro ", "micro"))
+            for name, title in titles.items()
+        )
+
+    def prediction(self, names: Sequence[str]) -> str:
+        return f"the probability of {len(names)} tags ({', '.join(names)})"
+
+    def label_columns(self, y_true: NDArray[Any], n_outputs: int) -> LabelColumns:
+        return ["clips"], [[str(int(n))] for n in y_true.sum(axis=0)]
+
+    def label_texts(self, names: Sequence[str], y: NDArray[Any]) -> list[str]:
+        return [
+            ", ".join(n for n, tag in zip(names, tags, strict=True) if tag) or "none" for tags in y
+        ]
+
+    def clip_errors(self, y_true: NDArray[Any], outputs: F64) -> F64:
+        likelihood = np.where(y_true == 1, outputs, 1.0 - outputs)
+        tiny = np.finfo(np.float64).tiny
+        return np.asarray(-np.log(np.maximum(likelihood, tiny)).mean(axis=1), dtype=np.float64)
+
+    def indicators(self, y_true: NDArray[Any], n_outputs: int) -> Bools:
+        return np.asarray(y_true == 1, dtype=np.bool_)
+
+    def share_masks(
+        self, y_true: NDArray[Any], y_pred: NDArray[Any], valid: Bools, n_outputs: int
+    ) -> dict[str, Bools]:
+        true, predicted = (y_true == 1) & valid[:, None], y_pred & valid[:, None]
+        masks: dict[str, Bools] = {}
+        for name, mask in (("recall", true), ("precision", predicted), ("f1", true | predicted)):
+            masks[f"{name}_micro"] = np.asarray(mask.any(axis=1), dtype=np.bool_)
+            masks.update({f"{name}:{t}": mask[:, t] for t in range(n_outputs)})
+        return masks
