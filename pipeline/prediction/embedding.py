@@ -22,10 +22,10 @@ from mvemo.fuse.descriptor_statistics import sequence_statistics, statistics_of
 from mvemo.fuse.final import model
 from mvemo.fuse.numeric import F64
 from mvemo.manifests.model import Clip, Manifest
-from mvemo.pipeline import model_nets
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress, told_as_parts
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
 from mvemo.pipeline.prediction import passes, streams
 from mvemo.pipeline.prediction.new_clips import NewClip, Windows, windows_of
 from mvemo.pipeline.settings_files import load_settings
@@ -121,7 +121,7 @@ class FeatureMaker:
         for spec in (spec for name in names for spec in self.model.variants(name)):
             stream: streams.FeatureStream
             if is_net(spec):
-                view = model_nets.plan_of(spec).view
+                view = plan_of(spec).view
                 stream = streams.net_stream(self.net(spec), view, plan, descriptors)
             else:
                 stream = streams.Descriptors(spec.params["order"], descriptors)
@@ -132,7 +132,7 @@ class FeatureMaker:
         """Return the net of a feature, loaded once."""
         if spec.digest not in self._nets:
             n_outputs, weights = len(self.model.classes), self.options.weights
-            net = model_nets.load_net(spec, n_outputs, self.folder, weights)
+            net = load_net(spec, n_outputs, self.folder, weights)
             self._nets[spec.digest] = devices.place(
                 net, devices.pick_device(self.options.device)
             ).eval()
@@ -141,7 +141,7 @@ class FeatureMaker:
 
 def is_net(spec: FeatureSpec) -> bool:
     """Return True for the embedding of a net, False for statistics of descriptors."""
-    return spec.extractor.startswith(model_nets.NET_PREFIX)
+    return spec.extractor.startswith(NET_PREFIX)
 
 
 # --- batches
@@ -172,7 +172,7 @@ class BatchReader:
         self.maker, self.features = maker, maker.features()
         # One spec of each feature: the nets of all folds read the same.
         specs = [maker.model.variants(name)[0] for name in self.features]
-        self._plans = [model_nets.plan_of(spec) for spec in specs if is_net(spec)]
+        self._plans = [plan_of(spec) for spec in specs if is_net(spec)]
         described = [spec for spec in specs if not is_net(spec)]
         self._descriptors = [name for spec in described for name in spec.params["order"]]
         # Length of the nets' windows in seconds: the longest input among nets of sound.
@@ -230,7 +230,7 @@ class BatchReader:
             net = self.maker.net(spec)
             batches = embedding.embed_rows(
                 net,
-                media.batches(net, model_nets.plan_of(spec).view),
+                media.batches(net, plan_of(spec).view),
                 rows,
                 batch_size=self.maker.settings.extract.embed_batch,
                 device=devices.pick_device(self.maker.options.device),
@@ -267,7 +267,7 @@ class BatchReader:
         usable: dict[str, set[int]] = {}
         for name in self.features:
             spec = maker.model.variants(name)[0]
-            has = media.usable(model_nets.plan_of(spec)) if is_net(spec) else media.described
+            has = media.usable(plan_of(spec)) if is_net(spec) else media.described
             usable[name] = set(np.flatnonzero(has).tolist())
         chosen = [
             maker.model.best_of({name for name in self.features if usable[name].intersection(of)})
