@@ -23,10 +23,10 @@ from mvemo.fuse.features import sequence_statistics, statistics_of
 from mvemo.fuse.final import model
 from mvemo.fuse.numeric import F64
 from mvemo.manifests.model import Clip, Manifest
-from mvemo.pipeline import model_nets
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress, told_as_parts
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
 from mvemo.pipeline.prediction import passes, streams
 from mvemo.pipeline.prediction.new_clips import NewClip, Windows, windows_of
 from mvemo.pipeline.settings_files import load_settings
@@ -122,7 +122,7 @@ class FeatureMaker:
         for spec in (spec for name in names for spec in self.model.variants(name)):
             stream: streams.FeatureStream
             if is_net(spec):
-                view = model_nets.plan_of(spec).view
+                view = plan_of(spec).view
                 stream = streams.net_stream(self.net(spec), view, plan, descriptors)
             else:
                 stream = streams.Descriptors(spec.params["order"], descriptors)
@@ -133,7 +133,7 @@ class FeatureMaker:
         """Return the net of a feature, loaded once."""
         if spec.digest not in self._nets:
             n_outputs, weights = len(self.model.classes), self.options.weights
-            net = model_nets.load_net(spec, n_outputs, self.folder, weights)
+            net = load_net(spec, n_outputs, self.folder, weights)
             self._nets[spec.digest] = devices.place(
                 net, devices.pick_device(self.options.device)
             ).eval()
@@ -142,7 +142,7 @@ class FeatureMaker:
 
 def is_net(spec: FeatureSpec) -> bool:
     """Return True for the embedding of a net, False for statistics of descriptors."""
-    return spec.extractor.startswith(model_nets.NET_PREFIX)
+    return spec.extractor.startswith(NET_PREFIX)
 
 
 # --- batches
@@ -183,7 +183,7 @@ class BatchReader:
 
     def _plan(self, spec: FeatureSpec) -> NetSettings:
         # A net of a folder is known by the name of its folder.
-        return model_nets.plan_of(spec, name=self.maker.net(spec).name)
+        return plan_of(spec, name=self.maker.net(spec).name)
 
     def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
         """Yield batches of (key, clip), in order."""
@@ -235,7 +235,7 @@ class BatchReader:
             net = self.maker.net(spec)
             batches = embedding.embed_rows(
                 net,
-                media.batches(net, model_nets.plan_of(spec).view),
+                media.batches(net, plan_of(spec).view),
                 rows,
                 batch_size=self.maker.settings.extract.embed_batch,
                 device=devices.pick_device(self.maker.options.device),

@@ -26,12 +26,17 @@ from mvemo.manifests import (
 )
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
 from mvemo.manifests.splits.folds import fold_notes
-from mvemo.pipeline import provenance, starting_weights
 from mvemo.pipeline.clips import clip_tables, media_files
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.provenance import provenance, versions
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one import backends, shards
+from mvemo.pipeline.starting_weights import (
+    fetch_missing_weights,
+    random_start_note,
+    refuse_missing_weights,
+)
 
 PRECISION_FILE = "precision.json"
 # Largest time of bf16, as a share of float32, at which bf16 is chosen despite its rounding.
@@ -66,16 +71,16 @@ def plan_extract(
     run = settings.extract.run
     devices.pick_device(run.device)
     plans = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
-    starting_weights.refuse_missing_weights(plans, settings)
+    refuse_missing_weights(plans, settings)
     if manifest_path is None:
-        from mvemo.manifests.demo import make_demo
+        from mvemo.manifests import demo
 
-        manifest = make_demo(work / "demo")
+        manifest = demo.make_demo(work / "demo")
     else:
         manifest = manifest_with_media(manifest_path, root)
     folds, settings = read_fold_file(fold_file, manifest, settings)
     plans = _without_picture_nets(plans, manifest)
-    plans, notes = starting_weights.fetch_missing_weights(plans, settings, fetch=execution.fetch)
+    plans, notes = fetch_missing_weights(plans, settings, fetch=execution.fetch)
     reports = _check_losses_and_weights(plans, manifest, run)
     if not (execution.force or execution.shard):
         _refuse_other_clips(out, manifest)
@@ -90,14 +95,14 @@ def plan_extract(
         option = f"extract.fold_seed={settings.extract.fold_seed}"
         tell_unused_seed(option, evaluation.table, fold_file)
     settings, chosen = choose_precision(settings, plans, work, keep=execution.fetch)
-    start = [note for note in [starting_weights.random_start_note(plans, settings), chosen] if note]
+    start = [note for note in [random_start_note(plans, settings), chosen] if note]
     for note in start:
         tell_note(note)
     what = "split" if evaluation.folds is None else "folds"
     for note in evaluation.notes:
         tell(f"{what}: {note}")
     path = manifest_path or work / "demo" / "manifest.csv"
-    facts = provenance.provenance(
+    facts = provenance(
         settings=settings.record(),
         manifest=clip_tables.manifest_facts(manifest, path),
         notes=start,
@@ -269,7 +274,7 @@ def _measured(
         [plan.record() for plan in plans],
         run.protocol,
         cpu,
-        provenance.versions().get("torch"),
+        versions().get("torch"),
     ]
     key = digest_of({"measured": facts})
     with suppress(OSError, ValueError, KeyError, TypeError):

@@ -1,12 +1,17 @@
 """Progress where stderr is no terminal."""
 
 import itertools
+import math
 import queue
 from types import SimpleNamespace
 
 from mvemo.pipeline.console import progress
 from mvemo.pipeline.console.messages import silenced
-from mvemo.pipeline.console.progress import Progress, told_as_parts
+from mvemo.pipeline.console.progress import Progress, duration_text, epoch_text, told_as_parts
+from mvemo.pipeline.prediction import page
+from mvemo.pipeline.prediction.timeline import TimelineSettings
+from mvemo.pipeline.stage_one.tasks import batch_sizes
+from mvemo.pipeline.work_folder import size_text
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):
@@ -67,3 +72,25 @@ def test_lines_of_a_long_run_are_few(monkeypatch, capsys):
         for _ in range(600):
             bar.step()
     assert 30 < len(capsys.readouterr().err.splitlines()) < 60
+
+
+def test_numbers_are_told_as_people_write_them():
+    assert [duration_text(s) for s in (1.26, 12.3, 95, 7500)] == [
+        "1.3 s",
+        "12 s",
+        "2 min",
+        "2 h 5 min",
+    ]
+    assert epoch_text("i3d@fold0", 2, 20, 1.25) == "i3d@fold0 epoch 2/20, validation loss 1.250"
+    assert epoch_text("i3d@fold0", 2, 20, math.nan) == "i3d@fold0 epoch 2/20"
+    assert [size_text(n) for n in (1.26 * 2**30, 2.6 * 2**20, 100)] == ["1.3 GiB", "3 MiB", "0 MiB"]
+    assert [page.clock(s) for s in (4.6, 75, 3723)] == ["0:04", "1:15", "1:02:03"]
+    assert page.ticks(240.0) == [0.0, 60.0, 120.0, 180.0, 240.0]
+
+
+def test_windows_and_tasks_divide_all():
+    windows = TimelineSettings(window=4.0, hop=2.0).windows
+    assert windows(7.0) == ((0.0, 4.0), (2.0, 6.0), (4.0, 7.0))
+    assert windows(3.0) == ((0.0, 3.0),)
+    assert batch_sizes(200, 2, 4) == [32, 32, 32, 24, 20, 12, 12, 8, *7 * [4]]
+    assert batch_sizes(7, 1, 5) == [5, 2]
