@@ -183,7 +183,7 @@ def export(
             )
         select_features(features, names, out)
     elif len(names) > 1:
-        raise BadOption(f"--out {out}: one feature per file; several need a .h5 file")
+        raise BadOption(f"--out {out}: expected a .h5 file for {len(names)} features")
     else:
         export_cache(features, names[0], out, fold=fold)
     click.echo(f"{', '.join(names)}: {out}")

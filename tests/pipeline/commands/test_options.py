@@ -55,7 +55,7 @@ def test_old_spellings_are_kept_with_a_note(manifest, tmp_path, capsys):
         assert cache.names() == ("new", "old")
     capsys.readouterr()
     assert "both are given" in error_of(capsys, *imported, "--feature", "a", "--name", "b")
-    assert "expected a name, such as vggish" in error_of(capsys, *imported)
+    assert "needs a name, such as vggish" in error_of(capsys, *imported)
     for command in (("manifest", "folds"), ("cache", "import")):
         assert run("mvemo", *command, "--help") == 0
         shown = capsys.readouterr().out

@@ -63,7 +63,7 @@ def test_a_card_says_what_the_file_says_and_how_good_the_model_is(made):
 def test_models_are_listed_and_printed(box):
     listed = CliRunner().invoke(cli.mvemo, ["models"]).stdout
     assert listed.startswith("\n".join(boxed.summary_lines("moods", box / "moods")))
-    assert "takes moods" in listed
+    assert "uses moods; --model selects" in listed
     printed = CliRunner().invoke(cli.mvemo, ["models", "moods"]).stdout
     assert printed == card_text("moods", box / "moods") + "\n"
 
