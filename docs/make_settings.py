@@ -137,8 +137,8 @@ def changes(profile: str, changed: dict[str, list[str]]) -> Iterator[str]:
             by_settings.setdefault(rest, []).append(net)
     if common:
         yield row(profile, ", ".join(changed), ", ".join(f"`{c}`" for c in common))
-    for settings, nets in by_settings.items():
-        yield row(profile, ", ".join(nets), settings)
+    for rest, nets in by_settings.items():
+        yield row(profile, ", ".join(nets), rest)
 
 
 def pages() -> dict[str, str]:
