@@ -44,18 +44,29 @@ Written by `make settings`. NAME is the name of a net (`mvemo nets`). How to giv
 
 # Options of several nets that are described by one row.
 SHARED_OPTIONS = {
+    "bands": "Number of bands to which the bins of the spectrogram are averaged.",
     "dropout": "Probability of dropout during training.",
     "n_frames": "Frames of the input. Of sound, 430 are 10 s at 44.1 kHz and a hop of 1,024 "
     "(J22 3.2).",
     "norm_momentum": "Weight of a training batch in the running statistics. Training from random "
     "weights for few batches needs about 0.1.",
+    "n_mels": "Number of mel bands.",
+    "seconds": "Seconds of the input, on musicnn at most; on music2d 0 is that of `front_end`.",
     "size": "Height and width of the input in pixels.",
+    "spectrogram_dim": "Number of bins of the spectrogram, on crnn the first columns of the input.",
+    "spectrogram_frames": "Frames of the spectrogram, which are shorter (J22 2.3.1); 860 are 10 s.",
 }
 
 
 def row(*cells: str) -> str:
     """Return a row of a table."""
     return "|" + "|".join(re.sub(r"`+", "`", cell).replace("|", "\\|") for cell in cells) + "|"
+
+
+def shortened(allowed: str) -> str:
+    """Return the allowed values in fewer words."""
+    allowed = re.sub(r"^from (\S+) to 1000000$", r"\1 or more", allowed)
+    return re.sub(r"^(from (?!.*below)|one of )", "", allowed)
 
 
 def shown(value: Any) -> str:
@@ -68,7 +79,12 @@ def declared(settings: Any) -> Iterator[tuple[str, Any, str, str]]:
     """Name, value, meaning and allowed values of all that a table may set."""
     for each, value in profile_fields(settings):
         if each.name != "options":
-            yield each.name, value, each.metadata["meaning"], str(each.metadata["allowed"])
+            yield (
+                each.name,
+                value,
+                each.metadata["meaning"],
+                shortened(str(each.metadata["allowed"])),
+            )
 
 
 def values_of(settings: Any) -> dict[str, Any]:
