@@ -20,9 +20,8 @@ from mvemo.pipeline.settings_files import load_settings
 FOLDER = Path(__file__).parent
 HEAD = """# Every setting
 
-Written by `make settings` from the declarations in the code; a test checks that it is current. A
-setting is given as `--set KEY=VALUE` (values as in TOML, bare words are strings), or in a TOML
-file for `--profile FILE`:
+Written by `make settings`. A setting is given as `--set KEY=VALUE` (values as in TOML, bare words
+are strings), or in a TOML file for `--profile FILE`:
 
 ```toml
 [extract]
@@ -33,9 +32,8 @@ lr = 3e-4
 size = 112
 ```
 
-`mvemo extract` and `mvemo study` read all tables, `mvemo fuse` and `mvemo-cv` only `fuse`. Unknown
-keys and values that are not allowed are refused in one line. The last column has the values of
-profiles that differ from the default. Settings of nets: [settings of nets](settings-nets.md).
+`mvemo extract` and `mvemo study` read all tables, `mvemo fuse` and `mvemo-cv` only `fuse`. Nets
+have [settings of their own](settings-nets.md).
 """
 HEAD_NETS = """# Settings of nets
 
@@ -44,9 +42,31 @@ Written by `make settings`. NAME is the name of a net (`mvemo nets`). How to giv
 """
 
 
+# Options of several nets that are described by one row.
+SHARED_OPTIONS = {
+    "bands": "Number of bands to which the bins of the spectrogram are averaged.",
+    "dropout": "Probability of dropout during training.",
+    "n_frames": "Frames of the input. Of sound, 430 are 10 s at 44.1 kHz and a hop of 1,024 "
+    "(J22 3.2).",
+    "norm_momentum": "Weight of a training batch in the running statistics. Training from random "
+    "weights for few batches needs about 0.1.",
+    "n_mels": "Number of mel bands.",
+    "seconds": "Seconds of the input, on musicnn at most; on music2d 0 is that of `front_end`.",
+    "size": "Height and width of the input in pixels.",
+    "spectrogram_dim": "Number of bins of the spectrogram, on crnn the first columns of the input.",
+    "spectrogram_frames": "Frames of the spectrogram, which are shorter (J22 2.3.1); 860 are 10 s.",
+}
+
+
 def row(*cells: str) -> str:
     """Return a row of a table."""
     return "|" + "|".join(re.sub(r"`+", "`", cell).replace("|", "\\|") for cell in cells) + "|"
+
+
+def shortened(allowed: str) -> str:
+    """Return the allowed values in fewer words."""
+    allowed = re.sub(r"^from (\S+) to 1000000$", r"\1 or more", allowed)
+    return re.sub(r"^(from (?!.*below)|one of )", "", allowed)
 
 
 def shown(value: Any) -> str:
@@ -59,7 +79,12 @@ def declared(settings: Any) -> Iterator[tuple[str, Any, str, str]]:
     """Name, value, meaning and allowed values of all that a table may set."""
     for each, value in profile_fields(settings):
         if each.name != "options":
-            yield each.name, value, each.metadata["meaning"], str(each.metadata["allowed"])
+            yield (
+                each.name,
+                value,
+                each.metadata["meaning"],
+                shortened(str(each.metadata["allowed"])),
+            )
 
 
 def values_of(settings: Any) -> dict[str, Any]:
@@ -68,21 +93,16 @@ def values_of(settings: Any) -> dict[str, Any]:
 
 
 def table(key: str, profiles: dict[str, Settings]) -> Iterator[str]:
-    """Rows of the settings of one table, with what the profiles change."""
-    yield from (
-        "",
-        f"## {key}",
-        "",
-        "|key|default|meaning|allowed|profiles|",
-        "|---|---|---|---|---|",
-    )
-    for name, value, meaning, allowed in declared(getattr(profiles["paper"], key)):
-        others = {
-            profile: values_of(getattr(settings, key))[name]
-            for profile, settings in profiles.items()
-        }
-        changed = [f"{profile}: {shown(v)}" for profile, v in others.items() if v != value]
-        yield row(f"`{key}.{name}`", shown(value), meaning, allowed, "; ".join(changed))
+    """Rows of the settings of one table, then what the profiles change."""
+    yield from ("", f"## {key}", "", "|key|default|meaning|allowed|", "|---|---|---|---|")
+    rows = list(declared(getattr(profiles["paper"], key)))
+    for name, value, meaning, allowed in rows:
+        yield row(f"`{key}.{name}`", shown(value), meaning, allowed)
+    for profile, settings in profiles.items():
+        own = values_of(getattr(settings, key))
+        changed = [f"`{key}.{n}={json.dumps(own[n])}`" for n, value, *_ in rows if own[n] != value]
+        if changed:
+            yield from ("", f"Profile `{profile}`: {', '.join(changed)}.")
 
 
 def nets(profiles: dict[str, Settings]) -> Iterator[str]:
@@ -97,23 +117,44 @@ def nets(profiles: dict[str, Settings]) -> Iterator[str]:
     )
     for name, value, meaning, allowed in declared(NetSettings("any")):
         yield row(f"`nets.NAME.{name}`", shown(value), meaning, allowed)
-    yield from ("", "## Where a net differs", "")
-    yield from ("|net|in profile paper|other profiles|", "|---|---|---|")
     # Encoders of local folders (hf:FOLDER) have other names on each machine.
     names = sorted(name for name in NETS if ":" not in name)
-    for net in names:
-        of_profile = {name: values_of(each.nets[net]) for name, each in profiles.items()}
-        paper = of_profile["paper"]
-        first = ", ".join(f"{k}={shown(v)}" for k, v in paper.items() if v != general[k])
-        others = []
-        for profile, values in of_profile.items():
-            changed = ", ".join(f"{k}={shown(v)}" for k, v in values.items() if v != paper[k])
-            others += [f"{profile}: {changed}"] if changed else []
-        yield row(f"`{net}`", first, "; ".join(others))
-    yield from ("", "## Options", "", "|key|default|meaning|", "|---|---|---|")
+    paper = {net: values_of(profiles["paper"].nets[net]) for net in names}
+    yield from ("", "## Where a net differs", "")
+    yield "Profile `paper` differs from the defaults above, the other profiles from `paper`."
+    yield from ("", "|profile|nets|settings|", "|---|---|---|")
+    for profile in sorted(profiles, key=lambda name: (name != "paper", name)):
+        changed: dict[str, list[str]] = {}
+        for net in names:
+            base = general if profile == "paper" else paper[net]
+            own = values_of(profiles[profile].nets[net])
+            if own != base:
+                changed[net] = [f"{k}={json.dumps(v)}" for k, v in own.items() if v != base[k]]
+        yield from changes(profile, changed)
+    yield from ("", "## Options", "", "Keys are `nets.NAME.options.OPTION`.", "")
+    yield from ("|option|default|meaning|", "|---|---|---|")
+    options: dict[tuple[str, str], dict[str, list[str]]] = {}
     for net in names:
         for name, value, meaning, _ in declared(NETS[net].Options()):
-            yield row(f"`nets.{net}.options.{name}`", shown(value), meaning)
+            by_default = options.setdefault((name, SHARED_OPTIONS.get(name, meaning)), {})
+            by_default.setdefault(shown(value), []).append(net)
+    for (name, meaning), by_default in sorted(options.items()):
+        defaults = "; ".join(f"{value} {', '.join(nets)}" for value, nets in by_default.items())
+        yield row(f"`{name}`", defaults, meaning)
+
+
+def changes(profile: str, changed: dict[str, list[str]]) -> Iterator[str]:
+    """Rows of what a profile changes: first for all nets that it changes, then for some."""
+    common = [c for c in next(iter(changed.values()), []) if all(c in v for v in changed.values())]
+    by_settings: dict[str, list[str]] = {}
+    for net, settings in changed.items():
+        rest = ", ".join(f"`{c}`" for c in settings if c not in common)
+        if rest:
+            by_settings.setdefault(rest, []).append(net)
+    if common:
+        yield row(profile, ", ".join(changed), ", ".join(f"`{c}`" for c in common))
+    for rest, nets in by_settings.items():
+        yield row(profile, ", ".join(nets), rest)
 
 
 def pages() -> dict[str, str]:

@@ -50,7 +50,7 @@ class Music2DOptions(NetOptions):
     # C17 used the statistics of the batch also at test time, and its file has no running ones.
     norm: str = setting(
         "clip",
-        "Statistics of the normalisation. `clip`: those of the single clip, also in training. "
+        "Normalisation. `clip`: by the statistics of the single clip, also in training. "
         "`batch`: batch normalisation, for which the released weights must be fine-tuned.",
         names=("clip", "batch"),
     )

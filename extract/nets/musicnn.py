@@ -65,10 +65,9 @@ class MusicnnOptions(NetOptions):
     )
     outputs: str = setting(
         "units",
-        "Parts of the embedding, in this order, separated by commas. `units`: mean over the "
-        "patches of the 200 units before the tags. `deviation`: their standard deviation (0 for "
-        "one patch). `front`: mean of the 1,506 inputs of the units. `tags`: mean probabilities "
-        "of the 50 tags.",
+        "Parts of the embedding, separated by commas. `units`: mean of the 200 units before the "
+        "tags. `deviation`: their standard deviation over patches. `front`: mean of their 1,506 "
+        "inputs. `tags`: mean probabilities of the 50 tags.",
     )
     dropout: float = dropout(0.5, "before the 200 units and before the classifier")
     norm_momentum: float = setting(
