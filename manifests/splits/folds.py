@@ -160,7 +160,8 @@ def holdout_split(
         raise BadManifest(
             f"{len(counts)} group(s) cannot fill training, validation and test: 3 are needed"
         )
-    return _split_groups(counts, shares / shares.sum(), seed)[member]
+    # Rounded, so that 0.7:0.2:0.1 and 7:2:1 break ties alike.
+    return _split_groups(counts, np.round(shares / shares.sum(), 9), seed)[member]
 
 
 def fold_notes(

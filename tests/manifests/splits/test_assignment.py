@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mvemo.manifests.errors import BadManifest, MissingManifest
@@ -163,6 +163,7 @@ def test_songs_of_j22_are_split_7_2_1_in_every_class():
     classes=st.integers(1, 4),
     seed=st.integers(0, 50),
 )
+@example(sizes=[4, 3, 5, 6, 1, 6, 1, 2, 3, 4, 5, 1, 3], classes=2, seed=31)
 def test_groups_stay_whole_and_no_side_is_empty(sizes, classes, seed):
     rng = np.random.default_rng(seed)
     group = np.repeat(np.arange(len(sizes)), sizes)
