@@ -33,7 +33,7 @@ COMMANDS = {
     "demo": ("extract:demo", "Make generated clips and a report on them in a folder."),
     "manifest": (
         "manifest:manifest",
-        "Make, check and divide manifests, the lists of labelled clips.",
+        "Make, check and split manifests, the lists of labelled clips.",
     ),
     "extract": ("extract:extract", "Stage one: turn media into one file of features."),
     "fuse": ("fuse:fuse", "Stage two: turn features into a report and saved heads."),
@@ -48,7 +48,7 @@ COMMANDS = {
     "compare": ("fuse:compare", "Compare runs on the same clips and folds."),
     "cache": ("cache:cache", "Inspect, check, repair, merge, trim, export and import features."),
     "nets": ("nets:nets", "List the nets with their input, size and published weights."),
-    "weights": ("nets:weights", "Fetch, list and check pretrained weights."),
+    "weights": ("nets:weights", "Download, list and check pretrained weights."),
     "study": ("study:study", "Make the papers' tables and figures for your own manifest."),
 }
 # All errors of mvemo are defined in these modules, which are not imported to recognise them.
@@ -81,7 +81,7 @@ class LazyGroup(click.Group):
             return load_command(cmd_name)
         near = get_close_matches(cmd_name, COMMANDS, n=1)
         if near and not ctx.resilient_parsing:
-            ctx.fail(f"no command {cmd_name!r}: did you mean {near[0]}?")
+            ctx.fail(f"unknown command {cmd_name!r}: did you mean {near[0]}?")
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -167,14 +167,14 @@ def bad_input(error: Exception) -> str | None:
         missing = (error.name or "").split(".")[0]
         if missing in STAGE_ONE:
             return (
-                f"stage one needs the package {missing}, which this install does not have: "
+                f"stage one needs the package {missing}, which is not installed: run "
                 "pip install '.[extract]' in mvemo's folder"
             )
         if any(words in str(error) for words in _NO_ROOM):
             why = " ".join(str(error).split())
-            return f"a package cannot be loaded, there is too little memory: {why}"
+            return f"a package cannot be loaded because there is too little memory: {why}"
     if isinstance(error, MemoryError):
-        return "there is too little memory: free some, or raise its limit (ulimit -v)"
+        return "there is too little memory: free some, or raise the limit (ulimit -v)"
     if isinstance(error, OSError) and error.errno is not None:
         return _file_line(error)
     return None
@@ -188,7 +188,7 @@ def _file_line(error: OSError) -> str:
         isinstance(error, (FileExistsError, NotADirectoryError))
         and not Path(error.filename).is_dir()
     ):
-        return f"{error.filename}: a file, where a folder is needed: give another path"
+        return f"{error.filename}: is a file, not a folder: give another path"
     remedy = ": give a path that can be written" if error.errno == errno.EROFS else ""
     return f"{error.filename}: {error.strerror}{remedy}"
 

@@ -57,16 +57,16 @@ class ExtractSettings:
     def __post_init__(self) -> None:
         check_settings(self, BadSetting)
         if not self.nets:
-            raise BadSetting(f"nets names no net: some of {', '.join(net_names())}")
+            raise BadSetting(f"nets is empty: expected some of {', '.join(net_names())}")
         for what, known in (("nets", NETS), ("descriptors", DESCRIPTORS)):
             names = getattr(self, what)
             for name in names:
                 if name not in known:
                     raise BadSetting(
-                        f"{what}: unknown {what[:-1]} {name!r}: one of {', '.join(known)}"
+                        f"{what}: unknown {what[:-1]} {name!r}: expected one of {', '.join(known)}"
                     )
                 if names.count(name) > 1:
-                    raise BadSetting(f"{what} names {name!r} twice")
+                    raise BadSetting(f"{what} repeats {name!r}")
 
     @property
     def decoding(self) -> DecodeSettings:

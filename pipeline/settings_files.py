@@ -122,7 +122,7 @@ def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
         path = Path(profile)
         if not path.is_file():
             raise BadOption(
-                f"profile {profile!r} is neither one of {', '.join(PROFILES)} nor a file"
+                f"unknown profile {profile!r}: expected a file or one of {', '.join(PROFILES)}"
             )
         try:
             text = path.read_text(encoding="utf-8")
@@ -136,7 +136,9 @@ def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
         _override(tree, override)
     _check_numbers(tree, "", source)
     for name in sorted(set(tree) - {"extract", "descriptors", "nets", "fuse"}):
-        raise BadOption(f"{source}: unknown setting {name!r}: extract, descriptors, nets or fuse")
+        raise BadOption(
+            f"{source}: unknown setting {name!r}: expected extract, descriptors, nets or fuse"
+        )
     extract = _table(tree, "extract", source)
     if "nets" in extract:
         try:
@@ -147,7 +149,9 @@ def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
     folders = tree.get("extract", {}).get("nets", ())
     for name in _table(tree, "nets", source):
         if name not in NETS and name not in folders:
-            raise BadOption(f"{source}: unknown net {name!r}: one of {', '.join(net_names())}")
+            raise BadOption(
+                f"{source}: unknown net {name!r}: expected one of {', '.join(net_names())}"
+            )
     return source, tree
 
 
@@ -155,13 +159,13 @@ def _check_numbers(value: Any, key: str, source: str) -> None:
     """Raise `BadOption` for numbers that are not finite or larger than any setting."""
     if isinstance(value, (dict, list)):
         if key.count(".") > MOST_LEVELS:
-            raise BadOption(f"{source}: {key}: nested too deeply")
+            raise BadOption(f"{source}: {key}: is nested too deeply")
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         for name, each in pairs:
             _check_numbers(each, f"{key}.{name}".removeprefix("."), source)
     elif isinstance(value, (int, float)) and not abs(value) <= LARGEST:
-        text = f"{value!s:.20}: expected a finite number of at most {LARGEST:g}"
-        raise BadOption(f"{source}: {key} is {text}")
+        text = f"expected a finite number of at most {LARGEST:g}, got {value!s:.20}"
+        raise BadOption(f"{source}: {key}: {text}")
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -190,7 +194,7 @@ def _table(tree: Mapping[str, Any], key: str, source: str) -> Mapping[str, Any]:
     for part in key.split("."):
         node = node.get(part, {})
         if not isinstance(node, dict):
-            raise BadOption(f"{source}: {key} is {node!r}: it must be a table of settings")
+            raise BadOption(f"{source}: {key}: expected a table of settings, got {node!r}")
     return dict(node)
 
 
@@ -201,7 +205,7 @@ def _filled(defaults: T, tree: Mapping[str, Any], key: str, source: str) -> T:
     for name in table:
         if name not in known:
             raise BadOption(
-                f"{source}: {key}.{name}: unknown setting; there are {', '.join(known)}"
+                f"{source}: {key}.{name}: unknown setting; expected one of {', '.join(known)}"
             )
     try:
         return _replaced(defaults, table, f"{source}: {key}")
@@ -229,12 +233,12 @@ def _typed(value: Any, default: Any, where: str) -> Any:
     if isinstance(default, Mapping):
         if isinstance(value, dict):
             return {**default, **value}
-        raise BadOption(f"{where} is {value!r}: it takes a table")
+        raise BadOption(f"{where}: expected a table, got {value!r}")
     if isinstance(default, float) and type(value) is int:
         return float(value)
     if type(value) is type(default):
         return value
-    raise BadOption(f"{where} is {value!r}: it takes {type(default).__name__}")
+    raise BadOption(f"{where}: expected {type(default).__name__}, got {value!r}")
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
@@ -243,4 +247,4 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
         return tuple(part.strip() for part in value.split(",") if part.strip())
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
-    raise BadOption(f"{where} is {value!r}: it takes a list of names")
+    raise BadOption(f"{where}: expected a list of names, got {value!r}")

@@ -32,7 +32,7 @@ _noted: list[list[int]] = []
 def end_at_once(number: int, frame: object) -> None:
     """Handle a signal before any work is done: print one line and exit."""
     what = "ended by SIGTERM" if number == signal.SIGTERM else "interrupted"
-    os.write(2, f"{what} before it began\n".encode())
+    os.write(2, f"{what} before the work began\n".encode())
     os._exit(128 + number)
 
 
@@ -86,7 +86,7 @@ def report_interrupt(numbers: list[int], resumable: bool = False) -> int:
     """Print that the program was ended; return its exit status, 143 after SIGTERM or 130."""
     ended = signal.SIGTERM in numbers
     what = "ended by SIGTERM" if ended else "interrupted"
-    kept = "; what was finished is kept, run the same again" if resumable else ""
+    kept = "; finished work is kept: run the same command again" if resumable else ""
     print(f"{what}{kept}", file=sys.stderr)
     return 128 + (signal.SIGTERM if ended else signal.SIGINT)
 

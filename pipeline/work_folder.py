@@ -45,7 +45,7 @@ def measure_work(work: Path) -> WorkSize:
 def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> WorkSize:
     """Remove decoded media, and with `nets` also trained nets; return their size."""
     if not (work / DECODED).is_dir() and not (work / NETS).is_dir():
-        raise BadOption(f"{work}: not a working folder of 'mvemo extract', it has no {DECODED}")
+        raise BadOption(f"{work}: is not a work folder of 'mvemo extract': it has no {DECODED}")
     size = measure_work(work)
     size = size if nets else WorkSize(size.decoded, 0)
     if dry_run:
@@ -57,7 +57,7 @@ def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> Work
         for name in (DECODED, NETS)[: 1 + nets]:
             folder = work / name
             if folder.is_symlink():
-                raise BadOption(f"{folder}: is a link to another folder: remove what it leads to")
+                raise BadOption(f"{folder}: is a link to another folder: remove that folder")
             if folder.is_dir():
                 shutil.rmtree(folder)
     return size

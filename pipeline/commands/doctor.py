@@ -125,7 +125,7 @@ def check_torch_pair() -> Finding:
     if works:
         reason = f"torchvision needs torch{wanted[0]}"
     cure = "pip install --force-reinstall torch torchvision, both from the same index"
-    return Finding("problem", "torch pair", f"{pair} do not fit: {reason}", cure)
+    return Finding("problem", "torch pair", f"{pair} do not work together: {reason}", cure)
 
 
 def _stage(name: str, extra: str, cure: str) -> list[Finding]:
@@ -137,7 +137,7 @@ def _stage(name: str, extra: str, cure: str) -> list[Finding]:
         if version is None:
             amiss.append(f"{requirement.name} is not installed")
         elif not requirement.specifier.contains(version, prereleases=True):
-            amiss.append(f"{requirement.name} is {version}, {requirement.specifier} is needed")
+            amiss.append(f"{requirement.name}: expected {requirement.specifier}, got {version}")
     if amiss:
         return [Finding("problem", name, "; ".join(amiss), cure)]
     versions = ", ".join(f"{r.name} {_version(r.name)}" for r in requirements)
@@ -192,12 +192,12 @@ def check_folder(subject: str, folder: Path, remedy: str) -> Finding:
     except OSError as error:
         return Finding("problem", subject, f"{folder}: cannot be written: {error}", remedy)
     if not intact:
-        text = f"{folder}: what is read is not what was written"
+        text = f"{folder}: the data read differ from the data written"
         return Finding("problem", subject, text, remedy)
     free = shutil.disk_usage(place).free
     text = f"{folder}: can be written, {free / 2**30:.1f} GiB free"
     if free < LITTLE_ROOM:
-        return Finding("note", subject, text, f"{remedy}, on a disk with more room")
+        return Finding("note", subject, text, f"{remedy}, on a disk with more free space")
     return Finding("ok", subject, text)
 
 
@@ -222,7 +222,7 @@ def check_codecs() -> Finding:
     return Finding(
         "note",
         "codecs",
-        f"av {av.__version__} does not read {', '.join(absent)}: such clips will fail",
+        f"av {av.__version__} does not read {', '.join(absent)}: clips in these formats will fail",
         "pip install --force-reinstall --only-binary av av",
     )
 
@@ -235,7 +235,7 @@ def check_gpu() -> Finding:
         facts = torch.cuda.get_device_properties(0)
         return Finding("ok", "GPU", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB")
     if shutil.which("nvidia-smi") is None:
-        return Finding("note", "GPU", "none", "--profile pretrained needs none, paper does")
+        return Finding("note", "GPU", "none found", "--profile pretrained works without one")
     built = "without CUDA" if torch.version.cuda is None else f"for CUDA {torch.version.cuda}"
     return Finding(
         "problem",
@@ -255,9 +255,9 @@ def check_weights() -> list[Finding]:
         get = f"mvemo weights get {package.net}"
         stored = find_weights(package.net)
         if stored is None:
-            findings.append(Finding("note", subject, "not fetched yet", get))
+            findings.append(Finding("note", subject, "not downloaded yet", get))
         elif not stored.whole:
-            text = f"{stored.path} is damaged: its SHA-256 differs"
+            text = f"{stored.path} is damaged: its SHA-256 does not match"
             findings.append(Finding("problem", subject, text, get))
         else:
             text = f"SHA-256 {stored.sha256[:16]}, licence {stored.licence}"
@@ -288,13 +288,13 @@ def check_speed(settings: Settings, n_clips: int, seconds: float = 30.0) -> Iter
     text = f"a clip of {seconds:.0f} s takes: reading {reading.seconds:.1f} s, {nets}"
     with suppress(AttributeError, OSError):  # not every system tells its load
         if os.getloadavg()[0] > 1.5 * cores():
-            text += "; other programs use the cores too, so less if they do not"
+            text += "; other programs are using the cores, which makes this slower"
     yield Finding("ok", "speed", text)
     each = reading.seconds / cores() + sum(times.values())
     yield Finding(
         "ok",
         "time",
-        f"{n_clips} such clips take about {duration_text(n_clips * each)} by --profile "
+        f"{n_clips} such clips take about {duration_text(n_clips * each)} with --profile "
         f"pretrained, and {n_clips * reading.n_bytes / 2**30:.1f} GiB in the working folder",
     )
 
@@ -327,14 +327,14 @@ def _write_clip(path: Path, seconds: float) -> None:
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="Number of clips whose time is estimated.",
+    help="Number of clips to estimate the time for.",
 )
-@click.option("--no-speed", is_flag=True, help="Do not measure the speed, which takes longest.")
+@click.option("--no-speed", is_flag=True, help="Do not measure the speed, the slowest check.")
 def doctor(work: Path, n_clips: int, no_speed: bool) -> int:
     """Check this installation and machine: print each finding with its remedy.
 
-    It checks versions, torch and torchvision as a pair, codecs, GPU, fetched weights and
-    their digests, free space in the folders and that they can be written, and measures
+    It checks versions, torch and torchvision as a pair, codecs, GPU, downloaded weights
+    and their digests, free space in the folders and write access to them, and it measures
     the speed. The exit code is 1 if something needed is absent or does not work.
 
     \b

@@ -81,13 +81,13 @@ _OVERRIDES = {
     help="Number of processes that decode and describe clips.  [default: one per core]",
 )
 @root_option
-@click.option("--force", is_flag=True, help="Replace a cache of other clips.")
+@click.option("--force", is_flag=True, help="Replace an existing cache that holds other clips.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first clip that fails.")
 @click.option("--retry-failed", is_flag=True, help="Try again to decode clips that failed before.")
 @click.option(
     "--shard",
     metavar="i/n",
-    help="Do only the i-th of n parts, as one of n jobs; see docs/scaling.md.",
+    help="Process only part i of n, for n separate jobs; see docs/scaling.md.",
 )
 @click.option(
     "--jobs",
@@ -125,8 +125,8 @@ def extract(
 ) -> int:
     """Stage one: read MANIFEST, train and embed, write one feature cache.
 
-    Without MANIFEST a small synthetic data set is made and used. An interrupted run
-    continues where it stopped if the same command is given again. Clips that fail are
+    Without MANIFEST, a small synthetic data set is made and used. An interrupted run
+    continues where it stopped if the same command is run again. Clips that fail are
     listed with the reason and kept in the cache as failures; all others are processed.
 
     \b
@@ -203,11 +203,11 @@ def _execution(options: dict[str, Any], force: bool) -> Execution:
     if (backend == "dask") != bool(scheduler):
         missing = "--scheduler ADDRESS" if backend == "dask" else "--backend dask"
         raise BadOption(
-            f"--backend dask and --scheduler ADDRESS go together: give {missing} as well"
+            f"--backend dask and --scheduler ADDRESS must be given together: add {missing}"
         )
     shard = None if options["shard"] is None else Shard.parse(options["shard"])
     if shard is not None and options["plan"]:
-        raise BadOption("--plan covers the whole run: leave --shard out")
+        raise BadOption("--plan covers the whole run: leave out --shard")
     return Execution(force=force, shard=shard, jobs=options["jobs"], scheduler=scheduler or "")
 
 
@@ -232,7 +232,7 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
     for net, file in weights.items():
         if net not in settings.extract.nets:
             raise BadOption(
-                f"--weights {net}={file}: this net does not run: expected one of "
+                f"--weights {net}={file}: this run does not use {net}: expected one of "
                 f"{', '.join(settings.extract.nets)}"
             )
     if options["seed"] is not None and settings.extract.run.protocol == "frozen":
@@ -240,8 +240,8 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
     workers = options["workers"]
     if workers is not None and workers > cores():
         tell_note(
-            f"--workers {workers}: there are {cores()} cores here; more workers are not "
-            "faster, and each takes memory"
+            f"--workers {workers}: this machine has {cores()} cores; more workers are not "
+            "faster, but each needs memory"
         )
     named = options["profile"] is not None
     return replace(settings, profile_named=named, folds_named=folds_are_named(options))
@@ -254,7 +254,7 @@ def _net_and_file(entry: str) -> tuple[str, str]:
     net, equals, file = entry.partition("=")
     if not equals or net not in net_names():
         raise BadOption(
-            f"--weights {entry!r}: write it as NET=FILE, NET one of {', '.join(net_names())}"
+            f"--weights {entry!r}: write it as NET=FILE, with NET one of {', '.join(net_names())}"
         )
     if not Path(file).is_file():
         raise BadOption(f"--weights {entry!r}: there is no file {file}")
@@ -266,9 +266,9 @@ def _net_and_file(entry: str) -> tuple[str, str]:
 def demo(folder: Path) -> None:
     """Make a small synthetic data set in FOLDER, train on it, and write a report.
 
-    The data set has 96 clips of 4 seconds with sound and pictures, in six classes. All of
-    it takes minutes on two cores. An interrupted run keeps its finished parts. FOLDER is
-    mvemo-demo by default; everything is in it, so delete it when done. In a clone,
+    The data set has 96 clips of 4 seconds with sound and pictures, in six classes. The
+    run takes minutes on two cores. An interrupted run keeps its finished parts. FOLDER is
+    mvemo-demo by default; all files are in it, so delete it when done. In a clone,
     `make extract fuse` does the same.
 
     \b

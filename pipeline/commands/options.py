@@ -22,7 +22,7 @@ Decorator = Callable[[Function], Function]
 def refuse_address(entry: str) -> str:
     """Return the entry; raise `BadOption` if it is a web address."""
     if re.match(r"[a-z][a-z0-9+.-]+://", entry, re.IGNORECASE):
-        raise BadOption(f"{entry}: addresses are not fetched: download the file first")
+        raise BadOption(f"{entry}: URLs are not supported: download the file first")
     return entry
 
 
@@ -35,7 +35,7 @@ class NamedPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a `pathlib.Path`."""
         if value == "":
-            self.fail("an empty path: give a file or folder ('.' is this folder)", param, ctx)
+            self.fail("the path is empty: give a file or folder, or '.' for this one", param, ctx)
         refuse_address(str(value))
         return super().convert(value, param, ctx)
 
@@ -55,13 +55,13 @@ class OutputPath(NamedPath):
             place = place.parent
         problem = ""
         if not place.exists():
-            problem = f"its folder {place} does not exist: make it first"
+            problem = f"its folder {place} does not exist: create it first"
         elif not place.is_dir():
-            problem = f"{place}: a file, where a folder is needed: give another path"
+            problem = f"{place} is a file, not a folder: give another path"
         elif not os.access(place, os.W_OK | os.X_OK):
             problem = f"{place} cannot be written: give another path"
         elif shutil.disk_usage(place).free < LEAST_ROOM:
-            problem = f"no space left on the disk of {place}: make room"
+            problem = f"no space left on the disk of {place}: free some space"
         if problem:
             self.fail(f"{path}: {problem}", param, ctx)
         return path
@@ -96,10 +96,10 @@ class FoldsOption(click.ParamType):  # type: ignore[type-arg]
         except ValueError:
             path = Path(value)
             if not path.is_file():
-                self.fail(f"{value!r} is neither a number of folds nor a file of folds", param, ctx)
+                self.fail(f"expected a number of folds or a fold file, got {value!r}", param, ctx)
             return path
         if number < 2:
-            self.fail(f"{number} is too few: cross-validation needs 2 folds or more", param, ctx)
+            self.fail(f"{number} is too few: cross-validation needs at least 2 folds", param, ctx)
         return number
 
 
@@ -181,7 +181,7 @@ set_option: Decorator[Any] = click.option(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override a setting; docs/settings.md lists all.",
+    help="Override a setting; docs/settings.md lists all settings.",
 )
 model_option: Decorator[Any] = click.option(
     "--model",
@@ -240,7 +240,7 @@ column_option: Decorator[Any] = click.option(
     multiple=True,
     callback=_column_names,
     metavar="OURS=THEIRS",
-    help="Name of a column in the table, as in clip_id=song. May be given several times.",
+    help="Name of a column in the table, such as clip_id=song. May be given several times.",
 )
 strict_option: Decorator[Any] = click.option(
     "--strict", is_flag=True, help="Exit with code 1 if clips failed."

@@ -37,7 +37,7 @@ from mvemo.pipeline.provenance import provenance
 @click.option(
     "--task",
     type=click.Choice(TASKS),
-    help="Tags: label joined by ';', a column of scores for each tag. Ratings: label_NAME and "
+    help="Tags: labels separated by ';', a column of scores for each tag. Ratings: label_NAME and "
     "NAME.  [default: the manifest's, otherwise multiclass]",
 )
 @click.option(

@@ -37,7 +37,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Catalogue:
-    """Cache of `EmbeddedClip` by the digest of the file's bytes and the segment; old clips go."""
+    """Cache of `EmbeddedClip` by digest of the file's bytes and segment; drops absent clips."""
 
     def __init__(self, path: Path, reader: BatchReader) -> None:
         self._path, self._reader = path, reader
@@ -75,7 +75,7 @@ class Catalogue:
             kept = {row: clip_id for row, clip_id in ids.items() if clip_id in current}
             new = {row: clip for row, clip in clips.items() if row not in kept}
             n_gone = len(self._earlier - set(ids.values()))
-            tell(f"{self._path}: {len(new)} new, {len(kept)} kept, {n_gone} gone")
+            tell(f"{self._path}: {len(new)} new, {len(kept)} kept, {n_gone} removed")
             if kept:
                 yield list(self._kept(clips, content, kept))
             # Files with the same bytes are read once.
@@ -97,8 +97,8 @@ class Catalogue:
         """Return the writer of a cache of these clips, by their ids."""
         if self._earlier and not self._earlier & clips.keys():
             raise BadOption(
-                f"{self._path}: none of its {len(self._earlier)} clips is among these "
-                f"{len(clips)}: give each folder a file of its own, or remove this one"
+                f"{self._path}: none of its {len(self._earlier)} clips is among the "
+                f"{len(clips)} given: use one catalogue per folder, or delete this file"
             )
         n = len(clips)
         names = [str(c.path.absolute()).encode("utf-8", "backslashreplace") for c in clips.values()]
@@ -120,8 +120,8 @@ class Catalogue:
             CacheWriter(self._path, table, provenance=facts).close()
         if self._records - {self._record.digest}:
             tell_note(
-                f"{self._path}: its features are of another model or --modality and are replaced: "
-                "give each a catalogue of its own"
+                f"{self._path}: its features are from another model or --modality, and are "
+                "replaced: use one catalogue for each"
             )
         note_resumable()
         return CacheWriter(self._path, table, provenance=facts)
@@ -177,7 +177,7 @@ def _contents(path: Path) -> tuple[frozenset[str], frozenset[str]]:
         opened = open_cache(path)
     except DamagedCache:
         raise BadOption(
-            f"{path}: truncated or overwritten catalogue: delete it, or restore it from a copy"
+            f"{path}: is truncated or overwritten: delete it, or restore it from a copy"
         ) from None
     with opened as cache:
         if cache.table.name != NAME:

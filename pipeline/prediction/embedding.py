@@ -70,8 +70,8 @@ class FeatureMaker:
                 # The precision of stored frames hardly changes their statistics.
                 if digest not in (current.digest, in_half_precision(current).digest):
                     raise BadOption(
-                        f"{self.folder}: its descriptor {name!r} was made by another version or "
-                        "with settings that it does not state: make the model again"
+                        f"{self.folder}: its descriptor {name!r} was computed by another version "
+                        "or with unknown settings: train the model again"
                     )
 
     def predictors(self, modalities: Sequence[str]) -> list[model.Predictor]:
@@ -95,7 +95,8 @@ class FeatureMaker:
             wanted = " and ".join(IN_WORDS[m] for m in self.options.modalities)
             needed = dict.fromkeys(IN_WORDS[m] for p in self.model.predictors for m in p.modalities)
             raise BadOption(
-                f"{self.folder}: cannot predict only from {wanted}: it needs {' and '.join(needed)}"
+                f"{self.folder}: the model cannot predict from {wanted} only: it needs "
+                f"{' and '.join(needed)}"
             )
         return tuple(dict.fromkeys(name for predictor in found for name in predictor.features))
 
@@ -313,7 +314,7 @@ class BatchReader:
             content=media.digests[names[0]],
             vectors=vectors,
             reasons=reasons,
-            problem=f"its {absent[0]} features are not finite numbers" if absent else "",
+            problem=f"its {absent[0]} features are not finite" if absent else "",
             passing=any(map(media.passing, names)),
             date=datetime.now(timezone.utc),
         )

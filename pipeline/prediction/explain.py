@@ -45,9 +45,11 @@ class ExplainSettings:
 
     def __post_init__(self) -> None:
         if not 0.25 <= self.step <= 60:
-            raise BadOption(f"--step {self.step:g}: from 0.25 to 60 seconds")
+            raise BadOption(f"--step {self.step:g}: expected 0.25 to 60 seconds")
         if not self.step <= self.width <= 60:
-            raise BadOption(f"--width {self.width:g}: from --step, {self.step:g}, to 60 seconds")
+            raise BadOption(
+                f"--width {self.width:g}: expected {self.step:g} (--step) to 60 seconds"
+            )
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,12 @@ def explain_clip(maker: FeatureMaker, clip: NewClip, settings: ExplainSettings) 
     """Predict a clip, and predict it again without each of its stretches."""
     classes = maker.model.classes
     if settings.output is not None and settings.output not in classes:
-        raise BadOption(f"--of {settings.output!r}: one of {', '.join(classes)}")
+        raise BadOption(f"--of {settings.output!r}: expected one of {', '.join(classes)}")
     seconds = clip_seconds(clip)
     if seconds > MOST_SECONDS:
         raise BadOption(
-            f"{clip.file}: {seconds:.0f} s long: at most {MOST_SECONDS:g} s can be explained; "
-            "see 'mvemo predict --timeline' for longer ones"
+            f"{clip.file}: is {seconds:.0f} s long, but at most {MOST_SECONDS:g} s can be "
+            "explained: use 'mvemo predict --timeline' for longer clips"
         )
     # Use the single frames that `mvemo predict` reads: more frames may change the prediction.
     plan = StreamPlan(seconds, ((0.0, seconds),))
@@ -165,12 +167,12 @@ def explanation_text(model: FinalModel, explanation: Explanation) -> str:
     prediction = explanation.prediction
     assert prediction.predictor is not None
     summary = format_of(model).summary(prediction.predictor, prediction.outputs)
-    rows = [["around", "by its", "evidence"]]
+    rows = [["around", "in its", "evidence"]]
     rows += [
         [page.clock(entry["time"]), entry["what"], f"{entry['effect']:.3f}"]
         for entry in _strongest(explanation)
     ]
-    lines = [f"{prediction.file}: {summary}", f"what speaks for {explanation.output}:"]
+    lines = [f"{prediction.file}: {summary}", f"strongest evidence for {explanation.output}:"]
     notes = [f"note: {note}" for note in prediction.notes if verbosity() != "quiet"]
     return "\n".join([*lines, *align_columns(rows, left={1}), *notes])
 

@@ -58,7 +58,7 @@ def _clips_of(entry: str) -> list[NewClip]:
     if not path.exists() and any(mark in entry for mark in "*?["):
         matches = sorted(glob(entry, recursive=True))
         if not matches:
-            return [NewClip(entry, path, problem="no file matches")]
+            return [NewClip(entry, path, problem="no file matches this pattern")]
         return [clip for match in matches for clip in _clips_of(match)]
     if not path.exists():
         return [NewClip(entry, path, problem="no such file")]
@@ -71,7 +71,7 @@ def _media_in(folder: Path) -> list[NewClip]:
     for note in left_out_notes(left_out):
         tell_note(f"{folder}: {note}")
     if not files:
-        return [NewClip(str(folder), folder, problem="a folder without media files")]
+        return [NewClip(str(folder), folder, problem="the folder has no media files")]
     return [NewClip(str(path), path) for path in files]
 
 
@@ -97,7 +97,7 @@ def _listed(path: Path) -> list[NewClip]:
         problem = "" if media.exists() else f"no such file in {root}"
         clips.append(NewClip(name, media, start or 0.0, duration, problem))
     if not clips and not problems.count:
-        problems.add(0, "lists no clip")
+        problems.add(0, "the table lists no clips")
     problems.raise_any()
     return clips
 
@@ -121,13 +121,13 @@ def clip_seconds(clip: NewClip) -> float:
     """Return the length of a clip in seconds; raise ExtractError if it cannot be read."""
     length = probe_isolated(clip.path) - clip.start
     if length <= 0:
-        raise BadMedia(f"{clip.path}: the clip starts at {clip.start:g} s, after its file's end")
+        raise BadMedia(f"{clip.path}: the clip starts at {clip.start:g} s, after the file's end")
     return length if clip.duration is None else min(length, clip.duration)
 
 
 def short_notes(length: float) -> tuple[str, ...]:
     """Return a note if a clip of this length in seconds is too short."""
-    return (f"only {length:.2f} s long: too short to tell",) if length < 1.0 else ()
+    return (f"only {length:.2f} s long: too short to be reliable",) if length < 1.0 else ()
 
 
 def windows_of(clip: NewClip, seconds: float, length: float | None = None) -> Windows:
@@ -141,10 +141,10 @@ def windows_of(clip: NewClip, seconds: float, length: float | None = None) -> Wi
     if length <= LONG * seconds:
         notes = short_notes(length)
         if length > seconds + 1.0:
-            notes = (f"{length:.0f} s long: of its sound the first {seconds:g} s are read",)
+            notes = (f"{length:.0f} s long: only the first {seconds:g} s of its sound are read",)
         return Windows(((clip.start, clip.duration),), notes, length=length)
     count = min(math.ceil(length / seconds), MOST_WINDOWS)
     starts = clip.start + np.linspace(0.0, length - seconds, count)
-    note = f"{length:.0f} s long: the mean of {count} windows of {seconds:g} s, spread over it"
+    note = f"{length:.0f} s long: predicted as the mean of {count} windows of {seconds:g} s"
     stretches = tuple((round(float(s), 3), seconds) for s in starts)
     return Windows(stretches, (note,), length=length)

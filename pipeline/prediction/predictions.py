@@ -38,11 +38,11 @@ from mvemo.pipeline.prediction.formats import Record, format_of
 
 # Plain words for the main score of a task.
 _EXPECT = {
-    "accuracy": "about {:.0%} of the labels right",
-    "roc_auc_macro": "a clip that has a tag ranked above one that has not in about {:.0%} of pairs",
-    "r2_macro": "about {:.0%} of the differences between clips' ratings explained",
+    "accuracy": "about {:.0%} of the labels are correct",
+    "roc_auc_macro": "a clip with a tag ranks above a clip without it in about {:.0%} of pairs",
+    "r2_macro": "about {:.0%} of the variance of clips' ratings is explained",
 }
-TRAINED_ON = "part of the model's training data: not a test of the model"
+TRAINED_ON = "is part of the model's training data: this is not a test of the model"
 # Largest number of values that share a line in the terminal.
 MOST_COLUMNS = 4
 
@@ -82,8 +82,8 @@ def trust_notes(
         return []
     listed = ", ".join(f"{name} {ratio:.1f}" for name, ratio in far.items())
     return [
-        f"unlike the clips that the model was made of (distance over the largest usual one: "
-        f"{listed}): do not rely on it"
+        f"unlike the clips that the model was trained on (distance over the largest usual one: "
+        f"{listed}): do not rely on this prediction"
     ]
 
 
@@ -105,8 +105,8 @@ def predict_features(
             needed = dict.fromkeys(spec.name for spec in specs)
             raise BadFeatures(
                 f"{features}: expected the features {', '.join(needed)} with the settings of the "
-                f"model {model.name}, got {', '.join(cache.names()) or 'none'} with others: "
-                "extract with those settings, or predict the media themselves"
+                f"model {model.name}, got {', '.join(cache.names()) or 'none'} with other "
+                "settings: extract with the model's settings, or predict from the media files"
             )
         return model, _predict(model, cache, vectors)
 
@@ -133,7 +133,7 @@ def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[Predicti
         absent = {s.name for s in model.specs if not finite.get((s.name, s.fold), none)[row]}
         predictor = model.best_of({spec.name for spec in model.specs} - absent)
         if predictor is None:
-            problem = "; ".join(reasons.get(clip_id, ["no features that the model reads"]))
+            problem = "; ".join(reasons.get(clip_id, ["it has no features that the model reads"]))
             predictions.append(Prediction(clip_id, problem=problem))
             continue
         keys = [key for key in vectors if key[0] in predictor.features]
@@ -249,7 +249,7 @@ def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = F
     facts = model.facts
     lines = [f"model {model.name}: {facts['n_clips']} clips of {facts['n_groups']} groups"]
     if brief:
-        lines = [f"{model.name} was made of {facts['n_clips']} clips. On new clips expect:"]
+        lines = [f"{model.name} was trained on {facts['n_clips']} clips. On new clips, expect:"]
     used = {p.predictor.name for p in predictions if p.predictor is not None}
     for predictor in (p for p in model.predictors if p.name in used):
         if not brief:
@@ -267,10 +267,10 @@ def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = F
 def expectation(expected: Mapping[str, Any]) -> str:
     """Return the cross-validated score of a predictor as a phrase."""
     if expected.get("mean") is None:
-        return "not evaluated by itself; not calibrated"
+        return "not evaluated separately; not calibrated"
     interval = expected.get("interval")
     ends = "" if not interval or None in interval else " ({:.3f} to {:.3f})".format(*interval)
     return (
-        f"{expected['metric']} {expected['mean']:.3f}{ends} on clips that it had not seen, in the "
-        "cross-validation"
+        f"{expected['metric']} {expected['mean']:.3f}{ends} on clips that it was not trained "
+        "on, in cross-validation"
     )

@@ -87,8 +87,8 @@ def _within_folders(
         large &= groups_within(complete(x), folders)
     for n, row in enumerate(rows):
         note = (
-            f"the model compares clips within a group, and this folder has fewer than "
-            f"{MIN_CLIPS}: expect less of it than its scores say"
+            f"the model compares the clips of a folder, but this folder has fewer than "
+            f"{MIN_CLIPS}: predictions are worse than the model's scores suggest"
         )
         yield row, {key: x[n] for key, x in scaled.items()}, [] if large[n] else [note]
 
@@ -157,7 +157,7 @@ def _fallback_notes(maker: FeatureMaker, embedded: EmbeddedClip, predictor: Pred
     ]
     if reasons:
         used = " and ".join(IN_WORDS[m] for m in predictor.modalities)
-        notes.append(f"only from {used} ({'; '.join(reasons)})")
+        notes.append(f"predicted only from {used} ({'; '.join(reasons)})")
     return notes
 
 
@@ -168,7 +168,7 @@ def _unpredicted_reason(model: FinalModel, embedded: EmbeddedClip) -> str:
         smallest = min(model.predictors, key=lambda p: len(p.modalities))
         needed = " and ".join(IN_WORDS[m] for m in smallest.modalities)
         reasons.insert(0, f"the model needs {needed}")
-    return "; ".join(reasons) or "nothing that the model could read"
+    return "; ".join(reasons) or "the clip has nothing that the model can read"
 
 
 def plan_text(folder: Path, clips: Sequence[new_clips.NewClip], settings: PredictSettings) -> str:
@@ -193,10 +193,10 @@ def plan_text(folder: Path, clips: Sequence[new_clips.NewClip], settings: Predic
             embedding.BATCH,
         )
         lines += [
-            f"length: {duration_text(sum(lengths.values()))} are read",
-            f"time: about {duration_text(seconds)} (measured on {count})",
+            f"media to read: {duration_text(sum(lengths.values()))}",
+            f"time: about {duration_text(seconds)} (measured on {count} clips)",
             f"memory: about {size_text(process.peak_memory(os.getpid()))}, and "
             f"{size_text(pool.worker_memory())} in each of "
-            f"{min(pool.cores(), embedding.MOST_WORKERS)} workers, however many clips there are",
+            f"{min(pool.cores(), embedding.MOST_WORKERS)} workers, for any number of clips",
         ]
     return "\n".join(lines)

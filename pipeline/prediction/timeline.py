@@ -51,10 +51,10 @@ class TimelineSettings:
 
     def __post_init__(self) -> None:
         if not 1.0 <= self.window <= 600.0:
-            raise BadOption(f"--window {self.window:g}: from 1 to 600 seconds")
+            raise BadOption(f"--window {self.window:g}: expected 1 to 600 seconds")
         if not 0.5 <= self.hop <= self.window:
             raise BadOption(
-                f"--hop {self.hop:g}: from 0.5 seconds to the length of a window, {self.window:g}"
+                f"--hop {self.hop:g}: expected 0.5 to {self.window:g} (--window) seconds"
             )
 
     def windows(self, seconds: float) -> tuple[streams.Span, ...]:
@@ -292,5 +292,5 @@ def _summary(model: FinalModel, followed: Timeline) -> str:
             spells.append((brief, sum(window) / 2 if spells else 0.0))
     listed = ", ".join(f"{name} from {page.clock(start)}" for name, start in spells[:4])
     n_more = len(spells) - 4
-    more = f" and {n_more} turn{'s' * (n_more > 1)} more" if n_more > 0 else ""
+    more = f" and {n_more} more change{'s' * (n_more > 1)}" if n_more > 0 else ""
     return f"{page.clock(followed.seconds)}, {listed}{more}"

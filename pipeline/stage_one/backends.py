@@ -60,7 +60,7 @@ class Shard:
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
             last = max(self.count, 1)
-            raise BadOption(f"--shard {self}: shards are 1/{last} to {last}/{last}")
+            raise BadOption(f"--shard {self}: expected 1/{last} to {last}/{last}")
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
@@ -70,7 +70,7 @@ class Shard:
         """Return the shard that a text as ``2/8`` names."""
         number, slash, count = text.partition("/")
         if not (slash and number.strip().isdecimal() and count.strip().isdecimal()):
-            raise BadOption(f"--shard {text!r}: write it as i/n, the first of eight as 1/8")
+            raise BadOption(f"--shard {text!r}: write it as i/n, such as 1/8 for the first part")
         return cls(int(number), int(count))
 
     def has_clip(self, clip_id: str) -> bool:
@@ -99,16 +99,16 @@ class Execution:
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
-            raise BadOption(f"--jobs {self.jobs}: it must be 1 or more")
+            raise BadOption(f"--jobs {self.jobs}: must be 1 or more")
         if self.shard and self.jobs > 1:
             raise BadOption(
                 f"--shard {self.shard} with --jobs {self.jobs}: a shard is done by one process: "
-                "make more shards"
+                "leave out --jobs, and make more shards"
             )
         if self.scheduler and (self.shard or self.jobs > 1):
             raise BadOption(
                 f"--scheduler {self.scheduler} with --shard or --jobs: the scheduler's workers do "
-                "all of it"
+                "all the work: leave out the other option"
             )
 
     def place(self, run: RunSettings) -> str:
@@ -232,7 +232,7 @@ def dask_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
                     failed = isinstance(result, Exception) and not isinstance(result, _FINAL)
                     if failed and attempt < ATTEMPTS:
                         again.append(task)
-                        tell_note(f"{task.label} failed, and is tried again: {result}")
+                        tell_note(f"{task.label} failed and is tried again: {result}")
                     else:
                         yield task, result
                 waiting = again
@@ -257,7 +257,7 @@ def connected(address: str) -> Iterator[Any]:
     written = _ADDRESS.fullmatch(address)
     # Checked here because the client would wait for an answer.
     if written is None or not 1 <= int(written[2]) <= 65535:
-        raise _no_scheduler(address, "it is not written as tcp://HOST:PORT")
+        raise _no_scheduler(address, "expected tcp://HOST:PORT")
     try:
         client = dask.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
@@ -286,28 +286,28 @@ def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
             if isinstance(version, Exception):
                 raise BadOption(
                     f"{worker}: this worker has no {package}: pip install '.[extract,dask]' there, "
-                    f"in the folder of mvemo {ours}, and start it again"
+                    f"in the folder of mvemo {ours}, and start the worker again"
                 )
         return of_worker
 
     workers = found("mvemo")
     if not workers:
-        raise BadOption(f"--scheduler {address}: it has no workers: 'dask worker {address}'")
+        raise BadOption(f"--scheduler {address}: it has no workers: run 'dask worker {address}'")
     for worker, version in workers.items():
         if version != ours:
             raise BadOption(
-                f"{worker}: this worker has mvemo {version}, and here it is {ours}: install the "
-                "same on all machines, and start it again"
+                f"{worker}: this worker has mvemo {version}, but this machine has {ours}: install "
+                "the same version on all machines, and start the worker again"
             )
     for folder in folders:
         for worker, exists in client.run(os.path.isdir, str(folder)).items():
             if not exists:
                 raise BadOption(
-                    f"{worker}: this worker does not see {folder}: workers read and write the "
-                    "same paths, on a file system that all machines share"
+                    f"{worker}: this worker does not see {folder}: all machines must share a "
+                    "file system with the same paths"
                 )
     if set(found("torch").values()) != {versions().get("torch")}:
-        tell_note("the workers have other versions of torch: last bits of values may differ")
+        tell_note("the workers have other versions of torch: the last bits of values may differ")
     return len(workers)
 
 
@@ -340,13 +340,15 @@ def _results(client: Any, address: str, tasks: Sequence[Task]) -> Iterator[tuple
             yield futures[future], future.result()
     except dask.KilledWorker as error:
         raise TaskFailed(
-            f"a task ended every worker that had it ({shown(str(error.task), 60)}): see their "
-            "logs; all else is kept: run the same again"
+            f"a task ended every worker that ran it ({shown(str(error.task), 60)}): see their "
+            "logs; all other work is kept: run the same command again"
         ) from None
     except TimeoutError:
-        raise TaskFailed("all workers are gone: start some, and run the same again") from None
+        raise TaskFailed(
+            "all workers are gone: start some, and run the same command again"
+        ) from None
     except (dask.CancelledError, CommClosedError):
         raise TaskFailed(
-            f"the scheduler {address} ended: start it and its workers, and run the same again; "
-            "what was done is kept"
+            f"the scheduler {address} ended: start it and its workers, and run the same "
+            "command again; finished work is kept"
         ) from None

@@ -158,7 +158,8 @@ class Forecast:
         lines = [f"clips: {self.n_clips}; {reading.n_new} new to decode, {reading.n_kept} kept"]
         if self.unreadable:
             clip, reason = next(iter(self.unreadable.items()))
-            lines.append(f"{len(self.unreadable)} cannot be read; the first, {clip}: {reason}")
+            n_bad = len(self.unreadable)
+            lines.append(f"{n_bad} clips cannot be read; the first, {clip}: {reason}")
         rows = [("net", "to train", "trained", "to embed", "embedded", "at most")]
         for net in self.nets:
             trained = (str(net.n_nets - net.n_trained), str(net.n_trained))
@@ -170,7 +171,7 @@ class Forecast:
         if reading.n_sampled:
             lines.append(
                 f"reading the clips: about {progress.duration_text(reading.seconds)} with "
-                f"{reading.workers} workers (measured on {reading.n_sampled} of them)"
+                f"{reading.workers} workers (measured on {reading.n_sampled} clips)"
             )
         seconds = reading.seconds + sum(net.seconds for net in self.nets) / self.processes
         lines.append(f"time: about {progress.duration_text(seconds)} at most")
@@ -196,7 +197,7 @@ class Forecast:
             f"{size_text(taken.decoded + taken.nets)} now ({size_text(free)} free)"
         )
         if needed > free:
-            disk += ": too little room; give --work FOLDER on a larger disk"
+            disk += ": too little space: give --work FOLDER on a larger disk"
         return disk
 
 
@@ -229,7 +230,7 @@ def forecast_run(
     request = clip_media.decode_request(plan.nets, [settings.descriptors.sr] if described else [])
     store = DecodedStore(work / "decoded", request)
     if not decodable:
-        raise BadOption(f"not one clip can be read: {next(iter(digests.unreadable.values()))}")
+        raise BadOption(f"no clip can be read: {next(iter(digests.unreadable.values()))}")
     found = stored_problems(store, decodable, retry_failed=settings.extract.retry_failed)
     new = {j.clip_id: j.path.stat().st_size + 1.0 for j in decodable if found[j.clip_id] is None}
     reading = forecast_reading(manifest, settings, plan.nets, new, len(decodable) - len(new))
@@ -250,7 +251,7 @@ def forecast_run(
     finally:
         if known.cache is not None:
             known.cache.close()
-    remark = "; times are as if each were this machine" if execution.scheduler else ""
+    remark = "; times assume workers as fast as this machine" if execution.scheduler else ""
     return Forecast(
         n_clips=len(manifest),
         unreadable=digests.unreadable,
@@ -280,7 +281,7 @@ def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: backends.
         return ""
     return (
         f"the nets take about {progress.duration_text(seconds)} at most {execution.place(run)}; "
-        "--plan says more"
+        "run with --plan for details"
     )
 
 

@@ -123,7 +123,7 @@ def _check_protocol(manifest: Manifest, settings: Settings) -> None:
     on_cpu = devices.pick_device(settings.extract.run.device).type == "cpu"
     if on_cpu and protocol != "frozen" and not settings.profile_named:
         tell_note(
-            "there is no GPU here, without which these nets train for hours or days; "
+            "this machine has no GPU, so these nets train for hours or days; "
             "--profile pretrained embeds with public pretrained nets in minutes"
         )
 
@@ -135,7 +135,7 @@ def _without_picture_nets(plans: list[NetSettings], manifest: Manifest) -> list[
     names = [plan.name for plan in plans if NETS[plan.name].modality == "video"]
     if len(names) in (0, len(plans)):
         return plans
-    tell(f"{', '.join(names)} left out: the files are of sound only")
+    tell(f"{', '.join(names)} left out: all files are audio files")
     return [plan for plan in plans if plan.name not in names]
 
 
@@ -144,8 +144,8 @@ def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead
     if settings.folds_named or prescribed_split(manifest)[0] is None:
         return
     raise BadOption(
-        f"the manifest prescribes a split, and {who} makes folds: {instead}; "
-        f"--folds {settings.extract.folds} leaves it unused"
+        f"the manifest prescribes a split, but {who} makes folds: {instead}; "
+        f"--folds {settings.extract.folds} ignores the split"
     )
 
 
@@ -163,8 +163,8 @@ def _check_losses_and_weights(
     reports: list[WeightReport | None] = []
     if manifest.task == labels.UNLABELLED and run.protocol != "frozen":
         raise BadOption(
-            f"{manifest.name}: its clips have no labels, on which {run.protocol} trains nets: "
-            "--profile pretrained, or --protocol frozen, needs none"
+            f"{manifest.name}: its clips have no labels, but the protocol {run.protocol} trains on "
+            "labels: use --profile pretrained or --protocol frozen"
         )
     n_outputs = len(manifest.classes)
     for plan in plans:
@@ -185,8 +185,8 @@ def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
     if missing:
         n_files = len(media_files.media_files(manifest))
         tell_note(
-            f"{len(missing)} of {n_files} media files are not in {manifest.root}, as "
-            f"{missing[0]!r}: their clips will fail, all others are done"
+            f"{len(missing)} of {n_files} media files are not in {manifest.root}, such as "
+            f"{missing[0]!r}: their clips will fail; all others are processed"
         )
     return manifest
 
@@ -198,7 +198,7 @@ def read_fold_file(
     if fold_file is None:
         return None, settings
     if settings.extract.run.protocol == "holdout":
-        raise BadOption(f"--folds {fold_file}: the holdout protocol has one split, not folds")
+        raise BadOption(f"--folds {fold_file}: the holdout protocol has no folds: leave it out")
     folds = read_folds(fold_file, manifest)
     notes = fold_notes(manifest.labels, manifest.groups, folds.k, manifest.task, manifest.classes)
     # Seed -1 marks prescribed folds, which no seed can reproduce.
@@ -213,13 +213,13 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
     if unfinished is not None and (dropped := unfinished.clip_ids - clip_ids):
         if len(dropped) == len(unfinished.clip_ids):
             raise BadOption(
-                f"{out}: a run of other clips ({unfinished.name!r}) was cut off, and its features "
-                f"of {len(dropped)} clips wait there: finish it by its own command, write to "
+                f"{out}: an interrupted run of other clips ({unfinished.name!r}) left features of "
+                f"{len(dropped)} clips there: finish that run with its own command, write to "
                 "another file with --out, or drop them with --force"
             )
         tell_note(
-            f"{out}: features of {len(dropped)} clips of the run that was cut off are dropped, as "
-            f"{min(dropped)!r}: the manifest does not have them any more"
+            f"{out}: features of {len(dropped)} clips of the interrupted run are dropped, such as "
+            f"{min(dropped)!r}: the manifest no longer lists these clips"
         )
     if not out.exists():
         return
@@ -235,9 +235,9 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
         )
     if dropped and imported:
         raise BadOption(
-            f"{out}: holds imported features of {len(dropped)} clips that the manifest has not, as "
-            f"{min(dropped)!r}, which nothing here could make again: write to another file with "
-            "--out, or drop them with --force"
+            f"{out}: holds imported features of {len(dropped)} clips that the manifest does not "
+            f"list, such as {min(dropped)!r}; mvemo cannot compute them again: write to another "
+            "file with --out, or drop them with --force"
         )
 
 
@@ -258,8 +258,8 @@ def choose_precision(
         faster = seconds["bf16"] <= MOST_TIME * seconds["float32"]
         precision = "bf16" if faster else "float32"
         note = (
-            f"extract.precision=auto is {precision}: a clip takes the nets {seconds['bf16']:.2g} s "
-            f"in bf16 and {seconds['float32']:.2g} s in float32 on this processor."
+            f"extract.precision=auto is {precision}: the nets take {seconds['bf16']:.2g} s per "
+            f"clip in bf16 and {seconds['float32']:.2g} s in float32 on this processor."
         )
     run = replace(run, precision=precision)
     return replace(settings, extract=replace(settings.extract, run=run)), note

@@ -70,14 +70,14 @@ def run_extract(
 def _check_rank_options(settings: Settings, execution: backends.Execution) -> None:
     """Raise BadOption for options that several processes training one net do not support."""
     if settings.extract.run.protocol == "frozen":
-        raise BadOption("torchrun: nothing is trained under frozen: spread clips with --jobs")
+        raise BadOption("torchrun: the protocol frozen trains nothing: use --jobs instead")
     if settings.extract.run.compile:
         raise BadOption(
-            "torchrun: nets that several processes train are not compiled: leave "
-            "extract.compile out"
+            "torchrun: nets that several processes train cannot be compiled: leave out "
+            "extract.compile"
         )
     if execution.shard or execution.scheduler or execution.jobs > 1:
-        raise BadOption("torchrun: leave --shard, --jobs and --backend out: each spreads the work")
+        raise BadOption("torchrun: cannot be combined with --shard, --jobs or --backend")
 
 
 def _remove_damaged(path: Path) -> None:
@@ -85,7 +85,7 @@ def _remove_damaged(path: Path) -> None:
     try:
         open_cache(path).close()
     except DamagedCache:
-        tell_note(f"{path}: damaged, and made anew")
+        tell_note(f"{path}: is damaged, and is written again")
         path.unlink()
     except CacheError:
         pass
@@ -208,7 +208,7 @@ class _Run:
         if not nets:
             first = plan.manifest.clip_ids[0]
             raise BadOption(
-                f"no clip has the input of the nets {', '.join(net.name for net in plan.nets)}; "
+                f"no clip has the input of any net ({', '.join(net.name for net in plan.nets)}); "
                 f"the first clip, {first}: {media.reason(first)}"
             )
         self._tell_device()
@@ -242,7 +242,7 @@ class _Run:
         failed = {clip for clip, stage, _ in failures if stage.startswith("decode:")}
         if len(failed) == len(manifest):
             clip, _, reason = failures[0]
-            raise BadOption(f"not one clip could be decoded; the first: {clip}: {reason}")
+            raise BadOption(f"no clip could be decoded; the first, {clip}: {reason}")
         return _Extracted(plan.nets, spread.features, tuple(spread.missing), settled=not failures)
 
     def _tell_device(self) -> None:
@@ -261,7 +261,7 @@ class _Run:
         folder.claim(facts, whole, plan.facts, force=force)
         path = folder.cache(shard)
         if folder.is_done(shard, facts) and not force:
-            tell(f"shard {shard} is done: {path}")
+            tell(f"shard {shard} is already done: {path}")
             with open_cache(path) as done:
                 failures = tuple((f.clip_id, f.stage, f.reason) for f in done.failures)
                 return summary.ExtractSummary(
@@ -330,7 +330,7 @@ def _divergence(
     advice = "; ".join(error.advice for error in diverged)
     if finished:
         advice += (
-            f", or leave out what diverged, --nets {','.join(finished)}; {out} has the features "
+            f", or leave out these nets with --nets {','.join(finished)}; {out} has the features "
             f"of {', '.join(finished)}, which are not trained again"
         )
     return TrainingDiverged("; ".join(error.problem for error in diverged), advice)

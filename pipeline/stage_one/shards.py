@@ -77,9 +77,9 @@ class ShardFolder:
             return
         what = next(k for k in (*facts, *stored) if stored.get(k) != facts.get(k))
         raise BadOption(
-            f"{self.path}: its shards are of another run: {what} is "
-            f"{shown(str(stored.get(what)))} there and {shown(str(facts.get(what)))} here: give "
-            "all shards the same command, write to another file with --out, or start these anew "
+            f"{self.path}: its shards belong to another run: {what} is "
+            f"{shown(str(stored.get(what)))} there, but {shown(str(facts.get(what)))} here: run "
+            "the same command for all shards, write to another file with --out, or replace these "
             "with --force"
         )
 
@@ -103,7 +103,7 @@ class ShardFolder:
             with open_cache(path) as cache:
                 if cache.digest() != self._read_marker(shard).get("digest"):
                     raise BadOption(
-                        f"{path}: not the file that {self._marker(shard).name} was written of: "
+                        f"{path}: is not the file that {self._marker(shard).name} describes: "
                         "copy both again, or run this shard again with --force"
                     )
 
@@ -116,7 +116,7 @@ class ShardFolder:
         """Return all shards of a run with these facts."""
         count = (facts or {}).get("shards")
         if not isinstance(count, int):
-            raise BadOption(f"{self._run}: says not how many shards there are: run one again")
+            raise BadOption(f"{self._run}: does not state the number of shards: run one again")
         return [Shard(i + 1, count) for i in range(count)]
 
     def _marker(self, shard: Shard) -> Path:
@@ -140,7 +140,7 @@ class ShardFolder:
             if ignore_damage:
                 return None
             raise BadOption(
-                f"{self._run}: cannot be read: {error}: start the shards anew with --force"
+                f"{self._run}: cannot be read: {error}: replace the shards with --force"
             ) from None
         return facts if isinstance(facts, dict) else {}
 
@@ -168,7 +168,7 @@ def refuse_unfinished(path: Path) -> None:
         names = ", ".join(map(str, unfinished[:5])) + ", …" * (len(unfinished) > 5)
         raise BadOption(
             f"{path}: {len(unfinished)} of {unfinished[0].count} shards are not done: {names}: "
-            f"run them, mvemo extract with --shard {unfinished[0]} and all else as before"
+            f"run the same command for each, the first with --shard {unfinished[0]}"
         )
     folder.refuse_changed()
 

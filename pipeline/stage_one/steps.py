@@ -188,7 +188,7 @@ def write_nets(
                 writer.withdraw(name)
             errors.append(error)
             if net is not nets[-1]:
-                messages.tell_note(f"{net.name} diverged; the next nets go on")
+                messages.tell_note(f"{net.name} diverged; the next nets are still trained")
     return errors
 
 
@@ -224,7 +224,7 @@ class _EpochNotes:
             total = progress.duration_text(seconds * epochs * self.n_nets)
             nets = f"{self.n_nets} net{'s' * (self.n_nets != 1)}"
             messages.tell(
-                f"{self.net}: {progress.duration_text(seconds)} an epoch on {device}: {nets} of "
+                f"{self.net}: {progress.duration_text(seconds)} per epoch on {device}: {nets} with "
                 f"{epochs} epochs take {total} at most"
             )
         self.start = now

@@ -62,8 +62,8 @@ class ExtractSummary:
             clips = [(clip, why) for clip, kind, why in self.missing if kind == modality]
             if clips:
                 lines.append(
-                    f"{len(clips)} of {self.clips} clips without {modality}, which counts as "
-                    f"missing and not as failed; the first, {clips[0][0]}: {clips[0][1]}"
+                    f"{len(clips)} of {self.clips} clips have no {modality}, which counts as "
+                    f"missing, not as failed; the first, {clips[0][0]}: {clips[0][1]}"
                 )
         if self.failures:
             shown = 20
@@ -71,11 +71,11 @@ class ExtractSummary:
             kinds = failures_by_reason(self.failures)
             lines += [f"  {kind.text()}" for kind in kinds[:shown]]
             if len(kinds) > shown:
-                lines.append(f"  and {len(kinds) - shown} more reasons: mvemo cache info")
+                lines.append(f"  and {len(kinds) - shown} more reasons: see 'mvemo cache info'")
         if self.work is not None:
             lines.append(
                 f"{self.work} takes {measure_work(self.work).text()}; 'mvemo cache clean-work "
-                f"{self.work}' frees what decoding can make again"
+                f"{self.work}' removes the decoded media"
             )
         lines.append(f"{self.clips} clips, features {', '.join(self.features)}: {self.path}")
         return "\n".join(lines)

@@ -257,19 +257,19 @@ class SpreadRun:
                 lost = clips.intersection(clip for clip, *_ in self.writer.failures)
             elif isinstance(result, TrainingDiverged) and isinstance(task, TrainingTask):
                 self.diverged.setdefault(task.net.name, result)
-                messages.tell_note(f"{task.label} diverged; the others go on")
+                messages.tell_note(f"{task.label} diverged; the others continue")
             elif isinstance(result, ClipFailed):
                 raise result
             else:
                 failed.append((task, result))
-                messages.tell_note(f"{task.label} failed; the others go on: {_reason(result)}")
+                messages.tell_note(f"{task.label} failed; the others continue: {_reason(result)}")
             bar.step(len(clips), failed=len(lost))
         if failed:
             task, error = failed[0]
             more = f" ({len(failed)} of {len(tasks)} failed)" if len(failed) > 1 else ""
             raise TaskFailed(
-                f"{task.label}: {_reason(error)}{more}; all others are done and kept: run the same "
-                "again"
+                f"{task.label}: {_reason(error)}{more}; all other tasks are done: run the same "
+                "command again"
             ) from None
 
     def _take_up(self, task: Task, finished: Finished) -> None:
@@ -281,8 +281,8 @@ class SpreadRun:
             lost -= {clip for clip in lost if (clip, f"embed:{spec.name}") in failed}
             if lost and not spec.name.endswith("-outputs"):
                 raise TaskFailed(
-                    f"{task.label}: {spec.name} of clip {min(lost)!r} is not in the shards that it "
-                    "was written to: run the same again"
+                    f"{task.label}: {spec.name} of clip {min(lost)!r} is missing from the shards "
+                    "it was written to: run the same command again"
                 )
             if spec.kind != "outputs" and spec.name not in self.features:
                 self.features.append(spec.name)

@@ -82,7 +82,7 @@ def test_a_torchvision_of_another_torch_is_a_problem(monkeypatch):
     installed(monkeypatch, torch="2.9.0")
     found = check_torch_pair()
     assert found.status == "problem"
-    assert "do not fit: torchvision needs torch" in found.text
+    assert "do not work together: torchvision needs torch" in found.text
     assert "same index" in found.cure
 
 
@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path):
 def test_little_room_is_a_note(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=LITTLE_ROOM - 1))
     found = check_folder("work folder", tmp_path, "--work FOLDER")
-    assert (found.status, found.cure) == ("note", "--work FOLDER, on a disk with more room")
+    assert (found.status, found.cure) == ("note", "--work FOLDER, on a disk with more free space")
 
 
 def test_weights_are_absent_whole_or_damaged(tmp_path, monkeypatch):
