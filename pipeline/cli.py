@@ -1,7 +1,7 @@
 """Commands ``mvemo`` and ``mvemo-cv``, with the handling of all errors.
 
 Exit codes: 0 for success, also if clips failed, which are then listed; 1 if a check found
-something, or clips failed under ``--strict``; 2 for bad input, with one line on the problem and
+problems, or clips failed under ``--strict``; 2 for bad input, with one line on the problem and
 the fix; 130 if interrupted; 143 if ended by SIGTERM.
 
 A subcommand is imported when it is called: help needs no numeric library, and stage two runs
@@ -51,11 +51,11 @@ COMMANDS = {
     "weights": ("nets:weights", "Download, list and check pretrained weights."),
     "study": ("study:study", "Make the papers' tables and figures for your own manifest."),
 }
-# All errors of mvemo are defined in these modules, which are not imported to recognise them.
+# Modules that define all errors of mvemo; an error is recognised by name, without an import.
 ERROR_MODULES = tuple(
     f"mvemo.{package}.errors" for package in ("manifests", "cache", "extract", "fuse", "pipeline")
 )
-# Parts of the system's message if there is too little memory to load a library.
+# Parts of the system's messages about too little memory to load a library.
 _NO_ROOM = ("failed to map segment", "annot allocate memory")
 # Modules that stage one needs in addition to the base install.
 STAGE_ONE = ("torch", "torchvision", "av", "cv2", "soundfile", "soxr", "librosa", "platformdirs")
@@ -76,7 +76,7 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a subcommand; None if the name is unknown and resembles no other."""
+        """Import a subcommand; return None if the name is unknown and similar to none."""
         if cmd_name in COMMANDS:
             return load_command(cmd_name)
         near = get_close_matches(cmd_name, COMMANDS, n=1)
@@ -147,7 +147,7 @@ def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
         sys.exit(report_interrupt(signals, shared.resumable))
     except Exception as error:
         if signals:
-            # Packages that are being imported turn the interrupt into other errors.
+            # An interrupt during an import may surface as another error.
             sys.exit(report_interrupt(signals, shared.resumable))
         line = bad_input(error)
         if line is None:
@@ -160,7 +160,7 @@ def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
 
 
 def bad_input(error: Exception) -> str | None:
-    """Return the line on the error for the user; None for a fault of the program."""
+    """Return the one-line message for an error that the user can fix; None for a bug."""
     if any(kind.__module__ in ERROR_MODULES for kind in type(error).__mro__):
         return str(error)
     if isinstance(error, ImportError):
@@ -181,7 +181,7 @@ def bad_input(error: Exception) -> str | None:
 
 
 def _file_line(error: OSError) -> str:
-    """Return the system's error on a file or folder, and the fix."""
+    """Return a line with the operating system's error on a file or folder, and the fix."""
     if not error.filename:
         return error.strerror or str(error)
     if (

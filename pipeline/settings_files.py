@@ -51,7 +51,7 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     """Read a profile (one of `PROFILES`, or a TOML file based on ``paper``); apply overrides.
 
     Overrides are ``key=value``, with dots in keys and values as in TOML; a bare word is a string.
-    The modules of the nets are imported, and with them torch; `load_fuse_settings` imports neither.
+    This imports the modules of the nets and torch; `load_fuse_settings` imports neither.
     """
     with _blaming(profile, overrides, load_settings):
         source, tree = _read(profile, overrides)
@@ -79,9 +79,9 @@ def load_fuse_settings(profile: str, overrides: Sequence[str] = ()) -> Evaluatio
 
 
 class Override(str):
-    """A ``key=value`` that an option stands for; errors name the option."""
+    """A ``key=value`` made from another option, which errors name instead of ``--set``."""
 
-    option: str  # option as it was given: ``--folds 1``
+    option: str  # option as given on the command line, such as ``--folds 1``
 
     def __new__(cls, text: str, option: str) -> Override:
         self = super().__new__(cls, text)
@@ -93,13 +93,13 @@ class Override(str):
 def _blaming(
     profile: str, overrides: Sequence[str], load: Callable[[str, Sequence[str]], object]
 ) -> Iterator[None]:
-    """Make errors that an override causes name the override instead of the profile."""
+    """Make an error that an override causes name the override, not the profile."""
     try:
         yield
     except BadOption as error:
         if not overrides:
             raise
-        # If this raises, an earlier override or the profile is wrong; otherwise the last one is.
+        # If this raises, an earlier override or the profile is wrong; if not, the last override is.
         load(profile, overrides[:-1])
         last = overrides[-1]
         shown = last if len(last) < MOST_SHOWN else f"{last[:MOST_SHOWN]}…"
@@ -109,7 +109,7 @@ def _blaming(
 
 
 def _source(profile: str) -> str:
-    """Return the name of a profile in messages."""
+    """Return the name of a profile for messages."""
     return f"profile {profile}" if profile in PROFILES else str(Path(profile))
 
 
@@ -199,7 +199,7 @@ def _table(tree: Mapping[str, Any], key: str, source: str) -> Mapping[str, Any]:
 
 
 def _filled(defaults: T, tree: Mapping[str, Any], key: str, source: str) -> T:
-    """Return `defaults` (nested ones flattened) with the values of the table at a dotted key."""
+    """Return `defaults` with the values of the table at a dotted key; nested keys are flat."""
     table = _table(tree, key, source)
     known = [each.name for each, _ in profile_fields(defaults)]
     for name in table:
@@ -227,7 +227,7 @@ def _replaced(settings: T, table: Mapping[str, Any], where: str) -> T:
 
 
 def _typed(value: Any, default: Any, where: str) -> Any:
-    """Convert a value to the type of its default; a mapping only replaces the given keys."""
+    """Convert a value to the type of its default; a table is merged into a default table."""
     if isinstance(default, tuple):
         return _names(value, where)
     if isinstance(default, Mapping):
@@ -242,7 +242,7 @@ def _typed(value: Any, default: Any, where: str) -> Any:
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
-    """Return a list of names, which may be one text with commas."""
+    """Return the names in a list, or in a comma-separated string."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     if isinstance(value, list) and all(isinstance(item, str) for item in value):

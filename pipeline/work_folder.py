@@ -64,7 +64,7 @@ def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> Work
 
 
 def _bytes_in(folder: Path) -> int:
-    """Sum the sizes of all files below a folder; links are not followed."""
+    """Return the total size of all files below a folder; links are not followed."""
     total, folders = 0, [str(folder)]
     while folders:
         try:
@@ -75,6 +75,6 @@ def _bytes_in(folder: Path) -> int:
                     else:
                         total += entry.stat(follow_symlinks=False).st_size
         except OSError:
-            # The folder does not exist, or is removed meanwhile.
+            # The folder does not exist, or another process is removing it.
             continue
     return total

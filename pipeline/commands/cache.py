@@ -99,7 +99,7 @@ def verify(context: click.Context, features: Path, time_limit: float | None) -> 
     else:
         problems = verify_untrusted(features, seconds=time_limit)
     for problem in problems:
-        # If the file is not a cache, the problem already names it.
+        # If the file is not a cache, the problem already starts with its path.
         click.echo(f"{features}: {problem.removeprefix(f'{features}: ')}", err=True)
     if problems:
         context.exit(1)
@@ -230,7 +230,7 @@ def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> No
 
 
 def _named_by_settings(features: Path, facts: dict[str, Any]) -> set[str]:
-    """Return the nets and descriptors of the last extraction into a cache."""
+    """Return the names of the nets and descriptors in the last extraction's settings."""
     for run in (facts, *facts.get("history", [])):
         settings = run.get("settings")
         stated = settings.get("extract") if isinstance(settings, dict) else None
@@ -393,7 +393,7 @@ def import_(
 def _read_arrays(
     files: Sequence[str], options: dict[str, Any], names: dict[str, str]
 ) -> list[ArrayRows]:
-    """Return the files' arrays; with --rows, --id-column names a column of that table."""
+    """Return the files' arrays; with --rows, --id-column is a column of the --rows table."""
     numbers, skipped = (comma_separated(options[o] or "") for o in ("numbers", "skip_columns"))
     columns = TableColumns(names, numbers, skipped, options["columns"])
     id_column = None if options["rows"] else options["id_column"]
@@ -410,14 +410,14 @@ def _read_arrays(
 
 
 def _columns_read(array: ArrayRows, how: str) -> str:
-    """Return a note on the columns of a table that were read as ids and as numbers."""
+    """Return a note that names the columns that were read as clip ids and as numbers."""
     of_ids = f"column {array.id_name!r} {how}".rstrip() if array.id_name else "none, by order"
     some = array.columns[:2] + (("…", array.columns[-1]) if len(array.columns) > 2 else ())
     return f"{array.path}: clip ids: {of_ids}; numbers: {' '.join(some)}"
 
 
 def _names_of_clips(clips: Manifest | None, features: Path) -> dict[str, str]:
-    """Map ids and paths of the clips of a manifest, or the ids in a cache, to clip ids."""
+    """Map the clip ids and paths of a manifest, or the clip ids of a cache, to clip ids."""
     if clips is not None:
         paths = {clip.path: clip.clip_id for clip in clips.clips}
         return paths | {clip.clip_id: clip.clip_id for clip in clips.clips}

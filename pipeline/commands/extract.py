@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mvemo.pipeline.stage_one.summary import ExtractSummary, RepeatableRun
 
 
-# Options that set a key of ``[extract]``, and how the value is written in TOML.
+# Options that set a key of ``[extract]``, with the format of the value in TOML.
 _OVERRIDES = {
     "protocol": '"{}"',
     "nets": '"{}"',
@@ -150,7 +150,7 @@ def extract(
         return _tell_summary(summary, strict)
     from mvemo.pipeline.stage_one.backends import Execution, early_processes
 
-    # A plan needs no processes, and a scheduler has its own workers.
+    # A plan does not need processes, and a scheduler uses its workers instead.
     jobs = 1 if options["plan"] or options["scheduler"] else options["jobs"]
     with collected_notes() as notes, early_processes(jobs):
         settings = _settings(options, default="paper" if manifest else "demo")
@@ -185,7 +185,7 @@ def _tell_summary(summary: ExtractSummary, strict: bool) -> int:
 def _repeatable_run(
     options: dict[str, Any], manifest: Path | None, root: Path | None, work: Path, out: Path
 ) -> RepeatableRun | None:
-    """Return the run if this process does all of it once; otherwise None."""
+    """Return the run if its result can be recalled later; otherwise None."""
     if any(options[name] for name in ("plan", "retry_failed", "shard", "scheduler")):
         return None
     if "WORLD_SIZE" in os.environ:
@@ -196,7 +196,7 @@ def _repeatable_run(
 
 
 def _execution(options: dict[str, Any], force: bool) -> Execution:
-    """Return how the command line distributes the work."""
+    """Return the distribution of the work that the command line asks for."""
     from mvemo.pipeline.stage_one.backends import Execution, Shard
 
     backend, scheduler = options["backend"], options["scheduler"]
@@ -219,7 +219,7 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
     overrides = list(options["overrides"])
     for name, form in _OVERRIDES.items():
         value = options[name]
-        # A file of folds is no setting.
+        # A file of folds is not a setting.
         if value not in (None, False) and not isinstance(value, Path):
             option = f"--{name.replace('_', '-')} {value}"
             overrides.append(Override(f"extract.{name}={form.format(value)}", option))

@@ -23,9 +23,9 @@ from mvemo.pipeline.commands.options import (
 )
 from mvemo.pipeline.errors import BadOption
 
-# The rules of `mvemo.fuse.songs`, which is not imported for --help.
+# Copy of the rules in `mvemo.fuse.songs`, so that --help need not import it.
 SONG_RULES = ("mean", "log-mean", "vote")
-# Options that are settings of the same name.
+# Options with the name of the setting that they set.
 SAME_NAMES = ("seed", "permute_labels", "scale", "repeats", "learning_curve")
 
 stage_two_options = together(

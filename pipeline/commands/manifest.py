@@ -1,4 +1,4 @@
-"""Commands ``mvemo manifest``: scan a folder, check or import a CSV, make folds or segments."""
+"""Commands ``mvemo manifest``: scan a folder, check or import a table, make folds, segments."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from mvemo.pipeline.errors import BadOption
 if TYPE_CHECKING:
     from mvemo.extract.duplicates import Duplicate, Search
 
-# Modality that was not compared -> what was compared.
+# Modality that could not be compared -> words for what was compared instead.
 _COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only pictures"}
 
 
@@ -344,7 +344,7 @@ def _n_duplicates(clips: Manifest) -> int:
 
 
 def _map_labels(clips: Manifest, options: dict[str, Any]) -> Manifest:
-    """Return the manifest with a paper's classes if ``--scheme`` is given."""
+    """Return the manifest, with its labels mapped to a paper's classes if asked for."""
     if options["scheme"] is None:
         return clips
     mapped, notes = apply_scheme(
@@ -395,7 +395,7 @@ def summary_lines(manifest: Manifest) -> list[str]:
 
 
 def similar_group_lines(manifest: Manifest, most: int = 10) -> list[str]:
-    """Return a line for each pair of groups that are probably one."""
+    """Return a line for each pair of groups that are probably the same."""
     pairs = similar_groups(manifest)
     lines = [
         f"groups {first!r} and {second!r} are probably the same: pieces of one song in training "
@@ -420,12 +420,12 @@ def fold_lines(manifest: Manifest, folds: Folds) -> list[str]:
 
 
 def not_compared_lines(manifest: Manifest, search: Search) -> list[str]:
-    """Return how many clips were not compared, by modality, with the reason of the first."""
+    """Return a line per modality on clips that were not compared, with the first reason."""
     found: dict[str, list[str]] = {}
     for clip_id, modality, reason in search.problems:
         found.setdefault(modality, []).append(f"{clip_id}: {reason}")
     n = {modality: f"{len(of)} clip{'s' * (len(of) > 1)}" for modality, of in found.items()}
-    # If all clips lack a modality, as songs lack pictures, no line is needed.
+    # If all clips lack a modality (songs have no pictures), no line is needed.
     return [
         f"{n[modality]}: {_COMPARED[modality]} was compared; the first, {of[0]}"
         for modality, of in found.items()

@@ -27,7 +27,7 @@ def refuse_address(entry: str) -> str:
 
 
 class NamedPath(click.Path):
-    """Path that must not be empty: an unset shell variable does not mean the current folder."""
+    """Path that must not be empty, so that an unset shell variable is reported."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
@@ -41,7 +41,7 @@ class NamedPath(click.Path):
 
 
 class OutputPath(NamedPath):
-    """Path to write, refused before any work; `makes_folders` allows missing parent folders."""
+    """Output path, checked before any work; `makes_folders` allows missing parent folders."""
 
     def __init__(self, makes_folders: bool = False, **options: Any) -> None:
         super().__init__(**options)
@@ -77,7 +77,7 @@ OUT_FOLDER = OutputPath(makes_folders=True, file_okay=False)
 
 
 class FoldsOption(click.ParamType):  # type: ignore[type-arg]
-    """Number of folds, or file that says which fold each clip is in."""
+    """Number of folds, or a file with the fold of each clip."""
 
     name = "folds"
 
@@ -132,12 +132,12 @@ def folds_are_named(options: Mapping[str, Any]) -> bool:
 
 
 def old_spelling(old: str, name: str, **keywords: Any) -> Decorator[Any]:
-    """Add the hidden old name of an option, kept for one release; see `choose_spelling`."""
+    """Add an option's old name, hidden and kept for one release; see `choose_spelling`."""
     return click.option(old, name, hidden=True, default=None, **keywords)
 
 
 def choose_spelling(new: tuple[str, T], old: tuple[str, T]) -> T:
-    """Return the value of a renamed option; note the use of the old name, refuse both."""
+    """Return the value of a renamed option; note an old name, and refuse both names."""
     if old[1] is None:
         return new[1]
     if new[1] is not None:
@@ -152,7 +152,7 @@ def seed_option(help_text: str) -> Decorator[Any]:
 
 
 def with_verbosity(command: click.Command) -> click.Command:
-    """Give a command, and all commands below it, ``--verbose`` and ``--quiet``."""
+    """Add ``--verbose`` and ``--quiet`` to a command and all its subcommands."""
     if isinstance(command, click.Group):
         for child in command.commands.values():
             with_verbosity(child)
@@ -222,7 +222,7 @@ work_option: Decorator[Any] = click.option(
 def _column_names(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
-    """Parse ``OURS=THEIRS`` into a dict from our names of columns to theirs."""
+    """Parse ``OURS=THEIRS`` into a dict from mvemo's column names to the table's."""
     columns: dict[str, str] = {}
     for text in values:
         ours, equals, theirs = (part.strip() for part in text.partition("="))
@@ -288,5 +288,5 @@ def refuse_replacing(path: Path, force: bool) -> None:
 
 
 def comma_separated(text: str) -> tuple[str, ...]:
-    """Split ``a,b`` at commas; leave out empty and repeated parts."""
+    """Split ``a,b`` at commas; leave out empty and duplicate parts."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

@@ -168,7 +168,7 @@ def _predict_features(file: Path, options: dict[str, Any], shown: ShowSettings) 
 
 @dataclass(frozen=True)
 class ShowSettings:
-    """Outputs of the predictions; with `facts` they include the facts of the catalogue."""
+    """Requested outputs of the predictions; `facts` adds the facts that a catalogue stores."""
 
     csv_file: Path | None
     as_json: bool
@@ -177,7 +177,7 @@ class ShowSettings:
     facts: bool = False
 
     def exit_code(self, failed: Sequence[bool]) -> int:
-        """Return 2 if every clip failed, and 1 if some did under ``--strict``."""
+        """Return 2 if every clip failed, 1 if some failed under ``--strict``, otherwise 0."""
         return 2 if all(failed) else int(self.strict and any(failed))
 
     def echo_line(self, model: FinalModel, prediction: Prediction) -> None:
@@ -197,7 +197,7 @@ def _show(model: FinalModel, predictions: Sequence[Prediction], shown: ShowSetti
         click.echo(dump_json(records(model, predictions, shown.facts)), nl=False)
     elif not shown.jsonl:
         click.echo(predictions_table(model, predictions))
-    # Written last: if it cannot be written, the table is not lost.
+    # The file is written last, so that an error does not lose the printed table.
     if shown.csv_file is not None:
         text = predictions_csv(model, predictions, shown.facts)
         write_text(shown.csv_file, text, error=FuseError)
@@ -211,7 +211,7 @@ def clips_and_settings(
     weight_files: tuple[str, ...],
     device: str,
 ) -> tuple[list[NewClip], Path, PredictSettings]:
-    """Return the clips, the model's folder and the settings; fetch the public weights."""
+    """Return the clips, the model's folder and the settings; download missing weights."""
     weights = dict(map(_net_and_file, weight_files))
 
     from mvemo.extract.media.isolated import start_readers
@@ -228,7 +228,7 @@ def clips_and_settings(
         from mvemo.pipeline.prediction.new_clips import find_clips, modalities_of
 
     keep_freed_memory()
-    # Checked before anything is fetched or read.
+    # The device is checked before anything is downloaded or read.
     pick_device(device)
     folder, clips = pick_model(model_name), find_clips(inputs)
     modalities = modalities_of(clips) if modality == "both" else (modality,)
@@ -247,7 +247,7 @@ def _timelines(
     windows: list[Record] = []
     failed: list[bool] = []
     for model, line, records in followed:  # noqa: B007
-        # If stdout has JSON, the line goes to stderr.
+        # If JSON is printed to stdout, the line goes to stderr.
         click.echo(line) if not (shown.as_json or shown.jsonl) else tell(line)
         for record in records if shown.jsonl else ():
             click.echo(json.dumps(record))

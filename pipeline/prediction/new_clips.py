@@ -18,14 +18,14 @@ from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, find_media, left_out_no
 from mvemo.manifests.tables import TABLES, collect_table
 from mvemo.pipeline.console.messages import tell_note
 
-# Clips longer than `LONG` inputs are read in up to `MOST_WINDOWS` windows, to bound the cost.
+# A clip longer than `LONG` times a net's input is read in at most `MOST_WINDOWS` windows.
 LONG = 1.5
 MOST_WINDOWS = 8
 
 
 @dataclass(frozen=True)
 class NewClip:
-    """Media file, or segment of one, without a label."""
+    """Media file, or a segment of a file, without a label."""
 
     file: str  # name to show
     path: Path  # path of the media file
@@ -35,7 +35,7 @@ class NewClip:
 
 
 def find_clips(inputs: Sequence[str]) -> list[NewClip]:
-    """Return the clips of files, folders, patterns and tables, once each; missing ones too."""
+    """Return the clips of files, folders, patterns and tables, without duplicates."""
     clips: dict[tuple[Path, float, float | None], NewClip] = {}
     for entry in inputs:
         for clip in _clips_of(entry):
@@ -44,7 +44,7 @@ def find_clips(inputs: Sequence[str]) -> list[NewClip]:
 
 
 def modalities_of(clips: Sequence[NewClip]) -> tuple[str, ...]:
-    """Return the modalities of clips by their file name extensions."""
+    """Return the modalities of clips, judged by their file name extensions."""
     suffixes = {clip.path.suffix.lower() for clip in clips if not clip.problem}
     return ("audio",) if suffixes and suffixes <= AUDIO_SUFFIXES else ("audio", "video")
 
@@ -107,14 +107,14 @@ def _listed(path: Path) -> list[NewClip]:
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of a clip that are read."""
+    """Windows of a clip to read."""
 
-    # (start, duration) in seconds; a duration of None is the rest of the file.
+    # (start, duration) in seconds; a duration of None means up to the end of the file.
     stretches: tuple[tuple[float, float | None], ...] = ()
     notes: tuple[str, ...] = ()  # notes for the user
     problem: str = ""  # reason why there are no windows
     length: float = 0.0  # length of the clip in seconds; 0 if unknown
-    passing: bool = False  # True if the problem may not happen again
+    passing: bool = False  # True if the problem may be temporary
 
 
 def clip_seconds(clip: NewClip) -> float:
@@ -131,7 +131,7 @@ def short_notes(length: float) -> tuple[str, ...]:
 
 
 def windows_of(clip: NewClip, seconds: float, length: float | None = None) -> Windows:
-    """Return the windows to read; `length` is one found earlier, None measures the file."""
+    """Return the windows to read; measure the clip if its `length` in seconds is None."""
     if length is None:
         try:
             length = clip_seconds(clip)

@@ -1,4 +1,4 @@
-"""Predictions: of feature files, and as records, CSV files and terminal tables.
+"""Predictions of feature files; predictions as records, CSV files and terminal tables.
 
 This module does not need media packages.
 """
@@ -36,14 +36,14 @@ from mvemo.manifests.text_table import align_columns, shown_name
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.prediction.formats import Record, format_of
 
-# Plain words for the main score of a task.
+# Plain words for the main score of each task, by metric.
 _EXPECT = {
     "accuracy": "about {:.0%} of the labels are correct",
     "roc_auc_macro": "a clip with a tag ranks above a clip without it in about {:.0%} of pairs",
     "r2_macro": "about {:.0%} of the variance of clips' ratings is explained",
 }
 TRAINED_ON = "is part of the model's training data: this is not a test of the model"
-# Largest number of values that share a line in the terminal.
+# Maximum number of columns between path and predictor in the terminal's table.
 MOST_COLUMNS = 4
 
 
@@ -73,7 +73,7 @@ def predictor_of(model: FinalModel, vectors: Collection[FeatureKey]) -> Predicto
 def trust_notes(
     model: FinalModel, predictor: Predictor, vectors: Mapping[FeatureKey, F64], trained_on: bool
 ) -> list[str]:
-    """Return a note if a clip, with vectors (1, dim), is a training clip or unlike all of them."""
+    """Return a note if a clip, with vectors (1, dim), is a training clip or unlike them all."""
     if trained_on:
         return [TRAINED_ON]
     ratios = distances(model, predictor, vectors)
@@ -88,14 +88,14 @@ def trust_notes(
 
 
 def without_distance(note: str) -> str:
-    """Return a note without its distance, which differs from clip to clip."""
+    """Return a note without its distance, so that the notes of many clips are equal."""
     return re.sub(r" \(distance [^)]*\)", "", note)
 
 
 def predict_features(
     folder: Path, features: Path, modalities: Collection[str]
 ) -> tuple[FinalModel, list[Prediction]]:
-    """Predict the clips of a feature file from features of some modalities, in its order."""
+    """Predict the clips of a feature file, in its order, from features of these modalities."""
     model = load_model(folder)
     with open_cache(features) as cache:
         specs = [spec for spec in model.specs if spec.modality in modalities]
@@ -112,7 +112,7 @@ def predict_features(
 
 
 def _vectors(cache: Cache, spec: FeatureSpec) -> Iterator[F64]:
-    """Yield a feature if the cache has it: float64 (clips, dim), missing rows are NaN."""
+    """Yield the vectors of a feature if the cache has it: float64 (clips, dim), NaN if missing."""
     stored = {s.digest: s for s in cache.specs}
     if spec.digest in stored:
         yield cache.vectors(spec.name, spec.fold)[0].astype(np.float64)
@@ -165,7 +165,7 @@ def _training_clips(model: FinalModel, cache: Cache) -> set[str]:
 def records(
     model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
 ) -> list[Record]:
-    """Return the JSON object of each clip (docs/predicting.md); `facts` adds those of reading."""
+    """Return the JSON object of each clip (docs/predicting.md); `facts` adds `Prediction.facts`."""
     result = []
     for prediction in predictions:
         predictor = prediction.predictor
@@ -208,10 +208,10 @@ def records_csv(
 
 
 def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> str:
-    """Return the text for the terminal: clips, notes (each once), problems and a legend."""
+    """Return the text for the terminal: clips, notes without repeats, problems and a legend."""
     written, level = format_of(model), verbosity()
     rows: list[list[str]] = []
-    # Files by (kind, text) of the notes on them.
+    # Files that a note applies to, by kind and text of the note.
     files: dict[tuple[str, str], list[str]] = {}
     for record in records(model, predictions):
         file = shown_name(record["path"])
@@ -245,7 +245,7 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
 
 
 def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = False) -> list[str]:
-    """Return lines on the model, its scores and figures; if `brief`, in plain words."""
+    """Return lines on the model, its scores and values; if `brief`, in plain words."""
     facts = model.facts
     lines = [f"model {model.name}: {facts['n_clips']} clips of {facts['n_groups']} groups"]
     if brief:

@@ -1,4 +1,4 @@
-"""Predictions of new clips: read in batches, then predicted by a model's heads."""
+"""Predictions of new clips, which are read in batches."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def predict_files(
     catalogue: Path | None = None,
     on_clip: Callable[[FinalModel, Prediction], object] = lambda model, prediction: None,
 ) -> tuple[FinalModel, list[Prediction]]:
-    """Predict clips, also from a `catalogue`; `on_clip` gets each prediction once it is known."""
+    """Predict clips, also from a `catalogue`; call `on_clip` with each finished prediction."""
     maker = FeatureMaker(folder, settings)
     predictions: dict[int, Prediction] = {}
 
@@ -63,7 +63,7 @@ def predict_files(
         with closing(source.read(readable)) as found:
             for batch in found:
                 if maker.model.within_groups:
-                    # Standardising needs all clips of a folder.
+                    # Standardising a clip needs all clips of its folder.
                     waiting.update(batch)
                     continue
                 for row, embedded in batch:
@@ -76,7 +76,7 @@ def predict_files(
 def _within_folders(
     model: FinalModel, clips: Mapping[int, EmbeddedClip]
 ) -> Iterator[tuple[int, Vectors, list[str]]]:
-    """Yield row, standardised vectors and notes of each clip; groups are folders."""
+    """Yield row, standardised vectors and notes of each clip; each folder is a group."""
     rows, folders = list(clips), [str(c.clip.path.parent) for c in clips.values()]
     scaled: dict[FeatureKey, Any] = {}
     large = np.ones(len(rows), dtype=np.bool_)
@@ -99,7 +99,7 @@ def predict_clip(
     scaled: Vectors | None = None,
     more: Sequence[str] = (),
 ) -> Prediction:
-    """Predict a clip or a window; `scaled` are vectors standardised within its group."""
+    """Predict a clip or a window; `scaled` has its vectors standardised within its group."""
     model, clip = maker.model, embedded.clip
     facts = {
         "content": embedded.content or None,
@@ -141,7 +141,7 @@ def predict_window(
 
 
 def _fallback_notes(maker: FeatureMaker, embedded: EmbeddedClip, predictor: Predictor) -> list[str]:
-    """Return notes on why the model's best predictor was not used for a clip."""
+    """Return notes that say why the model's best predictor was not used for a clip."""
     best = maker.model.best(maker.options.modalities)
     if best is None or best.name == predictor.name:
         return []
@@ -172,9 +172,9 @@ def _unpredicted_reason(model: FinalModel, embedded: EmbeddedClip) -> str:
 
 
 def plan_text(folder: Path, clips: Sequence[new_clips.NewClip], settings: PredictSettings) -> str:
-    """Return a text with the time and the memory that predicting clips needs."""
+    """Return an estimate of the time and the memory that predicting these clips needs."""
     reader = BatchReader(FeatureMaker(folder, settings))
-    # Seconds to read of each clip.
+    # Seconds of media to read from each clip.
     lengths: dict[int, float] = {}
     for i, clip in enumerate(clips):
         if clip.problem:

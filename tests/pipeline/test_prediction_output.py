@@ -60,9 +60,7 @@ def test_the_table_of_ratings_says_what_the_numbers_are():
     assert "valence, energy: the 40 training clips were rated 1 to 9" in table
     assert "in brackets: 90% prediction interval" in table
     (line, *_) = legend(MODEL, PREDICTIONS)[1:]
-    assert line.startswith(
-        "lld: r2_macro 0.500 (0.400 to 0.600) on clips that it was not"
-    )
+    assert line.startswith("lld: r2_macro 0.500 (0.400 to 0.600) on clips that it was not")
 
 
 def test_without_a_prediction_nothing_is_said_of_the_model():
