@@ -42,7 +42,7 @@ _EXPECT = {
     "roc_auc_macro": "a clip with a tag ranks above a clip without it in about {:.0%} of pairs",
     "r2_macro": "about {:.0%} of the variance of clips' ratings is explained",
 }
-TRAINED_ON = "is part of the model's training data: this is not a test of the model"
+TRAINED_ON = "the clip is part of the model's training data: this does not test the model"
 # Maximum number of columns between path and predictor in the terminal's table.
 MOST_COLUMNS = 4
 

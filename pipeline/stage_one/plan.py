@@ -39,7 +39,7 @@ from mvemo.pipeline.starting_weights import (
 )
 
 PRECISION_FILE = "precision.json"
-# Largest time of bf16, as a share of float32, at which bf16 is chosen despite its rounding.
+# Maximum time of bf16, relative to float32, for which bf16 is chosen despite its rounding.
 MOST_TIME = 0.9
 _CPU_FACTS = Path("/proc/cpuinfo")
 
@@ -49,11 +49,11 @@ class ExtractPlan:
     """Checked inputs of a run of stage one."""
 
     manifest: Manifest
-    settings: Settings  # with the precision that was chosen for the device
+    settings: Settings  # including the precision chosen for the device
     nets: tuple[NetSettings, ...]
     evaluation: clip_tables.Evaluation
     facts: dict[str, Any]  # provenance for the cache
-    notes: tuple[str, ...]  # on omitted nets
+    notes: tuple[str, ...]  # notes on omitted nets
     weights: tuple[WeightReport, ...]
 
 
@@ -67,7 +67,7 @@ def plan_extract(
     fold_file: Path | None,
     execution: backends.Execution,
 ) -> ExtractPlan:
-    """Check the arguments of `run_extract`, and fetch missing weights."""
+    """Check the arguments of `run_extract`, and download missing weights."""
     run = settings.extract.run
     devices.pick_device(run.device)
     plans = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
@@ -111,7 +111,7 @@ def plan_extract(
 
 
 def _check_protocol(manifest: Manifest, settings: Settings) -> None:
-    """Ask about a split that would be unused, and note that training without a GPU is slow."""
+    """Raise BadOption if a split would be ignored; note that training without a GPU is slow."""
     protocol = settings.extract.run.protocol
     if protocol not in ("frozen", "holdout"):
         ask_about_split(
@@ -129,7 +129,7 @@ def _check_protocol(manifest: Manifest, settings: Settings) -> None:
 
 
 def _without_picture_nets(plans: list[NetSettings], manifest: Manifest) -> list[NetSettings]:
-    """Leave out nets of pictures, with a note, if all files are audio files."""
+    """Leave out video nets, with a message, if all files are audio files."""
     if not {Path(clip.path).suffix.lower() for clip in manifest.clips} <= AUDIO_SUFFIXES:
         return plans
     names = [plan.name for plan in plans if NETS[plan.name].modality == "video"]
@@ -140,7 +140,7 @@ def _without_picture_nets(plans: list[NetSettings], manifest: Manifest) -> list[
 
 
 def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead: str) -> None:
-    """Raise BadOption if `who` makes folds of clips with a split; `instead` uses the split."""
+    """Raise BadOption if `who` would ignore the manifest's split; `instead` is the advice."""
     if settings.folds_named or prescribed_split(manifest)[0] is None:
         return
     raise BadOption(
@@ -150,7 +150,7 @@ def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead
 
 
 def tell_unused_seed(option: str, table: ClipTable, fold_file: Path | None) -> None:
-    """Tell the user if the seed of an option does not change the folds or the split."""
+    """Print a note if the seed in an option does not change the folds or the split."""
     why = clip_tables.prescribed_by(table, fold_file)
     if why:
         tell_note(f"{option} changes no fold: {why}")
@@ -159,7 +159,7 @@ def tell_unused_seed(option: str, table: ClipTable, fold_file: Path | None) -> N
 def _check_losses_and_weights(
     plans: Sequence[NetSettings], manifest: Manifest, run: RunSettings
 ) -> tuple[WeightReport, ...]:
-    """Check losses against the task and weights against the nets; return reports on weights."""
+    """Check that losses fit the task and weights fit the nets; return reports on weights."""
     reports: list[WeightReport | None] = []
     if manifest.task == labels.UNLABELLED and run.protocol != "frozen":
         raise BadOption(
@@ -177,7 +177,7 @@ def _check_losses_and_weights(
 
 
 def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
-    """Read a manifest; note missing media files, and raise BadOption if all are missing."""
+    """Read a manifest; print a note on missing media; raise BadOption if all are missing."""
     manifest = read_manifest(path, root=root, media=False)
     for note in manifest.notes:
         tell_note(note)
@@ -194,7 +194,7 @@ def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
 def read_fold_file(
     fold_file: Path | None, manifest: Manifest, settings: Settings
 ) -> tuple[Folds | None, Settings]:
-    """Return the folds of a file in the clips' order, and settings with their number."""
+    """Return the folds in a file, in the clips' order, and settings with their number."""
     if fold_file is None:
         return None, settings
     if settings.extract.run.protocol == "holdout":
@@ -227,7 +227,7 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
         table = cache.table
         imported = any(each.protocol == "imported" for each in cache.specs)
     dropped = frozenset(table.clip_ids) - clip_ids
-    # Features of the demo set may be replaced: they can be made again in a minute.
+    # Features of the demo set may be replaced: computing them again takes a minute.
     if len(dropped) == len(table) > 0 and (imported or not table.synthetic):
         raise BadOption(
             f"{out}: holds features of other clips ({table.name!r}, {len(table)} clips): write "
@@ -244,7 +244,7 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
 def choose_precision(
     settings: Settings, plans: Sequence[NetSettings], work: Path, *, keep: bool = True
 ) -> tuple[Settings, str]:
-    """Replace the precision ``auto`` by the faster one; return a note on what was measured."""
+    """Replace the precision ``auto`` by the faster one; also return a note on the timing."""
     run, device = settings.extract.run, devices.pick_device(settings.extract.run.device)
     note, precision = "", devices.resolve_precision(run.precision, device)
     cpu = _bf16_processor()
@@ -268,7 +268,7 @@ def choose_precision(
 def _measured(
     settings: Settings, plans: Sequence[NetSettings], path: Path, cpu: str, *, keep: bool
 ) -> dict[str, float]:
-    """Return seconds per clip by precision, from `path` if it has the same nets and processor."""
+    """Return seconds per clip by precision; read them from `path` if they are still valid."""
     run, precisions = settings.extract.run, ("float32", "bf16")
     facts = [
         [plan.record() for plan in plans],

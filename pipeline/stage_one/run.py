@@ -1,4 +1,4 @@
-"""Stage one: from a manifest to one feature cache, or to one shard of it."""
+"""Stage one: computes a feature cache, or one shard of a cache, from a manifest."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def run_extract(
     settings: Settings,
     *,
     work: Path,
-    out: Path,  # feature cache; for a shard, the cache that it is a part of
+    out: Path,  # feature cache; for a shard, the whole cache
     root: Path | None = None,  # media root, if it is not the one in the manifest
-    fold_file: Path | None = None,  # replaces the folds of the settings and of the manifest
+    fold_file: Path | None = None,  # folds that replace those of settings and manifest
     execution: backends.Execution | None = None,  # by default, this process does all the work
 ) -> summary.ExtractSummary:
     """Decode the clips, train nets, embed the clips, and write the feature cache.
@@ -48,7 +48,7 @@ def run_extract(
         if joined.count > 1:
             _check_rank_options(settings, execution)
         if not joined.is_writer:
-            # Wait until the first rank has read all media and fetched missing weights.
+            # Wait until the first rank has read all media and downloaded missing weights.
             joined.wait()
         elif execution.force:
             shard = execution.shard
@@ -68,7 +68,7 @@ def run_extract(
 
 
 def _check_rank_options(settings: Settings, execution: backends.Execution) -> None:
-    """Raise BadOption for options that several processes training one net do not support."""
+    """Raise BadOption for options that do not work when several processes train one net."""
     if settings.extract.run.protocol == "frozen":
         raise BadOption("torchrun: the protocol frozen trains nothing: use --jobs instead")
     if settings.extract.run.compile:
@@ -81,7 +81,7 @@ def _check_rank_options(settings: Settings, execution: backends.Execution) -> No
 
 
 def _remove_damaged(path: Path) -> None:
-    """Remove a cache that is too damaged to be opened; the writer reports other errors."""
+    """Remove a cache that is too damaged to open; other errors are left to the writer."""
     try:
         open_cache(path).close()
     except DamagedCache:
@@ -100,7 +100,7 @@ class _Extracted:
     missing: tuple[tuple[str, str, str], ...]
     notes: Sequence[str] = ()
     diverged: Sequence[TrainingDiverged] = ()
-    settled: bool = False  # True if reading the clips again would find nothing new
+    settled: bool = False  # True if reading the clips again would change nothing
 
 
 @dataclass(frozen=True)
@@ -136,15 +136,15 @@ class _Run:
             if spread is not None and (frozen or self.execution.scheduler):
                 extracted = self._spread_clips(writer, spread)
             if spread is None or not frozen:
-                # This finds the clips that workers have read.
+                # This also uses the clips that workers have read.
                 extracted = self._extract(writer, spread)
             failures = writer.failures
         if spread is not None and frozen:
-            # Only workers have digested the files, but rows of the same bytes have the same key.
+            # Only workers know the files' digests, but rows of equal files have equal keys.
             self._tell_same_files(_row_keys(self.out, extracted.features))
         if extracted.diverged:
             raise _divergence(extracted.diverged, extracted.features, extracted.nets, self.out)
-        # The plan's notes name nets whose weights could not be fetched.
+        # The plan's notes name nets whose weights could not be downloaded.
         settled = extracted.settled and not plan.notes
         return summary.ExtractSummary(
             path=self.out,
@@ -199,7 +199,7 @@ class _Run:
         media = clip_media.ClipMedia(
             plan.manifest, settings, self.work, plans=plan.nets, descriptors=descriptors
         )
-        # The nets need the memory of the workers.
+        # Workers are stopped to free their memory for the nets.
         stop_workers()
         self._tell_same_files(media.digests)
         features = steps.FeatureWriter(media, settings, writer, self.work)
@@ -223,7 +223,7 @@ class _Run:
             shared = tasks.TaskSettings.of(settings, plan.nets, self.work, writer.path)
             trainings = backends.trainings_of(nets, settings.extract.run, writer.table.folds)
             spread.do_trainings(shared, media, trainings)
-        # Nets trained by `spread` are found here together with their rows.
+        # Nets that `spread` has trained are not trained again here.
         diverged = steps.write_nets(features, nets, writer, spread.diverged if spread else None)
         return _Extracted(nets, features.features, media.missing, notes, diverged, media.settled)
 
@@ -253,7 +253,7 @@ class _Run:
             tell_note(note)
 
     def _write_shard(self, shard: backends.Shard) -> summary.ExtractSummary:
-        """Write one shard; one that is done with the same settings only with ``--force``."""
+        """Write one shard, unless it is already done with the same settings (see ``--force``)."""
         plan, settings, whole = self.plan, self.plan.settings, self.plan.evaluation.table
         rows, run, force = shard.rows(plan.manifest), settings.extract.run, self.execution.force
         trainings = shard.trainings(backends.trainings_of(plan.nets, run, whole.folds))
@@ -267,7 +267,7 @@ class _Run:
                 return summary.ExtractSummary(
                     path, len(rows), done.names(), failures, work=self.work
                 )
-        # Trained nets embed all clips.
+        # A shard with trainings embeds all clips with the trained nets.
         table = whole if trainings else subset(whole, rows)
         clips = tuple(plan.manifest.clips[row] for row in rows)
         with CacheWriter(path, table, provenance=plan.facts) as writer:
@@ -302,7 +302,7 @@ class _Run:
     def _trainer(
         self, trainings: Sequence[backends.Training], writer: CacheWriter
     ) -> tuple[steps.FeatureWriter, list[NetSettings]]:
-        """Return a writer that trains some nets and embeds all clips, and these nets."""
+        """Return a writer that trains these nets and embeds all clips, and the nets' settings."""
         plan, chosen = self.plan, {name for name, _ in trainings}
         nets = [net for net in plan.nets if net.name in chosen]
         media = clip_media.ClipMedia(plan.manifest, plan.settings, self.work, plans=nets)
@@ -312,7 +312,7 @@ class _Run:
 
 
 def _row_keys(path: Path, features: Sequence[str]) -> dict[str, str]:
-    """Return the keys of each clip's rows, joined; a clip without a row has fewer."""
+    """Return the joined keys of each clip's rows, by clip id."""
     with open_cache(path) as cache:
         specs = [spec for spec in cache.specs if spec.name in features]
         keys = zip(*(cache.keys(spec.name, spec.fold) for spec in specs), strict=True)

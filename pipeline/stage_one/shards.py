@@ -1,4 +1,4 @@
-"""Folder of the shards of a run: one cache for each, markers of finished ones, common facts.
+"""Folder of the shards of a run: a cache for each, markers of finished shards, common facts.
 
 ``features.h5.shards`` holds ``clips.h5`` (all clips, no features), ``run.json`` (the facts that
 decide the result), and for each shard ``1-of-4.h5`` and, when it is done, ``1-of-4.done``. The
@@ -20,7 +20,7 @@ from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.backends import Shard
 
-# Keys of ``[extract]`` that do not change the result.
+# Settings in ``[extract]`` that do not change the result.
 _NOT_IN_RESULT = (
     "device",
     "workers",
@@ -36,7 +36,7 @@ SUFFIX = ".shards"
 
 
 class ShardFolder:
-    """Folder of the shards of a cache `out`, which need not exist."""
+    """Folder of the shards of the cache `out`; the folder need not exist."""
 
     def __init__(self, out: Path) -> None:
         self.path = out.with_name(f"{out.name}{SUFFIX}")
@@ -54,15 +54,15 @@ class ShardFolder:
         *,
         force: bool,
     ) -> None:
-        """Begin a shard of a run; with `force`, shards of another run are replaced."""
+        """Prepare the folder for a shard of a run; `force` replaces shards of another run."""
         self.path.mkdir(parents=True, exist_ok=True)
         if not force:
             self.check(facts)
         if self._facts(ignore_damage=force) == facts and self.clips.exists():
             return
-        # Shards of a run that was divided differently hold the same rows.
-        same = set(self.path.glob(f"*-of-{facts['shards']}.*"))
-        for path in set(self.path.glob("*-of-*.*")) - same:
+        # Remove shards of another division: they would hold the same rows twice.
+        current = set(self.path.glob(f"*-of-{facts['shards']}.*"))
+        for path in set(self.path.glob("*-of-*.*")) - current:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -131,7 +131,7 @@ class ShardFolder:
         return marker if isinstance(marker, dict) else {}
 
     def _facts(self, *, ignore_damage: bool = False) -> dict[str, Any] | None:
-        """Return the facts that the existing shards share, or None if there are no shards."""
+        """Return the facts common to the existing shards, or None if there are no shards."""
         try:
             facts = parse_json(self._run.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -424,4 +424,4 @@ def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys):
 @pytest.mark.parametrize("option", ["--song-level", "--permute-labels"])
 def test_a_model_is_of_clips_with_their_labels(made, option, capsys):
     assert run("mvemo", "fuse", made / "work" / "features.h5", "--final", option) == 2
-    assert f"leave {option} out" in capsys.readouterr().err
+    assert f"--final cannot be combined with {option}" in capsys.readouterr().err

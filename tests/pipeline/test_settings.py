@@ -96,7 +96,7 @@ def test_overrides_reach_their_setting_in_its_type():
     ("override", "says"),
     [
         ("extract.fold=4", "extract.fold: unknown setting; expected one of protocol"),
-        ("nets.i4d.lr=1", "unknown net 'i4d': one of c3d"),
+        ("nets.i4d.lr=1", "unknown net 'i4d': expected one of c3d"),
         ("extract.folds=six", "expected int, got 'six'"),
         ("extract.folds=true", "expected int, got True"),
         ("extract.nets=music1d,foo", "unknown net 'foo'"),

@@ -202,7 +202,7 @@ def test_upkeep(path, tmp_path):
 
 def test_export_of_several_features_needs_a_cache(path, tmp_path):
     command = ["export", path, "--feature", "mel", "--feature", "c3d", "--out"]
-    assert "a .h5 file for 2" in str(run(*command, tmp_path / "a.npz").exception)
+    assert "give a .h5 file for several" in str(run(*command, tmp_path / "a.npz").exception)
     assert run(*command, tmp_path / "a.h5").exit_code == 0
     assert "cache remove" in str(run(*command, path, "--force").exception)
 

@@ -65,7 +65,7 @@ def test_old_and_absent_packages_are_problems(monkeypatch):
     texts = {f.subject: f.text for f in findings if f.status == "problem"}
     assert not stage_one
     assert texts == {
-        "stage two": "numpy is 1.20.0, >=1.26 is needed",
+        "stage two": "numpy: expected >=1.26, got 1.20.0",
         "stage one": "av is not installed",
     }
 
@@ -90,7 +90,7 @@ def test_a_torchvision_without_its_operators_is_a_problem(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(ops=SimpleNamespace()))
     found = check_torch_pair()
     assert found.status == "problem"
-    assert "do not fit" in found.text
+    assert "do not work together" in found.text
 
 
 def test_a_folder_is_written_to_and_left_as_it_was(tmp_path):

@@ -70,7 +70,7 @@ def test_mvemo_cv_tells_its_version(capsys):
 
 # Words of a command (manifest m, folder tmp), and a part of its line.
 REFUSED = [
-    ("extract {m} --set nets.i3d.lr=fast", "--set nets.i3d.lr=fast: nets.i3d.lr is 'fast'"),
+    ("extract {m} --set nets.i3d.lr=fast", "--set nets.i3d.lr=fast: nets.i3d.lr: expected float"),
     ("extract {m} --set nets.i3d.lr=-1", "--set nets.i3d.lr=-1: nets.i3d.lr is -1.0"),
     ("extract {m} --set extract.embed=3 --set nets.i3d.lr=1", "--set extract.embed=3: extract."),
     ("extract {m} --set folds", "--set folds: write it as key=value"),
@@ -140,19 +140,19 @@ def test_a_prescribed_split_is_asked_about(manifest, tmp_path, capsys):
         assert run("mvemo", "study", study, *own, *options) == 2
         said = capsys.readouterr().err
         assert "makes folds" not in said
-        assert "no clip could be decoded" in said
+        assert "not one clip could be decoded" in said
     line = error_of(capsys, "mvemo", "study", "j22", *own, "--folds", 3)
     assert "--folds 3: this study trains and tests on one split: leave --folds out" in line
     # Folds that are asked for are made.
     assert run(*command, "--folds", 3) == 2
     said = capsys.readouterr().err
     assert "the manifest's split is not used" in said
-    assert "no clip could be decoded" in said
+    assert "not one clip could be decoded" in said
 
 
 def test_more_workers_than_cores_are_told_of(tmp_path, capsys):
     assert run("mvemo", "extract", tmp_path / "none.csv", "--workers", 9999) == 2
-    assert "note: --workers 9999: there are " in capsys.readouterr().err
+    assert "note: --workers 9999: this machine has " in capsys.readouterr().err
 
 
 def test_a_seed_that_changes_no_fold_is_told_of(tmp_path, capsys):

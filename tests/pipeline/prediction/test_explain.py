@@ -192,10 +192,7 @@ def test_notes_of_predict_are_repeated(made, tmp_path, monkeypatch, capsys):
     model = ["--model", made / "out" / "model", "--weights", f"effnet={made / 'effnet.npz'}"]
     known, short = made / "calm0.mkv", tmp_path / "short.wav"
     soundfile.write(short, np.random.default_rng(0).uniform(-0.9, 0.9, SR // 2), SR)
-    trained, brief = (
-        "part of the model's training data",
-        "only 0.50 s long: too short",
-    )
+    trained, brief = "the clip is part of the model's training data", "only 0.50 s long: too short"
     capsys.readouterr()
     assert run("mvemo", "predict", known, short, *model, "--timeline") == 0
     shown = capsys.readouterr().out
@@ -225,5 +222,5 @@ def test_a_clip_without_sound_and_a_wrong_class_are_refused(made, maker, tmp_pat
     clip = NewClip("silent.wav", tmp_path / "silent.wav")
     with pytest.raises(BadOption, match=r"silent.wav: .*silent"):
         explain_clip(maker, clip, ExplainSettings())
-    with pytest.raises(BadOption, match=r"--of 'sad': one of calm, tense"):
+    with pytest.raises(BadOption, match=r"--of 'sad': expected one of calm, tense"):
         explain_clip(maker, clip, ExplainSettings(output="sad"))

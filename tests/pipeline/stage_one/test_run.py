@@ -172,7 +172,7 @@ def test_a_clip_without_pictures_among_videos_is_no_failure(demo, tmp_path, caps
     work = tmp_path / "work"
     assert run("mvemo", "extract", path, "--work", work, "--strict", *options) == 0
     out = capsys.readouterr().out
-    assert "1 of 13 clips without video" in out
+    assert "1 of 13 clips have no video" in out
     assert "song: no video stream" in out
     assert "failures" not in out
     with open_cache(work / "features.h5") as cache:
@@ -199,7 +199,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, 
     [
         (["--protocol", "frozen"], "frozen protocol embeds with pretrained weights"),
         (["--protocol", "fitted"], "protocol 'fitted' is not known: one of crossfit"),
-        (["--nets", "resnet"], "unknown net 'resnet': one of c3d"),
+        (["--nets", "resnet"], "unknown net 'resnet': expected one of c3d"),
         (["--set", "nets.c3d.lr=-1"], "lr is -1.0: it must be above 0"),
         (["--set", "nets.c3d.pace=1"], "nets.c3d.pace: unknown setting"),
         (["--set", "nets.c3d.options={size=3}"], "c3d: size is 3: it must be 16 or more"),
