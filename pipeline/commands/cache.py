@@ -411,7 +411,9 @@ def _read_arrays(
 
 def _columns_read(array: ArrayRows, how: str) -> str:
     """Return a note that names the columns that were read as clip ids and as numbers."""
-    of_ids = f"column {array.id_name!r} {how}".rstrip() if array.id_name else "none, by order"
+    of_ids = "none, matched by order"
+    if array.id_name:
+        of_ids = f"column {array.id_name!r} {how}".rstrip()
     some = array.columns[:2] + (("…", array.columns[-1]) if len(array.columns) > 2 else ())
     return f"{array.path}: clip ids: {of_ids}; numbers: {' '.join(some)}"
 

@@ -103,7 +103,8 @@ def manifest() -> None:
 @click.option(
     "--modality",
     type=_ravdess("modality"),
-    help="RAVDESS: only such copies.  [default: one copy per take, with pictures if possible]",
+    help="RAVDESS: only copies with this modality.  [default: one copy of each take, with pictures "
+    "if possible]",
 )
 @click.option("--intensity", type=_ravdess("intensity"), help="RAVDESS: only this intensity.")
 @click.option("--tags", help="CAL500: emotion, all, or comma-separated names.  [default: emotion]")
@@ -298,8 +299,8 @@ def import_(
     type=click.Choice(TAILS),
     default="half",
     show_default=True,
-    help="Use of a clip's rest. half: a segment if half as long as others, otherwise left out; "
-    "join: a segment, otherwise joined to the last one; drop: left out.",
+    help="Rest of a clip: a segment if at least half as long as the others, otherwise left out "
+    "(half) or joined to the last segment (join); with drop, always left out.",
 )
 @click.option("--first", type=float, help="Number of seconds to use of each clip.  [default: all]")
 @_out

@@ -35,7 +35,11 @@ class NamedPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a `pathlib.Path`."""
         if value == "":
-            self.fail("the path is empty: give a file or folder, or '.' for this one", param, ctx)
+            self.fail(
+                "the path is empty: give a file or folder, or '.' for the current folder",
+                param,
+                ctx,
+            )
         refuse_address(str(value))
         return super().convert(value, param, ctx)
 

@@ -142,7 +142,7 @@ def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[Predicti
         notes = trust_notes(model, predictor, of_clip, trained_on)
         missing = [name for name in model.predictors[0].features if name in absent]
         if missing:
-            note = f"without {', '.join(missing)}, which the feature file lacks"
+            note = f"predicted without {', '.join(missing)}, which the feature file lacks"
             notes.insert(int(trained_on), note)
         predictions.append(
             Prediction(clip_id, predictor, outputs, tuple(notes), trained_on=trained_on)
@@ -247,7 +247,9 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
 def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = False) -> list[str]:
     """Return lines on the model, its scores and values; if `brief`, in plain words."""
     facts = model.facts
-    lines = [f"model {model.name}: {facts['n_clips']} clips of {facts['n_groups']} groups"]
+    lines = [
+        f"model {model.name}: trained on {facts['n_clips']} clips of {facts['n_groups']} groups"
+    ]
     if brief:
         lines = [f"{model.name} was trained on {facts['n_clips']} clips. On new clips, expect:"]
     used = {p.predictor.name for p in predictions if p.predictor is not None}

@@ -146,7 +146,7 @@ def _fallback_notes(maker: FeatureMaker, embedded: EmbeddedClip, predictor: Pred
     if best is None or best.name == predictor.name:
         return []
     notes = [
-        f"without {name}: {maker.unavailable[name]}"
+        f"predicted without {name}: {maker.unavailable[name]}"
         for name in best.features
         if name in maker.unavailable
     ]

@@ -102,13 +102,13 @@ class Execution:
             raise BadOption(f"--jobs {self.jobs}: must be 1 or more")
         if self.shard and self.jobs > 1:
             raise BadOption(
-                f"--shard {self.shard} with --jobs {self.jobs}: a shard is done by one process: "
-                "leave out --jobs, and make more shards"
+                f"--shard {self.shard} cannot be combined with --jobs {self.jobs}: leave out "
+                "--jobs, and make more shards"
             )
         if self.scheduler and (self.shard or self.jobs > 1):
             raise BadOption(
-                f"--scheduler {self.scheduler} with --shard or --jobs: the scheduler's workers do "
-                "all the work: leave out the other option"
+                f"--scheduler {self.scheduler} cannot be combined with --shard or --jobs: leave "
+                "them out"
             )
 
     def place(self, run: RunSettings) -> str:

@@ -155,7 +155,10 @@ class Forecast:
     def text(self) -> str:
         """Return the forecast for the terminal."""
         reading = self.reading
-        lines = [f"clips: {self.n_clips}; {reading.n_new} new to decode, {reading.n_kept} kept"]
+        lines = [
+            f"clips: {self.n_clips}; {reading.n_new} new to decode, "
+            f"{reading.n_kept} already decoded"
+        ]
         if self.unreadable:
             clip, reason = next(iter(self.unreadable.items()))
             n_bad = len(self.unreadable)

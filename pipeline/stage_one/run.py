@@ -77,7 +77,9 @@ def _check_rank_options(settings: Settings, execution: backends.Execution) -> No
             "extract.compile"
         )
     if execution.shard or execution.scheduler or execution.jobs > 1:
-        raise BadOption("torchrun: cannot be combined with --shard, --jobs or --backend")
+        raise BadOption(
+            "torchrun: leave out --shard, --jobs and --backend, which also spread the work"
+        )
 
 
 def _remove_damaged(path: Path) -> None:

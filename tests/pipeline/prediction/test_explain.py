@@ -213,7 +213,7 @@ def test_without_a_nets_weights_the_others_predict(made, capsys):
     assert run("mvemo", *predict) == 0
     (record,) = json.loads(capsys.readouterr().out)
     assert record["model"].endswith("/lld")
-    (note,) = (note for note in record["notes"] if note.startswith("without effnet: "))
+    (note,) = (note for note in record["notes"] if note.startswith("predicted without effnet: "))
     assert "effnet" in note.partition(": ")[2]
 
 

@@ -26,7 +26,7 @@ def test_a_plan_says_what_the_run_then_does(sounds, tmp_path, capsys):
     fresh = capsys.readouterr().out
     # Nothing is written.
     assert not work.exists()
-    assert "clips: 11; 11 new to decode, 0 kept" in fresh
+    assert "clips: 11; 11 new to decode, 0 already decoded" in fresh
     assert rows(fresh) == {"music1d": ["2", "0", "22", "0"], "rnn": ["2", "0", "22", "0"]}
     assert "features: mfcc, music1d, rnn" in fresh
     assert "(measured on 3 clips)" in fresh
@@ -48,7 +48,7 @@ def test_a_plan_says_what_the_run_then_does(sounds, tmp_path, capsys):
     assert "decode: 1 new, 10 kept" in capsys.readouterr().err
     assert extract(other, "frozen", work, "--out", tmp_path / "f.h5", "--plan") == 0
     planned = capsys.readouterr().out
-    assert "clips: 11; 0 new to decode, 11 kept" in planned
+    assert "clips: 11; 0 new to decode, 11 already decoded" in planned
     assert rows(planned) == {"music1d": ["-", "-", "0", "11"]}
     assert "time: about 0.0 s at most" in planned
     # Trained nets and their embeddings are found again; the broken clip has none.

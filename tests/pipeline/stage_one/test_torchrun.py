@@ -99,7 +99,7 @@ def test_a_killed_torchrun_leaves_no_process():
     ("kind", "options", "said"),
     [
         ("frozen", (), "the protocol frozen trains nothing"),
-        ("trained", ("--jobs", 2), "combined with --shard, --jobs or --backend"),
+        ("trained", ("--jobs", 2), "leave out --shard, --jobs and --backend"),
     ],
 )
 def test_options_that_ranks_do_not_support_are_refused(
