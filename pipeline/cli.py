@@ -1,7 +1,7 @@
 """Commands ``mvemo`` and ``mvemo-cv``, with the handling of all errors.
 
 Exit codes: 0 for success, also if clips failed, which are then listed; 1 if a check found
-something, or clips failed under ``--strict``; 2 for bad input, with one line on the problem and
+problems, or clips failed under ``--strict``; 2 for bad input, with one line on the problem and
 the fix; 130 if interrupted; 143 if ended by SIGTERM.
 
 A subcommand is imported when it is called: help needs no numeric library, and stage two runs
@@ -33,7 +33,7 @@ COMMANDS = {
     "demo": ("extract:demo", "Make generated clips and a report on them in a folder."),
     "manifest": (
         "manifest:manifest",
-        "Make, check and divide manifests, the lists of labelled clips.",
+        "Make, check and split manifests, the lists of labelled clips.",
     ),
     "extract": ("extract:extract", "Stage one: turn media into one file of features."),
     "fuse": ("fuse:fuse", "Stage two: turn features into a report and saved heads."),
@@ -48,14 +48,14 @@ COMMANDS = {
     "compare": ("fuse:compare", "Compare runs on the same clips and folds."),
     "cache": ("cache:cache", "Inspect, check, repair, merge, trim, export and import features."),
     "nets": ("nets:nets", "List the nets with their input, size and published weights."),
-    "weights": ("nets:weights", "Fetch, list and check pretrained weights."),
+    "weights": ("nets:weights", "Download, list and check pretrained weights."),
     "study": ("study:study", "Make the papers' tables and figures for your own manifest."),
 }
-# All errors of mvemo are defined in these modules, which are not imported to recognise them.
+# Modules that define all errors of mvemo; an error is recognised by name, without an import.
 ERROR_MODULES = tuple(
     f"mvemo.{package}.errors" for package in ("manifests", "cache", "extract", "fuse", "pipeline")
 )
-# Parts of the system's message if there is too little memory to load a library.
+# Parts of the system's messages about too little memory to load a library.
 _NO_ROOM = ("failed to map segment", "annot allocate memory")
 # Modules that stage one needs in addition to the base install.
 STAGE_ONE = ("torch", "torchvision", "av", "cv2", "soundfile", "soxr", "librosa", "platformdirs")
@@ -76,12 +76,12 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a subcommand; None if the name is unknown and resembles no other."""
+        """Import a subcommand; return None if the name is unknown and similar to none."""
         if cmd_name in COMMANDS:
             return load_command(cmd_name)
         near = get_close_matches(cmd_name, COMMANDS, n=1)
         if near and not ctx.resilient_parsing:
-            ctx.fail(f"no command {cmd_name!r}: did you mean {near[0]}?")
+            ctx.fail(f"unknown command {cmd_name!r}: did you mean {near[0]}?")
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -147,7 +147,7 @@ def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
         sys.exit(report_interrupt(signals, shared.resumable))
     except Exception as error:
         if signals:
-            # Packages that are being imported turn the interrupt into other errors.
+            # An interrupt during an import may surface as another error.
             sys.exit(report_interrupt(signals, shared.resumable))
         line = bad_input(error)
         if line is None:
@@ -160,35 +160,35 @@ def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
 
 
 def bad_input(error: Exception) -> str | None:
-    """Return the line on the error for the user; None for a fault of the program."""
+    """Return the one-line message for an error that the user can fix; None for a bug."""
     if any(kind.__module__ in ERROR_MODULES for kind in type(error).__mro__):
         return str(error)
     if isinstance(error, ImportError):
         missing = (error.name or "").split(".")[0]
         if missing in STAGE_ONE:
             return (
-                f"stage one needs the package {missing}, which this install does not have: "
+                f"stage one needs the package {missing}, which is not installed: run "
                 "pip install '.[extract]' in mvemo's folder"
             )
         if any(words in str(error) for words in _NO_ROOM):
             why = " ".join(str(error).split())
-            return f"a package cannot be loaded, there is too little memory: {why}"
+            return f"a package cannot be loaded because there is too little memory: {why}"
     if isinstance(error, MemoryError):
-        return "there is too little memory: free some, or raise its limit (ulimit -v)"
+        return "there is too little memory: free some, or raise the limit (ulimit -v)"
     if isinstance(error, OSError) and error.errno is not None:
         return _file_line(error)
     return None
 
 
 def _file_line(error: OSError) -> str:
-    """Return the system's error on a file or folder, and the fix."""
+    """Return a line with the operating system's error on a file or folder, and the fix."""
     if not error.filename:
         return error.strerror or str(error)
     if (
         isinstance(error, (FileExistsError, NotADirectoryError))
         and not Path(error.filename).is_dir()
     ):
-        return f"{error.filename}: a file, where a folder is needed: give another path"
+        return f"{error.filename}: is a file, not a folder: give another path"
     remedy = ": give a path that can be written" if error.errno == errno.EROFS else ""
     return f"{error.filename}: {error.strerror}{remedy}"
 

@@ -38,7 +38,7 @@ def versions() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """Return the command without --shard, so that all shards of a run have the same."""
+    """Return the command line without --shard, so that it is equal for all shards of a run."""
     words = iter(sys.argv[1:])
     kept = []
     for word in words:

@@ -1,4 +1,4 @@
-"""Settings of both stages, which a profile states and a command overrides."""
+"""Settings of both stages, set by a profile and overridden on the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.manifests.declared import check_settings, setting
 
 PROFILES = ("best", "c17", "demo", "paper", "pretrained")
-# Default nets: those of PL20 and Z22.
+# Default nets: the nets of the papers PL20 and Z22.
 DEFAULT_NETS = ("music1d", "music2d", "c3d", "i3d")
 
 # Upper limit of folds, frames, processes, seconds and GiB.
@@ -32,19 +32,19 @@ class ExtractSettings:
     folds: int = setting(6, "Number of folds.", ge=2, le=MOST)
     fold_seed: int = setting(0, "Seed of the folds and of the split.", ge=0, le=2**32 - 1)
     keep_folds: bool = setting(True, "Keep the folds of earlier clips in the feature file.")
-    fail_fast: bool = setting(False, "End at the first clip that cannot be decoded.")
+    fail_fast: bool = setting(False, "Stop at the first clip that cannot be decoded.")
     split: str = setting("7:2:1", "Shares of training, validation and test for `holdout`.")
-    n_frames: int = setting(32, "Frames in a window, if the net has no number.", ge=1, le=MOST)
+    n_frames: int = setting(32, "Frames in a window, unless the net sets them.", ge=1, le=MOST)
     workers: int = setting(0, "Decoding processes; 0: one per core.", ge=0, le=MOST)
     clip_seconds: float = setting(
         60.0, "Time limit per clip in s, and per 30 MB; 0: none.", ge=0, le=MOST
     )
     clip_memory: float = setting(4.0, "Memory limit per clip in GiB; 0: none.", ge=0, le=MOST)
-    retry_failed: bool = setting(False, "Decode clips again that failed before.")
+    retry_failed: bool = setting(False, "Try again to decode clips that failed before.")
     embed_batch: int = setting(
         0, "Windows to embed in one step; 0: 4 on a CPU, 32 on a GPU.", ge=0, le=MOST
     )
-    fetch: bool = setting(False, "Fetch missing public weights.")
+    fetch: bool = setting(False, "Download missing public weights.")
     descriptors: tuple[str, ...] = setting(
         ("mel", "mfcc", "rp", "mfcc_rp", "f0", "formants", "contrast", "chroma", "times"),
         "Descriptor sequences to write to the cache.",
@@ -57,16 +57,16 @@ class ExtractSettings:
     def __post_init__(self) -> None:
         check_settings(self, BadSetting)
         if not self.nets:
-            raise BadSetting(f"nets names no net: some of {', '.join(net_names())}")
+            raise BadSetting(f"nets is empty: expected some of {', '.join(net_names())}")
         for what, known in (("nets", NETS), ("descriptors", DESCRIPTORS)):
             names = getattr(self, what)
             for name in names:
                 if name not in known:
                     raise BadSetting(
-                        f"{what}: unknown {what[:-1]} {name!r}: one of {', '.join(known)}"
+                        f"{what}: unknown {what[:-1]} {name!r}: expected one of {', '.join(known)}"
                     )
                 if names.count(name) > 1:
-                    raise BadSetting(f"{what} names {name!r} twice")
+                    raise BadSetting(f"{what} repeats {name!r}")
 
     @property
     def decoding(self) -> DecodeSettings:
@@ -82,14 +82,14 @@ class Settings:
     profile: str  # name or path
     extract: ExtractSettings
     descriptors: DescriptorSettings
-    nets: Mapping[str, NetSettings]  # every known net, with options that follow from the others
+    nets: Mapping[str, NetSettings]  # every known net, with options derived from other settings
     fuse: EvaluationSettings
-    profile_named: bool = True  # by the user; otherwise another one may be proposed
-    folds_named: bool = True  # by the user; otherwise a split of the manifest is used
+    profile_named: bool = True  # True if the user named it; otherwise another may be proposed
+    folds_named: bool = True  # True if the user set them; otherwise the manifest's split is used
 
     @property
     def shared(self) -> SharedSettings:
-        """Settings that the options of nets follow."""
+        """Settings from which options of nets are derived."""
         return SharedSettings(self.extract.n_frames, self.descriptors)
 
     def record(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     """Read a profile (one of `PROFILES`, or a TOML file based on ``paper``); apply overrides.
 
     Overrides are ``key=value``, with dots in keys and values as in TOML; a bare word is a string.
-    The modules of the nets are imported, and with them torch; `load_fuse_settings` imports neither.
+    This imports the modules of the nets and torch; `load_fuse_settings` imports neither.
     """
     with _blaming(profile, overrides, load_settings):
         source, tree = _read(profile, overrides)
@@ -79,9 +79,9 @@ def load_fuse_settings(profile: str, overrides: Sequence[str] = ()) -> Evaluatio
 
 
 class Override(str):
-    """A ``key=value`` that an option stands for; errors name the option."""
+    """A ``key=value`` made from another option, which errors name instead of ``--set``."""
 
-    option: str  # option as it was given: ``--folds 1``
+    option: str  # option as given on the command line, such as ``--folds 1``
 
     def __new__(cls, text: str, option: str) -> Override:
         self = super().__new__(cls, text)
@@ -93,13 +93,13 @@ class Override(str):
 def _blaming(
     profile: str, overrides: Sequence[str], load: Callable[[str, Sequence[str]], object]
 ) -> Iterator[None]:
-    """Make errors that an override causes name the override instead of the profile."""
+    """Make an error that an override causes name the override, not the profile."""
     try:
         yield
     except BadOption as error:
         if not overrides:
             raise
-        # If this raises, an earlier override or the profile is wrong; otherwise the last one is.
+        # If this raises, an earlier override or the profile is wrong; if not, the last override is.
         load(profile, overrides[:-1])
         last = overrides[-1]
         shown = last if len(last) < MOST_SHOWN else f"{last[:MOST_SHOWN]}…"
@@ -109,7 +109,7 @@ def _blaming(
 
 
 def _source(profile: str) -> str:
-    """Return the name of a profile in messages."""
+    """Return the name of a profile for messages."""
     return f"profile {profile}" if profile in PROFILES else str(Path(profile))
 
 
@@ -122,7 +122,7 @@ def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
         path = Path(profile)
         if not path.is_file():
             raise BadOption(
-                f"profile {profile!r} is neither one of {', '.join(PROFILES)} nor a file"
+                f"unknown profile {profile!r}: expected a file or one of {', '.join(PROFILES)}"
             )
         try:
             text = path.read_text(encoding="utf-8")
@@ -136,7 +136,9 @@ def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
         _override(tree, override)
     _check_numbers(tree, "", source)
     for name in sorted(set(tree) - {"extract", "descriptors", "nets", "fuse"}):
-        raise BadOption(f"{source}: unknown setting {name!r}: extract, descriptors, nets or fuse")
+        raise BadOption(
+            f"{source}: unknown setting {name!r}: expected extract, descriptors, nets or fuse"
+        )
     extract = _table(tree, "extract", source)
     if "nets" in extract:
         try:
@@ -147,7 +149,9 @@ def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
     folders = tree.get("extract", {}).get("nets", ())
     for name in _table(tree, "nets", source):
         if name not in NETS and name not in folders:
-            raise BadOption(f"{source}: unknown net {name!r}: one of {', '.join(net_names())}")
+            raise BadOption(
+                f"{source}: unknown net {name!r}: expected one of {', '.join(net_names())}"
+            )
     return source, tree
 
 
@@ -155,13 +159,13 @@ def _check_numbers(value: Any, key: str, source: str) -> None:
     """Raise `BadOption` for numbers that are not finite or larger than any setting."""
     if isinstance(value, (dict, list)):
         if key.count(".") > MOST_LEVELS:
-            raise BadOption(f"{source}: {key}: nested too deeply")
+            raise BadOption(f"{source}: {key}: is nested too deeply")
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         for name, each in pairs:
             _check_numbers(each, f"{key}.{name}".removeprefix("."), source)
     elif isinstance(value, (int, float)) and not abs(value) <= LARGEST:
-        text = f"{value!s:.20}: expected a finite number of at most {LARGEST:g}"
-        raise BadOption(f"{source}: {key} is {text}")
+        text = f"expected a finite number of at most {LARGEST:g}, got {value!s:.20}"
+        raise BadOption(f"{source}: {key}: {text}")
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -190,18 +194,18 @@ def _table(tree: Mapping[str, Any], key: str, source: str) -> Mapping[str, Any]:
     for part in key.split("."):
         node = node.get(part, {})
         if not isinstance(node, dict):
-            raise BadOption(f"{source}: {key} is {node!r}: it must be a table of settings")
+            raise BadOption(f"{source}: {key}: expected a table of settings, got {node!r}")
     return dict(node)
 
 
 def _filled(defaults: T, tree: Mapping[str, Any], key: str, source: str) -> T:
-    """Return `defaults` (nested ones flattened) with the values of the table at a dotted key."""
+    """Return `defaults` with the values of the table at a dotted key; nested keys are flat."""
     table = _table(tree, key, source)
     known = [each.name for each, _ in profile_fields(defaults)]
     for name in table:
         if name not in known:
             raise BadOption(
-                f"{source}: {key}.{name}: unknown setting; there are {', '.join(known)}"
+                f"{source}: {key}.{name}: unknown setting; expected one of {', '.join(known)}"
             )
     try:
         return _replaced(defaults, table, f"{source}: {key}")
@@ -223,24 +227,24 @@ def _replaced(settings: T, table: Mapping[str, Any], where: str) -> T:
 
 
 def _typed(value: Any, default: Any, where: str) -> Any:
-    """Convert a value to the type of its default; a mapping only replaces the given keys."""
+    """Convert a value to the type of its default; a table is merged into a default table."""
     if isinstance(default, tuple):
         return _names(value, where)
     if isinstance(default, Mapping):
         if isinstance(value, dict):
             return {**default, **value}
-        raise BadOption(f"{where} is {value!r}: it takes a table")
+        raise BadOption(f"{where}: expected a table, got {value!r}")
     if isinstance(default, float) and type(value) is int:
         return float(value)
     if type(value) is type(default):
         return value
-    raise BadOption(f"{where} is {value!r}: it takes {type(default).__name__}")
+    raise BadOption(f"{where}: expected {type(default).__name__}, got {value!r}")
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
-    """Return a list of names, which may be one text with commas."""
+    """Return the names in a list, or in a comma-separated string."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
-    raise BadOption(f"{where} is {value!r}: it takes a list of names")
+    raise BadOption(f"{where}: expected a list of names, got {value!r}")

@@ -1,8 +1,8 @@
 """Entry points of ``mvemo`` and ``mvemo-cv``, and their handling of Ctrl-C and SIGTERM.
 
-``kill``, ``timeout``, batch systems and containers send SIGTERM first. It ends a program as
-Ctrl-C does, in one line: finished work is committed. Signals are handled before any other import,
-so this module imports only the standard library.
+``kill``, ``timeout``, batch systems and containers send SIGTERM first. It ends a program like
+Ctrl-C, with a one-line message: finished work is committed. Signals are handled before any other
+import, so this module imports only the standard library.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _noted: list[list[int]] = []
 
 
 def end_at_once(number: int, frame: object) -> None:
-    """Handle a signal before any work is done: print one line and exit."""
+    """Handle a signal that arrives before the work begins: print one line and exit."""
     what = "ended by SIGTERM" if number == signal.SIGTERM else "interrupted"
-    os.write(2, f"{what} before it began\n".encode())
+    os.write(2, f"{what} before the work began\n".encode())
     os._exit(128 + number)
 
 
 def take_early_signals() -> None:
-    """Make SIGINT and SIGTERM end the program in one line; handlers set by other code stay."""
+    """Make SIGINT and SIGTERM end the program with one line; keep handlers of other code."""
     for number, handler in _DEFAULT.items():
         if signal.getsignal(number) is handler:
             signal.signal(number, end_at_once)
@@ -45,7 +45,7 @@ def take_early_signals() -> None:
 
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """Raise KeyboardInterrupt on SIGTERM as on Ctrl-C; yield the numbers of received signals."""
+    """Raise KeyboardInterrupt on SIGTERM too; yield a list of the received signals' numbers."""
     if _noted or threading.current_thread() is not threading.main_thread():
         yield _noted[-1] if _noted else []
         return
@@ -86,7 +86,7 @@ def report_interrupt(numbers: list[int], resumable: bool = False) -> int:
     """Print that the program was ended; return its exit status, 143 after SIGTERM or 130."""
     ended = signal.SIGTERM in numbers
     what = "ended by SIGTERM" if ended else "interrupted"
-    kept = "; what was finished is kept, run the same again" if resumable else ""
+    kept = "; finished work is kept: run the same command again" if resumable else ""
     print(f"{what}{kept}", file=sys.stderr)
     return 128 + (signal.SIGTERM if ended else signal.SIGINT)
 
@@ -102,13 +102,13 @@ def main_cv() -> None:
 
 
 def let_threads_sleep() -> None:
-    """Let waiting threads give up their core soon, unless the environment says otherwise."""
+    """Make waiting OpenMP threads sleep soon, unless the environment sets their policy."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def end_with_torchrun() -> None:
-    """End this process when the torchrun that started it ends, even if that is killed."""
+    """End this process when the torchrun that started it ends, even if it is killed."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         from mvemo.extract.workers.process import end_with
 
@@ -123,7 +123,7 @@ def _start(name: str) -> None:
         try:
             getattr(import_module("mvemo.pipeline.cli"), name)()
         except (Exception, KeyboardInterrupt) as error:
-            # Packages that are being imported turn the interrupt into other errors.
+            # An interrupt during an import may surface as another error.
             if not signals and not isinstance(error, KeyboardInterrupt):
                 raise
             _exit(report_interrupt(signals))
@@ -134,7 +134,7 @@ def _start(name: str) -> None:
 
 
 def _exit(status: int) -> None:
-    """Exit without unloading modules, which may crash if they are half imported."""
+    """Exit without unloading modules, which may crash if an import was interrupted."""
     import atexit
 
     atexit._run_exitfuncs()

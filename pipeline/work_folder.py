@@ -45,7 +45,7 @@ def measure_work(work: Path) -> WorkSize:
 def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> WorkSize:
     """Remove decoded media, and with `nets` also trained nets; return their size."""
     if not (work / DECODED).is_dir() and not (work / NETS).is_dir():
-        raise BadOption(f"{work}: not a working folder of 'mvemo extract', it has no {DECODED}")
+        raise BadOption(f"{work}: is not a work folder of 'mvemo extract': it has no {DECODED}")
     size = measure_work(work)
     size = size if nets else WorkSize(size.decoded, 0)
     if dry_run:
@@ -57,14 +57,14 @@ def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> Work
         for name in (DECODED, NETS)[: 1 + nets]:
             folder = work / name
             if folder.is_symlink():
-                raise BadOption(f"{folder}: is a link to another folder: remove what it leads to")
+                raise BadOption(f"{folder}: is a link to another folder: remove that folder")
             if folder.is_dir():
                 shutil.rmtree(folder)
     return size
 
 
 def _bytes_in(folder: Path) -> int:
-    """Sum the sizes of all files below a folder; links are not followed."""
+    """Return the total size of all files below a folder; links are not followed."""
     total, folders = 0, [str(folder)]
     while folders:
         try:
@@ -75,6 +75,6 @@ def _bytes_in(folder: Path) -> int:
                     else:
                         total += entry.stat(follow_symlinks=False).st_size
         except OSError:
-            # The folder does not exist, or is removed meanwhile.
+            # The folder does not exist, or another process is removing it.
             continue
     return total

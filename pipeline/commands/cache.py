@@ -88,7 +88,7 @@ def info(features: Path, provenance: bool, failures: bool) -> None:
 )
 @click.pass_context
 def verify(context: click.Context, features: Path, time_limit: float | None) -> None:
-    """Check every value of FEATURES; print one line for each problem, exit code 1 if any.
+    """Check every value of FEATURES; print one line per problem. Exit code 1 if there are any.
 
     \b
     Example:
@@ -99,11 +99,11 @@ def verify(context: click.Context, features: Path, time_limit: float | None) -> 
     else:
         problems = verify_untrusted(features, seconds=time_limit)
     for problem in problems:
-        # If the file is not a cache, the problem already names it.
+        # If the file is not a cache, the problem already starts with its path.
         click.echo(f"{features}: {problem.removeprefix(f'{features}: ')}", err=True)
     if problems:
         context.exit(1)
-    click.echo(f"{features}: sound")
+    click.echo(f"{features}: no problems")
 
 
 @cache.command()
@@ -120,7 +120,7 @@ def repair(features: Path) -> None:
     repairs = maintenance.repair_cache(features)
     for sentence in repairs:
         click.echo(sentence)
-    click.echo(f"{features}: {'repaired' if repairs else 'sound, nothing to repair'}")
+    click.echo(f"{features}: {'repaired' if repairs else 'nothing to repair'}")
 
 
 @cache.command()
@@ -128,7 +128,7 @@ def repair(features: Path) -> None:
 @click.option("--out", type=OUT_FILE, required=True, help="File to write.")
 @force_option
 def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
-    """Merge the caches FEATURES, made from one manifest, into one.
+    """Merge several caches FEATURES, made from the same manifest, into one cache.
 
     A folder stands for all its shards (*.h5).
 
@@ -176,14 +176,15 @@ def export(
     refuse_replacing(out, force)
     if out.suffix.lower() == ".h5":
         if fold is not None:
-            raise BadOption("--fold: a feature cache has the nets of all folds; leave it out")
+            raise BadOption("--fold: cannot be used with --out FILE.h5, which holds all folds")
         if out.resolve() == features.resolve():
             raise BadOption(
-                f"--out {out}: must differ from FEATURES; see also 'mvemo cache remove'"
+                f"--out {out}: must differ from FEATURES; to drop features there, use 'mvemo cache "
+                "remove'"
             )
         select_features(features, names, out)
     elif len(names) > 1:
-        raise BadOption(f"--out {out}: expected a .h5 file for {len(names)} features")
+        raise BadOption(f"--out {out}: holds only one feature; give a .h5 file for several")
     else:
         export_cache(features, names[0], out, fold=fold)
     click.echo(f"{', '.join(names)}: {out}")
@@ -204,11 +205,11 @@ def remove(features: Path, names: tuple[str, ...]) -> None:
 
 @cache.command()
 @_features
-@click.option("--manifest", type=PATH, help="Remove clips that it does not list.")
+@click.option("--manifest", type=PATH, help="Remove clips that this manifest does not list.")
 @click.option(
     "--unused",
     is_flag=True,
-    help="Remove features that the last extraction's settings do not name; imported ones stay.",
+    help="Remove features that the last extraction's settings do not name; imported features stay.",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be removed, and change nothing.")
 def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> None:
@@ -229,13 +230,13 @@ def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> No
 
 
 def _named_by_settings(features: Path, facts: dict[str, Any]) -> set[str]:
-    """Return the nets and descriptors of the last extraction into a cache."""
+    """Return the names of the nets and descriptors in the last extraction's settings."""
     for run in (facts, *facts.get("history", [])):
         settings = run.get("settings")
         stated = settings.get("extract") if isinstance(settings, dict) else None
         if isinstance(stated, dict) and isinstance(stated.get("nets"), list):
             return {str(name) for key in ("nets", "descriptors") for name in stated.get(key, [])}
-    raise BadOption(f"--unused: {features} does not say which settings it was extracted with")
+    raise BadOption(f"--unused: {features} does not state its settings: leave out --unused")
 
 
 def _tell_removed(features: Path, removed: maintenance.Removed, dry_run: bool) -> None:
@@ -253,7 +254,7 @@ def _tell_removed(features: Path, removed: maintenance.Removed, dry_run: bool) -
     elif dry_run:
         click.echo(f"{features}: not changed; run without --dry-run to remove this")
     else:
-        click.echo(f"{features}: removed, {removed.freed / 1e6:.1f} MB smaller")
+        click.echo(f"{features}: is now {removed.freed / 1e6:.1f} MB smaller")
 
 
 @cache.command(name="clean-work")
@@ -274,7 +275,7 @@ def clean_work_(work: Path, nets: bool, dry_run: bool) -> None:
     from mvemo.pipeline.work_folder import clean_work
 
     size = clean_work(work, nets=nets, dry_run=dry_run)
-    click.echo(f"{work}: {'would be removed' if dry_run else 'removed'}: {size.text()}")
+    click.echo(f"{work}: {'would remove' if dry_run else 'removed'} {size.text()}")
 
 
 @cache.command()
@@ -293,7 +294,7 @@ def diff(context: click.Context, first: Path, second: Path) -> None:
         click.echo(line)
     if differences:
         context.exit(1)
-    click.echo("the same clips and features")
+    click.echo("both have the same clips and features")
 
 
 @cache.command(name="import")
@@ -302,34 +303,32 @@ def diff(context: click.Context, first: Path, second: Path) -> None:
 @click.option("--manifest", type=PATH, help="Manifest of the clips; optional if FEATURES exists.")
 @click.option("--feature", "name", help="Name of the feature, such as vggish.  [required]")
 @old_spelling("--name", "old_name")
-@click.option(
-    "--modality", required=True, help="audio, video or another short word such as lyrics."
-)
-@click.option("--dataset", help="Data set of an .npz or HDF5 file (also written FILE:NAME).")
+@click.option("--modality", required=True, help="audio, video, or another modality such as lyrics.")
+@click.option("--dataset", help="Array in an .npz or HDF5 FILE (or write FILE:NAME).")
 @click.option(
     "--rows",
     type=PATH,
     multiple=True,
-    help="CSV with the clip ids of a FILE's rows, in order. May be given for each FILE.",
+    help="CSV with the clip ids of a FILE's rows, in order. May be given once for each FILE.",
 )
 @click.option(
     "--id-column",
-    help="Column or data set of the clip ids; for a CSV without a header its number, from 1.  "
-    "[default: clip_id]",
+    help="Column or data set of the clip ids; for a CSV without a header, the column number "
+    "from 1.  [default: clip_id]",
 )
 @column_option
-@click.option("--columns", "numbers", help="Columns of numbers in a table, such as 'f*,tempo'.")
+@click.option("--columns", "numbers", help="Columns to import from a table, such as 'f*,tempo'.")
 @click.option("--skip-columns", help="Columns of a table to leave out.")
 @click.option("--skip-unknown", is_flag=True, help="Leave out rows of clips that are not listed.")
-@click.option("--force", is_flag=True, help="Replace a feature with this name.")
+@click.option("--force", is_flag=True, help="Replace an existing feature with this name.")
 def import_(
     features: Path, files: tuple[str, ...], name: str | None, old_name: str | None, **options: Any
 ) -> None:
-    """Import numbers that another program made for the clips into FEATURES, as a feature.
+    """Import numbers that another program computed for the clips, as a feature of FEATURES.
 
     Each FILE (.npy, .npz, HDF5, CSV, Parquet) holds one row of numbers for each clip; several
-    files are joined. If FILE or --rows names clip ids, with or without folder and ending,
-    rows are matched by them; otherwise by their order, which must be the order of the
+    files are joined. If FILE or --rows has clip ids, with or without folder and extension,
+    rows are matched by id; otherwise by position, and they must be in the order of the
     manifest. A clip with NaN, an empty cell or no row lacks the feature.
 
     \b
@@ -380,21 +379,21 @@ def import_(
         tell_note(_columns_read(arrays[0], how))
     if modality not in MODALITIES:
         tell_note(
-            f"{modality} is a further modality, neither {' nor '.join(MODALITIES)}: fusions use "
-            "all of them"
+            f"{modality} is a modality in addition to {' and '.join(MODALITIES)}: fusions use "
+            "all modalities"
         )
     line = f"{name}: {imported.present} of {imported.clips} clips, {imported.spec.dim} numbers each"
     if imported.incomplete:
-        line += f"; {imported.incomplete} rows with numbers missing left out"
+        line += f"; {imported.incomplete} rows with missing numbers were left out"
     if imported.skipped:
-        line += f"; {imported.skipped} rows of other clips left out"
+        line += f"; {imported.skipped} rows of other clips were left out"
     click.echo(f"{line}: {features}")
 
 
 def _read_arrays(
     files: Sequence[str], options: dict[str, Any], names: dict[str, str]
 ) -> list[ArrayRows]:
-    """Return the files' arrays; with --rows, --id-column names a column of that table."""
+    """Return the files' arrays; with --rows, --id-column is a column of the --rows table."""
     numbers, skipped = (comma_separated(options[o] or "") for o in ("numbers", "skip_columns"))
     columns = TableColumns(names, numbers, skipped, options["columns"])
     id_column = None if options["rows"] else options["id_column"]
@@ -411,14 +410,16 @@ def _read_arrays(
 
 
 def _columns_read(array: ArrayRows, how: str) -> str:
-    """Return a note on the columns of a table that were read as ids and as numbers."""
-    of_ids = f"column {array.id_name!r} {how}".rstrip() if array.id_name else "none, by order"
+    """Return a note that names the columns that were read as clip ids and as numbers."""
+    of_ids = "none, matched by order"
+    if array.id_name:
+        of_ids = f"column {array.id_name!r} {how}".rstrip()
     some = array.columns[:2] + (("…", array.columns[-1]) if len(array.columns) > 2 else ())
     return f"{array.path}: clip ids: {of_ids}; numbers: {' '.join(some)}"
 
 
 def _names_of_clips(clips: Manifest | None, features: Path) -> dict[str, str]:
-    """Map ids and paths of the clips of a manifest, or the ids in a cache, to clip ids."""
+    """Map the clip ids and paths of a manifest, or the clip ids of a cache, to clip ids."""
     if clips is not None:
         paths = {clip.path: clip.clip_id for clip in clips.clips}
         return paths | {clip.clip_id: clip.clip_id for clip in clips.clips}

@@ -61,7 +61,7 @@ def _feature_lines(cache: Cache) -> list[str]:
 
 
 def _failure_lines(cache: Cache) -> list[str]:
-    """Return the number of failures for each reason, the commonest first."""
+    """Return the number of failures for each reason, most frequent first."""
     listed = [(failure.clip_id, failure.stage, failure.reason) for failure in cache.failures]
     head = f"{len(listed)} failures" + (", by reason:" if listed else "")
     return [head, *(f"  {kind.text()}" for kind in failures_by_reason(listed))]
@@ -77,7 +77,7 @@ def failure_table(cache: Cache) -> list[str]:
 
 
 def _provenance_lines(cache: Cache) -> list[str]:
-    """Return the command that made the cache and the versions of packages."""
+    """Return lines with the command that wrote the cache and the versions of packages."""
     lines = []
     for key in ("command", "versions"):
         if key in cache.provenance:

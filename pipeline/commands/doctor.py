@@ -28,9 +28,9 @@ Status = Literal["ok", "note", "problem"]
 COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 INSTALL_STAGE_ONE = "in mvemo's folder: pip install '.[extract]'"
 # Distribution -> module, if the names differ. The packages of stage one are imported, to check
-# that the libraries they load are there.
+# that the libraries they load are installed.
 _MODULES = {"opencv-python-headless": "cv2"}
-# With fewer free bytes than this, a run of a hundred clips may fill the disk.
+# Free space in bytes below which a run of a hundred clips may fill the disk.
 LITTLE_ROOM = 2 * 2**30
 # Size of the clip that is generated to measure the speed, in pixels.
 HEIGHT, WIDTH = 256, 456
@@ -45,7 +45,7 @@ CODECS = (
 class Finding:
     """Result of one check, on one line."""
 
-    # ``note``: something optional is absent; ``problem``: something needed is absent or broken.
+    # ``note``: something optional is missing; ``problem``: something needed is missing or broken.
     status: Status
     subject: str  # subject of the check, in one or two words
     text: str  # result of the check
@@ -58,7 +58,7 @@ class Finding:
 
 
 def examine(work: Path, n_clips: int, *, measure: bool = True) -> Iterator[Finding]:
-    """Check this installation and machine; with `measure`, time `n_clips` clips of 30 s."""
+    """Check installation and machine; with `measure`, estimate the time of `n_clips` clips."""
     findings, stage_one = check_packages()
     yield from findings
     yield check_work(work)
@@ -80,7 +80,7 @@ def examine(work: Path, n_clips: int, *, measure: bool = True) -> Iterator[Findi
 
 
 def check_packages() -> tuple[list[Finding], bool]:
-    """Check Python and the packages of both stages; also return True if stage one can run."""
+    """Check Python and all packages; return the findings, and True if stage one can run."""
     version = metadata.version("mvemo")
     system = f"{platform.system()} {platform.machine()}"
     findings = [Finding("ok", "mvemo", f"{version}, Python {platform.python_version()}, {system}")]
@@ -125,11 +125,11 @@ def check_torch_pair() -> Finding:
     if works:
         reason = f"torchvision needs torch{wanted[0]}"
     cure = "pip install --force-reinstall torch torchvision, both from the same index"
-    return Finding("problem", "torch pair", f"{pair} do not fit: {reason}", cure)
+    return Finding("problem", "torch pair", f"{pair} do not work together: {reason}", cure)
 
 
 def _stage(name: str, extra: str, cure: str) -> list[Finding]:
-    """Check the packages of a stage: one finding with all versions or with all problems."""
+    """Check the packages of a stage; return one finding with all versions or all problems."""
     requirements = list(_requirements(extra))
     amiss = []
     for requirement in requirements:
@@ -137,7 +137,7 @@ def _stage(name: str, extra: str, cure: str) -> list[Finding]:
         if version is None:
             amiss.append(f"{requirement.name} is not installed")
         elif not requirement.specifier.contains(version, prereleases=True):
-            amiss.append(f"{requirement.name} is {version}, {requirement.specifier} is needed")
+            amiss.append(f"{requirement.name}: expected {requirement.specifier}, got {version}")
     if amiss:
         return [Finding("problem", name, "; ".join(amiss), cure)]
     versions = ", ".join(f"{r.name} {_version(r.name)}" for r in requirements)
@@ -145,7 +145,7 @@ def _stage(name: str, extra: str, cure: str) -> list[Finding]:
 
 
 def _requirements(extra: str) -> Iterator[Requirement]:
-    """Yield mvemo's own requirements: those of the base install, or only those of an extra."""
+    """Yield mvemo's requirements: those of the base install, or only those of an extra."""
     for requirement in map(Requirement, metadata.requires("mvemo") or []):
         of_extra = "extra" in str(requirement.marker)
         if of_extra == bool(extra) and (
@@ -165,7 +165,7 @@ def _version(name: str) -> str | None:
 
 
 def check_work(work: Path) -> Finding:
-    """Check the working folder, and add its size."""
+    """Check the working folder, and report its size."""
     finding = check_folder("work folder", work, "--work FOLDER")
     from mvemo.pipeline.work_folder import measure_work
 
@@ -176,7 +176,7 @@ def check_work(work: Path) -> Finding:
 
 
 def check_folder(subject: str, folder: Path, remedy: str) -> Finding:
-    """Check that an HDF5 file can be written to a folder (or its parent), and measure its room."""
+    """Check that a folder (or its parent) can hold an HDF5 file, and measure the free space."""
     import h5py
     import numpy as np
 
@@ -192,12 +192,12 @@ def check_folder(subject: str, folder: Path, remedy: str) -> Finding:
     except OSError as error:
         return Finding("problem", subject, f"{folder}: cannot be written: {error}", remedy)
     if not intact:
-        text = f"{folder}: what is read is not what was written"
+        text = f"{folder}: the data read differ from the data written"
         return Finding("problem", subject, text, remedy)
     free = shutil.disk_usage(place).free
     text = f"{folder}: can be written, {free / 2**30:.1f} GiB free"
     if free < LITTLE_ROOM:
-        return Finding("note", subject, text, f"{remedy}, on a disk with more room")
+        return Finding("note", subject, text, f"{remedy}, on a disk with more free space")
     return Finding("ok", subject, text)
 
 
@@ -222,7 +222,7 @@ def check_codecs() -> Finding:
     return Finding(
         "note",
         "codecs",
-        f"av {av.__version__} does not read {', '.join(absent)}: such clips will fail",
+        f"av {av.__version__} does not read {', '.join(absent)}: clips in these formats will fail",
         "pip install --force-reinstall --only-binary av av",
     )
 
@@ -235,7 +235,7 @@ def check_gpu() -> Finding:
         facts = torch.cuda.get_device_properties(0)
         return Finding("ok", "GPU", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB")
     if shutil.which("nvidia-smi") is None:
-        return Finding("note", "GPU", "none", "--profile pretrained needs none, paper does")
+        return Finding("note", "GPU", "none found", "--profile pretrained works without one")
     built = "without CUDA" if torch.version.cuda is None else f"for CUDA {torch.version.cuda}"
     return Finding(
         "problem",
@@ -246,7 +246,7 @@ def check_gpu() -> Finding:
 
 
 def check_weights() -> list[Finding]:
-    """Check for each net with public weights that they are here and undamaged."""
+    """Check that the public weights of each net are downloaded and undamaged."""
     from mvemo.extract.pretrained import find_weights, list_packages
 
     findings = []
@@ -255,9 +255,9 @@ def check_weights() -> list[Finding]:
         get = f"mvemo weights get {package.net}"
         stored = find_weights(package.net)
         if stored is None:
-            findings.append(Finding("note", subject, "not fetched yet", get))
+            findings.append(Finding("note", subject, "not downloaded yet", get))
         elif not stored.whole:
-            text = f"{stored.path} is damaged: its SHA-256 differs"
+            text = f"{stored.path} is damaged: its SHA-256 does not match"
             findings.append(Finding("problem", subject, text, get))
         else:
             text = f"SHA-256 {stored.sha256[:16]}, licence {stored.licence}"
@@ -269,7 +269,7 @@ def check_weights() -> list[Finding]:
 
 
 def check_speed(settings: Settings, n_clips: int, seconds: float = 30.0) -> Iterator[Finding]:
-    """Measure the time and room of a generated clip with random weights, and extrapolate."""
+    """Measure time and disk space for a generated clip, and extrapolate to `n_clips`."""
     from mvemo.extract.training.timing import measure_net
     from mvemo.extract.workers.pool import cores
     from mvemo.manifests.model import Clip, Manifest
@@ -286,21 +286,21 @@ def check_speed(settings: Settings, n_clips: int, seconds: float = 30.0) -> Iter
     times = {p.name: measure_net(p, run).seconds * n_windows(p, seconds) for p in plans}
     nets = ", ".join(f"{name} {taken:.1f} s" for name, taken in times.items())
     text = f"a clip of {seconds:.0f} s takes: reading {reading.seconds:.1f} s, {nets}"
-    with suppress(AttributeError, OSError):  # not every system tells its load
+    with suppress(AttributeError, OSError):  # some systems do not report their load
         if os.getloadavg()[0] > 1.5 * cores():
-            text += "; other programs use the cores too, so less if they do not"
+            text += "; other programs are using the cores, which makes this slower"
     yield Finding("ok", "speed", text)
     each = reading.seconds / cores() + sum(times.values())
     yield Finding(
         "ok",
         "time",
-        f"{n_clips} such clips take about {duration_text(n_clips * each)} by --profile "
+        f"{n_clips} such clips take about {duration_text(n_clips * each)} with --profile "
         f"pretrained, and {n_clips * reading.n_bytes / 2**30:.1f} GiB in the working folder",
     )
 
 
 def _write_clip(path: Path, seconds: float) -> None:
-    """Write a moving random pattern with noise: quick to make, and as hard to decode as a film."""
+    """Write a moving random pattern with noise, which is as hard to decode as a film."""
     import numpy as np
 
     from mvemo.manifests.demo.media import FPS, SR, video_codec, write_clip
@@ -327,14 +327,14 @@ def _write_clip(path: Path, seconds: float) -> None:
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="Number of clips whose time is estimated.",
+    help="Number of clips to estimate the time for.",
 )
-@click.option("--no-speed", is_flag=True, help="Do not measure the speed, which takes longest.")
+@click.option("--no-speed", is_flag=True, help="Do not measure the speed, the slowest check.")
 def doctor(work: Path, n_clips: int, no_speed: bool) -> int:
     """Check this installation and machine: print each finding with its remedy.
 
-    It checks versions, torch and torchvision as a pair, codecs, GPU, fetched weights and
-    their digests, free space in the folders and that they can be written, and measures
+    It checks versions, torch and torchvision as a pair, codecs, GPU, downloaded weights
+    and their digests, free space in the folders and write access to them, and it measures
     the speed. The exit code is 1 if something needed is absent or does not work.
 
     \b

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mvemo.pipeline.stage_one.summary import ExtractSummary, RepeatableRun
 
 
-# Options that set a key of ``[extract]``, and how the value is written in TOML.
+# Options that set a key of ``[extract]``, with the format of the value in TOML.
 _OVERRIDES = {
     "protocol": '"{}"',
     "nets": '"{}"',
@@ -81,13 +81,13 @@ _OVERRIDES = {
     help="Number of processes that decode and describe clips.  [default: one per core]",
 )
 @root_option
-@click.option("--force", is_flag=True, help="Replace a cache of other clips.")
+@click.option("--force", is_flag=True, help="Replace an existing cache that holds other clips.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first clip that fails.")
 @click.option("--retry-failed", is_flag=True, help="Try again to decode clips that failed before.")
 @click.option(
     "--shard",
     metavar="i/n",
-    help="Do only the i-th of n parts, as one of n jobs; see docs/scaling.md.",
+    help="Process only part i of n, for n separate jobs; see docs/scaling.md.",
 )
 @click.option(
     "--jobs",
@@ -125,8 +125,8 @@ def extract(
 ) -> int:
     """Stage one: read MANIFEST, train and embed, write one feature cache.
 
-    Without MANIFEST a small synthetic data set is made and used. An interrupted run
-    continues where it stopped if the same command is given again. Clips that fail are
+    Without MANIFEST, a small synthetic data set is made and used. An interrupted run
+    continues where it stopped if the same command is run again. Clips that fail are
     listed with the reason and kept in the cache as failures; all others are processed.
 
     \b
@@ -150,7 +150,7 @@ def extract(
         return _tell_summary(summary, strict)
     from mvemo.pipeline.stage_one.backends import Execution, early_processes
 
-    # A plan needs no processes, and a scheduler has its own workers.
+    # A plan does not need processes, and a scheduler uses its workers instead.
     jobs = 1 if options["plan"] or options["scheduler"] else options["jobs"]
     with collected_notes() as notes, early_processes(jobs):
         settings = _settings(options, default="paper" if manifest else "demo")
@@ -185,7 +185,7 @@ def _tell_summary(summary: ExtractSummary, strict: bool) -> int:
 def _repeatable_run(
     options: dict[str, Any], manifest: Path | None, root: Path | None, work: Path, out: Path
 ) -> RepeatableRun | None:
-    """Return the run if this process does all of it once; otherwise None."""
+    """Return the run if its result can be recalled later; otherwise None."""
     if any(options[name] for name in ("plan", "retry_failed", "shard", "scheduler")):
         return None
     if "WORLD_SIZE" in os.environ:
@@ -196,18 +196,18 @@ def _repeatable_run(
 
 
 def _execution(options: dict[str, Any], force: bool) -> Execution:
-    """Return how the command line distributes the work."""
+    """Return the distribution of the work that the command line asks for."""
     from mvemo.pipeline.stage_one.backends import Execution, Shard
 
     backend, scheduler = options["backend"], options["scheduler"]
     if (backend == "dask") != bool(scheduler):
         missing = "--scheduler ADDRESS" if backend == "dask" else "--backend dask"
         raise BadOption(
-            f"--backend dask and --scheduler ADDRESS go together: give {missing} as well"
+            f"--backend dask and --scheduler ADDRESS must be given together: add {missing}"
         )
     shard = None if options["shard"] is None else Shard.parse(options["shard"])
     if shard is not None and options["plan"]:
-        raise BadOption("--plan covers the whole run: leave --shard out")
+        raise BadOption("--plan covers the whole run: leave out --shard")
     return Execution(force=force, shard=shard, jobs=options["jobs"], scheduler=scheduler or "")
 
 
@@ -219,7 +219,7 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
     overrides = list(options["overrides"])
     for name, form in _OVERRIDES.items():
         value = options[name]
-        # A file of folds is no setting.
+        # A file of folds is not a setting.
         if value not in (None, False) and not isinstance(value, Path):
             option = f"--{name.replace('_', '-')} {value}"
             overrides.append(Override(f"extract.{name}={form.format(value)}", option))
@@ -232,7 +232,7 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
     for net, file in weights.items():
         if net not in settings.extract.nets:
             raise BadOption(
-                f"--weights {net}={file}: this net does not run: expected one of "
+                f"--weights {net}={file}: this run does not use {net}: expected one of "
                 f"{', '.join(settings.extract.nets)}"
             )
     if options["seed"] is not None and settings.extract.run.protocol == "frozen":
@@ -240,8 +240,8 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
     workers = options["workers"]
     if workers is not None and workers > cores():
         tell_note(
-            f"--workers {workers}: there are {cores()} cores here; more workers are not "
-            "faster, and each takes memory"
+            f"--workers {workers}: this machine has {cores()} cores; more workers are not "
+            "faster, but each needs memory"
         )
     named = options["profile"] is not None
     return replace(settings, profile_named=named, folds_named=folds_are_named(options))
@@ -254,7 +254,7 @@ def _net_and_file(entry: str) -> tuple[str, str]:
     net, equals, file = entry.partition("=")
     if not equals or net not in net_names():
         raise BadOption(
-            f"--weights {entry!r}: write it as NET=FILE, NET one of {', '.join(net_names())}"
+            f"--weights {entry!r}: write it as NET=FILE, with NET one of {', '.join(net_names())}"
         )
     if not Path(file).is_file():
         raise BadOption(f"--weights {entry!r}: there is no file {file}")
@@ -266,9 +266,9 @@ def _net_and_file(entry: str) -> tuple[str, str]:
 def demo(folder: Path) -> None:
     """Make a small synthetic data set in FOLDER, train on it, and write a report.
 
-    The data set has 96 clips of 4 seconds with sound and pictures, in six classes. All of
-    it takes minutes on two cores. An interrupted run keeps its finished parts. FOLDER is
-    mvemo-demo by default; everything is in it, so delete it when done. In a clone,
+    The data set has 96 clips of 4 seconds with sound and pictures, in six classes. The
+    run takes minutes on two cores. An interrupted run keeps its finished parts. FOLDER is
+    mvemo-demo by default; all files are in it, so delete it when done. In a clone,
     `make extract fuse` does the same.
 
     \b

@@ -23,15 +23,15 @@ from mvemo.pipeline.commands.options import (
 )
 from mvemo.pipeline.errors import BadOption
 
-# The rules of `mvemo.fuse.songs`, which is not imported for --help.
+# Copy of the rules in `mvemo.fuse.songs`, so that --help need not import it.
 SONG_RULES = ("mean", "log-mean", "vote")
-# Options that are settings of the same name.
+# Options with the name of the setting that they set.
 SAME_NAMES = ("seed", "permute_labels", "scale", "repeats", "learning_curve")
 
 stage_two_options = together(
     [
         click.argument("features", type=PATH),
-        folds_option("the cache's own, otherwise 6"),
+        folds_option("the cache's folds, otherwise 6"),
         click.option(
             "--out",
             type=OUT_FOLDER,
@@ -49,7 +49,7 @@ stage_two_options = together(
         click.option(
             "--protocol",
             type=click.Choice(["crossfit", "frozen", "shared", "holdout"]),
-            help="Protocol of FEATURES; 'shared' accepts nets that saw the clips they score.",
+            help="Protocol of FEATURES; 'shared' accepts nets trained on the clips they score.",
         ),
         click.option(
             "--repeats",
@@ -61,14 +61,14 @@ stage_two_options = together(
         click.option(
             "--song-level",
             is_flag=True,
-            help="Report whole songs, decided from their segments (CLIP@START).",
+            help="Score whole songs, predicted from their segments (CLIP@START).",
         ),
         click.option(
             "--song-rule",
             type=click.Choice(SONG_RULES),
             default="mean",
             show_default=True,
-            help="Rule: mean or geometric mean of probabilities, or majority vote.",
+            help="Combine segments by (geometric) mean of probabilities, or by majority vote.",
         ),
         click.option("--learning-curve", is_flag=True, help="Also train heads on fewer clips."),
         click.option(
@@ -87,7 +87,7 @@ stage_two_options = together(
         click.option(
             "--about",
             type=PATH,
-            help="TOML file with the texts of the model's card: title, data, licence ...",
+            help="TOML file with texts for the model's card, such as title, data and licence.",
         ),
         click.option(
             "--work",
@@ -118,7 +118,7 @@ def fuse(**options: Any) -> int:
 @click.version_option(package_name="mvemo", prog_name="mvemo-cv")
 @stage_two_options
 def cv(**options: Any) -> int:
-    """Cross-validate heads over FEATURES and report; nothing trained is kept.
+    """Cross-validate heads over FEATURES and report; no trained head is saved.
 
     \b
     Examples:
@@ -144,7 +144,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
         for option in ("song-level", "permute-labels"):
             if options[option.replace("-", "_")]:
                 raise BadOption(
-                    f"--final makes a model of the clips as they are: leave --{option} out"
+                    f"--final cannot be combined with --{option}: leave out one of them"
                 )
         about = {} if options["about"] is None else read_about(options["about"])
         final = FinalSettings(options["final_to"] or out / "model", options["work"], about)
@@ -184,7 +184,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
     type=click.IntRange(min=1),
     default=2000,
     show_default=True,
-    help="Resamples of the bootstrap.",
+    help="Number of bootstrap resamples.",
 )
 @click.option(
     "--seed",

@@ -1,4 +1,4 @@
-"""Commands ``mvemo manifest``: scan a folder, check or import a CSV, make folds or segments."""
+"""Commands ``mvemo manifest``: scan a folder, check or import a table, make folds, segments."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from mvemo.pipeline.errors import BadOption
 if TYPE_CHECKING:
     from mvemo.extract.duplicates import Duplicate, Search
 
-# Modality that was not compared -> what was compared.
+# Modality that could not be compared -> words for what was compared instead.
 _COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only pictures"}
 
 
@@ -66,14 +66,14 @@ _drop = click.option(
     "--drop-unmapped", is_flag=True, help="Leave out clips whose label the scheme does not map."
 )
 _infer = click.option(
-    "--infer-groups", is_flag=True, help="Group clips by names like X-k-of-n: source X."
+    "--infer-groups", is_flag=True, help="Group clips that are named X-k-of-n by their source X."
 )
 _pattern = click.option(
     "--group-pattern",
     metavar="PATTERN",
     default="",
-    help="Group clips by a regular expression on their paths without suffix; what is in its "
-    "parentheses is the group, as in '(.+)_part'.",
+    help="Group clips by a regular expression on their paths without suffix; the part in "
+    "parentheses is the group, for example '(.+)_part'.",
 )
 _name = click.option("--name", help="Name of the manifest, for reports.")
 _no_media = click.option(
@@ -84,7 +84,7 @@ _out = click.option("--out", type=OUT_FILE, required=True, help="File to write."
 
 @click.group()
 def manifest() -> None:
-    """Make, check and divide manifests, the lists of labelled clips.
+    """Make, check and split manifests, the lists of labelled clips.
 
     \b
     Examples:
@@ -103,14 +103,15 @@ def manifest() -> None:
 @click.option(
     "--modality",
     type=_ravdess("modality"),
-    help="RAVDESS: only such copies.  [default: one of each take, with pictures if possible]",
+    help="RAVDESS: only copies with this modality.  [default: one copy of each take, with pictures "
+    "if possible]",
 )
 @click.option("--intensity", type=_ravdess("intensity"), help="RAVDESS: only this intensity.")
-@click.option("--tags", help="CAL500: emotion, all, or names with commas.  [default: emotion]")
+@click.option("--tags", help="CAL500: emotion, all, or comma-separated names.  [default: emotion]")
 @_scheme
 @_drop
 @_name
-@click.option("--no-labels", is_flag=True, help="Take all media files, without labels.")
+@click.option("--no-labels", is_flag=True, help="List all media files, without labels.")
 @click.option("--follow-links", is_flag=True, help="Also follow links that lead out of FOLDER.")
 @force_option
 def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
@@ -160,11 +161,11 @@ def check(
 ) -> None:
     """List all problems of manifest FILE, with their lines; or summarise it.
 
-    Groups whose names differ by case, spaces or one letter are reported as probably one.
+    Groups whose names differ by case, spaces or one letter are reported as probably the same.
     With --infer-groups, clips whose names say that they are pieces of one source must be in
     one group. With --duplicates, clips in different groups with the same sound or pictures
-    are listed, also if re-encoded or cut to two fifths, since folds would leak. The exit
-    code is then 1 if there are any.
+    are listed, even if re-encoded or cut to two fifths, because folds would leak. The exit
+    code is 1 if there are any.
 
     \b
     Example:
@@ -197,7 +198,7 @@ def check(
 @click.argument("file", type=PATH)
 @click.option("--folds", "k", type=int, help="Number of folds.  [default: 6]")
 @old_spelling("--k", "old_k", type=int)
-@seed_option("Seed of the division.  [default: 0]")
+@seed_option("Seed of the assignment.  [default: 0]")
 @click.option("--out", type=OUT_FILE, required=True, help="CSV to write: clip_id, fold.")
 @click.option(
     "--keep",
@@ -209,7 +210,7 @@ def check(
 def folds(
     file: Path, k: int | None, old_k: int | None, seed: int | None, out: Path, **options: Any
 ) -> None:
-    """Divide the clips of manifest FILE into stratified folds that keep groups whole.
+    """Assign the clips of manifest FILE to stratified folds that keep groups whole.
 
     `mvemo extract`, `mvemo fuse`, `mvemo-cv` and `mvemo study` take the file as --folds.
 
@@ -228,7 +229,7 @@ def folds(
     earlier = None if keep is None else read_folds(keep)
     if earlier is not None and (earlier.k, max(earlier.seed, 0)) != (k, seed):
         raise BadOption(
-            f"--keep {keep}: has {earlier.k} folds of seed {earlier.seed}: ask for the same with "
+            f"--keep {keep}: has {earlier.k} folds of seed {earlier.seed}: use the same, with "
             f"--folds {earlier.k} --seed {max(earlier.seed, 0)}, or leave out --keep"
         )
     divided = folds_of(clips, k, seed, earlier=earlier and replace(earlier, seed=seed))
@@ -244,10 +245,10 @@ def folds(
 @click.option(
     "--task",
     type=click.Choice((*TASKS, UNLABELLED)),
-    help="Kind of labels.  [default: as FILE states or its labels suggest, otherwise multiclass]",
+    help="Kind of labels.  [default: as FILE or its labels say, otherwise multiclass]",
 )
 @click.option(
-    "--separator", metavar="MARK", help="Separator of the tags in a cell.  [default: recognised]"
+    "--separator", metavar="MARK", help="Separator of the tags in a cell.  [default: detected]"
 )
 @click.option("--skip-unlabelled", is_flag=True, help="Leave out rows without a label.")
 @scale_option
@@ -298,8 +299,8 @@ def import_(
     type=click.Choice(TAILS),
     default="half",
     show_default=True,
-    help="Rest of a clip. half: a segment if half as long as others, otherwise left out; join: "
-    "otherwise part of the last one; drop: left out.",
+    help="Rest of a clip: a segment if at least half as long as the others, otherwise left out "
+    "(half) or joined to the last segment (join); with drop, always left out.",
 )
 @click.option("--first", type=float, help="Number of seconds to use of each clip.  [default: all]")
 @_out
@@ -308,7 +309,7 @@ def import_(
 def segment(
     file: Path, seconds: float, out: Path, root: Path | None, force: bool, **options: Any
 ) -> None:
-    """Divide the clips of manifest FILE into segments, which keep their clip's group.
+    """Split the clips of manifest FILE into segments, which keep their clip's group.
 
     A segment is called CLIP@START. A clip shorter than a segment is one segment. A clip
     whose file is missing or cannot be read stays whole and is listed.
@@ -322,10 +323,10 @@ def segment(
     refuse_replacing(out, force)
     clips = read_manifest(file, root=root, media=False)
     missing_media(clips, file)
-    durations = clip_lengths(clips, lambda problem: _note([f"left whole: {problem}"]))
+    durations = clip_lengths(clips, lambda problem: _note([f"not split: {problem}"]))
     segments = segment_manifest(clips, seconds, durations=durations, **options)
     _save(segments, out)
-    click.echo(f"{len(clips)} clips gave {len(segments)} segments of {seconds:g} s")
+    click.echo(f"{len(clips)} clips were split into {len(segments)} segments of {seconds:g} s")
 
 
 def _n_duplicates(clips: Manifest) -> int:
@@ -344,7 +345,7 @@ def _n_duplicates(clips: Manifest) -> int:
 
 
 def _map_labels(clips: Manifest, options: dict[str, Any]) -> Manifest:
-    """Return the manifest with a paper's classes if ``--scheme`` is given."""
+    """Return the manifest, with its labels mapped to a paper's classes if asked for."""
     if options["scheme"] is None:
         return clips
     mapped, notes = apply_scheme(
@@ -367,7 +368,7 @@ def _summarise(clips: Manifest) -> None:
     for clip in clips.clips:
         splits.setdefault(clip.group, set()).add(clip.split)
     if n_straddling := sum(len(names) > 1 for names in splits.values()):
-        _note([f"{n_straddling} group(s) are on both sides of the splits: they leak"])
+        _note([f"{n_straddling} group(s) are in several splits: their clips leak"])
 
 
 def _note(notes: Iterable[str]) -> None:
@@ -395,14 +396,14 @@ def summary_lines(manifest: Manifest) -> list[str]:
 
 
 def similar_group_lines(manifest: Manifest, most: int = 10) -> list[str]:
-    """Return a line for each pair of groups that are probably one."""
+    """Return a line for each pair of groups that are probably the same."""
     pairs = similar_groups(manifest)
     lines = [
-        f"groups {first!r} and {second!r} are probably one: pieces of one song on both sides of a "
-        "fold flatter the score; write them alike"
+        f"groups {first!r} and {second!r} are probably the same: pieces of one song in training "
+        "and test make scores too high; give both the same name"
         for first, second in pairs[:most]
     ]
-    return [*lines, f"{len(pairs) - most} more pairs of groups like them"][: len(pairs)]
+    return [*lines, f"{len(pairs) - most} more such pairs of groups"][: len(pairs)]
 
 
 def fold_lines(manifest: Manifest, folds: Folds) -> list[str]:
@@ -420,12 +421,12 @@ def fold_lines(manifest: Manifest, folds: Folds) -> list[str]:
 
 
 def not_compared_lines(manifest: Manifest, search: Search) -> list[str]:
-    """Return how many clips were not compared, by modality, with the reason of the first."""
+    """Return a line per modality on clips that were not compared, with the first reason."""
     found: dict[str, list[str]] = {}
     for clip_id, modality, reason in search.problems:
         found.setdefault(modality, []).append(f"{clip_id}: {reason}")
     n = {modality: f"{len(of)} clip{'s' * (len(of) > 1)}" for modality, of in found.items()}
-    # If all clips lack a modality, as songs lack pictures, no line is needed.
+    # If all clips lack a modality (songs have no pictures), no line is needed.
     return [
         f"{n[modality]}: {_COMPARED[modality]} was compared; the first, {of[0]}"
         for modality, of in found.items()

@@ -22,12 +22,12 @@ Decorator = Callable[[Function], Function]
 def refuse_address(entry: str) -> str:
     """Return the entry; raise `BadOption` if it is a web address."""
     if re.match(r"[a-z][a-z0-9+.-]+://", entry, re.IGNORECASE):
-        raise BadOption(f"{entry}: addresses are not fetched: download the file first")
+        raise BadOption(f"{entry}: URLs are not supported: download the file first")
     return entry
 
 
 class NamedPath(click.Path):
-    """Path that must not be empty: an unset shell variable does not mean the current folder."""
+    """Path that must not be empty, so that an unset shell variable is reported."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
@@ -35,13 +35,17 @@ class NamedPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a `pathlib.Path`."""
         if value == "":
-            self.fail("an empty path: give a file or folder ('.' is this folder)", param, ctx)
+            self.fail(
+                "the path is empty: give a file or folder, or '.' for the current folder",
+                param,
+                ctx,
+            )
         refuse_address(str(value))
         return super().convert(value, param, ctx)
 
 
 class OutputPath(NamedPath):
-    """Path to write, refused before any work; `makes_folders` allows missing parent folders."""
+    """Output path, checked before any work; `makes_folders` allows missing parent folders."""
 
     def __init__(self, makes_folders: bool = False, **options: Any) -> None:
         super().__init__(**options)
@@ -55,13 +59,13 @@ class OutputPath(NamedPath):
             place = place.parent
         problem = ""
         if not place.exists():
-            problem = f"its folder {place} does not exist: make it first"
+            problem = f"its folder {place} does not exist: create it first"
         elif not place.is_dir():
-            problem = f"{place}: a file, where a folder is needed: give another path"
+            problem = f"{place} is a file, not a folder: give another path"
         elif not os.access(place, os.W_OK | os.X_OK):
             problem = f"{place} cannot be written: give another path"
         elif shutil.disk_usage(place).free < LEAST_ROOM:
-            problem = f"no space left on the disk of {place}: make room"
+            problem = f"no space left on the disk of {place}: free some space"
         if problem:
             self.fail(f"{path}: {problem}", param, ctx)
         return path
@@ -77,7 +81,7 @@ OUT_FOLDER = OutputPath(makes_folders=True, file_okay=False)
 
 
 class FoldsOption(click.ParamType):  # type: ignore[type-arg]
-    """Number of folds, or file that says which fold each clip is in."""
+    """Number of folds, or a file with the fold of each clip."""
 
     name = "folds"
 
@@ -96,10 +100,10 @@ class FoldsOption(click.ParamType):  # type: ignore[type-arg]
         except ValueError:
             path = Path(value)
             if not path.is_file():
-                self.fail(f"{value!r} is neither a number of folds nor a file of folds", param, ctx)
+                self.fail(f"expected a number of folds or a fold file, got {value!r}", param, ctx)
             return path
         if number < 2:
-            self.fail(f"{number} is too few: cross-validation needs 2 folds or more", param, ctx)
+            self.fail(f"{number} is too few: cross-validation needs at least 2 folds", param, ctx)
         return number
 
 
@@ -132,12 +136,12 @@ def folds_are_named(options: Mapping[str, Any]) -> bool:
 
 
 def old_spelling(old: str, name: str, **keywords: Any) -> Decorator[Any]:
-    """Add the hidden old name of an option, kept for one release; see `choose_spelling`."""
+    """Add an option's old name, hidden and kept for one release; see `choose_spelling`."""
     return click.option(old, name, hidden=True, default=None, **keywords)
 
 
 def choose_spelling(new: tuple[str, T], old: tuple[str, T]) -> T:
-    """Return the value of a renamed option; note the use of the old name, refuse both."""
+    """Return the value of a renamed option; note an old name, and refuse both names."""
     if old[1] is None:
         return new[1]
     if new[1] is not None:
@@ -152,7 +156,7 @@ def seed_option(help_text: str) -> Decorator[Any]:
 
 
 def with_verbosity(command: click.Command) -> click.Command:
-    """Give a command, and all commands below it, ``--verbose`` and ``--quiet``."""
+    """Add ``--verbose`` and ``--quiet`` to a command and all its subcommands."""
     if isinstance(command, click.Group):
         for child in command.commands.values():
             with_verbosity(child)
@@ -181,7 +185,7 @@ set_option: Decorator[Any] = click.option(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override a setting; docs/settings.md lists all.",
+    help="Override a setting; docs/settings.md lists all settings.",
 )
 model_option: Decorator[Any] = click.option(
     "--model",
@@ -222,7 +226,7 @@ work_option: Decorator[Any] = click.option(
 def _column_names(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
-    """Parse ``OURS=THEIRS`` into a dict from our names of columns to theirs."""
+    """Parse ``OURS=THEIRS`` into a dict from mvemo's column names to the table's."""
     columns: dict[str, str] = {}
     for text in values:
         ours, equals, theirs = (part.strip() for part in text.partition("="))
@@ -240,7 +244,7 @@ column_option: Decorator[Any] = click.option(
     multiple=True,
     callback=_column_names,
     metavar="OURS=THEIRS",
-    help="Name of a column in the table, as in clip_id=song. May be given several times.",
+    help="Name of a column in the table, such as clip_id=song. May be given several times.",
 )
 strict_option: Decorator[Any] = click.option(
     "--strict", is_flag=True, help="Exit with code 1 if clips failed."
@@ -288,5 +292,5 @@ def refuse_replacing(path: Path, force: bool) -> None:
 
 
 def comma_separated(text: str) -> tuple[str, ...]:
-    """Split ``a,b`` at commas; leave out empty and repeated parts."""
+    """Split ``a,b`` at commas; leave out empty and duplicate parts."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

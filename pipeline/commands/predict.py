@@ -45,7 +45,7 @@ model_options = together(
             "weight_files",
             multiple=True,
             metavar="NET=FILE",
-            help="Pretrained weights of a net, instead of fetched ones; for an encoder its folder.",
+            help="Use these instead of a net's downloaded weights; for an encoder, its folder.",
         ),
         device_option,
     ]
@@ -80,9 +80,7 @@ model_options = together(
     help="Keep the clips' features in this file (.h5); the next call reads only new clips.",
 )
 @strict_option
-@click.option(
-    "--plan", is_flag=True, help="Only print how long it takes, and how much memory it needs."
-)
+@click.option("--plan", is_flag=True, help="Only print the time and the memory that it would need.")
 @click.option(
     "--timeline",
     is_flag=True,
@@ -108,8 +106,8 @@ def predict(
     media. A file that cannot be read is reported, and the others are predicted; if no clip
     can be predicted, the exit code is 2.
 
-    Without --model the default model of mvemo predicts. The public weights that its nets
-    need are fetched once.
+    Without --model, the default model of mvemo is used. The public weights that its nets
+    need are downloaded once.
 
     \b
     Examples:
@@ -133,7 +131,8 @@ def predict(
     if features:
         if len(inputs) > 1 or timeline or shown.facts:
             raise BadOption(
-                f"{features[0]}: a feature file must be the only input, without --timeline, --cache"
+                f"{features[0]}: a feature file cannot be combined with other inputs, "
+                "--timeline or --cache"
             )
         return _predict_features(features[0], options, shown)
     clips, folder, settings = clips_and_settings(inputs, **options)
@@ -169,7 +168,7 @@ def _predict_features(file: Path, options: dict[str, Any], shown: ShowSettings) 
 
 @dataclass(frozen=True)
 class ShowSettings:
-    """Outputs of the predictions; with `facts` they include the facts of the catalogue."""
+    """Requested outputs of the predictions; `facts` adds the facts that a catalogue stores."""
 
     csv_file: Path | None
     as_json: bool
@@ -178,7 +177,7 @@ class ShowSettings:
     facts: bool = False
 
     def exit_code(self, failed: Sequence[bool]) -> int:
-        """Return 2 if every clip failed, and 1 if some did under ``--strict``."""
+        """Return 2 if every clip failed, 1 if some failed under ``--strict``, otherwise 0."""
         return 2 if all(failed) else int(self.strict and any(failed))
 
     def echo_line(self, model: FinalModel, prediction: Prediction) -> None:
@@ -198,7 +197,7 @@ def _show(model: FinalModel, predictions: Sequence[Prediction], shown: ShowSetti
         click.echo(dump_json(records(model, predictions, shown.facts)), nl=False)
     elif not shown.jsonl:
         click.echo(predictions_table(model, predictions))
-    # Written last: if it cannot be written, the table is not lost.
+    # The file is written last, so that an error does not lose the printed table.
     if shown.csv_file is not None:
         text = predictions_csv(model, predictions, shown.facts)
         write_text(shown.csv_file, text, error=FuseError)
@@ -212,7 +211,7 @@ def clips_and_settings(
     weight_files: tuple[str, ...],
     device: str,
 ) -> tuple[list[NewClip], Path, PredictSettings]:
-    """Return the clips, the model's folder and the settings; fetch the public weights."""
+    """Return the clips, the model's folder and the settings; download missing weights."""
     weights = dict(map(_net_and_file, weight_files))
 
     from mvemo.extract.media.isolated import start_readers
@@ -229,7 +228,7 @@ def clips_and_settings(
         from mvemo.pipeline.prediction.new_clips import find_clips, modalities_of
 
     keep_freed_memory()
-    # Checked before anything is fetched or read.
+    # The device is checked before anything is downloaded or read.
     pick_device(device)
     folder, clips = pick_model(model_name), find_clips(inputs)
     modalities = modalities_of(clips) if modality == "both" else (modality,)
@@ -248,7 +247,7 @@ def _timelines(
     windows: list[Record] = []
     failed: list[bool] = []
     for model, line, records in followed:  # noqa: B007
-        # If stdout has JSON, the line goes to stderr.
+        # If JSON is printed to stdout, the line goes to stderr.
         click.echo(line) if not (shown.as_json or shown.jsonl) else tell(line)
         for record in records if shown.jsonl else ():
             click.echo(json.dumps(record))
@@ -265,7 +264,7 @@ def _net_and_file(entry: str) -> tuple[str, Path]:
     """Split ``NET=FILE`` and check that the file exists."""
     net, equals, file = entry.partition("=")
     if not equals or not net:
-        raise BadOption(f"--weights {entry!r}: write it as NET=FILE, as i3d=weights.npz")
+        raise BadOption(f"--weights {entry!r}: write it as NET=FILE, such as i3d=weights.npz")
     if not Path(file).exists():
         raise BadOption(f"--weights {entry!r}: there is no file or folder {file}")
     return net, Path(file)
@@ -277,8 +276,8 @@ def _net_and_file(entry: str) -> tuple[str, Path]:
 @click.option(
     "--of", "output", default=None, help="Class, tag or target to explain.  [default: predicted]"
 )
-@click.option("--step", default=1.0, show_default=True, help="Seconds between stretches.")
-@click.option("--width", default=3.0, show_default=True, help="Length of a stretch in seconds.")
+@click.option("--step", default=1.0, show_default=True, help="Seconds from range to range.")
+@click.option("--width", default=3.0, show_default=True, help="Length of a time range in seconds.")
 @click.option(
     "--to",
     type=OUT_FILE,
@@ -290,8 +289,8 @@ def explain(
 ) -> int:
     """Show which seconds and which frames of FILE drove the model's decision.
 
-    Stretches of the sound and of the pictures are left out one after the other, and the clip
-    is predicted again. The page shows how much each stretch adds, the sound, and the frames.
+    Time ranges of the sound and of the pictures are left out one after the other, and the clip
+    is predicted again. The page shows how much each range adds, the sound, and the frames.
 
     \b
     Example:
@@ -307,7 +306,7 @@ def explain(
 
     occlusion = explain.ExplainSettings(step, width, output)
     if len(clips) != 1 or clips[0].problem:
-        raise BadOption(f"{file}: {clips[0].problem or 'expected one file'}")
+        raise BadOption(f"{file}: {clips[0].problem or 'expected one media file'}")
     maker = FeatureMaker(folder, settings)
     maker.features()
     explanation = explain.explain_clip(maker, clips[0], occlusion)
@@ -320,10 +319,10 @@ def explain(
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME|FOLDER]...")
 def models(names: tuple[str, ...]) -> None:
-    """List the models that come with mvemo, or print the cards of models, also of your own.
+    """List the models that come with mvemo, or print the cards of models, including your own.
 
-    A card says what a model was made of, its licence, how well it predicted clips that
-    were left out, and what it is not for.
+    A card states the training data of a model, its licence, how well it predicted clips that
+    were left out, and unsuitable uses.
 
     \b
     Examples:

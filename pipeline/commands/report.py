@@ -37,7 +37,7 @@ from mvemo.pipeline.provenance import provenance
 @click.option(
     "--task",
     type=click.Choice(TASKS),
-    help="Tags: label joined by ';', a column of scores for each tag. Ratings: label_NAME and "
+    help="Tags: labels separated by ';', a column of scores for each tag. Ratings: label_NAME and "
     "NAME.  [default: the manifest's, otherwise multiclass]",
 )
 @click.option(
@@ -106,7 +106,7 @@ def report(
         leaky=results.leaky or bool(leaky_files),
     )
     results = with_uncertainty(results)
-    # Printed first: if the report cannot be written, the table is not lost.
+    # The table is printed first, so that an error in writing the report does not lose it.
     click.echo(format_table(results))
     write_report(results, out)
     write_paper(results_tables(results), options["latex"], options["markdown"])
@@ -115,7 +115,7 @@ def report(
 
 
 def _marks_beside(predictions: Path) -> dict[str, Any]:
-    """Read the ``metrics.json`` next to mvemo's own predictions; empty if there is none."""
+    """Return the ``metrics.json`` next to predictions that mvemo wrote, or {}."""
     try:
         saved = parse_json(predictions.with_name("metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

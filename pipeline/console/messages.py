@@ -25,8 +25,8 @@ class Verbosity:
     """Message level and state of a program; the ``obj`` of its outermost click context."""
 
     level: Level = "normal"
-    resumable: bool = False  # True if a later call of the same command can continue the work
-    told: set[str] = field(default_factory=set)  # notes so far
+    resumable: bool = False  # True if running the same command again continues the work
+    told: set[str] = field(default_factory=set)  # notes printed so far
 
 
 _silenced = ContextVar("_silenced", default=False)
@@ -35,7 +35,7 @@ _notes: ContextVar[list[str] | None] = ContextVar("_notes", default=None)
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Suppress messages as ``--quiet`` does, for work that is only a measurement."""
+    """Suppress messages like ``--quiet``, while work is only measured."""
     token = _silenced.set(True)
     try:
         yield
@@ -51,7 +51,7 @@ def verbosity() -> Level:
 
 
 def note_resumable() -> None:
-    """Make an interrupted program say that the same command can continue the work."""
+    """If the program is interrupted, make it say that the same command continues the work."""
     if shared := _shared():
         shared.resumable = True
 
@@ -70,7 +70,7 @@ def tell(text: str) -> None:
 
 @contextmanager
 def collected_notes() -> Iterator[list[str]]:
-    """Yield a list that collects the lasting notes told meanwhile, even with ``--quiet``."""
+    """Yield a list that collects the lasting notes inside the context, also if quiet."""
     notes: list[str] = []
     token = _notes.set(notes)
     try:
@@ -109,7 +109,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 class GuardedStream:
-    """A text stream that writes everything `escaped` and otherwise acts as the given stream."""
+    """A text stream that escapes all text, and otherwise behaves like the given stream."""
 
     def __init__(self, stream: Any) -> None:
         self.unguarded = stream

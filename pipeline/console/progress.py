@@ -1,6 +1,6 @@
-"""Progress of long work: rate, time left and number of failures.
+"""Progress of long work: rate, remaining time and number of failures.
 
-A terminal gets a bar. A file or a pipe gets a line now and then, so that the log of a batch job
+A terminal gets a bar. A file or a pipe gets an occasional line, so that the log of a batch job
 shows the progress.
 """
 
@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from mvemo.pipeline.console.messages import escaped, tell, unguarded, verbosity
 
-# Minimum seconds between two lines; a run of hours writes fewer.
+# Minimum number of seconds between two lines; long runs write fewer lines.
 LINE_INTERVAL = 30.0
-# Callback of the enclosing work: gets the share that was done more, and the bar's title.
+# Callback of the enclosing work: gets the newly finished share and the bar's title.
 _whole: ContextVar[Callable[[float, str], object] | None] = ContextVar("_whole", default=None)
 
 
@@ -30,7 +30,7 @@ _whole: ContextVar[Callable[[float, str], object] | None] = ContextVar("_whole",
 def told_as_parts(
     steps: int, n_parts: int, on_steps: Callable[[float, str], object]
 ) -> Iterator[None]:
-    """Report the bars of clips inside as `n_parts` equal parts of one work of `steps` steps."""
+    """Count each bar of clips inside the context as one of `n_parts` parts of `steps` steps."""
     token = _whole.set(lambda share, title: on_steps(share * steps / n_parts, title))
     try:
         yield
@@ -64,11 +64,11 @@ class Progress:
             file=unguarded(sys.stderr),
         )
         self.done = 0
-        # Sum of the finished shares of unfinished steps.
+        # Finished part of the steps that are not done yet, in steps.
         self._ahead = 0.0
 
     def ahead(self, steps: float, note: str = "") -> None:
-        """Advance inside steps that `step` will count when they are done."""
+        """Show progress inside unfinished steps, which `step` counts when they are done."""
         self._ahead += steps
         if note:
             self._bar.set_postfix_str(escaped(self._postfix(note)), refresh=False)
@@ -109,12 +109,12 @@ class Progress:
             if not self._in_lines or now - self._last_line < wait:
                 return
             self._last_line = now
-        left, shown = "", self._shown
+        remaining, shown = "", self._shown
         if 0 < shown < self._total:
             seconds = (now - self._start) / shown * (self._total - shown)
-            left = f"about {duration_text(seconds)} left"
+            remaining = f"about {duration_text(seconds)} left"
         parts = [f"{self._title}: {shown} of {self._total} {self._unit}s", self._postfix("")]
-        tell(", ".join(filter(None, (*parts, left, self._note))))
+        tell(", ".join(filter(None, (*parts, remaining, self._note))))
 
     def _write_lines(self) -> None:
         """Write lines until the work ends, even if a single step takes minutes."""

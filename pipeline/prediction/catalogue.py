@@ -1,4 +1,4 @@
-"""Cache of the clips that were read for predictions, by the digests of their files."""
+"""Cache of the features of predicted clips, by the digests of their files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mvemo.pipeline.prediction.new_clips import LONG, MOST_WINDOWS, NewClip, win
 from mvemo.pipeline.provenance import provenance
 
 NAME = "catalogue"
-# Name of the feature with the facts of each clip.
+# Name of the feature that stores the facts about each clip.
 RECORD = "clip"
 # Stage of the failure of a clip that cannot be predicted; other stages name modalities.
 PREDICT = "predict"
@@ -37,7 +37,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Catalogue:
-    """Cache of `EmbeddedClip` by the digest of the file's bytes and the segment; old clips go."""
+    """Cache of `EmbeddedClip` by digest of the file's bytes and segment; drops absent clips."""
 
     def __init__(self, path: Path, reader: BatchReader) -> None:
         self._path, self._reader = path, reader
@@ -46,7 +46,7 @@ class Catalogue:
         self._earlier, self._records = _contents(path)
         windows = {"windows": [reader.window, LONG, MOST_WINDOWS]}
         specs = [s for name in reader.features for s in reader.maker.model.variants(name)]
-        # For new clips, the nets of several folds are not one cross-fitted feature.
+        # For new clips, the nets of several folds are separate features, not a crossfitted one.
         self._specs: dict[FeatureKey, FeatureSpec] = {
             (s.name, s.fold): replace(
                 s,
@@ -59,14 +59,14 @@ class Catalogue:
             for s in specs
         }
         self._modalities = tuple(dict.fromkeys(sorted(spec.modality for spec in specs)))
-        # Written last for each clip: length and reading time in seconds, day, second of the day.
+        # Length and reading time in seconds, day, second of the day; written last for each clip.
         made_of = [spec.digest for spec in self._specs.values()]
         self._record = FeatureSpec(
             RECORD, "record", "vector", 4, "mvemo predict", 1, params={"features": made_of}
         )
 
     def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
-        """Yield batches of (key, clip), cached clips first; lock the cache meanwhile."""
+        """Yield batches of (key, clip), cached clips first; keep the cache locked."""
         content = _digest(clips)
         ids = {row: _clip_id(content[row], clip) for row, clip in clips.items() if content[row]}
         with self._open({clip_id: clips[row] for row, clip_id in reversed(ids.items())}) as writer:
@@ -75,10 +75,10 @@ class Catalogue:
             kept = {row: clip_id for row, clip_id in ids.items() if clip_id in current}
             new = {row: clip for row, clip in clips.items() if row not in kept}
             n_gone = len(self._earlier - set(ids.values()))
-            tell(f"{self._path}: {len(new)} new, {len(kept)} kept, {n_gone} gone")
+            tell(f"{self._path}: {len(new)} new, {len(kept)} kept, {n_gone} removed")
             if kept:
                 yield list(self._kept(clips, content, kept))
-            # Files with the same bytes are read once.
+            # Files with identical bytes are read once.
             alike: dict[str, list[int]] = {}
             for row in new:
                 alike.setdefault(ids.get(row, str(row)), []).append(row)
@@ -94,11 +94,11 @@ class Catalogue:
                 ]
 
     def _open(self, clips: Mapping[str, NewClip]) -> CacheWriter:
-        """Return the writer of a cache of these clips, by their ids."""
+        """Return the writer of a cache of these clips, given by id."""
         if self._earlier and not self._earlier & clips.keys():
             raise BadOption(
-                f"{self._path}: none of its {len(self._earlier)} clips is among these "
-                f"{len(clips)}: give each folder a file of its own, or remove this one"
+                f"{self._path}: none of its {len(self._earlier)} clips is among the "
+                f"{len(clips)} given: use one catalogue per folder, or delete this file"
             )
         n = len(clips)
         names = [str(c.path.absolute()).encode("utf-8", "backslashreplace") for c in clips.values()]
@@ -120,8 +120,8 @@ class Catalogue:
             CacheWriter(self._path, table, provenance=facts).close()
         if self._records - {self._record.digest}:
             tell_note(
-                f"{self._path}: its features are of another model or --modality and are replaced: "
-                "give each a catalogue of its own"
+                f"{self._path}: its features are from another model or --modality, and are "
+                "replaced: use one catalogue for each"
             )
         note_resumable()
         return CacheWriter(self._path, table, provenance=facts)
@@ -170,14 +170,14 @@ class Catalogue:
 
 
 def _contents(path: Path) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the ids of a catalogue's clips, and the digests of the specs of its records."""
+    """Return the clip ids in a catalogue, and the digests of the specs of its records."""
     if not path.exists():
         return frozenset(), frozenset()
     try:
         opened = open_cache(path)
     except DamagedCache:
         raise BadOption(
-            f"{path}: truncated or overwritten catalogue: delete it, or restore it from a copy"
+            f"{path}: is truncated or overwritten: delete it, or restore it from a copy"
         ) from None
     with opened as cache:
         if cache.table.name != NAME:
@@ -190,7 +190,7 @@ def _contents(path: Path) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _digest(clips: Mapping[int, NewClip]) -> dict[int, str]:
-    """Return the digest of each file's bytes; empty if it cannot be read."""
+    """Return the digest of each file's bytes; it is empty if the file cannot be read."""
     listed = [
         Clip(str(row), str(clip.path.absolute()), (), str(row)) for row, clip in clips.items()
     ]

@@ -1,4 +1,4 @@
-"""Features of new clips: made by a model's nets and descriptors, in batches as in stage one."""
+"""Features of new clips, from a model's nets and descriptors, in batches as in stage one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mvemo.pipeline.settings_files import load_settings
 
 # Largest number of windows whose decoded media are on the disk at a time.
 BATCH = 24
-# Workers take seconds to start and much memory: fewer windows than `FEW` use only one.
+# Workers start slowly and need much memory: fewer than `FEW` windows use only one worker.
 FEW, MOST_WORKERS = 8, 4
 # Length of a window in seconds if no net reads sound.
 DEFAULT_SECONDS = 30.0
@@ -44,38 +44,38 @@ class PredictSettings:
     """Settings of predictions."""
 
     modalities: tuple[str, ...] = ("audio", "video")  # read from files that have them
-    # Files of pretrained weights by net; other nets use fetched ones.
+    # Files of pretrained weights by net; other nets use downloaded weights.
     weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
 
 
 class FeatureMaker:
-    """Maker of the features of a model folder for new clips."""
+    """Features of a model folder, computed for new clips by its nets and descriptors."""
 
     def __init__(self, folder: Path, settings: PredictSettings) -> None:
         self.folder, self.options = folder, settings
         self.model: model.FinalModel = model.load_model(folder)
-        # Reasons why requested features cannot be made here, as missing weights, by feature.
+        # Reasons by feature why it cannot be computed here, such as missing weights.
         self.unavailable: dict[str, str] = {}
         self._nets: dict[str, base.Net] = {}
         stage_one = self.model.facts.get("provenance", {}).get("stage_one", {})
         stated = stage_one.get("settings", {}).get("descriptors", {})
-        # The digests below reveal settings of another version.
+        # The digests below differ if another version had further settings.
         known = {f.name: stated[f.name] for f in fields(DescriptorSettings) if f.name in stated}
         descriptors = DescriptorSettings(**known)
         self.settings = replace(load_settings("paper"), descriptors=descriptors)
         for spec in self.model.specs:
             for name, digest in spec.params.get("descriptors", {}).items():
                 current = descriptor_spec(name, descriptors)
-                # The precision of stored frames hardly changes their statistics.
+                # Half precision of stored frames hardly changes their statistics.
                 if digest not in (current.digest, in_half_precision(current).digest):
                     raise BadOption(
-                        f"{self.folder}: its descriptor {name!r} was made by another version or "
-                        "with settings that it does not state: make the model again"
+                        f"{self.folder}: its descriptor {name!r} was computed by another version "
+                        "or with unknown settings: train the model again"
                     )
 
     def predictors(self, modalities: Sequence[str]) -> list[model.Predictor]:
-        """Load the best predictor for each set of modalities; BadOption if none is left."""
+        """Load the best predictor for each set of modalities; raise BadOption if none works."""
         sets = [(m,) for m in modalities] + ([tuple(modalities)] if len(modalities) > 1 else [])
         while True:
             best = [self.model.best(s, self.unavailable) for s in sets]
@@ -89,18 +89,19 @@ class FeatureMaker:
         return list({predictor.name: predictor for predictor in found}.values())
 
     def features(self) -> tuple[str, ...]:
-        """Return the features of the predictors for the settings' modalities; raise if none."""
+        """Return the features that the predictors of the settings' modalities read."""
         found = self.predictors(self.options.modalities)
         if not found:
             wanted = " and ".join(IN_WORDS[m] for m in self.options.modalities)
             needed = dict.fromkeys(IN_WORDS[m] for p in self.model.predictors for m in p.modalities)
             raise BadOption(
-                f"{self.folder}: cannot predict only from {wanted}: it needs {' and '.join(needed)}"
+                f"{self.folder}: the model cannot predict from {wanted} only: it needs "
+                f"{' and '.join(needed)}"
             )
         return tuple(dict.fromkeys(name for predictor in found for name in predictor.features))
 
     def _load(self, feature: str) -> bool:
-        """Load the nets of a feature; return False if it cannot be made here."""
+        """Load the nets of a feature; return False if the feature cannot be computed here."""
         try:
             for spec in self.model.variants(feature):
                 if is_net(spec):
@@ -115,7 +116,7 @@ class FeatureMaker:
     def open(
         self, clip: NewClip, modalities: tuple[str, ...], plan: streams.StreamPlan
     ) -> passes.ClipPass:
-        """Return a pass over a clip with the features of its windows."""
+        """Return a pass over a clip that computes the features of its windows."""
         found: dict[model.FeatureKey, streams.FeatureStream] = {}
         names = dict.fromkeys(n for p in self.predictors(modalities) for n in p.features)
         descriptors = self.settings.descriptors
@@ -141,7 +142,7 @@ class FeatureMaker:
 
 
 def is_net(spec: FeatureSpec) -> bool:
-    """Return True for the embedding of a net, False for statistics of descriptors."""
+    """Return True for a net's embedding, False for statistics of descriptors."""
     return spec.extractor.startswith(NET_PREFIX)
 
 
@@ -150,39 +151,39 @@ def is_net(spec: FeatureSpec) -> bool:
 
 @dataclass(frozen=True)
 class EmbeddedClip:
-    """Features of one clip, before a model's heads read them."""
+    """Features of one clip, the input of a model's heads."""
 
     clip: NewClip
     windows: Windows  # windows that were read
     content: str = ""  # digest of the file's bytes; empty if the file cannot be read
-    # float64 (dim,) by feature and net, rounded to float32.
+    # float64 (dim,) by feature and fold, rounded to float32.
     vectors: Mapping[model.FeatureKey, F64] = field(default_factory=dict)
     # Reason why the clip lacks a modality; empty if it has the modality.
     reasons: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""  # reason why the clip cannot be predicted
-    passing: bool = False  # True if a failure may not happen again
+    passing: bool = False  # True if a failure may be temporary
     seconds: float = 0.0  # time that reading took
     # Time at which the clip was read.
     date: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
 class BatchReader:
-    """Reader of new clips for a model, with the features that some predictor needs."""
+    """Reader of new clips that computes the features that a model's predictors need."""
 
     def __init__(self, maker: FeatureMaker) -> None:
         self.maker, self.features = maker, maker.features()
-        # One spec of each feature: the nets of all folds read the same.
+        # One spec of each feature is enough: the nets of all folds read the same input.
         specs = [maker.model.variants(name)[0] for name in self.features]
         self._plans = [self._plan(spec) for spec in specs if is_net(spec)]
         described = [spec for spec in specs if not is_net(spec)]
         self._descriptors = [name for spec in described for name in spec.params["order"]]
-        # Length of the nets' windows in seconds: the longest input among nets of sound.
+        # Length of the windows in seconds: the longest input among the audio nets.
         inputs = map(registry.input_of, self._plans)
         lengths = [i.seconds for i in inputs if isinstance(i, cards.AudioInput)]
         self.window = max(lengths, default=DEFAULT_SECONDS)
 
     def _plan(self, spec: FeatureSpec) -> NetSettings:
-        # A net of a folder is known by the name of its folder.
+        # A net from a local folder has a name that includes the folder.
         return plan_of(spec, name=self.maker.net(spec).name)
 
     def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
@@ -190,7 +191,7 @@ class BatchReader:
         if not clips:
             return
         start = time.monotonic()
-        # One part is decoding; each net, or the descriptors, is one more.
+        # Decoding is one part; each net, or all descriptors together, is another.
         n_parts = 1 + sum(len(self.maker.model.variants(name)) for name in self.features)
         with Progress("clips", len(clips)) as bar:
             for batch in self._batches(clips):
@@ -222,7 +223,7 @@ class BatchReader:
             yield batch
 
     def embed(self, spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
-        """Return float64 (dim,) for each row with finite values; all rows have the input."""
+        """Return the vector of each row if it is finite; all rows must have the spec's input."""
         vectors: dict[int, F64] = {}
         if not is_net(spec):
             statistics = statistics_of(spec)
@@ -248,7 +249,7 @@ class BatchReader:
         return {row: vector for row, vector in vectors.items() if np.isfinite(vector).all()}
 
     def _embed(self, clips: Sequence[EmbeddedClip], work: Path) -> list[EmbeddedClip]:
-        """Decode all windows of the clips, choose a predictor for each, and make its vectors."""
+        """Decode the clips' windows, choose a predictor for each clip, and compute its vectors."""
         stretches: list[Clip] = []
         rows: list[list[int]] = []
         for clip in clips:
@@ -313,7 +314,7 @@ class BatchReader:
             content=media.digests[names[0]],
             vectors=vectors,
             reasons=reasons,
-            problem=f"its {absent[0]} features are not finite numbers" if absent else "",
+            problem=f"its {absent[0]} features are not finite" if absent else "",
             passing=any(map(media.passing, names)),
             date=datetime.now(timezone.utc),
         )

@@ -1,8 +1,8 @@
-"""Explanation of a prediction by occlusion: the clip is predicted again without each stretch.
+"""Explanation of a prediction by occlusion: the clip is predicted without each time range.
 
 Occlusion over time follows Zeiler and Fergus 2014, "Visualizing and understanding convolutional
-networks", section 4.2. For nets that pool over pieces of a clip, the pieces of the stretch are
-left out and nothing is embedded again. For other nets, the sound of the stretch becomes silence,
+networks", section 4.2. For nets that pool over pieces of a clip, the pieces in the time range
+are left out and nothing is embedded again. For other nets, the sound in the range becomes silence,
 and its frames become the mean of the other frames.
 """
 
@@ -28,10 +28,10 @@ from mvemo.pipeline.prediction.predictions import Prediction, legend
 from mvemo.pipeline.prediction.run import predict_window
 from mvemo.pipeline.prediction.streams import Span, StreamPlan
 
-# Length of the longest clip that is explained: each step is one more prediction.
+# Maximum length of a clip to explain, in seconds: each step needs another prediction.
 MOST_SECONDS = 600.0
 TITLES = {"audio": "sound", "video": "pictures"}
-# Number of frames on the page.
+# Maximum number of frames on the page.
 N_FRAMES = 8
 
 
@@ -39,32 +39,34 @@ N_FRAMES = 8
 class ExplainSettings:
     """Settings of an explanation."""
 
-    step: float = 1.0  # hop of the stretches that are left out, in seconds
-    width: float = 3.0  # their length in seconds
+    step: float = 1.0  # seconds from one left-out time range to the next
+    width: float = 3.0  # length of a time range in seconds
     output: str | None = None  # class, tag or target to explain; None for the predicted one
 
     def __post_init__(self) -> None:
         if not 0.25 <= self.step <= 60:
-            raise BadOption(f"--step {self.step:g}: from 0.25 to 60 seconds")
+            raise BadOption(f"--step {self.step:g}: expected 0.25 to 60 seconds")
         if not self.step <= self.width <= 60:
-            raise BadOption(f"--width {self.width:g}: from --step, {self.step:g}, to 60 seconds")
+            raise BadOption(
+                f"--width {self.width:g}: expected {self.step:g} (--step) to 60 seconds"
+            )
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Contribution of each stretch of a clip to its prediction."""
+    """Contribution of each time range of a clip to its prediction."""
 
     prediction: Prediction  # prediction of the whole clip
     seconds: float  # length of the clip
     output: str  # explained class, tag or target
-    times: F64  # middle of each stretch in seconds, float64 (n,)
+    times: F64  # middle of each time range in seconds, float64 (n,)
     # Evidence (`Format.evidence`) that is lost without the sound (``audio``) or the pictures
-    # (``video``) of each stretch, float64 (n,). If negative, it speaks against the output.
+    # (``video``) of each time range, float64 (n,). Negative values speak against the output.
     effects: Mapping[str, F64]
     sketch: Sketch
 
     def strongest(self, modality: str, most: int = 5, apart: float = 2.0) -> list[int]:
-        """Return at most `most` rows of the strongest stretches, `apart` seconds or more apart."""
+        """Return the rows of up to `most` strongest time ranges, at least `apart` seconds apart."""
         effect = self.effects[modality]
         chosen: list[int] = []
         for row in np.argsort(-effect, kind="stable").tolist():
@@ -75,17 +77,17 @@ class Explanation:
 
 
 def explain_clip(maker: FeatureMaker, clip: NewClip, settings: ExplainSettings) -> Explanation:
-    """Predict a clip, and predict it again without each of its stretches."""
+    """Predict a clip, and predict it again without each of its time ranges."""
     classes = maker.model.classes
     if settings.output is not None and settings.output not in classes:
-        raise BadOption(f"--of {settings.output!r}: one of {', '.join(classes)}")
+        raise BadOption(f"--of {settings.output!r}: expected one of {', '.join(classes)}")
     seconds = clip_seconds(clip)
     if seconds > MOST_SECONDS:
         raise BadOption(
-            f"{clip.file}: {seconds:.0f} s long: at most {MOST_SECONDS:g} s can be explained; "
-            "see 'mvemo predict --timeline' for longer ones"
+            f"{clip.file}: is {seconds:.0f} s long, but at most {MOST_SECONDS:g} s can be "
+            "explained: use 'mvemo predict --timeline' for longer clips"
         )
-    # Use the single frames that `mvemo predict` reads: more frames may change the prediction.
+    # Read the frames that `mvemo predict` reads: other frames may change the prediction.
     plan = StreamPlan(seconds, ((0.0, seconds),))
     clip_pass = maker.open(clip, maker.options.modalities, plan)
     clip_pass.sketch.keep_sound = True
@@ -97,7 +99,7 @@ def explain_clip(maker: FeatureMaker, clip: NewClip, settings: ExplainSettings) 
         output = format_of(maker.model).target_output(prediction.predictor, prediction.outputs)
     else:
         output = classes.index(settings.output)
-    # A clip that is shorter than half a step is one stretch.
+    # A clip that is shorter than half a step is one time range.
     first = min(settings.step, seconds) / 2
     times = np.arange(first, seconds, settings.step)
     needed = {k: v for k, v in vectors.items() if k[0] in prediction.predictor.features}
@@ -122,10 +124,10 @@ def _lost_evidence(
     modality: str,
     stretch: Span,
 ) -> float:
-    """Return the evidence for an output that is lost without one stretch of a modality."""
+    """Return how much evidence for an output is lost without a time range of a modality."""
     assert prediction.predictor is not None
-    left = {**vectors, **clip_pass.without(modality, stretch, vectors)}
-    rows = {key: vector[None] for key, vector in left.items()}
+    remaining = {**vectors, **clip_pass.without(modality, stretch, vectors)}
+    rows = {key: vector[None] for key, vector in remaining.items()}
     scaled = standardise_folders(model, rows, [prediction.file])
     outputs = predict_clips(model, prediction.predictor, scaled)[0]
     evidence = format_of(model).evidence
@@ -133,7 +135,7 @@ def _lost_evidence(
 
 
 def explanation_html(model: FinalModel, explanation: Explanation) -> str:
-    """Return an explanation as one self-contained HTML page, with the sound."""
+    """Return an explanation as a self-contained HTML page, including the sound."""
     most = max((float(np.abs(e).max()) for e in explanation.effects.values()), default=0.0) or 1.0
     curves = [
         {
@@ -165,18 +167,18 @@ def explanation_text(model: FinalModel, explanation: Explanation) -> str:
     prediction = explanation.prediction
     assert prediction.predictor is not None
     summary = format_of(model).summary(prediction.predictor, prediction.outputs)
-    rows = [["around", "by its", "evidence"]]
+    rows = [["around", "in its", "evidence"]]
     rows += [
         [page.clock(entry["time"]), entry["what"], f"{entry['effect']:.3f}"]
         for entry in _strongest(explanation)
     ]
-    lines = [f"{prediction.file}: {summary}", f"what speaks for {explanation.output}:"]
+    lines = [f"{prediction.file}: {summary}", f"strongest evidence for {explanation.output}:"]
     notes = [f"note: {note}" for note in prediction.notes if verbosity() != "quiet"]
     return "\n".join([*lines, *align_columns(rows, left={1}), *notes])
 
 
 def _strongest(explanation: Explanation) -> list[dict[str, Any]]:
-    """Return the seconds of each modality that speak most for the output."""
+    """Return the strongest time ranges of all modalities, largest effect first."""
     rows = [
         {
             "what": TITLES[modality],
@@ -190,7 +192,7 @@ def _strongest(explanation: Explanation) -> list[dict[str, Any]]:
 
 
 def _frames(explanation: Explanation) -> list[dict[str, Any]]:
-    """Return thumbnails of the times at which the pictures speak most for the output."""
+    """Return the thumbnails nearest to the strongest time ranges of the pictures."""
     pictures = explanation.sketch.thumbnails
     if "video" not in explanation.effects or not pictures:
         return []

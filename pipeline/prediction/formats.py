@@ -12,16 +12,16 @@ from mvemo.fuse.final.model import INTERVAL_SHARE, FinalModel, Predictor, tag_th
 from mvemo.fuse.numeric import F64
 
 Record = dict[str, Any]
-# Number of further classes, and of tags, on a line of the terminal.
+# Maximum number of further classes, and of tags, in a row of the terminal's table.
 N_OTHERS, N_TAGS = 2, 5
 
 
 class Format(ABC):
-    """Format of the predictions of a model; by default of probabilities by name."""
+    """Format of a model's predictions; by default, probabilities by class name."""
 
     # Columns of the terminal's table between the file and the predictor.
     header: tuple[str, ...]
-    # Indices of the columns of text, which are aligned at the left.
+    # Indices of the text columns in `header`, which are aligned on the left side.
     text_columns: frozenset[int] = frozenset()
 
     def __init__(self, model: FinalModel) -> None:
@@ -32,7 +32,7 @@ class Format(ABC):
         """Return the JSON value of the label."""
 
     def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
-        """Return the JSON values of one clip; null without a predictor."""
+        """Return the JSON values of one clip; they are null if no predictor applies."""
         if predictor is None:
             return {"proba": None, "label": None, "confidence": None}
         proba = {name: float(p) for name, p in zip(self.model.classes, outputs, strict=True)}
@@ -62,14 +62,14 @@ class Format(ABC):
 
     @abstractmethod
     def distance(self, first: F64, second: F64) -> float:
-        """Return the distance of two predictions; 1 is large."""
+        """Return the distance between two predictions; a value of 1 is large."""
 
     def evidence(self, outputs: F64, output: int) -> float:
-        """Return the strength of one predicted output, on an unbounded scale."""
+        """Return the strength of one output on an unbounded scale; log-odds by default."""
         return _log_odds(float(outputs[output]), 1.0 - float(outputs[output]))
 
     def legend(self, brief: bool = False) -> list[str]:
-        """Return lines that explain the figures; if `brief`, without statistics."""
+        """Return lines that explain the values; if `brief`, without statistics."""
         return []
 
     def output_range(self) -> tuple[float, float]:
@@ -110,7 +110,7 @@ class ClassFormat(Format):
         return float(np.abs(first - second).sum() / 2)
 
     def evidence(self, outputs: F64, output: int) -> float:
-        # The sum of the others is more exact than 1 - p if p is near 1.
+        # The sum of the other probabilities is more exact than 1 - p if p is near 1.
         return _log_odds(float(outputs[output]), float(np.delete(outputs, output).sum()))
 
     def legend(self, brief: bool = False) -> list[str]:
@@ -142,7 +142,7 @@ class TagFormat(Format):
         return float(np.abs(first - second).max())
 
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
-        # The tag that is furthest above its threshold.
+        # Choose the tag that is furthest above its threshold.
         return int(np.argmax(outputs - tag_thresholds(self.model, predictor)))
 
 
@@ -156,7 +156,7 @@ class RatingFormat(Format):
         self.header = model.classes
 
     def label(self, predictor: Predictor, outputs: F64) -> dict[str, dict[str, float | None]]:
-        """Return value, low and high of each target, within the range of the training clips."""
+        """Return value, low and high of each target, clipped to the training clips' range."""
         residuals: Sequence[tuple[float | None, float | None]] = predictor.residuals
         residuals = residuals or [(None, None)] * len(self.model.classes)
         values = {}
@@ -195,7 +195,7 @@ class RatingFormat(Format):
         return ", ".join(f"{name} {value:.3g}" for name, value in pairs)
 
     def distance(self, first: F64, second: F64) -> float:
-        # In units of the standard deviation of the training clips' ratings.
+        # The unit is the standard deviation of the training clips' ratings.
         return float(np.max(np.abs(first - second) / self._statistic("deviation")))
 
     def evidence(self, outputs: F64, output: int) -> float:
@@ -213,7 +213,7 @@ class RatingFormat(Format):
         return min(s["minimum"] for s in scales), max(s["maximum"] for s in scales)
 
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
-        # The target that is furthest from its mean, in standard deviations.
+        # Choose the target that is furthest from its mean, in standard deviations.
         away = np.abs(outputs - self._statistic("mean"))
         return int(np.argmax(away / self._statistic("deviation")))
 
@@ -223,7 +223,7 @@ class RatingFormat(Format):
         return np.array([s[name] or float(name == "deviation") for s in scales])
 
     def _scale(self) -> dict[str, str]:
-        """Return a description of each target's scale, with the text of the model's card."""
+        """Return a description of each target's scale, starting with the text on the card."""
         words = self.model.facts.get("about", {}).get("scale", {})
         return {
             name: (f"{words[name]}; " if name in words else "")
@@ -253,7 +253,7 @@ def _rating(value: dict[str, float | None]) -> str:
 
 
 def _ranked(proba: dict[str, float], first: int, most: int) -> str:
-    """Return `most` names with their probabilities, largest first, from the rank `first` on."""
+    """Return `most` names with their probabilities in descending order, from rank `first`."""
     ranked = sorted(proba.items(), key=lambda item: -item[1])
     return ", ".join(f"{name} {p:.2f}" for name, p in ranked[first : first + most])
 

@@ -18,14 +18,14 @@ from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, find_media, left_out_no
 from mvemo.manifests.tables import TABLES, collect_table
 from mvemo.pipeline.console.messages import tell_note
 
-# Clips longer than `LONG` inputs are read in up to `MOST_WINDOWS` windows, to bound the cost.
+# A clip longer than `LONG` times a net's input is read in at most `MOST_WINDOWS` windows.
 LONG = 1.5
 MOST_WINDOWS = 8
 
 
 @dataclass(frozen=True)
 class NewClip:
-    """Media file, or segment of one, without a label."""
+    """Media file, or a segment of a file, without a label."""
 
     file: str  # name to show
     path: Path  # path of the media file
@@ -35,7 +35,7 @@ class NewClip:
 
 
 def find_clips(inputs: Sequence[str]) -> list[NewClip]:
-    """Return the clips of files, folders, patterns and tables, once each; missing ones too."""
+    """Return the clips of files, folders, patterns and tables, without duplicates."""
     clips: dict[tuple[Path, float, float | None], NewClip] = {}
     for entry in inputs:
         for clip in _clips_of(entry):
@@ -44,7 +44,7 @@ def find_clips(inputs: Sequence[str]) -> list[NewClip]:
 
 
 def modalities_of(clips: Sequence[NewClip]) -> tuple[str, ...]:
-    """Return the modalities of clips by their file name extensions."""
+    """Return the modalities of clips, judged by their file name extensions."""
     suffixes = {clip.path.suffix.lower() for clip in clips if not clip.problem}
     return ("audio",) if suffixes and suffixes <= AUDIO_SUFFIXES else ("audio", "video")
 
@@ -58,7 +58,7 @@ def _clips_of(entry: str) -> list[NewClip]:
     if not path.exists() and any(mark in entry for mark in "*?["):
         matches = sorted(glob(entry, recursive=True))
         if not matches:
-            return [NewClip(entry, path, problem="no file matches")]
+            return [NewClip(entry, path, problem="no file matches this pattern")]
         return [clip for match in matches for clip in _clips_of(match)]
     if not path.exists():
         return [NewClip(entry, path, problem="no such file")]
@@ -71,7 +71,7 @@ def _media_in(folder: Path) -> list[NewClip]:
     for note in left_out_notes(left_out):
         tell_note(f"{folder}: {note}")
     if not files:
-        return [NewClip(str(folder), folder, problem="a folder without media files")]
+        return [NewClip(str(folder), folder, problem="the folder has no media files")]
     return [NewClip(str(path), path) for path in files]
 
 
@@ -97,7 +97,7 @@ def _listed(path: Path) -> list[NewClip]:
         problem = "" if media.exists() else f"no such file in {root}"
         clips.append(NewClip(name, media, start or 0.0, duration, problem))
     if not clips and not problems.count:
-        problems.add(0, "lists no clip")
+        problems.add(0, "the table lists no clips")
     problems.raise_any()
     return clips
 
@@ -107,31 +107,31 @@ def _listed(path: Path) -> list[NewClip]:
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of a clip that are read."""
+    """Windows of a clip to read."""
 
-    # (start, duration) in seconds; a duration of None is the rest of the file.
+    # (start, duration) in seconds; a duration of None means up to the end of the file.
     stretches: tuple[tuple[float, float | None], ...] = ()
     notes: tuple[str, ...] = ()  # notes for the user
     problem: str = ""  # reason why there are no windows
     length: float = 0.0  # length of the clip in seconds; 0 if unknown
-    passing: bool = False  # True if the problem may not happen again
+    passing: bool = False  # True if the problem may be temporary
 
 
 def clip_seconds(clip: NewClip) -> float:
     """Return the length of a clip in seconds; raise ExtractError if it cannot be read."""
     length = probe_isolated(clip.path) - clip.start
     if length <= 0:
-        raise BadMedia(f"{clip.path}: the clip starts at {clip.start:g} s, after its file's end")
+        raise BadMedia(f"{clip.path}: the clip starts at {clip.start:g} s, after the file's end")
     return length if clip.duration is None else min(length, clip.duration)
 
 
 def short_notes(length: float) -> tuple[str, ...]:
     """Return a note if a clip of this length in seconds is too short."""
-    return (f"only {length:.2f} s long: too short to tell",) if length < 1.0 else ()
+    return (f"only {length:.2f} s long: too short to be reliable",) if length < 1.0 else ()
 
 
 def windows_of(clip: NewClip, seconds: float, length: float | None = None) -> Windows:
-    """Return the windows to read; `length` is one found earlier, None measures the file."""
+    """Return the windows to read; measure the clip if its `length` in seconds is None."""
     if length is None:
         try:
             length = clip_seconds(clip)
@@ -141,10 +141,10 @@ def windows_of(clip: NewClip, seconds: float, length: float | None = None) -> Wi
     if length <= LONG * seconds:
         notes = short_notes(length)
         if length > seconds + 1.0:
-            notes = (f"{length:.0f} s long: of its sound the first {seconds:g} s are read",)
+            notes = (f"{length:.0f} s long: only the first {seconds:g} s of its sound are read",)
         return Windows(((clip.start, clip.duration),), notes, length=length)
     count = min(math.ceil(length / seconds), MOST_WINDOWS)
     starts = clip.start + np.linspace(0.0, length - seconds, count)
-    note = f"{length:.0f} s long: the mean of {count} windows of {seconds:g} s, spread over it"
+    note = f"{length:.0f} s long: predicted as the mean of {count} windows of {seconds:g} s"
     stretches = tuple((round(float(s), 3), seconds) for s in starts)
     return Windows(stretches, (note,), length=length)

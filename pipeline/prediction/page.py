@@ -1,7 +1,7 @@
 """Parts of the pages of timelines and explanations: curves, waveform, pictures, sound.
 
 A page is one file that loads nothing, and all text is escaped. Drawings contain no text and are
-stretched to the page's width, so that labels stay readable on a phone.
+scaled to the page's width, so that labels outside them stay readable on a phone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mvemo.extract.array_types import F64, U8
 from mvemo.pipeline.prediction.passes import Sketch
 
 TEMPLATES = Path(__file__).with_name("templates")
-# Colours for colour-blind readers (Okabe and Ito 2008), followed by further ones.
+# Colours for colour-blind readers (Okabe and Ito 2008), followed by four further colours.
 COLOURS = (
     "#d55e00",
     "#0072b2",
@@ -33,7 +33,7 @@ COLOURS = (
     "#637939",
     "#5254a3",
 )
-# Size of a drawing in its own units; the page stretches it.
+# Size of a drawing in SVG units; the page scales it.
 WIDTH, HEIGHT = 1000.0, 200.0
 # Largest number of bars of a waveform, and the height of its drawing.
 MOST_BARS, WAVE_HEIGHT = 500, 60.0
@@ -67,14 +67,14 @@ def render(template: str, file: str, seconds: float, sketch: Sketch, **values: o
 
 
 def clock(seconds: float) -> str:
-    """Return a time in seconds as a player shows it."""
+    """Format a time in seconds like a media player, such as 1:02:03."""
     whole = int(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def ticks(seconds: float, most: int = 7) -> list[float]:
-    """Return round times in seconds along an axis from 0, in about `most` steps."""
+    """Return round times in seconds for the ticks of an axis from 0, in at most `most` steps."""
     steps = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
     step = next((s for s in steps if seconds / s <= most), steps[-1])
     return [float(t) for t in np.arange(0.0, seconds + 1e-9, step)]
@@ -86,7 +86,7 @@ def polyline(
     seconds: float,
     span: tuple[float, float],
 ) -> str:
-    """Return the SVG points of a curve; `span` is the values at the bottom and at the top."""
+    """Return the SVG points of a curve; `span` holds the values at the bottom and top edges."""
     low, high = span
     points = []
     for time, value in zip(times, values, strict=True):
@@ -127,7 +127,7 @@ def sound_url(sketch: Sketch) -> str:
     y: F64 = np.concatenate(sketch.sound).astype(np.float64)
     buffer = io.BytesIO()
     step = max(1, round(sketch.sr / 22050))
-    # Low quality suffices to recognise a place in the clip.
+    # Low quality is enough to recognise a place in the clip.
     smooth = y[: len(y) // step * step].reshape(-1, step).mean(axis=1)
     soundfile.write(buffer, smooth, sketch.sr // step, format="OGG", subtype="VORBIS")
     return data_url("audio/ogg", buffer.getvalue())

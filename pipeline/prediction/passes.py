@@ -1,4 +1,4 @@
-"""One pass over a clip: a worker decodes it, this process embeds it window by window."""
+"""One pass over a clip: a worker decodes it, and this process embeds its windows in order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.prediction.new_clips import NewClip
 from mvemo.pipeline.prediction.streams import FeatureStream, Span, StreamPlan
 
-# Seconds of one bar of the waveform, and its sampling rate in Hz if no net reads sound.
+# Seconds per bar of the waveform, and the sampling rate in Hz if no net reads sound.
 BAR_SECONDS, BAR_SR = 0.1, 16000
 # Height and width of a thumbnail in pixels, and their largest number.
 THUMBNAIL, MOST_THUMBNAILS = 96, 60
@@ -29,9 +29,9 @@ THUMBNAIL, MOST_THUMBNAILS = 96, 60
 class Sketch:
     """Waveform, sound and thumbnails of a clip, for a page."""
 
-    # Largest magnitude of each `BAR_SECONDS`.
+    # Largest magnitude in each bar of `BAR_SECONDS`.
     peaks: array[float] = field(default_factory=lambda: array("f"))
-    # Mean square of each `BAR_SECONDS`.
+    # Mean square of each bar of `BAR_SECONDS`.
     power: array[float] = field(default_factory=lambda: array("f"))
     # (time in seconds, uint8 (96, 96, 3)), ascending.
     thumbnails: list[tuple[float, U8]] = field(default_factory=list)
@@ -55,14 +55,14 @@ class Sketch:
         self._rest = y[count * size :]
 
     def loudness(self, start: float, stop: float) -> float:
-        """Return the loudness of a stretch in dB of full scale; -inf without sound."""
+        """Return the loudness of a time range in dB of full scale; -inf without sound."""
         bars = self.power[int(start / BAR_SECONDS) : max(int(np.ceil(stop / BAR_SECONDS)), 1)]
         mean = float(np.mean(bars)) if len(bars) else 0.0
         return 10.0 * float(np.log10(mean)) if mean > 0 else -np.inf
 
 
 class ClipPass:
-    """One decoding of a clip, with the vectors of each window as soon as they are known."""
+    """One decoding of a clip, which yields the vectors of each window as early as possible."""
 
     def __init__(
         self,
@@ -73,8 +73,8 @@ class ClipPass:
     ) -> None:
         self.clip, self.plan, self._streams = clip, plan, streams
         self.sketch = Sketch()  # complete after the last window
-        self.problems: dict[str, Problem] = {}  # reasons by missing modality
-        # Problems that were found after the first window, as a file that is cut off.
+        self.problems: dict[str, Problem] = {}  # reasons why a modality is missing
+        # Problems that appeared after the first window, such as a truncated file.
         self.late: dict[str, Problem] = {}
         count = min(MOST_THUMBNAILS, max(1, round(plan.seconds)))
         self._thumbnail_times = (np.arange(count) + 0.5) * plan.seconds / count
@@ -102,7 +102,7 @@ class ClipPass:
         return digest_file(self.clip.path)[0]
 
     def windows(self, *, forget: bool = True) -> Iterator[tuple[int, dict[FeatureKey, F64]]]:
-        """Yield number and vectors of each window; `forget` drops data that is not needed later."""
+        """Yield index and vectors of each window; `forget` drops data that is not needed later."""
         row = 0
         reach = max((s.reach for s in self._streams.values()), default=0.0)
         done = dict.fromkeys(("audio", "video"), np.inf)
@@ -162,7 +162,7 @@ class ClipPass:
     def without(
         self, modality: str, stretch: Span, keys: Collection[FeatureKey]
     ) -> dict[FeatureKey, F64]:
-        """Return vectors of the first window without a stretch of a modality, for `keys` only."""
+        """Return the vectors of `keys` for the first window without a range of a modality."""
         vectors = {
             key: stream.vector(self.plan.windows[0], stretch)
             for key, stream in self._readable().items()
@@ -180,7 +180,7 @@ class ClipPass:
 
 
 def _finite(vectors: Mapping[FeatureKey, F64 | None]) -> dict[FeatureKey, F64]:
-    """Return the vectors that exist and are finite."""
+    """Return only the vectors that exist and are finite."""
     return {key: v for key, v in vectors.items() if v is not None and np.isfinite(v).all()}
 
 
@@ -190,7 +190,7 @@ _Readers = list[list[tuple[FeatureStream | None, int, int]]]
 def _merge(
     readers: list[tuple[FeatureStream | None, F64, int]],
 ) -> tuple[_Readers, F64, list[frozenset[int]]]:
-    """Return all times of all readers, ascending, with the readers and sizes of each."""
+    """Return the readers of each time, all times in ascending order, and the sizes per time."""
     times = np.unique(np.concatenate([*(t for _, t, _ in readers), np.zeros(0)]))
     of_row: _Readers = [[] for _ in times]
     for reader, its_times, size in readers:

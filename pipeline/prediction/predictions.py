@@ -1,4 +1,4 @@
-"""Predictions: of feature files, and as records, CSV files and terminal tables.
+"""Predictions of feature files; predictions as records, CSV files and terminal tables.
 
 This module does not need media packages.
 """
@@ -36,14 +36,14 @@ from mvemo.manifests.text_table import align_columns, shown_name
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.prediction.formats import Record, format_of
 
-# Plain words for the main score of a task.
+# Plain words for the main score of each task, by metric.
 _EXPECT = {
-    "accuracy": "about {:.0%} of the labels right",
-    "roc_auc_macro": "a clip that has a tag ranked above one that has not in about {:.0%} of pairs",
-    "r2_macro": "about {:.0%} of the differences between clips' ratings explained",
+    "accuracy": "about {:.0%} of the labels are correct",
+    "roc_auc_macro": "a clip with a tag ranks above a clip without it in about {:.0%} of pairs",
+    "r2_macro": "about {:.0%} of the variance of clips' ratings is explained",
 }
-TRAINED_ON = "part of the model's training data: not a test of the model"
-# Largest number of values that share a line in the terminal.
+TRAINED_ON = "the clip is part of the model's training data: this does not test the model"
+# Maximum number of columns between path and predictor in the terminal's table.
 MOST_COLUMNS = 4
 
 
@@ -73,7 +73,7 @@ def predictor_of(model: FinalModel, vectors: Collection[FeatureKey]) -> Predicto
 def trust_notes(
     model: FinalModel, predictor: Predictor, vectors: Mapping[FeatureKey, F64], trained_on: bool
 ) -> list[str]:
-    """Return a note if a clip, with vectors (1, dim), is a training clip or unlike all of them."""
+    """Return a note if a clip, with vectors (1, dim), is a training clip or unlike them all."""
     if trained_on:
         return [TRAINED_ON]
     ratios = distances(model, predictor, vectors)
@@ -82,20 +82,20 @@ def trust_notes(
         return []
     listed = ", ".join(f"{name} {ratio:.1f}" for name, ratio in far.items())
     return [
-        f"unlike the clips that the model was made of (distance over the largest usual one: "
-        f"{listed}): do not rely on it"
+        f"unlike the clips that the model was trained on (distance over the largest usual one: "
+        f"{listed}): do not rely on this prediction"
     ]
 
 
 def without_distance(note: str) -> str:
-    """Return a note without its distance, which differs from clip to clip."""
+    """Return a note without its distance, so that the notes of many clips are equal."""
     return re.sub(r" \(distance [^)]*\)", "", note)
 
 
 def predict_features(
     folder: Path, features: Path, modalities: Collection[str]
 ) -> tuple[FinalModel, list[Prediction]]:
-    """Predict the clips of a feature file from features of some modalities, in its order."""
+    """Predict the clips of a feature file, in its order, from features of these modalities."""
     model = load_model(folder)
     with open_cache(features) as cache:
         specs = [spec for spec in model.specs if spec.modality in modalities]
@@ -105,14 +105,14 @@ def predict_features(
             needed = dict.fromkeys(spec.name for spec in specs)
             raise BadFeatures(
                 f"{features}: expected the features {', '.join(needed)} with the settings of the "
-                f"model {model.name}, got {', '.join(cache.names()) or 'none'} with others: "
-                "extract with those settings, or predict the media themselves"
+                f"model {model.name}, got {', '.join(cache.names()) or 'none'} with other "
+                "settings: extract with the model's settings, or predict from the media files"
             )
         return model, _predict(model, cache, vectors)
 
 
 def _vectors(cache: Cache, spec: FeatureSpec) -> Iterator[F64]:
-    """Yield a feature if the cache has it: float64 (clips, dim), missing rows are NaN."""
+    """Yield the vectors of a feature if the cache has it: float64 (clips, dim), NaN if missing."""
     stored = {s.digest: s for s in cache.specs}
     if spec.digest in stored:
         yield cache.vectors(spec.name, spec.fold)[0].astype(np.float64)
@@ -133,7 +133,7 @@ def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[Predicti
         absent = {s.name for s in model.specs if not finite.get((s.name, s.fold), none)[row]}
         predictor = model.best_of({spec.name for spec in model.specs} - absent)
         if predictor is None:
-            problem = "; ".join(reasons.get(clip_id, ["no features that the model reads"]))
+            problem = "; ".join(reasons.get(clip_id, ["it has no features that the model reads"]))
             predictions.append(Prediction(clip_id, problem=problem))
             continue
         keys = [key for key in vectors if key[0] in predictor.features]
@@ -142,7 +142,7 @@ def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[Predicti
         notes = trust_notes(model, predictor, of_clip, trained_on)
         missing = [name for name in model.predictors[0].features if name in absent]
         if missing:
-            note = f"without {', '.join(missing)}, which the feature file lacks"
+            note = f"predicted without {', '.join(missing)}, which the feature file lacks"
             notes.insert(int(trained_on), note)
         predictions.append(
             Prediction(clip_id, predictor, outputs, tuple(notes), trained_on=trained_on)
@@ -165,7 +165,7 @@ def _training_clips(model: FinalModel, cache: Cache) -> set[str]:
 def records(
     model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
 ) -> list[Record]:
-    """Return the JSON object of each clip (docs/predicting.md); `facts` adds those of reading."""
+    """Return the JSON object of each clip (docs/predicting.md); `facts` adds `Prediction.facts`."""
     result = []
     for prediction in predictions:
         predictor = prediction.predictor
@@ -208,10 +208,10 @@ def records_csv(
 
 
 def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> str:
-    """Return the text for the terminal: clips, notes (each once), problems and a legend."""
+    """Return the text for the terminal: clips, notes without repeats, problems and a legend."""
     written, level = format_of(model), verbosity()
     rows: list[list[str]] = []
-    # Files by (kind, text) of the notes on them.
+    # Files that a note applies to, by kind and text of the note.
     files: dict[tuple[str, str], list[str]] = {}
     for record in records(model, predictions):
         file = shown_name(record["path"])
@@ -245,11 +245,13 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
 
 
 def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = False) -> list[str]:
-    """Return lines on the model, its scores and figures; if `brief`, in plain words."""
+    """Return lines on the model, its scores and values; if `brief`, in plain words."""
     facts = model.facts
-    lines = [f"model {model.name}: {facts['n_clips']} clips of {facts['n_groups']} groups"]
+    lines = [
+        f"model {model.name}: trained on {facts['n_clips']} clips of {facts['n_groups']} groups"
+    ]
     if brief:
-        lines = [f"{model.name} was made of {facts['n_clips']} clips. On new clips expect:"]
+        lines = [f"{model.name} was trained on {facts['n_clips']} clips. On new clips, expect:"]
     used = {p.predictor.name for p in predictions if p.predictor is not None}
     for predictor in (p for p in model.predictors if p.name in used):
         if not brief:
@@ -267,10 +269,10 @@ def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = F
 def expectation(expected: Mapping[str, Any]) -> str:
     """Return the cross-validated score of a predictor as a phrase."""
     if expected.get("mean") is None:
-        return "not evaluated by itself; not calibrated"
+        return "not evaluated separately; not calibrated"
     interval = expected.get("interval")
     ends = "" if not interval or None in interval else " ({:.3f} to {:.3f})".format(*interval)
     return (
-        f"{expected['metric']} {expected['mean']:.3f}{ends} on clips that it had not seen, in the "
-        "cross-validation"
+        f"{expected['metric']} {expected['mean']:.3f}{ends} on clips that it was not trained "
+        "on, in cross-validation"
     )

@@ -1,4 +1,4 @@
-"""Predictions of new clips: read in batches, then predicted by a model's heads."""
+"""Predictions of new clips, which are read in batches."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def predict_files(
     catalogue: Path | None = None,
     on_clip: Callable[[FinalModel, Prediction], object] = lambda model, prediction: None,
 ) -> tuple[FinalModel, list[Prediction]]:
-    """Predict clips, also from a `catalogue`; `on_clip` gets each prediction once it is known."""
+    """Predict clips, also from a `catalogue`; call `on_clip` with each finished prediction."""
     maker = FeatureMaker(folder, settings)
     predictions: dict[int, Prediction] = {}
 
@@ -63,7 +63,7 @@ def predict_files(
         with closing(source.read(readable)) as found:
             for batch in found:
                 if maker.model.within_groups:
-                    # Standardising needs all clips of a folder.
+                    # Standardising a clip needs all clips of its folder.
                     waiting.update(batch)
                     continue
                 for row, embedded in batch:
@@ -76,7 +76,7 @@ def predict_files(
 def _within_folders(
     model: FinalModel, clips: Mapping[int, EmbeddedClip]
 ) -> Iterator[tuple[int, Vectors, list[str]]]:
-    """Yield row, standardised vectors and notes of each clip; groups are folders."""
+    """Yield row, standardised vectors and notes of each clip; each folder is a group."""
     rows, folders = list(clips), [str(c.clip.path.parent) for c in clips.values()]
     scaled: dict[FeatureKey, Any] = {}
     large = np.ones(len(rows), dtype=np.bool_)
@@ -87,8 +87,8 @@ def _within_folders(
         large &= groups_within(complete(x), folders)
     for n, row in enumerate(rows):
         note = (
-            f"the model compares clips within a group, and this folder has fewer than "
-            f"{MIN_CLIPS}: expect less of it than its scores say"
+            f"the model compares the clips of a folder, but this folder has fewer than "
+            f"{MIN_CLIPS}: predictions are worse than the model's scores suggest"
         )
         yield row, {key: x[n] for key, x in scaled.items()}, [] if large[n] else [note]
 
@@ -99,7 +99,7 @@ def predict_clip(
     scaled: Vectors | None = None,
     more: Sequence[str] = (),
 ) -> Prediction:
-    """Predict a clip or a window; `scaled` are vectors standardised within its group."""
+    """Predict a clip or a window; `scaled` has its vectors standardised within its group."""
     model, clip = maker.model, embedded.clip
     facts = {
         "content": embedded.content or None,
@@ -141,12 +141,12 @@ def predict_window(
 
 
 def _fallback_notes(maker: FeatureMaker, embedded: EmbeddedClip, predictor: Predictor) -> list[str]:
-    """Return notes on why the model's best predictor was not used for a clip."""
+    """Return notes that say why the model's best predictor was not used for a clip."""
     best = maker.model.best(maker.options.modalities)
     if best is None or best.name == predictor.name:
         return []
     notes = [
-        f"without {name}: {maker.unavailable[name]}"
+        f"predicted without {name}: {maker.unavailable[name]}"
         for name in best.features
         if name in maker.unavailable
     ]
@@ -157,7 +157,7 @@ def _fallback_notes(maker: FeatureMaker, embedded: EmbeddedClip, predictor: Pred
     ]
     if reasons:
         used = " and ".join(IN_WORDS[m] for m in predictor.modalities)
-        notes.append(f"only from {used} ({'; '.join(reasons)})")
+        notes.append(f"predicted only from {used} ({'; '.join(reasons)})")
     return notes
 
 
@@ -168,13 +168,13 @@ def _unpredicted_reason(model: FinalModel, embedded: EmbeddedClip) -> str:
         smallest = min(model.predictors, key=lambda p: len(p.modalities))
         needed = " and ".join(IN_WORDS[m] for m in smallest.modalities)
         reasons.insert(0, f"the model needs {needed}")
-    return "; ".join(reasons) or "nothing that the model could read"
+    return "; ".join(reasons) or "the clip has nothing that the model can read"
 
 
 def plan_text(folder: Path, clips: Sequence[new_clips.NewClip], settings: PredictSettings) -> str:
-    """Return a text with the time and the memory that predicting clips needs."""
+    """Return an estimate of the time and the memory that predicting these clips needs."""
     reader = BatchReader(FeatureMaker(folder, settings))
-    # Seconds to read of each clip.
+    # Seconds of media to read from each clip.
     lengths: dict[int, float] = {}
     for i, clip in enumerate(clips):
         if clip.problem:
@@ -193,10 +193,10 @@ def plan_text(folder: Path, clips: Sequence[new_clips.NewClip], settings: Predic
             embedding.BATCH,
         )
         lines += [
-            f"length: {duration_text(sum(lengths.values()))} are read",
-            f"time: about {duration_text(seconds)} (measured on {count})",
+            f"media to read: {duration_text(sum(lengths.values()))}",
+            f"time: about {duration_text(seconds)} (measured on {count} clips)",
             f"memory: about {size_text(process.peak_memory(os.getpid()))}, and "
             f"{size_text(pool.worker_memory())} in each of "
-            f"{min(pool.cores(), embedding.MOST_WORKERS)} workers, however many clips there are",
+            f"{min(pool.cores(), embedding.MOST_WORKERS)} workers, for any number of clips",
         ]
     return "\n".join(lines)

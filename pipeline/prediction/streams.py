@@ -1,4 +1,4 @@
-"""Feature streams: the features of a clip's windows, made while it is decoded.
+"""Feature streams: the features of a clip's windows, computed while it is decoded.
 
 Most streams embed pieces: patches of sound, frames, views of a few seconds, and frames of
 descriptors. Overlapping windows share pieces, so each piece is embedded once. A window's vector is
@@ -29,15 +29,15 @@ from mvemo.extract.views import ViewSettings
 from mvemo.fuse.features import sequence_statistics
 
 Span = tuple[float, float]
-# Number of patches or frames, and of views of many frames, that are embedded at a time.
+# Batch sizes: patches or single frames, and views of several frames.
 BATCH_PIECES, BATCH_VIEWS = 8, 1
-# Seconds of sound from which descriptors are computed at a time.
+# Minimum number of seconds of sound from which descriptors are computed at a time.
 DESCRIBED_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """Windows of a clip that are predicted."""
+    """Windows of a clip to predict."""
 
     seconds: float  # length of the clip
     windows: tuple[Span, ...]  # (start, stop) in seconds from the clip's start, ascending
@@ -51,11 +51,11 @@ class StreamPlan:
 
 
 class FeatureStream(ABC):
-    """One feature of all windows of a clip, made by one net."""
+    """One feature of all windows of a clip, by one net or from descriptors."""
 
     sr: int = 0  # sampling rate of the sound in Hz; 0 if it reads no sound
     size: int = 0  # height and width of the pictures in pixels; 0 if it reads none
-    reach: float = 0.0  # seconds after a window's end that its vector needs
+    reach: float = 0.0  # seconds of media after a window's end that its vector needs
 
     def __init__(self) -> None:
         # Times of the pictures in seconds from the clip's start, ascending, float64 (n,).
@@ -68,15 +68,15 @@ class FeatureStream(ABC):
         """Add the picture of `times[row]`, uint8 (size, size, 3); pictures come in order."""
 
     def finish(self) -> None:  # noqa: B027
-        """Finish the clip."""
+        """Process the rest of the clip after its end."""
 
     @abstractmethod
     def vector(self, window: Span, without: Span | None = None) -> F64 | None:
-        """Return float64 (dim,) of a window, omitting the stretch `without`, or None."""
+        """Return the vector of a window, float64 (dim,), omitting the range `without`, or None."""
 
     @abstractmethod
     def forget(self, before: float) -> None:
-        """Drop data that only windows beginning before this time need."""
+        """Drop data that only windows that begin before this time need."""
 
 
 @torch.inference_mode()
@@ -89,7 +89,7 @@ def embed_array(net: Net, raw: NDArray[Any], *, pieces: bool = False) -> F32:
 
 
 class _Pieces(FeatureStream):
-    """Vectors of pieces, with their places in time."""
+    """Vectors of pieces, with their time ranges."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class _Pieces(FeatureStream):
         return self._pool(values)
 
     def forget(self, before: float) -> None:
-        # Pieces are in order of time.
+        # Pieces are sorted by time.
         count = sum(1 for _, stop in self._spans if stop <= before)
         del self._spans[:count], self._values[:count]
 
@@ -119,15 +119,15 @@ class _Pieces(FeatureStream):
         self._values += list(values)
 
     def _embed_waiting(self) -> None:
-        """Embed the complete pieces that wait for a batch."""
+        """Embed the complete pieces that are waiting for a full batch."""
 
     @abstractmethod
     def _pool(self, values: F32) -> F64:
-        """Return float64 (dim,) of at least one piece, float32 (n, dim)."""
+        """Pool at least one piece, float32 (n, dim), to float64 (dim,)."""
 
 
 def _inside(spans: F64, window: Span) -> Mask:
-    """Return a mask of the pieces whose middle is in a window, or of the piece around it."""
+    """Return a mask of the pieces with their middle in a window, or else of the piece around it."""
     middles = spans.mean(axis=1)
     inside = (middles >= window[0]) & (middles < window[1])
     if not inside.any():
@@ -188,9 +188,9 @@ class SoundPieces(_NetPieces):
             self._take()
 
     def finish(self) -> None:
-        left = len(self._buffer) - self._before
+        n_new = len(self._buffer) - self._before
         # Only a clip shorter than one piece is padded; the rest of a longer clip is dropped.
-        if not self._n_pieces and left > 0:
+        if not self._n_pieces and n_new > 0:
             fill = np.zeros(self._samples - len(self._buffer), dtype=np.float32)
             self._buffer = np.concatenate([self._buffer, fill])
             self._take()
@@ -203,7 +203,7 @@ class SoundPieces(_NetPieces):
 
 
 class PicturePieces(_NetPieces):
-    """Single frames, or views of several frames at a rate."""
+    """Single frames, or views of several frames at a given rate."""
 
     def __init__(
         self, net: Net, view: ViewSettings, plan: StreamPlan, pieces: PieceInput | None
@@ -237,7 +237,7 @@ class PicturePieces(_NetPieces):
         self.reach = seconds / 2
 
     def add_picture(self, row: int, picture: U8) -> None:
-        # The frames of a piece arrive in order of time.
+        # The frames of a piece arrive sorted by time.
         piece = int(self._place[row]) // self._n_frames
         frames = self._partial.setdefault(piece, [])
         frames.append(picture)
@@ -246,7 +246,7 @@ class PicturePieces(_NetPieces):
 
 
 class Descriptors(_Pieces):
-    """Frames of descriptors, without the silent ones."""
+    """Frames of descriptors; silent frames are left out."""
 
     def __init__(self, names: Sequence[str], settings: DescriptorSettings) -> None:
         super().__init__()
@@ -269,7 +269,7 @@ class Descriptors(_Pieces):
         self._describe(last=False)
 
     def _describe(self, *, last: bool) -> None:
-        """Describe the whole frames of the buffer, and at the clip's end a last partial one."""
+        """Describe the whole frames in the buffer; if `last`, also the partial frame at the end."""
         n_fft, hop = self._settings.n_fft, self._settings.hop_length
         count = 1 + (len(self._buffer) - n_fft) // hop if len(self._buffer) >= n_fft else 0
         y = self._buffer if last else self._buffer[: (count - 1) * hop + n_fft]
@@ -309,7 +309,7 @@ class Sequences(Descriptors):
 
 
 class WholeSound(FeatureStream):
-    """Windows of sound that a net reads as a whole; an omitted stretch becomes silence."""
+    """Windows of sound that a net reads as a whole; an omitted range becomes silence."""
 
     def __init__(self, net: Net) -> None:
         assert isinstance(net.input, AudioInput)
@@ -342,7 +342,7 @@ class WholeSound(FeatureStream):
 
 
 class WholePictures(FeatureStream):
-    """Frames spread over each window; those of an omitted stretch become the others' mean."""
+    """Frames spread over each window; frames in an omitted range become the others' mean."""
 
     def __init__(self, net: Net, plan: StreamPlan) -> None:
         assert isinstance(net.input, VideoInput)
@@ -377,7 +377,7 @@ class WholePictures(FeatureStream):
 def net_stream(
     net: Net, view: ViewSettings, plan: StreamPlan, settings: DescriptorSettings
 ) -> FeatureStream:
-    """Return the stream of a net: by pieces if the net has pieces, otherwise by windows."""
+    """Return the stream of a net: by pieces if the net pools pieces, otherwise by windows."""
     net = optimized(net)
     pieces, net_input = net.piece_input(), net.input
     if isinstance(net_input, SequenceInput):

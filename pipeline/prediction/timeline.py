@@ -30,13 +30,13 @@ from mvemo.pipeline.prediction.predictions import (
 )
 from mvemo.pipeline.prediction.run import predict_window
 
-# Largest number of turns on a page; they are at least half a window apart.
+# Maximum number of turns (changes) on a page; they are at least half a window apart.
 MOST_TURNS = 8
 # Smallest `Format.distance` of a turn.
 LEAST_TURN = 0.2
-# Length in seconds of the longest clip whose page contains the sound.
+# Maximum length of a clip, in seconds, whose page contains the sound.
 MOST_SOUND = 1200.0
-# Views of several frames in each window, as dense as in a clip of 30 s.
+# Number of views of several frames in each window, as dense as in a clip of 30 s.
 VIEWS_PER_WINDOW = 2
 # Number of thumbnails on the page.
 N_THUMBNAILS = 12
@@ -51,17 +51,17 @@ class TimelineSettings:
 
     def __post_init__(self) -> None:
         if not 1.0 <= self.window <= 600.0:
-            raise BadOption(f"--window {self.window:g}: from 1 to 600 seconds")
+            raise BadOption(f"--window {self.window:g}: expected 1 to 600 seconds")
         if not 0.5 <= self.hop <= self.window:
             raise BadOption(
-                f"--hop {self.hop:g}: from 0.5 seconds to the length of a window, {self.window:g}"
+                f"--hop {self.hop:g}: expected 0.5 to {self.window:g} (--window) seconds"
             )
 
     def windows(self, seconds: float) -> tuple[streams.Span, ...]:
         """Return (start, stop) of the windows of a clip in seconds; the last may be shorter."""
         starts = np.arange(0.0, max(seconds - self.window / 2, self.hop / 2), self.hop)
         spans = [(float(s), float(min(s + self.window, seconds))) for s in starts]
-        # Leave out a window that ends where the one before it ends.
+        # Leave out a window that ends where the previous window ends.
         return tuple(span for i, span in enumerate(spans) if not i or span[1] > spans[i - 1][1])
 
 
@@ -72,8 +72,8 @@ class Turn:
     time: float  # in seconds
     before: str  # prediction of the window that ends there
     after: str  # prediction of the window that begins there
-    change: float  # `Format.distance` of both
-    loudness: float  # loudness of the next second, in dB of full scale
+    change: float  # `Format.distance` between the two predictions
+    loudness: float  # loudness of the second after `time`, in dB of full scale
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Timeline:
         return [(window, p.predictor, p) for window, p in pairs if p.predictor is not None]
 
     def notes(self) -> list[str]:
-        """Return each note once, with the number of its windows."""
+        """Return the notes without repeats, each with the number of windows it applies to."""
         counts = Counter(
             without_distance(note)
             for prediction in self.predictions
@@ -103,7 +103,7 @@ class Timeline:
 
 
 def follow_clip(maker: FeatureMaker, clip: NewClip, settings: TimelineSettings) -> Timeline:
-    """Predict every window of a clip in one pass, without growing memory beyond `MOST_SOUND`."""
+    """Predict every window of a clip in one pass; memory does not grow beyond `MOST_SOUND`."""
     seconds = clip_seconds(clip)
     windows = settings.windows(seconds)
     plan = streams.StreamPlan(seconds, windows, view_step=settings.window / VIEWS_PER_WINDOW)
@@ -125,12 +125,12 @@ def follow_clip(maker: FeatureMaker, clip: NewClip, settings: TimelineSettings) 
 
 
 def turns_of(model: FinalModel, timeline: Timeline) -> list[Turn]:
-    """Return the largest changes between adjacent windows, largest first."""
+    """Return the largest changes between adjacent windows, in descending order."""
     written, predicted = format_of(model), timeline.predicted()
     starts = np.array([window[0] for window, _, _ in predicted])
     found: list[tuple[float, int, int]] = []
     for i, (window, _, prediction) in enumerate(predicted):
-        # Find the first window that begins where this one ends, or later.
+        # Find the first window that begins at or after the end of this window.
         meets = i + int(np.searchsorted(starts[i:], window[1] - 1e-6))
         if meets < len(predicted):
             change = written.distance(prediction.outputs, predicted[meets][2].outputs)
@@ -164,12 +164,12 @@ def window_records(model: FinalModel, timeline: Timeline) -> list[Record]:
 
 
 def windows_csv(model: FinalModel, windows: Sequence[Record]) -> str:
-    """Return a CSV text with a row for each window, or for a file with only an error."""
+    """Return a CSV text with a row for each window; a file that failed has one row."""
     return records_csv(model, ("path", "start", "stop", "loudness", "model"), windows)
 
 
 def page_names(folder: Path, files: Sequence[str]) -> list[Path]:
-    """Return a unique path without extension for each file."""
+    """Return a unique output path, without extension, for each file."""
     names: list[Path] = []
     for file in files:
         # A segment is named 'song.mp3@30'.
@@ -200,7 +200,7 @@ def timeline_html(model: FinalModel, timeline: Timeline) -> str:
     ]
     pictures = timeline.sketch.thumbnails
     rows = np.unique(np.linspace(0, len(pictures) - 1, N_THUMBNAILS).round().astype(int))
-    # Text under the pointer, at the middle of each window.
+    # Text shown for the window whose middle is nearest to the pointer.
     readout = [
         {
             "t": round(sum(window) / 2, 2),
@@ -227,10 +227,10 @@ def timeline_html(model: FinalModel, timeline: Timeline) -> str:
 
 
 def _strip(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
-    """Return x, width, colour and name of the stretches of one label; empty without classes."""
+    """Return x, width, colour and name of each run of one class; empty for other tasks."""
     stretches: list[dict[str, Any]] = []
     for (start, stop), predictor, p in timeline.predicted():
-        # A window stands for the time from its middle to the middle of the next one.
+        # A window represents the time from its middle to the middle of the next window.
         begin = 0.0 if (start, stop) == timeline.windows[0] else (start + stop) / 2
         name = format_of(model).brief(predictor, p.outputs)
         if name not in model.classes:
@@ -252,7 +252,7 @@ def write_timelines(
     timeline: TimelineSettings,
     to: Path,
 ) -> Iterator[tuple[FinalModel, str, list[Record]]]:
-    """Write ``NAME.html`` and ``NAME.csv`` of each clip; yield model, lines and window records."""
+    """Write ``NAME.html`` and ``NAME.csv`` per clip; yield model, message and window records."""
     maker = FeatureMaker(folder, settings)
     model = maker.model
     if not all(clip.problem for clip in clips):
@@ -288,9 +288,9 @@ def _summary(model: FinalModel, followed: Timeline) -> str:
     for window, predictor, p in followed.predicted():
         brief = format_of(model).brief(predictor, p.outputs)
         if not spells or spells[-1][0] != brief:
-            # A window stands for its middle.
+            # A window represents the time at its middle.
             spells.append((brief, sum(window) / 2 if spells else 0.0))
     listed = ", ".join(f"{name} from {page.clock(start)}" for name, start in spells[:4])
     n_more = len(spells) - 4
-    more = f" and {n_more} turn{'s' * (n_more > 1)} more" if n_more > 0 else ""
+    more = f" and {n_more} more change{'s' * (n_more > 1)}" if n_more > 0 else ""
     return f"{page.clock(followed.seconds)}, {listed}{more}"

@@ -2,7 +2,7 @@
 
 Tasks run in this process, in worker processes on this machine, or on the workers of a Dask
 scheduler. Importing torch takes seconds. Worker processes import it while the command imports it,
-reads its settings and plans, so this module must not import any of that.
+reads its settings and plans; to start them early, this module must not import torch.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from mvemo.pipeline.stage_one.tasks import Result, Task
 
 TASKS = "mvemo.pipeline.stage_one.tasks"
-# Name of a net, and fold; None for a net that is trained once (``shared`` and ``holdout``).
+# Name of a net, and its fold or, for a net that is trained only once, None.
 Training = tuple[str, "int | None"]
-# Called with the state of a training, or with a number of further clips done.
+# Called with the state of a training, or with the number of newly finished clips.
 Note = Callable[[str | float], object]
-# Seconds to find a Dask scheduler, and then its workers.
+# Timeout in seconds for a Dask scheduler, and for its workers.
 CONNECT_SECONDS = 10.0
-# Number of attempts at each task on Dask.
+# Maximum number of attempts at each task on Dask.
 ATTEMPTS = 3
-# Errors that another attempt would repeat.
+# Errors that would occur again at another attempt.
 _FINAL = (TrainingDiverged, ClipFailed)
 # Address with an optional protocol of Dask; the default is tcp.
 _ADDRESS = re.compile(r"(?:(?:tcp|tls|ucx|ws|wss)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})")
@@ -52,7 +52,7 @@ _ADDRESS = re.compile(r"(?:(?:tcp|tls|ucx|ws|wss)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several parts of a run, which manifest and settings determine."""
+    """One of several parts of a run; manifest and settings determine what it contains."""
 
     number: int  # from 1
     count: int
@@ -60,26 +60,26 @@ class Shard:
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
             last = max(self.count, 1)
-            raise BadOption(f"--shard {self}: shards are 1/{last} to {last}/{last}")
+            raise BadOption(f"--shard {self}: expected 1/{last} to {last}/{last}")
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """Return the shard that a text as ``2/8`` names."""
+        """Return the shard that a text such as ``2/8`` names."""
         number, slash, count = text.partition("/")
         if not (slash and number.strip().isdecimal() and count.strip().isdecimal()):
-            raise BadOption(f"--shard {text!r}: write it as i/n, the first of eight as 1/8")
+            raise BadOption(f"--shard {text!r}: write it as i/n, such as 1/8 for the first part")
         return cls(int(number), int(count))
 
     def has_clip(self, clip_id: str) -> bool:
-        """Return True if a clip belongs to this shard; only its id decides, not the other clips."""
+        """Return True if a clip belongs to this shard, which depends only on the clip's id."""
         digest = hashlib.sha256(clip_id.encode()).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
 
     def trainings(self, trainings: Sequence[Training]) -> list[Training]:
-        """Return the trainings of this shard; the folds of one net go to many shards."""
+        """Return the trainings of this shard; the folds of a net are spread over the shards."""
         return list(trainings[self.number - 1 :: self.count])
 
     def rows(self, manifest: Manifest) -> list[int]:
@@ -92,27 +92,27 @@ class Execution:
     """Options of a run of stage one that do not change its result."""
 
     force: bool = False  # replace a cache of other clips
-    shard: Shard | None = None  # do only this part
+    shard: Shard | None = None  # the only part to do; None for the whole run
     jobs: int = 1  # number of processes on this machine that share clips, or nets and folds
     fetch: bool = True  # fetch missing public weights that the settings ask for
     scheduler: str = ""  # address of a Dask scheduler whose workers do all the work
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
-            raise BadOption(f"--jobs {self.jobs}: it must be 1 or more")
+            raise BadOption(f"--jobs {self.jobs}: must be 1 or more")
         if self.shard and self.jobs > 1:
             raise BadOption(
-                f"--shard {self.shard} with --jobs {self.jobs}: a shard is done by one process: "
-                "make more shards"
+                f"--shard {self.shard} cannot be combined with --jobs {self.jobs}: leave out "
+                "--jobs, and make more shards"
             )
         if self.scheduler and (self.shard or self.jobs > 1):
             raise BadOption(
-                f"--scheduler {self.scheduler} with --shard or --jobs: the scheduler's workers do "
-                "all of it"
+                f"--scheduler {self.scheduler} cannot be combined with --shard or --jobs: leave "
+                "them out"
             )
 
     def place(self, run: RunSettings) -> str:
-        """Return the phrase for the device that follows "nets run"."""
+        """Return the phrase for the device in the message "nets run …"."""
         if self.scheduler:
             return f"on the workers of {self.scheduler}"
         from mvemo.extract.training.devices import describe_device, pick_device
@@ -135,9 +135,9 @@ def trainings_of(
 
 @dataclass(frozen=True)
 class Backend:
-    """Function that runs tasks: in worker processes or on Dask."""
+    """Function that runs tasks, in worker processes or on Dask."""
 
-    # Yields tasks with their results in the order in which they finish; calls the `Note`.
+    # Yields tasks with their results in the order in which they finish, and calls the `Note`.
     do: Callable[[Sequence[Task], Note], Iterator[tuple[Task, Result]]]
     processes: int  # number of concurrent tasks
 
@@ -146,7 +146,7 @@ class Backend:
 
 
 def thread_variables(jobs: int) -> dict[str, str]:
-    """Return the variables that give each of `jobs` processes its share of the cores as threads."""
+    """Return the environment variables that limit the threads of each of `jobs` processes."""
     share = max(cores() // jobs, 1)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     threads = {}
@@ -159,18 +159,18 @@ def thread_variables(jobs: int) -> dict[str, str]:
 
 
 def threads_of(jobs: int) -> int:
-    """Return the threads of torch in each of `jobs` processes; 0 means those of this process."""
+    """Return the number of torch threads in each of `jobs` processes; 0: as in this process."""
     return int(thread_variables(jobs)["OMP_NUM_THREADS"]) if jobs > 1 else 0
 
 
 @contextmanager
 def early_processes(jobs: int) -> Iterator[None]:
-    """Start the processes of several jobs before their tasks are known; stop the unused ones."""
+    """Start worker processes before their tasks are known; stop unused workers at the end."""
     if jobs == 1:
         yield
         return
     variables = thread_variables(jobs)
-    # There may be more jobs than cores.
+    # Processes beyond the number of cores are not started early.
     start_workers(min(jobs, cores()), TASKS, variables)
     try:
         yield
@@ -179,7 +179,7 @@ def early_processes(jobs: int) -> Iterator[None]:
 
 
 def job_environments(jobs: int, run: RunSettings) -> list[dict[str, str]]:
-    """Return the environment variables of each process: its number of threads and its GPU."""
+    """Return the environment variables of each process: number of threads, and GPU."""
     from mvemo.extract.training.devices import pick_device
 
     environments = [thread_variables(jobs) for _ in range(jobs)]
@@ -219,7 +219,7 @@ def local_backend(run: RunSettings, jobs: int) -> Backend:
 
 @contextmanager
 def dask_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
-    """Yield a backend of a scheduler's workers; tasks are retried if they or their worker fail."""
+    """Yield a backend on a scheduler's workers; a task is retried if it or its worker fails."""
     with connected(address) as client:
         n_workers = check_workers(client, address, folders)
         tell(f"{n_workers} worker{'s' * (n_workers != 1)} of {address}")
@@ -232,7 +232,7 @@ def dask_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
                     failed = isinstance(result, Exception) and not isinstance(result, _FINAL)
                     if failed and attempt < ATTEMPTS:
                         again.append(task)
-                        tell_note(f"{task.label} failed, and is tried again: {result}")
+                        tell_note(f"{task.label} failed and is tried again: {result}")
                     else:
                         yield task, result
                 waiting = again
@@ -244,20 +244,20 @@ def dask_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
 
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """Yield a client of a scheduler; raise BadOption without Dask or without an answer."""
+    """Yield a client of a scheduler; raise BadOption if Dask is missing or nothing answers."""
     try:
         dask: Any = import_module("distributed")
     except ImportError:
         raise BadOption(
             "--backend dask needs the package distributed: pip install '.[dask]' in mvemo's folder"
         ) from None
-    # We report lost workers and schedulers ourselves; Dask sets a level for each logger.
+    # mvemo reports lost workers and schedulers itself; Dask sets a level for each logger.
     for name in ("distributed", "distributed.client", "distributed.scheduler"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     written = _ADDRESS.fullmatch(address)
-    # Checked here because the client would wait for an answer.
+    # The address is checked here, because the client would wait for an answer.
     if written is None or not 1 <= int(written[2]) <= 65535:
-        raise _no_scheduler(address, "it is not written as tcp://HOST:PORT")
+        raise _no_scheduler(address, "expected tcp://HOST:PORT")
     try:
         client = dask.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
@@ -276,43 +276,43 @@ def _no_scheduler(address: str, why: str) -> BadOption:
 
 
 def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
-    """Check that all workers have torch, this mvemo and the folders; return their number."""
+    """Check that all workers have torch, this version of mvemo, and the folders; count them."""
     ours = versions()["mvemo"]
 
     def found(package: str) -> dict[str, str]:
-        # A function of the standard library also runs on a worker without mvemo.
+        # A function of the standard library can run on a worker without mvemo.
         of_worker: dict[str, Any] = client.run(metadata.version, package, on_error="return")
         for worker, version in of_worker.items():
             if isinstance(version, Exception):
                 raise BadOption(
                     f"{worker}: this worker has no {package}: pip install '.[extract,dask]' there, "
-                    f"in the folder of mvemo {ours}, and start it again"
+                    f"in the folder of mvemo {ours}, and start the worker again"
                 )
         return of_worker
 
     workers = found("mvemo")
     if not workers:
-        raise BadOption(f"--scheduler {address}: it has no workers: 'dask worker {address}'")
+        raise BadOption(f"--scheduler {address}: it has no workers: run 'dask worker {address}'")
     for worker, version in workers.items():
         if version != ours:
             raise BadOption(
-                f"{worker}: this worker has mvemo {version}, and here it is {ours}: install the "
-                "same on all machines, and start it again"
+                f"{worker}: this worker has mvemo {version}, but this machine has {ours}: install "
+                "the same version on all machines, and start the worker again"
             )
     for folder in folders:
         for worker, exists in client.run(os.path.isdir, str(folder)).items():
             if not exists:
                 raise BadOption(
-                    f"{worker}: this worker does not see {folder}: workers read and write the "
-                    "same paths, on a file system that all machines share"
+                    f"{worker}: this worker does not see {folder}: all machines must share a "
+                    "file system with the same paths"
                 )
     if set(found("torch").values()) != {versions().get("torch")}:
-        tell_note("the workers have other versions of torch: last bits of values may differ")
+        tell_note("the workers have other versions of torch: the last bits of values may differ")
     return len(workers)
 
 
 def do_packed(packed: bytes) -> Result:
-    """Run a task on a worker, and return its result or its error."""
+    """Run a pickled task on a worker, and return its result or its error."""
     from mvemo.pipeline.stage_one.tasks import do_task
 
     try:
@@ -332,7 +332,7 @@ def _results(client: Any, address: str, tasks: Sequence[Task]) -> Iterator[tuple
     dask: Any = import_module("distributed")
     try:
         client.wait_for_workers(1, timeout=CONNECT_SECONDS)
-        # Tasks are packed here: a worker without their classes could not unpack them itself.
+        # Tasks are pickled here, so that a worker that lacks their classes returns an error.
         futures = {client.submit(do_packed, pickle.dumps(task), pure=False): task for task in tasks}
         with client.as_current():
             done = dask.as_completed(futures)
@@ -340,13 +340,15 @@ def _results(client: Any, address: str, tasks: Sequence[Task]) -> Iterator[tuple
             yield futures[future], future.result()
     except dask.KilledWorker as error:
         raise TaskFailed(
-            f"a task ended every worker that had it ({shown(str(error.task), 60)}): see their "
-            "logs; all else is kept: run the same again"
+            f"a task ended every worker that ran it ({shown(str(error.task), 60)}): see their "
+            "logs; all other work is kept: run the same command again"
         ) from None
     except TimeoutError:
-        raise TaskFailed("all workers are gone: start some, and run the same again") from None
+        raise TaskFailed(
+            "all workers are gone: start some, and run the same command again"
+        ) from None
     except (dask.CancelledError, CommClosedError):
         raise TaskFailed(
-            f"the scheduler {address} ended: start it and its workers, and run the same again; "
-            "what was done is kept"
+            f"the scheduler {address} ended: start it and its workers, and run the same "
+            "command again; finished work is kept"
         ) from None

@@ -1,4 +1,4 @@
-"""Estimates of the work, time, memory and disk of a run of stage one, as ``--plan`` prints them.
+"""Estimates of the work, time, memory and disk space of a run of stage one, for ``--plan``.
 
 The time is measured on a few clips and on one pass of each net, and extrapolated.
 """
@@ -36,21 +36,21 @@ from mvemo.pipeline.work_folder import measure_work, size_text
 T = TypeVar("T")
 # Number of clips that are read to measure the time.
 N_SAMPLED = 3
-# Seconds from which a run on a CPU is announced as long.
+# Minimum duration in seconds of a run on a CPU for which a note is printed.
 LONG = 3600.0
-# Upper bound of the seconds for one window; runs that stay below `LONG` by it are not measured.
+# Upper bound of the seconds per window: a run that it puts below `LONG` is not measured.
 SLOWEST = 5.0
 
 
 def time_sample(
     sizes: Mapping[T, float], read: Callable[[Sequence[T]], object], most: int = N_SAMPLED
 ) -> tuple[int, float, float]:
-    """Time up to `most` items; return their number, seconds for all, and all sizes over theirs."""
+    """Time up to `most` items; return their number, seconds for all, and total / timed size."""
     by_size = sorted(sizes, key=lambda item: sizes[item])
     places = np.linspace(0, len(by_size) - 1, min(most, len(by_size)))
     chosen = [by_size[round(place)] for place in places]
     with messages.silenced():
-        # The start-up cost is not measured.
+        # This first call is not timed: it includes the start-up cost.
         read(chosen[:1])
         start = time.perf_counter()
         read(chosen)
@@ -64,9 +64,9 @@ class ReadingForecast:
     """Work and cost of reading the clips."""
 
     n_new: int  # clips to decode
-    n_kept: int  # clips in the working folder
-    n_sampled: int = 0  # clips that were read to measure
-    seconds: float = 0.0  # for all new clips
+    n_kept: int  # clips that are already in the working folder
+    n_sampled: int = 0  # clips that were read for the measurement
+    seconds: float = 0.0  # time for all new clips
     n_bytes: float = 0.0  # size of the new clips in the working folder
     worker_bytes: int = 0  # memory of each worker
     workers: int = 1
@@ -79,7 +79,7 @@ def forecast_reading(
     sizes: Mapping[str, float],
     n_kept: int = 0,
 ) -> ReadingForecast:
-    """Measure the reading of a few new clips, in a temporary folder; `sizes` are by clip id."""
+    """Time the reading of a few new clips; `sizes` are the new clips' file sizes by clip id."""
     if not sizes:
         return ReadingForecast(0, n_kept)
     extract, clips = settings.extract, {clip.clip_id: clip for clip in manifest.clips}
@@ -113,7 +113,7 @@ def forecast_reading(
 
 
 def n_windows(net: NetSettings, length: float | None, duration: float | None = None) -> float:
-    """Return a net's work for a clip, in whole windows; the maximum for an unknown length."""
+    """Return a net's work for a clip, in windows; the maximum if the length is unknown."""
     taken = registry.input_of(net)
     if length is None or not isinstance(taken, cards.AudioInput):
         return net.view.views
@@ -131,10 +131,10 @@ class NetForecast:
 
     name: str
     n_nets: int  # number of trainings; 0 if the protocol trains nothing
-    n_trained: int  # trainings that are finished already
+    n_trained: int  # trainings that are already finished
     n_new: int  # embeddings to compute, over all trainings
-    n_kept: int  # embeddings in the cache
-    seconds: float  # at most, for training and embedding in one process
+    n_kept: int  # embeddings that are already in the cache
+    seconds: float  # upper bound, for training and embedding in one process
     training_bytes: int  # memory of the training, or of embedding if nothing is to be trained
     weight_bytes: int  # size of the weights on the disk
 
@@ -155,10 +155,14 @@ class Forecast:
     def text(self) -> str:
         """Return the forecast for the terminal."""
         reading = self.reading
-        lines = [f"clips: {self.n_clips}; {reading.n_new} new to decode, {reading.n_kept} kept"]
+        lines = [
+            f"clips: {self.n_clips}; {reading.n_new} new to decode, "
+            f"{reading.n_kept} already decoded"
+        ]
         if self.unreadable:
             clip, reason = next(iter(self.unreadable.items()))
-            lines.append(f"{len(self.unreadable)} cannot be read; the first, {clip}: {reason}")
+            n_bad = len(self.unreadable)
+            lines.append(f"{n_bad} clips cannot be read; the first, {clip}: {reason}")
         rows = [("net", "to train", "trained", "to embed", "embedded", "at most")]
         for net in self.nets:
             trained = (str(net.n_nets - net.n_trained), str(net.n_trained))
@@ -170,7 +174,7 @@ class Forecast:
         if reading.n_sampled:
             lines.append(
                 f"reading the clips: about {progress.duration_text(reading.seconds)} with "
-                f"{reading.workers} workers (measured on {reading.n_sampled} of them)"
+                f"{reading.workers} workers (measured on {reading.n_sampled} clips)"
             )
         seconds = reading.seconds + sum(net.seconds for net in self.nets) / self.processes
         lines.append(f"time: about {progress.duration_text(seconds)} at most")
@@ -196,13 +200,13 @@ class Forecast:
             f"{size_text(taken.decoded + taken.nets)} now ({size_text(free)} free)"
         )
         if needed > free:
-            disk += ": too little room; give --work FOLDER on a larger disk"
+            disk += ": too little space: give --work FOLDER on a larger disk"
         return disk
 
 
 @dataclass(frozen=True)
 class _Known:
-    """Facts about the clips and earlier runs that decide what is left to do."""
+    """Facts about the clips and earlier runs that decide what remains to be done."""
 
     content: Mapping[str, str]  # digests of the media by clip id
     nets: Path  # folder of trained nets
@@ -216,8 +220,8 @@ class _Known:
 def forecast_run(
     plan: ExtractPlan, work: Path, out: Path, execution: backends.Execution
 ) -> Forecast:
-    """Forecast a run from kept results, a few sampled clips and one timed pass of each net."""
-    # First, so that a scheduler that does not answer is reported at once.
+    """Forecast a run from kept results, a few timed clips, and one timed pass of each net."""
+    # This comes first, so that a scheduler that does not answer is reported at once.
     processes = _n_processes(plan, execution)
     manifest, settings = plan.manifest, plan.settings
     digests = media_files.digest_media(manifest)
@@ -229,7 +233,7 @@ def forecast_run(
     request = clip_media.decode_request(plan.nets, [settings.descriptors.sr] if described else [])
     store = DecodedStore(work / "decoded", request)
     if not decodable:
-        raise BadOption(f"not one clip can be read: {next(iter(digests.unreadable.values()))}")
+        raise BadOption(f"no clip can be read: {next(iter(digests.unreadable.values()))}")
     found = stored_problems(store, decodable, retry_failed=settings.extract.retry_failed)
     new = {j.clip_id: j.path.stat().st_size + 1.0 for j in decodable if found[j.clip_id] is None}
     reading = forecast_reading(manifest, settings, plan.nets, new, len(decodable) - len(new))
@@ -250,7 +254,7 @@ def forecast_run(
     finally:
         if known.cache is not None:
             known.cache.close()
-    remark = "; times are as if each were this machine" if execution.scheduler else ""
+    remark = "; times assume workers as fast as this machine" if execution.scheduler else ""
     return Forecast(
         n_clips=len(manifest),
         unreadable=digests.unreadable,
@@ -264,9 +268,9 @@ def forecast_run(
 
 
 def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: backends.Execution) -> str:
-    """Return a note on a new run that takes an hour or more on this CPU, or ''."""
+    """Return a note if a new run takes an hour or more on this CPU, otherwise ''."""
     run = plan.settings.extract.run
-    # A continued run shows its remaining time as it goes.
+    # A continued run has no note: its progress shows the remaining time.
     begun = (work / "nets").exists() or out.exists()
     if devices.pick_device(run.device).type != "cpu" or begun or execution.scheduler:
         return ""
@@ -280,12 +284,12 @@ def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: backends.
         return ""
     return (
         f"the nets take about {progress.duration_text(seconds)} at most {execution.place(run)}; "
-        "--plan says more"
+        "run with --plan for details"
     )
 
 
 def _n_processes(plan: ExtractPlan, execution: backends.Execution) -> int:
-    """Return the number of concurrent processes: at most one per GPU and per part of the work."""
+    """Return the number of concurrent processes, at most one per GPU and part of the work."""
     run, folds = plan.settings.extract.run, plan.evaluation.table.folds
     frozen = run.protocol == "frozen"
     n_parts = len(plan.manifest) if frozen else len(backends.trainings_of(plan.nets, run, folds))
@@ -300,7 +304,7 @@ def _n_processes(plan: ExtractPlan, execution: backends.Execution) -> int:
 
 
 def _most_windows(plan: ExtractPlan, net: NetSettings) -> int:
-    """Return roughly how many windows a net reads in a new run."""
+    """Return roughly the number of windows that a net reads in a new run."""
     n_clips, run = len(plan.manifest), plan.settings.extract.run
     if run.protocol == "frozen":
         return n_clips * net.view.views
@@ -339,7 +343,7 @@ def _forecast_net(plan: ExtractPlan, net: NetSettings, known: _Known) -> NetFore
     if not to_train:
         device, batch = devices.pick_device(run.device), plan.settings.extract.embed_batch
         at_once = devices.windows_at_once(batch, device, registry.NETS[net.name])
-        # Inference frees the input of a layer as soon as its output exists.
+        # Inference needs less memory: a layer's input is freed once its output exists.
         training_bytes = cost.weight_bytes + at_once * cost.window_bytes // 4
     n_nets = 0 if run.protocol == "frozen" else len(trained)
     return NetForecast(

@@ -39,7 +39,7 @@ from mvemo.pipeline.starting_weights import (
 )
 
 PRECISION_FILE = "precision.json"
-# Largest time of bf16, as a share of float32, at which bf16 is chosen despite its rounding.
+# Maximum time of bf16, relative to float32, for which bf16 is chosen despite its rounding.
 MOST_TIME = 0.9
 _CPU_FACTS = Path("/proc/cpuinfo")
 
@@ -49,11 +49,11 @@ class ExtractPlan:
     """Checked inputs of a run of stage one."""
 
     manifest: Manifest
-    settings: Settings  # with the precision that was chosen for the device
+    settings: Settings  # including the precision chosen for the device
     nets: tuple[NetSettings, ...]
     evaluation: clip_tables.Evaluation
     facts: dict[str, Any]  # provenance for the cache
-    notes: tuple[str, ...]  # on omitted nets
+    notes: tuple[str, ...]  # notes on omitted nets
     weights: tuple[WeightReport, ...]
 
 
@@ -67,7 +67,7 @@ def plan_extract(
     fold_file: Path | None,
     execution: backends.Execution,
 ) -> ExtractPlan:
-    """Check the arguments of `run_extract`, and fetch missing weights."""
+    """Check the arguments of `run_extract`, and download missing weights."""
     run = settings.extract.run
     devices.pick_device(run.device)
     plans = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
@@ -111,7 +111,7 @@ def plan_extract(
 
 
 def _check_protocol(manifest: Manifest, settings: Settings) -> None:
-    """Ask about a split that would be unused, and note that training without a GPU is slow."""
+    """Raise BadOption if a split would be ignored; note that training without a GPU is slow."""
     protocol = settings.extract.run.protocol
     if protocol not in ("frozen", "holdout"):
         ask_about_split(
@@ -123,34 +123,34 @@ def _check_protocol(manifest: Manifest, settings: Settings) -> None:
     on_cpu = devices.pick_device(settings.extract.run.device).type == "cpu"
     if on_cpu and protocol != "frozen" and not settings.profile_named:
         tell_note(
-            "there is no GPU here, without which these nets train for hours or days; "
+            "this machine has no GPU, so these nets train for hours or days; "
             "--profile pretrained embeds with public pretrained nets in minutes"
         )
 
 
 def _without_picture_nets(plans: list[NetSettings], manifest: Manifest) -> list[NetSettings]:
-    """Leave out nets of pictures, with a note, if all files are audio files."""
+    """Leave out video nets, with a message, if all files are audio files."""
     if not {Path(clip.path).suffix.lower() for clip in manifest.clips} <= AUDIO_SUFFIXES:
         return plans
     names = [plan.name for plan in plans if NETS[plan.name].modality == "video"]
     if len(names) in (0, len(plans)):
         return plans
-    tell(f"{', '.join(names)} left out: the files are of sound only")
+    tell(f"{', '.join(names)} left out: all files are audio files")
     return [plan for plan in plans if plan.name not in names]
 
 
 def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead: str) -> None:
-    """Raise BadOption if `who` makes folds of clips with a split; `instead` uses the split."""
+    """Raise BadOption if `who` would ignore the manifest's split; `instead` is the advice."""
     if settings.folds_named or prescribed_split(manifest)[0] is None:
         return
     raise BadOption(
-        f"the manifest prescribes a split, and {who} makes folds: {instead}; "
-        f"--folds {settings.extract.folds} leaves it unused"
+        f"the manifest prescribes a split, but {who} makes folds: {instead}; "
+        f"--folds {settings.extract.folds} ignores the split"
     )
 
 
 def tell_unused_seed(option: str, table: ClipTable, fold_file: Path | None) -> None:
-    """Tell the user if the seed of an option does not change the folds or the split."""
+    """Print a note if the seed in an option does not change the folds or the split."""
     why = clip_tables.prescribed_by(table, fold_file)
     if why:
         tell_note(f"{option} changes no fold: {why}")
@@ -159,12 +159,12 @@ def tell_unused_seed(option: str, table: ClipTable, fold_file: Path | None) -> N
 def _check_losses_and_weights(
     plans: Sequence[NetSettings], manifest: Manifest, run: RunSettings
 ) -> tuple[WeightReport, ...]:
-    """Check losses against the task and weights against the nets; return reports on weights."""
+    """Check that losses fit the task and weights fit the nets; return reports on weights."""
     reports: list[WeightReport | None] = []
     if manifest.task == labels.UNLABELLED and run.protocol != "frozen":
         raise BadOption(
-            f"{manifest.name}: its clips have no labels, on which {run.protocol} trains nets: "
-            "--profile pretrained, or --protocol frozen, needs none"
+            f"{manifest.name}: its clips have no labels, but the protocol {run.protocol} trains on "
+            "labels: use --profile pretrained or --protocol frozen"
         )
     n_outputs = len(manifest.classes)
     for plan in plans:
@@ -177,7 +177,7 @@ def _check_losses_and_weights(
 
 
 def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
-    """Read a manifest; note missing media files, and raise BadOption if all are missing."""
+    """Read a manifest; print a note on missing media; raise BadOption if all are missing."""
     manifest = read_manifest(path, root=root, media=False)
     for note in manifest.notes:
         tell_note(note)
@@ -185,8 +185,8 @@ def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
     if missing:
         n_files = len(media_files.media_files(manifest))
         tell_note(
-            f"{len(missing)} of {n_files} media files are not in {manifest.root}, as "
-            f"{missing[0]!r}: their clips will fail, all others are done"
+            f"{len(missing)} of {n_files} media files are not in {manifest.root}, such as "
+            f"{missing[0]!r}: their clips will fail; all others are processed"
         )
     return manifest
 
@@ -194,11 +194,11 @@ def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
 def read_fold_file(
     fold_file: Path | None, manifest: Manifest, settings: Settings
 ) -> tuple[Folds | None, Settings]:
-    """Return the folds of a file in the clips' order, and settings with their number."""
+    """Return the folds in a file, in the clips' order, and settings with their number."""
     if fold_file is None:
         return None, settings
     if settings.extract.run.protocol == "holdout":
-        raise BadOption(f"--folds {fold_file}: the holdout protocol has one split, not folds")
+        raise BadOption(f"--folds {fold_file}: the holdout protocol has no folds: leave it out")
     folds = read_folds(fold_file, manifest)
     notes = fold_notes(manifest.labels, manifest.groups, folds.k, manifest.task, manifest.classes)
     # Seed -1 marks prescribed folds, which no seed can reproduce.
@@ -213,13 +213,13 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
     if unfinished is not None and (dropped := unfinished.clip_ids - clip_ids):
         if len(dropped) == len(unfinished.clip_ids):
             raise BadOption(
-                f"{out}: a run of other clips ({unfinished.name!r}) was cut off, and its features "
-                f"of {len(dropped)} clips wait there: finish it by its own command, write to "
+                f"{out}: an interrupted run of other clips ({unfinished.name!r}) left features of "
+                f"{len(dropped)} clips there: finish that run with its own command, write to "
                 "another file with --out, or drop them with --force"
             )
         tell_note(
-            f"{out}: features of {len(dropped)} clips of the run that was cut off are dropped, as "
-            f"{min(dropped)!r}: the manifest does not have them any more"
+            f"{out}: features of {len(dropped)} clips of the interrupted run are dropped, such as "
+            f"{min(dropped)!r}: the manifest no longer lists these clips"
         )
     if not out.exists():
         return
@@ -227,7 +227,7 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
         table = cache.table
         imported = any(each.protocol == "imported" for each in cache.specs)
     dropped = frozenset(table.clip_ids) - clip_ids
-    # Features of the demo set may be replaced: they can be made again in a minute.
+    # Features of the demo set may be replaced: computing them again takes a minute.
     if len(dropped) == len(table) > 0 and (imported or not table.synthetic):
         raise BadOption(
             f"{out}: holds features of other clips ({table.name!r}, {len(table)} clips): write "
@@ -235,16 +235,16 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
         )
     if dropped and imported:
         raise BadOption(
-            f"{out}: holds imported features of {len(dropped)} clips that the manifest has not, as "
-            f"{min(dropped)!r}, which nothing here could make again: write to another file with "
-            "--out, or drop them with --force"
+            f"{out}: holds imported features of {len(dropped)} clips that the manifest does not "
+            f"list, such as {min(dropped)!r}; mvemo cannot compute them again: write to another "
+            "file with --out, or drop them with --force"
         )
 
 
 def choose_precision(
     settings: Settings, plans: Sequence[NetSettings], work: Path, *, keep: bool = True
 ) -> tuple[Settings, str]:
-    """Replace the precision ``auto`` by the faster one; return a note on what was measured."""
+    """Replace the precision ``auto`` by the faster one; also return a note on the timing."""
     run, device = settings.extract.run, devices.pick_device(settings.extract.run.device)
     note, precision = "", devices.resolve_precision(run.precision, device)
     cpu = _bf16_processor()
@@ -258,8 +258,8 @@ def choose_precision(
         faster = seconds["bf16"] <= MOST_TIME * seconds["float32"]
         precision = "bf16" if faster else "float32"
         note = (
-            f"extract.precision=auto is {precision}: a clip takes the nets {seconds['bf16']:.2g} s "
-            f"in bf16 and {seconds['float32']:.2g} s in float32 on this processor."
+            f"extract.precision=auto is {precision}: the nets take {seconds['bf16']:.2g} s per "
+            f"clip in bf16 and {seconds['float32']:.2g} s in float32 on this processor."
         )
     run = replace(run, precision=precision)
     return replace(settings, extract=replace(settings.extract, run=run)), note
@@ -268,7 +268,7 @@ def choose_precision(
 def _measured(
     settings: Settings, plans: Sequence[NetSettings], path: Path, cpu: str, *, keep: bool
 ) -> dict[str, float]:
-    """Return seconds per clip by precision, from `path` if it has the same nets and processor."""
+    """Return seconds per clip by precision; read them from `path` if they are still valid."""
     run, precisions = settings.extract.run, ("float32", "bf16")
     facts = [
         [plan.record() for plan in plans],

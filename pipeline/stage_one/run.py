@@ -1,4 +1,4 @@
-"""Stage one: from a manifest to one feature cache, or to one shard of it."""
+"""Stage one: computes a feature cache, or one shard of a cache, from a manifest."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def run_extract(
     settings: Settings,
     *,
     work: Path,
-    out: Path,  # feature cache; for a shard, the cache that it is a part of
+    out: Path,  # feature cache; for a shard, the whole cache
     root: Path | None = None,  # media root, if it is not the one in the manifest
-    fold_file: Path | None = None,  # replaces the folds of the settings and of the manifest
+    fold_file: Path | None = None,  # folds that replace those of settings and manifest
     execution: backends.Execution | None = None,  # by default, this process does all the work
 ) -> summary.ExtractSummary:
     """Decode the clips, train nets, embed the clips, and write the feature cache.
@@ -48,7 +48,7 @@ def run_extract(
         if joined.count > 1:
             _check_rank_options(settings, execution)
         if not joined.is_writer:
-            # Wait until the first rank has read all media and fetched missing weights.
+            # Wait until the first rank has read all media and downloaded missing weights.
             joined.wait()
         elif execution.force:
             shard = execution.shard
@@ -68,24 +68,26 @@ def run_extract(
 
 
 def _check_rank_options(settings: Settings, execution: backends.Execution) -> None:
-    """Raise BadOption for options that several processes training one net do not support."""
+    """Raise BadOption for options that do not work when several processes train one net."""
     if settings.extract.run.protocol == "frozen":
-        raise BadOption("torchrun: nothing is trained under frozen: spread clips with --jobs")
+        raise BadOption("torchrun: the protocol frozen trains nothing: use --jobs instead")
     if settings.extract.run.compile:
         raise BadOption(
-            "torchrun: nets that several processes train are not compiled: leave "
-            "extract.compile out"
+            "torchrun: nets that several processes train cannot be compiled: leave out "
+            "extract.compile"
         )
     if execution.shard or execution.scheduler or execution.jobs > 1:
-        raise BadOption("torchrun: leave --shard, --jobs and --backend out: each spreads the work")
+        raise BadOption(
+            "torchrun: leave out --shard, --jobs and --backend, which also spread the work"
+        )
 
 
 def _remove_damaged(path: Path) -> None:
-    """Remove a cache that is too damaged to be opened; the writer reports other errors."""
+    """Remove a cache that is too damaged to open; other errors are left to the writer."""
     try:
         open_cache(path).close()
     except DamagedCache:
-        tell_note(f"{path}: damaged, and made anew")
+        tell_note(f"{path}: is damaged, and is written again")
         path.unlink()
     except CacheError:
         pass
@@ -100,7 +102,7 @@ class _Extracted:
     missing: tuple[tuple[str, str, str], ...]
     notes: Sequence[str] = ()
     diverged: Sequence[TrainingDiverged] = ()
-    settled: bool = False  # True if reading the clips again would find nothing new
+    settled: bool = False  # True if reading the clips again would change nothing
 
 
 @dataclass(frozen=True)
@@ -136,15 +138,15 @@ class _Run:
             if spread is not None and (frozen or self.execution.scheduler):
                 extracted = self._spread_clips(writer, spread)
             if spread is None or not frozen:
-                # This finds the clips that workers have read.
+                # This also uses the clips that workers have read.
                 extracted = self._extract(writer, spread)
             failures = writer.failures
         if spread is not None and frozen:
-            # Only workers have digested the files, but rows of the same bytes have the same key.
+            # Only workers know the files' digests, but rows of equal files have equal keys.
             self._tell_same_files(_row_keys(self.out, extracted.features))
         if extracted.diverged:
             raise _divergence(extracted.diverged, extracted.features, extracted.nets, self.out)
-        # The plan's notes name nets whose weights could not be fetched.
+        # The plan's notes name nets whose weights could not be downloaded.
         settled = extracted.settled and not plan.notes
         return summary.ExtractSummary(
             path=self.out,
@@ -199,7 +201,7 @@ class _Run:
         media = clip_media.ClipMedia(
             plan.manifest, settings, self.work, plans=plan.nets, descriptors=descriptors
         )
-        # The nets need the memory of the workers.
+        # Workers are stopped to free their memory for the nets.
         stop_workers()
         self._tell_same_files(media.digests)
         features = steps.FeatureWriter(media, settings, writer, self.work)
@@ -208,7 +210,7 @@ class _Run:
         if not nets:
             first = plan.manifest.clip_ids[0]
             raise BadOption(
-                f"no clip has the input of the nets {', '.join(net.name for net in plan.nets)}; "
+                f"no clip has the input of any net ({', '.join(net.name for net in plan.nets)}); "
                 f"the first clip, {first}: {media.reason(first)}"
             )
         self._tell_device()
@@ -223,7 +225,7 @@ class _Run:
             shared = tasks.TaskSettings.of(settings, plan.nets, self.work, writer.path)
             trainings = backends.trainings_of(nets, settings.extract.run, writer.table.folds)
             spread.do_trainings(shared, media, trainings)
-        # Nets trained by `spread` are found here together with their rows.
+        # Nets that `spread` has trained are not trained again here.
         diverged = steps.write_nets(features, nets, writer, spread.diverged if spread else None)
         return _Extracted(nets, features.features, media.missing, notes, diverged, media.settled)
 
@@ -242,7 +244,7 @@ class _Run:
         failed = {clip for clip, stage, _ in failures if stage.startswith("decode:")}
         if len(failed) == len(manifest):
             clip, _, reason = failures[0]
-            raise BadOption(f"not one clip could be decoded; the first: {clip}: {reason}")
+            raise BadOption(f"no clip could be decoded; the first, {clip}: {reason}")
         return _Extracted(plan.nets, spread.features, tuple(spread.missing), settled=not failures)
 
     def _tell_device(self) -> None:
@@ -253,7 +255,7 @@ class _Run:
             tell_note(note)
 
     def _write_shard(self, shard: backends.Shard) -> summary.ExtractSummary:
-        """Write one shard; one that is done with the same settings only with ``--force``."""
+        """Write one shard, unless it is already done with the same settings (see ``--force``)."""
         plan, settings, whole = self.plan, self.plan.settings, self.plan.evaluation.table
         rows, run, force = shard.rows(plan.manifest), settings.extract.run, self.execution.force
         trainings = shard.trainings(backends.trainings_of(plan.nets, run, whole.folds))
@@ -261,13 +263,13 @@ class _Run:
         folder.claim(facts, whole, plan.facts, force=force)
         path = folder.cache(shard)
         if folder.is_done(shard, facts) and not force:
-            tell(f"shard {shard} is done: {path}")
+            tell(f"shard {shard} is already done: {path}")
             with open_cache(path) as done:
                 failures = tuple((f.clip_id, f.stage, f.reason) for f in done.failures)
                 return summary.ExtractSummary(
                     path, len(rows), done.names(), failures, work=self.work
                 )
-        # Trained nets embed all clips.
+        # A shard with trainings embeds all clips with the trained nets.
         table = whole if trainings else subset(whole, rows)
         clips = tuple(plan.manifest.clips[row] for row in rows)
         with CacheWriter(path, table, provenance=plan.facts) as writer:
@@ -302,7 +304,7 @@ class _Run:
     def _trainer(
         self, trainings: Sequence[backends.Training], writer: CacheWriter
     ) -> tuple[steps.FeatureWriter, list[NetSettings]]:
-        """Return a writer that trains some nets and embeds all clips, and these nets."""
+        """Return a writer that trains these nets and embeds all clips, and the nets' settings."""
         plan, chosen = self.plan, {name for name, _ in trainings}
         nets = [net for net in plan.nets if net.name in chosen]
         media = clip_media.ClipMedia(plan.manifest, plan.settings, self.work, plans=nets)
@@ -312,7 +314,7 @@ class _Run:
 
 
 def _row_keys(path: Path, features: Sequence[str]) -> dict[str, str]:
-    """Return the keys of each clip's rows, joined; a clip without a row has fewer."""
+    """Return the joined keys of each clip's rows, by clip id."""
     with open_cache(path) as cache:
         specs = [spec for spec in cache.specs if spec.name in features]
         keys = zip(*(cache.keys(spec.name, spec.fold) for spec in specs), strict=True)
@@ -330,7 +332,7 @@ def _divergence(
     advice = "; ".join(error.advice for error in diverged)
     if finished:
         advice += (
-            f", or leave out what diverged, --nets {','.join(finished)}; {out} has the features "
+            f", or leave out these nets with --nets {','.join(finished)}; {out} has the features "
             f"of {', '.join(finished)}, which are not trained again"
         )
     return TrainingDiverged("; ".join(error.problem for error in diverged), advice)

@@ -1,4 +1,4 @@
-"""Folder of the shards of a run: one cache for each, markers of finished ones, common facts.
+"""Folder of the shards of a run: a cache for each, markers of finished shards, common facts.
 
 ``features.h5.shards`` holds ``clips.h5`` (all clips, no features), ``run.json`` (the facts that
 decide the result), and for each shard ``1-of-4.h5`` and, when it is done, ``1-of-4.done``. The
@@ -20,7 +20,7 @@ from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.backends import Shard
 
-# Keys of ``[extract]`` that do not change the result.
+# Settings in ``[extract]`` that do not change the result.
 _NOT_IN_RESULT = (
     "device",
     "workers",
@@ -36,7 +36,7 @@ SUFFIX = ".shards"
 
 
 class ShardFolder:
-    """Folder of the shards of a cache `out`, which need not exist."""
+    """Folder of the shards of the cache `out`; the folder need not exist."""
 
     def __init__(self, out: Path) -> None:
         self.path = out.with_name(f"{out.name}{SUFFIX}")
@@ -54,15 +54,15 @@ class ShardFolder:
         *,
         force: bool,
     ) -> None:
-        """Begin a shard of a run; with `force`, shards of another run are replaced."""
+        """Prepare the folder for a shard of a run; `force` replaces shards of another run."""
         self.path.mkdir(parents=True, exist_ok=True)
         if not force:
             self.check(facts)
         if self._facts(ignore_damage=force) == facts and self.clips.exists():
             return
-        # Shards of a run that was divided differently hold the same rows.
-        same = set(self.path.glob(f"*-of-{facts['shards']}.*"))
-        for path in set(self.path.glob("*-of-*.*")) - same:
+        # Remove shards of another division: they would hold the same rows twice.
+        current = set(self.path.glob(f"*-of-{facts['shards']}.*"))
+        for path in set(self.path.glob("*-of-*.*")) - current:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -77,9 +77,9 @@ class ShardFolder:
             return
         what = next(k for k in (*facts, *stored) if stored.get(k) != facts.get(k))
         raise BadOption(
-            f"{self.path}: its shards are of another run: {what} is "
-            f"{shown(str(stored.get(what)))} there and {shown(str(facts.get(what)))} here: give "
-            "all shards the same command, write to another file with --out, or start these anew "
+            f"{self.path}: its shards belong to another run: {what} is "
+            f"{shown(str(stored.get(what)))} there, but {shown(str(facts.get(what)))} here: run "
+            "the same command for all shards, write to another file with --out, or replace these "
             "with --force"
         )
 
@@ -103,7 +103,7 @@ class ShardFolder:
             with open_cache(path) as cache:
                 if cache.digest() != self._read_marker(shard).get("digest"):
                     raise BadOption(
-                        f"{path}: not the file that {self._marker(shard).name} was written of: "
+                        f"{path}: is not the file that {self._marker(shard).name} describes: "
                         "copy both again, or run this shard again with --force"
                     )
 
@@ -116,7 +116,7 @@ class ShardFolder:
         """Return all shards of a run with these facts."""
         count = (facts or {}).get("shards")
         if not isinstance(count, int):
-            raise BadOption(f"{self._run}: says not how many shards there are: run one again")
+            raise BadOption(f"{self._run}: does not state the number of shards: run one again")
         return [Shard(i + 1, count) for i in range(count)]
 
     def _marker(self, shard: Shard) -> Path:
@@ -131,7 +131,7 @@ class ShardFolder:
         return marker if isinstance(marker, dict) else {}
 
     def _facts(self, *, ignore_damage: bool = False) -> dict[str, Any] | None:
-        """Return the facts that the existing shards share, or None if there are no shards."""
+        """Return the facts common to the existing shards, or None if there are no shards."""
         try:
             facts = parse_json(self._run.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -140,7 +140,7 @@ class ShardFolder:
             if ignore_damage:
                 return None
             raise BadOption(
-                f"{self._run}: cannot be read: {error}: start the shards anew with --force"
+                f"{self._run}: cannot be read: {error}: replace the shards with --force"
             ) from None
         return facts if isinstance(facts, dict) else {}
 
@@ -168,7 +168,7 @@ def refuse_unfinished(path: Path) -> None:
         names = ", ".join(map(str, unfinished[:5])) + ", …" * (len(unfinished) > 5)
         raise BadOption(
             f"{path}: {len(unfinished)} of {unfinished[0].count} shards are not done: {names}: "
-            f"run them, mvemo extract with --shard {unfinished[0]} and all else as before"
+            f"run the same command for each, the first with --shard {unfinished[0]}"
         )
     folder.refuse_changed()
 

@@ -32,13 +32,13 @@ class FeatureWriter:
     settings: Settings
     writer: RowWriter
     work: Path  # folder of checkpoints
-    trainings: Collection[Training] | None = None  # to do here; by default all
+    trainings: Collection[Training] | None = None  # trainings to do; None for all
     on_epoch: Callable[[str], object] | None = None  # called with a line about each epoch
-    frozen_nets: embedding.FrozenNets | None = None  # loaded nets to reuse
+    frozen_nets: embedding.FrozenNets | None = None  # already loaded nets to use
     features: list[str] = field(default_factory=list, init=False)  # names of written features
 
     def write_failures(self) -> None:
-        """Write the failures of decoding and describing, and clear those that are resolved."""
+        """Write the failures of decoding and describing, and clear resolved failures."""
         reasons = {(clip_id, stage): why for clip_id, stage, why in self.media.failures}
         for clip_id in self.media.manifest.clip_ids:
             for stage in ("decode:audio", "decode:video", *self.media.stages):
@@ -48,7 +48,7 @@ class FeatureWriter:
                     self.writer.clear_failures(clip_id, stage)
 
     def runnable(self, plans: Sequence[NetSettings]) -> list[NetSettings]:
-        """Return the nets whose modality some clip has, with a note on the others."""
+        """Return the nets whose modality some clip has; print a message on the other nets."""
         for modality in self.media.modalities:
             if self.media.absent(modality):
                 names = [plan.name for plan in plans if NETS[plan.name].modality == modality]
@@ -62,12 +62,12 @@ class FeatureWriter:
         return [p for p in plans if not self.media.absent(NETS[p.name].modality)]
 
     def write_descriptors(self) -> None:
-        """Write the descriptors of the settings that the cache does not have."""
+        """Write the descriptors named in the settings that the cache does not have yet."""
         if self.media.absent("audio"):
             return
         for name in self.settings.extract.descriptors:
             spec = descriptor_spec(name, self.settings.descriptors)
-            # Times need more digits than float16 has.
+            # float16 has too few digits for times.
             if self.settings.extract.sequence_dtype == "float16" and name not in TIMES:
                 spec = in_half_precision(spec)
             keys = self._keys(spec, self.media.described)
@@ -77,13 +77,13 @@ class FeatureWriter:
             self.features.append(name)
 
     def write_embeddings(self, plan: NetSettings, folds: I64, splits: I64 | None = None) -> None:
-        """Train a net by the protocol, and write the embeddings that the cache does not have."""
+        """Train a net by the protocol, and write embeddings that the cache does not have yet."""
         usable, run = self.media.usable(plan), self.settings.extract.run
         chosen = self.trainings or trainings_of([plan], run, folds)
         trainings = [fold for name, fold in chosen if name == plan.name]
         n_nets = max(len(trainings), 1)
         trained_folds = {fold for fold in trainings if fold is not None}
-        # Without training, the clips take the time.
+        # Frozen nets are not trained, so the bar counts clips instead of nets.
         frozen = run.protocol == "frozen"
         total, unit = (int(usable.sum()), "clip") if frozen else (n_nets, "net")
         with progress.Progress(plan.name, total, unit) as bar:
@@ -117,14 +117,14 @@ class FeatureWriter:
         usable: Mask,
         clips: progress.Progress | None,
     ) -> None:
-        """Embed the clips without a current row, with progress on the bar `clips` if given."""
+        """Embed the clips without a current row; count them on the progress bar `clips`."""
         net, spec, writer = trained.net, trained.spec, self.writer
         clip_of = self.media.clip_of
         keys = self._keys(spec, usable)
         outdated = keys.keys() - writer.current(spec, keys)
         own_spec = protocols.outputs_spec(trained, self.media.manifest)
         own_keys = self._keys(own_spec, usable) if spec.protocol in TRAINED else {}
-        # With empty keys, `current` drops the outputs of an earlier run's trained net.
+        # For a frozen net the keys are empty, and `current` drops outputs of an earlier run.
         outdated |= own_keys.keys() - writer.current(own_spec, own_keys)
         kept = len(keys) - len(outdated)
         if clips is not None:
@@ -160,7 +160,7 @@ class FeatureWriter:
             writer.curve(f"{spec.name}@{training}", trained.curve)
 
     def _keys(self, spec: FeatureSpec, usable: Mask) -> dict[str, str]:
-        """Return the key of each usable clip's row, by clip id."""
+        """Return the row keys of the usable clips, by clip id."""
         clips = (self.media.manifest.clips[row] for row in np.flatnonzero(usable))
         return {
             clip.clip_id: spec.key(self.media.digests[clip.clip_id], clip.start, clip.duration)
@@ -174,10 +174,10 @@ def write_nets(
     writer: CacheWriter,
     diverged: Mapping[str, TrainingDiverged] | None = None,
 ) -> list[TrainingDiverged]:
-    """Train and embed each net; withdraw all features of nets that diverged, and return errors."""
+    """Train each net and embed with it; withdraw features of diverged nets; return errors."""
     errors = []
     for net in nets:
-        # Memory blocks of the previous net have other sizes, and would be kept unused.
+        # Memory blocks of the previous net have other sizes and would stay allocated unused.
         devices.return_freed_memory()
         try:
             if diverged and net.name in diverged:
@@ -188,22 +188,22 @@ def write_nets(
                 writer.withdraw(name)
             errors.append(error)
             if net is not nets[-1]:
-                messages.tell_note(f"{net.name} diverged; the next nets go on")
+                messages.tell_note(f"{net.name} diverged; the next nets are still trained")
     return errors
 
 
 @dataclass
 class _EpochNotes:
-    """Messages about the epochs of a net and, after a timed epoch, the time that all may take."""
+    """Messages about the epochs of a net, and once the time that all its epochs may take."""
 
     net: str
     bar: progress.Progress
     n_nets: int  # number of trainings
     run: RunSettings
     on_epoch: Callable[[str], object] | None
-    start: float | None = None  # time of the last epoch
+    start: float | None = None  # end of the previous epoch
     timed: bool = False
-    # Labels of trainings; earlier runs have done the others.
+    # Labels of the trainings in this run; earlier runs have done the others.
     trained: set[str] = field(default_factory=set)
 
     def note(self, label: str, epoch: int, epochs: int, val_loss: float) -> None:
@@ -214,7 +214,7 @@ class _EpochNotes:
         if self.on_epoch is not None:
             self.on_epoch(text)
         now = time.monotonic()
-        # The first epoch is not typical: kernels are chosen or compiled in it.
+        # The first epoch is not timed: kernels are chosen or compiled in it.
         if self.start is not None and not self.timed:
             self.timed = True
             seconds = now - self.start
@@ -224,7 +224,7 @@ class _EpochNotes:
             total = progress.duration_text(seconds * epochs * self.n_nets)
             nets = f"{self.n_nets} net{'s' * (self.n_nets != 1)}"
             messages.tell(
-                f"{self.net}: {progress.duration_text(seconds)} an epoch on {device}: {nets} of "
+                f"{self.net}: {progress.duration_text(seconds)} per epoch on {device}: {nets} with "
                 f"{epochs} epochs take {total} at most"
             )
         self.start = now

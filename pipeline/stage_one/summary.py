@@ -1,7 +1,7 @@
-"""Summary of a run of stage one, and the record by which the same command later ends at once.
+"""Summary of a run of stage one, and a record so that the same command later ends at once.
 
 Importing torch and checking all media takes seconds, which is wasted if nothing has changed. A
-run that leaves nothing to try again writes a record to its working folder: the request, the
+run after which nothing can be retried writes a record to its working folder: the request, the
 stamps of all files that it read and wrote, and its messages.
 """
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
 
 FINISHED = "finished.json"
-# Largest size of the record and of the manifest. With more clips (about 100,000) the check takes
-# as long as the run that it saves.
+# Maximum size of the record and of the manifest in bytes. For larger manifests (about 100,000
+# clips), checking the record takes as long as the run that it saves.
 _MOST_BYTES = 1 << 25
 # Parts of the summary that the record keeps.
 _KEPT = ("clips", "features", "failures", "missing", "notes")
@@ -47,12 +47,12 @@ class ExtractSummary:
     clips: int  # number of clips in the manifest
     features: tuple[str, ...]  # names of features in the cache
     failures: tuple[tuple[str, str, str], ...]  # (clip id, stage, reason)
-    # (clip id, modality, reason) of clips that have only the other modality; not a failure.
+    # (clip id, modality, reason) of clips that lack one modality, which is not a failure.
     missing: tuple[tuple[str, str, str], ...] = ()
     # Notes on omitted nets, and on clips that are longer than a net's input.
     notes: tuple[str, ...] = ()
     work: Path | None = None  # working folder whose size is shown
-    # True if the same run again would not try any failed clip again.
+    # True if a repeated run would not retry any failed clip.
     settled: bool = False
 
     def text(self) -> str:
@@ -62,8 +62,8 @@ class ExtractSummary:
             clips = [(clip, why) for clip, kind, why in self.missing if kind == modality]
             if clips:
                 lines.append(
-                    f"{len(clips)} of {self.clips} clips without {modality}, which counts as "
-                    f"missing and not as failed; the first, {clips[0][0]}: {clips[0][1]}"
+                    f"{len(clips)} of {self.clips} clips have no {modality}, which counts as "
+                    f"missing, not as failed; the first, {clips[0][0]}: {clips[0][1]}"
                 )
         if self.failures:
             shown = 20
@@ -71,11 +71,11 @@ class ExtractSummary:
             kinds = failures_by_reason(self.failures)
             lines += [f"  {kind.text()}" for kind in kinds[:shown]]
             if len(kinds) > shown:
-                lines.append(f"  and {len(kinds) - shown} more reasons: mvemo cache info")
+                lines.append(f"  and {len(kinds) - shown} more reasons: see 'mvemo cache info'")
         if self.work is not None:
             lines.append(
                 f"{self.work} takes {measure_work(self.work).text()}; 'mvemo cache clean-work "
-                f"{self.work}' frees what decoding can make again"
+                f"{self.work}' removes the decoded media"
             )
         lines.append(f"{self.clips} clips, features {', '.join(self.features)}: {self.path}")
         return "\n".join(lines)
@@ -83,7 +83,7 @@ class ExtractSummary:
 
 @dataclass
 class RepeatableRun:
-    """Command of stage one that may have been finished before with the same files."""
+    """Command of stage one that an earlier run may have finished with the same files."""
 
     options: Mapping[str, Any]  # options of the command line by name
     manifest: Path | None  # None for the demo set under `work`
@@ -95,7 +95,7 @@ class RepeatableRun:
         self._key = self._request_key()
 
     def recall(self) -> tuple[ExtractSummary, tuple[str, ...]] | None:
-        """Return summary and notes of the run that finished this command; None if work is left."""
+        """Return summary and notes of the run that finished this command, or None."""
         path = self.work / FINISHED
         try:
             # Rows of an interrupted run are not in the cache yet.
@@ -110,13 +110,13 @@ class RepeatableRun:
             summary = ExtractSummary(self.out, work=self.work, settled=True, **facts)
             return summary, (*kept["notes"],)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            # No record, another version or damaged: the run decides what to do.
+            # The record is missing, damaged or of another version: do the run.
             return None
 
     def keep(self, settings: Settings, summary: ExtractSummary, notes: Sequence[str]) -> None:
         """Record that this run is finished, unless its inputs have changed since it began."""
         key = self._request_key()
-        # The run itself makes the demo set, which changes the key.
+        # Without a manifest, the run itself creates the demo set, which changes the key.
         if key is None or (key != self._key and self.manifest is not None):
             return
         files = [self.out, self.work / "folds.csv", *_weight_files(settings)]
@@ -134,7 +134,7 @@ class RepeatableRun:
             )
 
     def _request_key(self) -> str | None:
-        """Return a digest of the request and all inputs but weights, or None if one is missing."""
+        """Return a digest of options, manifest, media and code, or None if a file is missing."""
         path = self.manifest or self.work / "demo" / "manifest.csv"
         try:
             if path.stat().st_size > _MOST_BYTES:
@@ -151,7 +151,7 @@ class RepeatableRun:
             "variables": {k: v for k, v in os.environ.items() if k.startswith(_VARIABLES)},
             "media": media,
             "code": _code(),
-            # Failed clips are tried again with other versions of a decoder.
+            # With other versions of a decoder, failed clips are tried again.
             "versions": versions(),
             "folder": str(Path.cwd()),
         }
@@ -184,7 +184,7 @@ def _code() -> dict[str, list[int] | None]:
 
 
 def _weight_files(settings: Settings) -> list[Path]:
-    """Return the paths of starting weights that the nets of a run read if they exist."""
+    """Return the paths of starting weights that a run's nets read if the files exist."""
     from mvemo.extract.nets.parts.registry import EncoderFolder
     from mvemo.extract.pretrained.store import weights_folder
     from mvemo.extract.settings import FETCHED

@@ -1,7 +1,7 @@
-"""Tasks of stage one that run in other processes, here or on other machines.
+"""Tasks of stage one that run in other processes, on this or on other machines.
 
 A task reads files by their paths and commits rows to shards next to the cache. It returns only
-names of clips and shards, and the keys of the rows. Running a task again, after a whole or a
+ids of clips, names of shards, and keys of rows. Running a task again, after a whole or a
 partial run, writes the same rows. `SpreadRun` gives the tasks to a backend and collects the rows.
 """
 
@@ -29,11 +29,11 @@ from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one import steps
 from mvemo.pipeline.stage_one.backends import Backend, Note, Training
 
-# Largest number of clips of a task; a killed worker loses at most these.
+# Maximum number of clips in a task; a killed worker loses at most these clips.
 BATCH = 32
-# Run, number of outputs and nets of the last task of this process.
+# Settings, number of outputs and loaded nets of this process's last task with frozen nets.
 _frozen: list[tuple[TaskSettings, int, embedding.FrozenNets]] = []
-# Only one task at a time: the seeds and switches of torch are global.
+# Only one task runs at a time, because torch's seeds and switches are global.
 _one_task = threading.Lock()
 
 
@@ -61,11 +61,11 @@ class TaskSettings:
 
     @property
     def frozen(self) -> bool:
-        """True if nets are not trained, so that clips can be embedded separately."""
+        """True if nets are not trained, so that tasks can embed batches of clips."""
         return self.settings.extract.run.protocol == "frozen"
 
     def frozen_nets(self, n_outputs: int) -> embedding.FrozenNets:
-        """Return frozen nets, which this process keeps for the next tasks of the run."""
+        """Return frozen nets, which this process keeps for further tasks of the run."""
         if not _frozen or _frozen[0][:2] != (self, n_outputs):
             nets = embedding.FrozenNets(self.settings.extract.run, n_outputs)
             _frozen[:] = [(self, n_outputs, nets)]
@@ -78,7 +78,7 @@ class Finished:
 
     clip_ids: tuple[str, ...]
     shards: tuple[str, ...]  # names of the committed shards
-    # Expected keys of the rows of each feature; failed clips are in the failures of the shards.
+    # Expected row keys of each feature; failed clips are in the shards' failures instead.
     requested: tuple[tuple[FeatureSpec, dict[str, str]], ...]
     missing: tuple[tuple[str, str, str], ...] = ()  # see `ClipMedia.missing`
 
@@ -109,7 +109,7 @@ class ClipTask:
         return f"clips {self.clips.clip_ids[0]} to {self.clips.clip_ids[-1]}"
 
     def run(self, note: Note) -> Finished:
-        """Run the task; rows that are stored already are not made again."""
+        """Run the task; rows that are already stored are not computed again."""
         shared = self.shared
         descriptors, nets = shared.settings.extract.descriptors, shared.nets
         writer = PartWriter(shared.out, self.table, self.stored)
@@ -137,7 +137,7 @@ class ClipTask:
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """Net to train on one fold, and to embed all clips with."""
+    """Training of a net on one fold, followed by embedding all clips."""
 
     shared: TaskSettings
     media: ClipMedia  # decoded media of all clips
@@ -157,7 +157,7 @@ class TrainingTask:
         return next(net for net in self.shared.nets if net.name == self.training[0])
 
     def run(self, note: Note) -> Finished:
-        """Run the task; a net that is trained already is not trained again."""
+        """Run the task; a net that is already trained is not trained again."""
         shared = self.shared
         writer = PartWriter(shared.out, self.table, self.stored)
         features = steps.FeatureWriter(
@@ -178,19 +178,19 @@ def do_task(task: Task, emit: Note | None = None) -> Finished:
 
 
 def batch_sizes(n_clips: int, processes: int, unit: int) -> list[int]:
-    """Return the clips of each task: half a process's share of the rest, in multiples of `unit`."""
+    """Return task sizes: half a process's share of the remaining clips, in multiples of `unit`."""
     sizes: list[int] = []
-    left = n_clips
-    while left:
-        share = min(BATCH, left // (2 * processes))
-        sizes.append(min(max(share // unit, 1) * unit, left))
-        left -= sizes[-1]
+    remaining = n_clips
+    while remaining:
+        share = min(BATCH, remaining // (2 * processes))
+        sizes.append(min(max(share // unit, 1) * unit, remaining))
+        remaining -= sizes[-1]
     return sizes
 
 
 @dataclass
 class SpreadRun:
-    """Run of tasks on a backend, which adds their rows to the cache."""
+    """Runs tasks on a backend, and adds their rows to the cache."""
 
     writer: CacheWriter
     backend: Backend
@@ -201,7 +201,7 @@ class SpreadRun:
     diverged: dict[str, TrainingDiverged] = field(default_factory=dict)
 
     def do_clips(self, shared: TaskSettings, manifest: Manifest) -> None:
-        """Decode and describe all clips, and embed them by frozen nets."""
+        """Decode and describe all clips, and embed them with frozen nets."""
         extract = shared.settings.extract
         device = devices.pick_device(extract.run.device)
         nets = [NETS[net.name] for net in shared.nets if shared.frozen]
@@ -224,7 +224,7 @@ class SpreadRun:
     def _clip_tasks(
         self, shared: TaskSettings, manifest: Manifest, sizes: Sequence[int]
     ) -> list[ClipTask]:
-        """Return one task for each batch of these sizes, with its stored rows."""
+        """Return a task for each batch of clips, with stored rows; `sizes` has the batch sizes."""
         stored = self.writer.stored_rows(manifest.clip_ids)
         failures: dict[str, dict[tuple[str, str], Any]] = {}
         for (clip, stage), why in stored.failures.items():
@@ -243,11 +243,11 @@ class SpreadRun:
         return tasks
 
     def _do(self, tasks: Sequence[Task], bar: progress.Progress) -> None:
-        """Run all tasks; raise one error for the failed ones when all others are done."""
+        """Run all tasks; if some failed, raise one error when all others are done."""
         failed: list[tuple[Task, BaseException]] = []
 
-        def note(how: str | float) -> None:
-            bar.note(how) if isinstance(how, str) else bar.ahead(how)
+        def note(state: str | float) -> None:
+            bar.note(state) if isinstance(state, str) else bar.ahead(state)
 
         for task, result in self.backend.do(tasks, note):
             clips = set(task.table.clip_ids) if isinstance(task, ClipTask) else {""}
@@ -257,32 +257,34 @@ class SpreadRun:
                 lost = clips.intersection(clip for clip, *_ in self.writer.failures)
             elif isinstance(result, TrainingDiverged) and isinstance(task, TrainingTask):
                 self.diverged.setdefault(task.net.name, result)
-                messages.tell_note(f"{task.label} diverged; the others go on")
+                messages.tell_note(f"{task.label} diverged; the others continue")
             elif isinstance(result, ClipFailed):
                 raise result
             else:
                 failed.append((task, result))
-                messages.tell_note(f"{task.label} failed; the others go on: {_reason(result)}")
+                messages.tell_note(f"{task.label} failed; the others continue: {_reason(result)}")
             bar.step(len(clips), failed=len(lost))
         if failed:
             task, error = failed[0]
             more = f" ({len(failed)} of {len(tasks)} failed)" if len(failed) > 1 else ""
             raise TaskFailed(
-                f"{task.label}: {_reason(error)}{more}; all others are done and kept: run the same "
-                "again"
+                f"{task.label}: {_reason(error)}{more}; all other tasks are done: run the same "
+                "command again"
             ) from None
 
     def _take_up(self, task: Task, finished: Finished) -> None:
-        """Add the rows of a task, and check that none is missing."""
+        """Add the rows of a task to the cache, and check that none is missing."""
         self.writer.take_up(finished.shards)
         failed = {(clip, stage) for clip, stage, _ in self.writer.failures}
         for spec, keys in finished.requested:
             lost = keys.keys() - self.writer.current(spec, keys)
             lost -= {clip for clip in lost if (clip, f"embed:{spec.name}") in failed}
+            # Outputs are not checked: a failed embedding has none, and its failure names only
+            # the embedding.
             if lost and not spec.name.endswith("-outputs"):
                 raise TaskFailed(
-                    f"{task.label}: {spec.name} of clip {min(lost)!r} is not in the shards that it "
-                    "was written to: run the same again"
+                    f"{task.label}: {spec.name} of clip {min(lost)!r} is missing from the shards "
+                    "it was written to: run the same command again"
                 )
             if spec.kind != "outputs" and spec.name not in self.features:
                 self.features.append(spec.name)
@@ -291,7 +293,7 @@ class SpreadRun:
 
 
 def _reason(error: BaseException) -> str:
-    """Return why a task failed, in one line; unexpected errors with their type."""
+    """Return the reason of a failure in one line; name the type of an unexpected error."""
     text = " ".join(str(error).split())
     ours = isinstance(error, (CacheError, ExtractError, PipelineError))
     return text if ours else f"{type(error).__name__}: {text}"

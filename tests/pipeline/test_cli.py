@@ -64,7 +64,7 @@ def test_an_unknown_command_is_one_line(monkeypatch, capsys):
         cli.main()
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "no command 'fuze': did you mean fuse?" in line
+    assert "unknown command 'fuze': did you mean fuse?" in line
 
 
 def test_errors_that_are_not_of_the_input_are_not_hidden():
@@ -156,6 +156,6 @@ def test_only_what_is_kept_is_promised(resumable, capsys):
 
     with pytest.raises(SystemExit) as stop:
         cli.run(lambda **options: long.main([], **options), "mvemo")
-    kept = "; what was finished is kept, run the same again"
+    kept = "; finished work is kept: run the same command again"
     expected = f"interrupted{kept if resumable else ''}\n"
     assert (stop.value.code, capsys.readouterr().err.lstrip("\n")) == (130, expected)

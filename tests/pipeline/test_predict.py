@@ -169,7 +169,7 @@ def test_what_a_folder_has_beside_media_is_named(tmp_path, capsys):
     for name in ("without-ending", "notes.txt", ".hidden"):
         (tmp_path / name).write_text("text")
     assert [clip.problem for clip in find_clips([str(tmp_path)])] == [
-        "a folder without media files"
+        "the folder has no media files"
     ]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"note: {tmp_path}: 2 left out, not a known type of media file: ")
@@ -185,7 +185,7 @@ def test_names_tell_the_modalities():
 
 def test_a_long_file_is_the_mean_of_windows(made, capsys):
     (song,) = predicted(capsys, made, made / "long.wav")
-    assert "12 s long: the mean of 8 windows of 1 s, spread over it" in song["notes"]
+    assert "12 s long: predicted as the mean of 8 windows of 1 s" in song["notes"]
 
 
 def test_lists_without_labels_folders_and_patterns(made, tmp_path, capsys):
@@ -239,13 +239,13 @@ def test_a_catalogue_reads_only_what_is_new(made, tmp_path, capsys, read_clips):
     capsys.readouterr()
     assert predict(*nightly, "--json") == 0
     first = capsys.readouterr()
-    assert "6 new, 0 kept, 0 gone" in first.err
+    assert "6 new, 0 kept, 0 removed" in first.err
     # Equal files are read once, and what is no media at all is not decoded.
     assert sorted(read_clips) == ["a.wav", "b.wav", "c.wav", "d.wav"]
     read_clips.clear()
     assert predict(*nightly, "--json", "--strict") == 1
     second = capsys.readouterr()
-    assert "0 new, 6 kept, 0 gone" in second.err
+    assert "0 new, 6 kept, 0 removed" in second.err
     assert (second.out, read_clips) == (first.out, [])
     record, *_, broken = json.loads(second.out)
     assert record["content"] == content_digest(songs / "a.wav")
@@ -258,14 +258,14 @@ def test_a_catalogue_reads_only_what_is_new(made, tmp_path, capsys, read_clips):
     write_noise(songs / "e.wav", seed=11)
     assert predict(*nightly, "--jsonl") == 0
     third = capsys.readouterr()
-    assert "2 new, 4 kept, 2 gone" in third.err
+    assert "2 new, 4 kept, 2 removed" in third.err
     assert read_clips == ["b.wav", "e.wav"]
     assert {Path(json.loads(line)["path"]).name for line in third.out.splitlines()} == {
         *("b.wav", "d.wav", "e.wav", "same.wav", "text.mp3", "z.wav")
     }
     assert "another model" not in third.err
     predict(*nightly, "--modality", "video")
-    assert "its features are of another model or --modality" in capsys.readouterr().err
+    assert "its features are from another model or --modality" in capsys.readouterr().err
 
 
 def killed_after_two(commit):
@@ -294,20 +294,20 @@ def test_a_catalogue_whose_run_was_killed_goes_on(made, tmp_path, capsys, monkey
     assert (len(read_clips), cache.exists()) == (4, False)
     read_clips.clear()
     assert predict(*nightly) == 0
-    assert "1 new, 4 kept, 0 gone" in capsys.readouterr().err
+    assert "1 new, 4 kept, 0 removed" in capsys.readouterr().err
     assert read_clips == ["4.wav"]
     lock = WriterLock(cache)
     assert predict(*nightly) == 2
     assert f"another writer holds it: process {os.getpid()} on" in capsys.readouterr().err
     lock.release()
     assert predict(made, made / "long.wav", "--cache", cache) == 2
-    assert "none of its 5 clips is among these 1" in capsys.readouterr().err
+    assert "none of its 5 clips is among the 1 given" in capsys.readouterr().err
     features = made / "work" / "features.h5"
     assert predict(made, made / "long.wav", "--cache", features) == 2
     assert "expected a catalogue" in capsys.readouterr().err
     cache.write_bytes(cache.read_bytes()[:2000])
     assert predict(*nightly) == 2
-    assert "songs.h5: truncated or overwritten catalogue: delete it" in capsys.readouterr().err
+    assert "songs.h5: is truncated or overwritten: delete it" in capsys.readouterr().err
 
 
 def test_csv_and_table_say_the_same(made, tmp_path, capsys):
@@ -351,7 +351,7 @@ def test_a_plan_states_time_and_memory(made, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "clips: 3, 1 of them cannot be read"
     # Of the long one eight windows of a second are read.
-    assert lines[1] == "length: 9.0 s are read"
+    assert lines[1] == "media to read: 9.0 s"
     assert [line.partition(":")[0] for line in lines[2:]] == ["time", "memory"]
 
 
@@ -360,7 +360,7 @@ def test_where_nothing_can_be_predicted_the_exit_code_is_2(made, tmp_path, capsy
     inputs = [made / "text.mp3", tmp_path / "empty", tmp_path / "none.mp3"]
     assert predict(made, *inputs) == 2
     shown = capsys.readouterr().out
-    assert "empty: a folder without media files" in shown
+    assert "empty: the folder has no media files" in shown
     assert "none.mp3: no such file" in shown
     assert predict(made, made / "song.wav", "--modality", "video") == 2
     assert "pictures: no video stream" in capsys.readouterr().out
@@ -424,4 +424,4 @@ def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys):
 @pytest.mark.parametrize("option", ["--song-level", "--permute-labels"])
 def test_a_model_is_of_clips_with_their_labels(made, option, capsys):
     assert run("mvemo", "fuse", made / "work" / "features.h5", "--final", option) == 2
-    assert f"leave {option} out" in capsys.readouterr().err
+    assert f"--final cannot be combined with {option}" in capsys.readouterr().err

@@ -55,12 +55,12 @@ def test_the_table_of_ratings_says_what_the_numbers_are():
     table = predictions_table(MODEL, PREDICTIONS)
     assert "5 (4 to 6.5)" in table
     assert "not predicted: b.mp3: no such file" in table
-    assert "songs was made of 40 clips. On new clips expect:" in table
-    assert "by lld: about 50% of the differences between clips' ratings explained" in table
+    assert "songs was trained on 40 clips. On new clips, expect:" in table
+    assert "by lld: about 50% of the variance of clips' ratings is explained" in table
     assert "valence, energy: the 40 training clips were rated 1 to 9" in table
     assert "in brackets: 90% prediction interval" in table
     (line, *_) = legend(MODEL, PREDICTIONS)[1:]
-    assert line.startswith("lld: r2_macro 0.500 (0.400 to 0.600) on clips that it had not seen")
+    assert line.startswith("lld: r2_macro 0.500 (0.400 to 0.600) on clips that it was not")
 
 
 def test_without_a_prediction_nothing_is_said_of_the_model():

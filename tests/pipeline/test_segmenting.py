@@ -24,8 +24,8 @@ def test_files_are_cut_by_their_own_lengths(listed, capsys):
     out = listed.with_name("s.csv")
     assert run("mvemo", "manifest", "segment", listed, "--seconds", 1, "--out", out) == 0
     shown = capsys.readouterr()
-    assert "4 clips gave 7 segments of 1 s" in shown.out
-    assert "note: left whole:" in shown.err
+    assert "4 clips were split into 7 segments of 1 s" in shown.out
+    assert "note: not split:" in shown.err
     assert "bad.wav" in shown.err
     made = read_manifest(out)
     assert [(c.clip_id, c.start, c.duration, c.group) for c in made.clips] == [
@@ -57,9 +57,9 @@ def test_missing_files_are_listed_and_the_others_cut(listed, capsys):
     listed.with_name("b.wav").unlink()
     assert run(*command) == 0
     shown = capsys.readouterr()
-    assert "4 clips gave 7 segments of 1 s" in shown.out
+    assert "4 clips were split into 7 segments of 1 s" in shown.out
     (note,) = [line for line in shown.err.splitlines() if "b.wav" in line]
-    assert note.startswith("note: left whole:")
+    assert note.startswith("note: not split:")
     made = read_manifest(out, media=False)
     assert [c.clip_id for c in made.clips if c.duration is None] == ["b@0", "bad@0"]
     for name in ("a", "c", "bad"):

@@ -42,9 +42,7 @@ def test_the_size_is_told(work):
 
 def test_decoded_media_go_and_all_else_stays(work):
     done = clean(work, "--dry-run")
-    assert (
-        done.output == f"{work}: would be removed: 3 MiB: decoded media 3 MiB, trained nets 0 MiB\n"
-    )
+    assert done.output == f"{work}: would remove 3 MiB: decoded media 3 MiB, trained nets 0 MiB\n"
     assert (work / "decoded").is_dir()
     assert clean(work).exit_code == 0
     assert sorted(p.name for p in work.iterdir()) == ["features.h5", "folds.csv", "nets"]
@@ -53,7 +51,7 @@ def test_decoded_media_go_and_all_else_stays(work):
 
 
 def test_other_folders_are_refused(work, tmp_path):
-    with pytest.raises(BadOption, match="not a working folder"):
+    with pytest.raises(BadOption, match="not a work folder"):
         clean_work(tmp_path)
     elsewhere = tmp_path / "elsewhere"
     (work / "decoded").rename(elsewhere)

@@ -35,7 +35,7 @@ def cache(tmp_path_factory):
     words = ["--feature", "bert", "--modality", "lyrics"]
     done = command("cache", "import", path, folder / "bert.csv", *words)
     assert done.exit_code == 0, done.output
-    assert "lyrics is a further modality, neither audio nor video" in done.stderr
+    assert "lyrics is a modality in addition to audio and video" in done.stderr
     return path
 
 

@@ -112,7 +112,7 @@ def test_features_need_no_labels_and_keep_when_they_come(tmp_path, capsys):
     path = rewrite(unlabelled, tmp_path / "demo" / "bare.csv")
     end = ["--work", tmp_path / "work", "--nets", "c3d", *tiny_settings()]
     assert run("mvemo", "extract", path, *end) == 2
-    assert "no labels, on which crossfit trains nets: --profile pretr" in capsys.readouterr().err
+    assert "no labels, but the protocol crossfit trains on labels" in capsys.readouterr().err
     end += frozen(tmp_path, 6)
     assert run("mvemo", "extract", path, *end) == 0
     features = tmp_path / "work" / "features.h5"

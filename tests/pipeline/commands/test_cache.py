@@ -57,7 +57,7 @@ def test_a_folder_of_shards(path, tmp_path):
     one, other = (run("info", source).stdout.splitlines() for source in (path, folder))
     assert one[1:] == other[1:]
     assert one[0].split()[-1] == other[0].split()[-1]
-    assert run("verify", folder).stdout == f"{folder}: sound\n"
+    assert run("verify", folder).stdout == f"{folder}: no problems\n"
     assert run("diff", path, folder).exit_code == 0
     assert run("export", folder, "--feature", "mel", "--out", tmp_path / "x.csv").exit_code == 0
     assert run("merge", folder, "--out", tmp_path / "merged.h5").exit_code == 0
@@ -86,8 +86,8 @@ def test_info(path):
 
 def test_verify_and_repair(path):
     done = run("verify", path)
-    assert (done.exit_code, done.stdout) == (0, f"{path}: sound\n")
-    assert run("repair", path).stdout == f"{path}: sound, nothing to repair\n"
+    assert (done.exit_code, done.stdout) == (0, f"{path}: no problems\n")
+    assert run("repair", path).stdout == f"{path}: nothing to repair\n"
     data = bytearray(path.read_bytes())
     data[data.index(np.full((2, 2), ord("b"), np.float32).tobytes())] ^= 1
     path.write_bytes(data)
@@ -150,8 +150,8 @@ def test_import_without_media(tmp_path):
     )
     assert done.exit_code == 0, done.output
     assert done.stdout == (
-        "vggish: 2 of 3 clips, 2 numbers each; 1 rows with numbers missing left out; "
-        f"1 rows of other clips left out: {features}\n"
+        "vggish: 2 of 3 clips, 2 numbers each; 1 rows with missing numbers were left out; "
+        f"1 rows of other clips were left out: {features}\n"
     )
     more = tmp_path / "slow.csv"
     more.write_text("clip_id,p,q,r\nc,1,2,3\n")
@@ -182,7 +182,7 @@ def test_upkeep(path, tmp_path):
     done = run("diff", path, slim)
     assert done.exit_code == 1
     assert done.stdout.splitlines()[0] == "feature c3d@fold0 is only in the first"
-    assert run("diff", slim, slim).stdout == "the same clips and features\n"
+    assert run("diff", slim, slim).stdout == "both have the same clips and features\n"
 
     settings = {"extract": {"nets": [], "descriptors": ["mel"]}}
     with CacheWriter(path, CLIPS, provenance={"settings": settings}) as writer:
@@ -202,7 +202,7 @@ def test_upkeep(path, tmp_path):
 
 def test_export_of_several_features_needs_a_cache(path, tmp_path):
     command = ["export", path, "--feature", "mel", "--feature", "c3d", "--out"]
-    assert "a .h5 file for 2" in str(run(*command, tmp_path / "a.npz").exception)
+    assert "give a .h5 file for several" in str(run(*command, tmp_path / "a.npz").exception)
     assert run(*command, tmp_path / "a.h5").exit_code == 0
     assert "cache remove" in str(run(*command, path, "--force").exception)
 

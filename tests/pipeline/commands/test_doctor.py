@@ -65,7 +65,7 @@ def test_old_and_absent_packages_are_problems(monkeypatch):
     texts = {f.subject: f.text for f in findings if f.status == "problem"}
     assert not stage_one
     assert texts == {
-        "stage two": "numpy is 1.20.0, >=1.26 is needed",
+        "stage two": "numpy: expected >=1.26, got 1.20.0",
         "stage one": "av is not installed",
     }
 
@@ -82,7 +82,7 @@ def test_a_torchvision_of_another_torch_is_a_problem(monkeypatch):
     installed(monkeypatch, torch="2.9.0")
     found = check_torch_pair()
     assert found.status == "problem"
-    assert "do not fit: torchvision needs torch" in found.text
+    assert "do not work together: torchvision needs torch" in found.text
     assert "same index" in found.cure
 
 
@@ -90,7 +90,7 @@ def test_a_torchvision_without_its_operators_is_a_problem(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(ops=SimpleNamespace()))
     found = check_torch_pair()
     assert found.status == "problem"
-    assert "do not fit" in found.text
+    assert "do not work together" in found.text
 
 
 def test_a_folder_is_written_to_and_left_as_it_was(tmp_path):
@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path):
 def test_little_room_is_a_note(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=LITTLE_ROOM - 1))
     found = check_folder("work folder", tmp_path, "--work FOLDER")
-    assert (found.status, found.cure) == ("note", "--work FOLDER, on a disk with more room")
+    assert (found.status, found.cure) == ("note", "--work FOLDER, on a disk with more free space")
 
 
 def test_weights_are_absent_whole_or_damaged(tmp_path, monkeypatch):

@@ -203,7 +203,7 @@ def test_folds_are_kept_when_clips_go(tmp_path):
     assert np.array_equal(after.assignment, before.assignment[3:])
     done = run(*fewer, "--keep", old, "--force", "--seed", 1)
     assert isinstance(done.exception, BadOption)
-    assert "has 3 folds of seed 0: ask for the same with --folds 3 --seed 0" in str(done.exception)
+    assert "has 3 folds of seed 0: use the same, with --folds 3 --seed 0" in str(done.exception)
 
 
 def test_a_clip_that_starts_after_its_files_end_is_found(tmp_path):
@@ -247,7 +247,7 @@ def test_check_tells_groups_that_are_probably_one(tmp_path):
     path.write_text("\n".join(["path,label,group", *rows]))
     done = run("check", path, "--no-media")
     assert done.exit_code == 0, done.output
-    assert done.stderr.count("are probably one") == 3
+    assert done.stderr.count("are probably the same") == 3
     assert "groups 'The Portait of a Lady' and 'The Portrait of a Lady'" in done.stderr
     assert "Symphony" not in done.stderr
 

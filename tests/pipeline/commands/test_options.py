@@ -70,7 +70,7 @@ def test_mvemo_cv_tells_its_version(capsys):
 
 # Words of a command (manifest m, folder tmp), and a part of its line.
 REFUSED = [
-    ("extract {m} --set nets.i3d.lr=fast", "--set nets.i3d.lr=fast: nets.i3d.lr is 'fast'"),
+    ("extract {m} --set nets.i3d.lr=fast", "--set nets.i3d.lr=fast: nets.i3d.lr: expected float"),
     ("extract {m} --set nets.i3d.lr=-1", "--set nets.i3d.lr=-1: nets.i3d.lr is -1.0"),
     ("extract {m} --set extract.embed=3 --set nets.i3d.lr=1", "--set extract.embed=3: extract."),
     ("extract {m} --set folds", "--set folds: write it as key=value"),
@@ -80,11 +80,11 @@ REFUSED = [
     ("extract {m} --workers -2", "'--workers': -2 is not in the range x>=1."),
     ("extract {m} --workers many", "'--workers': 'many' is not a valid integer range."),
     # As a variable that is not set leaves it.
-    ("extract {m} --out {empty}", "'--out': an empty path: give a file or folder"),
-    ("extract {m} --work {empty}", "'--work': an empty path: give a file or folder"),
-    ("extract {m} --out {m}/features.h5", "{m}: a file, where a folder is needed"),
-    ("extract clips.csv --out {tmp}/file/x.h5", "{tmp}/file: a file, where a folder is needed"),
-    ("fuse f.h5 --out {tmp}/file/out", "{tmp}/file: a file, where a folder is needed"),
+    ("extract {m} --out {empty}", "'--out': the path is empty: give a file or folder"),
+    ("extract {m} --work {empty}", "'--work': the path is empty: give a file or folder"),
+    ("extract {m} --out {m}/features.h5", "{m} is a file, not a folder"),
+    ("extract clips.csv --out {tmp}/file/x.h5", "{tmp}/file is a file, not a folder"),
+    ("fuse f.h5 --out {tmp}/file/out", "{tmp}/file is a file, not a folder"),
     ("predict song.mp3 --csv {tmp}/no/such/x.csv", "folder {tmp}/no/such does not exist"),
     ("predict song.mp3 --csv {tmp}", "is a directory"),
     ("predict song.mp3 --cache {tmp}/no/x.h5", "folder {tmp}/no does not exist"),
@@ -103,7 +103,7 @@ REFUSED = [
         )
     ),
     *(
-        (f"{name} https://example.org/a.mp3", "a.mp3: addresses are not fetched: download")
+        (f"{name} https://example.org/a.mp3", "a.mp3: URLs are not supported: download")
         for name in ("predict", "explain", "extract", "fuse")
     ),
 ]
@@ -132,8 +132,8 @@ def test_a_prescribed_split_is_asked_about(manifest, tmp_path, capsys):
         assert "--folds 6" in line
     own = (manifest, "--out", tmp_path / "o", "--work", tmp_path / "w")
     line = error_of(capsys, "mvemo", "study", "losses", *own)
-    assert "prescribes a split, and this study makes folds: mvemo study j22 and " in line
-    assert "--folds 6 leaves it unused" in line
+    assert "prescribes a split, but this study makes folds: mvemo study j22 and " in line
+    assert "--folds 6 ignores the split" in line
     # J22's whole experiment has one split; they end at the media, which are empty.
     asked = ("losses", "--folds", 3), ("losses", "--set", "extract.folds=3"), ("j22",)
     for study, *options in asked:
@@ -152,7 +152,7 @@ def test_a_prescribed_split_is_asked_about(manifest, tmp_path, capsys):
 
 def test_more_workers_than_cores_are_told_of(tmp_path, capsys):
     assert run("mvemo", "extract", tmp_path / "none.csv", "--workers", 9999) == 2
-    assert "note: --workers 9999: there are " in capsys.readouterr().err
+    assert "note: --workers 9999: this machine has " in capsys.readouterr().err
 
 
 def test_a_seed_that_changes_no_fold_is_told_of(tmp_path, capsys):

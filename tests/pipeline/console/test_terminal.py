@@ -119,8 +119,8 @@ def test_sigterm_reaches_whoever_waits_for_an_interrupt():
 @pytest.mark.parametrize(
     ("number", "line"),
     [
-        (signal.SIGINT, "interrupted before it began\n"),
-        (signal.SIGTERM, "ended by SIGTERM before it began\n"),
+        (signal.SIGINT, "interrupted before the work began\n"),
+        (signal.SIGTERM, "ended by SIGTERM before the work began\n"),
     ],
 )
 def test_a_signal_before_the_program_is_imported(number, line):

@@ -160,14 +160,14 @@ def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys):
     assert [record["label"] for record in records] == [row["label"] for row in rows]
     assert last == {"path": failed["path"], "error": failed["error"]}
     assert run("mvemo", "explain", made / "burst.mkv", *model, "--of", "tense") == 0
-    assert "what speaks for tense:" in capsys.readouterr().out
+    assert "strongest evidence for tense:" in capsys.readouterr().out
     page = (tmp_path / "burst.explained.html").read_text(encoding="utf-8")
     assert "data:audio/ogg;base64," in page
     assert "The frames that count most" in page
     assert run("mvemo", "explain", tmp_path / "text.mp3", *model) == 2
     assert "cannot be read as media" in capsys.readouterr().err
     assert run("mvemo", "predict", *inputs, *model, "--timeline", "--window", "0") == 2
-    assert "--window 0: from 1 to 600 seconds" in capsys.readouterr().err
+    assert "--window 0: expected 1 to 600 seconds" in capsys.readouterr().err
 
     def full(path, text, *, error):
         if path.suffix == ".csv":
@@ -192,7 +192,7 @@ def test_notes_of_predict_are_repeated(made, tmp_path, monkeypatch, capsys):
     model = ["--model", made / "out" / "model", "--weights", f"effnet={made / 'effnet.npz'}"]
     known, short = made / "calm0.mkv", tmp_path / "short.wav"
     soundfile.write(short, np.random.default_rng(0).uniform(-0.9, 0.9, SR // 2), SR)
-    trained, brief = "part of the model's training data", "only 0.50 s long: too short to tell"
+    trained, brief = "the clip is part of the model's training data", "only 0.50 s long: too short"
     capsys.readouterr()
     assert run("mvemo", "predict", known, short, *model, "--timeline") == 0
     shown = capsys.readouterr().out
@@ -213,7 +213,7 @@ def test_without_a_nets_weights_the_others_predict(made, capsys):
     assert run("mvemo", *predict) == 0
     (record,) = json.loads(capsys.readouterr().out)
     assert record["model"].endswith("/lld")
-    (note,) = (note for note in record["notes"] if note.startswith("without effnet: "))
+    (note,) = (note for note in record["notes"] if note.startswith("predicted without effnet: "))
     assert "effnet" in note.partition(": ")[2]
 
 
@@ -222,5 +222,5 @@ def test_a_clip_without_sound_and_a_wrong_class_are_refused(made, maker, tmp_pat
     clip = NewClip("silent.wav", tmp_path / "silent.wav")
     with pytest.raises(BadOption, match=r"silent.wav: .*silent"):
         explain_clip(maker, clip, ExplainSettings())
-    with pytest.raises(BadOption, match=r"--of 'sad': one of calm, tense"):
+    with pytest.raises(BadOption, match=r"--of 'sad': expected one of calm, tense"):
         explain_clip(maker, clip, ExplainSettings(output="sad"))

@@ -103,21 +103,21 @@ def test_a_scheduler_that_cannot_work_is_one_line(sounds, scheduler, tmp_path, m
         ("tcp://127.0.0.1:9", "--scheduler tcp://127.0.0.1:9: no Dask scheduler answers there"),
         ("nowhere", "no Dask scheduler answers there"),
         ("http://127.0.0.1:9", "no Dask scheduler answers there"),
-        ("nowhere", "it is not written as tcp://HOST:PORT"),
-        ("tcp://127.0.0.1", "it is not written as tcp://HOST:PORT"),
-        ("tcp://127.0.0.1:99999", "it is not written as tcp://HOST:PORT"),
+        ("nowhere", "expected tcp://HOST:PORT"),
+        ("tcp://127.0.0.1", "expected tcp://HOST:PORT"),
+        ("tcp://127.0.0.1:99999", "expected tcp://HOST:PORT"),
         # Without certificates.
         ("tls://127.0.0.1:9", "no Dask scheduler answers there"),
-        (scheduler, f"it has no workers: 'dask worker {scheduler}'"),
+        (scheduler, f"it has no workers: run 'dask worker {scheduler}'"),
     ):
         options = ("--backend", "dask", "--scheduler", address)
         for more in ((), ("--plan",)):
             assert extract(sounds, "frozen", tmp_path, *options, *more) == 2
             assert said in refusal(capsys)
     assert extract(sounds, "frozen", tmp_path, "--backend", "dask") == 2
-    assert "go together: give --scheduler ADDRESS as well" in refusal(capsys)
+    assert "must be given together: add --scheduler ADDRESS" in refusal(capsys)
     assert extract(sounds, "frozen", tmp_path, "--scheduler", scheduler) == 2
-    assert "go together: give --backend dask as well" in refusal(capsys)
+    assert "must be given together: add --backend dask" in refusal(capsys)
 
 
 def results_of(client, address, n_tasks):
@@ -185,7 +185,7 @@ def test_workers_that_could_not_do_the_work_are_refused():
         ({"torch": {"tcp://b:2": missing}}, "tcp://b:2: this worker has no torch: pip install"),
         (
             {"mvemo": {"tcp://b:2": "0.0.1"}},
-            f"tcp://b:2: .* has mvemo 0.0.1, and here it is {ours}",
+            f"tcp://b:2: .* has mvemo 0.0.1, but this machine has {ours}",
         ),
         ({"folder": {"tcp://a:1": False}}, "tcp://a:1: this worker does not see /shared"),
     ):

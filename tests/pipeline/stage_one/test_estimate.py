@@ -26,10 +26,10 @@ def test_a_plan_says_what_the_run_then_does(sounds, tmp_path, capsys):
     fresh = capsys.readouterr().out
     # Nothing is written.
     assert not work.exists()
-    assert "clips: 11; 11 new to decode, 0 kept" in fresh
+    assert "clips: 11; 11 new to decode, 0 already decoded" in fresh
     assert rows(fresh) == {"music1d": ["2", "0", "22", "0"], "rnn": ["2", "0", "22", "0"]}
     assert "features: mfcc, music1d, rnn" in fresh
-    assert "(measured on 3 of them)" in fresh
+    assert "(measured on 3 clips)" in fresh
     for word in ("time: about", "memory: about", "disk: about"):
         assert word in fresh
     assert extract(sounds, "trained", work) == 0
@@ -48,7 +48,7 @@ def test_a_plan_says_what_the_run_then_does(sounds, tmp_path, capsys):
     assert "decode: 1 new, 10 kept" in capsys.readouterr().err
     assert extract(other, "frozen", work, "--out", tmp_path / "f.h5", "--plan") == 0
     planned = capsys.readouterr().out
-    assert "clips: 11; 0 new to decode, 11 kept" in planned
+    assert "clips: 11; 0 new to decode, 11 already decoded" in planned
     assert rows(planned) == {"music1d": ["-", "-", "0", "11"]}
     assert "time: about 0.0 s at most" in planned
     # Trained nets and their embeddings are found again; the broken clip has none.
@@ -105,7 +105,7 @@ def test_processes_share_the_time(sounds, tmp_path, capsys, monkeypatch, kind, j
 
 def test_a_plan_is_of_the_whole_run(sounds, tmp_path, capsys):
     assert extract(sounds, "frozen", tmp_path / "w", "--plan", "--shard", "1/2") == 2
-    assert "--plan covers the whole run: leave --shard out" in capsys.readouterr().err
+    assert "--plan covers the whole run: leave out --shard" in capsys.readouterr().err
 
 
 def test_a_short_clip_takes_a_part_of_a_window():

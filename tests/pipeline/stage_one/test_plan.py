@@ -66,7 +66,7 @@ def test_what_was_measured_is_in_the_cache(timed, tmp_path, capsys):
     assert run(*arguments, "--plan") == 0
     assert not (work / planning.PRECISION_FILE).exists()
     assert run(*arguments) == 0
-    said = "extract.precision=auto is bf16: a clip takes the nets 1 s in bf16 and 2 s in float32"
+    said = "extract.precision=auto is bf16: the nets take 1 s per clip in bf16 and 2 s in float32"
     assert said in capsys.readouterr().err
     with open_cache(work / "features.h5") as cache:
         assert any(note.startswith(said) for note in cache.provenance["notes"])

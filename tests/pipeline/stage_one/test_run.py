@@ -172,7 +172,7 @@ def test_a_clip_without_pictures_among_videos_is_no_failure(demo, tmp_path, caps
     work = tmp_path / "work"
     assert run("mvemo", "extract", path, "--work", work, "--strict", *options) == 0
     out = capsys.readouterr().out
-    assert "1 of 13 clips without video" in out
+    assert "1 of 13 clips have no video" in out
     assert "song: no video stream" in out
     assert "failures" not in out
     with open_cache(work / "features.h5") as cache:
@@ -183,7 +183,7 @@ def test_a_clip_without_pictures_among_videos_is_no_failure(demo, tmp_path, caps
 
 
 @pytest.mark.parametrize(
-    ("ending", "why"), [("wav", "the files are of sound only"), ("mkv", "no clip has usable video")]
+    ("ending", "why"), [("wav", "all files are audio files"), ("mkv", "no clip has usable video")]
 )
 def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, capsys):
     manifest, work = wav_set(tmp_path / "set", "clip", ending), tmp_path / "work"
@@ -199,16 +199,16 @@ def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, 
     [
         (["--protocol", "frozen"], "frozen protocol embeds with pretrained weights"),
         (["--protocol", "fitted"], "protocol 'fitted' is not known: one of crossfit"),
-        (["--nets", "resnet"], "unknown net 'resnet': one of c3d"),
+        (["--nets", "resnet"], "unknown net 'resnet': expected one of c3d"),
         (["--set", "nets.c3d.lr=-1"], "lr is -1.0: it must be above 0"),
         (["--set", "nets.c3d.pace=1"], "nets.c3d.pace: unknown setting"),
         (["--set", "nets.c3d.options={size=3}"], "c3d: size is 3: it must be 16 or more"),
         (["--weights", "c3d=nowhere.npz"], "there is no file nowhere.npz"),
         (["--weights", "nowhere.npz"], "write it as NET=FILE"),
-        (["--weights", f"i3d={__file__}"], "this net does not run: expected one of music1d, c3d"),
+        (["--weights", f"i3d={__file__}"], "run does not use i3d: expected one of music1d, c3d"),
         (
             ["--profile", "nowhere"],
-            "profile 'nowhere' is neither one of best, c17, demo, paper, pretrained nor a file",
+            "profile 'nowhere': expected a file or one of best, c17, demo, paper, pretrained",
         ),
         (["--folds", "50"], "50 folds"),
         (
@@ -221,8 +221,8 @@ def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, 
             "extract.fold_seed is -1: it must be from 0 to 4294967295",
         ),
         (["--set", "extract.workers=-3"], "extract.workers is -3"),
-        (["--nets", ""], "extract.nets names no net"),
-        (["--nets", "c3d,c3d"], "extract.nets names 'c3d' twice"),
+        (["--nets", ""], "extract.nets is empty"),
+        (["--nets", "c3d,c3d"], "extract.nets repeats 'c3d'"),
         (["--set", "nets.c3d.width=0"], "nets.c3d.width is 0.0: it must be above 0"),
         (["--set", "nets.c3d.momentum=2"], "momentum is 2.0: it must be from 0, below 1"),
     ],
@@ -350,12 +350,12 @@ def test_folds_of_a_file_are_those_of_the_features(demo, tmp_path, capsys):
         assert cache.provenance["settings"]["extract"]["folds"] == 3
     capsys.readouterr()
     assert run("mvemo", *arguments, "--protocol", "holdout") == 2
-    assert "the holdout protocol has one split" in capsys.readouterr().err
+    assert "the holdout protocol has no folds" in capsys.readouterr().err
     folds.write_text(folds.read_text().rsplit("\n", 2)[0] + "\n")
     assert run("mvemo", *arguments) == 2
     assert "made for other clips?" in capsys.readouterr().err
     assert run("mvemo", *arguments, "--folds", "none.csv") == 2
-    assert "neither a number of folds nor a file of folds" in capsys.readouterr().err
+    assert "expected a number of folds or a fold file" in capsys.readouterr().err
 
 
 def test_folds_of_a_file_replace_a_split(tmp_path):
@@ -439,7 +439,7 @@ def test_a_net_that_diverges_costs_no_feature_of_the_others(demo, tmp_path, monk
     assert error.startswith("mvemo: music1d@fold1: training diverged: no finite loss by epoch 1")
     assert "lower the learning rate, --set nets.music1d.lr=" in error
     assert error.endswith(
-        f"leave out what diverged, --nets c3d; {features} has the features of c3d, which are "
+        f"leave out these nets with --nets c3d; {features} has the features of c3d, which are "
         "not trained again"
     )
     # The net of fold 0 was finished, but alone it is no feature.
@@ -493,12 +493,12 @@ def test_rows_of_an_unfinished_run_are_not_dropped_without_a_word(tmp_path, caps
     capsys.readouterr()
     assert run("mvemo", "extract", two, *settings) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "a run of other clips ('m') was cut off, and its features of 4 clips wait" in line
+    assert "an interrupted run of other clips ('m') left features of 4 clips there" in line
     assert sorted((tmp_path / "features.h5.parts").glob("*.h5")) == shards
     lines = one.read_text().splitlines()
     one.write_text("\n".join([*lines[:-1], "other,3.wav,calm,3"]))
     assert run("mvemo", "extract", one, *settings) == 0
-    assert "features of 1 clips of the run that was cut off are dropped" in capsys.readouterr().err
+    assert "features of 1 clips of the interrupted run are dropped" in capsys.readouterr().err
 
 
 def test_clips_that_failed_are_tried_again_where_that_is_asked_for(tmp_path, capsys, monkeypatch):

@@ -73,7 +73,7 @@ def test_a_finished_shard_is_kept_and_a_killed_one_goes_on(sounds, whole, tmp_pa
     before = digest(path)
     assert f"{whole['frozen']} takes " in capsys.readouterr().out
     assert extract(sounds, "frozen", tmp_path / "nothing decoded here", *options) == 0
-    assert "shard 1/2 is done" in capsys.readouterr().err
+    assert "shard 1/2 is already done" in capsys.readouterr().err
     assert not (tmp_path / "nothing decoded here" / "decoded").exists()
     # As a kill leaves it: rows were committed, the file is not there, nor the marker.
     with open_cache(path) as cache:
@@ -98,19 +98,19 @@ def test_shards_of_other_settings_are_refused_in_one_line(sounds, whole, tmp_pat
     assert extract(sounds, "frozen", whole["frozen"], *first) == 0
     for options, said in (
         (("--shard", "2/3", "--set", "descriptors.n_mfcc=13"), "descriptors.n_mfcc is"),
-        (("--shard", "2/4"), "shards is '3' there and '4' here"),
-        (("--shard", "2/3", "--folds", "3"), "extract.folds is '2' there and '3' here"),
+        (("--shard", "2/4"), "shards is '3' there, but '4' here"),
+        (("--shard", "2/3", "--folds", "3"), "extract.folds is '2' there, but '3' here"),
     ):
         capsys.readouterr()
         assert extract(sounds, "frozen", whole["frozen"], "--out", out, *options) == 2
         lines = capsys.readouterr().err.strip().splitlines()
         assert said in lines[-1]
-        assert "give all shards the same command" in lines[-1]
+        assert "run the same command for all shards" in lines[-1]
         # Nothing is lost.
         assert ShardFolder(out).cache(Shard(1, 3)).exists()
     assert run("mvemo", "cache", "merge", f"{out}.shards", "--out", tmp_path / "m.h5") == 2
     assert run("mvemo", "fuse", f"{out}.shards", "--out", tmp_path / "report") == 2
-    assert "2 of 3 shards are not done: 2/3, 3/3: run them" in capsys.readouterr().err
+    assert "2 of 3 shards are not done: 2/3, 3/3: run the same command" in capsys.readouterr().err
     # Another number of shards, asked for: those that are there hold the same, and go.
     again = ("--out", out, "--shard", "1/1", "--force")
     assert extract(sounds, "frozen", whole["frozen"], *again) == 0
@@ -140,7 +140,7 @@ def test_damaged_shards_are_named_and_made_anew_by_force(sounds, whole, tmp_path
     kept = first.read_bytes()
     first.write_bytes(second.read_bytes())
     assert merge() == 2
-    assert "1-of-2.h5: not the file that 1-of-2.done was written of" in refusal()
+    assert "1-of-2.h5: is not the file that 1-of-2.done describes" in refusal()
     first.write_bytes(kept[:5000])
     assert shard(1) == 2
     assert "1-of-2.h5: a truncated HDF5 file: copy it again, or extract again with --force" in (
@@ -148,7 +148,7 @@ def test_damaged_shards_are_named_and_made_anew_by_force(sounds, whole, tmp_path
     )
     (first.parent / "run.json").write_text("{")
     assert shard(1) == 2
-    assert "start the shards anew with --force" in refusal()
+    assert "replace the shards with --force" in refusal()
     assert shard(1, "--force") == merge() == 0
     assert digest(tmp_path / "m.h5") == sound
     # A whole run, too.
@@ -157,7 +157,7 @@ def test_damaged_shards_are_named_and_made_anew_by_force(sounds, whole, tmp_path
     assert extract(sounds, "frozen", whole["frozen"], *again) == 2
     assert "m.h5: a truncated HDF5 file" in refusal()
     assert extract(sounds, "frozen", whole["frozen"], *again, "--force") == 0
-    assert "m.h5: damaged, and made anew" in capsys.readouterr().err
+    assert "m.h5: is damaged, and is written again" in capsys.readouterr().err
     assert digest(tmp_path / "m.h5") == sound
 
 

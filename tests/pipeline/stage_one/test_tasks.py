@@ -121,7 +121,7 @@ def test_rows_that_a_task_says_it_wrote_must_be_there(sounds, tmp_path, monkeypa
         return replace(real(task, note), shards=())
 
     monkeypatch.setattr(tasks, "do_task", lose)
-    with pytest.raises(TaskFailed, match="is not in the shards that it was written to"):
+    with pytest.raises(TaskFailed, match="is missing from the shards it was written to"):
         spread(sounds, tmp_path, lambda task: None, monkeypatch)
 
 

@@ -98,8 +98,8 @@ def test_a_killed_torchrun_leaves_no_process():
 @pytest.mark.parametrize(
     ("kind", "options", "said"),
     [
-        ("frozen", (), "nothing is trained under frozen"),
-        ("trained", ("--jobs", 2), "leave --shard, --jobs and --backend out"),
+        ("frozen", (), "the protocol frozen trains nothing"),
+        ("trained", ("--jobs", 2), "leave out --shard, --jobs and --backend"),
     ],
 )
 def test_options_that_ranks_do_not_support_are_refused(

@@ -200,7 +200,7 @@ def test_iterations_are_steps_and_epochs_are_told_by_them(made):
         (("segments", "--nets", "music1d"), "nets on sequences"),
         (("convnets", "--nets", "vgg"), "net 'vgg' is not known"),
         (("optimizers", "--nets", "cnn"), "PL20 Table 2 has rates for"),
-        (("baselines", "--profile", "none"), "neither one of best, c17, demo, paper"),
+        (("baselines", "--profile", "none"), "a file or one of best, c17, demo, paper"),
     ],
 )
 def test_wrong_options_are_one_line(arguments, says, made, capsys):
