@@ -57,17 +57,17 @@ def open_file(path: Path) -> Any:
             start = raw.read(8)
     except FileNotFoundError:
         hint = (
-            f"; an unfinished run left rows in {parts_folder(path).name}: run the same command "
-            f"again, or 'mvemo cache repair {path}'"
+            f", but an unfinished run left rows in {parts_folder(path).name}: run the same command "
+            f"again, or run 'mvemo cache repair {path}'"
         )
         hint = hint if shard_paths(path) else ""
-        raise MissingCache(f"{path}: there is no such file{hint}") from None
+        raise MissingCache(f"{path}: no such file{hint}") from None
     except IsADirectoryError:
         raise BadCache(f"{path}: expected a feature cache (HDF5 file), got a folder") from None
     except OSError as error:
         raise CacheError(f"{path}: {error.strerror}") from None
     if start != b"\x89HDF\r\n\x1a\n":
-        what = f"a file that starts with {start!r}" if start else "an empty file"
+        what = f"another file, which starts with {start!r}" if start else "an empty file"
         raise BadCache(f"{path}: expected a feature cache (HDF5 file), got {what}")
     try:
         file = _open_hdf5(path)
@@ -75,7 +75,7 @@ def open_file(path: Path) -> Any:
         text = str(error)
         what = "truncated" if "truncated" in text else f"damaged ({text})"
         raise DamagedCache(
-            f"{path}: a {what} HDF5 file: copy it again, or extract again with --force"
+            f"{path}: is a {what} HDF5 file: copy it again, or extract again with --force"
         ) from None
     try:
         _check_header(file, path)
@@ -113,11 +113,11 @@ def _check_header(file: Any, path: Path) -> None:
             f"{path}: its header is damaged ({reason(error)}): copy it again, or extract again"
         ) from None
     if not is_cache:
-        raise BadCache(f"{path}: an HDF5 file, but not a feature cache of mvemo")
+        raise BadCache(f"{path}: is an HDF5 file, but not a feature cache of mvemo")
     if not 1 <= version <= schema.SCHEMA:
         raise BadCache(
-            f"{path}: schema {version}, but mvemo {schema.code_version()} reads up to schema "
-            f"{schema.SCHEMA}: install mvemo {made_by} or later"
+            f"{path}: has schema {version}, but mvemo {schema.code_version()} reads only schemas "
+            f"up to {schema.SCHEMA}: install mvemo {made_by} or later"
         )
 
 
@@ -130,11 +130,11 @@ def cache_files(path: Path) -> tuple[Path, ...]:
         shard = parts.with_suffix("")
         if shard not in files and shard_paths(shard):
             raise MissingCache(
-                f"{path}: its shard {shard.name} is not finished, rows of it lie in {parts.name}: "
-                f"run its command again, or 'mvemo cache repair {shard}'"
+                f"{path}: shard {shard.name} is not finished (rows of it are in {parts.name}): run "
+                f"its command again, or run 'mvemo cache repair {shard}'"
             )
     if not files:
-        raise MissingCache(f"{path}: a folder without shards of a feature cache (*.h5)")
+        raise MissingCache(f"{path}: the folder has no shards of a feature cache (*.h5)")
     return files
 
 
@@ -142,8 +142,8 @@ def refuse_folder(path: Path) -> None:
     """Raise BadCache for a folder of shards, which cannot be changed."""
     if path.is_dir():
         raise BadCache(
-            f"{path}: expected a file to write, got a folder; shards in a folder are read only: "
-            f"change each, or 'mvemo cache merge {path} --out features.h5'"
+            f"{path}: is a folder; a folder of shards cannot be changed: change each shard, or run "
+            f"'mvemo cache merge {path} --out features.h5' first"
         )
 
 
@@ -169,7 +169,9 @@ class FilePool:
                 identity = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
                 if self._known.setdefault(path, identity) != identity:
                     file.close()
-                    raise BadCache(f"{path}: was replaced while it was read: open the cache again")
+                    raise BadCache(
+                        f"{path}: was replaced while it was being read: open the cache again"
+                    )
             self._files[path] = file
             while len(self._files) > self._limit:
                 self._files.popitem(last=False)[1].close()

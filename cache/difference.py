@@ -71,13 +71,13 @@ def table_differences(
         one, other = getattr(a, what), getattr(b, what)
         name = what.replace("_", " ")
         if what not in ("labels", "groups", "folds", "splits"):
-            lines += [f"{name}: {one!r} and {other!r}"] if one != other else []
+            lines += [f"{name} differs: {one!r} and {other!r}"] if one != other else []
         elif one is None or other is None:
-            lines += [f"{name}: one has them, the other has not"] if one is not other else []
+            lines += [f"only one of the caches has {name}"] if one is not other else []
         else:
             differing = [a.clip_ids[i] for i, j in both if not _equal(one[i], other[j])]
             if differing:
-                lines.append(f"{name} differ: clips {_names_of(differing)}")
+                lines.append(f"{name} differ for clips {_names_of(differing)}")
     return lines
 
 
@@ -119,8 +119,8 @@ def _feature_lines(a: Cache, b: Cache, one: FeatureSpec, other: FeatureSpec) -> 
             most = max(most, float(apart))
     if differing:
         lines.append(
-            f"{label}: values of {len(differing)} of {n_common} clips differ, by {most:.3g} at "
-            f"most: {_names_of(differing)}"
+            f"{label}: values of {len(differing)} of {n_common} clips differ by at most "
+            f"{most:.3g}: {_names_of(differing)}"
         )
     return lines
 
@@ -130,11 +130,11 @@ def _spec_changes(one: FeatureSpec, other: FeatureSpec) -> list[str]:
     for what in ("modality", "kind", "dim", "extractor", "version", "protocol", "weights"):
         x, y = getattr(one, what), getattr(other, what)
         if x != y:
-            changes.append(f"{what} {str(x)[:12]!r} and {str(y)[:12]!r}")
+            changes.append(f"{what} differs: {str(x)[:12]!r} and {str(y)[:12]!r}")
     for key in sorted({*one.params, *other.params}):
         x, y = one.params.get(key), other.params.get(key)
         if x != y:
-            changes.append(f"parameter {key} {str(x)[:60]} and {str(y)[:60]}")
+            changes.append(f"parameter {key} differs: {str(x)[:60]} and {str(y)[:60]}")
     return changes
 
 

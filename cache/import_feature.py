@@ -79,13 +79,13 @@ def join_arrays(
     ('a', 'b', 'c')
     """
     if not arrays:
-        raise BadCache("no file was given to import")
+        raise BadCache("there is no file to import: give at least one")
     dim = arrays[0].values.shape[1]
     for array in arrays[1:]:
         if array.values.shape[1] != dim:
             raise BadCache(
-                f"{array.path}: {array.values.shape[1]} numbers a row, but {arrays[0].path} has "
-                f"{dim}: they belong to different features"
+                f"{array.path}: has {array.values.shape[1]} numbers per row, but {arrays[0].path} "
+                f"has {dim}: import only files of one feature together"
             )
     values = np.concatenate([array.values for array in arrays])
     if rows:
@@ -94,18 +94,18 @@ def join_arrays(
             for path, ids, array in zip(rows, listed, arrays, strict=True):
                 if len(ids) != len(array.values):
                     raise BadCache(
-                        f"{path}: {len(ids)} clip ids for the {len(array.values)} rows of "
-                        f"{array.path}"
+                        f"{path}: has {len(ids)} clip ids, but {array.path} has "
+                        f"{len(array.values)} rows"
                     )
         joined = tuple(clip for ids in listed for clip in ids)
         if len(joined) != len(values):
-            raise BadCache(f"{rows[0]}: {len(joined)} clip ids for {len(values)} rows")
+            raise BadCache(f"{rows[0]}: there are {len(joined)} clip ids for {len(values)} rows")
         return values, joined
     without = [array for array in arrays if array.clip_ids is None]
     if len(without) == len(arrays):
         return values, None
     if without:
-        raise BadCache(f"{without[0].path}: it has no clip ids, but other files do: give --rows")
+        raise BadCache(f"{without[0].path}: has no clip ids, but other files do: give --rows")
     return values, tuple(clip for array in arrays for clip in array.clip_ids or ())
 
 
@@ -195,7 +195,7 @@ def import_feature(
     target = table if stored is not None and stored.task == UNLABELLED else stored
     target = target or stored or table
     if target is None:
-        raise MissingCache(f"{path}: there is no such cache: give a manifest to make it from")
+        raise MissingCache(f"{path}: no such cache: give a manifest to create it")
 
     numbers, ids, skipped = _known_rows(
         values, clip_ids, (table or target).clip_ids, where, settings.skip_unknown
@@ -223,7 +223,7 @@ def import_feature(
         protocol="imported",
     )
     if taken and spec.digest not in taken and not settings.replace:
-        raise BadCache(f"{where} exists already: choose another name, or replace it by --force")
+        raise BadCache(f"{where} already exists: choose another name, or replace it with --force")
     with CacheWriter(path, target, provenance=settings.provenance) as writer:
         for i in np.flatnonzero(present).tolist():
             writer.put(spec, ids[i], spec.key(digest_of(["clip", ids[i]])), rows[i])
@@ -250,8 +250,8 @@ def _refuse_other_clips(path: Path, stored: ClipTable, table: ClipTable) -> None
     differences = table_differences(stored, table, fields, ("cache", "manifest"))
     if differences:
         raise BadCache(
-            f"{path}: its clips are not the manifest's ({'; '.join(differences)}): import into "
-            "another file"
+            f"{path}: its clips differ from the manifest's ({'; '.join(differences)}): import "
+            "into another file"
         )
 
 
@@ -271,25 +271,25 @@ def _known_rows(
     n_rows = len(values)
     if clip_ids is None and n_rows != len(known):
         raise BadCache(
-            f"{where}: {n_rows} rows for {len(known)} clips: give the clip ids of the rows, by a "
-            "column or --rows"
+            f"{where}: there are {n_rows} rows for {len(known)} clips: give the clip ids of the "
+            "rows in a column or with --rows"
         )
     ids = known if clip_ids is None else clip_ids
     if len(ids) != n_rows:
-        raise BadCache(f"{where}: {len(ids)} clip ids for {n_rows} rows")
+        raise BadCache(f"{where}: there are {len(ids)} clip ids for {n_rows} rows")
     in_table = frozenset(known)
     kept = [i for i, clip in enumerate(ids) if clip in in_table]
     unknown = [clip for clip in ids if clip not in in_table]
     if unknown and (not kept or not skip_unknown):
-        fix = "; --skip-unknown leaves the rows out" if kept else ""
+        fix = ": leave these rows out with --skip-unknown" if kept else ""
         raise BadCache(
             f"{where}: {len(unknown)} of {n_rows} rows belong to clips that the manifest lacks, "
-            f"first {unknown[0]!r}; its ids look like {min(known)!r}{fix}"
+            f"such as {unknown[0]!r}; its ids look like {min(known)!r}{fix}"
         )
     repeated = [clip for clip, n in Counter(ids[i] for i in kept).items() if n > 1]
     if repeated:
         raise BadCache(
-            f"{where}: {len(repeated)} clips have more than one row, first {repeated[0]!r}"
+            f"{where}: {len(repeated)} clips have more than one row, such as {repeated[0]!r}"
         )
     return values[kept].astype(np.float64), tuple(ids[i] for i in kept), len(unknown)
 
@@ -302,7 +302,7 @@ def _as_stored(numbers: F64, present: Bools, ids: Sequence[str], where: str) -> 
     if len(infinite):
         raise BadCache(
             f"{where}: {len(infinite)} rows hold numbers that are infinite or too large for "
-            f"float32, first the row of clip {ids[int(infinite[0])]!r}: write NaN for a missing one"
+            f"float32, such as clip {ids[int(infinite[0])]!r}: write NaN for a missing number"
         )
     rows[~present] = np.nan
     return rows

@@ -165,10 +165,10 @@ def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
         "fold": (int, type(None)),
     }
     if not isinstance(facts, dict) or facts.keys() != kinds.keys():
-        raise ValueError("its spec has other fields than a feature's")
+        raise ValueError("its spec does not have the fields of a feature's spec")
     for name, kind in kinds.items():
         if not isinstance(facts[name], kind) or isinstance(facts[name], bool):
-            raise ValueError(f"its spec's {name} is {shown(str(facts[name]))}")
+            raise ValueError(f"its spec has an invalid {name}: {shown(str(facts[name]))}")
     spec = FeatureSpec(**facts, trained_on=seen + schema.read_strings(group, "trained_on_others"))
     check_spec(spec, "its spec")
     return spec
@@ -192,9 +192,9 @@ def read_index(group: Any, spec: FeatureSpec, n_clips: int) -> tuple[Index, Plai
         offsets = array_of(group, "offsets", "<i8", (n_clips + 1,)).read()
         frames = np.diff(offsets)
         if offsets[0] != 0 or (frames < 0).any():
-            raise ValueError("its offsets are not rising row numbers")
+            raise ValueError("its offsets are not ascending row numbers")
         if ((frames > 0) != present).any():
-            raise ValueError("clips with frames are not those marked present")
+            raise ValueError("the clips with frames are not the clips marked present")
     checksums = array_of(group, "checksums", np.uint8, (n_clips, schema.CHECKSUM)).read()
     index = Index(
         spec,
@@ -207,7 +207,7 @@ def read_index(group: Any, spec: FeatureSpec, n_clips: int) -> tuple[Index, Plai
     )
     values = values_array(group, index)
     if ((index.keys != b"") != present).any():
-        raise ValueError("clips with a key are not those marked present")
+        raise ValueError("the clips with a key are not the clips marked present")
     checksum = attribute(group, "checksum", str)
     # Files of mvemo 0.1 have only `checksum`.
     quick = attribute(group, "quick_checksum", str, "")

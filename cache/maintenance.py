@@ -62,7 +62,7 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     """
     out = Path(out)
     if not paths:
-        raise BadCache(f"{out}: no caches to merge were given")
+        raise BadCache(f"{out}: there are no caches to merge: give at least one")
     with locked_files(out) as pool:
         refuse_unfinished(out)
         files = [CacheFile(file, pool).load() for p in paths for file in cache_files(Path(p))]
@@ -142,7 +142,7 @@ def select_features(
     """
     path, out = Path(path), Path(out)
     if not path.exists():
-        raise MissingCache(f"{path}: there is no such file")
+        raise MissingCache(f"{path}: no such file")
     with locked_files(out) as pool:
         for file in {path, out}:
             refuse_unfinished(file)
@@ -173,7 +173,7 @@ def _selection(
     rows = [i for i, clip in enumerate(table.clip_ids) if clip in kept]
     if len(rows) < len(table):
         if not rows:
-            raise BadCache(f"{path}: none of its {len(table)} clips would be left")
+            raise BadCache(f"{path}: none of its {len(table)} clips would remain: choose others")
         table = replace(subset(table, rows), digest="")
         planned = union.in_order(union.plan_rows(table, whole.sources))
     planned = {digest: f for digest, f in planned.items() if f.spec.name in features}
@@ -243,7 +243,7 @@ def repair_cache(path: Path | str) -> list[str]:
         if shards:
             done.append(f"added {len(shards)} shards of an unfinished run")
         if main is None and not shards:
-            raise MissingCache(f"{path}: no such file, and no shard of a run")
+            raise MissingCache(f"{path}: there is neither this file nor a readable shard of a run")
         found = [] if main is None else verify_cache(path)
         if found or done:
             sources = shards if main is None else [main, *shards]
@@ -253,7 +253,7 @@ def repair_cache(path: Path | str) -> list[str]:
                 table = main.table
             else:
                 raise BadCache(
-                    f"{opening}: the clip table of the unfinished run is missing: extract again"
+                    f"{opening}: is missing (clip table of the unfinished run): extract again"
                 )
             plan = newest_plan(table, sources, newest_failures(sources), {})
             plan.merged = tuple(shard.path.name for shard in shards)
@@ -263,7 +263,7 @@ def repair_cache(path: Path | str) -> list[str]:
             left = verify_cache(path)
             if not done:
                 done += [f"repaired: {problem}" for problem in found if problem not in left]
-            done += [f"not repaired, extract it again: {problem}" for problem in left]
+            done += [f"not repaired; extract again: {problem}" for problem in left]
         remove_shards(path)
     return done
 
@@ -277,7 +277,7 @@ def _readable_part(path: Path, pool: FilePool) -> tuple[CacheFile | None, list[s
     except BadCache as error:
         if not shard_paths(path):
             raise
-        return None, [f"the cache was past repair, only the shards are kept: {error}"]
+        return None, [f"the cache cannot be repaired; only the shards are kept: {error}"]
     return main, [f"left out: {what}" for what in main.lost]
 
 

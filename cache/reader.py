@@ -152,8 +152,8 @@ class Cache:
         spec = self._specs.get((name, fold)) or self._specs.get((name, None))
         if spec is None:
             folds = ", ".join(str(spec.fold) for spec in self.variants(name))
-            given = "none was given" if fold is None else f"not {fold}"
-            raise BadCache(f"{self.path}: {name} has a variant for each fold {folds}; {given}")
+            given = "none was given" if fold is None else f"got {fold}"
+            raise BadCache(f"{self.path}: {name} needs a fold, one of {folds}; {given}")
         return spec
 
     def vectors(
@@ -255,7 +255,7 @@ class Cache:
         """
         spec = self.spec(name, fold)
         if spec.kind != "sequence":
-            raise BadCache(f"{self.path}: {name} is a vector: read it by vectors()")
+            raise BadCache(f"{self.path}: {name} is a vector: read it with Cache.vectors")
         rows = [rows.get(clip_id) for rows in self._rows]
         if set(rows) == {None}:
             raise BadCache(f"{self.path}: there is no clip {clip_id!r}")
@@ -273,7 +273,7 @@ class Cache:
     def _vector(self, name: str, fold: int | None) -> FeatureSpec:
         spec = self.spec(name, fold)
         if spec.kind == "sequence":
-            raise BadCache(f"{self.path}: {name} is a sequence: read it clip by clip")
+            raise BadCache(f"{self.path}: {name} is a sequence: read it with Cache.sequence")
         return spec
 
     # --- files
@@ -346,13 +346,13 @@ def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tupl
 def unknown_feature(path: Path, name: str, names: Iterable[str]) -> BadCache:
     """Return the error for a feature that a cache does not have."""
     listing = ", ".join(sorted(names)) or "none"
-    return BadCache(f"{path}: no feature {name!r}; there are {listing}")
+    return BadCache(f"{path}: has no feature {name!r}; the features are {listing}")
 
 
 def _damaged(file: CacheFile, spec: FeatureSpec) -> BadCache:
     return BadCache(
-        f"{file.path}: the values of {spec.label} are damaged: "
-        f"'mvemo cache verify {file.path}' lists them, 'mvemo cache repair' drops them"
+        f"{file.path}: the values of {spec.label} are damaged: list them with "
+        f"'mvemo cache verify {file.path}', or drop them with 'mvemo cache repair {file.path}'"
     )
 
 

@@ -156,7 +156,7 @@ def rewrite(
             ]
             sentences = [f"{s.label} of clip {c!r} is corrupt in {name}" for s, c, name in rows]
             if not drop:
-                more = f", and {len(rows) - 1} more rows" if len(rows) > 1 else ""
+                more = f", like {len(rows) - 1} more rows" if len(rows) > 1 else ""
                 raise BadCache(
                     f"{target}: {sentences[0]}{more}: run 'mvemo cache repair {rows[0][2]}'"
                 )
@@ -167,7 +167,7 @@ def rewrite(
                 plan.failures[clip, corrupt_stage(spec)] = failure_now(
                     clip,
                     corrupt_stage(spec),
-                    "the stored values did not fit their checksum and were dropped",
+                    "the stored values did not match their checksum and were dropped",
                 )
 
 

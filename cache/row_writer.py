@@ -22,7 +22,7 @@ from mvemo.cache.union import plan_rows
 from mvemo.manifests.files import to_json_values
 
 # End of the message for a full disk.
-KEPT = "; all that was committed before is kept: make room and run the same command again"
+KEPT = "; committed rows are kept: free some disk space and run the same command again"
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class RowWriter(ABC):
         """
         self._check_open()
         if clip_id not in self._clips:
-            raise BadCache(f"{self.path}: failure of clip {clip_id!r}: the table has no such clip")
+            raise BadCache(f"{self.path}: the table has no clip {clip_id!r} for a failure")
         text = " ".join(reason.replace("\0", " ").split()) or "no reason given"
         check_texts([stage], str(self.path))
         # A reason may quote invalid bytes of a file's name or tags.
@@ -226,7 +226,7 @@ class RowWriter(ABC):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise BadCache(f"{self.path}: this writer is closed: open another")
+            raise BadCache(f"{self.path}: this writer is closed: open a new one")
 
     def _known(self, spec: FeatureSpec) -> dict[str, bytes]:
         """Map clip ids to keys of a feature's rows, and record that the feature is requested."""
@@ -315,12 +315,12 @@ def _checked_values(spec: FeatureSpec, array: F32, where: str) -> F32:
             f"{where}: expected shape (frames, {spec.dim}) with frames above 0, got {array.shape}"
         )
     if not np.isfinite(array).all():
-        raise BadCache(f"{where}: NaN or infinite values: record a failure instead")
+        raise BadCache(f"{where}: has NaN or infinite values: record a failure instead")
     if spec.dtype == "<f2":
         largest = float(np.abs(array).max())
         if largest > HALF_LARGEST:
             raise BadCache(
-                f"{where}: {largest:.6g} is beyond float16's {HALF_LARGEST:g}: store it as float32"
+                f"{where}: {largest:.6g} is above float16's {HALF_LARGEST:g}: store it as float32"
             )
         # The checksum must be that of the rounded values, as they will be read.
         array = array.astype("<f2")

@@ -57,7 +57,7 @@ SCHEMA = 1
 LIBVER = ("v110", "v110")
 # Bytes of a checksum of a row (BLAKE2b).
 CHECKSUM = 16
-MISFIT = "it does not fit its checksum"
+MISFIT = "it does not match its checksum"
 # Texts of a clip table that are only written if they are not empty.
 _OPTIONAL = ("scale", "predicted_by")
 _TABLE_ATTRIBUTES: dict[str, type[Any]] = {

@@ -28,7 +28,7 @@ class WriterLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.parent.is_dir():
-            raise MissingCache(f"{path}: its folder does not exist: make it first")
+            raise MissingCache(f"{path}: its folder does not exist: create it first")
         refuse_folder(path)
         # In a file of its own, because the content of a lock file cannot be read on every system.
         self._holder = parts_folder(path) / "holder.json"
@@ -37,12 +37,12 @@ class WriterLock:
             if os.environ.get(NO_LOCK, "") in ("", "0"):
                 self._lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise CacheBusy(f"{path}: another writer holds it: {self._who()}") from None
+            raise CacheBusy(f"{path}: is locked by another writer: {self._who()}") from None
         except (OSError, NotImplementedError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise CacheError(
-                f"{path}: cannot be locked for writing: {why}; if its file system has no "
-                f"locks, set {NO_LOCK}=1, and let no two programs write it at once"
+                f"{path}: cannot be locked for writing ({why}): if its file system has no locks, "
+                f"set {NO_LOCK}=1, and write the file with only one program at a time"
             ) from None
         try:
             self._holder.parent.mkdir(exist_ok=True)
@@ -96,8 +96,8 @@ def refuse_unfinished(path: Path) -> None:
     """Raise BadCache if an unfinished run left rows next to a cache."""
     if shard_paths(path):
         raise BadCache(
-            f"{path}: an unfinished run's rows lie in {parts_folder(path).name}: finish it, or run "
-            f"'mvemo cache repair {path}'"
+            f"{path}: rows of an unfinished run are in {parts_folder(path).name}: finish that run, "
+            f"or run 'mvemo cache repair {path}'"
         )
 
 
@@ -113,7 +113,7 @@ def read_shards(cache: Path, pool: FilePool, main: CacheFile | None) -> list[Cac
         try:
             shards.append(CacheFile(path, pool).load())
         except BadCache as error:
-            warnings.warn(f"{error}; its rows are extracted again", stacklevel=2)
+            warnings.warn(f"{error}; the rows of this shard are extracted again", stacklevel=2)
     _leave_out_unknown(shards if main is None else [main, *shards])
     return shards
 
@@ -133,8 +133,8 @@ def _leave_out_unknown(sources: Sequence[CacheFile]) -> None:
             for source in sources:
                 source.indexes.pop(digest, None)
             warnings.warn(
-                f"{labels[digest]}: the shard that names its training clips is lost; its rows are "
-                "extracted again",
+                f"{labels[digest]}: the shard with its training clips is lost; the rows of this "
+                "feature are extracted again",
                 stacklevel=3,
             )
 

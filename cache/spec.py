@@ -146,9 +146,9 @@ def check_modality(name: str) -> None:
     """
     if not _MODALITY.fullmatch(name) or name in _RESERVED:
         raise ValueError(
-            f"modality {shown(name)}: expected audio, video or another short word of small "
+            f"modality {shown(name)}: expected audio, video or another short word of lower-case "
             "letters, digits, '-' and '_', such as lyrics"
-            + (f"; {', '.join(_RESERVED)} mean something else" if name in _RESERVED else "")
+            + (f"; {', '.join(_RESERVED)} are reserved" if name in _RESERVED else "")
         )
 
 
@@ -156,7 +156,7 @@ def check_spec(spec: FeatureSpec, where: str) -> None:
     """Raise BadCache for a spec that a file cannot hold, or that contradicts itself."""
     label = f"{where}: feature {spec.name!r}"
     if not spec.name or "/" in spec.name or spec.name in (".", "..") or not spec.name.isprintable():
-        raise BadCache(f"{label}: a name needs printable characters, and no slash")
+        raise BadCache(f"{label}: the name must have only printable characters, and no slash")
     if spec.kind not in get_args(Kind):
         raise BadCache(f"{label}: kind {spec.kind!r}: expected one of {', '.join(get_args(Kind))}")
     try:
@@ -167,8 +167,8 @@ def check_spec(spec: FeatureSpec, where: str) -> None:
         raise BadCache(f"{label}: dim {spec.dim}: expected a number above 0")
     if (spec.protocol == "crossfit") != (spec.fold is not None):
         raise BadCache(
-            f"{label}: protocol {spec.protocol!r} with fold {spec.fold}: a crossfit net has "
-            "the fold that it never saw, others have None"
+            f"{label}: protocol {spec.protocol!r} does not match fold {spec.fold}: a crossfit net "
+            "needs the fold that it never saw, any other net needs None"
         )
 
 

@@ -106,21 +106,24 @@ def check_table(table: ClipTable, where: str) -> None:
         raise BadCache(f"{where}: {error}") from None
     if len(table.groups) != n or np.shape(table.folds) != (n,):
         raise BadCache(
-            f"{where}: {n} clips, but {len(table.groups)} groups and folds of shape "
-            f"{np.shape(table.folds)}"
+            f"{where}: {n} clips have {len(table.groups)} groups and folds of shape "
+            f"{np.shape(table.folds)}; expected one of each per clip"
         )
     if table.splits is not None:
         if np.shape(table.splits) != (n,):
-            raise BadCache(f"{where}: {n} clips, but splits of shape {np.shape(table.splits)}")
+            raise BadCache(f"{where}: splits: expected shape ({n},), got {np.shape(table.splits)}")
         if table.k:
-            raise BadCache(f"{where}: clips have splits and {table.k} folds: one or the other")
+            raise BadCache(
+                f"{where}: the clips have both splits and {table.k} folds: give only one"
+            )
     if np.shape(table.labels) != shape:
         raise BadCache(
-            f"{where}: labels of shape {np.shape(table.labels)}, {table.task} needs {shape}"
+            f"{where}: labels of task {table.task}: expected shape {shape}, got "
+            f"{np.shape(table.labels)}"
         )
     if len(set(table.clip_ids)) != n:
         twice = next(clip for clip, times in Counter(table.clip_ids).items() if times > 1)
-        raise BadCache(f"{where}: clip id {twice!r} occurs twice")
+        raise BadCache(f"{where}: duplicate clip id {twice!r}")
     check_texts((*table.clip_ids, *table.groups, *table.classes), where)
 
 

@@ -60,14 +60,14 @@ def _refuse_other_manifest(file: CacheFile, first: CacheFile) -> None:
         value, first_value = getattr(file.table, what), getattr(first.table, what)
         if value != first_value:
             raise BadCache(
-                f"{file.path}: {what.replace('_', ' ')} {value!r}, but {first.path} has "
-                f"{first_value!r}: only caches of one manifest go together"
+                f"{file.path}: {what.replace('_', ' ')} is {value!r}, but {first_value!r} in "
+                f"{first.path}: all caches must be of one manifest"
             )
     if (file.table.splits is None) != (first.table.splits is None):
         with_splits, other = (first, file) if file.table.splits is None else (file, first)
         raise BadCache(
-            f"{file.path}: the clips of {with_splits.path} are split, those of {other.path} are "
-            "not: only caches of one manifest go together"
+            f"{file.path}: the clips of {with_splits.path} have splits, but those of {other.path} "
+            "do not: all caches must be of one manifest"
         )
 
 
@@ -84,8 +84,8 @@ def _refuse_other_rows(together: ClipTable, met: Ints, files: Sequence[CacheFile
     ends = np.cumsum([len(file.table) for file in files])
     file, earlier = (files[int(np.searchsorted(ends, r, "right"))] for r in (row, met[row]))
     raise BadCache(
-        f"{file.path}: label, group, fold or split of clip {together.clip_ids[row]!r} differ from "
-        f"those in {earlier.path}"
+        f"{file.path}: the label, group, fold or split of clip {together.clip_ids[row]!r} differs "
+        f"from that in {earlier.path}"
     )
 
 
@@ -191,9 +191,9 @@ def refuse_rivals(files: Sequence[CacheFile], where: object) -> None:
             for other, other_file in known.values():
                 if not spec.goes_with(other):
                     raise BadCache(
-                        f"{where}: two kinds of {spec.label}, {other.digest[:12]} in "
-                        f"{other_file.path} and {spec.digest[:12]} in {file.path}: other "
-                        "parameters, weights or protocol; extract them alike"
+                        f"{where}: {spec.label} differs: {other.digest[:12]} in {other_file.path}, "
+                        f"{spec.digest[:12]} in {file.path}: extract both with the same "
+                        "parameters, weights and protocol"
                     )
             known[spec.digest] = spec, file
 
@@ -205,7 +205,7 @@ def merge_specs(
     specs = {(s.name, s.fold): s for file in reversed(files) for s in file.specs.values()}
     if len(files) == 1:
         if len(specs) < len(files[0].specs):
-            raise BadCache(f"{files[0].path}: a feature occurs twice: extract again")
+            raise BadCache(f"{files[0].path}: it has a duplicate feature: extract again")
         return specs
     seen: dict[tuple[str, int | None], set[str]] = {at: set() for at in specs}
     for file in files:
@@ -241,8 +241,8 @@ def merge_curves(files: Sequence[CacheFile]) -> Curves:
             first = union.setdefault(name, curve)
             if to_json(first) != to_json(curve):
                 raise BadCache(
-                    f"{file.path}: curve {name!r} differs from an earlier cache's: the nets "
-                    "were trained apart; embed all clips with the same nets"
+                    f"{file.path}: training curve {name!r} differs from that in another cache; the "
+                    "nets were trained separately: embed all clips with the same nets"
                 )
     return dict(sorted(union.items()))
 

@@ -64,7 +64,7 @@ def _member(group: Any, name: str) -> Any:
             raise
         raise KeyError(f"{name} is missing") from None
     if link.type != h5py.h5l.TYPE_HARD:
-        raise ValueError(f"{name} is a link to elsewhere, which is not followed")
+        raise ValueError(f"{name} is a link to another place, which is not followed")
     return h5py.h5o.open(place, key)
 
 
@@ -177,7 +177,7 @@ def array_of(
         if layout == h5py.h5d.VIRTUAL or created.get_external_count():
             raise ValueError(f"the values of {name} lie in another file, which is not read")
         if layout == h5py.h5d.CHUNKED or created.get_nfilters():
-            raise ValueError(f"{name} is compressed or in chunks, unlike every array of a cache")
+            raise ValueError(f"{name} is compressed or in chunks; arrays of a cache must not be")
     plain = group if isinstance(group, PlainGroup) else PlainGroup(h5py.h5g.open(group.id, b"."))
     size = _REFERENCE.itemsize if _is_text(stored_dtype) else stored_dtype.itemsize
     _check_size(item, name, math.prod(stored_shape) * size, plain.n_bytes)
@@ -209,7 +209,7 @@ def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:
     stored = item.get_storage_size()
     if stored != n_bytes or n_bytes > most:
         raise ValueError(
-            f"{name} of shape {item.shape} needs {n_bytes:,} bytes, the file holds {stored:,} of it"
+            f"{name} of shape {item.shape} needs {n_bytes:,} bytes, but the file holds {stored:,}"
         )
 
 
@@ -219,7 +219,7 @@ def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:
 def _texts(item: Any, name: str, group: PlainGroup, most: int) -> list[str]:
     """Return the texts of a data set that lies in one piece, together at most `most` bytes."""
     if group.sizes != (8, 8):
-        raise ValueError(f"{name} is in a file of small addresses, which is not read")
+        raise ValueError(f"{name} is in a file with addresses of other than 8 bytes")
     with open(os.fsdecode(h5py.h5f.get_name(item)), "rb", buffering=0) as raw:
 
         def read_at(place: int, size: int) -> bytes:
@@ -308,8 +308,8 @@ def data_set(file: Any, name: str, size: int) -> Any:
     n_bytes = item.size * item.id.get_type().get_size()
     if n_bytes > most:
         raise ValueError(
-            f"{name} of shape {item.shape} would become {n_bytes:,} bytes in memory, at most "
-            f"{most:,} are read of a file of its size"
+            f"{name} of shape {item.shape} would need {n_bytes:,} bytes of memory, but at most "
+            f"{most:,} are allowed for a file of its size"
         )
     text = item.dtype.kind == "O"
     if item.chunks is None and item.size and (item.id.get_storage_size() or text):

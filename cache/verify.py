@@ -60,7 +60,7 @@ def verify_cache(path: Path | str) -> list[str]:
     >>> stored, damaged = (np.float32(value).tobytes() for value in (0.123, 0.321))
     >>> _ = path.write_bytes(path.read_bytes().replace(stored, damaged))
     >>> verify_cache(path)
-    ["mean of clip 'a': the values do not fit their checksum"]
+    ["mean of clip 'a': the values do not match their checksum"]
     """
     path = Path(path)
     return _folder_problems(path) if path.is_dir() else _file_problems(path)
@@ -97,15 +97,15 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
         if not shard:
             problems += _trained_problems(specs, table)
         problems += [
-            f"{a.label}: two kinds that exclude each other"
+            f"{a.label}: the cache has two variants that exclude each other"
             for i, a in enumerate(specs)
             for b in specs[:i]
             if a.name == b.name and not a.goes_with(b)
         ]
         unknown = sorted({clip for clip, _ in file.failures}.difference(table.clip_ids))
-        problems += [f"a failure of {clip!r}, which is not a clip" for clip in unknown]
+        problems += [f"there is a failure of {clip!r}, which is not a clip" for clip in unknown]
         if None in file.failures.values():
-            problems.append("a shard of an unfinished run, not a finished cache")
+            problems.append("the file is a shard of an unfinished run, not a finished cache")
         _ = file.curves, file.provenance, file.merged  # notes damage in `lost`
         return file.lost + problems
     except BadCache as error:
@@ -149,7 +149,7 @@ def _table_problems(table: ClipTable) -> list[str]:
 def _split_problems(table: ClipTable, splits: Ints) -> list[str]:
     known = (TRAIN, VALIDATION, TEST)
     outside = sorted(set(splits.tolist()).difference(known))
-    problems = [f"splits {outside}: expected only {known}"] if outside else []
+    problems = [f"splits: expected only {known}, got {outside}"] if outside else []
     # Features that need no training have no validation clips.
     if not (splits == TEST).any():
         problems.append(f"no clip is in split {TEST}")
@@ -167,7 +167,7 @@ def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
     for group, number in zip(table.groups, parts.tolist(), strict=True):
         parts_of.setdefault(group, set()).add(number)
     return [
-        f"group {group!r} straddles {what} {sorted(several)}"
+        f"group {group!r} is in several {what}: {sorted(several)}"
         for group, several in parts_of.items()
         if len(several) > 1
     ]
@@ -183,8 +183,8 @@ def _values_problems(index: Index, values: PlainArray, table: ClipTable) -> list
     except DAMAGE as error:
         return [f"feature {label} cannot be read ({reason(error)})"]
     if not found and index.values_checksum:
-        found = [f"{label}: the values do not fit their checksum"]
-    return _shortened(found, f"bad rows of {label}")
+        found = [f"{label}: the values do not match their checksum"]
+    return _shortened(found, f"damaged rows of {label}")
 
 
 def _row_problems(index: Index, values: PlainArray, table: ClipTable) -> Iterator[str]:
@@ -197,9 +197,9 @@ def _row_problems(index: Index, values: PlainArray, table: ClipTable) -> Iterato
             if not np.isnan(row).all():
                 yield f"{clip!r} is marked missing, but has values"
         elif not index.fits(i, clip, row):
-            yield f"{clip!r}: the values do not fit their checksum"
+            yield f"{clip!r}: the values do not match their checksum"
         elif not np.isfinite(row).all():
-            yield f"{clip!r}: NaN or infinite values"
+            yield f"{clip!r}: there are NaN or infinite values"
 
 
 def _trained_problems(specs: Iterable[FeatureSpec], table: ClipTable) -> list[str]:
@@ -220,26 +220,27 @@ def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:
     seen = frozenset(spec.trained_on)
     if spec.protocol in ("none", "frozen"):
         n = len(seen.intersection(table.clip_ids))
-        return [f"protocol {spec.protocol}, but trained on {n} of the clips"] if n else []
+        problem = f"the protocol is {spec.protocol}, but the net was trained on {n} of the clips"
+        return [problem] if n else []
     leaked = leaked_rows(spec, table)
     if leaked is None:
         return []
     where = "the test split" if spec.fold is None else f"fold {spec.fold}"
     tested, clips, kin = leaked
     if not tested:
-        return [f"a {spec.protocol} net of {where}, which has no clips"]
+        return [f"the {spec.protocol} net is for {where}, which has no clips"]
     where = "the test split" if spec.fold is None else "its fold"
     ids = table.clip_ids
     problems = []
     if not seen:
-        problems.append(f"a {spec.protocol} net without a record of its training clips")
+        problems.append(f"the {spec.protocol} net has no record of its training clips")
     if clips:
         problems.append(
             f"the net was trained on {len(clips)} clips of {where}, such as {ids[clips[0]]!r}"
         )
     if len(kin) > len(clips):
         problems.append(
-            f"the net saw the groups of {len(kin)} clips of {where}, such as {ids[kin[0]]!r}"
+            f"the net was trained on groups of {len(kin)} clips of {where}, such as {ids[kin[0]]!r}"
         )
     return problems
 
@@ -283,9 +284,9 @@ def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
     """
     path = Path(path)
     if not path.exists():
-        raise MissingCache(f"{path}: there is no such file")
+        raise MissingCache(f"{path}: no such file")
     if seconds <= 0:
-        raise BadCache(f"a time limit of {seconds:g} seconds: it must be above 0")
+        raise BadCache(f"the time limit is {seconds:g} seconds, but it must be above 0")
     size = sum(file.stat().st_size for file in cache_files(path))
     memory = size + (MEMORY_GIB << 30)
     command = [sys.executable, "-c", _CHECK, str(path), str(memory)]
@@ -298,5 +299,5 @@ def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
             return [str(problem) for problem in parse_json(done.stdout)]
     if done.returncode < 0:
         return [f"the check crashed (signal {-done.returncode}): do not open this file"]
-    last = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
+    last = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it gave no message"]
     return [f"the check failed: {last[-1][:200]}"]

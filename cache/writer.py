@@ -176,7 +176,7 @@ class CacheWriter(RowWriter):
         plan.merged = tuple(shard.path.name for shard in self._shards)
         temp = self._parts / "merged.tmp"
         for corrupt in rewrite(self.path, plan, temp, drop=True, kept=KEPT):
-            warnings.warn(f"{corrupt}: dropped; run again to extract it", stacklevel=2)
+            warnings.warn(f"{corrupt} and was dropped: run again to extract it", stacklevel=2)
         self._pool.close()
         remove_shards(self.path)
 

@@ -90,11 +90,11 @@ def check_inflated(archive: zipfile.ZipFile, most: int) -> None:
     """Refuse an archive with encrypted members, or of more than `most` bytes inflated."""
     infos = archive.infolist()
     if len(infos) > _MEMBERS:
-        raise ValueError(f"{len(infos)} members, at most {_MEMBERS} are read")
+        raise ValueError(f"it has {len(infos)} members, but at most {_MEMBERS} are allowed")
     total = sum(info.file_size for info in infos)
     if total > most:
         raise ValueError(
-            f"it would become {total:,} bytes in memory, at most {most:,} are read of a file "
+            f"it would need {total:,} bytes of memory, but at most {most:,} are allowed for a file "
             "of its size"
         )
     for info in infos:
@@ -122,17 +122,17 @@ def _read(file: Any, size: int) -> NDArray[Any]:
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     if version not in readers:
-        raise ValueError(f"an array file of version {version}, only {list(readers)} are read")
+        raise ValueError(f"array file version {version}; expected one of {list(readers)}")
     shape, _, dtype = readers[version](file, max_header_size=_HEADER)
     if dtype.hasobject:
-        raise ValueError("an array of Python objects, which are not read: save numbers or text")
+        raise ValueError("it holds Python objects, which are not read: save numbers or text")
     if not all(type(axis) is int and axis >= 0 for axis in shape) or len(shape) > 32:
         raise ValueError(f"invalid array shape {shown(str(shape))}")
     n_bytes, available = math.prod(shape) * dtype.itemsize, size - file.tell()
     if n_bytes > available:
         raise ValueError(
-            f"truncated: shape {shown(str(shape))} of {dtype} needs {n_bytes:,} bytes, the file "
-            f"has {available:,}"
+            f"truncated: shape {shown(str(shape))} of {dtype} needs {n_bytes:,} bytes, but the "
+            f"file has {available:,}"
         )
     file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False, max_header_size=_HEADER)
@@ -150,5 +150,5 @@ def _as_value_error(name: str = "") -> Iterator[None]:
             raise
         text = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, RecursionError):
-            text = "nested too deep"
+            text = "it is nested too deeply"
         raise ValueError(f"{place}{text[:300]}") from None

@@ -82,7 +82,7 @@ class RowParser:
             self.problems.add(line, f"empty {self._needed}")
             path = ""
         if not group and "group" in place:
-            self.problems.add(line, "empty group; name the source, or leave the column out")
+            self.problems.add(line, "empty group: name the source, or leave the column out")
         texts = tuple([stripped[i] for i in self._shared.values()])
         shared = self._known.get(texts) or self._parse_shared(texts, line)
         label, start, duration, fold, split, bad_fold = shared
@@ -111,11 +111,11 @@ def parse_stretch(cells: Mapping[str, str], report: Report) -> tuple[float, floa
             continue
         value = parse_number(cell, name, report)
         if name == "start" and value < 0:
-            report(f"start {cell} is negative; seconds from 0")
+            report(f"start {cell} is negative: it must be at least 0 seconds")
         elif name == "duration" and value <= 0:
-            report(f"duration {cell} is not above 0 seconds")
+            report(f"duration {cell}: it must be above 0 seconds")
         elif value > MAX_SECONDS:
-            most = f"{MAX_SECONDS:.0f} seconds, eleven days, at most"
+            most = f"it must be at most {MAX_SECONDS:.0f} seconds (eleven days)"
             report(f"{name} {cell} is longer than any file: {most}")
         elif value > 0:
             found[name] = value
@@ -132,7 +132,7 @@ def _parse_fold(cell: str, report: Report) -> tuple[int | None, bool]:
         report(f"fold {shown(cell)} is not a whole number")
         return None, True
     if fold < 0:
-        report(f"fold {fold} is negative; folds count from 0")
+        report(f"fold {fold} is negative: folds are numbered from 0")
         return None, True
     return fold, False
 
@@ -193,8 +193,8 @@ def recognised_task(table: Table, problems: Problems) -> Task:
         if are_numbers(labels) and not all(float(cell).is_integer() for cell in labels if cell):
             problems.add(
                 0,
-                f"its labels are numbers, as {labels[0]!r}: ratings are read with --task "
-                "regression --column NAME=COLUMN, and --task multiclass takes numbers as classes",
+                f"its labels are numbers, such as {labels[0]!r}: read ratings with --task "
+                "regression --column NAME=COLUMN, or numbers of classes with --task multiclass",
             )
     if tags:
         return "multilabel"
@@ -227,7 +227,7 @@ class Columns:
         outside: list[Row] = []
         for line, cells in table.rows[1:]:
             if len(cells) != len(header):
-                problems.add(line, f"{len(cells)} cells; the header has {len(header)}")
+                problems.add(line, f"the row has {len(cells)} cells, the header {len(header)}")
                 continue
             row = parser.parse(cells, line)
             if extra:
@@ -249,7 +249,9 @@ class Columns:
         known = [*RESERVED[1:], *labels] if self.spread else [*RESERVED]
         if unknown := [key for key in self.mapped if key not in known]:
             problems.add(
-                0, f"no such column to map: {', '.join(unknown)}; one of {', '.join(known)}"
+                0,
+                f"unknown column to map {', '.join(map(repr, unknown))}; expected one of "
+                f"{', '.join(known)}",
             )
         for key in known:
             if names.count(key) > 1:
@@ -263,8 +265,8 @@ class Columns:
                 hint = "; cells must be separated by commas"
             elif "path" in missing:
                 hint = (
-                    "; name it with --column path=NAME of 'mvemo manifest import', or, if there "
-                    "are no media, --no-media --column clip_id=NAME"
+                    "; run 'mvemo manifest import' with --column path=NAME, or, if there are no "
+                    "media files, with --no-media --column clip_id=NAME"
                 )
             if "label" in missing:
                 hint += f"; {_label_hint(table)}"
@@ -275,10 +277,10 @@ class Columns:
 
     def _report_outside(self, outside: Sequence[Row], n_rows: int, problems: Problems) -> None:
         root = f"below the media root {str(self.root)!r}"
-        cure = "give the folder of the media files with --root"
+        cure = "give their folder with --root"
         if len(outside) == n_rows > 1:
             first = f"{outside[0].path!r} in line {outside[0].line}"
-            message = f"none of the {n_rows} paths is {root}, as {first}: {cure}"
+            message = f"none of the {n_rows} paths is {root} (the first is {first}): {cure}"
             problems.add(0, message, count=n_rows)
             return
         for row in outside:
@@ -286,13 +288,13 @@ class Columns:
 
 
 def _label_hint(table: Table) -> str:
-    otherwise = "another column is named with --column label=NAME"
+    otherwise = "name another column with --column label=NAME"
     values, tags = list(value_columns(table).values()), list(tag_columns(table).values())
     if not set(values) <= set(tags):
-        return f"{', '.join(values)}: ratings are read with --task regression; {otherwise}"
+        return f"to read ratings from {', '.join(values)}, give --task regression; {otherwise}"
     if tags:
-        return f"{', '.join(tags)}: 0 and 1 are read with --task multilabel; {otherwise}"
-    return "name it with --column label=NAME, or read clips without labels with --task unlabelled"
+        return f"to read 0 and 1 from {', '.join(tags)}, give --task multilabel; {otherwise}"
+    return "name it with --column label=NAME, or give --task unlabelled for clips without labels"
 
 
 # --- checks across rows
@@ -320,8 +322,8 @@ def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
         [row for row in rows if row.path],
         attrgetter("path"),
         "group",
-        "segments of {row.path!r} must be in one group, but this is in {row.group!r} and line "
-        "{other.line} in {other.group!r}",
+        "segments of {row.path!r} must be in one group, but this row is in {row.group!r} and "
+        "line {other.line} is in {other.group!r}",
         problems,
     )
     _check_folds(rows, problems)
@@ -337,10 +339,12 @@ def _check_ids(rows: Sequence[Row], problems: Problems) -> None:
             continue
         known = paths.setdefault(row.clip_id, {other.path})
         if row.clip_id:
-            same = " and so is its path" if row.path and row.path in known else ""
+            message = f"clip_id {row.clip_id!r} repeats line {other.line}"
             if row.clip_id != other.clip_id:
-                same = f" in another form of Unicode, {other.clip_id!a}: name one otherwise"
-            problems.add(row.line, f"clip_id {row.clip_id!r} is that of line {other.line}{same}")
+                message += f" in another Unicode form, {other.clip_id!a}: rename one of them"
+            elif row.path and row.path in known:
+                message += ", and so does the path"
+            problems.add(row.line, message)
         known.add(row.path)
 
 
@@ -361,16 +365,16 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
         return
     for row in rows:
         if row.fold is None and not row.bad_fold:
-            problems.add(row.line, "no fold, though other rows have one")
+            problems.add(row.line, "the row has no fold, but other rows have one")
     if given != set(range(len(given))) or len(given) < 2:
         listed = ", ".join(map(str, sorted(given)[:10]))
-        problems.add(0, f"folds must be 0, 1, ... without a gap and two at least; found {listed}")
+        problems.add(0, f"expected at least two folds 0, 1, ... without a gap, got {listed}")
     must_agree(
         [row for row in rows if row.fold is not None],
         attrgetter("group"),
         "fold",
-        "group {row.group!r} straddles folds: this is in fold {row.fold} and line {other.line} in "
-        "fold {other.fold}",
+        "group {row.group!r} is in several folds: this row is in fold {row.fold}, and line "
+        "{other.line} is in fold {other.fold}",
         problems,
     )
 
@@ -397,8 +401,8 @@ def check_media(
     if len(faults) > 1 and all(fault in (_MISSING, _FOLDER) for fault in faults.values()):
         problems.add(
             0,
-            f"none of the {len(faults)} media files is below {str(root)!r}, as {named[0].path!r} "
-            f"in line {named[0].line}; wrong root? Give the folder with --root",
+            f"none of the {len(faults)} media files is below {str(root)!r} (the first is "
+            f"{named[0].path!r} in line {named[0].line}): give their folder with --root",
         )
         return
     for row in named:
@@ -417,13 +421,13 @@ def _fault(root: Path, path: str, inside: Callable[[str], bool], empty: bool) ->
     except (FileNotFoundError, NotADirectoryError):
         return _MISSING
     except (OSError, ValueError) as error:
-        return f"cannot be looked at ({getattr(error, 'strerror', None) or error})"
+        return f"cannot be accessed ({getattr(error, 'strerror', None) or error})"
     if stat.S_ISDIR(facts.st_mode):
         return _FOLDER
     if not stat.S_ISREG(facts.st_mode):
-        return "a pipe, socket or device, no file"
+        return "a pipe, socket or device, not a file"
     if empty and not facts.st_size:
         return "the file is empty"
     if not inside(path if linked else path.rpartition("/")[0]):
-        return "a link out of the media root (give --root if it is meant)"
+        return "a link that leads out of the media root (give --root to allow it)"
     return ""

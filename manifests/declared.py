@@ -36,7 +36,7 @@ class Allowed:
         if self.ge is not None and self.le is not None:
             return f"from {self.ge:.12g} to {self.le:.12g}"
         if self.ge is not None and self.lt is not None:
-            return f"from {self.ge:g}, below {self.lt:g}"
+            return f"at least {self.ge:g} and below {self.lt:g}"
         words = (
             (self.ge, "{:.12g} or more"),
             (self.gt, "above {:.12g}"),
@@ -74,5 +74,5 @@ def check_settings(settings: Any, error: Callable[[str], Exception]) -> None:
         if allowed is None or value in allowed:
             continue
         if allowed.names:
-            raise error(f"{each.name} {value!r} is not known: {allowed}")
+            raise error(f"unknown {each.name} {value!r}; expected {allowed}")
         raise error(f"{each.name} is {value}: it must be {allowed}")

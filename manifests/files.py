@@ -195,9 +195,9 @@ def cause(problem: BaseException) -> str:
         return "no space left on the disk" if code == errno.ENOSPC else os.strerror(code)
     if "PytorchStreamWriter" in text or "inline_container" in text or "unexpected pos" in text:
         # torch's messages for a failed write.
-        return "no space left on the disk?"
+        return "perhaps no space is left on the disk"
     if isinstance(problem, OSError):
-        return f"no space left on the disk? ({problem})"
+        return f"perhaps no space is left on the disk ({problem})"
     return text.splitlines()[0] if text else type(problem).__name__
 
 
@@ -232,7 +232,7 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if where is not None and not isinstance(value, Path):
-        raise TypeError(f"{where} is a {type(value).__name__}, for which JSON has no value")
+        raise TypeError(f"{where} is of type {type(value).__name__}, which JSON cannot hold")
     return str(value)
 
 
@@ -241,7 +241,7 @@ def parse_json(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("not JSON: nested too deep") from None
+        raise ValueError("not JSON: nested too deeply") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
 

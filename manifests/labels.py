@@ -94,7 +94,7 @@ class ClassLabels(LabelKind):
 
     def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
         if not fields["label"]:
-            report("empty label: --skip-unlabelled of 'mvemo manifest import' leaves it out")
+            report("empty label: leave the row out with 'mvemo manifest import --skip-unlabelled'")
             return ()
         return _known([fields["label"]], classes, report)
 
@@ -235,7 +235,7 @@ def parse_scale(text: str) -> tuple[float, float]:
         ends = float(low), float(high)
         if math.isfinite(ends[0] + ends[1]) and ends[0] < ends[1]:
             return ends
-    raise ValueError(f"scale {shown(text)}: expected its lowest and highest value, as 1..9")
+    raise ValueError(f"scale {shown(text)}: expected lowest and highest value, such as 1..9")
 
 
 def is_flag(cell: str) -> bool:
@@ -246,7 +246,7 @@ def is_flag(cell: str) -> bool:
 def _flag(cell: str, tag: str, report: Report) -> bool:
     """Return the value of a tag's cell, and report a cell without one."""
     if not is_flag(cell):
-        report(f"tag {tag!r} is {cell!r}; write 1 where the clip has it, else 0")
+        report(f"tag {tag!r}: expected 1 (the clip has the tag) or 0, got {cell!r}")
     return _FLAGS.get(cell.strip(), False)
 
 
@@ -256,7 +256,8 @@ def _known(names: Names, classes: Names | None, report: Report) -> tuple[str, ..
         return tuple(names)
     unknown = [name for name in names if name not in classes]
     if unknown:
-        report(f"unknown label {', '.join(map(repr, unknown))}; one of {', '.join(classes)}")
+        listing = ", ".join(classes)
+        report(f"unknown label {', '.join(map(repr, unknown))}; expected one of {listing}")
     return tuple(name for name in names if name in classes)
 
 
@@ -272,5 +273,5 @@ _KINDS: dict[str, LabelKind] = {
 def label_kind(task: str) -> LabelKind:
     """Return the kind of a task's labels; raise ValueError for an unknown task."""
     if task not in _KINDS:
-        raise ValueError(f"unknown task {task!r}; one of {', '.join(_KINDS)}")
+        raise ValueError(f"unknown task {task!r}; expected one of {', '.join(_KINDS)}")
     return _KINDS[task]

@@ -126,7 +126,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     root = _relative_root(manifest.root, path.parent)
     for text in (manifest.name, root, *manifest.classes):
         if text != text.strip() or "\n" in text or "\r" in text:
-            raise BadManifest(f"{path}: {text!r} must not have blanks around it or line breaks")
+            raise BadManifest(f"{path}: {text!r} must not have spaces around it or line breaks")
     settings = {
         "name": manifest.name,
         "task": manifest.task,
@@ -168,9 +168,9 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
 def _check_clip(clip: Clip, root: Path, path: Path) -> None:
     for text in (clip.clip_id, clip.group, clip.split or "", *map(str, clip.label)):
         if text != text.strip() or "\0" in text:
-            raise BadManifest(f"{path}: {text!r} must not have blanks around it")
+            raise BadManifest(f"{path}: {text!r} must not have spaces around it or a zero byte")
     if clip.path and (inside_root(clip.path, root) != clip.path or "\0" in clip.path):
-        raise BadManifest(f"{path}: {clip.path!r} is not a plain path below the media root")
+        raise BadManifest(f"{path}: {clip.path!r} is not a normalised path below the media root")
 
 
 def _relative_root(root: Path, folder: Path) -> str:

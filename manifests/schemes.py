@@ -62,7 +62,7 @@ def find_scheme(name: str) -> Scheme:
     'Neutral'
     """
     if name not in SCHEMES:
-        raise BadManifest(f"unknown scheme {name!r}; one of {', '.join(SCHEMES)}")
+        raise BadManifest(f"unknown scheme {name!r}; expected one of {', '.join(SCHEMES)}")
     return SCHEMES[name]
 
 
@@ -101,7 +101,7 @@ def apply_scheme(
     """
     kind = label_kind(manifest.task)
     if kind.numeric:
-        raise BadManifest(f"{manifest.name}: scheme {scheme.name} maps labels, not numbers")
+        raise BadManifest(f"{manifest.name}: scheme {scheme.name} is for class names, not numbers")
     unmapped: Counter[str] = Counter()
     doubtful: Counter[tuple[str, str]] = Counter()
     clips = []
@@ -125,14 +125,14 @@ def apply_scheme(
         )
     used = {str(name) for clip in clips for name in clip.label}
     if not used:
-        raise BadManifest(f"{manifest.name}: no label is one of scheme {scheme.name}")
+        raise BadManifest(f"{manifest.name}: scheme {scheme.name} has no class for any label")
     classes = _in_order(used, scheme.classes)
     notes = [f"{label!r} ({n} clips): {doubt}" for (label, doubt), n in sorted(doubtful.items())]
     if unmapped:
-        notes.append(f"dropped, for scheme {scheme.name} has no class for them: {listed}")
+        notes.append(f"labels dropped because scheme {scheme.name} has no class for them: {listed}")
     if len(classes) < len(scheme.classes):
         absent = [name for name in scheme.classes if name not in used]
-        notes.append(f"scheme {scheme.name}: no clip of {', '.join(absent)}")
+        notes.append(f"scheme {scheme.name}: no clip is in class {', '.join(absent)}")
     return replace(manifest, classes=classes, clips=tuple(clips)), tuple(notes)
 
 

@@ -67,13 +67,16 @@ def segment_manifest(
     [('song@0', 0.0, 10.0), ('song@10', 10.0, 10.0), ('song@20', 20.0, 7.0)]
     """
     if not (math.isfinite(seconds) and seconds > 0):
-        raise BadManifest(f"segments of {seconds} s: the length must be above 0")
+        raise BadManifest(f"the segment length is {seconds} s, but it must be above 0")
     if not (math.isfinite(overlap) and 0 <= overlap < seconds):
-        raise BadManifest(f"overlap is {overlap} s: from 0 to below the segments' {seconds} s")
+        raise BadManifest(
+            f"the overlap is {overlap} s, but it must be at least 0 and below the segment length "
+            f"of {seconds} s"
+        )
     if tail not in TAILS:
-        raise BadManifest(f"tail {tail!r} is not known: one of {', '.join(TAILS)}")
+        raise BadManifest(f"unknown tail {tail!r}; expected one of {', '.join(TAILS)}")
     if first is not None and not (math.isfinite(first) and first > 0):
-        raise BadManifest(f"the first {first} s of each clip: it must be above 0")
+        raise BadManifest(f"the used length of each clip is {first} s, but it must be above 0")
     segments: list[Clip] = []
     owner: dict[str, str] = {}
     for clip in manifest.clips:
@@ -86,7 +89,7 @@ def segment_manifest(
             if segment.clip_id in owner:
                 raise BadManifest(
                     f"{manifest.name}: clips {owner[segment.clip_id]!r} and {clip.clip_id!r} "
-                    f"both give a segment {segment.clip_id!r}: rename one"
+                    f"both give a segment {segment.clip_id!r}: rename one of the clips"
                 )
             owner[segment.clip_id] = clip.clip_id
             segments.append(segment)
@@ -115,14 +118,14 @@ def _length(manifest: Manifest, clip: Clip, durations: Mapping[str, float | None
     """Return the length of a clip in seconds, or None if it is not known."""
     if clip.clip_id not in durations:
         if clip.duration is None:
-            raise BadManifest(f"{manifest.name}: the length of clip {clip.clip_id!r} is not known")
+            raise BadManifest(f"{manifest.name}: the length of clip {clip.clip_id!r} is unknown")
         return clip.duration
     seconds = durations[clip.clip_id]
     if seconds is None:
         return None
     if not (math.isfinite(seconds) and seconds > 0):
         raise BadManifest(
-            f"{manifest.name}: clip {clip.clip_id!r} has {seconds} s: it must be above 0"
+            f"{manifest.name}: clip {clip.clip_id!r} is {seconds} s long; it must be above 0"
         )
     return seconds if clip.duration is None else min(seconds, clip.duration)
 

@@ -92,7 +92,7 @@ class Table:
         for ours, name in columns.items():
             if theirs.count(name) != 1:
                 n = theirs.count(name) or "no"
-                raise BadText(1, f"{n} column {name!r} for {ours}; there are {theirs}")
+                raise BadText(1, f"{n} column {name!r} for {ours}; the columns are {theirs}")
         # A column that has one of the names by accident loses its name.
         named = [
             [ours for ours, name in columns.items() if name == column]
@@ -138,7 +138,7 @@ def collect_table(
 ) -> Table:
     """Read a table of clips; errors in its content are added to `problems`."""
     if path.is_dir():
-        problems.add(0, "this is a folder; `mvemo manifest scan` makes a manifest of it")
+        problems.add(0, "this is a folder: make a manifest of it with 'mvemo manifest scan'")
         return Table()
     with _reading(path, BadManifest, MissingManifest):
         try:
@@ -201,7 +201,8 @@ def _read_text(path: Path) -> str:
         problem = f"byte {content[error.start]:#04x} is not UTF-8; save the file as UTF-8"
         raise BadText(line, problem) from None
     if "\0" in text:
-        raise BadText(text.count("\n", 0, text.index("\0")) + 1, "a zero byte; not a text file")
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise BadText(line, "the line has a zero byte; this is not a text file")
     if not text.strip():
         raise BadText(0, "the file is empty")
     return text
@@ -238,7 +239,7 @@ def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
                 yield first + start, cells
             start = reader.line_num
     except csv.Error as error:
-        raise BadText(first + start, f"not CSV from here on: {error}") from None
+        raise BadText(first + start, f"the file is not CSV from this line on: {error}") from None
 
 
 def _to_first_row(lines: Iterator[str]) -> Iterator[str]:
@@ -254,12 +255,12 @@ def _parquet_rows(path: Path) -> Iterator[CsvRow]:
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
-        cure = "'pip install pyarrow', or save the table as CSV"
+        cure = "run 'pip install pyarrow', or save the table as CSV"
         raise BadText(0, f"reading Parquet needs pyarrow: {cure}") from None
     try:
         columns = parquet.ParquetFile(path).read().to_pydict()
     except (ValueError, NotImplementedError, MemoryError) as error:
-        raise BadText(0, f"not Parquet: {str(error).splitlines()[0]}") from None
+        raise BadText(0, f"the file is not Parquet: {str(error).splitlines()[0]}") from None
     yield 1, list(columns)
     for number, row in enumerate(zip(*columns.values(), strict=True), start=2):
         yield number, [*map(_cell_of, row)]
@@ -305,7 +306,7 @@ def write_table(
         content = buffer.getvalue().encode()
     except UnicodeEncodeError as error:
         bad = error.object[error.start : error.end]
-        raise BadManifest(f"{path}: cannot be written as UTF-8 because of {bad!r}") from None
+        raise BadManifest(f"{path}: cannot be written because {bad!r} is not UTF-8") from None
     write_bytes(path, content, error=BadManifest)
 
 

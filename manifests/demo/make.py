@@ -152,7 +152,7 @@ def _make(
     saved = _saved(folder)
     if not saved and table.exists():
         raise BadManifest(
-            f"{table}: this is not the demo set's; give the demo set a folder of its own"
+            f"{table}: this manifest is not of a demo set; choose another folder for the demo set"
         )
     # Without a manifest the set does not look finished until it is written again.
     table.unlink(missing_ok=True)

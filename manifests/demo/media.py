@@ -277,7 +277,7 @@ def video_codec() -> str:
         import av
     except ImportError:
         raise ManifestError(
-            "the demo set's files are written with PyAV: pip install '.[extract]' in mvemo's folder"
+            "writing the demo set needs PyAV: run pip install '.[extract]' in mvemo's folder"
         ) from None
     for name in CODECS:
         try:
@@ -285,7 +285,9 @@ def video_codec() -> str:
         except ValueError:
             continue
         return name
-    raise ManifestError(f"PyAV {av.__version__} has none of the encoders {', '.join(CODECS)}")
+    raise ManifestError(
+        f"PyAV {av.__version__} lacks a video encoder: expected one of {', '.join(CODECS)}"
+    )
 
 
 def write_clip(

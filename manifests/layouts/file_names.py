@@ -71,7 +71,7 @@ class NamedFiles:
         for path, stem in stems.items():
             facts = self.parse(stem)
             if facts is None:
-                left_out.append((path, f"not named as {self.title} names its files"))
+                left_out.append((path, f"its name is not in the format of {self.title}"))
                 continue
             other = [key for key in others if selected.get(key) not in (None, facts[key])]
             if other:
@@ -93,7 +93,7 @@ class NamedFiles:
             elif kind not in (None, facts[self.copies]):
                 left_out.append((path, f"{self.select[self.copies]} is not {kind}"))
             else:
-                left_out.append((path, "another copy of the same take is there"))
+                left_out.append((path, "another copy of the same take is used"))
         used = {row.label[0] for row in rows}
         classes = [value for value in self.fields[self.label] if value in used]
         return FoundClips(rows, classes, left_out=left_out)
@@ -174,7 +174,8 @@ def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
     groups = [*map(plain_text, _find_sources(names, pattern) if pattern else map(source_of, names))]
     if not any(groups):
         raise BadManifest(
-            f"no path matches the pattern {pattern!r} of groups, as {manifest.clips[0].path!r}"
+            f"no path matches the group pattern {pattern!r}; the first path is "
+            f"{manifest.clips[0].path!r}"
         )
     clips = tuple(
         replace(clip, group=group or clip.group)
@@ -213,11 +214,11 @@ def _find_sources(paths: Sequence[str], pattern: str) -> list[str]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise BadManifest(f"invalid pattern of groups {pattern!r}: {error}") from None
+        raise BadManifest(f"invalid group pattern {pattern!r}: {error}") from None
     if expression.groups != 1:
         raise BadManifest(
-            f"the pattern {pattern!r} of groups has {expression.groups} groups in parentheses: "
-            r"write one, the source, as '(.+)_\d+'"
+            f"the group pattern {pattern!r} has {expression.groups} pairs of parentheses: "
+            r"write exactly one, around the source, for example '(.+)_\d+'"
         )
     found = (expression.search(posixpath.splitext(path)[0]) for path in paths)
     return [(match[1] or "") if match else "" for match in found]

@@ -22,7 +22,7 @@ from mvemo.manifests.text_table import listed
 
 LAYOUTS = ("auto", "class-folders", *NAMED_FILES, "cal500", "cal500exp")
 
-LINK = "a link out of the folder (--follow-links takes them)"
+LINK = "a link that leads out of the folder (give --follow-links to include it)"
 
 # Names of the parts of a split in a manifest.
 SPLITS = ("train", "val", "test")
@@ -59,7 +59,7 @@ def left_out_notes(left_out: Sequence[tuple[str, str]], most: int = 10) -> list[
     for path, reason in left_out:
         by_reason.setdefault(reason, []).append(path)
     return [
-        f"{len(paths)} left out, {reason}: {listed([*map(repr, paths)], most)}"
+        f"{len(paths)} left out ({reason}): {listed([*map(repr, paths)], most)}"
         for reason, paths in by_reason.items()
     ]
 
@@ -80,7 +80,8 @@ class Selection:
             for key, name in named.select.items():
                 value, allowed = getattr(self, key), named.fields[key]
                 if value is not None and value not in allowed:
-                    raise BadManifest(f"unknown {name} {value!r}; one of {', '.join(allowed)}")
+                    listing = ", ".join(allowed)
+                    raise BadManifest(f"unknown {name} {value!r}; expected one of {listing}")
                 if value is not None and layout != named.name:
                     raise BadManifest(f"{folder}: {name} {value!r} needs the {named.name} layout")
         if self.tags is not None and not layout.startswith("cal500"):
@@ -142,24 +143,24 @@ def scan_clips(
     ...     (folder / name).touch()
     >>> scan = scan_clips(folder)
     >>> scan.manifest.clip_ids, scan.notes()
-    (('calm/a', 'tense/b'), ("1 left out, not a known type of media file: 'tense/notes.txt'",))
+    (('calm/a', 'tense/b'), ("1 left out (unknown type of media file): 'tense/notes.txt'",))
     """
     folder = Path(folder)
     if not folder.exists():
         raise MissingManifest(f"{folder}: no such folder")
     if not folder.is_dir():
-        raise BadManifest(f"{folder}: is a file; give a folder of clips")
+        raise BadManifest(f"{folder}: expected a folder of clips, got a file")
     if layout not in LAYOUTS:
-        raise BadManifest(f"unknown layout {layout!r}; one of {', '.join(LAYOUTS)}")
+        raise BadManifest(f"unknown layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
     left_out: list[tuple[str, str]] = []
     paths = find_media(folder, left_out, follow_links)
     if not paths:
         if n_links := sum(reason == LINK for _, reason in left_out):
             raise BadManifest(
-                f"{folder}: no media files, but {n_links} links that lead out of it were left out, "
-                f"the first {min(left_out)[0]!r}: --follow-links takes them"
+                f"{folder}: has no media files except {n_links} links that lead out of it, such as "
+                f"{min(left_out)[0]!r}: give --follow-links to include them"
             )
-        raise BadManifest(f"{folder}: no media files; expected a folder of clips for each class")
+        raise BadManifest(f"{folder}: has no media files; expected a folder of clips per class")
     if layout == "auto":
         layout = _layout_of(folder, paths) if labels else "class-folders"
     select = select or Selection()
@@ -174,11 +175,11 @@ def scan_clips(
     else:
         found = _class_folders(paths, labels)
     left_out += found.left_out
-    first = f"; left out: {left_out[0][0]!r}, {left_out[0][1]}" if left_out else ""
+    first = f"; left out: {left_out[0][0]!r} ({left_out[0][1]})" if left_out else ""
     if not found.rows:
-        raise BadManifest(f"{folder}: no clip fits layout {layout}{first}")
+        raise BadManifest(f"{folder}: no clip matches the layout {layout}{first}")
     if found.task == "multiclass" and len(found.classes) < 2:
-        only = f"only one class, {found.classes[0]!r}; two are needed at least"
+        only = f"there is only one class, {found.classes[0]!r}; at least two are needed"
         raise BadManifest(f"{folder}: {only}{first}")
     problems = Problems(folder)
     finish_rows(found.rows, problems)
@@ -198,8 +199,8 @@ def _layout_of(folder: Path, paths: Sequence[str]) -> str:
     annotations, tables = find_annotations(folder)
     if annotations is not None and tables:
         raise BadManifest(
-            f"{folder}: has the annotations of songs and of segments: give --layout cal500 or "
-            "cal500exp"
+            f"{folder}: has annotations both of songs and of segments: give --layout cal500 or "
+            "--layout cal500exp"
         )
     if annotations is not None:
         return "cal500"
@@ -218,7 +219,7 @@ def _class_folders(paths: Sequence[str], labels: bool) -> FoundClips:
     for path in paths if labels else ():
         parts = path.split("/")
         if len(parts) < (3 if splits else 2):
-            found.left_out.append((path, "not in a folder of a class"))
+            found.left_out.append((path, "not in a class folder"))
             continue
         split = SPLITS[part_of(parts[0]) or 0] if splits else None
         label = plain_text(parts[1 if splits else 0].strip())
@@ -226,7 +227,7 @@ def _class_folders(paths: Sequence[str], labels: bool) -> FoundClips:
     found.classes = sorted({str(row.label[0]) for row in found.rows})
     if found.rows:
         return found
-    remark = "no clip is in a folder of its class: a manifest without labels"
+    remark = "no clip is in a class folder: the manifest has no labels"
     rows = [Row(number, path, ()) for number, path in enumerate(paths, start=1)]
     return FoundClips(rows, (), UNLABELLED, remarks=(remark,) if labels else ())
 
@@ -239,7 +240,7 @@ def find_media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool
 
     def unreadable(error: OSError) -> None:
         path = Path(error.filename).relative_to(folder).as_posix()
-        left_out.append((path, f"a folder that cannot be read ({error.strerror})"))
+        left_out.append((path, f"the folder cannot be read ({error.strerror})"))
 
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
         # A link to a parent folder would cause an endless loop.
@@ -269,13 +270,13 @@ def find_media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool
 def _why_left_out(place: str, path: str, root: str) -> str | None:
     """Return why a file is left out, empty for files of mvemo, or None for a clip."""
     if not path.isprintable():
-        return "its name has bytes or marks that no CSV can hold; rename"
+        return "its name has characters that a CSV file cannot hold; rename it"
     try:
         if not stat.S_ISREG(os.stat(place).st_mode):
             # Opening a pipe would block.
-            return "a pipe, socket or device, no file"
+            return "a pipe, socket or device, not a file"
     except OSError as error:
-        return f"cannot be looked at ({error.strerror})"
+        return f"cannot be accessed ({error.strerror})"
     suffix = posixpath.splitext(path)[1].lower()
     if suffix in VIDEO_SUFFIXES or suffix in AUDIO_SUFFIXES:
         linked = root and os.path.islink(place)
@@ -283,4 +284,4 @@ def _why_left_out(place: str, path: str, root: str) -> str | None:
     ours = False
     with suppress(OSError), open(place, "rb") as file:
         ours = file.read(8) == b"# mvemo "
-    return "" if ours else "not a known type of media file"
+    return "" if ours else "unknown type of media file"

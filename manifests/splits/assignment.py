@@ -60,7 +60,7 @@ class Folds:
     def test(self, fold: int) -> NDArray[np.bool_]:
         """Return bool (clips,), True for the clips of this fold."""
         if not 0 <= fold < self.k:
-            raise BadManifest(f"fold {fold}; there are folds 0 to {self.k - 1}")
+            raise BadManifest(f"there is no fold {fold}; folds are 0 to {self.k - 1}")
         mask: NDArray[np.bool_] = self.assignment == fold
         return mask
 
@@ -106,8 +106,8 @@ def folds_of(
         assignment = make_folds(labels, groups, k, seed, task, earlier=kept)
         notes = fold_notes(labels, groups, k, task, classes)
         if kept and earlier is not None and earlier.clip_ids != manifest.clip_ids:
-            how = "groups keep the folds that they had; the others are divided anew"
-            notes = (f"{len(kept)} of {len(set(groups))} {how}", *notes)
+            end = "groups keep their earlier folds; the others are assigned again"
+            notes = (f"{len(kept)} of {len(set(groups))} {end}", *notes)
         return Folds(assignment, k, seed, manifest.clip_ids, manifest.digest, notes)
     if len(given) != len(manifest):
         raise BadManifest(f"{manifest.name}: {len(manifest) - len(given)} clips have no fold")
@@ -116,10 +116,13 @@ def folds_of(
         raise BadManifest(f"{manifest.name}: {problem}")
     prescribed = len(set(given))
     if prescribed < 2 or set(given) != set(range(prescribed)):
-        raise BadManifest(f"{manifest.name}: folds must be 0, 1, ...; found {sorted(set(given))}")
+        raise BadManifest(
+            f"{manifest.name}: expected at least two folds 0, 1, ..., got {sorted(set(given))}"
+        )
     notes = fold_notes(labels, groups, prescribed, task, classes)
     if prescribed != k:
-        notes = (f"the manifest prescribes {prescribed} folds, which are kept; not {k}", *notes)
+        used = f"the manifest prescribes {prescribed} folds; these are used instead of {k}"
+        notes = (used, *notes)
     return Folds(assignment, prescribed, -1, manifest.clip_ids, manifest.digest, notes)
 
 
@@ -179,16 +182,16 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
     problems = Problems(path)
     table = read_table(path, error=BadManifest, missing=MissingManifest)
     if table.kind not in ("", "folds"):
-        raise BadManifest(f"{path}: this is a mvemo {table.kind}, not a file of folds")
+        raise BadManifest(f"{path}: this is a file of mvemo {table.kind}, not of folds")
     if table.kind and table.version != VERSION:
-        raise BadManifest(f"{path}: folds version {table.version}; this reads version {VERSION}")
+        raise BadManifest(f"{path}: version of folds: expected {VERSION}, got {table.version}")
     fold_of = _parse_rows(table, problems)
     seed = _whole_number(table, "seed", problems)
     stated_k = _whole_number(table, "k", problems)
     used = sorted(set(fold_of.values()))
     k = len(used)
     if used != list(range(k)) or k < 2:
-        problems.add(0, f"folds must be 0, 1, ... and two at least; found {used}")
+        problems.add(0, f"expected at least two folds 0, 1, ..., got {used}")
     elif stated_k not in (-1, k):
         problems.add(table.line("k"), f"k is {stated_k}, but there are {k} folds")
     problems.raise_any()
@@ -203,20 +206,18 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
 def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
     header = table.header
     if "clip_id" not in header or "fold" not in header:
-        raise BadManifest(
-            f"{problems.path}: the header must have clip_id and fold; it has {header}"
-        )
+        raise BadManifest(f"{problems.path}: expected columns clip_id and fold, got {header}")
     fold_of: dict[str, int] = {}
     for line, cells in table.rows[1:]:
         if len(cells) != len(header):
-            problems.add(line, f"{len(cells)} cells; the header has {len(header)}")
+            problems.add(line, f"the row has {len(cells)} cells, the header {len(header)}")
             continue
         clip_id = cells[header.index("clip_id")].strip()
         fold = cells[header.index("fold")].strip()
         if clip_id in fold_of:
             problems.add(line, f"clip_id {clip_id!r} occurs twice")
         if not fold.isdecimal() or len(fold) > 9:
-            problems.add(line, f"fold {shown(fold)} is not a whole number from 0")
+            problems.add(line, f"fold: expected a whole number from 0, got {shown(fold)}")
             continue
         fold_of[clip_id] = int(fold)
     return fold_of
@@ -238,8 +239,8 @@ def _check_clips(path: Path, fold_of: dict[str, int], clip_ids: Sequence[str]) -
     if missing or unknown:
         what = "no fold is given for clip" if missing else "there is no clip"
         raise BadManifest(
-            f"{path}: {what} {(missing or unknown)[0]!r} ({len(missing)} clips without a fold, "
-            f"{len(unknown)} unknown ones, of {len(clip_ids)}); made for other clips?"
+            f"{path}: {what} {(missing or unknown)[0]!r} ({len(missing)} of {len(clip_ids)} clips "
+            f"have no fold, {len(unknown)} ids are unknown): use the fold file of these clips"
         )
 
 
@@ -252,9 +253,9 @@ def _straddling(groups: Sequence[str], assignment: Ints, parts: Sequence[str] = 
     if not divided:
         return ""
     names = " and ".join(parts[i] if parts else str(i) for i in sorted(found[divided[0]]))
-    more = f", and {len(divided) - 1} more groups straddle" if len(divided) > 1 else ""
+    more = f" ({len(divided) - 1} more groups are in several)" if len(divided) > 1 else ""
     what = "the splits" if parts else "folds"
-    return f"group {divided[0]!r} straddles {what} {names}{more}"
+    return f"group {divided[0]!r} is in {what} {names}{more}"
 
 
 # --- training, validation and test
@@ -287,7 +288,7 @@ def parse_fractions(text: str) -> tuple[float, float, float]:
     except ValueError:
         train = validation = test = math.nan
     if not all(math.isfinite(x) and x > 0 for x in (train, validation, test)):
-        raise BadManifest(f"split {text!r}: write it as three numbers above 0, as 7:2:1")
+        raise BadManifest(f"split {text!r}: expected three numbers above 0, such as 7:2:1")
     total = train + validation + test
     return train / total, validation / total, test / total
 
@@ -335,7 +336,7 @@ def holdout_of(
         assignment[rows[validation]] = VALIDATION
         notes.append(
             f"the manifest prescribes no validation clips: {validation.sum()} of its "
-            f"{len(rows)} training clips were taken"
+            f"{len(rows)} training clips are used instead"
         )
     return Holdout(assignment, -1, (*notes, *_class_notes(manifest, assignment)))
 
@@ -379,11 +380,13 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
     if len(parts) == 1:
         return None, (f"all clips are in split {PARTS[parts[0]]!r}: {instead}",)
     if problem := _straddling(manifest.groups, assignment, PARTS):
-        return None, (f"the manifest's split is not used, for {problem}: {instead}",)
+        return None, (f"the manifest's split is not used because {problem}: {instead}",)
     notes = _move_to_test(assignment)
     if TRAIN not in assignment:
         # Validation clips choose nothing here, so heads are trained on them, too.
-        notes.append("the manifest prescribes no training clips: heads have the validation's")
+        notes.append(
+            "the manifest prescribes no training clips: heads are trained on its validation clips"
+        )
     split = Holdout(assignment, -1, (*notes, *_class_notes(manifest, assignment)))
     return split, split.notes
 
@@ -395,13 +398,13 @@ def _read_split(manifest: Manifest) -> Ints | None:
         return None
     if missing := [c.clip_id for c in manifest.clips if c.split is None]:
         raise BadManifest(
-            f"{manifest.name}: {len(missing)} clips have no split, though others have; first "
-            f"{missing[0]!r}"
+            f"{manifest.name}: {len(missing)} clips, such as {missing[0]!r}, have no split, but "
+            "others have one"
         )
     parts = [part_of(str(name)) for name in names]
     if unknown := sorted(str(n) for n, part in zip(names, parts, strict=True) if part is None):
         raise BadManifest(
-            f"{manifest.name}: split {unknown[0]!r} is not known; call them train, val and test"
+            f"{manifest.name}: unknown split {unknown[0]!r}; expected train, val or test"
         )
     return np.array(parts, dtype=np.int64)
 
@@ -414,7 +417,7 @@ def _move_to_test(assignment: Ints) -> list[str]:
     assignment[validation] = TEST
     return [
         f"the manifest prescribes no test clips: its {validation.sum()} validation clips are "
-        "the tested ones"
+        "used for the test"
     ]
 
 

@@ -69,15 +69,17 @@ def make_folds(
     array([0, 0, 0, 0, 1, 1, 1, 1])
     """
     if k < 2:
-        raise BadManifest(f"k is {k}; cross-validation needs 2 folds at least")
+        raise BadManifest(f"k is {k}, but cross-validation needs at least 2 folds")
     counts, member = _group_counts(labels, groups, task)
     if len(counts) < k:
-        raise BadManifest(f"{len(counts)} group(s) cannot fill {k} folds; use k <= {len(counts)}")
+        raise BadManifest(f"{len(counts)} group(s) cannot fill {k} folds: use k <= {len(counts)}")
     fixed = np.full(len(counts), -1, dtype=np.int64)
     if earlier:
         fixed[:] = [earlier.get(group, -1) for group in np.unique(np.asarray(groups)).tolist()]
     if fixed.max() >= k:
-        raise BadManifest(f"an earlier fold is {fixed.max()}; there are folds 0 to {k - 1}")
+        raise BadManifest(
+            f"the earlier folds include fold {fixed.max()}, but folds must be 0 to {k - 1}"
+        )
     return _assign_groups(counts, np.full(k, 1.0 / k), seed, fixed)[member]
 
 
@@ -110,10 +112,10 @@ def inner_split(labels: ArrayLike, groups: Names, fraction: float, seed: int, ta
     4
     """
     if not 0 < fraction < 1:
-        raise BadManifest(f"fraction is {fraction}; it must lie between 0 and 1")
+        raise BadManifest(f"fraction is {fraction}, but it must be between 0 and 1")
     counts, member = _group_counts(labels, groups, task)
     if len(counts) < 2:
-        raise BadManifest("one group only; an inner split needs 2 groups at least")
+        raise BadManifest("there is only one group, but an inner split needs at least 2")
     held_out: Bools = _split_groups(counts, [1.0 - fraction, fraction], seed)[member] == 1
     return held_out
 
@@ -152,13 +154,14 @@ def holdout_split(
     shares = np.asarray(fractions, dtype=np.float64)
     if shares.shape != (3,) or not np.isfinite(shares).all() or not (shares > 0).all():
         raise BadManifest(
-            f"the split is {list(fractions)}: it takes three numbers above 0, for training, "
-            "validation and test, as 7:2:1"
+            f"the split is {list(fractions)}; expected three numbers above 0, for training, "
+            "validation and test, such as 7:2:1"
         )
     counts, member = _group_counts(labels, groups, task)
     if len(counts) < 3:
         raise BadManifest(
-            f"{len(counts)} group(s) cannot fill training, validation and test: 3 are needed"
+            f"{len(counts)} group(s) cannot fill training, validation and test: at least 3 are "
+            "needed"
         )
     return _split_groups(counts, shares / shares.sum(), seed)[member]
 
@@ -174,9 +177,13 @@ def fold_notes(
         if n_groups == 0:
             notes.append(f"class {name!r} has no clips")
         elif n_groups == 1:
-            notes.append(f"class {name!r} has one group: never in training and test at once")
+            notes.append(
+                f"class {name!r} has only one group: it is never in training and test together"
+            )
         elif n_groups < k:
-            notes.append(f"class {name!r} has {n_groups} groups: missing from some of {k} folds")
+            notes.append(
+                f"class {name!r} has only {n_groups} groups: some of the {k} folds lack it"
+            )
     return tuple(notes)
 
 
@@ -184,15 +191,15 @@ def _group_counts(labels: ArrayLike, groups: Names, task: Task) -> tuple[F64, In
     """Return clips per group (by name) and stratum (last: all), and the group of each clip."""
     values, names = np.asarray(labels), np.asarray(groups)
     if task not in (*TASKS, UNLABELLED):
-        raise BadManifest(f"unknown task {task!r}; one of {', '.join(TASKS)}")
+        raise BadManifest(f"unknown task {task!r}; expected one of {', '.join(TASKS)}")
     kind = label_kind(task)
     if values.ndim not in kind.n_axes or names.ndim != 1 or len(values) != len(names):
         raise BadManifest(
             f"labels of shape {values.shape} and groups of shape {names.shape} "
-            f"do not fit a {task} task"
+            f"do not match a {task} task"
         )
     if len(values) == 0:
-        raise BadManifest("no clips to split")
+        raise BadManifest("there are no clips to split")
     strata = kind.strata(values)
     unique, member = np.unique(names, return_inverse=True)
     everything = np.column_stack([strata, np.ones(len(values))])
