@@ -71,7 +71,7 @@ def table_differences(
         one, other = getattr(a, what), getattr(b, what)
         name = what.replace("_", " ")
         if what not in ("labels", "groups", "folds", "splits"):
-            lines += [f"{name} differs: {one!r} and {other!r}"] if one != other else []
+            lines += [f"different {name}: {one!r} and {other!r}"] if one != other else []
         elif one is None or other is None:
             lines += [f"only one of the caches has {name}"] if one is not other else []
         else:
@@ -130,11 +130,11 @@ def _spec_changes(one: FeatureSpec, other: FeatureSpec) -> list[str]:
     for what in ("modality", "kind", "dim", "extractor", "version", "protocol", "weights"):
         x, y = getattr(one, what), getattr(other, what)
         if x != y:
-            changes.append(f"{what} differs: {str(x)[:12]!r} and {str(y)[:12]!r}")
+            changes.append(f"different {what}: {str(x)[:12]!r} and {str(y)[:12]!r}")
     for key in sorted({*one.params, *other.params}):
         x, y = one.params.get(key), other.params.get(key)
         if x != y:
-            changes.append(f"parameter {key} differs: {str(x)[:60]} and {str(y)[:60]}")
+            changes.append(f"different parameter {key}: {str(x)[:60]} and {str(y)[:60]}")
     return changes
 
 

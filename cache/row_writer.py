@@ -165,7 +165,7 @@ class RowWriter(ABC):
         """
         self._check_open()
         if clip_id not in self._clips:
-            raise BadCache(f"{self.path}: the table has no clip {clip_id!r} for a failure")
+            raise BadCache(f"{self.path}: failure of clip {clip_id!r}: the table has no such clip")
         text = " ".join(reason.replace("\0", " ").split()) or "no reason given"
         check_texts([stage], str(self.path))
         # A reason may quote invalid bytes of a file's name or tags.

@@ -60,8 +60,8 @@ def _refuse_other_manifest(file: CacheFile, first: CacheFile) -> None:
         value, first_value = getattr(file.table, what), getattr(first.table, what)
         if value != first_value:
             raise BadCache(
-                f"{file.path}: {what.replace('_', ' ')} is {value!r}, but {first_value!r} in "
-                f"{first.path}: all caches must be of one manifest"
+                f"{file.path}: {what.replace('_', ' ')}: expected {first_value!r}, as in "
+                f"{first.path}, got {value!r}: all caches must be of one manifest"
             )
     if (file.table.splits is None) != (first.table.splits is None):
         with_splits, other = (first, file) if file.table.splits is None else (file, first)

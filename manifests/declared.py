@@ -74,5 +74,5 @@ def check_settings(settings: Any, error: Callable[[str], Exception]) -> None:
         if allowed is None or value in allowed:
             continue
         if allowed.names:
-            raise error(f"unknown {each.name} {value!r}; expected {allowed}")
+            raise error(f"{each.name}: expected {allowed}, got {value!r}")
         raise error(f"{each.name} is {value}: it must be {allowed}")

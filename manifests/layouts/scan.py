@@ -22,7 +22,7 @@ from mvemo.manifests.text_table import listed
 
 LAYOUTS = ("auto", "class-folders", *NAMED_FILES, "cal500", "cal500exp")
 
-LINK = "a link that leads out of the folder (give --follow-links to include it)"
+LINK = "a link that leads out of the folder; give --follow-links to include it"
 
 # Names of the parts of a split in a manifest.
 SPLITS = ("train", "val", "test")
@@ -240,7 +240,7 @@ def find_media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool
 
     def unreadable(error: OSError) -> None:
         path = Path(error.filename).relative_to(folder).as_posix()
-        left_out.append((path, f"the folder cannot be read ({error.strerror})"))
+        left_out.append((path, f"the folder cannot be read: {error.strerror}"))
 
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
         # A link to a parent folder would cause an endless loop.
@@ -276,7 +276,7 @@ def _why_left_out(place: str, path: str, root: str) -> str | None:
             # Opening a pipe would block.
             return "a pipe, socket or device, not a file"
     except OSError as error:
-        return f"cannot be accessed ({error.strerror})"
+        return f"cannot be accessed: {error.strerror}"
     suffix = posixpath.splitext(path)[1].lower()
     if suffix in VIDEO_SUFFIXES or suffix in AUDIO_SUFFIXES:
         linked = root and os.path.islink(place)

@@ -198,7 +198,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, 
     ("options", "said"),
     [
         (["--protocol", "frozen"], "frozen protocol embeds with pretrained weights"),
-        (["--protocol", "fitted"], "protocol 'fitted' is not known: one of crossfit"),
+        (["--protocol", "fitted"], "protocol: expected one of crossfit"),
         (["--nets", "resnet"], "unknown net 'resnet': one of c3d"),
         (["--set", "nets.c3d.lr=-1"], "lr is -1.0: it must be above 0"),
         (["--set", "nets.c3d.pace=1"], "nets.c3d.pace: unknown setting"),
@@ -224,7 +224,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, 
         (["--nets", ""], "extract.nets names no net"),
         (["--nets", "c3d,c3d"], "extract.nets names 'c3d' twice"),
         (["--set", "nets.c3d.width=0"], "nets.c3d.width is 0.0: it must be above 0"),
-        (["--set", "nets.c3d.momentum=2"], "momentum is 2.0: it must be from 0, below 1"),
+        (["--set", "nets.c3d.momentum=2"], "momentum is 2.0: it must be at least 0 and below 1"),
     ],
 )
 def test_wrong_settings_are_one_line_and_exit_code_2(demo, tmp_path, capsys, options, said):
@@ -353,7 +353,7 @@ def test_folds_of_a_file_are_those_of_the_features(demo, tmp_path, capsys):
     assert "the holdout protocol has one split" in capsys.readouterr().err
     folds.write_text(folds.read_text().rsplit("\n", 2)[0] + "\n")
     assert run("mvemo", *arguments) == 2
-    assert "made for other clips?" in capsys.readouterr().err
+    assert "use the fold file of these clips" in capsys.readouterr().err
     assert run("mvemo", *arguments, "--folds", "none.csv") == 2
     assert "neither a number of folds nor a file of folds" in capsys.readouterr().err
 
