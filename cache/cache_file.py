@@ -1,4 +1,4 @@
-"""Files of a cache: opening with checks of the header, and reading of their parts on demand."""
+"""Files of a cache: opened with checks of the header; their parts are read on demand."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def shard_paths(path: Path) -> list[Path]:
 def open_file(path: Path) -> Any:
     """Open a cache file; raise a CacheError unless it is a complete cache of a known schema."""
     try:
-        # A pipe would block.
+        # Opening a pipe would block.
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
             raise BadCache(f"{path}: expected a feature cache, got a pipe or a device")
         with path.open("rb") as raw:
@@ -86,8 +86,8 @@ def open_file(path: Path) -> Any:
 
 
 def _open_hdf5(path: Path) -> Any:
-    """Open with h5py's default locking flags; if locks fail, try others."""
-    # HDF5 refuses to open a file twice in one program with different flags, as a notebook may do.
+    """Open with h5py's default locking flags; if the lock fails, try other flags."""
+    # HDF5 refuses to open a file twice in one program (such as a notebook) with different flags.
     # Nobody writes to a finished cache, so locks do not matter.
     for options in ({}, {"locking": False}, {"locking": True}):
         try:
@@ -99,7 +99,7 @@ def _open_hdf5(path: Path) -> Any:
 
 
 def _check_header(file: Any, path: Path) -> None:
-    """Raise BadCache for a file that is not a whole cache of a known schema."""
+    """Raise BadCache for a file that is not a complete cache of a known schema."""
     version, made_by = 0, ""
     try:
         is_cache = attribute(file, "format", str, "") == schema.FORMAT
@@ -122,7 +122,7 @@ def _check_header(file: Any, path: Path) -> None:
 
 
 def cache_files(path: Path) -> tuple[Path, ...]:
-    """Return the file itself, or the shards of a folder: its ``*.h5`` files, by name."""
+    """Return the file itself, or the shards of a folder: its ``*.h5`` files, sorted by name."""
     if not path.is_dir():
         return (path,)
     files = tuple(sorted(p for p in path.glob("*.h5") if p.is_file() and p.name[0] != "."))
@@ -148,7 +148,10 @@ def refuse_folder(path: Path) -> None:
 
 
 class FilePool:
-    """Open files; the least recently used are closed, and a file opened again must be unchanged."""
+    """Pool of open files; it closes the least recently used, and reopened files must be unchanged.
+
+    `limit` is the maximum number of open files.
+    """
 
     def __init__(self, limit: int = 64) -> None:
         self.lock = RLock()
@@ -186,7 +189,10 @@ class FilePool:
 
 
 class CacheFile:
-    """File of a cache, with its clips and specs in memory; other parts are read on demand."""
+    """File of a cache: clips and specs are in memory, other parts are read on demand.
+
+    With `tolerant`, unreadable parts are listed in `lost` instead of raising an error.
+    """
 
     def __init__(self, path: Path, pool: FilePool, *, tolerant: bool = False) -> None:
         self.path = path
@@ -211,7 +217,7 @@ class CacheFile:
         return attribute(item, "order", int), read_spec(item, self.table.clip_ids)
 
     def load(self) -> CacheFile:
-        """Read everything but values now, so that damage is known before anything is written."""
+        """Read everything except values, so that damage is found before anything is written."""
         _ = self.indexes, self.failures, self.curves, self.provenance, self.merged
         return self
 
@@ -234,7 +240,7 @@ class CacheFile:
 
     @cached_property
     def failures(self) -> Failures:
-        """Failures; of a shard, also cleared ones."""
+        """Failures; a shard also has cleared failures."""
         return self._readable("failures", schema.read_failures, {})
 
     @cached_property
@@ -244,7 +250,7 @@ class CacheFile:
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """Provenance that the writer stated."""
+        """Provenance from the writer."""
         return self._readable("provenance", schema.read_provenance, {})
 
     @cached_property
@@ -271,7 +277,7 @@ class CacheFile:
         return self._read_feature(digest, lambda group: str(attribute(group, "checksum", str)))
 
     def rows(self, index: Index, start: int, stop: int) -> F32:
-        """Return float32 (rows, dim) of a feature's vectors, or of all frames of its sequences."""
+        """Return rows of a feature's vectors, or of all its frames, float32 (rows, dim)."""
         values = self._read_feature(
             index.spec.digest,
             lambda group: values_array(group, index).read(start, stop),
@@ -279,7 +285,7 @@ class CacheFile:
         return values.astype("<f4", copy=False)
 
     def read_vectors(self, digest: str, into: F32) -> tuple[Bools, bool]:
-        """Read all vectors into an array; return which are present, and if they are whole."""
+        """Read all vectors into `into`; return bool (clips,) of present rows, True if undamaged."""
 
         def read(group: PlainGroup) -> tuple[Bools, bool]:
             index, values = read_index(group, self.specs[digest], len(self.table))
@@ -288,12 +294,12 @@ class CacheFile:
         return self._read_feature(digest, read)
 
     def vectors(self, digest: str, rows: Ints) -> F32:
-        """Return float32 (rows, dim) of these rows, for `rewrite`."""
+        """Return the vectors of these rows, float32 (rows, dim), for `rewrite`."""
         first, last = int(rows.min()), int(rows.max())
         return self.rows(self.indexes[digest], first, last + 1)[rows - first]
 
     def sequence(self, digest: str, row: int) -> F32:
-        """Return float32 (frames, dim) of a row, for `rewrite`."""
+        """Return the sequence of a row, float32 (frames, dim), for `rewrite`."""
         index = self.indexes[digest]
         return self.rows(index, int(index.starts[row]), int(index.starts[row + 1]))
 
@@ -319,7 +325,7 @@ class CacheFile:
                 ) from None
 
     def _readable(self, what: str, read: Callable[[Any], T], default: T) -> T:
-        """Read a part; if it is damaged and the file tolerant, note it and return the default."""
+        """Read a part; if it is damaged and the file tolerant, note it and return `default`."""
         if not self._tolerant:
             return self.read(what, read)
         try:

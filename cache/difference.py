@@ -13,18 +13,17 @@ from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import ClipTable
 from mvemo.manifests.text_table import listed
 
-# Maximum number of names in a list; the rest are counted.
+# Maximum number of names in a list; further names are counted.
 SHOWN = 3
 # Compared parts of a clip table.
 FIELDS = ("task", "classes", "k", "fold_seed", "digest", "labels", "groups", "folds", "splits")
 
 
 def diff_caches(first: Path | str, second: Path | str) -> list[str]:
-    """Return the differences of two caches, one sentence each; empty if they hold the same.
+    """Return the differences of two caches, one sentence each; empty if they are equal.
 
-    Compared are clips, labels, groups, folds and failures; features by name and fold, how they were
-    made, which clips have them, and by how much their values differ. Provenance and curves are
-    ignored, as in `Cache.digest`.
+    Compared are clips, labels, groups, folds and failures; features by name and fold, with their
+    settings, present clips and values. Provenance and curves are ignored, as in `Cache.digest`.
 
     Examples
     --------

@@ -30,7 +30,7 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
         ``clip_ids``, ``groups``, ``labels``, ``classes``, ``folds``, ``present``, ``values``
         float32 (clips, dim) with NaN for missing rows, ``spec`` as JSON, and ``splits`` if
         there are any. For a sequence, ``values`` is (all frames, dim) and ``offsets`` is
-        (clips + 1,). ``.csv`` has one line per clip (or per frame of a sequence, with its
+        (clips + 1,). ``.csv`` has one line per clip (for a sequence: per frame, with the frame's
         number) and empty cells for missing values; nine digits preserve every float32.
     fold
         Fold of the net, under ``crossfit``.

@@ -24,7 +24,7 @@ from mvemo.manifests.tables import TABLES, are_numbers, match_ids, read_table
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 # Default names of the data set with the clip ids of an .npz or HDF5 file.
 ID_NAMES = ("clip_id", "clip_ids")
-# Last words of names of columns that hold ids.
+# Last words in the names of columns with ids.
 _ID_WORDS = frozenset(("", "id", "index", "no", "nr", "number"))
 
 
@@ -37,7 +37,7 @@ class ArrayRows:
     path, dataset
         Path of the file, and name of the data set if the file may hold several.
     values
-        Numbers, float64 (rows, dim); NaN for missing ones.
+        Numbers, float64 (rows, dim); NaN for missing numbers.
     clip_ids
         Clip id of each row, or None if the file has no ids.
     id_name, columns
@@ -56,7 +56,7 @@ class ArrayRows:
 class TableColumns:
     """Selection of the columns of a table that are read as ids and as numbers."""
 
-    # Clip id by id and by path; a column that holds these names is the column of ids.
+    # Id or path -> clip id; the column that holds these ids or paths is the column of ids.
     names: Mapping[str, str] = field(default_factory=dict)
     take: tuple[str, ...] = ()  # patterns of the columns of numbers to read, such as ``f*``
     skip: tuple[str, ...] = ()  # patterns of the columns to leave out
@@ -153,7 +153,7 @@ def _column_of_ids(table: Mapping[str, Sequence[str]], columns: TableColumns) ->
 def _value_columns(
     path: Path, table: Mapping[str, Sequence[str]], id_name: str | None, columns: TableColumns
 ) -> tuple[str, ...]:
-    """Return the columns of numbers: those requested, or all if none looks like ids or labels."""
+    """Return the requested columns, or all; raise BadCache if one looks like ids or text."""
     for pattern in (*columns.take, *columns.skip):
         if not any(fnmatchcase(name, pattern) for name in table):
             listing = ", ".join(table)
@@ -163,7 +163,7 @@ def _value_columns(
     chosen = tuple(name for name in table if name in taken - skipped - {id_name})
     for name in () if columns.take else chosen:
         cells = [cell for cell in table[name] if cell]
-        # If ids are known, a column of whole numbers is accepted unless its name looks like an id.
+        # If ids are known, a column of whole numbers is refused only if its name looks like an id.
         like_id = id_name is None or name.casefold().rpartition("_")[2] in _ID_WORDS
         different = len(cells) > 2 and len(set(cells)) == len(cells)
         if cells and 2 * sum(map(_is_number, cells)) < len(cells):
@@ -207,10 +207,10 @@ def read_array(
         Column or data set with the clip ids. Default: ``clip_id`` (in ``.npz`` and HDF5 also
         ``clip_ids``) if it exists; in HDF5, the group of the numbers is searched first.
     guess
-        If True, refuse a file with texts under another name that may be the clip ids.
+        If True, refuse a file without clip ids if another data set of texts may hold them.
     columns
-        Columns of a table. A column of text, or of whole numbers that are all different, is
-        read as numbers only if it is requested by name.
+        Columns of a table. A column of text, or of whole numbers that are all different, must
+        be requested by name.
 
     Raises
     ------
@@ -318,7 +318,7 @@ def _from_mapping(
 
 
 def _may_be_ids(listed: Any, rows: int) -> bool:
-    """Return True for as many different texts as rows: names, and not classes."""
+    """Return True for an array with a different text per row, which may be names of clips."""
     if listed.shape != (rows,) or listed.dtype.kind not in "OSUT":
         return False
     return len(set(np.asarray(listed[()]).tolist())) == rows > 1

@@ -35,9 +35,9 @@ class Imported:
     spec
         Spec of the feature.
     clips, present
-        Number of clips in the cache, and of those that have the feature now.
+        Number of clips in the cache, and number of clips that now have the feature.
     incomplete, skipped
-        Number of rows with some numbers missing, and of rows whose clips are not in the table.
+        Number of rows with missing numbers, and number of rows whose clips are not in the table.
     """
 
     spec: FeatureSpec
@@ -57,8 +57,8 @@ def join_arrays(
     arrays
         Results of `read_array`, in the order of the rows.
     rows
-        CSV files with the clip ids of the rows: one per array, or any number with as many
-        rows as the arrays together. They replace ids in the files of the arrays.
+        CSV files with the clip ids of the rows: one file per array, or any number of files with
+        as many rows as all arrays together. They take precedence over ids in the arrays' files.
     id_column
         Column of `rows`, as in `read_ids`.
 
@@ -120,7 +120,7 @@ class ImportSettings:
     skip_unknown
         If True, leave out rows of clips that are not in the table.
     replace
-        If True, a feature of the same name may be replaced, with its nets of all folds.
+        If True, replace a feature with the same name, in all folds.
     provenance
         JSON values; the provenance of earlier runs stays in the cache's history.
     """
@@ -141,7 +141,7 @@ def import_feature(
     table: ClipTable | None = None,
     settings: ImportSettings | None = None,
 ) -> Imported:
-    """Write an array into a cache as a vector feature; everything else in it is kept.
+    """Write an array into a cache as a vector feature; the rest of the cache is kept.
 
     Parameters
     ----------
@@ -154,11 +154,11 @@ def import_feature(
     values
         Numbers, (rows, dim). A row with a NaN counts as missing, like a clip without a row.
     clip_ids
-        Clip id of each row, without repetition. None: row i is clip i of `table`, or of the
-        cache.
+        Clip id of each row, without repetition. If None, row i belongs to clip i of `table`, or
+        of the cache.
     table
         Clips of a new cache. For an existing cache it is optional; its clips, groups and
-        labels must be those of the cache, in any order.
+        labels must match the cache, in any order.
     settings
         Options; default: `ImportSettings()`.
 
@@ -217,7 +217,7 @@ def import_feature(
                 {"name": Path(file).name, "sha256": content_digest(Path(file))}
                 for file in settings.sources
             ],
-            # Other values, or other clips for the same values, are another feature.
+            # The digest makes an import of other values, or for other clips, another feature.
             "aligned": _digest(rows, present, ids),
         },
         protocol="imported",
@@ -232,12 +232,12 @@ def import_feature(
 
 
 def _existing(path: Path, name: str) -> tuple[ClipTable | None, frozenset[str]]:
-    """Return the cache's clips (or None), and the digests of its features of that name."""
+    """Return the cache's clips (or None), and the digests of its features with this name."""
     if path.exists():
         with open_cache(path) as cache:
             taken = {spec.digest for spec in cache.specs if spec.name == name}
             return cache.table, frozenset(taken)
-    # Its folds would be lost, and so the clips that each net may be tested on.
+    # The folds of the run, and so the test clips of each net, would be lost.
     refuse_unfinished(path)
     return None, frozenset()
 

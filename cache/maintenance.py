@@ -1,4 +1,4 @@
-"""Maintenance of caches: merging, slim copies, removals, and repair; all are rewrites."""
+"""Maintenance of caches: merging, slim copies, removal, and repair; all rewrite the file."""
 
 from __future__ import annotations
 
@@ -30,15 +30,14 @@ from mvemo.cache.verify import verify_cache
 def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     """Merge caches of the same manifest; the order of `paths` does not matter.
 
-    Every row is checked while it is copied. Clips are in the order of the cache that has all of
-    them, otherwise sorted by id. If the reasons for a failure differ, the first in alphabetical
+    Every row is checked while it is copied. Clips are in the order of the cache that has all
+    clips, otherwise sorted by id. If the reasons for a failure differ, the first in alphabetical
     order is kept.
 
     Parameters
     ----------
     paths
-        Finished caches, or folders of shards. Each may hold all clips with some of the rows,
-        or some of the clips.
+        Finished caches, or folders of shards. Each may hold only some of the clips or rows.
     out
         Path of the merged cache, which is replaced if it exists.
 
@@ -87,9 +86,9 @@ class Removed:
     features, clips
         Names of removed features, and ids of removed clips.
     curves
-        Names of removed training curves, of nets without features in the cache.
+        Names of removed training curves, whose nets have no features in the cache.
     failures, freed
-        Number of removed failures, and of bytes by which the file became smaller.
+        Number of removed failures, and number of bytes by which the file became smaller.
     """
 
     features: tuple[str, ...] = ()
@@ -165,7 +164,7 @@ def select_features(
 def _selection(
     path: Path, whole: Plan, features: frozenset[str], clips: Collection[str] | None
 ) -> Plan:
-    """Return the plan of a file with some features and clips of another plan."""
+    """Return the plan of a file with only some features and clips of the plan `whole`."""
     names = {feature.spec.name for feature in whole.features.values()}
     _refuse_unknown(path, features, names)
     table, planned = whole.table, whole.features
@@ -218,7 +217,7 @@ def repair_cache(path: Path | str) -> list[str]:
 
     Returns
     -------
-    Sentences on what was done; empty if the cache was sound and is unchanged.
+    Sentences about what was done; empty if the cache was valid and is unchanged.
 
     Raises
     ------
@@ -269,7 +268,7 @@ def repair_cache(path: Path | str) -> list[str]:
 
 
 def _readable_part(path: Path, pool: FilePool) -> tuple[CacheFile | None, list[str]]:
-    """Return the readable part of the cache (or None), and sentences on what was left out."""
+    """Return the readable part of the cache (or None), and sentences about lost parts."""
     if not path.exists():
         return None, []
     try:
@@ -283,7 +282,7 @@ def _readable_part(path: Path, pool: FilePool) -> tuple[CacheFile | None, list[s
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """Rows that wait next to a cache for the next writer: their manifest's name, and clips."""
+    """Rows of an unfinished run, for the next writer: their manifest's name, and their clips."""
 
     name: str
     clip_ids: frozenset[str]

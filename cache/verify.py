@@ -1,4 +1,4 @@
-"""Verification of caches: damage and contradictions, in this process or in a limited one."""
+"""Verification of caches: damage and contradictions, in this process or a limited subprocess."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from mvemo.cache.untrusted import PlainArray
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.labels import label_kind
 
-# Memory of the subprocess for files of unknown origin in GiB, in addition to the file's size.
+# Memory in GiB, in addition to the file's size, of the subprocess that checks untrusted files.
 MEMORY_GIB = 4
-# Number of problems of one kind that are listed; the rest are counted.
+# Number of problems of one kind that are listed; further problems are counted.
 SHOWN = 5
-# Threads that read values; more are not faster, because memory is the limit.
+# Number of threads that read values; more are not faster, because memory is the bottleneck.
 THREADS = 4
-# Rows of the features that are opened before their values are read.
+# Maximum number of rows, over all features that are opened together.
 ROWS = 1 << 20
 
 
@@ -41,7 +41,7 @@ def verify_cache(path: Path | str) -> list[str]:
 
     Returns
     -------
-    Problems, one sentence each; empty for a sound cache.
+    Problems, one sentence each; empty for a valid cache.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def verify_cache(path: Path | str) -> list[str]:
 
 
 def _folder_problems(path: Path) -> list[str]:
-    """Return the problems of each shard, or if there are none, those of the union."""
+    """Return the problems of all shards; if there are none, the problems of their union."""
     problems = [
         f"{file.name}: {problem.removeprefix(f'{file}: ')}"
         for file in cache_files(path)
@@ -83,7 +83,7 @@ def _folder_problems(path: Path) -> list[str]:
 
 
 def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
-    """Return the problems of a file; of a shard, which may lack clips, only damage."""
+    """Return the problems of a file; for a shard, which may lack clips, only damage."""
     pool = FilePool()
     try:
         file = CacheFile(path, pool, tolerant=True)
@@ -106,7 +106,7 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
         problems += [f"there is a failure of {clip!r}, which is not a clip" for clip in unknown]
         if None in file.failures.values():
             problems.append("the file is a shard of an unfinished run, not a finished cache")
-        _ = file.curves, file.provenance, file.merged  # notes damage in `lost`
+        _ = file.curves, file.provenance, file.merged  # reading them adds damage to `lost`
         return file.lost + problems
     except BadCache as error:
         return [str(error)]
@@ -116,7 +116,7 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
 
 def _features_problems(file: CacheFile, digests: Sequence[str]) -> list[str]:
     """Return the problems of some features' values."""
-    # Opened before threads read values: if both are mixed, threads wait for each other.
+    # All features are opened before threads read values; otherwise threads wait for each other.
     stored = [feature for digest in digests if (feature := file.readable_feature(digest))]
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
         found = threads.map(lambda item: _values_problems(item[0], item[1], file.table), stored)
@@ -150,7 +150,7 @@ def _split_problems(table: ClipTable, splits: Ints) -> list[str]:
     known = (TRAIN, VALIDATION, TEST)
     outside = sorted(set(splits.tolist()).difference(known))
     problems = [f"splits: expected only {known}, got {outside}"] if outside else []
-    # Features that need no training have no validation clips.
+    # Validation clips are not required: features that need no training have none.
     if not (splits == TEST).any():
         problems.append(f"no clip is in split {TEST}")
     if not np.isin(splits, (TRAIN, VALIDATION)).any():
@@ -205,7 +205,7 @@ def _row_problems(index: Index, values: PlainArray, table: ClipTable) -> Iterato
 def _trained_problems(specs: Iterable[FeatureSpec], table: ClipTable) -> list[str]:
     """Return the problems of all features' training clips."""
     problems = []
-    # Nets of one fold often saw the same clips.
+    # Results are reused because the nets of one fold often saw the same clips.
     known: dict[tuple[str, int | None, tuple[str, ...]], list[str]] = {}
     for spec in specs:
         case = spec.protocol, spec.fold, spec.trained_on
@@ -216,7 +216,7 @@ def _trained_problems(specs: Iterable[FeatureSpec], table: ClipTable) -> list[st
 
 
 def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:
-    """Compare a net's training clips with the promise of its protocol."""
+    """Return the problems of a net whose training clips contradict its protocol."""
     seen = frozenset(spec.trained_on)
     if spec.protocol in ("none", "frozen"):
         n = len(seen.intersection(table.clip_ids))
@@ -268,8 +268,8 @@ print(json.dumps(verify_cache(sys.argv[1])))
 def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
     """Verify a cache of unknown origin as `verify_cache` does, in a limited subprocess.
 
-    HDF5 may run endlessly or crash on a forged file before any check of ours is reached. Then
-    only the subprocess is lost, which has limits of time and memory.
+    On a forged file, HDF5 may run endlessly or crash before our checks. Only the subprocess is
+    then affected; its time and memory are limited.
 
     Parameters
     ----------

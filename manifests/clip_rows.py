@@ -18,13 +18,13 @@ from mvemo.manifests.labels import UNLABELLED, Label, LabelKind, Names, Task, is
 from mvemo.manifests.model import Clip, inside_root
 from mvemo.manifests.tables import RESERVED, Table, are_numbers, plain_text
 
-# Eleven days: longer than any audio or video file.
+# Maximum length of a media file: eleven days.
 MAX_SECONDS = 1e6
-# Cells that rows share (label, start, duration, fold, split) are parsed once, up to this number.
+# Maximum number of parsed combinations of cells (label, start, duration, fold, split) to keep.
 _MOST_KNOWN = 10_000
 _OF_ROW = ("path", "clip_id", "group")
 _MISSING, _FOLDER = "no such file", "is a folder"
-# Possible separators of tags in one cell; the first that occurs is used.
+# Possible separators of the tags in a cell; the first separator that occurs is used.
 _MARKS = (";", "|", ",")
 # Targets that are recognised without the prefix ``label_`` if valence or arousal is present.
 _DIMENSIONS = ("valence", "arousal", "energy", "tension", "dominance")
@@ -34,7 +34,7 @@ _clip_fields = attrgetter(*(each.name for each in fields(Clip)))
 
 @dataclass(slots=True)
 class Row:
-    """Row of a manifest while it is read; empty text stands for unknown values."""
+    """Row of a manifest that is being read; an empty text stands for an unknown value."""
 
     line: int
     path: str
@@ -52,13 +52,13 @@ class Row:
         return Clip(*_clip_fields(self))
 
 
-# Label, start, duration, fold, split, and True if the fold is not valid.
+# Label, start, duration, fold, split, and True if the fold is invalid.
 _Shared = tuple[Label, float, float | None, int | None, str | None, bool]
 
 
 @dataclass
 class RowParser:
-    """Parser of the rows of a table, which parses equal cells of rows only once."""
+    """Parser of the rows of a table; equal combinations of cells are parsed only once."""
 
     place: Mapping[str, int]
     exact_paths: bool
@@ -72,7 +72,7 @@ class RowParser:
         self._needed = "path" if "path" in self.place else "clip_id"
 
     def parse(self, cells: Sequence[str], line: int) -> Row:
-        """Return the row of a line's cells; a valid value replaces a bad one."""
+        """Return the row of a line's cells; report bad values and replace them by valid ones."""
         stripped = [*map(str.strip, cells)]
         place = self.place
         path = (cells if self.exact_paths else stripped)[place["path"]] if "path" in place else ""
@@ -104,7 +104,7 @@ class RowParser:
 
 
 def parse_stretch(cells: Mapping[str, str], report: Report) -> tuple[float, float | None]:
-    """Return ``start`` (default 0) and ``duration`` (None) of a row in seconds; report bad ones."""
+    """Return start (default 0) and duration (default None) in seconds; report bad values."""
     found = {"start": 0.0, "duration": 0.0}
     for name in found:
         if not (cell := cells.get(name)):
@@ -123,7 +123,7 @@ def parse_stretch(cells: Mapping[str, str], report: Report) -> tuple[float, floa
 
 
 def _parse_fold(cell: str, report: Report) -> tuple[int | None, bool]:
-    """Return the fold in a cell, or None; and True if the cell has no valid fold."""
+    """Return the fold in a cell, or None; and True if the cell has an invalid fold."""
     if not cell:
         return None, False
     try:
@@ -151,7 +151,7 @@ def value_columns(table: Table) -> dict[str, str]:
 
 
 def tag_columns(table: Table) -> dict[str, str]:
-    """Map tags to columns of 0 and 1: ``label_NAME``, otherwise all that are not reserved."""
+    """Map tags to columns of 0 and 1: ``label_NAME``, otherwise all unreserved columns."""
     names = [
         name
         for name in table.header
@@ -175,7 +175,7 @@ def holds_mark(mark: str, cells: Sequence[str]) -> bool:
 
 
 def _hold_tags(cells: Sequence[str]) -> bool:
-    """Return True if cells join names, and most of these names also occur in other cells."""
+    """Return True if cells list several names, most of which also occur in other cells."""
     different = set(cells)
     mark = tag_separator(cells)
     counts = Counter(part.strip() for cell in different for part in cell.split(mark))
@@ -184,7 +184,7 @@ def _hold_tags(cells: Sequence[str]) -> bool:
 
 
 def recognised_task(table: Table, problems: Problems) -> Task:
-    """Return the task of a table that does not state one; multilabel only if cells join tags."""
+    """Return the task of a table that does not state it; multilabel only if cells list tags."""
     labels = table.cells("label")
     if table.kind:
         tags = False
@@ -203,7 +203,7 @@ def recognised_task(table: Table, problems: Problems) -> Task:
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns that are read, and the labels in them."""
+    """Columns of a table to read, and the kind of labels in them."""
 
     kind: LabelKind
     spread: bool
@@ -218,10 +218,10 @@ class Columns:
         if place is None:
             return []
         header = table.header
-        # The meaning of other columns is known only in our own files.
+        # Other columns are kept only from our own files, where their meaning is known.
         used = set(place.values())
         extra = [(i, name) for i, name in enumerate(header) if table.kind and i not in used]
-        # Blanks around a path count in our own files; other programs put blanks after commas.
+        # Our own files may have paths with outer spaces; other programs put spaces after commas.
         parser = RowParser(place, bool(table.kind), self.kind, self.classes, problems)
         rows: list[Row] = []
         outside: list[Row] = []
@@ -303,8 +303,8 @@ def _label_hint(table: Table) -> str:
 def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
     """Fill in missing ids and groups, and check rows against each other."""
     per_path = Counter(map(attrgetter("path"), rows))
-    # If two files differ only in their suffix, their ids include it. The id of a row depends
-    # on the set of files, not on the order of the rows.
+    # If two files differ only in their suffix, their ids include the suffix. The id of a row
+    # depends on the set of files, not on the order of the rows.
     stem_of = {path: posixpath.splitext(path)[0] for path in per_path}
     per_stem = Counter(stem_of.values())
     for row in rows:
@@ -330,7 +330,7 @@ def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
 
 
 def _check_ids(rows: Sequence[Row], problems: Problems) -> None:
-    """Report each row that has the id of an earlier row."""
+    """Report each row that repeats the id of an earlier row."""
     first: dict[str, Row] = {}
     paths: dict[str, set[str]] = {}  # repeated id -> paths of its rows
     for row in rows:
@@ -351,7 +351,7 @@ def _check_ids(rows: Sequence[Row], problems: Problems) -> None:
 def must_agree(
     rows: Sequence[Row], key: Callable[[Row], str], name: str, message: str, problems: Problems
 ) -> None:
-    """Report each row whose field `name` differs from that of the first row with the same key."""
+    """Report each row whose field `name` differs from the first row with the same key."""
     first: dict[str, Row] = {}
     for row in rows:
         other = first.setdefault(key(row), row)
@@ -385,7 +385,10 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
 def check_media(
     root: Path, rows: Sequence[Row], problems: Problems, *, links: bool, empty: bool = False
 ) -> None:
-    """Add a problem for each media file that is missing, not a file, or (with `empty`) empty."""
+    """Report each media file that is missing, not a file, or (with `empty`) empty.
+
+    Links out of the media root are reported unless `links` is True.
+    """
     if not root.is_dir() or (
         len(rows) > 1 and all(inside_root(row.path, root) is None for row in rows)
     ):
@@ -393,7 +396,7 @@ def check_media(
     named = [row for row in rows if row.path]
     real_root = os.path.join(os.path.realpath(root), "")
 
-    @cache  # each folder is resolved once
+    @cache  # because clips share folders
     def inside(path: str) -> bool:
         return links or os.path.join(os.path.realpath(root / path), "").startswith(real_root)
 
@@ -411,7 +414,7 @@ def check_media(
 
 
 def _fault(root: Path, path: str, inside: Callable[[str], bool], empty: bool) -> str:
-    """Return the problem with a path below the root, or an empty text if it is a file."""
+    """Return the problem of a path below the root, or an empty text if there is none."""
     place = os.path.join(root, path)
     try:
         facts = os.lstat(place)

@@ -11,8 +11,8 @@ A manifest is a CSV file in UTF-8. Lines above the table may state what a table 
 
 ``classes`` may also be a JSON list. For regression, and for tags without a column ``label``, it
 names the columns of the targets or tags. ``root`` is relative to the file's own folder. ``scale``
-is the scale of valence and arousal, as ``1..9``. ``predicted`` names the model that made the
-labels, if no people did. Without any such line, classes are in alphabetical order.
+is the scale of valence and arousal, such as ``1..9``. ``predicted`` names the model that predicted
+the labels, if people did not give them. Without ``classes``, they are in alphabetical order.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from mvemo.manifests.tables import (
 
 @dataclass(frozen=True)
 class _Overrides:
-    """Arguments of `read_manifest` that replace statements of the file."""
+    """Arguments of `read_manifest` that take precedence over the file."""
 
     root: str | Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -108,7 +108,7 @@ def read_manifest(
         Column names of the file, by our names, where they differ: ``{"path": "file"}``. For
         regression and multilabel, other names are targets or tags.
     task, name, separator, scale
-        Values that replace what the file states or what is recognised.
+        Values that take precedence over stated or recognised values.
     skip_unlabelled
         If True, leave out rows without a label.
     media
@@ -154,10 +154,10 @@ def check_manifest(
     media: bool = True,
     infer_groups: bool = False,
 ) -> list[Problem]:
-    """Return all problems of a manifest by line, many lines of one kind as one `Problem`.
+    """Return all problems of a manifest by line; many problems of one kind are one `Problem`.
 
-    Valid entries that are probably mistakes are reported, too: names that differ only in case,
-    tags that contain the separator of other tags, and empty files.
+    Probable mistakes are also reported: names that differ only in case, tags that contain the
+    separator of other tags, and empty files.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def check_manifest(
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Pause the search for reference cycles; it would take a third of a large file's time."""
+    """Context manager that pauses garbage collection, a third of the time for a large file."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -250,7 +250,7 @@ def _parse(path: Path, problems: Problems, given: _Overrides) -> tuple[Manifest,
         problems.add(0, "the table has no clips")
     if classes is None:
         classes = sorted({str(name) for row in rows for name in row.label})
-        # If some rows cannot be read, their classes are unknown.
+        # Rows that cannot be read may have further classes.
         whole = len(rows) == len(table.rows) - 1
         if rows and whole and kind.exclusive and len(classes) < 2:
             problems.add(0, f"there is only one class, {classes}; a {task} task needs at least two")
@@ -289,11 +289,11 @@ def _check_scale(
 
 
 def _media_root(path: Path, table: Table, given: _Overrides, problems: Problems) -> Path:
-    """Return the media folder: given, stated, common to absolute paths, or the file's own."""
+    """Return the media root: given, stated, common to all absolute paths, or the file's folder."""
     root = Path(given.root) if given.root is not None else path.parent / table.setting("root", ".")
     cells = table.cells("path")
     if given.root is None and not table.setting("root", "") and all(map(os.path.isabs, cells)):
-        # A root that is the whole file system must be given explicitly.
+        # The whole file system is a root only if it is given explicitly.
         drives = {os.path.splitdrive(cell)[0] for cell in cells}
         folder = os.path.commonpath([*map(os.path.dirname, cells)]) if len(drives) == 1 else ""
         usable = os.path.isdir(folder) or not given.media
@@ -321,7 +321,7 @@ def _without_unlabelled(table: Table, names: Sequence[str]) -> Table:
 
 
 def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
-    """Return the task that the caller or the file states, or that is recognised."""
+    """Return the task: given by the caller, stated in the file, or recognised."""
     if given.task is not None or given.separator is not None:
         return given.task or "multilabel"
     if not {"task", "classes"} & table.settings.keys():
@@ -336,7 +336,7 @@ def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
 def _stated_classes(
     table: Table, kind: LabelKind, spread: bool, given: _Overrides, problems: Problems
 ) -> tuple[Table, list[str] | None]:
-    """Return the table with stated names of columns, and the stated classes or targets, or None."""
+    """Return the table with its columns renamed, and the stated classes or targets (or None)."""
     classes: list[str] | None = None
     line = table.line("classes")
     if "classes" in table.settings:
@@ -379,7 +379,7 @@ def _stated_classes(
 
 
 def _order_names(rows: Sequence[Row], classes: Sequence[str]) -> None:
-    """Give each row its names once, in the order of the classes."""
+    """Remove repeated names from each row's label, and sort them in the order of the classes."""
     order = {name: i for i, name in enumerate(classes)}
     for row in rows:
         if len(row.label) < 2:

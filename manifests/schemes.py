@@ -15,7 +15,7 @@ from mvemo.manifests.model import Manifest
 
 @dataclass(frozen=True)
 class Scheme:
-    """Classes in fixed order, and the labels that belong to each."""
+    """Classes in fixed order, and the labels that belong to each class."""
 
     name: str  # on the command line
     classes: tuple[str, ...]  # in the order of the paper
@@ -54,7 +54,7 @@ SCHEMES = _read_schemes()
 
 
 def find_scheme(name: str) -> Scheme:
-    """Return the scheme of this name; `BadManifest` for an unknown one lists all schemes.
+    """Return the scheme with this name; raise `BadManifest`, which lists all, for an unknown name.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def find_scheme(name: str) -> Scheme:
 def apply_scheme(
     manifest: Manifest, scheme: Scheme, *, drop_unmapped: bool = False
 ) -> tuple[Manifest, tuple[str, ...]]:
-    """Replace the labels of a multiclass or multilabel manifest by the scheme's classes.
+    """Replace the labels of a multiclass or multilabel manifest with the scheme's classes.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def apply_scheme(
     Raises
     ------
     BadManifest
-        Labels are not in the scheme (the message lists them), no clip is left, or the task is
+        Labels are not in the scheme (the message lists them), no clip remains, or the task is
         regression.
 
     Examples

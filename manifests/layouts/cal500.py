@@ -3,8 +3,8 @@
 CAL500 has, in one folder, ``songNames.txt`` and ``vocab.txt`` with one name per line, and
 ``hardAnnotations.txt`` with one row per song and one column of 0 and 1 per word. CAL500exp is a
 folder ``SegLabelHard`` with one CSV per song, whose columns are ``Start_Time`` and ``End_Time`` in
-seconds and one per tag. Both have one sound file per song, with its name. The formats are those
-that public programs read, such as JAMS; the data sets themselves were not available.
+seconds and one per tag. Both have one audio file per song, with the song's name. The formats were
+taken from public programs, such as JAMS; the data sets themselves were not available.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _is_segment_table(path: Path) -> bool:
 
 
 def read_songs(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
-    """Read CAL500, one clip per song; `tags` is ``emotion``, ``all`` or names with commas."""
+    """Read CAL500, one clip per song; `tags` is ``emotion``, ``all`` or names, comma-separated."""
     annotations = find_annotations(folder)[0]
     if annotations is None:
         raise BadManifest(
@@ -132,7 +132,7 @@ def _segments(
             )
             continue
         label = _label(cells[2:], chosen, line, problems)
-        # Rounded to microseconds, because a difference of decimals has rounding errors.
+        # It is rounded to microseconds because a difference of decimals has rounding errors.
         duration = round(stop - start, 6)
         name = f"{song}@{round(start, 6):g}"
         yield Row(line, path, label, clip_id=name, group=song, start=start, duration=duration)
@@ -198,7 +198,7 @@ def _label(
 def _files_of(
     songs: Sequence[str], media: Sequence[str], folder: Path
 ) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Map songs to sound files of their names, and list songs and files without a partner."""
+    """Map songs to audio files with their names; return also songs and files without a match."""
     _refuse_repeated(songs, f"{folder}: song")
     stems = {posixpath.splitext(posixpath.basename(path))[0]: path for path in media}
     alike = {_letters(stem): path for stem, path in stems.items()}

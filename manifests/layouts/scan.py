@@ -40,7 +40,7 @@ AUDIO_SUFFIXES = frozenset([
 
 @dataclass(frozen=True)
 class Scan:
-    """Manifest of a folder, and the files that it leaves out."""
+    """Manifest of a folder, and the files that are left out."""
 
     manifest: Manifest  # one clip per media file, sorted by path
     # (path relative to the folder, reason) of each file that is not a clip. Hidden files and files
@@ -49,12 +49,12 @@ class Scan:
     remarks: tuple[str, ...] = ()  # differences from the published data set
 
     def notes(self, most: int = 10) -> tuple[str, ...]:
-        """Return the remarks, and a line per reason with the first `most` of its files."""
+        """Return the remarks, and for each reason a line with the first `most` files left out."""
         return (*self.remarks, *left_out_notes(self.left_out, most))
 
 
 def left_out_notes(left_out: Sequence[tuple[str, str]], most: int = 10) -> list[str]:
-    """Return a line per reason of `Scan.left_out`, with the first `most` of its files."""
+    """Return for each reason in `Scan.left_out` a line with the first `most` files."""
     by_reason: dict[str, list[str]] = {}
     for path, reason in left_out:
         by_reason.setdefault(reason, []).append(path)
@@ -66,7 +66,7 @@ def left_out_notes(left_out: Sequence[tuple[str, str]], most: int = 10) -> list[
 
 @dataclass(frozen=True)
 class Selection:
-    """Selection of clips and tags of a data set; None is the default of its layout."""
+    """Selection of clips and tags of a data set; None stands for the layout's default."""
 
     channel: str | None = None  # RAVDESS: vocal channel of the clips
     # RAVDESS: kind of the clips; default: one copy of each take, with pictures if it has them.
@@ -75,7 +75,7 @@ class Selection:
     tags: str | None = None  # CAL500: emotion (the default), all, or names separated by commas
 
     def check(self, layout: str, folder: Path) -> None:
-        """Raise `BadManifest` for an unknown value, or one that the layout does not support."""
+        """Raise `BadManifest` for a value that is unknown or that the layout does not support."""
         for named in NAMED_FILES.values():
             for key, name in named.select.items():
                 value, allowed = getattr(self, key), named.fields[key]
@@ -122,7 +122,7 @@ def scan_clips(
     select
         Selection of the data set's clips and tags; None for the layout's defaults.
     follow_links
-        If True, links may lead to clips outside of the folder; otherwise these are left out.
+        If True, links may lead out of the folder; otherwise such links are left out.
     labels
         If False, take all media files without labels, in any folders.
 
@@ -166,7 +166,7 @@ def scan_clips(
     select = select or Selection()
     select.check(layout, folder)
     if layout.startswith("cal500"):
-        left_out = []  # the annotations are among the other files
+        left_out = []  # because it lists the annotation files
         read = read_songs if layout == "cal500" else read_segments
         found = read(folder, paths, select.tags or "emotion")
     elif layout in NAMED_FILES:
@@ -233,7 +233,7 @@ def _class_folders(paths: Sequence[str], labels: bool) -> FoundClips:
 
 
 def find_media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool) -> list[str]:
-    """Return paths of media files relative to the folder, sorted; others go to `left_out`."""
+    """Return sorted paths of media files relative to the folder; add others to `left_out`."""
     paths = []
     seen: set[str] = set()
     root = os.path.join(os.path.realpath(folder), "")
@@ -243,7 +243,7 @@ def find_media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool
         left_out.append((path, f"the folder cannot be read: {error.strerror}"))
 
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
-        # A link to a parent folder would cause an endless loop.
+        # Without this check, a link to a parent folder would cause an endless loop.
         real = os.path.realpath(parent)
         if real in seen:
             folders.clear()
@@ -268,12 +268,12 @@ def find_media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool
 
 
 def _why_left_out(place: str, path: str, root: str) -> str | None:
-    """Return why a file is left out, empty for files of mvemo, or None for a clip."""
+    """Return why a file is left out; empty for a file that mvemo wrote, None for a clip."""
     if not path.isprintable():
         return "its name has characters that a CSV file cannot hold; rename it"
     try:
         if not stat.S_ISREG(os.stat(place).st_mode):
-            # Opening a pipe would block.
+            # Such files are never opened: a pipe would block.
             return "a pipe, socket or device, not a file"
     except OSError as error:
         return f"cannot be accessed: {error.strerror}"

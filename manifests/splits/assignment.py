@@ -1,6 +1,6 @@
-"""Folds of a manifest's clips, the file that stores them, and splits in three parts.
+"""Folds of a manifest's clips, their file format, and splits into three parts.
 
-J22 section 3 divides its songs at random by 7:2:1. Here songs (groups) stay whole, so that the
+J22 section 3 splits its songs at random by 7:2:1. Here songs (groups) stay whole, so that all
 segments of a song are in one part, and every part has its share of each class.
 """
 
@@ -23,12 +23,12 @@ from mvemo.manifests.splits.folds import fold_notes, holdout_split, inner_split,
 from mvemo.manifests.tables import Table, read_table, write_table
 
 VERSION = "1"
-# J22 section 3.
+# Shares of training, validation and test in J22 section 3.
 FRACTIONS = (0.7, 0.2, 0.1)
 TRAIN, VALIDATION, TEST = 0, 1, 2
-# Names in messages, in the order of the numbers.
+# Names of parts 0, 1 and 2 in messages.
 PARTS = ("train", "validation", "test")
-# Names that data sets use.
+# Names of the parts in data sets.
 _WORDS = {
     **dict.fromkeys(("train", "training"), TRAIN),
     **dict.fromkeys(("val", "valid", "validation", "dev", "development"), VALIDATION),
@@ -37,7 +37,7 @@ _WORDS = {
 
 
 class GroupedClips(Protocol):
-    """Clip ids and groups that folds are checked against: a `Manifest`, or a cache's table."""
+    """Clip ids and groups to check folds against: a `Manifest`, or a cache's table."""
 
     @property
     def clip_ids(self) -> tuple[str, ...]: ...
@@ -54,7 +54,7 @@ class Folds:
     k: int  # number of folds
     seed: int  # random seed of the folds; -1 for folds that the manifest prescribes
     clip_ids: tuple[str, ...]  # in the order of `assignment`
-    manifest_digest: str = ""  # of the manifest that the folds were made for, or empty
+    manifest_digest: str = ""  # digest of the manifest the folds were made for, or empty
     notes: tuple[str, ...] = ()  # for the user, one line each
 
     def test(self, fold: int) -> NDArray[np.bool_]:
@@ -81,8 +81,8 @@ def folds_of(
     k, seed
         Same as for `make_folds`; prescribed folds override `k`, with a note.
     earlier
-        Folds of an earlier set of clips. A group whose clips were all in one fold keeps that fold.
-        Folds with another `k` or seed are not kept.
+        Folds of an earlier set of clips. A group whose clips were all in one fold keeps that fold,
+        unless `k` or the seed differs.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def folds_of(
 
 
 def _kept_folds(manifest: Manifest, earlier: Folds | None, k: int, seed: int) -> dict[str, int]:
-    """Map each group to its earlier fold, for groups that were in only one."""
+    """Map each group to its earlier fold, for groups that were in only one fold."""
     if earlier is None or (earlier.k, earlier.seed) != (k, seed):
         return {}
     fold_of = dict(zip(earlier.clip_ids, earlier.assignment.tolist(), strict=True))
@@ -156,8 +156,8 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
         Path of the file.
     clips
         Manifest or table of a cache. The folds are matched to its clip ids and put in its order;
-        they must cover exactly its clips and keep its groups whole. The digest may differ, so that
-        folds can be kept when labels are corrected.
+        they must have exactly its clips, with each group in one fold. The digest may differ, so
+        that folds can be kept when labels are corrected.
 
     Returns
     -------
@@ -245,7 +245,7 @@ def _check_clips(path: Path, fold_of: dict[str, int], clip_ids: Sequence[str]) -
 
 
 def _straddling(groups: Sequence[str], assignment: Ints, parts: Sequence[str] = ()) -> str:
-    """Return a clause on groups in several folds (or `parts` of a split), or an empty text."""
+    """Return a text about groups in several folds (or `parts` of a split), empty if none."""
     found: dict[str, set[int]] = {}
     for group, part in zip(groups, assignment.tolist(), strict=True):
         found.setdefault(group, set()).add(part)
@@ -262,7 +262,7 @@ def _straddling(groups: Sequence[str], assignment: Ints, parts: Sequence[str] = 
 
 
 def part_of(word: str) -> int | None:
-    """Return the part that a word names, in any case; None for any other word."""
+    """Return the part that a word names (upper or lower case); None for any other word."""
     return _WORDS.get(word.strip().lower())
 
 
@@ -276,7 +276,7 @@ class Holdout:
 
 
 def parse_fractions(text: str) -> tuple[float, float, float]:
-    """Parse a ratio into three fractions of sum 1; raise `BadManifest` if it is not one.
+    """Parse a ratio into three fractions with sum 1; raise `BadManifest` if it is invalid.
 
     Examples
     --------
@@ -300,7 +300,7 @@ def holdout_of(
 
     Nets are trained on this split, so it has all three parts. If the manifest prescribes no
     validation clips, they are taken from its training clips, in the ratio of the fractions. If it
-    prescribes no test clips, its validation clips are tested. Parameters are those of
+    prescribes no test clips, its validation clips become the test clips. For the parameters see
     `holdout_split`.
 
     Raises
@@ -344,8 +344,8 @@ def holdout_of(
 def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...]]:
     """Return the split that the manifest prescribes, for features that need no training.
 
-    Frozen and imported features are scored on the test clips (without any, on the validation
-    clips), by heads that are trained on all other clips. Prescribed folds take precedence.
+    Frozen and imported features are scored on the test clips (if there are none, on the validation
+    clips), with heads that are trained on all other clips. Prescribed folds take precedence.
 
     Returns
     -------
@@ -383,7 +383,7 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
         return None, (f"the manifest's split is not used because {problem}: {instead}",)
     notes = _move_to_test(assignment)
     if TRAIN not in assignment:
-        # Validation clips choose nothing here, so heads are trained on them, too.
+        # Validation clips are not used to choose anything here, so heads can be trained on them.
         notes.append(
             "the manifest prescribes no training clips: heads are trained on its validation clips"
         )

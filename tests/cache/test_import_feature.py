@@ -304,9 +304,7 @@ def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path):
         BadCache, match=r"column 'artist' holds text, such as 'x': .*--skip-columns"
     ):
         read_array(wide, columns=columns)
-    with pytest.raises(
-        BadCache, match=r"no column matches 'g\*'; the columns are artist, file"
-    ):
+    with pytest.raises(BadCache, match=r"no column matches 'g\*'; the columns are artist, file"):
         read_array(wide, columns=replace(columns, take=("g*",)))
     for chosen in (replace(columns, take=("f?",)), replace(columns, skip=("artist",))):
         got = read_array(wide, columns=chosen)

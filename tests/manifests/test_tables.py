@@ -123,9 +123,7 @@ def test_a_table_of_lists(tmp_path, monkeypatch):
 def test_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(
-        BadManifest, match=r"^[^\n]*needs pyarrow: run 'pip install[^\n]*$"
-    ):
+    with pytest.raises(BadManifest, match=r"^[^\n]*needs pyarrow: run 'pip install[^\n]*$"):
         read_manifest(tmp_path / "t.parquet", task="multilabel", media=False)
 
 

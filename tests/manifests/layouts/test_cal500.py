@@ -133,9 +133,7 @@ def test_bad_tables_of_segments(tmp_path, text, message):
 
 def test_unknown_tags_and_layouts_without_tags(tmp_path):
     make_cal500(tmp_path / "cal500")
-    with pytest.raises(
-        BadManifest, match="unknown tag 'Groovy'; expected emotion, all, or"
-    ):
+    with pytest.raises(BadManifest, match="unknown tag 'Groovy'; expected emotion, all, or"):
         scan_clips(tmp_path / "cal500", select=Selection(tags="Happy,Groovy"))
     with pytest.raises(BadManifest, match=r"has no hardAnnotations\.txt"):
         scan_clips(tmp_path / "cal500" / "CAL500_32kps", layout="cal500")
