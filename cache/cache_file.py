@@ -1,4 +1,4 @@
-"""Files of a cache: opening with checks of the header, and reading of their parts on demand."""
+"""Files of a cache: opened with checks of the header; their parts are read on demand."""
 
 from __future__ import annotations
 
@@ -50,24 +50,24 @@ def shard_paths(path: Path) -> list[Path]:
 def open_file(path: Path) -> Any:
     """Open a cache file; raise a CacheError unless it is a complete cache of a known schema."""
     try:
-        # A pipe would block.
+        # Opening a pipe would block.
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
             raise BadCache(f"{path}: expected a feature cache, got a pipe or a device")
         with path.open("rb") as raw:
             start = raw.read(8)
     except FileNotFoundError:
         hint = (
-            f"; an unfinished run left rows in {parts_folder(path).name}: run the same command "
-            f"again, or 'mvemo cache repair {path}'"
+            f", but an unfinished run left rows in {parts_folder(path).name}: run the same command "
+            f"again, or run 'mvemo cache repair {path}'"
         )
         hint = hint if shard_paths(path) else ""
-        raise MissingCache(f"{path}: there is no such file{hint}") from None
+        raise MissingCache(f"{path}: no such file{hint}") from None
     except IsADirectoryError:
         raise BadCache(f"{path}: expected a feature cache (HDF5 file), got a folder") from None
     except OSError as error:
         raise CacheError(f"{path}: {error.strerror}") from None
     if start != b"\x89HDF\r\n\x1a\n":
-        what = f"a file that starts with {start!r}" if start else "an empty file"
+        what = f"another file, which starts with {start!r}" if start else "an empty file"
         raise BadCache(f"{path}: expected a feature cache (HDF5 file), got {what}")
     try:
         file = _open_hdf5(path)
@@ -75,7 +75,7 @@ def open_file(path: Path) -> Any:
         text = str(error)
         what = "truncated" if "truncated" in text else f"damaged ({text})"
         raise DamagedCache(
-            f"{path}: a {what} HDF5 file: copy it again, or extract again with --force"
+            f"{path}: is a {what} HDF5 file: copy it again, or extract again with --force"
         ) from None
     try:
         _check_header(file, path)
@@ -86,8 +86,8 @@ def open_file(path: Path) -> Any:
 
 
 def _open_hdf5(path: Path) -> Any:
-    """Open with h5py's default locking flags; if locks fail, try others."""
-    # HDF5 refuses to open a file twice in one program with different flags, as a notebook may do.
+    """Open with h5py's default locking flags; if the lock fails, try other flags."""
+    # HDF5 refuses to open a file twice in one program (such as a notebook) with different flags.
     # Nobody writes to a finished cache, so locks do not matter.
     for options in ({}, {"locking": False}, {"locking": True}):
         try:
@@ -99,7 +99,7 @@ def _open_hdf5(path: Path) -> Any:
 
 
 def _check_header(file: Any, path: Path) -> None:
-    """Raise BadCache for a file that is not a whole cache of a known schema."""
+    """Raise BadCache for a file that is not a complete cache of a known schema."""
     version, made_by = 0, ""
     try:
         is_cache = attribute(file, "format", str, "") == schema.FORMAT
@@ -113,16 +113,16 @@ def _check_header(file: Any, path: Path) -> None:
             f"{path}: its header is damaged ({reason(error)}): copy it again, or extract again"
         ) from None
     if not is_cache:
-        raise BadCache(f"{path}: an HDF5 file, but not a feature cache of mvemo")
+        raise BadCache(f"{path}: is an HDF5 file, but not a feature cache of mvemo")
     if not 1 <= version <= schema.SCHEMA:
         raise BadCache(
-            f"{path}: schema {version}, but mvemo {schema.code_version()} reads up to schema "
-            f"{schema.SCHEMA}: install mvemo {made_by} or later"
+            f"{path}: has schema {version}, but mvemo {schema.code_version()} reads only schemas "
+            f"up to {schema.SCHEMA}: install mvemo {made_by} or later"
         )
 
 
 def cache_files(path: Path) -> tuple[Path, ...]:
-    """Return the file itself, or the shards of a folder: its ``*.h5`` files, by name."""
+    """Return the file itself, or the shards of a folder: its ``*.h5`` files, sorted by name."""
     if not path.is_dir():
         return (path,)
     files = tuple(sorted(p for p in path.glob("*.h5") if p.is_file() and p.name[0] != "."))
@@ -130,11 +130,11 @@ def cache_files(path: Path) -> tuple[Path, ...]:
         shard = parts.with_suffix("")
         if shard not in files and shard_paths(shard):
             raise MissingCache(
-                f"{path}: its shard {shard.name} is not finished, rows of it lie in {parts.name}: "
-                f"run its command again, or 'mvemo cache repair {shard}'"
+                f"{path}: shard {shard.name} is not finished (rows of it are in {parts.name}): run "
+                f"its command again, or run 'mvemo cache repair {shard}'"
             )
     if not files:
-        raise MissingCache(f"{path}: a folder without shards of a feature cache (*.h5)")
+        raise MissingCache(f"{path}: the folder has no shards of a feature cache (*.h5)")
     return files
 
 
@@ -142,13 +142,16 @@ def refuse_folder(path: Path) -> None:
     """Raise BadCache for a folder of shards, which cannot be changed."""
     if path.is_dir():
         raise BadCache(
-            f"{path}: expected a file to write, got a folder; shards in a folder are read only: "
-            f"change each, or 'mvemo cache merge {path} --out features.h5'"
+            f"{path}: is a folder; a folder of shards cannot be changed: change each shard, or run "
+            f"'mvemo cache merge {path} --out features.h5' first"
         )
 
 
 class FilePool:
-    """Open files; the least recently used are closed, and a file opened again must be unchanged."""
+    """Pool of open files; it closes the least recently used, and reopened files must be unchanged.
+
+    `limit` is the maximum number of open files.
+    """
 
     def __init__(self, limit: int = 64) -> None:
         self.lock = RLock()
@@ -169,7 +172,9 @@ class FilePool:
                 identity = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
                 if self._known.setdefault(path, identity) != identity:
                     file.close()
-                    raise BadCache(f"{path}: was replaced while it was read: open the cache again")
+                    raise BadCache(
+                        f"{path}: was replaced while it was being read: open the cache again"
+                    )
             self._files[path] = file
             while len(self._files) > self._limit:
                 self._files.popitem(last=False)[1].close()
@@ -184,7 +189,10 @@ class FilePool:
 
 
 class CacheFile:
-    """File of a cache, with its clips and specs in memory; other parts are read on demand."""
+    """File of a cache: clips and specs are in memory, other parts are read on demand.
+
+    With `tolerant`, unreadable parts are listed in `lost` instead of raising an error.
+    """
 
     def __init__(self, path: Path, pool: FilePool, *, tolerant: bool = False) -> None:
         self.path = path
@@ -209,7 +217,7 @@ class CacheFile:
         return attribute(item, "order", int), read_spec(item, self.table.clip_ids)
 
     def load(self) -> CacheFile:
-        """Read everything but values now, so that damage is known before anything is written."""
+        """Read everything except values, so that damage is found before anything is written."""
         _ = self.indexes, self.failures, self.curves, self.provenance, self.merged
         return self
 
@@ -232,7 +240,7 @@ class CacheFile:
 
     @cached_property
     def failures(self) -> Failures:
-        """Failures; of a shard, also cleared ones."""
+        """Failures; a shard also has cleared failures."""
         return self._readable("failures", schema.read_failures, {})
 
     @cached_property
@@ -242,7 +250,7 @@ class CacheFile:
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """Provenance that the writer stated."""
+        """Provenance from the writer."""
         return self._readable("provenance", schema.read_provenance, {})
 
     @cached_property
@@ -269,7 +277,7 @@ class CacheFile:
         return self._read_feature(digest, lambda group: str(attribute(group, "checksum", str)))
 
     def rows(self, index: Index, start: int, stop: int) -> F32:
-        """Return float32 (rows, dim) of a feature's vectors, or of all frames of its sequences."""
+        """Return rows of a feature's vectors, or of all its frames, float32 (rows, dim)."""
         values = self._read_feature(
             index.spec.digest,
             lambda group: values_array(group, index).read(start, stop),
@@ -277,7 +285,7 @@ class CacheFile:
         return values.astype("<f4", copy=False)
 
     def read_vectors(self, digest: str, into: F32) -> tuple[Bools, bool]:
-        """Read all vectors into an array; return which are present, and if they are whole."""
+        """Read all vectors into `into`; return bool (clips,) of present rows, True if undamaged."""
 
         def read(group: PlainGroup) -> tuple[Bools, bool]:
             index, values = read_index(group, self.specs[digest], len(self.table))
@@ -286,12 +294,12 @@ class CacheFile:
         return self._read_feature(digest, read)
 
     def vectors(self, digest: str, rows: Ints) -> F32:
-        """Return float32 (rows, dim) of these rows, for `rewrite`."""
+        """Return the vectors of these rows, float32 (rows, dim), for `rewrite`."""
         first, last = int(rows.min()), int(rows.max())
         return self.rows(self.indexes[digest], first, last + 1)[rows - first]
 
     def sequence(self, digest: str, row: int) -> F32:
-        """Return float32 (frames, dim) of a row, for `rewrite`."""
+        """Return the sequence of a row, float32 (frames, dim), for `rewrite`."""
         index = self.indexes[digest]
         return self.rows(index, int(index.starts[row]), int(index.starts[row + 1]))
 
@@ -317,7 +325,7 @@ class CacheFile:
                 ) from None
 
     def _readable(self, what: str, read: Callable[[Any], T], default: T) -> T:
-        """Read a part; if it is damaged and the file tolerant, note it and return the default."""
+        """Read a part; if it is damaged and the file tolerant, note it and return `default`."""
         if not self._tolerant:
             return self.read(what, read)
         try:

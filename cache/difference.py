@@ -13,18 +13,17 @@ from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import ClipTable
 from mvemo.manifests.text_table import listed
 
-# Maximum number of names in a list; the rest are counted.
+# Maximum number of names in a list; further names are counted.
 SHOWN = 3
 # Compared parts of a clip table.
 FIELDS = ("task", "classes", "k", "fold_seed", "digest", "labels", "groups", "folds", "splits")
 
 
 def diff_caches(first: Path | str, second: Path | str) -> list[str]:
-    """Return the differences of two caches, one sentence each; empty if they hold the same.
+    """Return the differences of two caches, one sentence each; empty if they are equal.
 
-    Compared are clips, labels, groups, folds and failures; features by name and fold, how they were
-    made, which clips have them, and by how much their values differ. Provenance and curves are
-    ignored, as in `Cache.digest`.
+    Compared are clips, labels, groups, folds and failures; features by name and fold, with their
+    settings, present clips and values. Provenance and curves are ignored, as in `Cache.digest`.
 
     Examples
     --------
@@ -71,13 +70,13 @@ def table_differences(
         one, other = getattr(a, what), getattr(b, what)
         name = what.replace("_", " ")
         if what not in ("labels", "groups", "folds", "splits"):
-            lines += [f"{name}: {one!r} and {other!r}"] if one != other else []
+            lines += [f"different {name}: {one!r} and {other!r}"] if one != other else []
         elif one is None or other is None:
-            lines += [f"{name}: one has them, the other has not"] if one is not other else []
+            lines += [f"only one of the caches has {name}"] if one is not other else []
         else:
             differing = [a.clip_ids[i] for i, j in both if not _equal(one[i], other[j])]
             if differing:
-                lines.append(f"{name} differ: clips {_names_of(differing)}")
+                lines.append(f"{name} differ for clips {_names_of(differing)}")
     return lines
 
 
@@ -119,8 +118,8 @@ def _feature_lines(a: Cache, b: Cache, one: FeatureSpec, other: FeatureSpec) -> 
             most = max(most, float(apart))
     if differing:
         lines.append(
-            f"{label}: values of {len(differing)} of {n_common} clips differ, by {most:.3g} at "
-            f"most: {_names_of(differing)}"
+            f"{label}: values of {len(differing)} of {n_common} clips differ by at most "
+            f"{most:.3g}: {_names_of(differing)}"
         )
     return lines
 
@@ -130,11 +129,11 @@ def _spec_changes(one: FeatureSpec, other: FeatureSpec) -> list[str]:
     for what in ("modality", "kind", "dim", "extractor", "version", "protocol", "weights"):
         x, y = getattr(one, what), getattr(other, what)
         if x != y:
-            changes.append(f"{what} {str(x)[:12]!r} and {str(y)[:12]!r}")
+            changes.append(f"different {what}: {str(x)[:12]!r} and {str(y)[:12]!r}")
     for key in sorted({*one.params, *other.params}):
         x, y = one.params.get(key), other.params.get(key)
         if x != y:
-            changes.append(f"parameter {key} {str(x)[:60]} and {str(y)[:60]}")
+            changes.append(f"different parameter {key}: {str(x)[:60]} and {str(y)[:60]}")
     return changes
 
 

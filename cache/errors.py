@@ -15,7 +15,7 @@ class BadCache(CacheError, ValueError):
 
 
 class DamagedCache(BadCache):
-    """Error for a truncated or overwritten cache of which nothing can be read."""
+    """Error for a truncated or overwritten cache that cannot be read at all."""
 
 
 class MissingCache(CacheError, FileNotFoundError):
@@ -26,7 +26,7 @@ class MissingCache(CacheError, FileNotFoundError):
 
 
 class CacheBusy(CacheError, BlockingIOError):
-    """Error for a cache that another writer holds; the message names it."""
+    """Error for a cache that another writer has locked; the message names that writer."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else "busy"

@@ -30,7 +30,7 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
         ``clip_ids``, ``groups``, ``labels``, ``classes``, ``folds``, ``present``, ``values``
         float32 (clips, dim) with NaN for missing rows, ``spec`` as JSON, and ``splits`` if
         there are any. For a sequence, ``values`` is (all frames, dim) and ``offsets`` is
-        (clips + 1,). ``.csv`` has one line per clip (or per frame of a sequence, with its
+        (clips + 1,). ``.csv`` has one line per clip (for a sequence: per frame, with the frame's
         number) and empty cells for missing values; nine digits preserve every float32.
     fold
         Fold of the net, under ``crossfit``.
@@ -61,10 +61,10 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
     if write is None:
         raise BadCache(f"{out}: unknown suffix {out.suffix!r}: expected .npz or .csv")
     if not out.parent.is_dir():
-        raise MissingCache(f"{out}: its folder does not exist: make it first")
+        raise MissingCache(f"{out}: its folder does not exist: create it first")
     with open_cache(path) as cache:
         if cache.spec(name, fold).fold is None and fold is not None:
-            raise BadCache(f"{path}: {name} is the same for all folds: leave the fold {fold} out")
+            raise BadCache(f"{path}: {name} is the same for all folds: leave out fold {fold}")
         with replacing(out, error=CacheError) as temp:
             write(temp, cache, name, fold)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Numbers, in which failures of one kind may differ.
+# Numbers; failures of one kind may differ in them.
 _NUMBERS = re.compile(r"\d+(\.\d+)?")
 
 
@@ -29,7 +29,7 @@ class Failure:
     version: str = ""
 
 
-# (clip id, stage) to the failure; None if an earlier failure was cleared.
+# (clip id, stage) -> failure; None if an earlier failure was cleared.
 Failures = dict[tuple[str, str], Failure | None]
 
 

@@ -24,7 +24,7 @@ from mvemo.manifests.tables import TABLES, are_numbers, match_ids, read_table
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 # Default names of the data set with the clip ids of an .npz or HDF5 file.
 ID_NAMES = ("clip_id", "clip_ids")
-# Last words of names of columns that hold ids.
+# Last words in the names of columns with ids.
 _ID_WORDS = frozenset(("", "id", "index", "no", "nr", "number"))
 
 
@@ -37,7 +37,7 @@ class ArrayRows:
     path, dataset
         Path of the file, and name of the data set if the file may hold several.
     values
-        Numbers, float64 (rows, dim); NaN for missing ones.
+        Numbers, float64 (rows, dim); NaN for missing numbers.
     clip_ids
         Clip id of each row, or None if the file has no ids.
     id_name, columns
@@ -56,7 +56,7 @@ class ArrayRows:
 class TableColumns:
     """Selection of the columns of a table that are read as ids and as numbers."""
 
-    # Clip id by id and by path; a column that holds these names is the column of ids.
+    # Id or path -> clip id; the column that holds these ids or paths is the column of ids.
     names: Mapping[str, str] = field(default_factory=dict)
     take: tuple[str, ...] = ()  # patterns of the columns of numbers to read, such as ``f*``
     skip: tuple[str, ...] = ()  # patterns of the columns to leave out
@@ -95,13 +95,13 @@ def read_ids(path: Path | str, *, id_column: str | None = None) -> tuple[str, ..
         column, body = 0, lines
     else:
         raise BadCache(
-            f"{path}: no column {name!r}; there are {', '.join(head)}; of a file without a "
-            "header, give the column's number, from 1"
+            f"{path}: has no column {name!r}; the columns are {', '.join(head)}; if the file has "
+            "no header, give the column's number, from 1"
         )
     ids = []
     for number, cells in body:
         if column >= len(cells) or not cells[column].strip():
-            raise BadCache(f"{path}:{number}: no clip id in column {name}")
+            raise BadCache(f"{path}:{number}: column {name} has no clip id")
         ids.append(cells[column].strip())
     return tuple(ids)
 
@@ -114,25 +114,27 @@ def _read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> A
     body = lines if numbered or are_numbers(head) else lines[1:]
     names = [str(i + 1) for i in range(len(head))] if body is lines else head
     if id_column is not None and id_column not in names:
-        raise BadCache(f"{path}: no column {id_column!r}; there are {', '.join(names)}")
+        raise BadCache(f"{path}: has no column {id_column!r}; the columns are {', '.join(names)}")
     for number, cells in body:
         if len(cells) != len(head):
-            raise BadCache(f"{path}:{number}: {len(cells)} cells, the first line has {len(head)}")
+            raise BadCache(
+                f"{path}:{number}: the row has {len(cells)} cells, the first line {len(head)}"
+            )
     table = {name: [row[i].strip() for _, row in body] for i, name in enumerate(names)}
     id_name = id_column or ("clip_id" if "clip_id" in table else _column_of_ids(table, columns))
     for (number, _), clip in zip(body, table.get(id_name or "", ()), strict=False):
         if not clip:
-            raise BadCache(f"{path}:{number}: no clip id in column {id_name}")
+            raise BadCache(f"{path}:{number}: column {id_name} has no clip id")
     chosen = _value_columns(path, table, id_name, columns)
     values = np.empty((len(body), len(chosen)))
     for j, name in enumerate(chosen):
         for i, cell in enumerate(table[name]):
             if not _is_number(cell):
-                hint = "" if id_name else "; give --id-column if it is a clip id"
+                hint = "" if id_name else ": give --id-column if it is a clip id"
                 raise BadCache(f"{path}:{body[i][0]}: {cell!r} is not a number{hint}")
             values[i, j] = float(cell) if cell else np.nan
     if not values.size:
-        raise BadCache(f"{path}: it holds no numbers")
+        raise BadCache(f"{path}: holds no numbers")
     ids = None if id_name is None else tuple(table[id_name])
     return ArrayRows(path, None, values, ids, id_name, chosen)
 
@@ -151,27 +153,28 @@ def _column_of_ids(table: Mapping[str, Sequence[str]], columns: TableColumns) ->
 def _value_columns(
     path: Path, table: Mapping[str, Sequence[str]], id_name: str | None, columns: TableColumns
 ) -> tuple[str, ...]:
-    """Return the columns of numbers: those requested, or all if none looks like ids or labels."""
+    """Return the requested columns, or all; raise BadCache if one looks like ids or text."""
     for pattern in (*columns.take, *columns.skip):
         if not any(fnmatchcase(name, pattern) for name in table):
-            raise BadCache(f"{path}: no column matches {pattern!r}; there are {', '.join(table)}")
+            listing = ", ".join(table)
+            raise BadCache(f"{path}: no column matches {pattern!r}; the columns are {listing}")
     taken = {name for name in table if any(fnmatchcase(name, p) for p in columns.take or "*")}
     skipped = {name for name in table if any(fnmatchcase(name, p) for p in columns.skip)}
     chosen = tuple(name for name in table if name in taken - skipped - {id_name})
     for name in () if columns.take else chosen:
         cells = [cell for cell in table[name] if cell]
-        # If ids are known, a column of whole numbers is accepted unless its name looks like an id.
+        # If ids are known, a column of whole numbers is refused only if its name looks like an id.
         like_id = id_name is None or name.casefold().rpartition("_")[2] in _ID_WORDS
         different = len(cells) > 2 and len(set(cells)) == len(cells)
         if cells and 2 * sum(map(_is_number, cells)) < len(cells):
             problem = f"holds text, such as {cells[0]!r}"
         elif like_id and different and all(cell.isdecimal() for cell in cells):
-            problem = "holds whole numbers that are all different, as ids do"
+            problem = "holds different whole numbers, like a column of ids"
         else:
             continue
         raise BadCache(
             f"{path}: column {name!r} {problem}: name the columns of numbers with --columns, or "
-            f"leave others out with --skip-columns, or give --id-column {name} if it names the "
+            f"leave this one out with --skip-columns, or give --id-column {name} if it names the "
             "clips"
         )
     return chosen
@@ -204,10 +207,10 @@ def read_array(
         Column or data set with the clip ids. Default: ``clip_id`` (in ``.npz`` and HDF5 also
         ``clip_ids``) if it exists; in HDF5, the group of the numbers is searched first.
     guess
-        If True, refuse a file with texts under another name that may be the clip ids.
+        If True, refuse a file without clip ids if another data set of texts may hold them.
     columns
-        Columns of a table. A column of text, or of whole numbers that are all different, is
-        read as numbers only if it is requested by name.
+        Columns of a table. A column of text, or of whole numbers that are all different, must
+        be requested by name.
 
     Raises
     ------
@@ -226,18 +229,18 @@ def read_array(
     path, named = split_source(source)
     dataset = named or dataset
     if not path.is_file():
-        raise MissingCache(f"{path}: there is no such file")
+        raise MissingCache(f"{path}: no such file")
     suffix = path.suffix.lower()
     if suffix in TABLES:
         if dataset is not None:
-            raise BadCache(f"{path}: a table has no data sets, and so no {dataset!r}")
+            raise BadCache(f"{path}: a table has no data sets: leave out {dataset!r}")
         return _read_numbers(path, id_column, columns)
     try:
         if suffix == ".npy":
             if dataset is not None:
-                raise BadCache(f"{path}: an .npy file has no data sets, and so no {dataset!r}")
+                raise BadCache(f"{path}: an .npy file has no data sets: leave out {dataset!r}")
             if id_column is not None:
-                raise BadCache(f"{path}: an .npy file has no ids {id_column!r}: give --rows")
+                raise BadCache(f"{path}: an .npy file has no clip ids {id_column!r}: give --rows")
             return ArrayRows(path, None, _matrix(read_npy(path), str(path)), None)
         if suffix == ".npz":
             with NpzFile(path) as arrays:
@@ -281,12 +284,14 @@ def _from_mapping(
         id_names = (ids,) if ids else ID_NAMES
         numeric = [n for n in names if n not in id_names and get(n).dtype.kind in "fiub"]
         if "values" not in numeric and len(numeric) != 1:
-            raise BadCache(f"{path}: name the data set that holds the numbers; there are {listing}")
+            raise BadCache(
+                f"{path}: it is unclear which data set holds the numbers: name one of {listing}"
+            )
         dataset = "values" if "values" in numeric else numeric[0]
     dataset = dataset.strip("/")
     for name, what in ((dataset, ""), (ids, " of clip ids")):
         if name is not None and name not in names:
-            raise BadCache(f"{path}: no data set {name!r}{what}; there are {listing}")
+            raise BadCache(f"{path}: has no data set {name!r}{what}; the data sets are {listing}")
     values = _matrix(np.asarray(get(dataset)[()]), f"{path}:{dataset}")
     # Ids in the group of the numbers take precedence over ids of the whole file.
     group = dataset.rpartition("/")[0]
@@ -298,21 +303,22 @@ def _from_mapping(
         for name in others if guess else ():
             if name != dataset and _may_be_ids(get(name), len(values)):
                 raise BadCache(
-                    f"{path}: data set {name!r} may be the clip ids of the rows: give --id-column "
-                    f"{name}, or --rows"
+                    f"{path}: data set {name!r} may hold the clip ids of the rows: give "
+                    f"--id-column {name}, or --rows"
                 )
         return ArrayRows(path, dataset, values, None)
     listed = np.asarray(get(id_name)[()])
     if listed.ndim != 1 or len(listed) != len(values):
         raise BadCache(
-            f"{path}: ids {id_name!r} of shape {listed.shape} for {len(values)} rows of {dataset!r}"
+            f"{path}: clip ids {id_name!r}: expected shape ({len(values)},) for the rows of "
+            f"{dataset!r}, got {listed.shape}"
         )
     texts = [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in listed.tolist()]
     return ArrayRows(path, dataset, values, tuple(texts))
 
 
 def _may_be_ids(listed: Any, rows: int) -> bool:
-    """Return True for as many different texts as rows: names, and not classes."""
+    """Return True for an array with a different text per row, which may be names of clips."""
     if listed.shape != (rows,) or listed.dtype.kind not in "OSUT":
         return False
     return len(set(np.asarray(listed[()]).tolist())) == rows > 1

@@ -35,9 +35,9 @@ class Imported:
     spec
         Spec of the feature.
     clips, present
-        Number of clips in the cache, and of those that have the feature now.
+        Number of clips in the cache, and number of clips that now have the feature.
     incomplete, skipped
-        Number of rows with some numbers missing, and of rows whose clips are not in the table.
+        Number of rows with missing numbers, and number of rows whose clips are not in the table.
     """
 
     spec: FeatureSpec
@@ -57,8 +57,8 @@ def join_arrays(
     arrays
         Results of `read_array`, in the order of the rows.
     rows
-        CSV files with the clip ids of the rows: one per array, or any number with as many
-        rows as the arrays together. They replace ids in the files of the arrays.
+        CSV files with the clip ids of the rows: one file per array, or any number of files with
+        as many rows as all arrays together. They take precedence over ids in the arrays' files.
     id_column
         Column of `rows`, as in `read_ids`.
 
@@ -79,13 +79,13 @@ def join_arrays(
     ('a', 'b', 'c')
     """
     if not arrays:
-        raise BadCache("no file was given to import")
+        raise BadCache("there is no file to import: give at least one")
     dim = arrays[0].values.shape[1]
     for array in arrays[1:]:
         if array.values.shape[1] != dim:
             raise BadCache(
-                f"{array.path}: {array.values.shape[1]} numbers a row, but {arrays[0].path} has "
-                f"{dim}: they belong to different features"
+                f"{array.path}: has {array.values.shape[1]} numbers per row, but {arrays[0].path} "
+                f"has {dim}: import only files of one feature together"
             )
     values = np.concatenate([array.values for array in arrays])
     if rows:
@@ -94,18 +94,18 @@ def join_arrays(
             for path, ids, array in zip(rows, listed, arrays, strict=True):
                 if len(ids) != len(array.values):
                     raise BadCache(
-                        f"{path}: {len(ids)} clip ids for the {len(array.values)} rows of "
-                        f"{array.path}"
+                        f"{path}: has {len(ids)} clip ids, but {array.path} has "
+                        f"{len(array.values)} rows"
                     )
         joined = tuple(clip for ids in listed for clip in ids)
         if len(joined) != len(values):
-            raise BadCache(f"{rows[0]}: {len(joined)} clip ids for {len(values)} rows")
+            raise BadCache(f"{rows[0]}: there are {len(joined)} clip ids for {len(values)} rows")
         return values, joined
     without = [array for array in arrays if array.clip_ids is None]
     if len(without) == len(arrays):
         return values, None
     if without:
-        raise BadCache(f"{without[0].path}: it has no clip ids, but other files do: give --rows")
+        raise BadCache(f"{without[0].path}: has no clip ids, but other files do: give --rows")
     return values, tuple(clip for array in arrays for clip in array.clip_ids or ())
 
 
@@ -120,7 +120,7 @@ class ImportSettings:
     skip_unknown
         If True, leave out rows of clips that are not in the table.
     replace
-        If True, a feature of the same name may be replaced, with its nets of all folds.
+        If True, replace a feature with the same name, in all folds.
     provenance
         JSON values; the provenance of earlier runs stays in the cache's history.
     """
@@ -141,7 +141,7 @@ def import_feature(
     table: ClipTable | None = None,
     settings: ImportSettings | None = None,
 ) -> Imported:
-    """Write an array into a cache as a vector feature; everything else in it is kept.
+    """Write an array into a cache as a vector feature; the rest of the cache is kept.
 
     Parameters
     ----------
@@ -154,11 +154,11 @@ def import_feature(
     values
         Numbers, (rows, dim). A row with a NaN counts as missing, like a clip without a row.
     clip_ids
-        Clip id of each row, without repetition. None: row i is clip i of `table`, or of the
-        cache.
+        Clip id of each row, without repetition. If None, row i belongs to clip i of `table`, or
+        of the cache.
     table
         Clips of a new cache. For an existing cache it is optional; its clips, groups and
-        labels must be those of the cache, in any order.
+        labels must match the cache, in any order.
     settings
         Options; default: `ImportSettings()`.
 
@@ -195,7 +195,7 @@ def import_feature(
     target = table if stored is not None and stored.task == UNLABELLED else stored
     target = target or stored or table
     if target is None:
-        raise MissingCache(f"{path}: there is no such cache: give a manifest to make it from")
+        raise MissingCache(f"{path}: no such cache: give a manifest to create it")
 
     numbers, ids, skipped = _known_rows(
         values, clip_ids, (table or target).clip_ids, where, settings.skip_unknown
@@ -217,13 +217,13 @@ def import_feature(
                 {"name": Path(file).name, "sha256": content_digest(Path(file))}
                 for file in settings.sources
             ],
-            # Other values, or other clips for the same values, are another feature.
+            # The digest makes an import of other values, or for other clips, another feature.
             "aligned": _digest(rows, present, ids),
         },
         protocol="imported",
     )
     if taken and spec.digest not in taken and not settings.replace:
-        raise BadCache(f"{where} exists already: choose another name, or replace it by --force")
+        raise BadCache(f"{where} already exists: choose another name, or replace it with --force")
     with CacheWriter(path, target, provenance=settings.provenance) as writer:
         for i in np.flatnonzero(present).tolist():
             writer.put(spec, ids[i], spec.key(digest_of(["clip", ids[i]])), rows[i])
@@ -232,12 +232,12 @@ def import_feature(
 
 
 def _existing(path: Path, name: str) -> tuple[ClipTable | None, frozenset[str]]:
-    """Return the cache's clips (or None), and the digests of its features of that name."""
+    """Return the cache's clips (or None), and the digests of its features with this name."""
     if path.exists():
         with open_cache(path) as cache:
             taken = {spec.digest for spec in cache.specs if spec.name == name}
             return cache.table, frozenset(taken)
-    # Its folds would be lost, and so the clips that each net may be tested on.
+    # The folds of the run, and so the test clips of each net, would be lost.
     refuse_unfinished(path)
     return None, frozenset()
 
@@ -250,8 +250,8 @@ def _refuse_other_clips(path: Path, stored: ClipTable, table: ClipTable) -> None
     differences = table_differences(stored, table, fields, ("cache", "manifest"))
     if differences:
         raise BadCache(
-            f"{path}: its clips are not the manifest's ({'; '.join(differences)}): import into "
-            "another file"
+            f"{path}: its clips differ from the manifest's ({'; '.join(differences)}): import "
+            "into another file"
         )
 
 
@@ -271,25 +271,25 @@ def _known_rows(
     n_rows = len(values)
     if clip_ids is None and n_rows != len(known):
         raise BadCache(
-            f"{where}: {n_rows} rows for {len(known)} clips: give the clip ids of the rows, by a "
-            "column or --rows"
+            f"{where}: there are {n_rows} rows for {len(known)} clips: give the clip ids of the "
+            "rows in a column or with --rows"
         )
     ids = known if clip_ids is None else clip_ids
     if len(ids) != n_rows:
-        raise BadCache(f"{where}: {len(ids)} clip ids for {n_rows} rows")
+        raise BadCache(f"{where}: there are {len(ids)} clip ids for {n_rows} rows")
     in_table = frozenset(known)
     kept = [i for i, clip in enumerate(ids) if clip in in_table]
     unknown = [clip for clip in ids if clip not in in_table]
     if unknown and (not kept or not skip_unknown):
-        fix = "; --skip-unknown leaves the rows out" if kept else ""
+        fix = ": leave these rows out with --skip-unknown" if kept else ""
         raise BadCache(
             f"{where}: {len(unknown)} of {n_rows} rows belong to clips that the manifest lacks, "
-            f"first {unknown[0]!r}; its ids look like {min(known)!r}{fix}"
+            f"such as {unknown[0]!r}; its ids look like {min(known)!r}{fix}"
         )
     repeated = [clip for clip, n in Counter(ids[i] for i in kept).items() if n > 1]
     if repeated:
         raise BadCache(
-            f"{where}: {len(repeated)} clips have more than one row, first {repeated[0]!r}"
+            f"{where}: {len(repeated)} clips have more than one row, such as {repeated[0]!r}"
         )
     return values[kept].astype(np.float64), tuple(ids[i] for i in kept), len(unknown)
 
@@ -302,7 +302,7 @@ def _as_stored(numbers: F64, present: Bools, ids: Sequence[str], where: str) -> 
     if len(infinite):
         raise BadCache(
             f"{where}: {len(infinite)} rows hold numbers that are infinite or too large for "
-            f"float32, first the row of clip {ids[int(infinite[0])]!r}: write NaN for a missing one"
+            f"float32, such as clip {ids[int(infinite[0])]!r}: write NaN for a missing number"
         )
     rows[~present] = np.nan
     return rows

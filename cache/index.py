@@ -20,7 +20,7 @@ from mvemo.cache.table import F32, Bools, Bytes, Ints
 from mvemo.cache.untrusted import PlainArray, array_of, attribute, write_attribute
 from mvemo.manifests.files import parse_json, shown
 
-# Bytes per step: small enough for the CPU cache, large enough that threads rarely wait.
+# Bytes to read per step: few enough for the CPU cache, enough that threads rarely wait.
 STEP = 2 << 20
 
 
@@ -33,8 +33,7 @@ class Index:
     keys: NDArray[np.bytes_]  # (clips,), empty if missing
     checksums: Bytes  # (clips, 16)
     frames: Ints  # (clips,), frames of a sequence, 1 for a vector, 0 if missing
-    # Number of training clips that all shards of a run name together, if this shard names only
-    # its own; 0 if it names all.
+    # Number of training clips that all shards of a run name together; 0 if this file names all.
     n_trained_on: int = 0
     values_checksum: str = ""  # of all values; empty in a plan, and in files of mvemo 0.1
     # In a plan: (clips,), number of each row's source (-1 if missing), and the row in it.
@@ -55,7 +54,7 @@ class Index:
         )
 
     def drop(self, rows: Ints) -> None:
-        """Make rows of a plan missing."""
+        """Mark rows of a plan as missing."""
         self.origin[rows] = -1
         self.keys[rows] = b""
         for values in (self.present, self.checksums, self.frames):
@@ -63,7 +62,7 @@ class Index:
 
     @cached_property
     def starts(self) -> Ints:
-        """First frame of each clip's sequence among all frames, and their number, (clips + 1,)."""
+        """First frame of each clip in the array of all frames; the last element is their number."""
         return np.concatenate([[0], np.cumsum(self.frames)])
 
     def fits(self, i: int, clip_id: str, row: F32) -> bool:
@@ -83,7 +82,7 @@ class Index:
         )
 
     def quick_checksum(self, checksum: str) -> str:
-        """Return the XXH3-128 of the index and its `checksum`, in a tenth of the time."""
+        """Return the XXH3-128 of index and `checksum`, ten times as fast as `Index.checksum`."""
         keys = np.ascontiguousarray(self.keys)
         texts = (checksum, self.spec.digest, str(keys.dtype), *self.spec.trained_on)
         state = xxhash.xxh3_128("\0".join(texts).encode())
@@ -99,7 +98,7 @@ def _joined(keys: NDArray[np.bytes_]) -> bytes:
     square = np.zeros((len(keys), width + 1), np.uint8)
     square[:, :width] = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, width)
     if width and square[:, width - 1].all():
-        # All keys have one length, which is the usual case.
+        # In the usual case, all keys have the same length.
         data = square.tobytes()[:-1]
     else:
         data = b"\0".join(keys.tolist())
@@ -112,7 +111,7 @@ def _joined(keys: NDArray[np.bytes_]) -> bytes:
 def is_whole(
     index: Index, values: PlainArray, clip_ids: Sequence[str], into: F32 | None = None
 ) -> bool:
-    """Read all values of a feature; return True if checksum, finite and missing rows are right."""
+    """Read all values of a feature; return True if values, missing rows and checksum are valid."""
     state = schema.values_checksum()
     vector = index.spec.kind != "sequence"
     for rows, block, finite in _blocks(values, state, into):
@@ -133,7 +132,7 @@ def _blocks(
     step = max(1, STEP // (4 * dim))
     half = values.dtype.itemsize == 2
     buffer = np.empty((min(step, n), dim), values.dtype) if into is None else into
-    # Weights that prevent overflow: then a weighted sum is finite if all its terms are. This is
+    # The weights prevent overflow, so that a weighted sum is finite if all its terms are. This is
     # ten times as fast as checking each number.
     weights = np.full(dim, 2.0 ** -dim.bit_length(), np.float32)
     for start in range(0, n, step):
@@ -165,24 +164,24 @@ def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
         "fold": (int, type(None)),
     }
     if not isinstance(facts, dict) or facts.keys() != kinds.keys():
-        raise ValueError("its spec has other fields than a feature's")
+        raise ValueError("its spec does not have the fields of a feature's spec")
     for name, kind in kinds.items():
         if not isinstance(facts[name], kind) or isinstance(facts[name], bool):
-            raise ValueError(f"its spec's {name} is {shown(str(facts[name]))}")
+            raise ValueError(f"its spec has an invalid {name}: {shown(str(facts[name]))}")
     spec = FeatureSpec(**facts, trained_on=seen + schema.read_strings(group, "trained_on_others"))
     check_spec(spec, "its spec")
     return spec
 
 
 def values_array(group: Any, index: Index) -> PlainArray:
-    """Return the values of a feature, not read yet; raise ValueError for other types or shapes."""
+    """Return a feature's values, not yet read; raise ValueError for a wrong type or shape."""
     spec = index.spec
     rows = int(index.starts[-1]) if spec.kind == "sequence" else len(index.present)
     return array_of(group, "values", spec.dtype, (rows, spec.dim))
 
 
 def read_index(group: Any, spec: FeatureSpec, n_clips: int) -> tuple[Index, PlainArray]:
-    """Read a feature's index, and its values' type and shape; raise ValueError if damaged."""
+    """Read a feature's index; return also its values, not yet read; ValueError if damaged."""
     present = array_of(group, "present", np.bool_, (n_clips,)).read()
     keys = array_of(group, "keys", shape=(n_clips,))
     if keys.dtype.kind != "S":
@@ -192,9 +191,9 @@ def read_index(group: Any, spec: FeatureSpec, n_clips: int) -> tuple[Index, Plai
         offsets = array_of(group, "offsets", "<i8", (n_clips + 1,)).read()
         frames = np.diff(offsets)
         if offsets[0] != 0 or (frames < 0).any():
-            raise ValueError("its offsets are not rising row numbers")
+            raise ValueError("its offsets are not ascending row numbers")
         if ((frames > 0) != present).any():
-            raise ValueError("clips with frames are not those marked present")
+            raise ValueError("the clips with frames are not the clips marked present")
     checksums = array_of(group, "checksums", np.uint8, (n_clips, schema.CHECKSUM)).read()
     index = Index(
         spec,
@@ -207,7 +206,7 @@ def read_index(group: Any, spec: FeatureSpec, n_clips: int) -> tuple[Index, Plai
     )
     values = values_array(group, index)
     if ((index.keys != b"") != present).any():
-        raise ValueError("clips with a key are not those marked present")
+        raise ValueError("the clips with a key are not the clips marked present")
     checksum = attribute(group, "checksum", str)
     # Files of mvemo 0.1 have only `checksum`.
     quick = attribute(group, "quick_checksum", str, "")

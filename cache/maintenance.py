@@ -1,4 +1,4 @@
-"""Maintenance of caches: merging, slim copies, removals, and repair; all are rewrites."""
+"""Maintenance of caches: merging, slim copies, removal, and repair; all rewrite the file."""
 
 from __future__ import annotations
 
@@ -30,15 +30,14 @@ from mvemo.cache.verify import verify_cache
 def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     """Merge caches of the same manifest; the order of `paths` does not matter.
 
-    Every row is checked while it is copied. Clips are in the order of the cache that has all of
-    them, otherwise sorted by id. If the reasons for a failure differ, the first in alphabetical
+    Every row is checked while it is copied. Clips are in the order of the cache that has all
+    clips, otherwise sorted by id. If the reasons for a failure differ, the first in alphabetical
     order is kept.
 
     Parameters
     ----------
     paths
-        Finished caches, or folders of shards. Each may hold all clips with some of the rows,
-        or some of the clips.
+        Finished caches, or folders of shards. Each may hold only some of the clips or rows.
     out
         Path of the merged cache, which is replaced if it exists.
 
@@ -62,7 +61,7 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     """
     out = Path(out)
     if not paths:
-        raise BadCache(f"{out}: no caches to merge were given")
+        raise BadCache(f"{out}: there are no caches to merge: give at least one")
     with locked_files(out) as pool:
         refuse_unfinished(out)
         files = [CacheFile(file, pool).load() for p in paths for file in cache_files(Path(p))]
@@ -87,9 +86,9 @@ class Removed:
     features, clips
         Names of removed features, and ids of removed clips.
     curves
-        Names of removed training curves, of nets without features in the cache.
+        Names of removed training curves, whose nets have no features in the cache.
     failures, freed
-        Number of removed failures, and of bytes by which the file became smaller.
+        Number of removed failures, and number of bytes by which the file became smaller.
     """
 
     features: tuple[str, ...] = ()
@@ -142,7 +141,7 @@ def select_features(
     """
     path, out = Path(path), Path(out)
     if not path.exists():
-        raise MissingCache(f"{path}: there is no such file")
+        raise MissingCache(f"{path}: no such file")
     with locked_files(out) as pool:
         for file in {path, out}:
             refuse_unfinished(file)
@@ -165,7 +164,7 @@ def select_features(
 def _selection(
     path: Path, whole: Plan, features: frozenset[str], clips: Collection[str] | None
 ) -> Plan:
-    """Return the plan of a file with some features and clips of another plan."""
+    """Return the plan of a file with only some features and clips of the plan `whole`."""
     names = {feature.spec.name for feature in whole.features.values()}
     _refuse_unknown(path, features, names)
     table, planned = whole.table, whole.features
@@ -173,7 +172,7 @@ def _selection(
     rows = [i for i, clip in enumerate(table.clip_ids) if clip in kept]
     if len(rows) < len(table):
         if not rows:
-            raise BadCache(f"{path}: none of its {len(table)} clips would be left")
+            raise BadCache(f"{path}: none of its {len(table)} clips would remain: choose others")
         table = replace(subset(table, rows), digest="")
         planned = union.in_order(union.plan_rows(table, whole.sources))
     planned = {digest: f for digest, f in planned.items() if f.spec.name in features}
@@ -218,7 +217,7 @@ def repair_cache(path: Path | str) -> list[str]:
 
     Returns
     -------
-    Sentences on what was done; empty if the cache was sound and is unchanged.
+    Sentences about what was done; empty if the cache was valid and is unchanged.
 
     Raises
     ------
@@ -243,7 +242,7 @@ def repair_cache(path: Path | str) -> list[str]:
         if shards:
             done.append(f"added {len(shards)} shards of an unfinished run")
         if main is None and not shards:
-            raise MissingCache(f"{path}: no such file, and no shard of a run")
+            raise MissingCache(f"{path}: there is neither this file nor a readable shard of a run")
         found = [] if main is None else verify_cache(path)
         if found or done:
             sources = shards if main is None else [main, *shards]
@@ -253,7 +252,7 @@ def repair_cache(path: Path | str) -> list[str]:
                 table = main.table
             else:
                 raise BadCache(
-                    f"{opening}: the clip table of the unfinished run is missing: extract again"
+                    f"{opening}: is missing (clip table of the unfinished run): extract again"
                 )
             plan = newest_plan(table, sources, newest_failures(sources), {})
             plan.merged = tuple(shard.path.name for shard in shards)
@@ -263,13 +262,13 @@ def repair_cache(path: Path | str) -> list[str]:
             left = verify_cache(path)
             if not done:
                 done += [f"repaired: {problem}" for problem in found if problem not in left]
-            done += [f"not repaired, extract it again: {problem}" for problem in left]
+            done += [f"not repaired; extract again: {problem}" for problem in left]
         remove_shards(path)
     return done
 
 
 def _readable_part(path: Path, pool: FilePool) -> tuple[CacheFile | None, list[str]]:
-    """Return the readable part of the cache (or None), and sentences on what was left out."""
+    """Return the readable part of the cache (or None), and sentences about lost parts."""
     if not path.exists():
         return None, []
     try:
@@ -277,13 +276,13 @@ def _readable_part(path: Path, pool: FilePool) -> tuple[CacheFile | None, list[s
     except BadCache as error:
         if not shard_paths(path):
             raise
-        return None, [f"the cache was past repair, only the shards are kept: {error}"]
+        return None, [f"the cache cannot be repaired; only the shards are kept: {error}"]
     return main, [f"left out: {what}" for what in main.lost]
 
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """Rows that wait next to a cache for the next writer: their manifest's name, and clips."""
+    """Rows of an unfinished run, for the next writer: their manifest's name, and their clips."""
 
     name: str
     clip_ids: frozenset[str]

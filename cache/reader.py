@@ -1,4 +1,4 @@
-"""Reader of caches; it never writes, and sees a cache as it was last closed."""
+"""Reader of caches; it never writes, and reads the state after the last `CacheWriter.close`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Cache:
     Parameters
     ----------
     path
-        File, or folder of shards. Shards are files with clips of one manifest and the same
+        File, or folder of shards. Shards are files with clips of one manifest and equal
         settings; they are read like the file that merging them would give.
 
     Attributes
@@ -50,7 +50,7 @@ class Cache:
         try:
             self._files = [CacheFile(file, self._pool) for file in cache_files(path)]
             self.table: ClipTable = union.merge_tables(self._files)
-            # For each file, int64 (clips of the file,): their rows in `table`.
+            # For each file, int64 (clips of the file,): rows of its clips in `table`.
             self._places = union.rows_in(self.table, [file.table for file in self._files])
             if len(self._files) > 1:
                 union.refuse_rivals(self._files, path)
@@ -67,7 +67,7 @@ class Cache:
     # --- contents
 
     def __repr__(self) -> str:
-        """Return one line, for any content."""
+        """Return one line with name, clips and features."""
         return f"<Cache {self.path.name}: {self._caption()}: {listed(self.names())}>"
 
     def _repr_html_(self) -> str:
@@ -121,26 +121,26 @@ class Cache:
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """Provenance that the writer stated; earlier runs are under ``history``."""
+        """Provenance from the writer; earlier runs are under ``history``."""
         return union.merge_provenance(self._files)
 
     @cached_property
     def curves(self) -> Curves:
-        """Training curves: ``net@fold0`` to series by name; NaN for values that were not finite."""
+        """Training curves: ``net@fold0`` -> series by name; NaN for values that were not finite."""
         return union.merge_curves(self._files)
 
     def digest(self) -> str:
         """Return the SHA-256 of the clips and of all features' specs, keys and row checksums.
 
-        Two caches with one digest hold the same values. Failures, curves and provenance do not
-        count. `verify_cache` checks that the values match their checksums.
+        Two caches with equal digests hold equal values. Failures, curves and provenance are not
+        included. `verify_cache` checks that the values match their checksums.
         """
         state = hashlib.sha256(table_checksum(self.table).encode())
         for spec in self.specs:
             if len(self._files) == 1:
                 checksum = self._files[0].index_checksum(spec.digest)
             else:
-                # Of the index that merging would write.
+                # This is the checksum of the index that merging would write.
                 checksum = replace(self._plan(spec), spec=spec).checksum()
             state.update(f"{spec.digest} {checksum}\n".encode())
         return state.hexdigest()
@@ -152,8 +152,8 @@ class Cache:
         spec = self._specs.get((name, fold)) or self._specs.get((name, None))
         if spec is None:
             folds = ", ".join(str(spec.fold) for spec in self.variants(name))
-            given = "none was given" if fold is None else f"not {fold}"
-            raise BadCache(f"{self.path}: {name} has a variant for each fold {folds}; {given}")
+            given = "none was given" if fold is None else f"got {fold}"
+            raise BadCache(f"{self.path}: {name} needs a fold, one of {folds}; {given}")
         return spec
 
     def vectors(
@@ -168,7 +168,7 @@ class Cache:
         fold
             Fold of the net, under ``crossfit``; ignored for a feature with one variant.
         columns
-            Columns to return; None for all. Memory is used only for these, but all are read and
+            Columns to return; None for all. Only these take memory, but all columns are read and
             compared with their checksum.
 
         Returns
@@ -210,9 +210,9 @@ class Cache:
 
         Yields
         ------
-        int64 (rows,), rows of the table that have the feature, each once; float32 (rows, dim),
-        their values. Damage may be reported only after a file's last block, because the checksum
-        covers all values of the file.
+        int64 (rows,), rows of the table that have the feature, without repetition; float32
+        (rows, dim), their values. Damage may be reported only after a file's last block, because
+        the checksum covers all values of the file.
         """
         spec = self._vector(name, fold)
         given = np.zeros(len(self.table), np.bool_)
@@ -237,7 +237,7 @@ class Cache:
         return self._plan(self.spec(name, fold)).keys
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
-        """Return the ids of the clips whose row has the given key, so that it is up to date."""
+        """Return the ids of the clips whose row has the given key and so is up to date."""
         found: set[str] = set()
         for file, _ in self._having(spec):
             stored_keys = file.index(spec.digest).keys.tolist()
@@ -255,7 +255,7 @@ class Cache:
         """
         spec = self.spec(name, fold)
         if spec.kind != "sequence":
-            raise BadCache(f"{self.path}: {name} is a vector: read it by vectors()")
+            raise BadCache(f"{self.path}: {name} is a vector: read it with Cache.vectors")
         rows = [rows.get(clip_id) for rows in self._rows]
         if set(rows) == {None}:
             raise BadCache(f"{self.path}: there is no clip {clip_id!r}")
@@ -273,7 +273,7 @@ class Cache:
     def _vector(self, name: str, fold: int | None) -> FeatureSpec:
         spec = self.spec(name, fold)
         if spec.kind == "sequence":
-            raise BadCache(f"{self.path}: {name} is a sequence: read it clip by clip")
+            raise BadCache(f"{self.path}: {name} is a sequence: read it with Cache.sequence")
         return spec
 
     # --- files
@@ -289,7 +289,7 @@ class Cache:
         return ((file, places) for file, places in files if spec.digest in file.specs)
 
     def _plan(self, spec: FeatureSpec, clashes: list[str] | None = None) -> Index:
-        """Return the plan that gives the source file of each row."""
+        """Return an index of all files' rows, with the source file of each row."""
         parts = [
             (number, file.name, places, file.index(spec.digest))
             for number, (file, places) in enumerate(self._having(spec))
@@ -297,7 +297,7 @@ class Cache:
         return union.plan_feature(self.table, parts, clashes)
 
     def _index(self, file: CacheFile, spec: FeatureSpec) -> Index:
-        """Return a feature's index in a file, cached; of vectors only `present`."""
+        """Return a feature's index in a file, cached; vectors keep only `present`."""
         at = file.path, spec.digest
         if at not in self._indexes:
             index = file.index(spec.digest)
@@ -321,7 +321,7 @@ class Cache:
 
 
 def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tuple[Ints, F32]]:
-    """Yield rows of a file's vectors that are present, and their values; see `Cache.blocks`."""
+    """Yield numbers and values of present rows of a file's vectors; see `Cache.blocks`."""
     spec, checksum = index.spec, index.values_checksum
     state = values_checksum()
     step = max(1, n_bytes // (4 * spec.dim))
@@ -346,13 +346,13 @@ def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tupl
 def unknown_feature(path: Path, name: str, names: Iterable[str]) -> BadCache:
     """Return the error for a feature that a cache does not have."""
     listing = ", ".join(sorted(names)) or "none"
-    return BadCache(f"{path}: no feature {name!r}; there are {listing}")
+    return BadCache(f"{path}: has no feature {name!r}; the features are {listing}")
 
 
 def _damaged(file: CacheFile, spec: FeatureSpec) -> BadCache:
     return BadCache(
-        f"{file.path}: the values of {spec.label} are damaged: "
-        f"'mvemo cache verify {file.path}' lists them, 'mvemo cache repair' drops them"
+        f"{file.path}: the values of {spec.label} are damaged: list them with "
+        f"'mvemo cache verify {file.path}', or drop them with 'mvemo cache repair {file.path}'"
     )
 
 

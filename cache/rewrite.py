@@ -1,7 +1,7 @@
 """Plan of a cache file, the sources of its rows, and the only code that writes features.
 
-Commits of the writer (memory to a shard), its closing (file and shards to a new file), merging,
-slim copies, removals and repairs all make a `Plan` and write it with `rewrite`.
+Commits of the writer (memory to a shard), its `close` (file and shards to a new file), merging,
+slim copies, removals and repairs all create a `Plan` and write it with `rewrite`.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from mvemo.manifests.files import replacing
 
 try:
     import resource
-except ImportError:  # Windows has no such limits.
+except ImportError:  # Windows does not have this module.
     resource = None  # type: ignore[assignment]
 
-# Bytes of values that are in memory at a time.
+# Maximum number of bytes of values in memory at a time.
 BLOCK = 32 << 20
 # Number of earlier runs whose provenance is kept under "history".
 HISTORY = 20
 
 
 class MemoryRows:
-    """Rows that are put and not yet committed; after `freeze`, a source like `CacheFile`."""
+    """Uncommitted rows in memory; after `freeze`, they are a source like `CacheFile`."""
 
     name = "memory"
     table: ClipTable
@@ -55,7 +55,7 @@ class MemoryRows:
         self.n_rows = 0
         self.n_bytes = 0
         self._specs: dict[str, FeatureSpec] = {}
-        # Spec digest and clip id to (key, values, checksum).
+        # Spec digest -> clip id -> (key, values, checksum).
         self._rows: dict[str, dict[str, tuple[bytes, F32, bytes]]] = {}
 
     def __bool__(self) -> bool:
@@ -75,10 +75,13 @@ class MemoryRows:
         return {clip for clip, _ in self.failures}.union(*self._rows.values())
 
     def freeze(self, table: ClipTable, named: Mapping[str, frozenset[str]]) -> None:
-        """Make indexes over these clips; no more rows can be put."""
+        """Create the indexes for the clips of `table`; afterwards, no rows can be added.
+
+        `named` has the training clips, by spec digest, that earlier shards name.
+        """
         self.table = table
-        # Training clips that an earlier shard has named are named again only if they are in
-        # `table`; otherwise shards would grow with the square of the clips.
+        # Training clips that an earlier shard names are named again only if they are in `table`;
+        # otherwise the size of all shards would grow with the square of the number of clips.
         for digest, rows in self._rows.items():
             spec, seen = self._specs[digest], named.get(digest, frozenset())
             width = max(64, *(len(key) for key, _, _ in rows.values()))
@@ -94,7 +97,7 @@ class MemoryRows:
             self.indexes[digest] = replace(index, spec=spec, n_trained_on=len(seen))
 
     def vectors(self, digest: str, rows: Ints) -> F32:
-        """Return float32 (rows, dim)."""
+        """Return the vectors of these rows, float32 (rows, dim)."""
         return np.stack([self.sequence(digest, i) for i in rows.tolist()])
 
     def sequence(self, digest: str, row: int) -> F32:
@@ -139,7 +142,11 @@ class Plan:
 def rewrite(
     target: Path, plan: Plan, temp: Path | None = None, *, drop: bool = False, kept: str = ""
 ) -> list[str]:
-    """Write a plan to a file atomically and check every row; with `drop`, return corrupt rows."""
+    """Write a plan to a file atomically, and check every row.
+
+    Corrupt rows raise BadCache; with `drop`, they are dropped, and a sentence each is returned.
+    `temp` is the path of the temporary file.
+    """
     dropped: list[str] = []
     # `kept` ends the message for a file that cannot be written.
     with replacing(target, temp, error=CacheError, kept=kept) as temp:
@@ -156,7 +163,7 @@ def rewrite(
             ]
             sentences = [f"{s.label} of clip {c!r} is corrupt in {name}" for s, c, name in rows]
             if not drop:
-                more = f", and {len(rows) - 1} more rows" if len(rows) > 1 else ""
+                more = f", like {len(rows) - 1} more rows" if len(rows) > 1 else ""
                 raise BadCache(
                     f"{target}: {sentences[0]}{more}: run 'mvemo cache repair {rows[0][2]}'"
                 )
@@ -167,13 +174,13 @@ def rewrite(
                 plan.failures[clip, corrupt_stage(spec)] = failure_now(
                     clip,
                     corrupt_stage(spec),
-                    "the stored values did not fit their checksum and were dropped",
+                    "the stored values did not match their checksum and were dropped",
                 )
 
 
 def require_room(path: Path, n_bytes: int) -> None:
     """Raise OSError if a file of this size cannot be written."""
-    # HDF5 cannot handle a full disk: it ends the process at exit if data is still unwritten.
+    # HDF5 cannot handle a full disk: it aborts the process at exit if data is unwritten.
     if shutil.disk_usage(path.parent).free < n_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if resource is not None:
@@ -183,7 +190,7 @@ def require_room(path: Path, n_bytes: int) -> None:
 
 
 def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, list[int]]]:
-    """Write a plan into an empty HDF5 file; return the features with corrupt rows, and these."""
+    """Write a plan into an empty HDF5 file; return each feature with its corrupt rows, if any."""
     schema.write_header(file)
     schema.write_table(file, plan.table)
     group = file.create_group("features")
@@ -258,7 +265,7 @@ def _is_sound(plan: Plan, feature: Index, i: int, row: F32) -> bool:
 
 
 def corrupt_stage(spec: FeatureSpec) -> str:
-    """Return the stage of the failure that records a corrupt row; a new `put` clears it."""
+    """Return the stage of failures for corrupt rows; a new `put` clears these failures."""
     return f"cache:{spec.label}"
 
 
@@ -285,8 +292,8 @@ def newest_plan(
     features = {digest: f for digest, f in plan_rows(table, sources).items() if keep(f)}
     features = {digest: f for digest, f in features.items() if (f.origin >= 0).any()}
     specs = {d: f.spec for d, f in features.items() if d not in requested} | dict(requested)
-    # The most recent spec of each name and fold stays, and those compatible with it. Requested
-    # ones displace others even without rows: old values cannot replace values that failed.
+    # For each name and fold, the most recent spec and compatible specs stay. Requested specs
+    # replace others even without rows: old values must not replace values that failed.
     kept: dict[str, FeatureSpec] = {}
     for digest in reversed(specs):
         spec = specs[digest]
@@ -328,7 +335,7 @@ def _remaining_curves(sources: Sequence[Source], features: Mapping[str, Index]) 
 
 
 def _joined_history(facts: Mapping[str, Any], earlier: Sequence[Source]) -> dict[str, Any]:
-    """Return provenance with that of earlier runs under ``history``, newest first."""
+    """Return provenance, with the provenance of earlier runs under ``history``, newest first."""
     runs: dict[str, dict[str, Any]] = {}
     for record in (facts, *(source.provenance for source in reversed(earlier))):
         latest = {k: v for k, v in record.items() if k != "history"}

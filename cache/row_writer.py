@@ -21,13 +21,13 @@ from mvemo.cache.table import F32, ClipTable, check_table, check_texts, subset
 from mvemo.cache.union import plan_rows
 from mvemo.manifests.files import to_json_values
 
-# End of the message for a full disk.
-KEPT = "; all that was committed before is kept: make room and run the same command again"
+# Last part of the message if a file cannot be written.
+KEPT = "; committed rows are kept: free some disk space and run the same command again"
 
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Stored rows of some clips, for a process that writes more of them.
+    """Stored rows of some clips, for a process that writes more rows of these clips.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class RowWriter(ABC):
         self._stale: dict[str, set[str]] = {}
         # Features that this run requests, the most recent last.
         self._requested: dict[str, FeatureSpec] = {}
-        # Training clips by spec digest, for the nets whose clips a shard has named.
+        # Spec digest -> training clips of the net, if a shard already names them.
         self._named: dict[str, frozenset[str]] = {}
         self._closed = False
         self._committed = time.monotonic()
@@ -76,7 +76,7 @@ class RowWriter(ABC):
 
     @abstractmethod
     def _stored(self, digest: str) -> dict[str, bytes]:
-        """Map clip ids to the keys of a feature's rows that existed before."""
+        """Map clip ids to the keys of a feature's already stored rows."""
 
     @abstractmethod
     def _note_shard(self, path: Path) -> None:
@@ -93,7 +93,7 @@ class RowWriter(ABC):
             Spec of the feature.
         keys
             `FeatureSpec.key` of each clip's current media, by clip id. A stored row with another
-            key belongs to replaced media; `close` drops it unless it was put again.
+            key belongs to replaced media; `close` drops it unless `put` replaces it.
         """
         known = self._known(spec)
         stale = {c for c, key in keys.items() if c in known and known[c] != key.encode()}
@@ -150,9 +150,9 @@ class RowWriter(ABC):
             self.commit()
 
     def fail(self, clip_id: str, stage: str, reason: str) -> None:
-        """Record a failure, with time and version; it replaces one of the same clip and stage.
+        """Record a failure; it replaces an earlier failure of the same clip and stage.
 
-        A failure with the reason and version of an earlier one keeps the earlier time.
+        If reason and version are those of the earlier failure, the earlier time is kept.
 
         Parameters
         ----------
@@ -183,7 +183,7 @@ class RowWriter(ABC):
                 self._set_failure(clip_id, known, None)
 
     def curve(self, name: str, values: Mapping[str, Sequence[float]]) -> None:
-        """Store a training curve, which replaces an earlier one of its name.
+        """Store a training curve; it replaces an earlier curve with this name.
 
         Parameters
         ----------
@@ -208,7 +208,7 @@ class RowWriter(ABC):
             features, facts = plan_rows(memory.table, [memory]), to_json_values(self.provenance)
             table, failures, curves = memory.table, memory.failures, memory.curves
             plan = Plan(table, [memory], features, failures, curves, dict(facts))
-            # Other processes write shards, too.
+            # The name must be unique because other processes write shards, too.
             path = self._parts / f"{self._next:08d}-{uuid.uuid4().hex[:12]}.h5"
             rewrite(path, plan, path.with_suffix(".tmp"), kept=KEPT)
             self._next += 1
@@ -226,7 +226,7 @@ class RowWriter(ABC):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise BadCache(f"{self.path}: this writer is closed: open another")
+            raise BadCache(f"{self.path}: this writer is closed: open a new one")
 
     def _known(self, spec: FeatureSpec) -> dict[str, bytes]:
         """Map clip ids to keys of a feature's rows, and record that the feature is requested."""
@@ -246,25 +246,25 @@ class RowWriter(ABC):
 
 
 class PartWriter(RowWriter):
-    """Writer of shards for a cache that another process holds.
+    """Writer of shards for a cache that another process has locked.
 
     It locks nothing and writes only its own shards, so many such writers may work at the same
-    time. `CacheWriter.take_up` adds their shards; if that process is killed, the next writer adds
-    them. Writing a row twice does no harm.
+    time. `CacheWriter.take_up` of the locking process adds the shards; if that process is killed,
+    the next writer adds them. Writing a row twice does no harm.
 
     Parameters
     ----------
     path
         Path of the cache.
     table
-        Clips whose rows are written; some of the cache's.
+        Clips whose rows are written; a subset of the cache's clips.
     stored
         Rows of these clips that the cache already has (`CacheWriter.stored_rows`).
 
     Attributes
     ----------
     requested
-        Each requested feature, with the keys that its rows should have.
+        Each requested feature, with the keys that its rows must have.
     shards
         Names of the committed shards.
 
@@ -291,7 +291,7 @@ class PartWriter(RowWriter):
         self._parts.mkdir(exist_ok=True)
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
-        """Return the same as `CacheWriter.current`, and record the request in `requested`."""
+        """Return the result of `CacheWriter.current`, and record the request in `requested`."""
         self.requested.append((spec, dict(keys)))
         return super().current(spec, keys)
 
@@ -315,12 +315,12 @@ def _checked_values(spec: FeatureSpec, array: F32, where: str) -> F32:
             f"{where}: expected shape (frames, {spec.dim}) with frames above 0, got {array.shape}"
         )
     if not np.isfinite(array).all():
-        raise BadCache(f"{where}: NaN or infinite values: record a failure instead")
+        raise BadCache(f"{where}: has NaN or infinite values: record a failure instead")
     if spec.dtype == "<f2":
         largest = float(np.abs(array).max())
         if largest > HALF_LARGEST:
             raise BadCache(
-                f"{where}: {largest:.6g} is beyond float16's {HALF_LARGEST:g}: store it as float32"
+                f"{where}: {largest:.6g} is above float16's {HALF_LARGEST:g}: store it as float32"
             )
         # The checksum must be that of the rounded values, as they will be read.
         array = array.astype("<f2")

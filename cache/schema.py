@@ -1,4 +1,4 @@
-"""Layout of the HDF5 file (schema 1), its checksums, and all of its content except features.
+"""Layout of the HDF5 file (schema 1), its checksums, and all its content except features.
 
 ::
 
@@ -57,7 +57,7 @@ SCHEMA = 1
 LIBVER = ("v110", "v110")
 # Bytes of a checksum of a row (BLAKE2b).
 CHECKSUM = 16
-MISFIT = "it does not fit its checksum"
+MISFIT = "it does not match its checksum"
 # Texts of a clip table that are only written if they are not empty.
 _OPTIONAL = ("scale", "predicted_by")
 _TABLE_ATTRIBUTES: dict[str, type[Any]] = {
@@ -100,14 +100,14 @@ def write_header(file: Any) -> None:
 
 
 def row_checksum(clip_id: str, key: bytes, row: F32) -> bytes:
-    """Return the BLAKE2b-128 of a row's clip, key and values, which also detects moved rows."""
+    """Return the BLAKE2b-128 of a row's clip id, key and values; it also detects moved rows."""
     state = hashlib.blake2b(clip_id.encode() + b"\0" + key + b"\0", digest_size=CHECKSUM)
     state.update(np.ascontiguousarray(row, dtype="<f4").data)
     return state.digest()
 
 
 def values_checksum(*blocks: F32) -> xxhash.xxh3_128:
-    """Return the XXH3-128 of a feature's values, thirty times as fast as the checksums of rows."""
+    """Return the XXH3-128 of a feature's values, thirty times as fast as `row_checksum`."""
     state = xxhash.xxh3_128()
     for block in blocks:
         state.update(np.ascontiguousarray(block).data.cast("B") if block.size else b"")
@@ -137,7 +137,7 @@ def to_json(value: Any) -> str:
 def table_checksum(table: ClipTable) -> str:
     """Return the checksum of everything in a clip table."""
     single = [getattr(table, name) for name in _TABLE_ATTRIBUTES]
-    # Absent parts add nothing, so that older tables keep their checksum.
+    # Missing optional parts add nothing, so that older tables keep their checksum.
     optional = [] if table.splits is None else [_integers(table.splits)]
     optional += [f"{name} {text}" for name in _OPTIONAL if (text := getattr(table, name))]
     return text_checksum(
@@ -177,7 +177,7 @@ def read_strings(group: Any, name: str) -> tuple[str, ...]:
 
 
 def write_text(group: Any, name: str, text: str) -> None:
-    """Write one string with its checksum, as a data set because attributes are limited in size."""
+    """Write a string and its checksum; as a data set, because attributes are limited in size."""
     item = group.create_dataset(name, data=text, dtype=h5py.string_dtype("utf-8"))
     write_attribute(item, "checksum", text_checksum(text))
 
@@ -276,7 +276,7 @@ def read_failures(file: Any) -> Failures:
     group = part(file, "failures")
     clips = read_strings(group, "clips")
     times = versions = ("",) * len(clips)
-    # Files of mvemo 0.1 have neither.
+    # Files of mvemo 0.1 have no times and versions.
     if stated := attribute(group, "origin_checksum", str, ""):
         times, versions = read_strings(group, "times"), read_strings(group, "versions")
         if _origins_checksum(times, versions) != stated:

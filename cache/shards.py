@@ -1,4 +1,4 @@
-"""Lock of a cache, which allows one writer at a time, and shards of an unfinished run."""
+"""Lock of a cache, which allows only one writer at a time, and shards of an unfinished run."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from mvemo.cache.cache_file import CacheFile, FilePool, parts_folder, refuse_fol
 from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
 from mvemo.manifests.files import parse_json
 
-# Environment variable, set to 1 for file systems without locks. Then two writers at a time are not
-# refused, and the one that finishes last drops the other's rows; readers are safe.
+# Environment variable to set to 1 for file systems without locks. A second writer is then not
+# refused, and the writer that finishes last drops the other's rows; readers are safe.
 NO_LOCK = "MVEMO_NO_LOCK"
 
 
 class WriterLock:
-    """Exclusive right to write one cache, on ``<cache>.lock``, from construction to `release`."""
+    """Exclusive lock ``<cache>.lock`` for writing a cache, from construction to `release`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.parent.is_dir():
-            raise MissingCache(f"{path}: its folder does not exist: make it first")
+            raise MissingCache(f"{path}: its folder does not exist: create it first")
         refuse_folder(path)
-        # In a file of its own, because the content of a lock file cannot be read on every system.
+        # A separate file is used because some systems do not let others read a locked file.
         self._holder = parts_folder(path) / "holder.json"
         self._lock = filelock.FileLock(path.with_name(path.name + ".lock"), thread_local=False)
         try:
             if os.environ.get(NO_LOCK, "") in ("", "0"):
                 self._lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise CacheBusy(f"{path}: another writer holds it: {self._who()}") from None
+            raise CacheBusy(f"{path}: is locked by another writer: {self._who()}") from None
         except (OSError, NotImplementedError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise CacheError(
-                f"{path}: cannot be locked for writing: {why}; if its file system has no "
-                f"locks, set {NO_LOCK}=1, and let no two programs write it at once"
+                f"{path}: cannot be locked for writing ({why}): if its file system has no locks, "
+                f"set {NO_LOCK}=1, and write the file with only one program at a time"
             ) from None
         try:
             self._holder.parent.mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ class WriterLock:
 
 @contextmanager
 def locked_files(path: Path) -> Iterator[FilePool]:
-    """Lock a cache for writing, and give a pool for the files that are read meanwhile."""
+    """Context manager that locks a cache for writing and yields a pool for files to read."""
     lock = WriterLock(path)
     try:
         with closing(FilePool()) as pool:
@@ -93,33 +93,33 @@ def shard_number(path: Path) -> int:
 
 
 def refuse_unfinished(path: Path) -> None:
-    """Raise BadCache if an unfinished run left rows next to a cache."""
+    """Raise BadCache if there are rows of an unfinished run next to a cache."""
     if shard_paths(path):
         raise BadCache(
-            f"{path}: an unfinished run's rows lie in {parts_folder(path).name}: finish it, or run "
-            f"'mvemo cache repair {path}'"
+            f"{path}: rows of an unfinished run are in {parts_folder(path).name}: finish that run, "
+            f"or run 'mvemo cache repair {path}'"
         )
 
 
 def read_shards(cache: Path, pool: FilePool, main: CacheFile | None) -> list[CacheFile]:
-    """Return the committed shards, oldest first; damaged ones are left out with a warning."""
+    """Return the committed shards, oldest first; damaged shards are left out with a warning."""
     shards: list[CacheFile] = []
     merged = () if main is None else main.merged
     for path in shard_paths(cache):
         if path.name in merged:
-            # Left by a process killed while it removed merged shards.
+            # A process was killed while it removed merged shards.
             path.unlink()
             continue
         try:
             shards.append(CacheFile(path, pool).load())
         except BadCache as error:
-            warnings.warn(f"{error}; its rows are extracted again", stacklevel=2)
+            warnings.warn(f"{error}; the rows of this shard are extracted again", stacklevel=2)
     _leave_out_unknown(shards if main is None else [main, *shards])
     return shards
 
 
 def _leave_out_unknown(sources: Sequence[CacheFile]) -> None:
-    """Leave out features whose nets saw more clips than all sources name."""
+    """Leave out features for which the sources do not name all training clips of the net."""
     stated: dict[str, int] = {}
     named: dict[str, set[str]] = {}
     labels: dict[str, str] = {}
@@ -133,14 +133,14 @@ def _leave_out_unknown(sources: Sequence[CacheFile]) -> None:
             for source in sources:
                 source.indexes.pop(digest, None)
             warnings.warn(
-                f"{labels[digest]}: the shard that names its training clips is lost; its rows are "
-                "extracted again",
+                f"{labels[digest]}: the shard with its training clips is lost; the rows of this "
+                "feature are extracted again",
                 stacklevel=3,
             )
 
 
 def remove_shards(cache: Path) -> None:
-    """Remove merged shards and temporary files; any that stay are merged again later."""
+    """Remove merged shards and temporary files; shards that remain are merged again later."""
     with suppress(OSError):
         parts = parts_folder(cache)
         for path in [*shard_paths(cache), *parts.glob("*.tmp"), parts / "table.h5"]:

@@ -20,7 +20,7 @@ from mvemo.manifests.files import shown
 
 # Modalities of our own extraction; imported features may have others.
 MODALITIES = ("audio", "video")
-# A short word, which is used in titles and keys of reports.
+# Modalities are short words because they are used in titles and keys of reports.
 _MODALITY = re.compile(r"[a-z][a-z0-9_-]{0,19}")
 _RESERVED = ("none", "all", "both")
 Kind = Literal["vector", "sequence", "outputs"]
@@ -43,14 +43,14 @@ class FeatureSpec:
     Parameters
     ----------
     name
-        Name that stage two uses: ``music1d``, ``i3d``, ``mfcc``.
+        Name in commands and reports, such as ``music1d``, ``i3d`` or ``mfcc``.
     modality
         ``audio``, ``video`` or another short word, such as ``lyrics`` (`check_modality`).
     kind
         ``vector``: float32 (dim,) per clip. ``sequence``: float32 (frames, dim) per clip.
         ``outputs``: a vector of a net's own predictions, one per class, tag or target.
     dim
-        Length of a vector or of a sequence's frame.
+        Length of a vector, or of a frame of a sequence.
     extractor, version
         Name and version of the code; the version increases whenever values change.
     params
@@ -105,11 +105,11 @@ class FeatureSpec:
 
     @cached_property
     def family(self) -> str:
-        """Digest without fold and weights, which the nets of all folds share."""
+        """Digest without fold and weights; the nets of all folds have this digest in common."""
         return replace(self, fold=None, weights="").digest
 
     def goes_with(self, other: FeatureSpec) -> bool:
-        """Return True if one cache may hold both specs of one name: crossfit nets of two folds."""
+        """Return True if a cache may hold both specs with one name: crossfit nets of two folds."""
         folds = {self.fold, other.fold}
         return None not in folds and len(folds) == 2 and self.family == other.family
 
@@ -128,7 +128,7 @@ class FeatureSpec:
 
 def row_key(digest: str, content: str, start: float, duration: float | None) -> str:
     """Return `FeatureSpec.key` of the feature with this digest."""
-    # An int and a float of equal value must give the same key.
+    # An int and an equal float must give the same key.
     length = None if duration is None else float(duration)
     return digest_of([content, float(start), length, digest])
 
@@ -136,7 +136,7 @@ def row_key(digest: str, content: str, start: float, duration: float | None) -> 
 def check_modality(name: str) -> None:
     """Raise ValueError unless a name is allowed for a modality.
 
-    A name has at most 20 characters: a small letter, then small letters, digits, ``-`` and ``_``.
+    A name has at most 20 characters: a lower-case letter, then such letters, digits, ``-``, ``_``.
 
     Examples
     --------
@@ -146,9 +146,9 @@ def check_modality(name: str) -> None:
     """
     if not _MODALITY.fullmatch(name) or name in _RESERVED:
         raise ValueError(
-            f"modality {shown(name)}: expected audio, video or another short word of small "
+            f"modality {shown(name)}: expected audio, video or another short word of lower-case "
             "letters, digits, '-' and '_', such as lyrics"
-            + (f"; {', '.join(_RESERVED)} mean something else" if name in _RESERVED else "")
+            + (f"; {', '.join(_RESERVED)} are reserved" if name in _RESERVED else "")
         )
 
 
@@ -156,7 +156,7 @@ def check_spec(spec: FeatureSpec, where: str) -> None:
     """Raise BadCache for a spec that a file cannot hold, or that contradicts itself."""
     label = f"{where}: feature {spec.name!r}"
     if not spec.name or "/" in spec.name or spec.name in (".", "..") or not spec.name.isprintable():
-        raise BadCache(f"{label}: a name needs printable characters, and no slash")
+        raise BadCache(f"{label}: the name must have only printable characters, and no slash")
     if spec.kind not in get_args(Kind):
         raise BadCache(f"{label}: kind {spec.kind!r}: expected one of {', '.join(get_args(Kind))}")
     try:
@@ -167,21 +167,24 @@ def check_spec(spec: FeatureSpec, where: str) -> None:
         raise BadCache(f"{label}: dim {spec.dim}: expected a number above 0")
     if (spec.protocol == "crossfit") != (spec.fold is not None):
         raise BadCache(
-            f"{label}: protocol {spec.protocol!r} with fold {spec.fold}: a crossfit net has "
-            "the fold that it never saw, others have None"
+            f"{label}: protocol {spec.protocol!r} does not match fold {spec.fold}: a crossfit net "
+            "needs the fold that it never saw, any other net needs None"
         )
 
 
 def leaked_rows(
     spec: FeatureSpec, table: ClipTable
 ) -> tuple[list[int], list[int], list[int]] | None:
-    """Return the rows a net must not have seen, those it saw, and those whose groups it saw."""
+    """Return a net's test rows; of these, rows of training clips, and rows of training groups.
+
+    None if the protocol does not exclude any clips from training.
+    """
     if spec.protocol == "crossfit":
         tested = np.flatnonzero(table.folds == spec.fold).tolist()
     elif spec.protocol == "holdout":
         tested = [] if table.splits is None else np.flatnonzero(table.splits == TEST).tolist()
     else:
-        return None  # without such a promise
+        return None
     seen = frozenset(spec.trained_on)
     groups = set(compress(table.groups, map(seen.__contains__, table.clip_ids)))
     clips = [i for i in tested if table.clip_ids[i] in seen]
@@ -189,13 +192,13 @@ def leaked_rows(
 
 
 def saw_its_fold(spec: FeatureSpec, table: ClipTable) -> bool:
-    """Return True if a net saw groups of clips that the table tests it on, or if it has none."""
+    """Return True if a net was trained on groups of its test clips, or has no test clips."""
     leaked = leaked_rows(spec, table)
     return leaked is not None and (not leaked[0] or bool(leaked[2]))
 
 
 def in_half_precision(spec: FeatureSpec) -> FeatureSpec:
-    """Return the spec of a sequence stored as float16, which has its own keys."""
+    """Return the spec of a sequence stored as float16; its keys differ from those of float32."""
     return replace(spec, params={**spec.params, STORAGE: "float16"})
 
 

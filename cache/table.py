@@ -42,9 +42,9 @@ class ClipTable:
     labels
         Labels by task: int64 (clips,), int64 (clips, classes) or float64 (clips, classes).
     folds, k
-        Fold of each clip, int64 (clips,), from 0, and number of folds; all -1 and 0 without.
+        Fold of each clip, int64 (clips,), from 0, and number of folds; -1 and 0 if there are none.
     fold_seed
-        Random seed of the folds or splits; 0 without either.
+        Random seed of the folds or splits; 0 if there are none.
     digest
         Digest of the manifest.
     synthetic
@@ -53,9 +53,9 @@ class ClipTable:
         Part of each clip under the ``holdout`` protocol, int64 (clips,): 0 training, 1
         validation, 2 test; otherwise None. Clips with splits have no folds.
     scale
-        Lowest and highest value of the valence and arousal scale, as ``1..9``, or empty.
+        Lowest and highest value of the valence and arousal scale, such as ``1..9``, or empty.
     predicted_by
-        Model whose predictions the labels are; empty for labels by people.
+        Model that predicted the labels; empty if people gave them.
     """
 
     name: str
@@ -74,7 +74,7 @@ class ClipTable:
     predicted_by: str = ""
 
     def __repr__(self) -> str:
-        """Return one line, for any number of clips."""
+        """Return one line with name, clips, folds and classes."""
         folds = f"{self.k} folds" if self.k else "no folds" if self.splits is None else "one split"
         return (
             f"<ClipTable {self.name!r}: {len(self)} clips in {len(set(self.groups))} groups, "
@@ -86,7 +86,7 @@ class ClipTable:
 
 
 def subset(table: ClipTable, rows: Sequence[int]) -> ClipTable:
-    """Return the table of some clips, in the given order."""
+    """Return a table of the given rows, in the given order."""
     return replace(
         table,
         clip_ids=tuple(table.clip_ids[i] for i in rows),
@@ -106,26 +106,29 @@ def check_table(table: ClipTable, where: str) -> None:
         raise BadCache(f"{where}: {error}") from None
     if len(table.groups) != n or np.shape(table.folds) != (n,):
         raise BadCache(
-            f"{where}: {n} clips, but {len(table.groups)} groups and folds of shape "
-            f"{np.shape(table.folds)}"
+            f"{where}: {n} clips have {len(table.groups)} groups and folds of shape "
+            f"{np.shape(table.folds)}; expected one of each per clip"
         )
     if table.splits is not None:
         if np.shape(table.splits) != (n,):
-            raise BadCache(f"{where}: {n} clips, but splits of shape {np.shape(table.splits)}")
+            raise BadCache(f"{where}: splits: expected shape ({n},), got {np.shape(table.splits)}")
         if table.k:
-            raise BadCache(f"{where}: clips have splits and {table.k} folds: one or the other")
+            raise BadCache(
+                f"{where}: the clips have both splits and {table.k} folds: give only one"
+            )
     if np.shape(table.labels) != shape:
         raise BadCache(
-            f"{where}: labels of shape {np.shape(table.labels)}, {table.task} needs {shape}"
+            f"{where}: labels of task {table.task}: expected shape {shape}, got "
+            f"{np.shape(table.labels)}"
         )
     if len(set(table.clip_ids)) != n:
         twice = next(clip for clip, times in Counter(table.clip_ids).items() if times > 1)
-        raise BadCache(f"{where}: clip id {twice!r} occurs twice")
+        raise BadCache(f"{where}: duplicate clip id {twice!r}")
     check_texts((*table.clip_ids, *table.groups, *table.classes), where)
 
 
 def check_texts(texts: Sequence[str], where: str) -> None:
-    """Raise BadCache for strings that HDF5 cannot hold: with NUL, or not valid Unicode."""
+    """Raise BadCache for strings that HDF5 cannot hold: with a NUL, or invalid Unicode."""
     if _is_storable("".join(texts)):
         return
     bad = next(text for text in texts if not _is_storable(text))

@@ -24,7 +24,7 @@ from mvemo.cache.table import Bools, ClipTable, Curves, Ints, subset
 
 
 def merge_tables(files: Sequence[CacheFile]) -> ClipTable:
-    """Return a table of all clips, in the order of the file that has them all, or by id."""
+    """Return a table of all clips, in the order of the file with all clips, or sorted by id."""
     first = files[0].table
     if len(files) == 1:
         return first
@@ -34,7 +34,7 @@ def merge_tables(files: Sequence[CacheFile]) -> ClipTable:
     number: dict[str, int] = {}
     # For the concatenated rows of all tables: clip number, and first row of each clip.
     clip = np.array([number.setdefault(c, len(number)) for t in tables for c in t.clip_ids], int)
-    _, met = np.unique(clip, return_index=True)
+    _, first_rows = np.unique(clip, return_index=True)
     together = replace(
         first,
         name=min(table.name for table in tables),
@@ -46,12 +46,12 @@ def merge_tables(files: Sequence[CacheFile]) -> ClipTable:
         if first.splits is not None
         else None,
     )
-    if len(met) < len(clip):
-        _refuse_other_rows(together, met[clip], files)
-    whole = [table for table in tables if len(table) == len(met)]
+    if len(first_rows) < len(clip):
+        _refuse_other_rows(together, first_rows[clip], files)
+    whole = [table for table in tables if len(table) == len(first_rows)]
     if whole:
         return replace(min(whole, key=lambda t: t.clip_ids), name=together.name)
-    return subset(together, met[[number[c] for c in sorted(number)]].tolist())
+    return subset(together, first_rows[[number[c] for c in sorted(number)]].tolist())
 
 
 def _refuse_other_manifest(file: CacheFile, first: CacheFile) -> None:
@@ -60,37 +60,37 @@ def _refuse_other_manifest(file: CacheFile, first: CacheFile) -> None:
         value, first_value = getattr(file.table, what), getattr(first.table, what)
         if value != first_value:
             raise BadCache(
-                f"{file.path}: {what.replace('_', ' ')} {value!r}, but {first.path} has "
-                f"{first_value!r}: only caches of one manifest go together"
+                f"{file.path}: {what.replace('_', ' ')}: expected {first_value!r}, as in "
+                f"{first.path}, got {value!r}: all caches must be of one manifest"
             )
     if (file.table.splits is None) != (first.table.splits is None):
         with_splits, other = (first, file) if file.table.splits is None else (file, first)
         raise BadCache(
-            f"{file.path}: the clips of {with_splits.path} are split, those of {other.path} are "
-            "not: only caches of one manifest go together"
+            f"{file.path}: the clips of {with_splits.path} have splits, but those of {other.path} "
+            "do not: all caches must be of one manifest"
         )
 
 
-def _refuse_other_rows(together: ClipTable, met: Ints, files: Sequence[CacheFile]) -> None:
-    """Refuse files that differ in a clip; `met` has the first row of each row's clip."""
+def _refuse_other_rows(together: ClipTable, first_rows: Ints, files: Sequence[CacheFile]) -> None:
+    """Refuse files that disagree about a clip; row `first_rows[i]` is the first of row i's clip."""
     columns: list[NDArray[Any]] = [np.array(together.groups, object), together.folds]
     columns += [] if together.splits is None else [together.splits]
-    same = equal_labels(together.labels, together.labels[met])
+    same = equal_labels(together.labels, together.labels[first_rows])
     for column in columns:
-        same &= np.asarray(column == column[met], np.bool_)
+        same &= np.asarray(column == column[first_rows], np.bool_)
     if same.all():
         return
     row = int(np.flatnonzero(~same)[0])
     ends = np.cumsum([len(file.table) for file in files])
-    file, earlier = (files[int(np.searchsorted(ends, r, "right"))] for r in (row, met[row]))
+    file, earlier = (files[int(np.searchsorted(ends, r, "right"))] for r in (row, first_rows[row]))
     raise BadCache(
-        f"{file.path}: label, group, fold or split of clip {together.clip_ids[row]!r} differ from "
-        f"those in {earlier.path}"
+        f"{file.path}: the label, group, fold or split of clip {together.clip_ids[row]!r} differs "
+        f"from that in {earlier.path}"
     )
 
 
 def equal_labels(a: NDArray[Any], b: NDArray[Any]) -> Bools:
-    """Return True for each row of labels that is equal in both arrays, NaN included."""
+    """Return True for each row of labels that is equal in both arrays; NaN equals NaN."""
     same = a == b
     if a.dtype.kind == "f":
         same |= np.isnan(a) & np.isnan(b)
@@ -98,7 +98,7 @@ def equal_labels(a: NDArray[Any], b: NDArray[Any]) -> Bools:
 
 
 def rows_in(table: ClipTable, parts: Iterable[ClipTable]) -> list[Ints]:
-    """Return for each table int64 (clips,), the rows of its clips in `table`, or -1."""
+    """Return for each table in `parts` int64 (clips,), the rows of its clips in `table`, or -1."""
     position = {clip: i for i, clip in enumerate(table.clip_ids)}
     return [
         np.arange(len(table))
@@ -111,7 +111,7 @@ def rows_in(table: ClipTable, parts: Iterable[ClipTable]) -> list[Ints]:
 # --- features
 
 
-# Part of a feature: number and name of its source, the rows of the source's clips, its index.
+# Part of a feature: number and name of its source, the table row of each clip, and its index.
 Part = tuple[int, str, Ints, Index]
 
 
@@ -124,7 +124,7 @@ def plan_feature(
     whole = Index.empty(spec, len(table), f"S{width}")
     names: dict[int, str] = {}
     seen: set[str] = set()
-    # Sentences on rows that have other bytes or another key in two parts go to `clashes`.
+    # If two parts have different values or keys of a row, a sentence is added to `clashes`.
     for number, name, places, index in parts:
         names[number] = name
         rows = np.flatnonzero(index.present & (places >= 0))
@@ -154,12 +154,15 @@ def plan_feature(
 
 
 def plan_rows(table: ClipTable, sources: Sequence[Any], where: str = "") -> dict[str, Index]:
-    """Plan all features by spec digest, the most recent last; `where` refuses clashing rows."""
+    """Plan all features by spec digest, the most recent last.
+
+    If `where` (for messages) is given, raise BadCache for rows that differ between sources.
+    """
     parts: dict[str, list[Part]] = {}
     places = rows_in(table, [source.table for source in sources])
     for number, source in enumerate(sources):
         for digest, index in source.indexes.items():
-            # Removed and added again, so that the most recent feature comes last.
+            # It is removed and added again, so that the most recent feature comes last.
             parts[digest] = parts.pop(digest, [])
             parts[digest].append((number, source.name, places[number], index))
     clashes: list[str] | None = [] if where else None
@@ -169,7 +172,7 @@ def plan_rows(table: ClipTable, sources: Sequence[Any], where: str = "") -> dict
 
 
 def refuse_clashes(clashes: Sequence[str], where: object) -> None:
-    """Raise BadCache if there are clashes; the message has the first and their number."""
+    """Raise BadCache with the first clash and the number of others, if there are any."""
     if clashes:
         more = f", and {len(clashes) - 1} more such rows" if len(clashes) > 1 else ""
         raise BadCache(f"{where}: {clashes[0]}{more}")
@@ -181,7 +184,7 @@ def in_order(features: Mapping[str, Index]) -> dict[str, Index]:
 
 
 def refuse_rivals(files: Sequence[CacheFile], where: object) -> None:
-    """Raise BadCache for two specs of one name that are not equal or nets of two folds."""
+    """Raise BadCache for different specs with one name, unless they are nets of two folds."""
     by_name: dict[str, dict[str, tuple[FeatureSpec, CacheFile]]] = {}
     for file in files:
         for spec in file.specs.values():
@@ -191,9 +194,9 @@ def refuse_rivals(files: Sequence[CacheFile], where: object) -> None:
             for other, other_file in known.values():
                 if not spec.goes_with(other):
                     raise BadCache(
-                        f"{where}: two kinds of {spec.label}, {other.digest[:12]} in "
-                        f"{other_file.path} and {spec.digest[:12]} in {file.path}: other "
-                        "parameters, weights or protocol; extract them alike"
+                        f"{where}: {spec.label} differs: {other.digest[:12]} in {other_file.path}, "
+                        f"{spec.digest[:12]} in {file.path}: extract both with the same "
+                        "parameters, weights and protocol"
                     )
             known[spec.digest] = spec, file
 
@@ -201,11 +204,11 @@ def refuse_rivals(files: Sequence[CacheFile], where: object) -> None:
 def merge_specs(
     files: Sequence[CacheFile], table: ClipTable
 ) -> dict[tuple[str, int | None], FeatureSpec]:
-    """Return the specs of all files by name and fold, with the training clips of any file."""
+    """Return the specs of all files by name and fold, with the training clips from all files."""
     specs = {(s.name, s.fold): s for file in reversed(files) for s in file.specs.values()}
     if len(files) == 1:
         if len(specs) < len(files[0].specs):
-            raise BadCache(f"{files[0].path}: a feature occurs twice: extract again")
+            raise BadCache(f"{files[0].path}: it has a duplicate feature: extract again")
         return specs
     seen: dict[tuple[str, int | None], set[str]] = {at: set() for at in specs}
     for file in files:
@@ -234,15 +237,15 @@ def merge_failures(files: Sequence[CacheFile]) -> Failures:
 
 
 def merge_curves(files: Sequence[CacheFile]) -> Curves:
-    """Return all curves; raise BadCache if two of one name differ."""
+    """Return all curves; raise BadCache if two curves with one name differ."""
     union: Curves = {}
     for file in files:
         for name, curve in file.curves.items():
             first = union.setdefault(name, curve)
             if to_json(first) != to_json(curve):
                 raise BadCache(
-                    f"{file.path}: curve {name!r} differs from an earlier cache's: the nets "
-                    "were trained apart; embed all clips with the same nets"
+                    f"{file.path}: training curve {name!r} differs from that in another cache; the "
+                    "nets were trained separately: embed all clips with the same nets"
                 )
     return dict(sorted(union.items()))
 

@@ -1,8 +1,8 @@
-"""Safe reading of HDF5 files of any origin.
+"""Safe reading of HDF5 files from untrusted sources.
 
 Links and storage in other files are not followed. Every size is checked before anything is read:
 an array of a cache has as many bytes in the file as in memory (caches are not compressed), and all
-texts together are not longer than the file.
+texts together must not be longer than the file.
 
 Texts are read without HDF5, which loops endlessly on a damaged heap collection with an object of
 size 0. A data set of texts holds a reference for each text: its length, and the address of a
@@ -33,7 +33,7 @@ _OBJECT = struct.Struct("<H6xQ")
 
 
 class PlainGroup(h5py.Group):  # type: ignore[misc]
-    """Group with the facts of its file that are needed to read its arrays, queried once."""
+    """Group with properties of its file that are needed to read arrays, queried only once."""
 
     def __init__(self, place: Any) -> None:
         super().__init__(place)
@@ -47,7 +47,7 @@ class PlainGroup(h5py.Group):  # type: ignore[misc]
 
 
 def part(group: Any, name: str) -> PlainGroup:
-    """Return the group of a name; raise KeyError or ValueError unless it is an ordinary member."""
+    """Return the group with this name; raise KeyError or ValueError for a link or other object."""
     item = _member(group, name)
     if not isinstance(item, h5py.h5g.GroupID):
         raise ValueError(f"{name} is not a group")
@@ -55,7 +55,7 @@ def part(group: Any, name: str) -> PlainGroup:
 
 
 def _member(group: Any, name: str) -> Any:
-    """Return HDF5's handle of an ordinary member; h5py's objects would be slower."""
+    """Return HDF5's handle of a member that is not a link; h5py's objects would be slower."""
     place, key = group.id, name.encode()
     try:
         link = place.links.get_info(key)
@@ -64,7 +64,7 @@ def _member(group: Any, name: str) -> Any:
             raise
         raise KeyError(f"{name} is missing") from None
     if link.type != h5py.h5l.TYPE_HARD:
-        raise ValueError(f"{name} is a link to elsewhere, which is not followed")
+        raise ValueError(f"{name} is a link to another place, which is not followed")
     return h5py.h5o.open(place, key)
 
 
@@ -72,7 +72,7 @@ def _member(group: Any, name: str) -> Any:
 
 
 def write_attribute(group: Any, name: str, text: str) -> None:
-    """Write a text attribute of fixed length: HDF5 may loop endlessly on variable ones."""
+    """Write a text attribute of fixed length: HDF5 may loop endlessly on variable lengths."""
     content = text.encode()
     dtype = h5py.string_dtype("utf-8", max(1, len(content)))
     group.attrs.create(name, np.array(content, dtype=dtype), dtype=dtype)
@@ -80,7 +80,7 @@ def write_attribute(group: Any, name: str, text: str) -> None:
 
 def attribute(group: Any, name: str, kind: type[Any], default: Any = None) -> Any:
     """Return an attribute as ``str``, ``int`` or ``bool``, or raise KeyError or ValueError."""
-    # The low-level API: h5py's attributes take four times as long, and a cache has hundreds.
+    # The low-level API is used because h5py's attributes take four times as long.
     place, key = group.id if isinstance(group, h5py.HLObject) else group, name.encode()
     if not h5py.h5a.exists(place, key):
         if default is not None:
@@ -110,7 +110,7 @@ def attribute(group: Any, name: str, kind: type[Any], default: Any = None) -> An
 
 @dataclass(frozen=True)
 class PlainArray:
-    """Array of a cache that lies in one piece in its file and is not read yet; see `array_of`."""
+    """Array of a cache, contiguous in its file and not yet read; see `array_of`."""
 
     item: Any  # HDF5's handle
     name: str  # name in messages
@@ -129,7 +129,7 @@ class PlainArray:
         return values
 
     def read_into(self, values: NDArray[Any], start: int = 0) -> None:
-        """Fill a contiguous array of this type with the rows from `start` on."""
+        """Fill `values`, a contiguous array of this type, with rows from `start` on."""
         if not values.size:
             return
         if self.offset is None:
@@ -137,13 +137,13 @@ class PlainArray:
             self.item.read(h5py.h5s.ALL, h5py.h5s.ALL, everything)
             values[...] = everything[start : start + len(values)] if self.shape else everything
             return
-        left = values.reshape(-1).view(np.uint8).data
+        remaining = values.reshape(-1).view(np.uint8).data
         place = self.offset + (start * (values.nbytes // len(values)) if self.shape else 0)
-        while left:
-            count = os.preadv(self.group.handle, [left], place)
+        while remaining:
+            count = os.preadv(self.group.handle, [remaining], place)
             if not count:
                 raise OSError(f"{self.name} is cut off")
-            left, place = left[count:], place + count
+            remaining, place = remaining[count:], place + count
 
     def texts(self) -> NDArray[np.object_]:
         """Return all UTF-8 texts; raise ValueError if they are longer than the file."""
@@ -158,7 +158,7 @@ class PlainArray:
 def array_of(
     group: Any, name: str, dtype: Any = None, shape: tuple[int, ...] | None = None
 ) -> PlainArray:
-    """Return an array of a cache, not read yet; raise KeyError or ValueError if it is unfit."""
+    """Return an array of a cache, not yet read; raise KeyError or ValueError if it is invalid."""
     item = _member(group, name)
     if not isinstance(item, h5py.h5d.DatasetID):
         raise ValueError(f"{name} is not a data set")
@@ -171,13 +171,13 @@ def array_of(
         raise ValueError(f"{name}: expected {np.dtype(dtype)}, got {stored_dtype}")
     offset = item.get_offset()
     if offset is None:
-        # Not in one piece of the file, unless it is empty or very small.
+        # Without an offset, the array is empty, very small, or not contiguous in the file.
         created = item.get_create_plist()
         layout = created.get_layout()
         if layout == h5py.h5d.VIRTUAL or created.get_external_count():
             raise ValueError(f"the values of {name} lie in another file, which is not read")
         if layout == h5py.h5d.CHUNKED or created.get_nfilters():
-            raise ValueError(f"{name} is compressed or in chunks, unlike every array of a cache")
+            raise ValueError(f"{name} is compressed or in chunks; arrays of a cache must not be")
     plain = group if isinstance(group, PlainGroup) else PlainGroup(h5py.h5g.open(group.id, b"."))
     size = _REFERENCE.itemsize if _is_text(stored_dtype) else stored_dtype.itemsize
     _check_size(item, name, math.prod(stored_shape) * size, plain.n_bytes)
@@ -187,7 +187,7 @@ def array_of(
 
 
 def _dtype_of(kept: Any, expected: Any) -> np.dtype[Any]:
-    """Return the numpy type of a stored type; comparing takes a fifth of the time to translate."""
+    """Return the NumPy type of a stored type; comparing with `expected` first is faster."""
     dtype: np.dtype[Any] = _TEXT if expected is None else np.dtype(expected)
     if expected is None or not kept.equal(_hdf5_type(dtype)):
         is_text = isinstance(kept, h5py.h5t.TypeStringID) and kept.is_variable_str()
@@ -205,11 +205,11 @@ def _is_text(dtype: np.dtype[Any]) -> bool:
 
 
 def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:
-    """Refuse an array of which the file does not hold every byte."""
+    """Raise ValueError for an array that is not completely in the file."""
     stored = item.get_storage_size()
     if stored != n_bytes or n_bytes > most:
         raise ValueError(
-            f"{name} of shape {item.shape} needs {n_bytes:,} bytes, the file holds {stored:,} of it"
+            f"{name} of shape {item.shape} needs {n_bytes:,} bytes, but the file holds {stored:,}"
         )
 
 
@@ -217,9 +217,9 @@ def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:
 
 
 def _texts(item: Any, name: str, group: PlainGroup, most: int) -> list[str]:
-    """Return the texts of a data set that lies in one piece, together at most `most` bytes."""
+    """Return the texts of a contiguous data set, together at most `most` bytes."""
     if group.sizes != (8, 8):
-        raise ValueError(f"{name} is in a file of small addresses, which is not read")
+        raise ValueError(f"{name} is in a file with addresses of other than 8 bytes")
     with open(os.fsdecode(h5py.h5f.get_name(item)), "rb", buffering=0) as raw:
 
         def read_at(place: int, size: int) -> bytes:
@@ -258,7 +258,7 @@ def _texts(item: Any, name: str, group: PlainGroup, most: int) -> list[str]:
 
 
 def _read_collection(place: int, most: int, read_at: Callable[[int, int], bytes]) -> bytes:
-    """Return the bytes of a heap collection; none if it is damaged."""
+    """Return the bytes of a heap collection; empty if it is damaged."""
     head = read_at(place, _COLLECTION.size)
     if len(head) == _COLLECTION.size:
         mark, version, size = _COLLECTION.unpack(head)
@@ -272,10 +272,10 @@ def _read_collection(place: int, most: int, read_at: Callable[[int, int], bytes]
 # Data sets share collections, so parsed ones are cached.
 @lru_cache(maxsize=8)
 def _objects_of(content: bytes) -> Mapping[int, tuple[int, int]]:
-    """Map the numbers of a collection's objects to start and end of their data; {} if damaged."""
+    """Map each object's number to start and end of its data; {} if the collection is damaged."""
     objects: dict[int, tuple[int, int]] = {}
     start, end = _COLLECTION.size + _OBJECT.size, len(content)
-    # At the end, less free space than an object's header may remain.
+    # At the end, there may be less free space than the size of an object's header.
     while start <= end:
         number, size = _OBJECT.unpack_from(content, start - _OBJECT.size)
         if not number:
@@ -308,14 +308,14 @@ def data_set(file: Any, name: str, size: int) -> Any:
     n_bytes = item.size * item.id.get_type().get_size()
     if n_bytes > most:
         raise ValueError(
-            f"{name} of shape {item.shape} would become {n_bytes:,} bytes in memory, at most "
-            f"{most:,} are read of a file of its size"
+            f"{name} of shape {item.shape} would need {n_bytes:,} bytes of memory, but at most "
+            f"{most:,} are allowed for a file of its size"
         )
     text = item.dtype.kind == "O"
     if item.chunks is None and item.size and (item.id.get_storage_size() or text):
         expected = item.size * _REFERENCE.itemsize if text else n_bytes
         _check_size(item.id, name, expected, file.id.get_filesize())
         if text and item.id.get_offset() is not None:
-            # Checked before HDF5 reads them, because it may loop endlessly on damaged texts.
+            # They are checked before HDF5 reads them: it may loop endlessly on damaged texts.
             _texts(item.id, name, PlainGroup(file["/"].id), most)
     return item

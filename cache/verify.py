@@ -1,4 +1,4 @@
-"""Verification of caches: damage and contradictions, in this process or in a limited one."""
+"""Verification of caches: damage and contradictions, in this process or a limited subprocess."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from mvemo.cache.untrusted import PlainArray
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.labels import label_kind
 
-# Memory of the subprocess for files of unknown origin in GiB, in addition to the file's size.
+# Memory in GiB, in addition to the file's size, of the subprocess that checks untrusted files.
 MEMORY_GIB = 4
-# Number of problems of one kind that are listed; the rest are counted.
+# Number of problems of one kind that are listed; further problems are counted.
 SHOWN = 5
-# Threads that read values; more are not faster, because memory is the limit.
+# Number of threads that read values; more are not faster, because memory is the bottleneck.
 THREADS = 4
-# Rows of the features that are opened before their values are read.
+# Maximum number of rows, over all features that are opened together.
 ROWS = 1 << 20
 
 
@@ -41,7 +41,7 @@ def verify_cache(path: Path | str) -> list[str]:
 
     Returns
     -------
-    Problems, one sentence each; empty for a sound cache.
+    Problems, one sentence each; empty for a valid cache.
 
     Raises
     ------
@@ -60,14 +60,14 @@ def verify_cache(path: Path | str) -> list[str]:
     >>> stored, damaged = (np.float32(value).tobytes() for value in (0.123, 0.321))
     >>> _ = path.write_bytes(path.read_bytes().replace(stored, damaged))
     >>> verify_cache(path)
-    ["mean of clip 'a': the values do not fit their checksum"]
+    ["mean of clip 'a': the values do not match their checksum"]
     """
     path = Path(path)
     return _folder_problems(path) if path.is_dir() else _file_problems(path)
 
 
 def _folder_problems(path: Path) -> list[str]:
-    """Return the problems of each shard, or if there are none, those of the union."""
+    """Return the problems of all shards; if there are none, the problems of their union."""
     problems = [
         f"{file.name}: {problem.removeprefix(f'{file}: ')}"
         for file in cache_files(path)
@@ -83,7 +83,7 @@ def _folder_problems(path: Path) -> list[str]:
 
 
 def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
-    """Return the problems of a file; of a shard, which may lack clips, only damage."""
+    """Return the problems of a file; for a shard, which may lack clips, only damage."""
     pool = FilePool()
     try:
         file = CacheFile(path, pool, tolerant=True)
@@ -97,16 +97,16 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
         if not shard:
             problems += _trained_problems(specs, table)
         problems += [
-            f"{a.label}: two kinds that exclude each other"
+            f"{a.label}: the cache has two variants that exclude each other"
             for i, a in enumerate(specs)
             for b in specs[:i]
             if a.name == b.name and not a.goes_with(b)
         ]
         unknown = sorted({clip for clip, _ in file.failures}.difference(table.clip_ids))
-        problems += [f"a failure of {clip!r}, which is not a clip" for clip in unknown]
+        problems += [f"there is a failure of {clip!r}, which is not a clip" for clip in unknown]
         if None in file.failures.values():
-            problems.append("a shard of an unfinished run, not a finished cache")
-        _ = file.curves, file.provenance, file.merged  # notes damage in `lost`
+            problems.append("the file is a shard of an unfinished run, not a finished cache")
+        _ = file.curves, file.provenance, file.merged  # reading them adds damage to `lost`
         return file.lost + problems
     except BadCache as error:
         return [str(error)]
@@ -116,7 +116,7 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
 
 def _features_problems(file: CacheFile, digests: Sequence[str]) -> list[str]:
     """Return the problems of some features' values."""
-    # Opened before threads read values: if both are mixed, threads wait for each other.
+    # All features are opened before threads read values; otherwise threads wait for each other.
     stored = [feature for digest in digests if (feature := file.readable_feature(digest))]
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
         found = threads.map(lambda item: _values_problems(item[0], item[1], file.table), stored)
@@ -149,8 +149,8 @@ def _table_problems(table: ClipTable) -> list[str]:
 def _split_problems(table: ClipTable, splits: Ints) -> list[str]:
     known = (TRAIN, VALIDATION, TEST)
     outside = sorted(set(splits.tolist()).difference(known))
-    problems = [f"splits {outside}: expected only {known}"] if outside else []
-    # Features that need no training have no validation clips.
+    problems = [f"splits: expected only {known}, got {outside}"] if outside else []
+    # Validation clips are not required: features that need no training have none.
     if not (splits == TEST).any():
         problems.append(f"no clip is in split {TEST}")
     if not np.isin(splits, (TRAIN, VALIDATION)).any():
@@ -167,7 +167,7 @@ def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
     for group, number in zip(table.groups, parts.tolist(), strict=True):
         parts_of.setdefault(group, set()).add(number)
     return [
-        f"group {group!r} straddles {what} {sorted(several)}"
+        f"group {group!r} is in several {what}: {sorted(several)}"
         for group, several in parts_of.items()
         if len(several) > 1
     ]
@@ -183,8 +183,8 @@ def _values_problems(index: Index, values: PlainArray, table: ClipTable) -> list
     except DAMAGE as error:
         return [f"feature {label} cannot be read ({reason(error)})"]
     if not found and index.values_checksum:
-        found = [f"{label}: the values do not fit their checksum"]
-    return _shortened(found, f"bad rows of {label}")
+        found = [f"{label}: the values do not match their checksum"]
+    return _shortened(found, f"damaged rows of {label}")
 
 
 def _row_problems(index: Index, values: PlainArray, table: ClipTable) -> Iterator[str]:
@@ -197,15 +197,15 @@ def _row_problems(index: Index, values: PlainArray, table: ClipTable) -> Iterato
             if not np.isnan(row).all():
                 yield f"{clip!r} is marked missing, but has values"
         elif not index.fits(i, clip, row):
-            yield f"{clip!r}: the values do not fit their checksum"
+            yield f"{clip!r}: the values do not match their checksum"
         elif not np.isfinite(row).all():
-            yield f"{clip!r}: NaN or infinite values"
+            yield f"{clip!r}: there are NaN or infinite values"
 
 
 def _trained_problems(specs: Iterable[FeatureSpec], table: ClipTable) -> list[str]:
     """Return the problems of all features' training clips."""
     problems = []
-    # Nets of one fold often saw the same clips.
+    # Results are reused because the nets of one fold often saw the same clips.
     known: dict[tuple[str, int | None, tuple[str, ...]], list[str]] = {}
     for spec in specs:
         case = spec.protocol, spec.fold, spec.trained_on
@@ -216,30 +216,31 @@ def _trained_problems(specs: Iterable[FeatureSpec], table: ClipTable) -> list[st
 
 
 def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:
-    """Compare a net's training clips with the promise of its protocol."""
+    """Return the problems of a net whose training clips contradict its protocol."""
     seen = frozenset(spec.trained_on)
     if spec.protocol in ("none", "frozen"):
         n = len(seen.intersection(table.clip_ids))
-        return [f"protocol {spec.protocol}, but trained on {n} of the clips"] if n else []
+        problem = f"the protocol is {spec.protocol}, but the net was trained on {n} of the clips"
+        return [problem] if n else []
     leaked = leaked_rows(spec, table)
     if leaked is None:
         return []
     where = "the test split" if spec.fold is None else f"fold {spec.fold}"
     tested, clips, kin = leaked
     if not tested:
-        return [f"a {spec.protocol} net of {where}, which has no clips"]
+        return [f"the {spec.protocol} net is for {where}, which has no clips"]
     where = "the test split" if spec.fold is None else "its fold"
     ids = table.clip_ids
     problems = []
     if not seen:
-        problems.append(f"a {spec.protocol} net without a record of its training clips")
+        problems.append(f"the {spec.protocol} net has no record of its training clips")
     if clips:
         problems.append(
             f"the net was trained on {len(clips)} clips of {where}, such as {ids[clips[0]]!r}"
         )
     if len(kin) > len(clips):
         problems.append(
-            f"the net saw the groups of {len(kin)} clips of {where}, such as {ids[kin[0]]!r}"
+            f"the net was trained on groups of {len(kin)} clips of {where}, such as {ids[kin[0]]!r}"
         )
     return problems
 
@@ -267,8 +268,8 @@ print(json.dumps(verify_cache(sys.argv[1])))
 def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
     """Verify a cache of unknown origin as `verify_cache` does, in a limited subprocess.
 
-    HDF5 may run endlessly or crash on a forged file before any check of ours is reached. Then
-    only the subprocess is lost, which has limits of time and memory.
+    On a forged file, HDF5 may run endlessly or crash before our checks. Only the subprocess is
+    then affected; its time and memory are limited.
 
     Parameters
     ----------
@@ -283,9 +284,9 @@ def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
     """
     path = Path(path)
     if not path.exists():
-        raise MissingCache(f"{path}: there is no such file")
+        raise MissingCache(f"{path}: no such file")
     if seconds <= 0:
-        raise BadCache(f"a time limit of {seconds:g} seconds: it must be above 0")
+        raise BadCache(f"the time limit is {seconds:g} seconds, but it must be above 0")
     size = sum(file.stat().st_size for file in cache_files(path))
     memory = size + (MEMORY_GIB << 30)
     command = [sys.executable, "-c", _CHECK, str(path), str(memory)]
@@ -298,5 +299,5 @@ def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
             return [str(problem) for problem in parse_json(done.stdout)]
     if done.returncode < 0:
         return [f"the check crashed (signal {-done.returncode}): do not open this file"]
-    last = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
+    last = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it gave no message"]
     return [f"the check failed: {last[-1][:200]}"]

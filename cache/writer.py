@@ -1,7 +1,7 @@
 """Writer of a cache: rows go to shards, which are merged into the cache at the end.
 
-Every file appears by renaming a complete, flushed file. So whenever a run is killed, the cache is
-as the last `close` left it and every shard is complete; only uncommitted rows are lost.
+Every file appears by renaming a complete, flushed file. If a run is killed, the cache therefore
+keeps its last closed state, every shard is complete, and only uncommitted rows are lost.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from mvemo.manifests.files import cause, to_json_values
 class CacheWriter(RowWriter):
     """Writer of one cache; a context manager.
 
-    Leaving the ``with`` block merges everything into the cache. Leaving it by an exception
-    (Ctrl-C included) commits the rows so far and does not change the cache; the next writer, or
+    The end of the ``with`` block merges everything into the cache. After an exception (Ctrl-C
+    included) it commits the rows so far and does not change the cache; the next writer, or
     ``mvemo cache repair``, merges the shards.
 
     If the table differs from the cache's, rows follow their clip ids; rows of clips that are not
     in the table are dropped. For each feature name and fold, the spec that was last passed to
-    `current` or `put` stays. Specs that are not compatible with it (other parameters or another
-    protocol) are dropped, and so are nets that saw clips which are now in their fold.
+    `current` or `put` stays. Incompatible specs (other parameters or another protocol) are dropped,
+    and also features of nets that were trained on clips which are now in their test fold.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ class CacheWriter(RowWriter):
             self._shards = read_shards(self.path, self._pool, self._main)
             self._next = 1 + max(map(shard_number, shard_paths(self.path)), default=-1)
             self._failures = newest_failures(self._sources())
-            # The whole table, for a repair that finds only shards.
+            # The whole table is needed by a repair that finds only shards.
             write_clips(self._parts / "table.h5", table, self.provenance)
         except BaseException as error:
             self._end()
@@ -104,7 +104,7 @@ class CacheWriter(RowWriter):
     # --- rows of other processes
 
     def stored_rows(self, clip_ids: Iterable[str]) -> StoredRows:
-        """Return the stored rows of some clips, for a `PartWriter` of them."""
+        """Return the stored rows of some clips, for a `PartWriter` of these clips."""
         wanted = frozenset(clip_ids)
         keys: dict[str, dict[str, bytes]] = {}
         for source in self._sources():
@@ -117,7 +117,7 @@ class CacheWriter(RowWriter):
         return StoredRows(keys, failures, self._next)
 
     def take_up(self, shards: Iterable[str]) -> None:
-        """Add shards that `PartWriter` committed to this cache, by their names."""
+        """Add shards, given by name, that a `PartWriter` committed for this cache."""
         self._check_open()
         for name in shards:
             source = CacheFile(self._parts / name, self._pool).load()
@@ -130,7 +130,7 @@ class CacheWriter(RowWriter):
     def withdraw(self, name: str) -> None:
         """Remove the rows of this run under a feature's name; earlier runs' features are kept.
 
-        It is used if nets of some folds could not be trained.
+        Use it if the nets of some folds could not be trained.
         """
         self._check_open()
         digests = {digest for digest, spec in self._requested.items() if spec.name == name}
@@ -176,12 +176,12 @@ class CacheWriter(RowWriter):
         plan.merged = tuple(shard.path.name for shard in self._shards)
         temp = self._parts / "merged.tmp"
         for corrupt in rewrite(self.path, plan, temp, drop=True, kept=KEPT):
-            warnings.warn(f"{corrupt}: dropped; run again to extract it", stacklevel=2)
+            warnings.warn(f"{corrupt} and was dropped: run again to extract it", stacklevel=2)
         self._pool.close()
         remove_shards(self.path)
 
     def _is_kept(self, feature: Index) -> bool:
-        """Drop rows of replaced media; return True if the feature stays, by the class docstring."""
+        """Drop rows of replaced media; return True if the feature stays (see the class)."""
         digest = feature.spec.digest
         stale = [self._row[clip] for clip in self._stale.get(digest, ())]
         feature.drop(np.array(stale, np.int64))
@@ -197,7 +197,7 @@ class CacheWriter(RowWriter):
             self.close()
         elif not self._closed:
             try:
-                # The current exception matters more than one of the commit.
+                # The current exception is more important than an error of the commit.
                 with suppress(CacheError):
                     self.commit()
             finally:
@@ -224,7 +224,7 @@ class CacheWriter(RowWriter):
 def _stored_keys(
     sources: Iterable[CacheFile], digest: str, clips: Container[str]
 ) -> dict[str, bytes]:
-    """Map the ids of clips to the keys of their newest rows of a feature."""
+    """Map clip ids to the keys of the newest rows of a feature, for these clips."""
     keys: dict[str, bytes] = {}
     for source in sources:
         index, ids = source.indexes.get(digest), source.table.clip_ids
@@ -235,10 +235,10 @@ def _stored_keys(
 
 
 def write_clips(path: Path, table: ClipTable, provenance: Mapping[str, Any]) -> None:
-    """Write a cache without features, which fixes all clips and their order for its shards.
+    """Write a cache without features, which determines all clips and their order for its shards.
 
     Nothing is locked: processes that write the same clips at the same time write equal files.
-    It raises BadCache for an inconsistent table, CacheError if the file cannot be written.
+    Raise BadCache for an inconsistent table, CacheError if the file cannot be written.
     """
     check_table(table, str(path))
     rewrite(path, Plan(table, provenance=dict(to_json_values(provenance))))

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from mvemo.manifests.files import shown
 
-# Compressed arrays may inflate to this many times the size of their file.
+# Compressed arrays may need this many times the size of their file in memory.
 MOST_INFLATED = 20
-# This many bytes are always allowed: a small file of equal numbers is not an attack.
+# This many bytes are always allowed, because equal numbers compress to a small file.
 ALWAYS = 64 << 20
-_HEADER = 10_000  # characters of an array's header, the limit that NumPy uses
-_MEMBERS = 100_000  # members of an archive
-# Exceptions of readers of damaged files, in addition to ValueError.
+_HEADER = 10_000  # maximum length of an array's header in characters, as in NumPy
+_MEMBERS = 100_000  # maximum number of members of an archive
+# Exceptions that readers raise for damaged files, in addition to ValueError.
 DAMAGED = (
     OSError,
     EOFError,
@@ -44,18 +44,18 @@ DAMAGED = (
 
 
 def most_bytes(size: int) -> int:
-    """Return how many bytes a file of this size may take in memory."""
+    """Return how many bytes of memory a file of this size may need."""
     return max(ALWAYS, MOST_INFLATED * size)
 
 
 def read_npy(path: Path) -> NDArray[Any]:
-    """Return the array of an ``.npy`` file; raise a one-line ValueError if it is not one."""
+    """Return the array of an ``.npy`` file; raise a one-line ValueError for any other file."""
     with path.open("rb") as file, _as_value_error():
         return _read(file, path.stat().st_size)
 
 
 class NpzFile(Mapping[str, NDArray[Any]]):
-    """Arrays of an open ``.npz`` by name; a damaged or too large one raises ValueError."""
+    """Arrays of an open ``.npz`` by name; damaged or too large files raise ValueError."""
 
     def __init__(self, path: Path) -> None:
         with _as_value_error():
@@ -70,7 +70,7 @@ class NpzFile(Mapping[str, NDArray[Any]]):
     def __getitem__(self, name: str) -> NDArray[Any]:
         info = self._members[name]
         with _as_value_error(name), self._zip.open(info) as file:
-            # The archive never returns more than the declared size.
+            # zipfile never returns more than the declared size.
             return _read(file, info.file_size)
 
     def __iter__(self) -> Iterator[str]:
@@ -87,14 +87,14 @@ class NpzFile(Mapping[str, NDArray[Any]]):
 
 
 def check_inflated(archive: zipfile.ZipFile, most: int) -> None:
-    """Refuse an archive with encrypted members, or of more than `most` bytes inflated."""
+    """Raise ValueError for encrypted members, or more than `most` bytes after decompression."""
     infos = archive.infolist()
     if len(infos) > _MEMBERS:
-        raise ValueError(f"{len(infos)} members, at most {_MEMBERS} are read")
+        raise ValueError(f"it has {len(infos)} members, but at most {_MEMBERS} are allowed")
     total = sum(info.file_size for info in infos)
     if total > most:
         raise ValueError(
-            f"it would become {total:,} bytes in memory, at most {most:,} are read of a file "
+            f"it would need {total:,} bytes of memory, but at most {most:,} are allowed for a file "
             "of its size"
         )
     for info in infos:
@@ -122,17 +122,17 @@ def _read(file: Any, size: int) -> NDArray[Any]:
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     if version not in readers:
-        raise ValueError(f"an array file of version {version}, only {list(readers)} are read")
+        raise ValueError(f"array file version {version}; expected one of {list(readers)}")
     shape, _, dtype = readers[version](file, max_header_size=_HEADER)
     if dtype.hasobject:
-        raise ValueError("an array of Python objects, which are not read: save numbers or text")
+        raise ValueError("it holds Python objects, which are not read: save numbers or text")
     if not all(type(axis) is int and axis >= 0 for axis in shape) or len(shape) > 32:
         raise ValueError(f"invalid array shape {shown(str(shape))}")
     n_bytes, available = math.prod(shape) * dtype.itemsize, size - file.tell()
     if n_bytes > available:
         raise ValueError(
-            f"truncated: shape {shown(str(shape))} of {dtype} needs {n_bytes:,} bytes, the file "
-            f"has {available:,}"
+            f"truncated: shape {shown(str(shape))} of {dtype} needs {n_bytes:,} bytes, but the "
+            f"file has {available:,}"
         )
     file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False, max_header_size=_HEADER)
@@ -150,5 +150,5 @@ def _as_value_error(name: str = "") -> Iterator[None]:
             raise
         text = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, RecursionError):
-            text = "nested too deep"
+            text = "it is nested too deeply"
         raise ValueError(f"{place}{text[:300]}") from None

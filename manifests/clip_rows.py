@@ -18,13 +18,13 @@ from mvemo.manifests.labels import UNLABELLED, Label, LabelKind, Names, Task, is
 from mvemo.manifests.model import Clip, inside_root
 from mvemo.manifests.tables import RESERVED, Table, are_numbers, plain_text
 
-# Eleven days: longer than any audio or video file.
+# Maximum length of a media file: eleven days.
 MAX_SECONDS = 1e6
-# Cells that rows share (label, start, duration, fold, split) are parsed once, up to this number.
+# Maximum number of parsed combinations of cells (label, start, duration, fold, split) to keep.
 _MOST_KNOWN = 10_000
 _OF_ROW = ("path", "clip_id", "group")
 _MISSING, _FOLDER = "no such file", "is a folder"
-# Possible separators of tags in one cell; the first that occurs is used.
+# Possible separators of the tags in a cell; the first separator that occurs is used.
 _MARKS = (";", "|", ",")
 # Targets that are recognised without the prefix ``label_`` if valence or arousal is present.
 _DIMENSIONS = ("valence", "arousal", "energy", "tension", "dominance")
@@ -34,7 +34,7 @@ _clip_fields = attrgetter(*(each.name for each in fields(Clip)))
 
 @dataclass(slots=True)
 class Row:
-    """Row of a manifest while it is read; empty text stands for unknown values."""
+    """Row of a manifest that is being read; an empty text stands for an unknown value."""
 
     line: int
     path: str
@@ -52,13 +52,13 @@ class Row:
         return Clip(*_clip_fields(self))
 
 
-# Label, start, duration, fold, split, and True if the fold is not valid.
+# Label, start, duration, fold, split, and True if the fold is invalid.
 _Shared = tuple[Label, float, float | None, int | None, str | None, bool]
 
 
 @dataclass
 class RowParser:
-    """Parser of the rows of a table, which parses equal cells of rows only once."""
+    """Parser of the rows of a table; equal combinations of cells are parsed only once."""
 
     place: Mapping[str, int]
     exact_paths: bool
@@ -72,7 +72,7 @@ class RowParser:
         self._needed = "path" if "path" in self.place else "clip_id"
 
     def parse(self, cells: Sequence[str], line: int) -> Row:
-        """Return the row of a line's cells; a valid value replaces a bad one."""
+        """Return the row of a line's cells; report bad values and replace them by valid ones."""
         stripped = [*map(str.strip, cells)]
         place = self.place
         path = (cells if self.exact_paths else stripped)[place["path"]] if "path" in place else ""
@@ -82,7 +82,7 @@ class RowParser:
             self.problems.add(line, f"empty {self._needed}")
             path = ""
         if not group and "group" in place:
-            self.problems.add(line, "empty group; name the source, or leave the column out")
+            self.problems.add(line, "empty group: name the source, or leave the column out")
         texts = tuple([stripped[i] for i in self._shared.values()])
         shared = self._known.get(texts) or self._parse_shared(texts, line)
         label, start, duration, fold, split, bad_fold = shared
@@ -104,18 +104,18 @@ class RowParser:
 
 
 def parse_stretch(cells: Mapping[str, str], report: Report) -> tuple[float, float | None]:
-    """Return ``start`` (default 0) and ``duration`` (None) of a row in seconds; report bad ones."""
+    """Return start (default 0) and duration (default None) in seconds; report bad values."""
     found = {"start": 0.0, "duration": 0.0}
     for name in found:
         if not (cell := cells.get(name)):
             continue
         value = parse_number(cell, name, report)
         if name == "start" and value < 0:
-            report(f"start {cell} is negative; seconds from 0")
+            report(f"start {cell} is negative: it must be at least 0 seconds")
         elif name == "duration" and value <= 0:
-            report(f"duration {cell} is not above 0 seconds")
+            report(f"duration {cell}: it must be above 0 seconds")
         elif value > MAX_SECONDS:
-            most = f"{MAX_SECONDS:.0f} seconds, eleven days, at most"
+            most = f"it must be at most {MAX_SECONDS:.0f} seconds (eleven days)"
             report(f"{name} {cell} is longer than any file: {most}")
         elif value > 0:
             found[name] = value
@@ -123,7 +123,7 @@ def parse_stretch(cells: Mapping[str, str], report: Report) -> tuple[float, floa
 
 
 def _parse_fold(cell: str, report: Report) -> tuple[int | None, bool]:
-    """Return the fold in a cell, or None; and True if the cell has no valid fold."""
+    """Return the fold in a cell, or None; and True if the cell has an invalid fold."""
     if not cell:
         return None, False
     try:
@@ -132,7 +132,7 @@ def _parse_fold(cell: str, report: Report) -> tuple[int | None, bool]:
         report(f"fold {shown(cell)} is not a whole number")
         return None, True
     if fold < 0:
-        report(f"fold {fold} is negative; folds count from 0")
+        report(f"fold {fold} is negative: folds are numbered from 0")
         return None, True
     return fold, False
 
@@ -151,7 +151,7 @@ def value_columns(table: Table) -> dict[str, str]:
 
 
 def tag_columns(table: Table) -> dict[str, str]:
-    """Map tags to columns of 0 and 1: ``label_NAME``, otherwise all that are not reserved."""
+    """Map tags to columns of 0 and 1: ``label_NAME``, otherwise all unreserved columns."""
     names = [
         name
         for name in table.header
@@ -175,7 +175,7 @@ def holds_mark(mark: str, cells: Sequence[str]) -> bool:
 
 
 def _hold_tags(cells: Sequence[str]) -> bool:
-    """Return True if cells join names, and most of these names also occur in other cells."""
+    """Return True if cells list several names, most of which also occur in other cells."""
     different = set(cells)
     mark = tag_separator(cells)
     counts = Counter(part.strip() for cell in different for part in cell.split(mark))
@@ -184,7 +184,7 @@ def _hold_tags(cells: Sequence[str]) -> bool:
 
 
 def recognised_task(table: Table, problems: Problems) -> Task:
-    """Return the task of a table that does not state one; multilabel only if cells join tags."""
+    """Return the task of a table that does not state it; multilabel only if cells list tags."""
     labels = table.cells("label")
     if table.kind:
         tags = False
@@ -193,8 +193,8 @@ def recognised_task(table: Table, problems: Problems) -> Task:
         if are_numbers(labels) and not all(float(cell).is_integer() for cell in labels if cell):
             problems.add(
                 0,
-                f"its labels are numbers, as {labels[0]!r}: ratings are read with --task "
-                "regression --column NAME=COLUMN, and --task multiclass takes numbers as classes",
+                f"its labels are numbers, such as {labels[0]!r}: read ratings with --task "
+                "regression --column NAME=COLUMN, or numbers of classes with --task multiclass",
             )
     if tags:
         return "multilabel"
@@ -203,7 +203,7 @@ def recognised_task(table: Table, problems: Problems) -> Task:
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns that are read, and the labels in them."""
+    """Columns of a table to read, and the kind of labels in them."""
 
     kind: LabelKind
     spread: bool
@@ -218,16 +218,16 @@ class Columns:
         if place is None:
             return []
         header = table.header
-        # The meaning of other columns is known only in our own files.
+        # Other columns are kept only from our own files, where their meaning is known.
         used = set(place.values())
         extra = [(i, name) for i, name in enumerate(header) if table.kind and i not in used]
-        # Blanks around a path count in our own files; other programs put blanks after commas.
+        # Our own files may have paths with outer spaces; other programs put spaces after commas.
         parser = RowParser(place, bool(table.kind), self.kind, self.classes, problems)
         rows: list[Row] = []
         outside: list[Row] = []
         for line, cells in table.rows[1:]:
             if len(cells) != len(header):
-                problems.add(line, f"{len(cells)} cells; the header has {len(header)}")
+                problems.add(line, f"the row has {len(cells)} cells, the header {len(header)}")
                 continue
             row = parser.parse(cells, line)
             if extra:
@@ -249,7 +249,9 @@ class Columns:
         known = [*RESERVED[1:], *labels] if self.spread else [*RESERVED]
         if unknown := [key for key in self.mapped if key not in known]:
             problems.add(
-                0, f"no such column to map: {', '.join(unknown)}; one of {', '.join(known)}"
+                0,
+                f"unknown column to map {', '.join(map(repr, unknown))}; expected one of "
+                f"{', '.join(known)}",
             )
         for key in known:
             if names.count(key) > 1:
@@ -263,8 +265,8 @@ class Columns:
                 hint = "; cells must be separated by commas"
             elif "path" in missing:
                 hint = (
-                    "; name it with --column path=NAME of 'mvemo manifest import', or, if there "
-                    "are no media, --no-media --column clip_id=NAME"
+                    "; run 'mvemo manifest import' with --column path=NAME, or, if there are no "
+                    "media files, with --no-media --column clip_id=NAME"
                 )
             if "label" in missing:
                 hint += f"; {_label_hint(table)}"
@@ -275,10 +277,10 @@ class Columns:
 
     def _report_outside(self, outside: Sequence[Row], n_rows: int, problems: Problems) -> None:
         root = f"below the media root {str(self.root)!r}"
-        cure = "give the folder of the media files with --root"
+        cure = "give their folder with --root"
         if len(outside) == n_rows > 1:
             first = f"{outside[0].path!r} in line {outside[0].line}"
-            message = f"none of the {n_rows} paths is {root}, as {first}: {cure}"
+            message = f"none of the {n_rows} paths is {root} (the first is {first}): {cure}"
             problems.add(0, message, count=n_rows)
             return
         for row in outside:
@@ -286,13 +288,13 @@ class Columns:
 
 
 def _label_hint(table: Table) -> str:
-    otherwise = "another column is named with --column label=NAME"
+    otherwise = "name another column with --column label=NAME"
     values, tags = list(value_columns(table).values()), list(tag_columns(table).values())
     if not set(values) <= set(tags):
-        return f"{', '.join(values)}: ratings are read with --task regression; {otherwise}"
+        return f"to read ratings from {', '.join(values)}, give --task regression; {otherwise}"
     if tags:
-        return f"{', '.join(tags)}: 0 and 1 are read with --task multilabel; {otherwise}"
-    return "name it with --column label=NAME, or read clips without labels with --task unlabelled"
+        return f"to read 0 and 1 from {', '.join(tags)}, give --task multilabel; {otherwise}"
+    return "name it with --column label=NAME, or give --task unlabelled for clips without labels"
 
 
 # --- checks across rows
@@ -301,8 +303,8 @@ def _label_hint(table: Table) -> str:
 def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
     """Fill in missing ids and groups, and check rows against each other."""
     per_path = Counter(map(attrgetter("path"), rows))
-    # If two files differ only in their suffix, their ids include it. The id of a row depends
-    # on the set of files, not on the order of the rows.
+    # If two files differ only in their suffix, their ids include the suffix. The id of a row
+    # depends on the set of files, not on the order of the rows.
     stem_of = {path: posixpath.splitext(path)[0] for path in per_path}
     per_stem = Counter(stem_of.values())
     for row in rows:
@@ -320,15 +322,15 @@ def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
         [row for row in rows if row.path],
         attrgetter("path"),
         "group",
-        "segments of {row.path!r} must be in one group, but this is in {row.group!r} and line "
-        "{other.line} in {other.group!r}",
+        "segments of {row.path!r} must be in one group, but this row is in {row.group!r} and "
+        "line {other.line} is in {other.group!r}",
         problems,
     )
     _check_folds(rows, problems)
 
 
 def _check_ids(rows: Sequence[Row], problems: Problems) -> None:
-    """Report each row that has the id of an earlier row."""
+    """Report each row that repeats the id of an earlier row."""
     first: dict[str, Row] = {}
     paths: dict[str, set[str]] = {}  # repeated id -> paths of its rows
     for row in rows:
@@ -337,17 +339,19 @@ def _check_ids(rows: Sequence[Row], problems: Problems) -> None:
             continue
         known = paths.setdefault(row.clip_id, {other.path})
         if row.clip_id:
-            same = " and so is its path" if row.path and row.path in known else ""
+            message = f"clip_id {row.clip_id!r} repeats line {other.line}"
             if row.clip_id != other.clip_id:
-                same = f" in another form of Unicode, {other.clip_id!a}: name one otherwise"
-            problems.add(row.line, f"clip_id {row.clip_id!r} is that of line {other.line}{same}")
+                message += f" in another Unicode form, {other.clip_id!a}: rename one of them"
+            elif row.path and row.path in known:
+                message += ", and so does the path"
+            problems.add(row.line, message)
         known.add(row.path)
 
 
 def must_agree(
     rows: Sequence[Row], key: Callable[[Row], str], name: str, message: str, problems: Problems
 ) -> None:
-    """Report each row whose field `name` differs from that of the first row with the same key."""
+    """Report each row whose field `name` differs from the first row with the same key."""
     first: dict[str, Row] = {}
     for row in rows:
         other = first.setdefault(key(row), row)
@@ -361,16 +365,16 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
         return
     for row in rows:
         if row.fold is None and not row.bad_fold:
-            problems.add(row.line, "no fold, though other rows have one")
+            problems.add(row.line, "the row has no fold, but other rows have one")
     if given != set(range(len(given))) or len(given) < 2:
         listed = ", ".join(map(str, sorted(given)[:10]))
-        problems.add(0, f"folds must be 0, 1, ... without a gap and two at least; found {listed}")
+        problems.add(0, f"expected at least two folds 0, 1, ... without a gap, got {listed}")
     must_agree(
         [row for row in rows if row.fold is not None],
         attrgetter("group"),
         "fold",
-        "group {row.group!r} straddles folds: this is in fold {row.fold} and line {other.line} in "
-        "fold {other.fold}",
+        "group {row.group!r} is in several folds: this row is in fold {row.fold}, and line "
+        "{other.line} is in fold {other.fold}",
         problems,
     )
 
@@ -381,7 +385,10 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
 def check_media(
     root: Path, rows: Sequence[Row], problems: Problems, *, links: bool, empty: bool = False
 ) -> None:
-    """Add a problem for each media file that is missing, not a file, or (with `empty`) empty."""
+    """Report each media file that is missing, not a file, or (with `empty`) empty.
+
+    Links out of the media root are reported unless `links` is True.
+    """
     if not root.is_dir() or (
         len(rows) > 1 and all(inside_root(row.path, root) is None for row in rows)
     ):
@@ -389,7 +396,7 @@ def check_media(
     named = [row for row in rows if row.path]
     real_root = os.path.join(os.path.realpath(root), "")
 
-    @cache  # each folder is resolved once
+    @cache  # because clips share folders
     def inside(path: str) -> bool:
         return links or os.path.join(os.path.realpath(root / path), "").startswith(real_root)
 
@@ -397,8 +404,8 @@ def check_media(
     if len(faults) > 1 and all(fault in (_MISSING, _FOLDER) for fault in faults.values()):
         problems.add(
             0,
-            f"none of the {len(faults)} media files is below {str(root)!r}, as {named[0].path!r} "
-            f"in line {named[0].line}; wrong root? Give the folder with --root",
+            f"none of the {len(faults)} media files is below {str(root)!r} (the first is "
+            f"{named[0].path!r} in line {named[0].line}): give their folder with --root",
         )
         return
     for row in named:
@@ -407,7 +414,7 @@ def check_media(
 
 
 def _fault(root: Path, path: str, inside: Callable[[str], bool], empty: bool) -> str:
-    """Return the problem with a path below the root, or an empty text if it is a file."""
+    """Return the problem of a path below the root, or an empty text if there is none."""
     place = os.path.join(root, path)
     try:
         facts = os.lstat(place)
@@ -417,13 +424,13 @@ def _fault(root: Path, path: str, inside: Callable[[str], bool], empty: bool) ->
     except (FileNotFoundError, NotADirectoryError):
         return _MISSING
     except (OSError, ValueError) as error:
-        return f"cannot be looked at ({getattr(error, 'strerror', None) or error})"
+        return f"cannot be accessed ({getattr(error, 'strerror', None) or error})"
     if stat.S_ISDIR(facts.st_mode):
         return _FOLDER
     if not stat.S_ISREG(facts.st_mode):
-        return "a pipe, socket or device, no file"
+        return "a pipe, socket or device, not a file"
     if empty and not facts.st_size:
         return "the file is empty"
     if not inside(path if linked else path.rpartition("/")[0]):
-        return "a link out of the media root (give --root if it is meant)"
+        return "a link that leads out of the media root (give --root to allow it)"
     return ""

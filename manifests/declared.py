@@ -1,4 +1,4 @@
-"""Declaration of settings: default, meaning and allowed values of each field, stated once."""
+"""Declaration of settings: default, meaning and allowed values of each field, in one place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Allowed:
-    """Allowed values of a setting: a range of numbers, or some of several names."""
+    """Allowed values of a setting: a range of numbers, or a list of names."""
 
     ge: float | None = None
     gt: float | None = None
@@ -30,13 +30,13 @@ class Allowed:
         )
 
     def __str__(self) -> str:
-        """Return the range in words."""
+        """Return the allowed values in words."""
         if self.names:
             return f"one of {', '.join(self.names)}"
         if self.ge is not None and self.le is not None:
             return f"from {self.ge:.12g} to {self.le:.12g}"
         if self.ge is not None and self.lt is not None:
-            return f"from {self.ge:g}, below {self.lt:g}"
+            return f"at least {self.ge:g} and below {self.lt:g}"
         words = (
             (self.ge, "{:.12g} or more"),
             (self.gt, "above {:.12g}"),
@@ -49,7 +49,7 @@ class Allowed:
 def setting(default: Any, meaning: str = "", *, profile: bool = True, **allowed: Any) -> Any:
     """Return a field of a dataclass of settings; `default` may be the class of nested settings.
 
-    `meaning` is for docs/settings.md; `profile` is False if only a caller may state the setting.
+    `meaning` is its text in docs/settings.md; `profile` is False if profiles must not set it.
     """
     metadata = {"meaning": meaning, "allowed": Allowed(**allowed), "profile": profile}
     if isinstance(default, type):
@@ -58,7 +58,7 @@ def setting(default: Any, meaning: str = "", *, profile: bool = True, **allowed:
 
 
 def profile_fields(settings: Any) -> Iterator[tuple[Field[Any], Any]]:
-    """Yield field and value of each setting that a profile may state, nested ones in place."""
+    """Yield field and value of each setting that a profile may set, nested settings included."""
     for each in fields(settings):
         value = getattr(settings, each.name)
         if is_dataclass(value):
@@ -74,5 +74,5 @@ def check_settings(settings: Any, error: Callable[[str], Exception]) -> None:
         if allowed is None or value in allowed:
             continue
         if allowed.names:
-            raise error(f"{each.name} {value!r} is not known: {allowed}")
+            raise error(f"{each.name}: expected {allowed}, got {value!r}")
         raise error(f"{each.name} is {value}: it must be {allowed}")

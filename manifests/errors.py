@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-# Adds a problem of one line: `Problems.at`.
+# Function that adds a problem of a certain line; see `Problems.at`.
 Report = Callable[[str], None]
-# If more problems of one kind occur, only the first and their number are reported.
+# If there are more problems of one kind, only the first and their number are reported.
 MOST_ALIKE = 10
-# The same limit for problems with equal messages.
+# The corresponding limit for problems with equal messages.
 MOST_EQUAL = 3
-# Numbers and quoted values, in which problems of one kind differ.
+# Numbers and quoted values; problems that differ only in these are of one kind.
 _VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|-?\d+(\.\d+)?")
 
 
@@ -46,7 +46,7 @@ class Problem:
     path: Path
     line: int  # from 1; 0 for the file as a whole
     message: str  # with the bad value and the expected one
-    count: int = 1  # lines with a problem of this kind; `line` is the first of them, or 0
+    count: int = 1  # number of lines with a problem of this kind; `line` is the first of them
 
     def __str__(self) -> str:
         where = f"{self.path}:{self.line}" if self.line else f"{self.path}"
@@ -75,7 +75,7 @@ class Problems:
         return partial(self.add, line)
 
     def in_order(self) -> list[Problem]:
-        """Return the problems by line; many of one kind are joined to one."""
+        """Return the problems sorted by line; many problems of one kind are joined into one."""
         by_kind: dict[str, list[Problem]] = {}
         for problem in sorted(self.found, key=lambda problem: problem.line):
             by_kind.setdefault(_VALUES.sub("…", problem.message), []).append(problem)

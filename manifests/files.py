@@ -29,9 +29,9 @@ else:
     import tomli as tomllib
 
 TomlError = tomllib.TOMLDecodeError
-# Part of the names of temporary files, so that only this machine's are cleaned up.
+# Part of the names of temporary files: a machine removes only its own orphaned files.
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
-# An exception class, or a function from a message to an exception.
+# An exception class, or a function that makes an exception from a message.
 MakeError = Callable[[str], Exception]
 
 
@@ -47,10 +47,11 @@ def replacing(
     kept: str = "",
     durable: bool = True,
 ) -> Iterator[Path]:
-    """Give a temporary path to write to, and rename it to `path` at the end.
+    """Yield a temporary path to write to; on success, rename it to `path`.
 
     Whenever the process ends, `path` is the old file or the complete new one; with `durable` also
-    after a power failure. A device or a pipe, as ``/dev/stdout``, is written to, not replaced.
+    after a power failure. A device or a pipe, such as ``/dev/stdout``, is written to, not replaced.
+    `kept` is added to the message of `error`.
     """
     to_stream = _is_stream(path)
     if to_stream:
@@ -81,7 +82,7 @@ def replacing(
 
 
 def _is_stream(path: Path) -> bool:
-    """Return True for a device, a pipe, or a link to one's output, as ``/dev/stdout``."""
+    """Return True for a device, a pipe, or a link in ``/dev``, such as ``/dev/stdout``."""
     if path.is_symlink() and path.absolute().parent == Path("/dev"):
         return True
     return path.exists() and not (path.is_file() or path.is_dir())
@@ -91,7 +92,10 @@ def _is_stream(path: Path) -> bool:
 def replacing_together(
     folder: Path, *, error: MakeError, remove: Iterable[str] = ()
 ) -> Iterator[Path]:
-    """Give an empty folder, then move all its files to `folder`; on an error none is moved."""
+    """Yield an empty temporary folder; on success, move its files to `folder`, else discard them.
+
+    Files of `folder` that are named in `remove` and were not written again are deleted.
+    """
     new_folder = not folder.is_dir()
     temp = _temporary(folder / "new")
     try:
@@ -120,7 +124,7 @@ def replacing_together(
 
 
 def _temporary(path: Path) -> Path:
-    """Return the hidden temporary name next to `path` for this process on this machine."""
+    """Return a hidden temporary path next to `path`, for this process on this machine."""
     # File names have at most 255 bytes: a long one is replaced by its digest.
     name = path.name
     if len(os.fsencode(name)) > 180:
@@ -141,7 +145,7 @@ def _remove_orphans(path: Path) -> None:
 
 
 def _alive(process: int) -> bool:
-    """Return True if a process of this machine runs, or if that is not known."""
+    """Return True if a process of this machine is running, or if this is unknown."""
     if os.name != "nt":
         try:
             os.kill(process, 0)
@@ -186,7 +190,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def cause(problem: BaseException) -> str:
-    """Return in a few words why a file could not be written; NumPy and torch do not state it."""
+    """Return in a few words why a file could not be written, also for h5py, NumPy and torch."""
     if isinstance(problem, OSError) and problem.strerror:
         return problem.strerror
     text = str(problem)
@@ -194,15 +198,15 @@ def cause(problem: BaseException) -> str:
         code = int(number.group(1))
         return "no space left on the disk" if code == errno.ENOSPC else os.strerror(code)
     if "PytorchStreamWriter" in text or "inline_container" in text or "unexpected pos" in text:
-        # torch's messages for a failed write.
-        return "no space left on the disk?"
+        # These are torch's messages for a failed write.
+        return "perhaps no space is left on the disk"
     if isinstance(problem, OSError):
-        return f"no space left on the disk? ({problem})"
+        return f"perhaps no space is left on the disk ({problem})"
     return text.splitlines()[0] if text else type(problem).__name__
 
 
 def shown(text: str, most: int = 80) -> str:
-    """Return a value as errors quote it: escaped, in quotes, at most `most` characters."""
+    """Return a value as messages quote it: escaped, in quotes, at most `most` characters."""
     if len(text) <= most:
         return repr(text)
     return f"{text[: most - 3]!r} ({len(text)} characters)"
@@ -218,7 +222,10 @@ def dump_json(value: Any) -> str:
 
 
 def to_json_values(value: Any, where: str | None = None) -> Any:
-    """Convert to JSON values, NaN to null; others become text, or TypeError with `where`."""
+    """Convert to JSON values, NaN to null, other types to text.
+
+    If `where` (the name of the value in messages) is given, other types raise TypeError instead.
+    """
     if isinstance(value, Mapping):
         return {str(k): to_json_values(v, where and f"{where}.{k}") for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -232,7 +239,7 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if where is not None and not isinstance(value, Path):
-        raise TypeError(f"{where} is a {type(value).__name__}, for which JSON has no value")
+        raise TypeError(f"{where} is of type {type(value).__name__}, which JSON cannot hold")
     return str(value)
 
 
@@ -241,7 +248,7 @@ def parse_json(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("not JSON: nested too deep") from None
+        raise ValueError("not JSON: nested too deeply") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
 

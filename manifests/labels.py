@@ -1,6 +1,6 @@
-"""Kinds of labels, by task: in manifest cells, arrays, folds and summaries.
+"""Kinds of labels, one per task: their form in manifests, arrays, folds and summaries.
 
-Manifests and caches use the kind of a task's labels and never test for the task itself.
+Manifests and caches call the methods of a `LabelKind` and never compare the task itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UNLABELLED: Task = "unlabelled"
 Label = tuple[str, ...] | tuple[float, ...]
 Names = Sequence[str]
 
-# Cells of a tag's column.
+# Allowed cells in the column of a tag.
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True}
 # Numeric labels are stratified by quantile bins of the first targets.
 _BINS = 5
@@ -38,14 +38,14 @@ PLANE = ("valence", "arousal")
 
 
 class LabelKind(ABC):
-    """Labels of one task; arrays have a row per clip, and a column per tag or target."""
+    """Base class of label kinds; arrays have a row per clip, and a column per tag or target."""
 
     task: ClassVar[Task]
     numeric: ClassVar[bool] = False  # each target is a column of numbers
     exclusive: ClassVar[bool] = False  # each clip has exactly one label
     named_by_columns: ClassVar[bool] = False  # without ``label``, each tag is a column of 0 and 1
     dtype: ClassVar[type[np.int64] | type[np.float64]] = np.int64
-    # Allowed ndim of a label array; the values of one target may have one axis.
+    # Allowed numbers of axes of a label array; an array of only one target may have one axis.
     n_axes: ClassVar[tuple[int, ...]] = (2,)
 
     def columns(self, classes: Names) -> list[str]:
@@ -57,7 +57,7 @@ class LabelKind(ABC):
         """Return the label in a row's cells (by column); report names that are not in `classes`."""
 
     def format(self, label: Label, classes: Names) -> list[str]:
-        """Return the cells of a label, one for each of `columns`."""
+        """Return the cells of a label, one for each column of `columns`."""
         return [str(part) for part in label]
 
     @abstractmethod
@@ -70,7 +70,7 @@ class LabelKind(ABC):
 
     @abstractmethod
     def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
-        """Return bool (clips,), True for rows of an array that are not a valid label."""
+        """Return bool (clips,), True for rows that are not a valid label."""
 
     def members(self, labels: ArrayLike, classes: Names) -> dict[str, Bools]:
         """Map each class or tag to bool (clips,), True if a clip has it; empty for numbers."""
@@ -78,10 +78,10 @@ class LabelKind(ABC):
 
     @abstractmethod
     def strata(self, labels: ArrayLike) -> F64:
-        """Return float64 (clips, strata), 1 if a clip is in a stratum that folds share evenly."""
+        """Return float64 (clips, strata), 1 if a clip is in a stratum that folds share equally."""
 
     def counts(self, labels: Ints | F64, classes: Names) -> list[str]:
-        """Return as text the number of clips of each class, or the range of each target."""
+        """Return texts: the number of clips of each class, or the range of each target."""
         return [str(int(member.sum())) for member in self.members(labels, classes).values()]
 
 
@@ -94,7 +94,7 @@ class ClassLabels(LabelKind):
 
     def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
         if not fields["label"]:
-            report("empty label: --skip-unlabelled of 'mvemo manifest import' leaves it out")
+            report("empty label: leave the row out with 'mvemo manifest import --skip-unlabelled'")
             return ()
         return _known([fields["label"]], classes, report)
 
@@ -220,7 +220,7 @@ class NoLabels(LabelKind):
 
 
 def parse_number(cell: str, name: str, report: Report) -> float:
-    """Return the finite number in a cell; otherwise report it, and return NaN."""
+    """Return the finite number in a cell; report any other content and return NaN."""
     with suppress(ValueError):
         if math.isfinite(value := float(cell)):
             return value
@@ -229,13 +229,13 @@ def parse_number(cell: str, name: str, report: Report) -> float:
 
 
 def parse_scale(text: str) -> tuple[float, float]:
-    """Return the ends of a rating scale, written as ``1..9``."""
+    """Return the lowest and highest value of a rating scale in the form ``1..9``."""
     low, _, high = text.partition("..")
     with suppress(ValueError):
         ends = float(low), float(high)
         if math.isfinite(ends[0] + ends[1]) and ends[0] < ends[1]:
             return ends
-    raise ValueError(f"scale {shown(text)}: expected its lowest and highest value, as 1..9")
+    raise ValueError(f"scale {shown(text)}: expected lowest and highest value, such as 1..9")
 
 
 def is_flag(cell: str) -> bool:
@@ -244,9 +244,9 @@ def is_flag(cell: str) -> bool:
 
 
 def _flag(cell: str, tag: str, report: Report) -> bool:
-    """Return the value of a tag's cell, and report a cell without one."""
+    """Return True if a tag's cell is 1; report a cell that is neither 0 nor 1."""
     if not is_flag(cell):
-        report(f"tag {tag!r} is {cell!r}; write 1 where the clip has it, else 0")
+        report(f"tag {tag!r}: expected 1 (the clip has the tag) or 0, got {cell!r}")
     return _FLAGS.get(cell.strip(), False)
 
 
@@ -256,7 +256,8 @@ def _known(names: Names, classes: Names | None, report: Report) -> tuple[str, ..
         return tuple(names)
     unknown = [name for name in names if name not in classes]
     if unknown:
-        report(f"unknown label {', '.join(map(repr, unknown))}; one of {', '.join(classes)}")
+        listing = ", ".join(classes)
+        report(f"unknown label {', '.join(map(repr, unknown))}; expected one of {listing}")
     return tuple(name for name in names if name in classes)
 
 
@@ -272,5 +273,5 @@ _KINDS: dict[str, LabelKind] = {
 def label_kind(task: str) -> LabelKind:
     """Return the kind of a task's labels; raise ValueError for an unknown task."""
     if task not in _KINDS:
-        raise ValueError(f"unknown task {task!r}; one of {', '.join(_KINDS)}")
+        raise ValueError(f"unknown task {task!r}; expected one of {', '.join(_KINDS)}")
     return _KINDS[task]

@@ -15,7 +15,7 @@ from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.labels import F64, Ints, Label, Task, label_kind
 from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, format_names, write_table
 
-# Paths that need no normalisation; other paths take the slower way.
+# Paths that need no normalisation, which would be slower.
 _TIDY = re.compile(r"(?:[^./\\][^/\\]*/)*[^./\\][^/\\]*")
 
 
@@ -34,7 +34,7 @@ class Clip:
     duration: float | None = None  # in seconds, above 0; None for the rest of the file
     fold: int | None = None  # prescribed fold, from 0
     split: str | None = None  # prescribed split: train, val or test
-    # (column, cell) of other facts, such as RAVDESS's intensity; kept in manifest files.
+    # (column, cell) of other facts, such as RAVDESS's intensity; manifest files keep them.
     extra: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
@@ -42,14 +42,14 @@ class Clip:
 class Manifest:
     """Labelled clips in fixed order, and everything needed to read their labels."""
 
-    name: str  # for reports; by default that of the file or folder
+    name: str  # for reports; by default the name of the file or folder
     task: Task
     classes: tuple[str, ...]  # class names, tags or regression targets, in fixed order
-    clips: tuple[Clip, ...]  # in the order of every array that is aligned to this manifest
+    clips: tuple[Clip, ...]  # row i of every aligned array belongs to clip i
     root: Path  # folder that the clips' paths are relative to
     synthetic: bool = False  # generated data; every report is marked with it
-    scale: str = ""  # lowest and highest value of valence and arousal, as 1..9; empty if unknown
-    predicted_by: str = ""  # model whose predictions the labels are; empty for labels by people
+    scale: str = ""  # lowest and highest valence and arousal, such as 1..9; empty if unknown
+    predicted_by: str = ""  # model that predicted the labels; empty if people gave them
     # Sentences on how a user's own table was read.
     notes: tuple[str, ...] = field(default=(), compare=False)
 
@@ -78,7 +78,7 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of task, classes, scale and all facts of the clips in order; not of the root."""
+        """SHA-256 of task, classes, scale, and the clips in order; the root does not matter."""
         facts = [
             self.task,
             list(self.classes),
@@ -126,7 +126,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     root = _relative_root(manifest.root, path.parent)
     for text in (manifest.name, root, *manifest.classes):
         if text != text.strip() or "\n" in text or "\r" in text:
-            raise BadManifest(f"{path}: {text!r} must not have blanks around it or line breaks")
+            raise BadManifest(f"{path}: {text!r} must not have spaces around it or line breaks")
     settings = {
         "name": manifest.name,
         "task": manifest.task,
@@ -137,7 +137,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         "predicted": manifest.predicted_by,
     }
     clips, kind = manifest.clips, label_kind(manifest.task)
-    # Features are enough for the clips of a manifest without media.
+    # A manifest without media has no paths; its clips only have features.
     columns = ["path"] * any(clip.path for clip in clips)
     columns += [*kind.columns(manifest.classes), "group"]
     if any(clip.start or clip.duration is not None for clip in clips):
@@ -168,15 +168,15 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
 def _check_clip(clip: Clip, root: Path, path: Path) -> None:
     for text in (clip.clip_id, clip.group, clip.split or "", *map(str, clip.label)):
         if text != text.strip() or "\0" in text:
-            raise BadManifest(f"{path}: {text!r} must not have blanks around it")
+            raise BadManifest(f"{path}: {text!r} must not have spaces around it or a zero byte")
     if clip.path and (inside_root(clip.path, root) != clip.path or "\0" in clip.path):
-        raise BadManifest(f"{path}: {clip.path!r} is not a plain path below the media root")
+        raise BadManifest(f"{path}: {clip.path!r} is not a normalised path below the media root")
 
 
 def _relative_root(root: Path, folder: Path) -> str:
     try:
         return Path(os.path.relpath(root.resolve(), folder.resolve())).as_posix()
-    except ValueError:  # Windows: on another drive
+    except ValueError:  # on Windows, if the root is on another drive
         return root.resolve().as_posix()
 
 

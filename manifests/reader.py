@@ -11,8 +11,8 @@ A manifest is a CSV file in UTF-8. Lines above the table may state what a table 
 
 ``classes`` may also be a JSON list. For regression, and for tags without a column ``label``, it
 names the columns of the targets or tags. ``root`` is relative to the file's own folder. ``scale``
-is the scale of valence and arousal, as ``1..9``. ``predicted`` names the model that made the
-labels, if no people did. Without any such line, classes are in alphabetical order.
+is the scale of valence and arousal, such as ``1..9``. ``predicted`` names the model that predicted
+the labels, if people did not give them. Without ``classes``, they are in alphabetical order.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from mvemo.manifests.tables import (
 
 @dataclass(frozen=True)
 class _Overrides:
-    """Arguments of `read_manifest` that replace statements of the file."""
+    """Arguments of `read_manifest` that take precedence over the file."""
 
     root: str | Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -108,7 +108,7 @@ def read_manifest(
         Column names of the file, by our names, where they differ: ``{"path": "file"}``. For
         regression and multilabel, other names are targets or tags.
     task, name, separator, scale
-        Values that replace what the file states or what is recognised.
+        Values that take precedence over stated or recognised values.
     skip_unlabelled
         If True, leave out rows without a label.
     media
@@ -154,10 +154,10 @@ def check_manifest(
     media: bool = True,
     infer_groups: bool = False,
 ) -> list[Problem]:
-    """Return all problems of a manifest by line, many lines of one kind as one `Problem`.
+    """Return all problems of a manifest by line; many problems of one kind are one `Problem`.
 
-    Valid entries that are probably mistakes are reported, too: names that differ only in case,
-    tags that contain the separator of other tags, and empty files.
+    Probable mistakes are also reported: names that differ only in case, tags that contain the
+    separator of other tags, and empty files.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def check_manifest(
     >>> path = Path(tempfile.mkdtemp()) / "songs.csv"
     >>> _ = path.write_text("path,label,start\\na.mp3,calm,0\\nb.mp3,tense,-1\\n")
     >>> [problem.message for problem in check_manifest(path, media=False)]
-    ['start -1 is negative; seconds from 0']
+    ['start -1 is negative: it must be at least 0 seconds']
     """
     path = Path(path)
     problems = Problems(path)
@@ -193,7 +193,7 @@ def check_manifest(
             [row for row in rows if row.path],
             lambda row: source_of(row.path),
             "group",
-            "{row.path!r} is by its name a piece of the source of line {other.line}, but in group "
+            "{row.path!r} has a name from the same source as line {other.line}, but is in group "
             "{row.group!r}, not {other.group!r}",
             problems,
         )
@@ -202,7 +202,7 @@ def check_manifest(
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Pause the search for reference cycles; it would take a third of a large file's time."""
+    """Context manager that pauses garbage collection, a third of the time for a large file."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -220,13 +220,13 @@ def _parse(path: Path, problems: Problems, given: _Overrides) -> tuple[Manifest,
     if table.kind not in ("", "manifest"):
         problems.add(1, f"this is a file of mvemo {table.kind}, not a manifest")
     elif table.kind and table.version != MANIFEST_VERSION:
-        problems.add(
-            1, f"manifest version {table.version}; this program reads version {MANIFEST_VERSION}"
-        )
+        problems.add(1, f"manifest version: expected {MANIFEST_VERSION}, got {table.version}")
     task = _task(table, given, problems)
     synthetic = table.setting("synthetic", "false").lower()
     if synthetic not in ("true", "false"):
-        problems.add(table.line("synthetic"), f"synthetic is {synthetic!r}; write true or false")
+        problems.add(
+            table.line("synthetic"), f"synthetic: expected true or false, got {synthetic!r}"
+        )
     root = _media_root(path, table, given, problems)
     kind = label_kind(task)
     notes = []
@@ -235,33 +235,33 @@ def _parse(path: Path, problems: Problems, given: _Overrides) -> tuple[Manifest,
         separator = given.separator or table.setting("separator", found)
         kind = TagLabels(separator)
         if not table.kind and holds_mark(separator, table.cells("label")):
-            notes.append(f"a cell of labels holds several tags, separated by {separator!r}")
+            notes.append(f"cells of the label column hold several tags, separated by {separator!r}")
     spread = kind.numeric or (kind.named_by_columns and "label" not in table.header)
     table, classes = _stated_classes(table, kind, spread, given, problems)
     if given.skip_unlabelled:
         n_rows = len(table.rows)
         table = _without_unlabelled(table, classes or () if spread else ("label",))
-        notes.append(f"rows without a label, left out: {n_rows - len(table.rows)}")
+        notes.append(f"{n_rows - len(table.rows)} rows without a label are left out")
 
     needs_media = given.media and not table.kind
     columns = Columns(kind, spread, classes, given.columns, root, needs_media)
     rows = columns.parse_rows(table, problems) if table.rows else []
     if len(table.rows) < 2:
-        problems.add(0, "no clips: the table has a header at most")
+        problems.add(0, "the table has no clips")
     if classes is None:
         classes = sorted({str(name) for row in rows for name in row.label})
-        # If some rows cannot be read, their classes are unknown.
+        # Rows that cannot be read may have further classes.
         whole = len(rows) == len(table.rows) - 1
         if rows and whole and kind.exclusive and len(classes) < 2:
-            problems.add(0, f"only one class, {classes}; a {task} task needs two at least")
+            problems.add(0, f"there is only one class, {classes}; a {task} task needs at least two")
     if not kind.numeric:
         _order_names(rows, classes)
     finish_rows(rows, problems)
     predicted_by = table.setting("predicted", table.predicted_by)
     if predicted_by:
         notes.append(
-            f"the labels are predictions of the model {predicted_by}: scores against them say how "
-            "far another model agrees with it, not how often either is right"
+            f"the labels are predictions of the model {predicted_by}: scores against them measure "
+            "agreement with that model, not correctness"
         )
     name = given.name or table.setting("name", path.stem)
     scale = given.scale or table.setting("scale", "")
@@ -289,11 +289,11 @@ def _check_scale(
 
 
 def _media_root(path: Path, table: Table, given: _Overrides, problems: Problems) -> Path:
-    """Return the media folder: given, stated, common to absolute paths, or the file's own."""
+    """Return the media root: given, stated, common to all absolute paths, or the file's folder."""
     root = Path(given.root) if given.root is not None else path.parent / table.setting("root", ".")
     cells = table.cells("path")
     if given.root is None and not table.setting("root", "") and all(map(os.path.isabs, cells)):
-        # A root that is the whole file system must be given explicitly.
+        # The whole file system is a root only if it is given explicitly.
         drives = {os.path.splitdrive(cell)[0] for cell in cells}
         folder = os.path.commonpath([*map(os.path.dirname, cells)]) if len(drives) == 1 else ""
         usable = os.path.isdir(folder) or not given.media
@@ -303,7 +303,7 @@ def _media_root(path: Path, table: Table, given: _Overrides, problems: Problems)
     if given.root is None and root.is_dir() and root.resolve() == Path(root.resolve().anchor):
         problems.add(
             table.line("root"),
-            f"the media root {str(root)!r} is the whole file system: give --root if it is meant",
+            f"the media root {str(root)!r} is the whole file system: confirm it with --root",
         )
     if given.media and not root.is_dir():
         problems.add(table.line("root"), f"the media root {str(root)!r} is not a folder")
@@ -321,7 +321,7 @@ def _without_unlabelled(table: Table, names: Sequence[str]) -> Table:
 
 
 def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
-    """Return the task that the caller or the file states, or that is recognised."""
+    """Return the task: given by the caller, stated in the file, or recognised."""
     if given.task is not None or given.separator is not None:
         return given.task or "multilabel"
     if not {"task", "classes"} & table.settings.keys():
@@ -329,14 +329,14 @@ def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
     word = table.setting("task", "multiclass").lower()
     if found := [task for task in (*TASKS, UNLABELLED) if task == word]:
         return found[0]
-    problems.add(table.line("task"), f"unknown task {word!r}; one of {', '.join(TASKS)}")
+    problems.add(table.line("task"), f"unknown task {word!r}; expected one of {', '.join(TASKS)}")
     return "multiclass"
 
 
 def _stated_classes(
     table: Table, kind: LabelKind, spread: bool, given: _Overrides, problems: Problems
 ) -> tuple[Table, list[str] | None]:
-    """Return the table with stated names of columns, and the stated classes or targets, or None."""
+    """Return the table with its columns renamed, and the stated classes or targets (or None)."""
     classes: list[str] | None = None
     line = table.line("classes")
     if "classes" in table.settings:
@@ -352,33 +352,34 @@ def _stated_classes(
         if not classes and kind.numeric:
             problems.add(
                 0,
-                f"a {kind.task} manifest needs its targets' columns: name each with --column "
+                f"a {kind.task} manifest needs columns of targets: name each by --column "
                 "NAME=COLUMN of 'mvemo manifest import', or all in a line `# classes:`",
             )
         elif not classes:
             problems.add(
-                0, f"a {kind.task} manifest needs a column label, or one of 0 and 1 for each tag"
+                0,
+                f"a {kind.task} manifest needs a column label, or a column of 0 and 1 for each tag",
             )
     if classes is None:
         return table, None
     classes = [*map(plain_text, classes)]
     repeated = sorted({name for name in classes if classes.count(name) > 1})
     if repeated:
-        problems.add(line, f"classes named twice: {', '.join(map(repr, repeated))}")
+        problems.add(line, f"duplicate class names: {', '.join(map(repr, repeated))}")
     if "" in classes:
-        problems.add(line, "a class with an empty name")
+        problems.add(line, "a class has an empty name")
     if kind.exclusive and len(classes) < 2:
-        problems.add(line, f"{len(classes)} class(es) named; a {kind.task} task needs two at least")
+        problems.add(line, f"got {len(classes)} class(es); a {kind.task} task needs at least two")
     if spread:
         if clash := sorted(set(classes) & set(RESERVED)):
-            what = "targets" if kind.numeric else "tags with a column each"
+            what = "targets" if kind.numeric else "columns of tags"
             problems.add(line, f"{what} must not be named {', '.join(map(repr, clash))}")
         classes = [name for name in classes if name not in RESERVED]
     return table, classes
 
 
 def _order_names(rows: Sequence[Row], classes: Sequence[str]) -> None:
-    """Give each row its names once, in the order of the classes."""
+    """Remove repeated names from each row's label, and sort them in the order of the classes."""
     order = {name: i for i, name in enumerate(classes)}
     for row in rows:
         if len(row.label) < 2:
@@ -404,13 +405,13 @@ def _check_names(rows: Sequence[Row], kind: LabelKind, problems: Problems) -> No
             problems.add(
                 first[name],
                 f"label {name!r} differs from {usual!r} only in case ({counts[name]} and "
-                f"{counts[usual]} clips): write both alike",
+                f"{counts[usual]} clips): write both in the same way",
             )
     for mark in "|," if not kind.exclusive else "":
         joined = {tag: [p.strip() for p in tag.split(mark)] for tag in first if mark in tag}
         parts = Counter(part for parts in joined.values() for part in parts)
         for tag in joined:
             if any(part in first or parts[part] > 1 for part in joined[tag]):
-                what = f"{tag!r} is read as one tag: tags of one clip are separated by ';'"
+                what = f"{tag!r} is read as one tag: separate the tags of a clip by ';'"
                 problems.add(first[tag], f"{what}, not by {mark!r}")
                 return

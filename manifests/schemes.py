@@ -15,7 +15,7 @@ from mvemo.manifests.model import Manifest
 
 @dataclass(frozen=True)
 class Scheme:
-    """Classes in fixed order, and the labels that belong to each."""
+    """Classes in fixed order, and the labels that belong to each class."""
 
     name: str  # on the command line
     classes: tuple[str, ...]  # in the order of the paper
@@ -54,7 +54,7 @@ SCHEMES = _read_schemes()
 
 
 def find_scheme(name: str) -> Scheme:
-    """Return the scheme of this name; `BadManifest` for an unknown one lists all schemes.
+    """Return the scheme with this name; raise `BadManifest`, which lists all, for an unknown name.
 
     Examples
     --------
@@ -62,14 +62,14 @@ def find_scheme(name: str) -> Scheme:
     'Neutral'
     """
     if name not in SCHEMES:
-        raise BadManifest(f"unknown scheme {name!r}; one of {', '.join(SCHEMES)}")
+        raise BadManifest(f"unknown scheme {name!r}; expected one of {', '.join(SCHEMES)}")
     return SCHEMES[name]
 
 
 def apply_scheme(
     manifest: Manifest, scheme: Scheme, *, drop_unmapped: bool = False
 ) -> tuple[Manifest, tuple[str, ...]]:
-    """Replace the labels of a multiclass or multilabel manifest by the scheme's classes.
+    """Replace the labels of a multiclass or multilabel manifest with the scheme's classes.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def apply_scheme(
     Raises
     ------
     BadManifest
-        Labels are not in the scheme (the message lists them), no clip is left, or the task is
+        Labels are not in the scheme (the message lists them), no clip remains, or the task is
         regression.
 
     Examples
@@ -101,7 +101,7 @@ def apply_scheme(
     """
     kind = label_kind(manifest.task)
     if kind.numeric:
-        raise BadManifest(f"{manifest.name}: scheme {scheme.name} maps labels, not numbers")
+        raise BadManifest(f"{manifest.name}: scheme {scheme.name} is for class names, not numbers")
     unmapped: Counter[str] = Counter()
     doubtful: Counter[tuple[str, str]] = Counter()
     clips = []
@@ -125,14 +125,14 @@ def apply_scheme(
         )
     used = {str(name) for clip in clips for name in clip.label}
     if not used:
-        raise BadManifest(f"{manifest.name}: no label is one of scheme {scheme.name}")
+        raise BadManifest(f"{manifest.name}: scheme {scheme.name} has no class for any label")
     classes = _in_order(used, scheme.classes)
     notes = [f"{label!r} ({n} clips): {doubt}" for (label, doubt), n in sorted(doubtful.items())]
     if unmapped:
-        notes.append(f"dropped, for scheme {scheme.name} has no class for them: {listed}")
+        notes.append(f"labels dropped because scheme {scheme.name} has no class for them: {listed}")
     if len(classes) < len(scheme.classes):
         absent = [name for name in scheme.classes if name not in used]
-        notes.append(f"scheme {scheme.name}: no clip of {', '.join(absent)}")
+        notes.append(f"scheme {scheme.name}: no clip is in class {', '.join(absent)}")
     return replace(manifest, classes=classes, clips=tuple(clips)), tuple(notes)
 
 

@@ -1,4 +1,4 @@
-"""Segments of equal length (J22 3.2), called ``CLIP@START``, that keep their clip's fold."""
+"""Segments of equal length (J22 3.2), named ``CLIP@START``; they keep their clip's fold."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mvemo.manifests.model import Clip, Manifest
 
 Tail = Literal["half", "join", "drop"]
 TAILS: tuple[Tail, ...] = ("half", "join", "drop")
-# Decimals of a start in seconds: microseconds, shorter than one audio sample.
+# Decimals of a start in seconds; a microsecond is shorter than one audio sample.
 _DIGITS = 6
-# Lengths that differ by less (in seconds) are equal: codecs round the last frame.
+# Lengths that differ by less than this (in seconds) count as equal: codecs round the last frame.
 _SLACK = 1e-3
 
 
@@ -32,7 +32,7 @@ def segment_manifest(
     Parameters
     ----------
     manifest
-        Clips, which may be parts of files already.
+        Clips; they may already be parts of files.
     seconds
         Length of a segment in seconds; J22 compares 3, 5, 10 and 16.
     durations
@@ -43,10 +43,10 @@ def segment_manifest(
         Overlap of adjacent segments in seconds, from 0 to below `seconds`.
     tail
         Rule for the rest of a clip. ``half``: a rest of half a segment or more becomes a segment, a
-        shorter one is left out. ``join``: a shorter rest lengthens the last segment instead.
-        ``drop``: every rest is left out (as in J22 Table 1).
+        shorter rest is left out. ``join``: like ``half``, but a shorter rest lengthens the last
+        segment. ``drop``: every rest is left out (as in J22 Table 1).
     first
-        Number of seconds of each clip to use (30 in J22), None for all.
+        Number of seconds to use from each clip's start (30 in J22); None for all.
 
     Returns
     -------
@@ -67,13 +67,16 @@ def segment_manifest(
     [('song@0', 0.0, 10.0), ('song@10', 10.0, 10.0), ('song@20', 20.0, 7.0)]
     """
     if not (math.isfinite(seconds) and seconds > 0):
-        raise BadManifest(f"segments of {seconds} s: the length must be above 0")
+        raise BadManifest(f"the segment length is {seconds} s, but it must be above 0")
     if not (math.isfinite(overlap) and 0 <= overlap < seconds):
-        raise BadManifest(f"overlap is {overlap} s: from 0 to below the segments' {seconds} s")
+        raise BadManifest(
+            f"the overlap is {overlap} s, but it must be at least 0 and below the segment length "
+            f"of {seconds} s"
+        )
     if tail not in TAILS:
-        raise BadManifest(f"tail {tail!r} is not known: one of {', '.join(TAILS)}")
+        raise BadManifest(f"unknown tail {tail!r}; expected one of {', '.join(TAILS)}")
     if first is not None and not (math.isfinite(first) and first > 0):
-        raise BadManifest(f"the first {first} s of each clip: it must be above 0")
+        raise BadManifest(f"the used length of each clip is {first} s, but it must be above 0")
     segments: list[Clip] = []
     owner: dict[str, str] = {}
     for clip in manifest.clips:
@@ -86,7 +89,7 @@ def segment_manifest(
             if segment.clip_id in owner:
                 raise BadManifest(
                     f"{manifest.name}: clips {owner[segment.clip_id]!r} and {clip.clip_id!r} "
-                    f"both give a segment {segment.clip_id!r}: rename one"
+                    f"both give a segment {segment.clip_id!r}: rename one of the clips"
                 )
             owner[segment.clip_id] = clip.clip_id
             segments.append(segment)
@@ -94,7 +97,7 @@ def segment_manifest(
 
 
 def song_of(clip_id: str) -> str:
-    """Return the clip id that a segment id begins with, or another id unchanged.
+    """Return the clip id at the start of a segment id; any other id is returned unchanged.
 
     Examples
     --------
@@ -112,17 +115,17 @@ def song_of(clip_id: str) -> str:
 
 
 def _length(manifest: Manifest, clip: Clip, durations: Mapping[str, float | None]) -> float | None:
-    """Return the length of a clip in seconds, or None if it is not known."""
+    """Return the length of a clip in seconds, or None if it cannot be read."""
     if clip.clip_id not in durations:
         if clip.duration is None:
-            raise BadManifest(f"{manifest.name}: the length of clip {clip.clip_id!r} is not known")
+            raise BadManifest(f"{manifest.name}: the length of clip {clip.clip_id!r} is unknown")
         return clip.duration
     seconds = durations[clip.clip_id]
     if seconds is None:
         return None
     if not (math.isfinite(seconds) and seconds > 0):
         raise BadManifest(
-            f"{manifest.name}: clip {clip.clip_id!r} has {seconds} s: it must be above 0"
+            f"{manifest.name}: clip {clip.clip_id!r} is {seconds} s long; it must be above 0"
         )
     return seconds if clip.duration is None else min(seconds, clip.duration)
 
@@ -131,7 +134,7 @@ def _pieces(
     clip: Clip, length: float | None, seconds: float, step: float, tail: Tail, first: float | None
 ) -> Iterator[tuple[float, float | None]]:
     """Yield start and duration of each segment of a clip."""
-    # A clip of unknown length cannot be decoded; as one segment it fails only once.
+    # A clip of unknown length cannot be decoded; as a single segment it fails only once.
     used = length
     if first is not None and used is not None and used > first + _SLACK:
         used = first

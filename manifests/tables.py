@@ -24,7 +24,7 @@ RESERVED = ("label", "path", "clip_id", "group", "start", "duration", "fold", "s
 # Suffixes of table files.
 PARQUET = (".parquet", ".pq")
 TABLES = (".csv", ".tsv", *PARQUET)
-# Columns that only tables of `mvemo predict` have together.
+# A table with all of these columns was written by `mvemo predict`.
 _OF_PREDICT = frozenset({"model", "notes", "error"})
 _SETTING = re.compile(r"#\s*([A-Za-z]+)\s*:\s*(.*)$")
 _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
@@ -39,7 +39,7 @@ CsvRow = tuple[int, list[str]]  # line and cells
 
 
 class BadText(ValueError):
-    """Error for a file that is not text or not a table; line 0 means the whole file."""
+    """Error for a file that is not a table in text form; line 0 means the whole file."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ class BadText(ValueError):
 
 @dataclass(frozen=True)
 class Table:
-    """Content of a table's file."""
+    """Content of a table file."""
 
     kind: str = ""  # KIND of the line ``# mvemo KIND VERSION``, or empty
     version: str = ""  # VERSION of that line, or empty
@@ -71,7 +71,7 @@ class Table:
         return [plain_text(cell.strip()) for cell in self.rows[0][1]] if self.rows else []
 
     def cells(self, name: str) -> list[str]:
-        """Return the cells of a column, in the rows that have one; empty without the column."""
+        """Return the cells of a column, except in short rows; empty if there is no such column."""
         if name not in self.header:
             return []
         i = self.header.index(name)
@@ -79,10 +79,10 @@ class Table:
 
     @property
     def predicted_by(self) -> str:
-        """Models that predicted the labels, or empty if `mvemo predict` did not write the table."""
+        """Models that predicted the labels; empty if `mvemo predict` did not write the table."""
         names = self.header
         if self.kind or not set(names) >= _OF_PREDICT or "" in names[names.index("model") :][1:2]:
-            return ""  # if another column is the label, the predicted one has lost its name
+            return ""  # the predicted column lost its name because another column is the label
         models = self.cells("model")
         return ", ".join(sorted({name.rpartition("/")[0] or name for name in models if name}))
 
@@ -92,8 +92,8 @@ class Table:
         for ours, name in columns.items():
             if theirs.count(name) != 1:
                 n = theirs.count(name) or "no"
-                raise BadText(1, f"{n} column {name!r} for {ours}; there are {theirs}")
-        # A column that has one of the names by accident loses its name.
+                raise BadText(1, f"{n} column {name!r} for {ours}; the columns are {theirs}")
+        # Another column that already has one of our names loses its name.
         named = [
             [ours for ours, name in columns.items() if name == column]
             or ["" if column in columns else column]
@@ -108,7 +108,10 @@ class Table:
         return replace(self, rows=((self.rows[0][0], names), *rows)) if columns else self
 
     def with_path(self) -> Table:
-        """Return a table of ``predict`` or another one with its column ``file`` named ``path``."""
+        """Return the table with a column ``file`` renamed to ``path``, if there is no ``path``.
+
+        In a table of `mvemo predict`, the column ``duration`` loses its name.
+        """
         old = "path" not in self.header and "file" in self.header
         table = self.renamed({"path": "file"}) if old else self
         of_files = set(table.header) >= _OF_PREDICT | {"content", "duration"}
@@ -138,7 +141,7 @@ def collect_table(
 ) -> Table:
     """Read a table of clips; errors in its content are added to `problems`."""
     if path.is_dir():
-        problems.add(0, "this is a folder; `mvemo manifest scan` makes a manifest of it")
+        problems.add(0, "this is a folder: make a manifest of it with 'mvemo manifest scan'")
         return Table()
     with _reading(path, BadManifest, MissingManifest):
         try:
@@ -181,7 +184,7 @@ def _load_table(path: Path) -> Table:
             lines = itertools.chain([text_line], lines)
             break
         n_comments += 1
-        # A spreadsheet pads every line to the width of the table.
+        # A spreadsheet adds commas to every line, up to the number of columns.
         filled |= text_line.rstrip().endswith(",") and n_comments == 1
         comment = comment.rstrip(", ") if filled else comment
         if first := _VERSION.match(comment):
@@ -201,14 +204,15 @@ def _read_text(path: Path) -> str:
         problem = f"byte {content[error.start]:#04x} is not UTF-8; save the file as UTF-8"
         raise BadText(line, problem) from None
     if "\0" in text:
-        raise BadText(text.count("\n", 0, text.index("\0")) + 1, "a zero byte; not a text file")
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise BadText(line, "the line has a zero byte; this is not a text file")
     if not text.strip():
         raise BadText(0, "the file is empty")
     return text
 
 
 def _comment(line: str) -> str | None:
-    """Return the text of a comment line or blank line above the table, otherwise None."""
+    """Return the text of a comment line or blank line; None for any other line."""
     text = line.strip()
     if text.startswith('"#'):
         try:
@@ -219,7 +223,7 @@ def _comment(line: str) -> str | None:
 
 
 def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
-    """Yield line number and cells of each row that is not blank; the separator is recognised."""
+    """Yield line number and cells of each row that is not blank; recognise the separator."""
     lines = iter(lines)
     before = list(_to_first_row(lines))
     stated = _STATED.match(before[-1]) if before else None
@@ -238,11 +242,11 @@ def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
                 yield first + start, cells
             start = reader.line_num
     except csv.Error as error:
-        raise BadText(first + start, f"not CSV from here on: {error}") from None
+        raise BadText(first + start, f"the file is not CSV from this line on: {error}") from None
 
 
 def _to_first_row(lines: Iterator[str]) -> Iterator[str]:
-    """Yield the lines up to the first that is not blank."""
+    """Yield the lines up to the first line that is not blank, included."""
     for line in lines:
         yield line
         if line.strip():
@@ -254,12 +258,12 @@ def _parquet_rows(path: Path) -> Iterator[CsvRow]:
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
-        cure = "'pip install pyarrow', or save the table as CSV"
+        cure = "run 'pip install pyarrow', or save the table as CSV"
         raise BadText(0, f"reading Parquet needs pyarrow: {cure}") from None
     try:
         columns = parquet.ParquetFile(path).read().to_pydict()
     except (ValueError, NotImplementedError, MemoryError) as error:
-        raise BadText(0, f"not Parquet: {str(error).splitlines()[0]}") from None
+        raise BadText(0, f"the file is not Parquet: {str(error).splitlines()[0]}") from None
     yield 1, list(columns)
     for number, row in enumerate(zip(*columns.values(), strict=True), start=2):
         yield number, [*map(_cell_of, row)]
@@ -305,7 +309,7 @@ def write_table(
         content = buffer.getvalue().encode()
     except UnicodeEncodeError as error:
         bad = error.object[error.start : error.end]
-        raise BadManifest(f"{path}: cannot be written as UTF-8 because of {bad!r}") from None
+        raise BadManifest(f"{path}: cannot be written because {bad!r} is not UTF-8") from None
     write_bytes(path, content, error=BadManifest)
 
 
@@ -313,7 +317,7 @@ def write_table(
 
 
 def plain_text(cell: str) -> str:
-    """Return a name in Unicode's form NFC, without invisible characters, for comparison.
+    """Return a name for comparison: in Unicode form NFC, without invisible characters.
 
     Examples
     --------
@@ -324,7 +328,7 @@ def plain_text(cell: str) -> str:
 
 
 def parse_names(cell: str, separator: str) -> list[str]:
-    """Return the names in a cell, which is a separated list or a JSON list."""
+    """Return the names in a cell, which are separated or in a JSON list."""
     if cell.startswith("["):
         try:
             names = parse_json(cell)
@@ -337,7 +341,7 @@ def parse_names(cell: str, separator: str) -> list[str]:
 
 
 def format_names(names: Sequence[str], separator: str) -> str:
-    """Return the cell that `parse_names` reads back, as JSON only if a name needs it."""
+    """Return a cell for `parse_names`; a JSON list only if a name contains the separator or `[`."""
     if any(separator in name for name in names) or (names and names[0].startswith("[")):
         return json.dumps(list(names), ensure_ascii=False)
     return (separator if separator == ";" else separator + " ").join(names)
@@ -351,7 +355,7 @@ def are_numbers(cells: Sequence[str]) -> bool:
         return False
 
 
-# Differences between another program's clip names and ours.
+# Ways in which another program's clip names may differ from ours, and functions that undo them.
 _FORMS: Mapping[str, Callable[[str], str]] = {
     "": str,
     "without ending": lambda name: str(PurePosixPath(name).with_suffix("")) if name else "",
@@ -361,7 +365,10 @@ _FORMS: Mapping[str, Callable[[str], str]] = {
 
 
 def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
-    """Return the clip id that `names` (ids or paths) has for each text, and the kind of match."""
+    """Match texts to clips: return the clip id (or text) for each text, and the kind of match.
+
+    `names` maps ids and paths to clip ids. A text without a match is returned unchanged.
+    """
     best: tuple[int, tuple[str, ...], str] = (0, tuple(ids), "")
     for how, form in _FORMS.items():
         clips: dict[str, set[str]] = {}
@@ -369,7 +376,7 @@ def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, 
             clips.setdefault(form(_plain_path(name)), set()).add(clip)
         found = [clips.get(form(_plain_path(text)), set()) for text in ids]
         n = sum(len(clip) == 1 for clip in found)
-        # A few may match by chance, such as 7 and Sad/7.mp4.
+        # A few texts may match by chance, such as 7 and Sad/7.mp4.
         if n > best[0] and (not how or 2 * n > len(ids)):
             matched = (min(c) if len(c) == 1 else t for c, t in zip(found, ids, strict=True))
             best = (n, tuple(matched), how)

@@ -27,7 +27,7 @@ def _places(text: str) -> int:
 
 
 def shown_name(name: str, most: int = 72) -> str:
-    r"""Return a file name on one line: control characters escaped, a long name's end only."""
+    r"""Return a file name on one line: control characters escaped, only the end of a long name."""
     plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
     return plain if len(plain) <= most else f"…{plain[1 - most :]}"
 
@@ -40,6 +40,6 @@ def html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]])
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """Return the first names as text, with the number of the others."""
+    """Return the first `most` names as text, and the number of further names."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

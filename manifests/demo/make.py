@@ -1,4 +1,4 @@
-"""Creation of the demo data set, which is reused, and completed after an interruption."""
+"""Creation of the demo data set; an existing set is reused, an interrupted set is completed."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from mvemo.manifests.files import parse_json, write_json
 from mvemo.manifests.model import Clip, Manifest, write_manifest
 from mvemo.manifests.reader import read_manifest
 
-# Increased whenever the same settings would give other files.
+# Must be increased whenever equal settings would give different files.
 VERSION = 2
 VARIABLE = 0.25  # share of the clips with a variable frame rate
-# Below this many seconds of media, starting workers costs more time than it saves.
+# For fewer seconds of media than this, starting workers costs more time than it saves.
 _SHORT = 40.0
 _WORKERS = 8
 
-# Names of clips, and of temporary files of a killed run.
+# Names of clips and of temporary files that a killed run left behind.
 _NAME = re.compile(r"\.?[a-z]+_\d+-\d+-of-\d+\.mp4(\..*\.tmp)?")
 
 
@@ -70,7 +70,7 @@ def make_demo(
     Parameters
     ----------
     folder
-        Folder of the set. A demo set with other settings in it is replaced, an interrupted one is
+        Folder of the set. An existing set with other settings is replaced; an interrupted one is
         completed.
     clips_per_class, clips_per_group
         Number of clips, from 1. A class's last group may be smaller.
@@ -89,7 +89,7 @@ def make_demo(
     Raises
     ------
     BadManifest
-        A number is out of range, or the folder has a manifest that is not the demo's.
+        A number is out of range, or the folder has a manifest that is not of a demo set.
     ManifestError
         The folder cannot be written, or PyAV or its encoders are missing.
     """
@@ -100,7 +100,7 @@ def make_demo(
         return manifest
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # If two runs start at once, the second waits and then finds the finished set.
+        # If two runs start together, the second one waits and then finds the finished set.
         with FileLock(folder / ".demo.lock"):
             if not _finished(manifest, settings):
                 _make(manifest, settings, progress)
@@ -122,7 +122,7 @@ def _clips(per_class: int, per_group: int) -> list[Clip]:
 
 
 def _finished(manifest: Manifest, settings: _Settings) -> bool:
-    """Return True if settings, manifest and all files (by size) are those of the set."""
+    """Return True if settings, manifest and all file sizes in the folder are as expected."""
     saved = _saved(manifest.root)
     table = manifest.root / "manifest.csv"
     if saved.get("settings") != settings.record() or not table.is_file():
@@ -152,7 +152,7 @@ def _make(
     saved = _saved(folder)
     if not saved and table.exists():
         raise BadManifest(
-            f"{table}: this is not the demo set's; give the demo set a folder of its own"
+            f"{table}: this manifest is not of a demo set; choose another folder for the demo set"
         )
     # Without a manifest the set does not look finished until it is written again.
     table.unlink(missing_ok=True)
@@ -162,7 +162,7 @@ def _make(
         place = folder / "media" / label
         place.mkdir(parents=True, exist_ok=True)
         for path in place.iterdir():
-            # A file of a killed run or of other settings; other names belong to the user.
+            # Remove files of a killed run or of other settings; other names belong to the user.
             if _NAME.fullmatch(path.name) and f"media/{label}/{path.name}" not in expected:
                 path.unlink()
     facts = {"settings": settings.record(), "bytes": saved.get("bytes", {}) if same else {}}
@@ -194,7 +194,7 @@ def _make(
 def _make_clip(
     path: Path, label: int, song: int, piece: int, seconds: float, seed: int, codec: str
 ) -> None:
-    # All clips of a group draw the same key, instrument and palette from these two.
+    # All clips of a group draw the same key, instrument and palette from these two generators.
     music, palette = (np.random.default_rng([seed, label, song, sense]) for sense in (1, 2))
     rng = np.random.default_rng([seed, label, song, 0, piece])
     sound = synthesise(sound_of(CLASSES[label], music, rng), seconds, rng)
@@ -207,7 +207,7 @@ def _make_clip(
 
 
 def _saved(folder: Path) -> dict[str, Any]:
-    """Return settings and file sizes of the last run in this folder, empty without one."""
+    """Return the settings and file sizes of the last run in this folder, or {} without any."""
     try:
         saved = parse_json((folder / "demo.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -4,8 +4,8 @@ The recipes follow PL20 section 2: Exciting is fast, in major and colourful; Fea
 irregular and abrupt; Relaxation slow and green; Sad slow, in minor and dark; Tension loud, fast
 and clashing; Neutral mixes influences of the others.
 
-Neither modality suffices to classify. Sound hardly separates Fear from Tension, or Sad from
-Relaxation; pictures hardly separate Exciting from Tension, or Fear from Sad. Every two classes
+One modality is not enough for classification. Sound hardly separates Fear from Tension, or Sad
+from Relaxation; pictures hardly separate Exciting from Tension, or Fear from Sad. Any two classes
 differ in sound or in pictures.
 """
 
@@ -49,7 +49,7 @@ _GRAIN = 3.0  # standard deviation, on the scale 0 to 255
 class Sound:
     """Recipe of a clip's music."""
 
-    tempo: float  # beats a minute
+    tempo: float  # beats per minute
     minor: float  # probability of a minor mode, 0 to 1
     level: float  # RMS level in dBFS
     regularity: float  # 1 for beats on time, 0 for onsets anywhere
@@ -95,7 +95,7 @@ _Recipe = TypeVar("_Recipe", Sound, Picture)
 
 
 def sound_of(label: str, group: Rng, clip: Rng) -> Sound:
-    """Draw a clip's music: `group` fixes key and instrument, `clip` varies the rest."""
+    """Draw a clip's music: `group` determines key and instrument, `clip` varies the rest."""
     recipe = _drawn(SOUNDS, label, clip)
     return replace(
         recipe,
@@ -112,7 +112,7 @@ def sound_of(label: str, group: Rng, clip: Rng) -> Sound:
 
 
 def picture_of(label: str, group: Rng, clip: Rng) -> Picture:
-    """Draw a clip's pictures: `group` fixes the palette, `clip` varies the rest."""
+    """Draw a clip's pictures: `group` determines the palette, `clip` varies the rest."""
     recipe = _drawn(PICTURES, label, clip)
     light = recipe.light * float(np.exp(0.1 * group.normal() + 0.08 * clip.normal()))
     return replace(
@@ -214,7 +214,7 @@ def render(recipe: Picture, seconds: float, rng: Rng) -> NDArray[np.uint8]:
     """Return uint8 (frames, HEIGHT, WIDTH, 3), RGB frames at `FPS`."""
     n = max(round(seconds * FPS), 2)
     frames = np.empty((n, HEIGHT, WIDTH, 3), dtype=np.uint8)
-    # Drawn once and shifted at random: it looks like new grain at a tenth of the cost.
+    # Grain that is drawn once and shifted at random looks new, at a tenth of the cost.
     grain = _GRAIN * rng.standard_normal((2 * HEIGHT, 2 * WIDTH, 1), dtype=np.float32)
     scene = _scene(recipe, rng)
     for i in range(n):
@@ -254,7 +254,7 @@ def _scene(recipe: Picture, rng: Rng) -> _Scene:
 
 
 def _draw(scene: _Scene, way: float) -> F32:
-    """Draw the scene after its discs have moved by `way` picture widths, and around the edges."""
+    """Draw the scene after its discs moved by `way` picture widths; they wrap around the edges."""
     ground, discs, colours = scene
     picture = ground.copy()
     for (x, y, radius, angle), colour in zip(discs, colours, strict=True):
@@ -277,7 +277,7 @@ def video_codec() -> str:
         import av
     except ImportError:
         raise ManifestError(
-            "the demo set's files are written with PyAV: pip install '.[extract]' in mvemo's folder"
+            "writing the demo set needs PyAV: run pip install '.[extract]' in mvemo's folder"
         ) from None
     for name in CODECS:
         try:
@@ -285,13 +285,15 @@ def video_codec() -> str:
         except ValueError:
             continue
         return name
-    raise ManifestError(f"PyAV {av.__version__} has none of the encoders {', '.join(CODECS)}")
+    raise ManifestError(
+        f"PyAV {av.__version__} lacks a video encoder: expected one of {', '.join(CODECS)}"
+    )
 
 
 def write_clip(
     path: Path, frames: NDArray[np.uint8], kept: NDArray[np.bool_], sound: F32, codec: str
 ) -> None:
-    """Write those RGB `frames` that are `kept` and the stereo `sound` (2, samples) at `SR`."""
+    """Write the RGB `frames` that are True in `kept`, and stereo `sound` (2, samples) at `SR`."""
     import av
 
     with replacing(path) as temp, av.open(str(temp), "w", format="mp4") as container:

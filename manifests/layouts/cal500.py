@@ -3,8 +3,8 @@
 CAL500 has, in one folder, ``songNames.txt`` and ``vocab.txt`` with one name per line, and
 ``hardAnnotations.txt`` with one row per song and one column of 0 and 1 per word. CAL500exp is a
 folder ``SegLabelHard`` with one CSV per song, whose columns are ``Start_Time`` and ``End_Time`` in
-seconds and one per tag. Both have one sound file per song, with its name. The formats are those
-that public programs read, such as JAMS; the data sets themselves were not available.
+seconds and one per tag. Both have one audio file per song, with the song's name. The formats were
+taken from public programs, such as JAMS; the data sets themselves were not available.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def find_annotations(folder: Path) -> tuple[Path | None, tuple[Path, ...]]:
     """Return CAL500's ``hardAnnotations.txt`` below a folder, and CAL500exp's CSV files."""
     found = sorted(folder.rglob(ANNOTATIONS))
     if len(found) > 1:
-        raise BadManifest(f"{folder}: has {found[0]} and {found[1]}: give the folder of one")
+        raise BadManifest(f"{folder}: has both {found[0]} and {found[1]}: give one's folder only")
     tables = tuple(path for path in sorted(folder.rglob("*.csv")) if _is_segment_table(path))
     return (found[0] if found else None), tables
 
@@ -49,24 +49,26 @@ def _is_segment_table(path: Path) -> bool:
 
 
 def read_songs(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
-    """Read CAL500, one clip per song; `tags` is ``emotion``, ``all`` or names with commas."""
+    """Read CAL500, one clip per song; `tags` is ``emotion``, ``all`` or names, comma-separated."""
     annotations = find_annotations(folder)[0]
     if annotations is None:
         raise BadManifest(
-            f"{folder}: has no {ANNOTATIONS}: CAL500 has it, {SONGS} and {WORDS} in one folder"
+            f"{folder}: has no {ANNOTATIONS}; expected it in one folder with {SONGS} and {WORDS}"
         )
     songs = read_lines(annotations.with_name(SONGS), error=BadManifest)
     words = read_lines(annotations.with_name(WORDS), error=BadManifest)
     lines = read_table(annotations, error=BadManifest).rows
     problems = Problems(annotations)
     if len(lines) != len(songs):
-        problems.add(0, f"{len(lines)} rows, but {SONGS} has {len(songs)} songs")
+        problems.add(0, f"it has {len(lines)} rows, but {SONGS} has {len(songs)} songs")
     chosen = _chosen_tags(words, tags, annotations.with_name(WORDS))
     files, left_out = _files_of(songs, media, folder)
     rows: list[Row] = []
     for song, (line, cells) in zip(songs, lines, strict=False):
         if len(cells) != len(words):
-            problems.add(line, f"{len(cells)} cells, but {WORDS} has {len(words)} words")
+            problems.add(
+                line, f"the row has {len(cells)} cells, but {WORDS} has {len(words)} words"
+            )
             continue
         label = _label(cells, chosen, line, problems)
         if song in files:
@@ -81,7 +83,7 @@ def read_segments(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
     paths = find_annotations(folder)[1]
     if not paths:
         raise BadManifest(
-            f"{folder}: has no CSV with the columns Start_Time, End_Time: CAL500exp has one for "
+            f"{folder}: has no CSV with the columns Start_Time and End_Time; expected one for "
             "each song, in a folder SegLabelHard"
         )
     by_song: dict[str, Path] = {}
@@ -100,8 +102,10 @@ def read_segments(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
             different = [
                 f"tag {name!r} is not in {paths[0]}" for name in found if name not in words
             ]
-            different += [f"no column {n!r}, which {paths[0]} has" for n in words if n not in found]
-            different.append(f"the tags are in another order than in {paths[0]}")
+            different += [
+                f"column {name!r} of {paths[0]} is missing" for name in words if name not in found
+            ]
+            different.append(f"the order of the tags differs from that in {paths[0]}")
             problems.add(1, different[0])
         problems.raise_any()
         segments = list(_segments(table, song, files.get(song, ""), chosen, problems))
@@ -117,17 +121,18 @@ def _segments(
 ) -> Iterator[Row]:
     for line, cells in table.rows[1:]:
         if len(cells) != len(table.header):
-            problems.add(line, f"{len(cells)} cells; the header has {len(table.header)}")
+            problems.add(line, f"the row has {len(cells)} cells, the header {len(table.header)}")
             continue
         start, stop = map(_number, cells[:2])
         if not 0 <= start < stop < math.inf:
             problems.add(
                 line,
-                f"from {cells[0]!r} to {cells[1]!r}: seconds are needed, the end after the start",
+                f"segment from {cells[0]!r} to {cells[1]!r}: expected seconds, the end after the "
+                "start",
             )
             continue
         label = _label(cells[2:], chosen, line, problems)
-        # Rounded to microseconds, because a difference of decimals has rounding errors.
+        # It is rounded to microseconds because a difference of decimals has rounding errors.
         duration = round(stop - start, 6)
         name = f"{song}@{round(start, 6):g}"
         yield Row(line, path, label, clip_id=name, group=song, start=start, duration=duration)
@@ -145,7 +150,7 @@ def _chosen_tags(words: Sequence[str], tags: str, path: Path) -> dict[str, int]:
     }
     if tags == "emotion":
         if not emotions:
-            raise BadManifest(f"{path}: no word begins with {EMOTION!r}: give --tags all")
+            raise BadManifest(f"{path}: no word starts with {EMOTION!r}: give --tags all")
         return emotions
     known = {_plain(word).casefold(): (_plain(word), i) for i, word in enumerate(words)}
     known |= {name.casefold(): (name, i) for name, i in emotions.items()}
@@ -153,13 +158,15 @@ def _chosen_tags(words: Sequence[str], tags: str, path: Path) -> dict[str, int]:
     for name in (part.strip() for part in tags.split(",") if part.strip()):
         if _plain(name).casefold() not in known:
             raise BadManifest(
-                f"{path}: has no tag {name!r}: emotion, all, or some of "
+                f"{path}: unknown tag {name!r}; expected emotion, all, or some of "
                 f"{', '.join(list(emotions) or list(words))}"
             )
         tag, i = known[_plain(name).casefold()]
         chosen[tag] = i
     if not chosen:
-        raise BadManifest(f"--tags {tags!r}: names no tag: emotion, all, or names with commas")
+        raise BadManifest(
+            f"--tags {tags!r}: names no tag; expected emotion, all, or names separated by commas"
+        )
     return dict(sorted(chosen.items(), key=lambda item: item[1]))
 
 
@@ -182,7 +189,7 @@ def _label(
     for name, i in chosen.items():
         value = _number(cells[i])
         if value not in (0.0, 1.0):
-            problems.add(line, f"{name!r} is {cells[i].strip()!r}: hard annotations are 0 or 1")
+            problems.add(line, f"tag {name!r}: expected 0 or 1, got {cells[i].strip()!r}")
         elif value:
             label.append(name)
     return tuple(label)
@@ -191,20 +198,20 @@ def _label(
 def _files_of(
     songs: Sequence[str], media: Sequence[str], folder: Path
 ) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Map songs to sound files of their names, and list songs and files without a partner."""
+    """Map songs to audio files with their names; return also songs and files without a match."""
     _refuse_repeated(songs, f"{folder}: song")
     stems = {posixpath.splitext(posixpath.basename(path))[0]: path for path in media}
     alike = {_letters(stem): path for stem, path in stems.items()}
     found = {song: stems.get(song) or alike.get(_letters(song)) for song in songs}
     files = {song: path for song, path in found.items() if path is not None}
-    left_out = [(song, "no sound file of this name") for song in songs if song not in files]
+    left_out = [(song, "no audio file has this name") for song in songs if song not in files]
     if not files:
         raise BadManifest(
-            f"{folder}: not one of {len(songs)} songs has a sound file below it, as "
-            f"{songs[0]!r}: put the folder of the sound into it"
+            f"{folder}: none of the {len(songs)} songs has an audio file below it (the first is "
+            f"{songs[0]!r}): move the folder of the audio files into it"
         )
     used = set(files.values())
-    left_out += [(path, "no song of this name") for path in media if path not in used]
+    left_out += [(path, "no song has this name") for path in media if path not in used]
     return files, left_out
 
 
@@ -218,11 +225,11 @@ def _remarks(layout: str, n_rows: int, n_words: int, n_tags: int, asked: str) ->
     remarks = []
     if (n_rows, n_words) != (rows, words):
         remarks.append(
-            f"{layout} as published has {rows:,} {what} and {words} tags; this has "
+            f"the published {layout} has {rows:,} {what} and {words} tags; this copy has "
             f"{n_rows:,} and {n_words}"
         )
     if asked == "emotion" and n_tags != N_EMOTIONS:
-        remarks.append(f"{n_tags} of the published {N_EMOTIONS} emotion tags are here")
+        remarks.append(f"this copy has {n_tags} of the {N_EMOTIONS} published emotion tags")
     return tuple(remarks)
 
 

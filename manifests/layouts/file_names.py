@@ -16,9 +16,9 @@ from mvemo.manifests.model import Manifest
 from mvemo.manifests.tables import plain_text
 
 _WORDS = re.compile(r"[^\W_]+")
-# Minimum length of a word in which one differing letter counts as a typing error.
+# Minimum length of a word in which one different letter counts as a typing error.
 _LONG_WORD = 5
-# Names such as `Exciting_MV_3GPP(57)-3-of-8`, written by tools that divide long videos.
+# Names such as `Exciting_MV_3GPP(57)-3-of-8`, written by tools that split long videos.
 _PIECE = re.compile(r"(?P<source>.*?\S)[-_ ]+(?P<k>\d+)[-_ ]of[-_ ](?P<n>\d+)", re.IGNORECASE)
 
 
@@ -39,7 +39,7 @@ class FoundClips:
 
 @dataclass(frozen=True)
 class NamedFiles:
-    """Layout of a data set by its file names; fields are those of its TOML file."""
+    """Layout of a data set by its file names; the fields are described in ``ravdess.toml``."""
 
     name: str
     title: str
@@ -52,7 +52,7 @@ class NamedFiles:
     select: Mapping[str, str]
 
     def parse(self, stem: str) -> dict[str, str] | None:
-        """Return the facts in a file name without suffix; None for another data set's name."""
+        """Return the facts in a file name without suffix; None if the name has another format."""
         parts = stem.split("-")
         if len(parts) != len(self.fields) or not all(p.isdecimal() and len(p) == 2 for p in parts):
             return None
@@ -64,14 +64,14 @@ class NamedFiles:
         return facts
 
     def find(self, stems: Mapping[str, str], selected: Mapping[str, str | None]) -> FoundClips:
-        """Return clips with selected values, one copy of each take; `stems` are names by path."""
+        """Return one clip per take with the selected values; `stems` maps paths to file names."""
         names: dict[str, dict[str, str]] = {}
         left_out: list[tuple[str, str]] = []
         others = [key for key in self.select if key != self.copies]
         for path, stem in stems.items():
             facts = self.parse(stem)
             if facts is None:
-                left_out.append((path, f"not named as {self.title} names its files"))
+                left_out.append((path, f"its name is not in the format of {self.title}"))
                 continue
             other = [key for key in others if selected.get(key) not in (None, facts[key])]
             if other:
@@ -93,7 +93,7 @@ class NamedFiles:
             elif kind not in (None, facts[self.copies]):
                 left_out.append((path, f"{self.select[self.copies]} is not {kind}"))
             else:
-                left_out.append((path, "another copy of the same take is there"))
+                left_out.append((path, "another copy of the same take is used"))
         used = {row.label[0] for row in rows}
         classes = [value for value in self.fields[self.label] if value in used]
         return FoundClips(rows, classes, left_out=left_out)
@@ -174,7 +174,8 @@ def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
     groups = [*map(plain_text, _find_sources(names, pattern) if pattern else map(source_of, names))]
     if not any(groups):
         raise BadManifest(
-            f"no path matches the pattern {pattern!r} of groups, as {manifest.clips[0].path!r}"
+            f"no path matches the group pattern {pattern!r}; the first path is "
+            f"{manifest.clips[0].path!r}"
         )
     clips = tuple(
         replace(clip, group=group or clip.group)
@@ -186,7 +187,7 @@ def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
 def similar_groups(manifest: Manifest) -> list[tuple[str, str]]:
     """Return pairs of groups that differ only by case, spaces or one letter: typing errors."""
     groups = sorted({clip.group for clip in manifest.clips if clip.group != clip.clip_id})
-    # Names by key: the name without spaces, and with one letter replaced by a gap.
+    # Each key (a name without spaces, also with one letter replaced by a gap) -> names with it.
     alike: dict[str, list[str]] = {}
     pairs = set()
     for group in groups:
@@ -213,11 +214,11 @@ def _find_sources(paths: Sequence[str], pattern: str) -> list[str]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise BadManifest(f"invalid pattern of groups {pattern!r}: {error}") from None
+        raise BadManifest(f"invalid group pattern {pattern!r}: {error}") from None
     if expression.groups != 1:
         raise BadManifest(
-            f"the pattern {pattern!r} of groups has {expression.groups} groups in parentheses: "
-            r"write one, the source, as '(.+)_\d+'"
+            f"the group pattern {pattern!r} has {expression.groups} pairs of parentheses: "
+            r"write exactly one, around the source, for example '(.+)_\d+'"
         )
     found = (expression.search(posixpath.splitext(path)[0]) for path in paths)
     return [(match[1] or "") if match else "" for match in found]

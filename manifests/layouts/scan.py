@@ -22,7 +22,7 @@ from mvemo.manifests.text_table import listed
 
 LAYOUTS = ("auto", "class-folders", *NAMED_FILES, "cal500", "cal500exp")
 
-LINK = "a link out of the folder (--follow-links takes them)"
+LINK = "a link that leads out of the folder; give --follow-links to include it"
 
 # Names of the parts of a split in a manifest.
 SPLITS = ("train", "val", "test")
@@ -40,7 +40,7 @@ AUDIO_SUFFIXES = frozenset([
 
 @dataclass(frozen=True)
 class Scan:
-    """Manifest of a folder, and the files that it leaves out."""
+    """Manifest of a folder, and the files that are left out."""
 
     manifest: Manifest  # one clip per media file, sorted by path
     # (path relative to the folder, reason) of each file that is not a clip. Hidden files and files
@@ -49,24 +49,24 @@ class Scan:
     remarks: tuple[str, ...] = ()  # differences from the published data set
 
     def notes(self, most: int = 10) -> tuple[str, ...]:
-        """Return the remarks, and a line per reason with the first `most` of its files."""
+        """Return the remarks, and for each reason a line with the first `most` files left out."""
         return (*self.remarks, *left_out_notes(self.left_out, most))
 
 
 def left_out_notes(left_out: Sequence[tuple[str, str]], most: int = 10) -> list[str]:
-    """Return a line per reason of `Scan.left_out`, with the first `most` of its files."""
+    """Return for each reason in `Scan.left_out` a line with the first `most` files."""
     by_reason: dict[str, list[str]] = {}
     for path, reason in left_out:
         by_reason.setdefault(reason, []).append(path)
     return [
-        f"{len(paths)} left out, {reason}: {listed([*map(repr, paths)], most)}"
+        f"{len(paths)} left out ({reason}): {listed([*map(repr, paths)], most)}"
         for reason, paths in by_reason.items()
     ]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Selection of clips and tags of a data set; None is the default of its layout."""
+    """Selection of clips and tags of a data set; None stands for the layout's default."""
 
     channel: str | None = None  # RAVDESS: vocal channel of the clips
     # RAVDESS: kind of the clips; default: one copy of each take, with pictures if it has them.
@@ -75,12 +75,13 @@ class Selection:
     tags: str | None = None  # CAL500: emotion (the default), all, or names separated by commas
 
     def check(self, layout: str, folder: Path) -> None:
-        """Raise `BadManifest` for an unknown value, or one that the layout does not support."""
+        """Raise `BadManifest` for a value that is unknown or that the layout does not support."""
         for named in NAMED_FILES.values():
             for key, name in named.select.items():
                 value, allowed = getattr(self, key), named.fields[key]
                 if value is not None and value not in allowed:
-                    raise BadManifest(f"unknown {name} {value!r}; one of {', '.join(allowed)}")
+                    listing = ", ".join(allowed)
+                    raise BadManifest(f"unknown {name} {value!r}; expected one of {listing}")
                 if value is not None and layout != named.name:
                     raise BadManifest(f"{folder}: {name} {value!r} needs the {named.name} layout")
         if self.tags is not None and not layout.startswith("cal500"):
@@ -121,7 +122,7 @@ def scan_clips(
     select
         Selection of the data set's clips and tags; None for the layout's defaults.
     follow_links
-        If True, links may lead to clips outside of the folder; otherwise these are left out.
+        If True, links may lead out of the folder; otherwise such links are left out.
     labels
         If False, take all media files without labels, in any folders.
 
@@ -142,30 +143,30 @@ def scan_clips(
     ...     (folder / name).touch()
     >>> scan = scan_clips(folder)
     >>> scan.manifest.clip_ids, scan.notes()
-    (('calm/a', 'tense/b'), ("1 left out, not a known type of media file: 'tense/notes.txt'",))
+    (('calm/a', 'tense/b'), ("1 left out (unknown type of media file): 'tense/notes.txt'",))
     """
     folder = Path(folder)
     if not folder.exists():
         raise MissingManifest(f"{folder}: no such folder")
     if not folder.is_dir():
-        raise BadManifest(f"{folder}: is a file; give a folder of clips")
+        raise BadManifest(f"{folder}: expected a folder of clips, got a file")
     if layout not in LAYOUTS:
-        raise BadManifest(f"unknown layout {layout!r}; one of {', '.join(LAYOUTS)}")
+        raise BadManifest(f"unknown layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
     left_out: list[tuple[str, str]] = []
     paths = find_media(folder, left_out, follow_links)
     if not paths:
         if n_links := sum(reason == LINK for _, reason in left_out):
             raise BadManifest(
-                f"{folder}: no media files, but {n_links} links that lead out of it were left out, "
-                f"the first {min(left_out)[0]!r}: --follow-links takes them"
+                f"{folder}: has no media files except {n_links} links that lead out of it, such as "
+                f"{min(left_out)[0]!r}: give --follow-links to include them"
             )
-        raise BadManifest(f"{folder}: no media files; expected a folder of clips for each class")
+        raise BadManifest(f"{folder}: has no media files; expected a folder of clips per class")
     if layout == "auto":
         layout = _layout_of(folder, paths) if labels else "class-folders"
     select = select or Selection()
     select.check(layout, folder)
     if layout.startswith("cal500"):
-        left_out = []  # the annotations are among the other files
+        left_out = []  # because it lists the annotation files
         read = read_songs if layout == "cal500" else read_segments
         found = read(folder, paths, select.tags or "emotion")
     elif layout in NAMED_FILES:
@@ -174,11 +175,11 @@ def scan_clips(
     else:
         found = _class_folders(paths, labels)
     left_out += found.left_out
-    first = f"; left out: {left_out[0][0]!r}, {left_out[0][1]}" if left_out else ""
+    first = f"; left out: {left_out[0][0]!r} ({left_out[0][1]})" if left_out else ""
     if not found.rows:
-        raise BadManifest(f"{folder}: no clip fits layout {layout}{first}")
+        raise BadManifest(f"{folder}: no clip matches the layout {layout}{first}")
     if found.task == "multiclass" and len(found.classes) < 2:
-        only = f"only one class, {found.classes[0]!r}; two are needed at least"
+        only = f"there is only one class, {found.classes[0]!r}; at least two are needed"
         raise BadManifest(f"{folder}: {only}{first}")
     problems = Problems(folder)
     finish_rows(found.rows, problems)
@@ -198,8 +199,8 @@ def _layout_of(folder: Path, paths: Sequence[str]) -> str:
     annotations, tables = find_annotations(folder)
     if annotations is not None and tables:
         raise BadManifest(
-            f"{folder}: has the annotations of songs and of segments: give --layout cal500 or "
-            "cal500exp"
+            f"{folder}: has annotations both of songs and of segments: give --layout cal500 or "
+            "--layout cal500exp"
         )
     if annotations is not None:
         return "cal500"
@@ -218,7 +219,7 @@ def _class_folders(paths: Sequence[str], labels: bool) -> FoundClips:
     for path in paths if labels else ():
         parts = path.split("/")
         if len(parts) < (3 if splits else 2):
-            found.left_out.append((path, "not in a folder of a class"))
+            found.left_out.append((path, "not in a class folder"))
             continue
         split = SPLITS[part_of(parts[0]) or 0] if splits else None
         label = plain_text(parts[1 if splits else 0].strip())
@@ -226,23 +227,23 @@ def _class_folders(paths: Sequence[str], labels: bool) -> FoundClips:
     found.classes = sorted({str(row.label[0]) for row in found.rows})
     if found.rows:
         return found
-    remark = "no clip is in a folder of its class: a manifest without labels"
+    remark = "no clip is in a class folder: the manifest has no labels"
     rows = [Row(number, path, ()) for number, path in enumerate(paths, start=1)]
     return FoundClips(rows, (), UNLABELLED, remarks=(remark,) if labels else ())
 
 
 def find_media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool) -> list[str]:
-    """Return paths of media files relative to the folder, sorted; others go to `left_out`."""
+    """Return sorted paths of media files relative to the folder; add others to `left_out`."""
     paths = []
     seen: set[str] = set()
     root = os.path.join(os.path.realpath(folder), "")
 
     def unreadable(error: OSError) -> None:
         path = Path(error.filename).relative_to(folder).as_posix()
-        left_out.append((path, f"a folder that cannot be read ({error.strerror})"))
+        left_out.append((path, f"the folder cannot be read: {error.strerror}"))
 
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
-        # A link to a parent folder would cause an endless loop.
+        # Without this check, a link to a parent folder would cause an endless loop.
         real = os.path.realpath(parent)
         if real in seen:
             folders.clear()
@@ -267,15 +268,15 @@ def find_media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool
 
 
 def _why_left_out(place: str, path: str, root: str) -> str | None:
-    """Return why a file is left out, empty for files of mvemo, or None for a clip."""
+    """Return why a file is left out; empty for a file that mvemo wrote, None for a clip."""
     if not path.isprintable():
-        return "its name has bytes or marks that no CSV can hold; rename"
+        return "its name has characters that a CSV file cannot hold; rename it"
     try:
         if not stat.S_ISREG(os.stat(place).st_mode):
-            # Opening a pipe would block.
-            return "a pipe, socket or device, no file"
+            # Such files are never opened: a pipe would block.
+            return "a pipe, socket or device, not a file"
     except OSError as error:
-        return f"cannot be looked at ({error.strerror})"
+        return f"cannot be accessed: {error.strerror}"
     suffix = posixpath.splitext(path)[1].lower()
     if suffix in VIDEO_SUFFIXES or suffix in AUDIO_SUFFIXES:
         linked = root and os.path.islink(place)
@@ -283,4 +284,4 @@ def _why_left_out(place: str, path: str, root: str) -> str | None:
     ours = False
     with suppress(OSError), open(place, "rb") as file:
         ours = file.read(8) == b"# mvemo "
-    return "" if ours else "not a known type of media file"
+    return "" if ours else "unknown type of media file"

@@ -1,6 +1,6 @@
-"""Folds of a manifest's clips, the file that stores them, and splits in three parts.
+"""Folds of a manifest's clips, their file format, and splits into three parts.
 
-J22 section 3 divides its songs at random by 7:2:1. Here songs (groups) stay whole, so that the
+J22 section 3 splits its songs at random by 7:2:1. Here songs (groups) stay whole, so that all
 segments of a song are in one part, and every part has its share of each class.
 """
 
@@ -23,12 +23,12 @@ from mvemo.manifests.splits.folds import fold_notes, holdout_split, inner_split,
 from mvemo.manifests.tables import Table, read_table, write_table
 
 VERSION = "1"
-# J22 section 3.
+# Shares of training, validation and test in J22 section 3.
 FRACTIONS = (0.7, 0.2, 0.1)
 TRAIN, VALIDATION, TEST = 0, 1, 2
-# Names in messages, in the order of the numbers.
+# Names of parts 0, 1 and 2 in messages.
 PARTS = ("train", "validation", "test")
-# Names that data sets use.
+# Names of the parts in data sets.
 _WORDS = {
     **dict.fromkeys(("train", "training"), TRAIN),
     **dict.fromkeys(("val", "valid", "validation", "dev", "development"), VALIDATION),
@@ -37,7 +37,7 @@ _WORDS = {
 
 
 class GroupedClips(Protocol):
-    """Clip ids and groups that folds are checked against: a `Manifest`, or a cache's table."""
+    """Clip ids and groups to check folds against: a `Manifest`, or a cache's table."""
 
     @property
     def clip_ids(self) -> tuple[str, ...]: ...
@@ -54,13 +54,13 @@ class Folds:
     k: int  # number of folds
     seed: int  # random seed of the folds; -1 for folds that the manifest prescribes
     clip_ids: tuple[str, ...]  # in the order of `assignment`
-    manifest_digest: str = ""  # of the manifest that the folds were made for, or empty
+    manifest_digest: str = ""  # digest of the manifest the folds were made for, or empty
     notes: tuple[str, ...] = ()  # for the user, one line each
 
     def test(self, fold: int) -> NDArray[np.bool_]:
         """Return bool (clips,), True for the clips of this fold."""
         if not 0 <= fold < self.k:
-            raise BadManifest(f"fold {fold}; there are folds 0 to {self.k - 1}")
+            raise BadManifest(f"there is no fold {fold}; folds are 0 to {self.k - 1}")
         mask: NDArray[np.bool_] = self.assignment == fold
         return mask
 
@@ -81,8 +81,8 @@ def folds_of(
     k, seed
         Same as for `make_folds`; prescribed folds override `k`, with a note.
     earlier
-        Folds of an earlier set of clips. A group whose clips were all in one fold keeps that fold.
-        Folds with another `k` or seed are not kept.
+        Folds of an earlier set of clips. A group whose clips were all in one fold keeps that fold,
+        unless `k` or the seed differs.
 
     Raises
     ------
@@ -106,8 +106,8 @@ def folds_of(
         assignment = make_folds(labels, groups, k, seed, task, earlier=kept)
         notes = fold_notes(labels, groups, k, task, classes)
         if kept and earlier is not None and earlier.clip_ids != manifest.clip_ids:
-            how = "groups keep the folds that they had; the others are divided anew"
-            notes = (f"{len(kept)} of {len(set(groups))} {how}", *notes)
+            end = "groups keep their earlier folds; the others are assigned again"
+            notes = (f"{len(kept)} of {len(set(groups))} {end}", *notes)
         return Folds(assignment, k, seed, manifest.clip_ids, manifest.digest, notes)
     if len(given) != len(manifest):
         raise BadManifest(f"{manifest.name}: {len(manifest) - len(given)} clips have no fold")
@@ -116,15 +116,18 @@ def folds_of(
         raise BadManifest(f"{manifest.name}: {problem}")
     prescribed = len(set(given))
     if prescribed < 2 or set(given) != set(range(prescribed)):
-        raise BadManifest(f"{manifest.name}: folds must be 0, 1, ...; found {sorted(set(given))}")
+        raise BadManifest(
+            f"{manifest.name}: expected at least two folds 0, 1, ..., got {sorted(set(given))}"
+        )
     notes = fold_notes(labels, groups, prescribed, task, classes)
     if prescribed != k:
-        notes = (f"the manifest prescribes {prescribed} folds, which are kept; not {k}", *notes)
+        used = f"the manifest prescribes {prescribed} folds; these are used instead of {k}"
+        notes = (used, *notes)
     return Folds(assignment, prescribed, -1, manifest.clip_ids, manifest.digest, notes)
 
 
 def _kept_folds(manifest: Manifest, earlier: Folds | None, k: int, seed: int) -> dict[str, int]:
-    """Map each group to its earlier fold, for groups that were in only one."""
+    """Map each group to its earlier fold, for groups that were in only one fold."""
     if earlier is None or (earlier.k, earlier.seed) != (k, seed):
         return {}
     fold_of = dict(zip(earlier.clip_ids, earlier.assignment.tolist(), strict=True))
@@ -153,8 +156,8 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
         Path of the file.
     clips
         Manifest or table of a cache. The folds are matched to its clip ids and put in its order;
-        they must cover exactly its clips and keep its groups whole. The digest may differ, so that
-        folds can be kept when labels are corrected.
+        they must have exactly its clips, with each group in one fold. The digest may differ, so
+        that folds can be kept when labels are corrected.
 
     Returns
     -------
@@ -179,16 +182,16 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
     problems = Problems(path)
     table = read_table(path, error=BadManifest, missing=MissingManifest)
     if table.kind not in ("", "folds"):
-        raise BadManifest(f"{path}: this is a mvemo {table.kind}, not a file of folds")
+        raise BadManifest(f"{path}: this is a file of mvemo {table.kind}, not of folds")
     if table.kind and table.version != VERSION:
-        raise BadManifest(f"{path}: folds version {table.version}; this reads version {VERSION}")
+        raise BadManifest(f"{path}: version of folds: expected {VERSION}, got {table.version}")
     fold_of = _parse_rows(table, problems)
     seed = _whole_number(table, "seed", problems)
     stated_k = _whole_number(table, "k", problems)
     used = sorted(set(fold_of.values()))
     k = len(used)
     if used != list(range(k)) or k < 2:
-        problems.add(0, f"folds must be 0, 1, ... and two at least; found {used}")
+        problems.add(0, f"expected at least two folds 0, 1, ..., got {used}")
     elif stated_k not in (-1, k):
         problems.add(table.line("k"), f"k is {stated_k}, but there are {k} folds")
     problems.raise_any()
@@ -203,20 +206,18 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
 def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
     header = table.header
     if "clip_id" not in header or "fold" not in header:
-        raise BadManifest(
-            f"{problems.path}: the header must have clip_id and fold; it has {header}"
-        )
+        raise BadManifest(f"{problems.path}: expected columns clip_id and fold, got {header}")
     fold_of: dict[str, int] = {}
     for line, cells in table.rows[1:]:
         if len(cells) != len(header):
-            problems.add(line, f"{len(cells)} cells; the header has {len(header)}")
+            problems.add(line, f"the row has {len(cells)} cells, the header {len(header)}")
             continue
         clip_id = cells[header.index("clip_id")].strip()
         fold = cells[header.index("fold")].strip()
         if clip_id in fold_of:
             problems.add(line, f"clip_id {clip_id!r} occurs twice")
         if not fold.isdecimal() or len(fold) > 9:
-            problems.add(line, f"fold {shown(fold)} is not a whole number from 0")
+            problems.add(line, f"fold: expected a whole number from 0, got {shown(fold)}")
             continue
         fold_of[clip_id] = int(fold)
     return fold_of
@@ -238,13 +239,13 @@ def _check_clips(path: Path, fold_of: dict[str, int], clip_ids: Sequence[str]) -
     if missing or unknown:
         what = "no fold is given for clip" if missing else "there is no clip"
         raise BadManifest(
-            f"{path}: {what} {(missing or unknown)[0]!r} ({len(missing)} clips without a fold, "
-            f"{len(unknown)} unknown ones, of {len(clip_ids)}); made for other clips?"
+            f"{path}: {what} {(missing or unknown)[0]!r} ({len(missing)} of {len(clip_ids)} clips "
+            f"have no fold, {len(unknown)} ids are unknown): use the fold file of these clips"
         )
 
 
 def _straddling(groups: Sequence[str], assignment: Ints, parts: Sequence[str] = ()) -> str:
-    """Return a clause on groups in several folds (or `parts` of a split), or an empty text."""
+    """Return a text about groups in several folds (or `parts` of a split), empty if none."""
     found: dict[str, set[int]] = {}
     for group, part in zip(groups, assignment.tolist(), strict=True):
         found.setdefault(group, set()).add(part)
@@ -252,16 +253,16 @@ def _straddling(groups: Sequence[str], assignment: Ints, parts: Sequence[str] = 
     if not divided:
         return ""
     names = " and ".join(parts[i] if parts else str(i) for i in sorted(found[divided[0]]))
-    more = f", and {len(divided) - 1} more groups straddle" if len(divided) > 1 else ""
+    more = f" ({len(divided) - 1} more groups are in several)" if len(divided) > 1 else ""
     what = "the splits" if parts else "folds"
-    return f"group {divided[0]!r} straddles {what} {names}{more}"
+    return f"group {divided[0]!r} is in {what} {names}{more}"
 
 
 # --- training, validation and test
 
 
 def part_of(word: str) -> int | None:
-    """Return the part that a word names, in any case; None for any other word."""
+    """Return the part that a word names (upper or lower case); None for any other word."""
     return _WORDS.get(word.strip().lower())
 
 
@@ -275,7 +276,7 @@ class Holdout:
 
 
 def parse_fractions(text: str) -> tuple[float, float, float]:
-    """Parse a ratio into three fractions of sum 1; raise `BadManifest` if it is not one.
+    """Parse a ratio into three fractions with sum 1; raise `BadManifest` if it is invalid.
 
     Examples
     --------
@@ -287,7 +288,7 @@ def parse_fractions(text: str) -> tuple[float, float, float]:
     except ValueError:
         train = validation = test = math.nan
     if not all(math.isfinite(x) and x > 0 for x in (train, validation, test)):
-        raise BadManifest(f"split {text!r}: write it as three numbers above 0, as 7:2:1")
+        raise BadManifest(f"split {text!r}: expected three numbers above 0, such as 7:2:1")
     total = train + validation + test
     return train / total, validation / total, test / total
 
@@ -299,7 +300,7 @@ def holdout_of(
 
     Nets are trained on this split, so it has all three parts. If the manifest prescribes no
     validation clips, they are taken from its training clips, in the ratio of the fractions. If it
-    prescribes no test clips, its validation clips are tested. Parameters are those of
+    prescribes no test clips, its validation clips become the test clips. For the parameters see
     `holdout_split`.
 
     Raises
@@ -335,7 +336,7 @@ def holdout_of(
         assignment[rows[validation]] = VALIDATION
         notes.append(
             f"the manifest prescribes no validation clips: {validation.sum()} of its "
-            f"{len(rows)} training clips were taken"
+            f"{len(rows)} training clips are used instead"
         )
     return Holdout(assignment, -1, (*notes, *_class_notes(manifest, assignment)))
 
@@ -343,8 +344,8 @@ def holdout_of(
 def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...]]:
     """Return the split that the manifest prescribes, for features that need no training.
 
-    Frozen and imported features are scored on the test clips (without any, on the validation
-    clips), by heads that are trained on all other clips. Prescribed folds take precedence.
+    Frozen and imported features are scored on the test clips (if there are none, on the validation
+    clips), with heads that are trained on all other clips. Prescribed folds take precedence.
 
     Returns
     -------
@@ -379,11 +380,13 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
     if len(parts) == 1:
         return None, (f"all clips are in split {PARTS[parts[0]]!r}: {instead}",)
     if problem := _straddling(manifest.groups, assignment, PARTS):
-        return None, (f"the manifest's split is not used, for {problem}: {instead}",)
+        return None, (f"the manifest's split is not used because {problem}: {instead}",)
     notes = _move_to_test(assignment)
     if TRAIN not in assignment:
-        # Validation clips choose nothing here, so heads are trained on them, too.
-        notes.append("the manifest prescribes no training clips: heads have the validation's")
+        # Validation clips are not used to choose anything here, so heads can be trained on them.
+        notes.append(
+            "the manifest prescribes no training clips: heads are trained on its validation clips"
+        )
     split = Holdout(assignment, -1, (*notes, *_class_notes(manifest, assignment)))
     return split, split.notes
 
@@ -395,13 +398,13 @@ def _read_split(manifest: Manifest) -> Ints | None:
         return None
     if missing := [c.clip_id for c in manifest.clips if c.split is None]:
         raise BadManifest(
-            f"{manifest.name}: {len(missing)} clips have no split, though others have; first "
-            f"{missing[0]!r}"
+            f"{manifest.name}: {len(missing)} clips, such as {missing[0]!r}, have no split, but "
+            "others have one"
         )
     parts = [part_of(str(name)) for name in names]
     if unknown := sorted(str(n) for n, part in zip(names, parts, strict=True) if part is None):
         raise BadManifest(
-            f"{manifest.name}: split {unknown[0]!r} is not known; call them train, val and test"
+            f"{manifest.name}: unknown split {unknown[0]!r}; expected train, val or test"
         )
     return np.array(parts, dtype=np.int64)
 
@@ -414,7 +417,7 @@ def _move_to_test(assignment: Ints) -> list[str]:
     assignment[validation] = TEST
     return [
         f"the manifest prescribes no test clips: its {validation.sum()} validation clips are "
-        "the tested ones"
+        "used for the test"
     ]
 
 

@@ -1,7 +1,7 @@
 """Stratified, group-disjoint, seeded folds and splits.
 
-scikit-learn's StratifiedGroupKFold does not stratify when it shuffles in the releases for
-Python 3.10, and supports neither tags nor numbers as labels.
+scikit-learn's StratifiedGroupKFold is not used: in the releases for Python 3.10 it does not
+stratify when it shuffles, and it supports neither tags nor numbers as labels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mvemo.manifests.labels import F64, TASKS, UNLABELLED, Bools, Ints, Task, la
 
 Names = Sequence[str] | NDArray[np.str_]
 _PASSES = 4
-# Swaps are tried for all pairs of groups, so only if there are few groups; with many groups,
+# Swaps are tried for all pairs of groups, so only up to this number of groups; with more groups,
 # the greedy choice and single moves leave almost nothing to gain.
 _MOST_GROUPS_TO_SWAP = 800
 
@@ -32,10 +32,10 @@ def make_folds(
 ) -> Ints:
     """Assign clips to k folds with whole groups and even shares of each class.
 
-    Groups are processed by decreasing weight (rare classes and large groups first, ties in random
-    order). Each goes to the fold where the sum over classes of the squared deviations from the even
-    share grows least. Then single groups are moved and pairs swapped while this sum decreases. The
-    fold of a group depends on the set of clips and the seed, not on the order of the clips.
+    Groups are processed in descending order of weight (rare classes and large groups first, ties
+    in random order). Each group goes to the fold where the sum over classes of the squared
+    deviations from the even share grows least. Then single groups are moved and pairs swapped while
+    this sum decreases. The result depends on the set of clips and the seed, not on their order.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def make_folds(
     task
         Task of the labels.
     earlier
-        Fold, 0 to k - 1, that each of these groups keeps. A fold without groups gets another one.
+        Fold, 0 to k - 1, that each of these groups keeps. A fold without groups gets a new group.
 
     Returns
     -------
@@ -69,15 +69,17 @@ def make_folds(
     array([0, 0, 0, 0, 1, 1, 1, 1])
     """
     if k < 2:
-        raise BadManifest(f"k is {k}; cross-validation needs 2 folds at least")
+        raise BadManifest(f"k is {k}, but cross-validation needs at least 2 folds")
     counts, member = _group_counts(labels, groups, task)
     if len(counts) < k:
-        raise BadManifest(f"{len(counts)} group(s) cannot fill {k} folds; use k <= {len(counts)}")
+        raise BadManifest(f"{len(counts)} group(s) cannot fill {k} folds: use k <= {len(counts)}")
     fixed = np.full(len(counts), -1, dtype=np.int64)
     if earlier:
         fixed[:] = [earlier.get(group, -1) for group in np.unique(np.asarray(groups)).tolist()]
     if fixed.max() >= k:
-        raise BadManifest(f"an earlier fold is {fixed.max()}; there are folds 0 to {k - 1}")
+        raise BadManifest(
+            f"the earlier folds include fold {fixed.max()}, but folds must be 0 to {k - 1}"
+        )
     return _assign_groups(counts, np.full(k, 1.0 / k), seed, fixed)[member]
 
 
@@ -91,8 +93,8 @@ def inner_split(labels: ArrayLike, groups: Names, fraction: float, seed: int, ta
     labels, groups, seed, task
         Same as for `make_folds`, for the clips that may be trained on.
     fraction
-        Fraction of each class to hold out, between 0 and 1; at least one group is held out and at
-        least one is not.
+        Fraction of each class to hold out, between 0 and 1; at least one group is held out, and at
+        least one group stays in training.
 
     Returns
     -------
@@ -110,10 +112,10 @@ def inner_split(labels: ArrayLike, groups: Names, fraction: float, seed: int, ta
     4
     """
     if not 0 < fraction < 1:
-        raise BadManifest(f"fraction is {fraction}; it must lie between 0 and 1")
+        raise BadManifest(f"fraction is {fraction}, but it must be between 0 and 1")
     counts, member = _group_counts(labels, groups, task)
     if len(counts) < 2:
-        raise BadManifest("one group only; an inner split needs 2 groups at least")
+        raise BadManifest("there is only one group, but an inner split needs at least 2")
     held_out: Bools = _split_groups(counts, [1.0 - fraction, fraction], seed)[member] == 1
     return held_out
 
@@ -135,7 +137,7 @@ def holdout_split(
 
     Returns
     -------
-    Part of each clip, int64 (clips,): 0 training, 1 validation, 2 test, each with a group at least.
+    Part of each clip, int64 (clips,): 0 training, 1 validation, 2 test; no part is empty.
 
     Raises
     ------
@@ -152,13 +154,14 @@ def holdout_split(
     shares = np.asarray(fractions, dtype=np.float64)
     if shares.shape != (3,) or not np.isfinite(shares).all() or not (shares > 0).all():
         raise BadManifest(
-            f"the split is {list(fractions)}: it takes three numbers above 0, for training, "
-            "validation and test, as 7:2:1"
+            f"the split is {list(fractions)}; expected three numbers above 0, for training, "
+            "validation and test, such as 7:2:1"
         )
     counts, member = _group_counts(labels, groups, task)
     if len(counts) < 3:
         raise BadManifest(
-            f"{len(counts)} group(s) cannot fill training, validation and test: 3 are needed"
+            f"{len(counts)} group(s) cannot fill training, validation and test: at least 3 are "
+            "needed"
         )
     # Rounded, so that 0.7:0.2:0.1 and 7:2:1 break ties alike.
     return _split_groups(counts, np.round(shares / shares.sum(), 9), seed)[member]
@@ -167,7 +170,7 @@ def holdout_split(
 def fold_notes(
     labels: ArrayLike, groups: Names, k: int, task: Task, classes: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return one-line warnings about classes or tags that have too few groups for the folds."""
+    """Return a one-line warning for each class or tag with too few groups for the folds."""
     names = np.asarray(groups)
     notes = []
     for name, member in label_kind(task).members(labels, classes).items():
@@ -175,25 +178,29 @@ def fold_notes(
         if n_groups == 0:
             notes.append(f"class {name!r} has no clips")
         elif n_groups == 1:
-            notes.append(f"class {name!r} has one group: never in training and test at once")
+            notes.append(
+                f"class {name!r} has only one group: it is never in training and test together"
+            )
         elif n_groups < k:
-            notes.append(f"class {name!r} has {n_groups} groups: missing from some of {k} folds")
+            notes.append(
+                f"class {name!r} has only {n_groups} groups: some of the {k} folds lack it"
+            )
     return tuple(notes)
 
 
 def _group_counts(labels: ArrayLike, groups: Names, task: Task) -> tuple[F64, Ints]:
-    """Return clips per group (by name) and stratum (last: all), and the group of each clip."""
+    """Return clips per group (sorted) and stratum (the last has all), and each clip's group."""
     values, names = np.asarray(labels), np.asarray(groups)
     if task not in (*TASKS, UNLABELLED):
-        raise BadManifest(f"unknown task {task!r}; one of {', '.join(TASKS)}")
+        raise BadManifest(f"unknown task {task!r}; expected one of {', '.join(TASKS)}")
     kind = label_kind(task)
     if values.ndim not in kind.n_axes or names.ndim != 1 or len(values) != len(names):
         raise BadManifest(
             f"labels of shape {values.shape} and groups of shape {names.shape} "
-            f"do not fit a {task} task"
+            f"do not match a {task} task"
         )
     if len(values) == 0:
-        raise BadManifest("no clips to split")
+        raise BadManifest("there are no clips to split")
     strata = kind.strata(values)
     unique, member = np.unique(names, return_inverse=True)
     everything = np.column_stack([strata, np.ones(len(values))])
@@ -203,10 +210,11 @@ def _group_counts(labels: ArrayLike, groups: Names, task: Task) -> tuple[F64, In
 
 
 def _assign_groups(counts: F64, shares: F64, seed: int, fixed: Ints | None = None) -> Ints:
-    """Return the part of each group, so that parts hold their shares of every stratum.
+    """Return the part of each group, so that each part has its share of every stratum.
 
     With c_ps the clips of stratum s in part p, N_s all clips of the stratum and t_p the share of
-    the part, it minimises sum_p sum_s (c_ps / N_s - t_p)^2 / t_p. Groups `fixed` to 0 or more stay.
+    the part, it minimises sum_p sum_s (c_ps / N_s - t_p)^2 / t_p. A group with a part of 0 or more
+    in `fixed` keeps it.
     """
     rng = np.random.default_rng(seed)
     n_groups = len(counts)
@@ -214,7 +222,7 @@ def _assign_groups(counts: F64, shares: F64, seed: int, fixed: Ints | None = Non
     used = totals > 0
     group_shares = counts[:, used] / totals[used]  # each group's share of every stratum
     weight = np.square(group_shares).sum(axis=1)
-    # Rounded, so that equal groups tie in spite of rounding errors, and the seed decides.
+    # Weights are rounded, so that equal groups tie in spite of rounding errors.
     rank = np.round(weight / weight.max(), 9)
     order = np.lexsort((rng.permutation(n_groups), -rank))
     excess = -shares[:, None] * np.ones(group_shares.shape[1])  # c_ps / N_s - t_p
@@ -244,7 +252,7 @@ def _shuffled(free: Bools, rng: np.random.Generator) -> Ints:
 
 
 def _fill_empty(group_shares: F64, part: Ints, excess: F64, free: Bools) -> None:
-    """Give every empty part the lightest (if possible, free) group of the part with most groups."""
+    """Give every empty part the lightest group, free if possible, of the part with most groups."""
     for empty in range(len(excess)):
         sizes = np.bincount(part, minlength=len(excess))
         if sizes[empty] == 0:
@@ -260,7 +268,7 @@ def _fill_empty(group_shares: F64, part: Ints, excess: F64, free: Bools) -> None
 def _move(
     group_shares: F64, weight: F64, shares: F64, part: Ints, excess: F64, order: Ints
 ) -> bool:
-    """Move single groups of `order` where this decreases the sum; return True if any moved."""
+    """Move single groups of `order` if this decreases the sum; return True if any group moved."""
     sizes = np.bincount(part, minlength=len(excess))
     gained = False
     for g in order:
@@ -282,7 +290,7 @@ def _move(
 
 
 def _swap(group_shares: F64, shares: F64, part: Ints, excess: F64, order: Ints) -> bool:
-    """Swap groups of `order` with others if this decreases the sum; return True if any did."""
+    """Swap pairs of groups in `order` if this decreases the sum; return True if any pair did."""
     gained = False
     others = np.setdiff1d(np.arange(len(part)), order)
     for g in order:
@@ -303,7 +311,7 @@ def _swap(group_shares: F64, shares: F64, part: Ints, excess: F64, order: Ints) 
 
 
 def _split_groups(counts: F64, shares: Sequence[float] | F64, seed: int) -> Ints:
-    """Return the part of each group; part 0 has all strata if groups can be moved."""
+    """Return the part of each group; groups are moved so that part 0 has all strata if possible."""
     part = _assign_groups(counts, np.asarray(shares), seed)
     for stratum in range(counts.shape[1]):
         has = counts[:, stratum] > 0

@@ -65,7 +65,7 @@ def test_folds_and_refusals(path, tmp_path):
     for name, out, message in (
         ("i3d", "y.npz", "no feature 'i3d'"),
         ("music1d", "y.mat", "unknown suffix '.mat': expected .npz or .csv"),
-        ("music1d", "y.npz", "a variant for each fold"),
+        ("music1d", "y.npz", "music1d needs a fold"),
     ):
         with pytest.raises(BadCache, match=message):
             export_cache(tmp_path / "folds.h5", name, tmp_path / out)

@@ -156,7 +156,7 @@ def test_what_an_index_states_of_itself_is_checked(path, name):
     with h5py.File(path, "r+") as file:
         stated = file["features/mel"].attrs
         stated[name] = "0" * len(stated[name])
-    assert verify_cache(path) == ["feature mel cannot be read (it does not fit its checksum)"]
+    assert verify_cache(path) == ["feature mel cannot be read (it does not match its checksum)"]
 
 
 @pytest.mark.parametrize(

@@ -62,15 +62,15 @@ def test_folds_are_distinguished(tmp_path):
         for spec in folds:
             values, _ = cache.vectors("music1d", spec.fold)
             np.testing.assert_array_equal(values[1], row(spec, "c1"))
-        for fold, word in ((None, "none was given"), (3, "not 3")):
-            with pytest.raises(BadCache, match=f"a variant for each fold 0, 1, 2; {word}"):
+        for fold, word in ((None, "none was given"), (3, "got 3")):
+            with pytest.raises(BadCache, match=f"music1d needs a fold, one of 0, 1, 2; {word}"):
                 cache.vectors("music1d", fold)
 
 
 def test_questions_without_an_answer(path):
     with open_cache(path) as cache:
         for read, arguments, message in (
-            (cache.vectors, ("i3d",), "no feature 'i3d'; there are mel, music1d"),
+            (cache.vectors, ("i3d",), "no feature 'i3d'; the features are mel, music1d"),
             (cache.vectors, ("mel",), "mel is a sequence"),
             (cache.sequence, ("music1d", "c0"), "music1d is a vector"),
             (cache.sequence, ("mel", "c9"), "no clip 'c9'"),
@@ -116,7 +116,9 @@ def test_a_value_that_was_changed_is_not_read(path, value):
     path.write_bytes(path.read_bytes().replace(start, changed))
     with open_cache(path) as cache:
         for read in (cache.vectors, lambda name: list(cache.blocks(name))):
-            with pytest.raises(BadCache, match=r"damaged: 'mvemo cache verify .* repair' drops"):
+            with pytest.raises(
+                BadCache, match=r"damaged: list them with 'mvemo cache verify .* repair "
+            ):
                 read("music1d")
 
 

@@ -63,7 +63,9 @@ def test_a_second_writer_is_told_who_holds_the_cache(tmp_path, path):
         (repair_cache, (path,)),
         (merge_caches, ([path], path)),
     ):
-        with pytest.raises(CacheBusy, match=f"another writer holds it: process {other.pid} on "):
+        with pytest.raises(
+            CacheBusy, match=f"is locked by another writer: process {other.pid} on "
+        ):
             use(*arguments)
     assert open_cache(path).present("music1d").all()
     # The lock goes with the process, however that ends.

@@ -79,7 +79,7 @@ def test_sequences_in_half_precision(path, tmp_path):
     values = (draw.choice([-1, 1], scale.shape) * scale).astype(np.float32)
     with CacheWriter(path, CLIPS) as writer:
         writer.put(half, "c0", half.key("a"), values)
-        with pytest.raises(BadCache, match=r"mel of clip 'c1': 70000 is beyond float16's 65504"):
+        with pytest.raises(BadCache, match=r"mel of clip 'c1': 70000 is above float16's 65504"):
             writer.put(half, "c1", half.key("b"), np.full((1, 3), 7e4, np.float32))
         writer.commit()
         writer.put(half, "c1", half.key("b"), values[:2])
@@ -98,7 +98,7 @@ def test_sequences_in_half_precision(path, tmp_path):
     merge_caches([path], merged)
     np.testing.assert_array_equal(open_cache(merged).sequence("mel", "c0"), found)
     flip(path, found[5].astype("<f2").tobytes())
-    assert verify_cache(path) == ["mel of clip 'c0': the values do not fit their checksum"]
+    assert verify_cache(path) == ["mel of clip 'c0': the values do not match their checksum"]
     # Rows of one precision are none of the other, on a second run and in a folder of shards.
     with CacheWriter(merged, CLIPS) as writer:
         assert not writer.current(SEQUENCE, {"c0": SEQUENCE.key("a")})

@@ -45,7 +45,7 @@ def test_the_scale_and_the_maker_of_labels_come_back(path, tmp_path):
     assert verify_cache(path) == []
     table = open_cache(path).table
     assert (table.scale, table.predicted_by) == ("1..9", "m")
-    with pytest.raises(BadCache, match=r"scale '', but .* has '1\.\.9'"):
+    with pytest.raises(BadCache, match=r"scale: expected '1\.\.9', as in .*, got ''"):
         merge_caches([path, tmp_path / "y.h5"], tmp_path / "z.h5")
     with h5py.File(path, "r+") as file:
         file["clips"].attrs["scale"] = np.bytes_("1..7")
@@ -55,12 +55,12 @@ def test_the_scale_and_the_maker_of_labels_come_back(path, tmp_path):
 def test_contradictions_are_reported(path):
     fill(path, replace(SPLIT, splits=np.array([0, 1, 1, 1, 4, 4])), VECTOR)
     assert verify_cache(path) == [
-        "splits [4]: expected only (0, 1, 2)",
+        "splits: expected only (0, 1, 2), got [4]",
         "no clip is in split 2",
-        "group 'g0' straddles splits [0, 1]",
+        "group 'g0' is in several splits: [0, 1]",
     ]
     for clips, message in (
-        (replace(SPLIT, splits=np.zeros(5, np.int64)), "splits of shape"),
+        (replace(SPLIT, splits=np.zeros(5, np.int64)), "splits: expected shape"),
         (replace(CLIPS, splits=SPLIT.splits), "splits and 3 folds"),
     ):
         with pytest.raises(BadCache, match=message):
@@ -73,12 +73,12 @@ def test_a_net_that_saw_test_clips_is_reported(tmp_path):
     fill(tmp_path / "x.h5", SPLIT, saw, unknown)
     assert verify_cache(tmp_path / "x.h5") == [
         "a: the net was trained on 1 clips of the test split, such as 'c4'",
-        "a: the net saw the groups of 2 clips of the test split, such as 'c4'",
-        "b: a holdout net without a record of its training clips",
+        "a: the net was trained on groups of 2 clips of the test split, such as 'c4'",
+        "b: the holdout net has no record of its training clips",
     ]
     fill(tmp_path / "y.h5", CLIPS, NET)
     assert verify_cache(tmp_path / "y.h5") == [
-        "music1d: a holdout net of the test split, which has no clips"
+        "music1d: the holdout net is for the test split, which has no clips"
     ]
 
 

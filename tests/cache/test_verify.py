@@ -51,7 +51,7 @@ def test_any_flipped_bit_is_found_or_changes_nothing(path):
 def test_a_flipped_bit_of_a_row_is_named_and_repaired(path, spec):
     assert verify_cache(path) == repair_cache(path) == []
     flip(path, row(spec, "c2").tobytes())
-    problem = f"{spec.name} of clip 'c2': the values do not fit their checksum"
+    problem = f"{spec.name} of clip 'c2': the values do not match their checksum"
     assert verify_cache(path) == [problem]
     (done,) = repair_cache(path)
     assert f"{spec.name} of clip 'c2' is corrupt in" in done
@@ -63,7 +63,7 @@ def test_a_flipped_bit_of_a_row_is_named_and_repaired(path, spec):
 
 def test_repair_leaves_out_a_feature_whose_index_is_damaged(path):
     flip(path, VECTOR.key("c0-0").encode())
-    problem = "feature music1d cannot be read (it does not fit its checksum)"
+    problem = "feature music1d cannot be read (it does not match its checksum)"
     assert verify_cache(path) == [problem]
     with pytest.raises(BadCache, match="run 'mvemo cache repair"):
         CacheWriter(path, CLIPS)
@@ -76,7 +76,9 @@ def test_a_damaged_clip_table_is_past_repair_and_not_read(path):
     with h5py.File(path, "r+") as file:
         file["clips/labels"][0] = 1 - file["clips/labels"][0]
     (problem,) = verify_cache(path)
-    assert "its clip table cannot be read (it does not fit its checksum): extract again" in problem
+    assert (
+        "its clip table cannot be read (it does not match its checksum): extract again" in problem
+    )
     for use in (open_cache, repair_cache):
         with pytest.raises(BadCache, match="clip table"):
             use(path)
@@ -101,7 +103,7 @@ ODD_TAGS[5, 1], ODD_TARGETS[5, 1] = 2, np.nan
     ("change", "problem"),
     [
         ({"labels": np.array([0, 0, 1, 1, 2, 0])}, "label 2 of clip 'c4' is out of range"),
-        ({"folds": np.array([0, 1, 1, 1, 2, 2])}, "group 'g0' straddles folds [0, 1]"),
+        ({"folds": np.array([0, 1, 1, 1, 2, 2])}, "group 'g0' is in several folds: [0, 1]"),
         ({"folds": np.array([0, 0, 1, 1, 3, 3])}, "folds [3] are outside 0 to 2"),
         ({"k": 0}, "clips have folds, but the number of folds is 0"),
         ({"task": "multilabel", "labels": ODD_TAGS}, "label [0, 2] of clip 'c5' is out of range"),
@@ -131,10 +133,10 @@ def test_a_net_that_saw_its_fold_is_reported(tmp_path):
     assert verify_cache(path) == [
         "a@fold0: the net was trained on 2 clips of its fold, such as 'c0'",
         "b@fold0: the net was trained on 1 clips of its fold, such as 'c1'",
-        "b@fold0: the net saw the groups of 2 clips of its fold, such as 'c0'",
-        "c@fold0: a crossfit net without a record of its training clips",
-        "d@fold9: a crossfit net of fold 9, which has no clips",
-        "e: protocol frozen, but trained on 1 of the clips",
+        "b@fold0: the net was trained on groups of 2 clips of its fold, such as 'c0'",
+        "c@fold0: the crossfit net has no record of its training clips",
+        "d@fold9: the crossfit net is for fold 9, which has no clips",
+        "e: the protocol is frozen, but the net was trained on 1 of the clips",
     ]
     assert open_cache(path).variants("b")[0].trained_on == ("c1", "elsewhere")
 
@@ -160,14 +162,17 @@ def spoil(mode, name, **attributes):
 
 
 BROKEN = {
-    "text": (lambda p: p.write_text("clip_id,label\n"), "a file that starts with b'clip_id,'"),
+    "text": (
+        lambda p: p.write_text("clip_id,label\n"),
+        "another file, which starts with b'clip_id,'",
+    ),
     "empty": (lambda p: p.write_bytes(b""), "an empty file"),
     "truncated": (lambda p: p.write_bytes(p.read_bytes()[:-2000]), "a truncated HDF5 file"),
     "stub": (lambda p: p.write_bytes(p.read_bytes()[:20]), "HDF5 file: copy it again"),
     "foreign": (spoil("w", "x"), "an HDF5 file, but not a feature cache"),
     "newer": (
         spoil("r+", "x", schema=2, mvemo="7.1.0"),
-        r"schema 2, but mvemo \S+ reads up to schema 1: install mvemo 7.1.0",
+        r"has schema 2, but mvemo \S+ reads only schemas up to 1: install mvemo 7.1.0",
     ),
 }
 
@@ -190,5 +195,5 @@ def test_missing_and_folder(tmp_path):
         with pytest.raises(MissingCache, match="no such file"):
             use(tmp_path / "none.h5")
     for use in (open_cache, verify_cache):
-        with pytest.raises(MissingCache, match="a folder without shards"):
+        with pytest.raises(MissingCache, match="the folder has no shards"):
             use(tmp_path)

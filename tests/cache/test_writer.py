@@ -228,7 +228,7 @@ def test_failures_keep_their_time_and_version(path, tmp_path, monkeypatch):
         assert open_cache(merged).failures == (Failure("c0", "decode:audio", reason, day, "1.0"),)
     with h5py.File(path, "r+") as file:
         file["failures/times"][0] = "2026-01-04"
-    assert verify_cache(path) == ["the failures cannot be read (it does not fit its checksum)"]
+    assert verify_cache(path) == ["the failures cannot be read (it does not match its checksum)"]
     # As mvemo 0.1 wrote them.
     with h5py.File(path, "r+") as file:
         del file["failures/times"], file["failures/versions"]
@@ -276,8 +276,8 @@ SHORT, ZEROS = np.zeros(3, np.float32), np.zeros(4, np.float32)
         (SEQUENCE, SHORT, r"expected shape \(frames, 3\)"),
         (SEQUENCE, np.zeros((0, 3), np.float32), "frames above 0"),
         (replace(VECTOR, name="a/b"), ZEROS, "no slash"),
-        (replace(VECTOR, fold=1), ZEROS, "'frozen' with fold 1"),
-        (replace(VECTOR, protocol="crossfit"), ZEROS, "with fold None"),
+        (replace(VECTOR, fold=1), ZEROS, "'frozen' does not match fold 1"),
+        (replace(VECTOR, protocol="crossfit"), ZEROS, "not match fold None"),
         (replace(VECTOR, kind="matrix"), ZEROS, "kind 'matrix': expected one of"),
     ],
 )
@@ -297,10 +297,10 @@ def test_bad_rows(path, spec, values, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"clip_ids": ("c0",) * 6}, "'c0' occurs twice"),
-        ({"task": "tagging"}, "unknown task 'tagging'; one of multiclass, multilabel"),
-        ({"groups": ("g",)}, "6 clips, but 1 groups"),
-        ({"labels": np.zeros((6, 2), np.int64)}, r"labels of shape \(6, 2\)"),
+        ({"clip_ids": ("c0",) * 6}, "duplicate clip id 'c0'"),
+        ({"task": "tagging"}, "unknown task 'tagging'; expected one of multiclass, multilabel"),
+        ({"groups": ("g",)}, "6 clips have 1 groups"),
+        ({"labels": np.zeros((6, 2), np.int64)}, r"expected shape \(6,\), got \(6, 2\)"),
         ({"groups": ("g\0",) * 6}, "has a NUL"),
         ({"groups": ("g\udcff",) * 6}, "not valid Unicode"),
     ],
@@ -314,7 +314,7 @@ def test_bad_tables(path, change, message):
 def test_bad_places_and_a_closed_writer(path, tmp_path):
     with pytest.raises(MissingCache, match="its folder does not exist"):
         CacheWriter(tmp_path / "none" / "x.h5", CLIPS)
-    with pytest.raises(BadCache, match="got a folder"):
+    with pytest.raises(BadCache, match="is a folder"):
         CacheWriter(tmp_path, CLIPS)
     writer = CacheWriter(path, CLIPS)
     writer.close()
@@ -358,7 +358,7 @@ def test_full_disk_loses_nothing(path, monkeypatch, call):
 
     refused(writer.commit, "cannot be written: No space left on device")
     writer.commit()
-    refused(writer.close, "is kept: make room")
+    refused(writer.close, "rows are kept: free some")
     assert path.read_bytes() == before
     with CacheWriter(path, CLIPS) as writer:
         assert len(current(writer, VECTOR)) == 6
@@ -386,7 +386,7 @@ def test_what_was_put_is_kept_where_the_first_file_cannot_be_written(path, monke
 @pytest.mark.parametrize(
     ("module", "limit", "answer", "message"),
     [
-        (shutil, "disk_usage", Mock(free=10_000), "No space left on device; all that"),
+        (shutil, "disk_usage", Mock(free=10_000), "No space left on device; committed"),
         (resource, "getrlimit", (10_000, resource.RLIM_INFINITY), "File too large"),
     ],
 )
@@ -445,7 +445,7 @@ def test_training_clips_are_named_once_and_rows_without_them_are_not_kept(path):
     first = shards_of(path)[0]
     lost = first.read_bytes()
     first.unlink()
-    with pytest.warns(UserWarning, match="music1d@fold0: the shard that names its training clip"):
+    with pytest.warns(UserWarning, match="music1d@fold0: the shard with its training clip"):
         again = CacheWriter(path, clips)
     assert not current(again, spec)
     again._lock.release()

@@ -45,8 +45,8 @@ def test_windows_are_different_and_within_the_clip(layout, length):
     [
         ({"views": 0}, "views is 0"),
         ({"rate": -1.0}, "rate is -1.0"),
-        ({"layout": "middle"}, "layout 'middle' is not known: one of start, spread, dense"),
-        ({"pooling": "max"}, "pooling 'max' is not known"),
+        ({"layout": "middle"}, "layout: expected one of start, spread, dense"),
+        ({"pooling": "max"}, "pooling: expected one of mean"),
         ({"pooling": "mean+std"}, "needs views of 2 or more"),
     ],
 )

@@ -139,24 +139,24 @@ def test_the_stated_root_is_relative_to_the_file(tmp_path):
         (OWN, {"columns": {"path": "file", "label": "target", "group": "singer"}},
          "no column 'singer' for group"),
         (OWN, {"columns": {"path": "file", "label": "target", "gruop": "album"}},
-         "no such column to map: gruop"),
+         "unknown column to map 'gruop'"),
         ("# task: multilabel\n# classes: calm, sad\npath,calm\na,1\n", {}, "no column 'sad'"),
         ("# task: multilabel\n# classes: calm\npath,calm\na,yes\n", {},
-         "tag 'calm' is 'yes'; write 1"),
-        ("# task: multilabel\npath,bpm\na,90\n", {}, "needs a column label, or one of 0 and 1"),
+         "tag 'calm': expected 1"),
+        ("# task: multilabel\npath,bpm\na,90\n", {}, "needs a column label, or a column of 0"),
         ("# task: multilabel\n# classes: group\npath,group\na,1\n", {},
          "must not be named 'group'"),
-        ("path,label_valence\na,0.25\nb,0.5\n", {}, "ratings are read with --task regression"),
-        ("path,label\na,0.5\nb,1\n", {}, r"numbers, as '0\.5': ratings .* --task regression"),
-        ("path,label_calm,loud\na,1,1\nb,0,0\n", {}, "0 and 1 are read with --task multilabel"),
+        ("path,label_valence\na,0.25\nb,0.5\n", {}, "ratings from label_valence, give --task"),
+        ("path,label\na,0.5\nb,1\n", {}, r"numbers, such as '0\.5': read ratings with --task"),
+        ("path,label_calm,loud\na,1,1\nb,0,0\n", {}, "give --task multilabel"),
         # A column that may be the labels is not passed over.
         ("path,mood\na.mp3,x\nb.mp3,y\n", {}, r"--column label=NAME, .* --task unlabelled"),
-        ("song,label\na,x\nb,y\n", {}, "--column path=NAME of 'mvemo manifest import'"),
+        ("song,label\na,x\nb,y\n", {}, "run 'mvemo manifest import' with --column path=NAME"),
         ("song,label\na,x\nb,y\n", {"columns": {"clip_id": "song"}, "media": True},
          "--no-media --column clip_id=NAME"),
-        ("clip_id,label\na,calm\na,sad\n", {}, "clip_id 'a' is that of line 2"),
+        ("clip_id,label\na,calm\na,sad\n", {}, "clip_id 'a' repeats line 2"),
         ("clip_id,path,label\ne\u0301,a,x\n\u00e9,b,y\n", {},
-         "that of line 2 in another form of Unicode"),
+         "repeats line 2 in another Unicode form"),
         ('path,label\nx,"a\nb"\ny,c\n', {}, r":2: label 'a\\nb' has a line break"),
     ],
 )  # fmt: skip
@@ -175,33 +175,37 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
         ("path,mood\na,x\nb,y\n", 1, "no column 'label'"),
         ("path,label,path\na,x,a\n", 1, "column 'path' occurs twice"),
         ("# task: sorting\npath,label\na,x\nb,y\n", 1, "unknown task 'sorting'"),
-        ("# mvemo manifest 2\npath,label\na,x\nb,y\n", 1, "manifest version 2"),
+        ("# mvemo manifest 2\npath,label\na,x\nb,y\n", 1, "manifest version: expected 1, got 2"),
         ("# mvemo folds 1\npath,label\na,x\nb,y\n", 1, "file of mvemo folds"),
-        ("# synthetic: maybe\npath,label\na,x\nb,y\n", 1, "synthetic is 'maybe'"),
-        ("# classes: x, y, x\npath,label\na,x\nb,y\n", 1, "named twice: 'x'"),
+        ("# synthetic: maybe\npath,label\na,x\nb,y\n", 1, "got 'maybe'"),
+        ("# classes: x, y, x\npath,label\na,x\nb,y\n", 1, "duplicate class names: 'x'"),
         ('# classes: ["x", \npath,label\na,x\nb,y\n', 1, "is not a JSON list"),
-        ("# classes: x, y\npath,label\na,x\nb,z\n", 4, "unknown label 'z'; one of x, y"),
-        (LISTED + "a,calm;sad\n", 4, "unknown label 'sad'; one of calm, tense"),
+        ("# classes: x, y\npath,label\na,x\nb,z\n", 4, "unknown label 'z'; expected one of x, y"),
+        (LISTED + "a,calm;sad\n", 4, "unknown label 'sad'; expected one of calm, tense"),
         (LISTED + "a,[1]\n", 4, "'[1]' has items that are not text"),
         ("# task: regression\n# classes: v\npath,v\na,low\n", 4, "v 'low' is not a number"),
         ("path,label\na,x\nb,x\n", 0, "only one class"),
         ("path,label\na,x\nb,\nc,y\n", 3, "empty label"),
         ("path,label\na,x\n ,y\n", 3, "empty path"),
-        ("path,label\na,x\nb,y,z\n\nc,y\n", 3, "3 cells; the header has 2"),
-        ("path,label\na,x\n\n\nb\nc,y\n", 5, "1 cells; the header has 2"),
+        ("path,label\na,x\nb,y,z\n\nc,y\n", 3, "the row has 3 cells, the header 2"),
+        ("path,label\na,x\n\n\nb\nc,y\n", 5, "the row has 1 cells, the header 2"),
         ('path,label\n"a\nb",x\nb,y,\nc,y\n', 4, "3 cells"),
-        ('path,label\na,x\nc,y\nb,"y\n', 4, "not CSV from here on"),
-        ("path,label,clip_id\na,x,1\nb,y,1\n", 3, "clip_id '1' is that of line 2"),
-        ("path,label\na,x\nb,y\na,x\n", 4, "clip_id 'a@0' is that of line 2"),
+        ('path,label\na,x\nc,y\nb,"y\n', 4, "not CSV from this line on"),
+        ("path,label,clip_id\na,x,1\nb,y,1\n", 3, "clip_id '1' repeats line 2"),
+        ("path,label\na,x\nb,y\na,x\n", 4, "clip_id 'a@0' repeats line 2"),
         ("path,label,group\na,x,g\nb,y,\n", 3, "empty group"),
         ("path,label,fold\na,x,0\nb,y,one\nc,y,1\n", 3, "fold 'one' is not a whole number"),
         ("path,label,fold\na,x,0\nb,y,-1\nc,y,1\n", 3, "fold -1 is negative"),
-        ("path,label,fold\na,x,1\nb,y,2\n", 0, "folds must be 0, 1"),
-        ("path,label,fold\na,x,0\nb,y,\nc,x,1\n", 3, "no fold, though other rows have one"),
+        ("path,label,fold\na,x,1\nb,y,2\n", 0, "at least two folds 0, 1"),
+        (
+            "path,label,fold\na,x,0\nb,y,\nc,x,1\n",
+            3,
+            "the row has no fold, but other rows have one",
+        ),
         (
             "path,label,group,fold\na,x,g,0\nb,y,g,1\nc,y,h,1\n",
             3,
-            "group 'g' straddles folds: this is in fold 1 and line 2 in fold 0",
+            "group 'g' is in several folds: this row is in fold 1, and line 2 is in fold 0",
         ),
         ("path,label\n../a,x\nb,y\n", 2, "path '../a' is not below the media root"),
         ("path,label\nc/../../a,x\nb,y\n", 2, "is not below the media root"),
@@ -209,15 +213,15 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
         ("path,label,start\na,x,-1\nb,y,0\n", 2, "start -1 is negative"),
         ("path,label,start\na,x,1s\nb,y,0\n", 2, "start '1s' is not a number"),
         ("path,label,start\na,x,nan\nb,y,0\n", 2, "start 'nan' is not a number"),
-        ("path,label,duration\na,x,0\nb,y,1\n", 2, "duration 0 is not above 0"),
+        ("path,label,duration\na,x,0\nb,y,1\n", 2, "duration 0: it must be above 0"),
         ("path,label,start\na,x,1e16\nb,y,0\n", 2, "start 1e16 is longer than any file"),
         ("path,label,duration\na,x,1e308\nb,y,1\n", 2, "duration 1e308 is longer than any file"),
         ("# task: regression\n# classes: v\npath,v\na,inf\n", 4, "v 'inf' is not a number"),
-        ("# task: regression\npath,v\na,1\n", 0, "needs its targets' columns"),
+        ("# task: regression\npath,v\na,1\n", 0, "needs columns of targets"),
         (
             "# task: regression\n# classes: valence\n# scale: 1-9\npath,valence\na,1\n",
             3,
-            "scale '1-9': expected its lowest and highest value, as 1..9",
+            "scale '1-9': expected lowest and highest value, such as 1..9",
         ),
         (
             "# task: regression\n# classes: v, Arousal\n# scale: 1..7\npath,v,Arousal\na,9,3\n"
@@ -229,7 +233,7 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
         (
             "path,label,start,group\na,x,0,g\na,x,5,h\nb,y,0,i\n",
             3,
-            "segments of 'a' must be in one group, but this is in 'h' and line 2 in 'g'",
+            "segments of 'a' must be in one group, but this row is in 'h' and line 2 is in 'g'",
         ),
     ],
 )
@@ -270,7 +274,7 @@ def test_missing_media(tmp_path):
     assert line == 0
     assert "none of the 3 media files" in message
     (tmp_path / "other").mkdir()
-    assert "wrong root?" in problems(path, root=tmp_path / "other")[0][1]
+    assert "give their folder with --root" in problems(path, root=tmp_path / "other")[0][1]
     for name, content in (("a b.mp4", b""), ("d.mp4", b"x")):
         (tmp_path / name).write_bytes(content)
     (empty, _) = problems(path)
@@ -384,7 +388,7 @@ TAGGED = "# mvemo manifest 1\n# task: multilabel\npath,label\n"
         (TAGGED + 'a.mp3,"rock, pop"\nb.mp3,dark\n', {}, []),
         (TAGGED + 'a.mp3,"rock, pop"\nb.mp3,"pop,dark"\n', {}, [(4, "not by ','")]),
         (PIECES, {}, []),
-        (PIECES, {"infer_groups": True}, [(3, "a piece of the source of line 2")]),
+        (PIECES, {"infer_groups": True}, [(3, "from the same source as line 2")]),
     ],
 )  # fmt: skip
 def test_doubts_are_found_only_by_check(tmp_path, text, options, expected):
@@ -438,7 +442,7 @@ PREDICTED += "a,mv/late,calm,0.9,0.9,0.1,,\nb,mv/late,sad,0.8,0.2,0.8,,\nc,,,,,,
 @pytest.mark.parametrize("name", ["path", "file"])
 def test_labels_that_a_model_predicted_are_named(tmp_path, name):
     text = PREDICTED.replace("path", name)
-    with pytest.raises(BadManifest, match=r":4: empty label: --skip-unlabelled"):
+    with pytest.raises(BadManifest, match=r":4: empty label: leave the row out with"):
         read(tmp_path, text)
     manifest = read(tmp_path, text, skip_unlabelled=True)
     assert (len(manifest), manifest.predicted_by) == (2, "mv")

@@ -69,7 +69,7 @@ def test_labels_are_replaced_in_the_order_of_the_scheme():
     manifest, notes = apply_scheme(make("Rage", "Happy", "Excited", "Horror"), PL20)
     assert manifest.classes == ("Exciting", "Fear", "Tension")
     assert manifest.labels.tolist() == [2, 0, 0, 1]
-    assert notes == ("scheme pl20: no clip of Neutral, Relaxation, Sad",)
+    assert notes == ("scheme pl20: no clip is in class Neutral, Relaxation, Sad",)
 
 
 def test_unmapped_labels_are_all_named():
@@ -78,8 +78,8 @@ def test_unmapped_labels_are_all_named():
         apply_scheme(manifest, J22)
     kept, notes = apply_scheme(manifest, J22, drop_unmapped=True)
     assert kept.clip_ids == ("0", "3")
-    assert notes[0].startswith("dropped")
-    with pytest.raises(BadManifest, match="no label is one of"):
+    assert notes[0].startswith("labels dropped")
+    with pytest.raises(BadManifest, match="has no class for any label"):
         apply_scheme(make("x", "y"), J22, drop_unmapped=True)
 
 

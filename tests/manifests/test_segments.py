@@ -169,11 +169,11 @@ def test_songs_of_ids(clip_id, song):
     [
         ({"seconds": 0}, "must be above 0"),
         ({"seconds": math.nan}, "must be above 0"),
-        ({"overlap": 10.0}, "below the segments' 10 s"),
+        ({"overlap": 10.0}, "below the segment length of 10 s"),
         ({"tail": "keep"}, "one of half, join, drop"),
-        ({"first": 0.0}, "the first 0.0 s"),
-        ({"durations": {}}, "length of clip 'a' is not known"),
-        ({"durations": {"a": 0.0}}, "has 0.0 s"),
+        ({"first": 0.0}, "used length of each clip is 0.0 s"),
+        ({"durations": {}}, "length of clip 'a' is unknown"),
+        ({"durations": {"a": 0.0}}, "is 0.0 s long"),
     ],
 )
 def test_wrong_requests_are_refused(options, message):

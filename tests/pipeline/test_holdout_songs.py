@@ -123,7 +123,7 @@ def test_what_one_split_cannot_give_is_one_line(features, tmp_path, capsys, opti
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--set", 'extract.split="9:1"'], "split '9:1': write it as three numbers"),
+        (["--set", 'extract.split="9:1"'], "split '9:1': expected three numbers"),
         (["--set", "nets.music1d.patience=-1"], "patience is -1: it must be 0 or more"),
         (["--set", "nets.music1d.iterations=-5"], "iterations is -5: it must be 0 or more"),
     ],

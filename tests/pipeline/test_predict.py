@@ -172,7 +172,7 @@ def test_what_a_folder_has_beside_media_is_named(tmp_path, capsys):
         "the folder has no media files"
     ]
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"note: {tmp_path}: 2 left out, not a known type of media file: ")
+    assert line.startswith(f"note: {tmp_path}: 2 left out (unknown type of media file): ")
     assert "'without-ending'" in line
 
 
@@ -298,7 +298,7 @@ def test_a_catalogue_whose_run_was_killed_goes_on(made, tmp_path, capsys, monkey
     assert read_clips == ["4.wav"]
     lock = WriterLock(cache)
     assert predict(*nightly) == 2
-    assert f"another writer holds it: process {os.getpid()} on" in capsys.readouterr().err
+    assert f"is locked by another writer: process {os.getpid()} on" in capsys.readouterr().err
     lock.release()
     assert predict(made, made / "long.wav", "--cache", cache) == 2
     assert "none of its 5 clips is among the 1 given" in capsys.readouterr().err

@@ -48,7 +48,7 @@ def test_options_and_refusals(listed, capsys):
     assert run(*command) == 2
     assert "already exists" in capsys.readouterr().err
     assert run(*command, "--force", "--seconds", 0) == 2
-    assert "the length must be above 0" in capsys.readouterr().err
+    assert "but it must be above 0" in capsys.readouterr().err
 
 
 def test_missing_files_are_listed_and_the_others_cut(listed, capsys):

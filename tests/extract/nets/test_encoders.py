@@ -199,7 +199,7 @@ def test_a_bad_folder_is_told_in_one_line(case, encoders, tmp_path):
 def test_bad_options_and_sizes_are_told(encoders, tmp_path):
     with pytest.raises(BadWeights, match="layer is 4: it must be 0 to 3, or -1"):
         make(f"hf:{encoders['hubert'][0]}@4")
-    with pytest.raises(BadSetting, match="pooling 'max' is not known: one of mean, mean"):
+    with pytest.raises(BadSetting, match="pooling: expected one of mean, mean"):
         make(f"hf:{encoders['hubert'][0]}", pooling="max")
     with pytest.raises(BadSetting, match="CLAP reads 1 s at most"):
         make(f"hf:{encoders['clap'][0]}", seconds=2.0)

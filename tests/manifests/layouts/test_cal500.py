@@ -17,7 +17,7 @@ def test_songs_have_their_emotions_and_are_groups(tmp_path):
     assert manifest.labels.tolist() == [[1, 0], [0, 1], [0, 1]]
     assert manifest.clip_ids == manifest.groups == SONGS
     assert manifest.clips[0].path == "CAL500_32kps/2pac-trapped.mp3"
-    assert scan.notes()[0].endswith("has 502 songs and 174 tags; this has 3 and 6")
+    assert scan.notes()[0].endswith("has 502 songs and 174 tags; this copy has 3 and 6")
     # The manifest has a column for each tag, and reads back.
     path = tmp_path / "songs.csv"
     write_manifest(manifest, path)
@@ -44,8 +44,8 @@ def test_songs_without_sound_and_sound_without_song_are_told(tmp_path):
     scan = scan_clips(make_cal500(tmp_path, sound=sound))
     assert scan.manifest.clip_ids == (SONGS[0], SONGS[2])
     assert dict(scan.left_out) == {
-        SONGS[1]: "no sound file of this name",
-        "CAL500_32kps/zz_top-la_grange.mp3": "no song of this name",
+        SONGS[1]: "no audio file has this name",
+        "CAL500_32kps/zz_top-la_grange.mp3": "no song has this name",
     }
 
 
@@ -62,7 +62,7 @@ def test_segments_keep_their_times_and_their_song(tmp_path):
 
 def test_songs_and_segments_in_one_folder_must_be_told_apart(tmp_path):
     make_cal500exp(make_cal500(tmp_path))
-    with pytest.raises(BadManifest, match="give --layout cal500 or cal500exp"):
+    with pytest.raises(BadManifest, match="give --layout cal500 or --layout cal500exp"):
         scan_clips(tmp_path)
     assert len(scan_clips(tmp_path, layout="cal500").manifest) == 3
     assert len(scan_clips(tmp_path, layout="cal500exp").manifest) == 3
@@ -73,14 +73,30 @@ def test_songs_and_segments_in_one_folder_must_be_told_apart(tmp_path):
     [
         ("songNames.txt", None, "songNames.txt: no such file"),
         ("vocab.txt", None, "vocab.txt: no such file"),
-        ("songNames.txt", "a\nb\n", "hardAnnotations.txt: 3 rows, but songNames.txt has 2 songs"),
-        ("songNames.txt", "x\ny\nz\n", "not one of 3 songs has a sound file"),
+        (
+            "songNames.txt",
+            "a\nb\n",
+            "it has 3 rows, but songNames.txt has 2 songs",
+        ),
+        ("songNames.txt", "x\ny\nz\n", "none of the 3 songs has an audio file"),
         ("songNames.txt", "abba-sos\nx\nx\n", "song 'x' occurs twice"),
-        ("vocab.txt", "Emotion-Happy\n", "hardAnnotations.txt:1: 6 cells, but vocab.txt has 1"),
+        (
+            "vocab.txt",
+            "Emotion-Happy\n",
+            "1: the row has 6 cells, but vocab.txt has 1",
+        ),
         ("vocab.txt", "a\na\nb\nc\nd\ne\n", "vocab.txt: word 'a' occurs twice"),
-        ("vocab.txt", "a\nb\nc\nd\ne\nf\n", "no word begins with 'Emotion-': give --tags all"),
-        ("hardAnnotations.txt", "x,0,0,1,1,0\n" * 3, "'Angry / Agressive' is 'x': hard"),
-        ("hardAnnotations.txt", "2,0,0,1,1,0\n" * 3, "'Angry / Agressive' is '2': hard"),
+        ("vocab.txt", "a\nb\nc\nd\ne\nf\n", "no word starts with 'Emotion-': give --tags all"),
+        (
+            "hardAnnotations.txt",
+            "x,0,0,1,1,0\n" * 3,
+            "Agressive': expected 0 or 1, got 'x'",
+        ),
+        (
+            "hardAnnotations.txt",
+            "2,0,0,1,1,0\n" * 3,
+            "Agressive': expected 0 or 1, got '2'",
+        ),
     ],
 )
 def test_bad_annotations_of_songs(tmp_path, file, text, message):
@@ -100,12 +116,12 @@ def test_bad_annotations_of_songs(tmp_path, file, text, message):
     ("text", "message"),
     [
         ("Start_Time,End_Time,Emotion-Sad\n0,5,1\n", "tag 'Emotion-Sad' is not in"),
-        ("Start_Time,End_Time,Emotion-Happy\n0,5,1\n", "no column 'Emotion-Angry_/_Agressive'"),
+        ("Start_Time,End_Time,Emotion-Happy\n0,5,1\n", "1: column 'Emotion-Angry_/_Agressive' of "),
         (
             HEADER + "5,5,1,0,0\n",
-            "aaron_neville-tell_it.csv:2: from '5' to '5': seconds are needed",
+            "aaron_neville-tell_it.csv:2: segment from '5' to '5': expected seconds",
         ),
-        (HEADER + "0,5,1\n", "aaron_neville-tell_it.csv:2: 3 cells; the header has 5"),
+        (HEADER + "0,5,1\n", "aaron_neville-tell_it.csv:2: the row has 3 cells, the header 5"),
     ],
 )
 def test_bad_tables_of_segments(tmp_path, text, message):
@@ -117,11 +133,11 @@ def test_bad_tables_of_segments(tmp_path, text, message):
 
 def test_unknown_tags_and_layouts_without_tags(tmp_path):
     make_cal500(tmp_path / "cal500")
-    with pytest.raises(BadManifest, match="has no tag 'Groovy': emotion, all, or some of Angry"):
+    with pytest.raises(BadManifest, match="unknown tag 'Groovy'; expected emotion, all, or"):
         scan_clips(tmp_path / "cal500", select=Selection(tags="Happy,Groovy"))
     with pytest.raises(BadManifest, match=r"has no hardAnnotations\.txt"):
         scan_clips(tmp_path / "cal500" / "CAL500_32kps", layout="cal500")
-    with pytest.raises(BadManifest, match="has no CSV with the columns Start_Time, End_Time"):
+    with pytest.raises(BadManifest, match="has no CSV with the columns Start_Time and End_Time"):
         scan_clips(tmp_path / "cal500", layout="cal500exp")
     with pytest.raises(BadManifest, match="tags 'all' need the layout cal500 or cal500exp, not"):
         scan_clips(tmp_path / "cal500", layout="class-folders", select=Selection(tags="all"))

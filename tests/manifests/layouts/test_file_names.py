@@ -72,9 +72,9 @@ def test_groups_of_a_manifest_are_replaced():
     grouped = with_inferred_groups(manifest, r"([^/]+)_[ab]$")
     assert grouped.groups == ("song1", "song1", "v-1-of-2.mp3")
     for pattern, message in (
-        ("(", "invalid pattern of groups '(': "),
-        ("song", "has 0 groups in parentheses"),
-        ("(zzz)", "no path matches the pattern '(zzz)' of groups, as 'x/song1_a.mp3'"),
+        ("(", "invalid group pattern '(': "),
+        ("song", "has 0 pairs of parentheses"),
+        ("(zzz)", "no path matches the group pattern '(zzz)'; the first path is 'x/song1_a.mp3'"),
     ):
         with pytest.raises(BadManifest, match=re.escape(message)):
             with_inferred_groups(manifest, pattern)

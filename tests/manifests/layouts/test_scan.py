@@ -54,11 +54,11 @@ def test_folders_of_splits(tmp_path):
 def test_files_left_out_are_reported(tmp_path):
     fill(tmp_path, "A/a.mp4", "B/b.mp4", "B/notes.txt", "top.mp4", "C/noext")
     scan = scan_clips(tmp_path)
-    assert "2 left out, not a known type of media file: 'B/notes.txt'" in scan.notes()[0]
+    assert "2 left out (unknown type of media file): 'B/notes.txt'" in scan.notes()[0]
     assert dict(scan.left_out) == {
-        "B/notes.txt": "not a known type of media file",
-        "C/noext": "not a known type of media file",
-        "top.mp4": "not in a folder of a class",
+        "B/notes.txt": "unknown type of media file",
+        "C/noext": "unknown type of media file",
+        "top.mp4": "not in a class folder",
     }
     assert "and 1 more" in " ".join(scan.notes(most=1))
     assert len(scan.manifest) == 2
@@ -108,7 +108,7 @@ def test_one_copy_of_a_take_of_ravdess(tmp_path):
     scan = scan_clips(tmp_path)
     # With pictures where there is such a copy; one take has sound alone.
     assert [clip.clip_id[:2] for clip in scan.manifest.clips] == ["01", "01", "01", "03"]
-    assert [reason for _, reason in scan.left_out] == ["another copy of the same take is there"] * 4
+    assert [reason for _, reason in scan.left_out] == ["another copy of the same take is used"] * 4
     sound = scan_clips(tmp_path, select=Selection(modality="audio")).manifest
     assert sound.clip_ids == (f"03-{takes[0]}", "03-01-05-01-01-01-07")
     strong = scan_clips(tmp_path, select=Selection(intensity="strong", modality="video"))
@@ -125,12 +125,16 @@ def test_one_copy_of_a_take_of_ravdess(tmp_path):
     ("folder", "options", "message"),
     [
         ("empty", {}, "no media files"),
-        ("A/a.mp4", {}, "is a file"),
+        ("A/a.mp4", {}, "got a file"),
         ("one", {}, "only one class, 'A'"),
         (".", {"layout": "flat"}, "unknown layout 'flat'"),
         (".", {"select": Selection(channel="hum")}, "unknown vocal channel"),
         (".", {"select": Selection(channel="song")}, "needs the ravdess layout"),
-        (".", {"layout": "ravdess"}, "no clip fits layout ravdess; left out: 'A/a.mp4', not named"),
+        (
+            ".",
+            {"layout": "ravdess"},
+            "no clip matches the layout ravdess; left out: 'A/a.mp4' \\(its name",
+        ),
     ],
 )
 def test_bad_folders(tmp_path, folder, options, message):
@@ -146,7 +150,7 @@ def test_folders_without_classes(tmp_path):
     flat = fill(tmp_path / "flat", "README.txt", "a.mp4", "b.mp4")
     unlabelled = scan_clips(flat)
     assert unlabelled.manifest.task == "unlabelled"
-    assert "no clip is in a folder of its class" in unlabelled.notes()[0]
+    assert "no clip is in a class folder" in unlabelled.notes()[0]
     assert scan_clips(fill(tmp_path / "A", "a.mp4"), labels=False).manifest.clip_ids == ("a",)
 
 
@@ -196,7 +200,10 @@ def test_pipes_and_sockets_are_left_out_and_do_not_block(tmp_path, monkeypatch):
         "tense/s.mp3",
     ]
     (problem,) = check_manifest(manifest(tmp_path, "calm/a.mp3", "calm/pipe.mp3"))
-    assert (problem.line, problem.message.split(":")[0]) == (3, "a pipe, socket or device, no file")
+    assert (problem.line, problem.message.split(":")[0]) == (
+        3,
+        "a pipe, socket or device, not a file",
+    )
 
 
 def test_folders_that_cannot_be_read_are_told(tmp_path, monkeypatch):
@@ -210,7 +217,7 @@ def test_folders_that_cannot_be_read_are_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refusing)
     scan = scan_clips(tmp_path)
-    assert scan.notes() == ("1 left out, a folder that cannot be read (Permission denied): 'sad'",)
+    assert scan.notes() == ("1 left out (the folder cannot be read: Permission denied): 'sad'",)
 
 
 def test_links_out_of_the_folder_are_taken_when_asked(tmp_path):

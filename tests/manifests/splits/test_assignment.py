@@ -59,7 +59,7 @@ def test_written_and_read_back(tmp_path):
     assert np.array_equal(read_folds(tmp_path / "f.csv", turned).assignment, folds.assignment[::-1])
     assert sum(again.test(f).sum() for f in range(3)) == 12
     assert np.array_equal(again.train(1), ~again.test(1))
-    with pytest.raises(BadManifest, match="folds 0 to 2"):
+    with pytest.raises(BadManifest, match="folds are 0 to 2"):
         again.test(3)
 
 
@@ -69,19 +69,19 @@ def test_prescribed_folds_are_kept():
     assert folds.assignment.tolist() == given
     assert folds.k == 3
     assert folds.notes[0].startswith("the manifest prescribes 3 folds")
-    with pytest.raises(BadManifest, match="group 'g0' straddles folds 0 and 1"):
+    with pytest.raises(BadManifest, match="group 'g0' is in folds 0 and 1"):
         folds_of(make(folds=given, pieces=2), 6, 9)
-    with pytest.raises(BadManifest, match="folds must be"):
+    with pytest.raises(BadManifest, match="at least two folds"):
         folds_of(make(folds=[1 + f for f in given]), 6, 9)
 
 
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"n": 14}, r"no fold is given for .*\(2 clips .* 0 unknown"),
-        ({"n": 10}, r"there is no clip .*\(0 clips .* 2 unknown"),
-        ({"pieces": 12}, r"'g0' straddles folds 0 and 1 and 2$"),
-        ({"pieces": 3}, r"straddles folds . and ., and \d more groups straddle"),
+        ({"n": 14}, r"no fold is given for .*\(2 of \d+ clips have no fold, 0 ids"),
+        ({"n": 10}, r"there is no clip .*\(0 of \d+ clips have no fold, 2 ids"),
+        ({"pieces": 12}, r"'g0' is in folds 0 and 1 and 2$"),
+        ({"pieces": 3}, r"is in folds . and . \(\d more groups are in several\)"),
     ],
 )
 def test_another_manifests_folds_are_refused(tmp_path, other, message):
@@ -95,13 +95,13 @@ def test_another_manifests_folds_are_refused(tmp_path, other, message):
     [
         ("", "the file is empty"),
         ("# mvemo manifest 1\nclip_id,fold\n", "mvemo manifest"),
-        ("# mvemo folds 2\nclip_id,fold\n", "folds version 2"),
-        ("clip,fold\na,0\n", "must have clip_id and fold"),
+        ("# mvemo folds 2\nclip_id,fold\n", "version of folds: expected 1, got 2"),
+        ("clip,fold\na,0\n", "expected columns clip_id and fold"),
         ("clip_id,fold\na,0\na,1\n", "f.csv:3: clip_id 'a' occurs twice"),
-        ("clip_id,fold\na,0\nb,-1\nc,1\n", "f.csv:3: fold '-1' is not a whole"),
-        ("clip_id,fold\na,0\nb,1,2\nc,1\n", "f.csv:3: 3 cells"),
-        ("clip_id,fold\na,0\nb,2\n", "folds must be 0, 1"),
-        ("clip_id,fold\n", "folds must be 0, 1"),
+        ("clip_id,fold\na,0\nb,-1\nc,1\n", "f.csv:3: fold: expected a whole"),
+        ("clip_id,fold\na,0\nb,1,2\nc,1\n", "f.csv:3: the row has 3 cells"),
+        ("clip_id,fold\na,0\nb,2\n", "at least two folds 0, 1"),
+        ("clip_id,fold\n", "at least two folds 0, 1"),
         ("# k: 3\nclip_id,fold\na,0\nb,1\n", "f.csv:1: k is 3, but there are 2"),
         ("# k: x\nclip_id,fold\na,0\nb,1\n", "f.csv:1: k 'x'"),
     ],
@@ -130,7 +130,7 @@ def test_clips_that_come_and_go_move_no_other():
     old = dict(zip(first.clip_ids, first.assignment.tolist(), strict=True))
     moved = [c for c, f in zip(kept.clip_ids, kept.assignment, strict=True) if old.get(c, f) != f]
     assert moved == []
-    assert kept.notes[0].startswith("17 of 22 groups keep the folds")
+    assert kept.notes[0].startswith("17 of 22 groups keep their earlier folds")
     # Another number or seed asks for other folds.
     fresh = folds_of(after, 4, 2)
     assert np.array_equal(folds_of(after, 4, 2, earlier=first).assignment, fresh.assignment)
@@ -201,7 +201,7 @@ def test_a_prescribed_split_is_kept():
 
 
 def test_parts_that_are_not_prescribed_are_taken_from_others():
-    tested = "no test clips: its 4 validation clips are the tested ones"
+    tested = "no test clips: its 4 validation clips are used for the test"
     taken = "no validation clips: 4 of its 18 training clips"  # 2 / 9 of 18
     # Early stopping must not choose by the clips that are tested.
     for last, notes in (("test", [taken]), ("val", [tested, taken])):
@@ -221,7 +221,7 @@ def test_parts_that_are_not_prescribed_are_taken_from_others():
         (["train"] * 4, None, None,
          "all clips are in split 'train': the clips are cross-validated instead"),
         (["train", "test"] * 4, {i: f"g{i // 2}" for i in range(8)}, None,
-         "group 'g0' straddles the splits train and test, and 3 more groups straddle"),
+         "group 'g0' is in the splits train and test (3 more groups are in several)"),
     ],
 )  # fmt: skip
 def test_a_prescribed_split_of_features_without_training(splits, groups, parts, note):
@@ -241,11 +241,11 @@ def test_a_split_is_made_where_none_is_prescribed():
 @pytest.mark.parametrize(
     ("splits", "groups", "problem"),
     [
-        (["train", None, "test"], None, "1 clips have no split"),
-        (["train", "fold1", "test"], None, "split 'fold1' is not known"),
+        (["train", None, "test"], None, "1 clips, such as "),
+        (["train", "fold1", "test"], None, "unknown split 'fold1'"),
         (["train", "train"], None, "no clip is in split 'test'"),
         (["test", "val", "val"], None, "no clip is in split 'train'"),
-        (["train", "val", "test"], {0: "g", 2: "g"}, "group 'g' straddles the splits train and te"),
+        (["train", "val", "test"], {0: "g", 2: "g"}, "group 'g' is in the splits train and te"),
         ([None] * 4, {i: f"g{i % 2}" for i in range(4)}, "3 are needed"),
     ],
 )

@@ -156,10 +156,12 @@ def test_bad_requests(labels, groups, k, task, message):
 
 
 def test_bad_requests_of_inner_splits_and_earlier_folds():
-    for groups, fraction, message in (("aa", 0.2, "one group only"), ("ab", 1.0, "between 0 and")):
+    for groups, fraction, message in (("aa", 0.2, "only one group"), ("ab", 1.0, "between 0 and")):
         with pytest.raises(BadManifest, match=message):
             inner_split([0, 1], list(groups), fraction, 0, "multiclass")
-    with pytest.raises(BadManifest, match="earlier fold is 2; there are folds 0 to 1"):
+    with pytest.raises(
+        BadManifest, match="the earlier folds include fold 2, but folds must be 0 to 1"
+    ):
         make_folds([0, 1], ["a", "b"], 2, 0, "multiclass", earlier={"a": 2})
 
 
@@ -168,13 +170,13 @@ def test_notes_on_classes_with_few_groups():
     groups = ["a", "b", "c", "d", "e", "f", "f"]
     notes = fold_notes(labels, groups, 3, "multiclass", ("A", "B", "C", "D"))
     assert notes == (
-        "class 'B' has 2 groups: missing from some of 3 folds",
-        "class 'C' has one group: never in training and test at once",
+        "class 'B' has only 2 groups: some of the 3 folds lack it",
+        "class 'C' has only one group: it is never in training and test together",
         "class 'D' has no clips",
     )
     tags = np.array([[1, 0], [1, 1], [1, 0]])
     assert fold_notes(tags, ["a", "b", "c"], 3, "multilabel", ("A", "B")) == (
-        "class 'B' has one group: never in training and test at once",
+        "class 'B' has only one group: it is never in training and test together",
     )
     assert fold_notes(np.zeros((3, 1)), ["a", "b", "c"], 3, "regression", ("v",)) == ()
 

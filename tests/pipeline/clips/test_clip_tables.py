@@ -63,7 +63,7 @@ def test_imported_features_are_scored_on_the_test_clips(tmp_path, capsys):
 def test_validation_clips_are_tested_where_there_are_no_test_clips():
     evaluation = imported_clips(split_manifest(*["train"] * 6, *["Validation"] * 4))
     assert evaluation.table.splits.tolist() == [0] * 6 + [2] * 4
-    assert "its 4 validation clips are the tested ones" in evaluation.notes[0]
+    assert "its 4 validation clips are used for the test" in evaluation.notes[0]
 
 
 def test_each_protocol_keeps_or_names_the_split():
@@ -89,7 +89,7 @@ def test_splits_that_cannot_be_honoured_are_named():
     ):
         assert evaluation.table.splits is None
         assert evaluation.notes[0] == (
-            "the manifest's split is not used, for group 'g6' straddles the splits train and "
+            "the manifest's split is not used because group 'g6' is in the splits train and "
             "test: the clips are cross-validated instead"
         )
     both = [replace(clip, fold=i % 2) for i, clip in enumerate(manifest.clips)]
@@ -104,7 +104,7 @@ def test_clips_of_a_cache_keep_their_folds():
     fewer = replace(manifest, clips=manifest.clips[4:])
     after = extracted_clips(fewer, ExtractSettings(), earlier=folds_of_table(table))
     assert np.array_equal(after.table.folds, table.folds[4:])
-    assert "26 of 26 groups keep the folds" in after.notes[0]
+    assert "26 of 26 groups keep their earlier folds" in after.notes[0]
     three = extracted_clips(fewer, ExtractSettings(folds=3), earlier=folds_of_table(table))
     assert three.table.k == 3
     assert folds_of_table(replace(table, k=0)) is None

@@ -61,7 +61,7 @@ def test_a_folder_of_shards(path, tmp_path):
     assert run("diff", path, folder).exit_code == 0
     assert run("export", folder, "--feature", "mel", "--out", tmp_path / "x.csv").exit_code == 0
     assert run("merge", folder, "--out", tmp_path / "merged.h5").exit_code == 0
-    assert "read only" in str(run("remove", folder, "mel").exception)
+    assert "cannot be changed" in str(run("remove", folder, "mel").exception)
 
 
 def test_info(path):
@@ -92,7 +92,7 @@ def test_verify_and_repair(path):
     data[data.index(np.full((2, 2), ord("b"), np.float32).tobytes())] ^= 1
     path.write_bytes(data)
     done = run("verify", path)
-    message = f"{path}: mel of clip 'b': the values do not fit their checksum\n"
+    message = f"{path}: mel of clip 'b': the values do not match their checksum\n"
     assert (done.exit_code, done.stderr) == (1, message)
     done = run("repair", path)
     assert done.exit_code == 0
@@ -217,7 +217,7 @@ def test_import_names_columns_ids_and_predicted_labels(tmp_path):
     refused = run(*command)
     assert "column 'Class' holds text, such as 'x'" in str(refused.exception)
     unknown = run(*command, "--column", "clip_id=artist", "--columns", "f*")
-    assert "first 'y'; its ids look like 'Train/Sad/1'" in str(unknown.exception)
+    assert "such as 'y'; its ids look like 'Train/Sad/1'" in str(unknown.exception)
     for option, value in (("--columns", "f*"), ("--skip-columns", "Class,artist")):
         done = run(*command, "--column", "clip_id=track", option, value, "--force")
         assert done.exit_code == 0, done.output

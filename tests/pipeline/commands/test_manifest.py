@@ -101,8 +101,8 @@ def test_check_names_the_root_once_where_every_path_leaves_it(tmp_path):
     done = run("check", path)
     assert done.exit_code == 2
     assert done.stderr == (
-        f"{path}: none of the 136 paths is below the media root {str(path.parent)!r}, as "
-        f"'{media}/0.mp4' in line 2: give the folder of the media files with --root\n"
+        f"{path}: none of the 136 paths is below the media root {str(path.parent)!r} "
+        f"(the first is '{media}/0.mp4' in line 2): give their folder with --root\n"
         f"{path}: 136 problems\n"
     )
     with pytest.raises(BadManifest, match="none of the 136 paths") as caught:
@@ -122,12 +122,12 @@ def test_check_tells_a_problem_of_many_lines_once(clips):
     first, second, last = done.stderr.splitlines()
     assert first.startswith(f"{path}:3: path '../0.mp4' is not below the media root")
     assert first.endswith("with --root (and 39 more lines like it)")
-    assert second.startswith(f"{path}:43: empty label: --skip-unlabelled")
+    assert second.startswith(f"{path}:43: empty label: leave the row out with")
     assert last == f"{path}: 41 problems"
     # Equal messages are one line sooner.
     path.write_text("path,label\n" + "a.mp4,x,1\n" * 7)
     first = run("check", path, "--no-media").stderr.splitlines()[0]
-    assert first == f"{path}:2: 3 cells; the header has 2 (and 6 more lines like it)"
+    assert first == f"{path}:2: the row has 3 cells, the header 2 (and 6 more lines like it)"
 
 
 def test_check_needs_the_media_unless_told_otherwise(clips, tmp_path):
@@ -139,7 +139,7 @@ def test_check_needs_the_media_unless_told_otherwise(clips, tmp_path):
     assert run("check", copied, "--root", clips).exit_code == 0
     done = run("check", clips / "manifest.csv", "--infer-groups")
     assert done.exit_code == 2
-    assert done.stderr.count("a piece of the source of line") == 6
+    assert done.stderr.count("from the same source as line") == 6
 
 
 def test_import_of_a_csv_with_other_columns(clips, tmp_path):
@@ -198,7 +198,7 @@ def test_folds_are_kept_when_clips_go(tmp_path):
     fewer = ["folds", tmp_path / "fewer.csv", "--folds", 3, "--out", new]
     done = run(*fewer, "--keep", old)
     assert done.exit_code == 0
-    assert "21 of 21 groups keep the folds" in done.output
+    assert "21 of 21 groups keep their earlier folds" in done.output
     before, after = read_folds(old), read_folds(new)
     assert np.array_equal(after.assignment, before.assignment[3:])
     done = run(*fewer, "--keep", old, "--force", "--seed", 1)
@@ -224,7 +224,7 @@ def test_links_that_were_skipped_are_named(clips, tmp_path):
         (linked / name).symlink_to(clips / name)
     done = run("scan", linked)
     assert isinstance(done.exception, BadManifest)
-    message = "2 links that lead out of it were left out, the first 'Happy': --follow"
+    message = "2 links that lead out of it, such as 'Happy': give --follow"
     assert message in str(done.exception)
     assert run("scan", linked, "--follow-links").exit_code == 0
 
@@ -232,7 +232,7 @@ def test_links_that_were_skipped_are_named(clips, tmp_path):
 def test_media_without_labels_are_scanned(clips):
     done = run("scan", clips / "Happy", "--out", clips / "flat.csv")
     assert done.exit_code == 0, done.output
-    assert "a manifest without labels" in done.stderr
+    assert "the manifest has no labels" in done.stderr
     assert "Happy: 6 clips, 6 groups, unlabelled" in done.stdout
     assert run("scan", clips, "--no-labels", "--out", clips / "all.csv").exit_code == 0
     assert read_manifest(clips / "all.csv").task == "unlabelled"

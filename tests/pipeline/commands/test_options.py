@@ -74,7 +74,7 @@ REFUSED = [
     ("extract {m} --set nets.i3d.lr=-1", "--set nets.i3d.lr=-1: nets.i3d.lr is -1.0"),
     ("extract {m} --set extract.embed=3 --set nets.i3d.lr=1", "--set extract.embed=3: extract."),
     ("extract {m} --set folds", "--set folds: write it as key=value"),
-    ("extract {m} --protocol none", "--protocol none: extract.protocol 'none' is not known"),
+    ("extract {m} --protocol none", "--protocol none: extract.protocol: expected one of"),
     ("extract {m} --nets i4d", "--nets i4d: extract.nets: unknown net 'i4d'"),
     ("extract {m} --workers 0", "'--workers': 0 is not in the range x>=1."),
     ("extract {m} --workers -2", "'--workers': -2 is not in the range x>=1."),

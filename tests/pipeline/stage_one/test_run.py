@@ -224,7 +224,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, 
         (["--nets", ""], "extract.nets is empty"),
         (["--nets", "c3d,c3d"], "extract.nets repeats 'c3d'"),
         (["--set", "nets.c3d.width=0"], "nets.c3d.width is 0.0: it must be above 0"),
-        (["--set", "nets.c3d.momentum=2"], "momentum is 2.0: it must be from 0, below 1"),
+        (["--set", "nets.c3d.momentum=2"], "momentum is 2.0: it must be at least 0 and below 1"),
     ],
 )
 def test_wrong_settings_are_one_line_and_exit_code_2(demo, tmp_path, capsys, options, said):
@@ -353,7 +353,7 @@ def test_folds_of_a_file_are_those_of_the_features(demo, tmp_path, capsys):
     assert "the holdout protocol has no folds" in capsys.readouterr().err
     folds.write_text(folds.read_text().rsplit("\n", 2)[0] + "\n")
     assert run("mvemo", *arguments) == 2
-    assert "made for other clips?" in capsys.readouterr().err
+    assert "use the fold file of these clips" in capsys.readouterr().err
     assert run("mvemo", *arguments, "--folds", "none.csv") == 2
     assert "expected a number of folds or a fold file" in capsys.readouterr().err
 
