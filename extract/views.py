@@ -38,14 +38,14 @@ class ViewSettings:
     """
 
     views: int = setting(1, "Maximum number of windows per clip.", ge=1)
-    layout: str = setting("spread", "Places of the windows in the clip.", names=LAYOUTS)
-    rate: float = setting(0.0, "Frames per second in a window; 0: spread over the clip.", ge=0)
+    layout: str = setting("spread", "Positions of the windows in the clip.", names=LAYOUTS)
+    rate: float = setting(0.0, "Frames per second in a window; 0 to spread them.", ge=0)
     pooling: str = setting("mean", "Statistics of the windows' embeddings.", names=POOLINGS)
 
     def __post_init__(self) -> None:
         check_settings(self, BadSetting)
         if self.pooling == "mean+std" and self.views == 1:
-            raise BadSetting("pooling 'mean+std' needs views of 2 or more: one has no deviation")
+            raise BadSetting("pooling 'mean+std' needs 2 or more views: set views = 2 or more")
 
     def record(self) -> dict[str, Any]:
         """Return the settings as JSON values; empty for the default, so that old keys stay."""

@@ -251,4 +251,4 @@ def _describe_framed(
 
 def _check_name(name: str) -> None:
     if name not in DESCRIPTORS:
-        raise BadSetting(f"descriptor {name!r} is not known: one of {', '.join(DESCRIPTORS)}")
+        raise BadSetting(f"unknown descriptor {name!r}; expected one of {', '.join(DESCRIPTORS)}")

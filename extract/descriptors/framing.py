@@ -63,10 +63,10 @@ class DescriptorSettings:
     n_mels: int = setting(64, "Mel bands from 0 Hz to half of `sr` (J22 2.2.1).", ge=1, le=4096)
     n_mfcc: int = setting(20, "Cepstral coefficients, at most `n_mels`.", ge=1)
     lpc_order: int = setting(16, "Order of the linear prediction (J22 eq. 1).", ge=1, le=64)
-    alpha: float = setting(0.5, "Weight of RP in `mfcc_rp`; 0: only MFCC.", ge=0, le=1)
+    alpha: float = setting(0.5, "Weight of RP in `mfcc_rp`; 0 for MFCC only.", ge=0, le=1)
     # Periods longer than half a frame cannot be found.
     f0_min: float = setting(55.0, "Lowest fundamental frequency in Hz.", ge=1)
-    f0_max: float = setting(2000.0, "Highest one in Hz, at most `sr / 4`.", ge=1)
+    f0_max: float = setting(2000.0, "Highest fundamental frequency in Hz, at most `sr / 4`.", ge=1)
     # The period itself is chosen with YIN's own threshold of 0.1.
     f0_threshold: float = setting(
         0.2, "Normalised difference below which a frame is voiced.", ge=0, le=1
@@ -92,24 +92,26 @@ class DescriptorSettings:
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise BadSetting(f"{name} is {value}: it must lie within {low:g} to {high:g}")
+                raise BadSetting(f"{name} is {value}: it must be {low:g} to {high:g}")
         for name in ("n_fft", "spectrogram_n_fft"):
             if getattr(self, name) % 2:
                 raise BadSetting(f"{name} is {getattr(self, name)}: it must be even")
         if self.lags[1] < self.lags[0] + 2:
             raise BadSetting(
-                f"f0_max is {self.f0_max} Hz: at {self.sr} Hz, frames of {self.n_fft} samples "
-                f"show periods up to {self.lags[1]} samples, {self.sr / self.lags[1]:.0f} Hz"
+                f"f0_max is {self.f0_max} Hz: it must be higher, because frames of "
+                f"{self.n_fft} samples show no frequency below {self.sr / self.lags[1]:.0f} Hz"
             )
         if self.formant_bins <= self.formant_order:
             raise BadSetting(
-                f"formant_order is {self.formant_order}: frames of {self.n_fft} samples at "
-                f"{self.sr} Hz have {self.formant_bins} frequencies in the range, fewer are needed"
+                f"formant_order is {self.formant_order}: it must be below {self.formant_bins}, the "
+                f"number of DFT bins in the formant range for frames of {self.n_fft} samples"
             )
         try:
             _window(self.window, self.n_fft)
         except (ValueError, TypeError) as error:
-            raise BadSetting(f"window {self.window!r} is not known to scipy.signal") from error
+            raise BadSetting(
+                f"unknown window {self.window!r}; expected a name for scipy.signal.get_window"
+            ) from error
 
     @property
     def lags(self) -> tuple[int, int]:
@@ -176,7 +178,7 @@ def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
     # Silent frames are dropped, and not samples (J22 3.1, Fig. 6): to join the samples around a gap
     # would cause a click, and shift all later times.
     if y.ndim != 1 or len(y) == 0:
-        raise BadMedia(f"expected a mono waveform with samples, got shape {y.shape}")
+        raise BadMedia(f"expected a non-empty mono waveform, got shape {y.shape}")
     # Both are NaN if any sample is NaN.
     ends = [(part.min(), part.max()) for part in _parts(y)]
     low, high = float(np.min([end[0] for end in ends])), float(np.max([end[1] for end in ends]))
@@ -185,7 +187,7 @@ def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
         raise BadMedia(f"{n_bad} of {len(y)} samples of the sound are NaN or infinite")
     if (peak := max(-low, high)) > MAX_PEAK:
         raise BadMedia(
-            f"the sound's peak is {peak:.3g} of full scale, expected {MAX_PEAK:g} at most"
+            f"the sound's peak is {peak:.3g} times full scale, expected at most {MAX_PEAK:g}"
         )
     count = 1 + max(0, -(-(len(y) - settings.n_fft) // settings.hop_length))
     size = 16 * block_frames(settings)

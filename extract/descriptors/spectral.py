@@ -51,7 +51,7 @@ class MelSettings:
             object.__setattr__(self, "fmax", self.sr / 2)
         if not 0 <= self.fmin < self.fmax <= self.sr / 2:
             raise BadSetting(
-                f"fmin {self.fmin} and fmax {self.fmax} Hz: they must rise within 0 to "
+                f"fmin is {self.fmin} Hz and fmax {self.fmax} Hz: expected 0 <= fmin < fmax <= "
                 f"{self.sr / 2} Hz, half the sampling rate"
             )
 

@@ -136,8 +136,8 @@ class Waveforms:
     def too_long(self) -> str:
         """Message for sound that exceeds the limits of `has_room`."""
         return (
-            f"too long: more than {self.n_samples} samples at {self.sr} Hz take over "
-            f"{self._max_bytes / 2**30:g} GiB at {list(self._rates)} Hz: cut the file with "
+            f"the sound is too long: more than {self.n_samples} samples at {self.sr} Hz need over "
+            f"{self._max_bytes / 2**30:g} GiB at {list(self._rates)} Hz: split the clip with "
             "'mvemo manifest segment'"
         )
 
@@ -177,9 +177,9 @@ class Waveforms:
 
     def problem(self) -> Problem | None:
         if self.n_samples == 0:
-            return Problem("no sound decodes")
+            return Problem("no sound can be decoded")
         if self._n_not_finite:
-            return Problem(f"{self._n_not_finite} samples are not finite")
+            return Problem(f"{self._n_not_finite} samples are NaN or infinite")
         peak = max(self._high, -self._low)
         if self.is_silent:
             if self._low == self._high:
@@ -191,8 +191,8 @@ class Waveforms:
             return Problem(f"silent: {silence}", missing=True)
         if peak > MAX_PEAK:
             return Problem(
-                f"samples reach {peak:.4g}, expected a full scale of 1 (the file may hold whole "
-                "numbers as floats): convert the file"
+                f"the largest sample is {peak:.4g}, expected a full scale of 1 (the file may hold "
+                "integers as floats): rescale the samples to [-1, 1]"
             )
         return None
 
@@ -209,7 +209,7 @@ class Waveforms:
                 last = self._resamplers[rate].resample_chunk(nothing, last=True)
                 self._keep(rate, last, blocks)
             if not self._n_given[rate]:
-                few = f"too short: {self.n_samples} samples at {self.sr} Hz"
+                few = f"the sound is too short: {self.n_samples} samples at {self.sr} Hz"
                 return {}, Problem(f"{few} give 0 samples at {rate} Hz")
             if self._on_block is None:
                 waveforms[rate] = blocks.joined()
@@ -386,7 +386,7 @@ class SoundCollector:
         if not sound.has_room(sum(map(len, blocks)) + max(first - length, 0) + n_left):
             at, to = length / sr, first / sr
             if first > length:
-                self.error = f"the time stamps of the sound jump from {at:.1f} to {to:.0f} s"
+                self.error = f"the sound's time stamps jump from {at:.1f} to {to:.0f} s"
             else:
                 self.error = sound.too_long
             return
@@ -408,7 +408,7 @@ class SoundCollector:
     def problem(self) -> Problem | None:
         if self.error:
             return Problem(self.error)
-        return Problem("no sound decodes") if self._sound is None else self._sound.problem()
+        return Problem("no sound can be decoded") if self._sound is None else self._sound.problem()
 
     def finish(self) -> tuple[dict[int, F32], Problem | None]:
         return ({}, self.problem()) if self._sound is None else self._sound.finish()

@@ -289,7 +289,7 @@ def _video_problem(
     if times and start >= times.end:
         return starts_after_end(start, "pictures end", times.end)
     if picker.is_empty:
-        return Problem("no frame decodes")
+        return Problem("no frame can be decoded")
     if times and times.single:
         return None
     return check_length(picker.seconds, expected) or cut_off
@@ -311,7 +311,7 @@ def _select_streams(
         problems["video"] = packets.picture_problem(videos[0]) if videos else NO_VIDEO
     if request.sample_rates:
         known = audios and audios[0].codec_context is not None
-        unknown = Problem("sound of an unknown codec") if audios else NO_AUDIO
+        unknown = Problem("the audio codec is unknown") if audios else NO_AUDIO
         problems["audio"] = None if known else unknown
     first = {"video": videos[:1], "audio": audios[:1]}
     found = {kind: first[kind][0] for kind, problem in problems.items() if problem is None}
@@ -325,7 +325,7 @@ def _sound_note(container: Any, audio: Any | None, choice: Sound) -> str:
         rank = [stream.index for stream in container.streams.audio].index(audio.index)
         notes.append(f"sound track {rank + 1} of {count} is read")
     if choice.channel is not None:
-        notes.append(f"the channels cancel each other: channel {choice.channel + 1} is read")
+        notes.append(f"the channels cancel out: only channel {choice.channel + 1} is read")
     return "; ".join(notes)
 
 

@@ -62,9 +62,9 @@ def check_head(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if _PICTURE.match(head):
-        raise BadMedia(f"{path}: is a picture, not sound or video")
+        raise BadMedia(f"{path}: is an image, not audio or video")
     if _LIST.match(head):
-        raise BadMedia(f"{path}: names other files or addresses; a media file is one file")
+        raise BadMedia(f"{path}: refers to other files or URLs, but must be self-contained")
     encrypted = (
         (head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free") and _mov_is_encrypted(path))
         or (head.startswith(b"\x1aE\xdf\xa3") and _ENCRYPTED_MATROSKA.search(head))
@@ -79,7 +79,7 @@ def check_format(path: Path, names: str) -> None:
     if names in _RAW.split(","):
         raise BadMedia(
             f"{path}: is a raw {names} stream without time stamps: put it into a container, "
-            "as ffmpeg -i FILE -c copy FILE.mkv"
+            "for example with 'ffmpeg -i FILE -c copy FILE.mkv'"
         )
 
 

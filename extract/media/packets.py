@@ -49,7 +49,7 @@ def open_container(path: Path) -> Any:
             metadata_errors="replace",
         )
     except av.error.ArgumentError as error:
-        raise BadMedia(f"{path}: is not in a supported format of sound or video") from error
+        raise BadMedia(f"{path}: is not in a supported audio or video format") from error
 
 
 def start_of(container: Any) -> float:
@@ -75,11 +75,11 @@ def picture_problem(stream: Any) -> Problem | None:
     """Return a problem if, by its header, a video cannot be decoded or is too large."""
     codec = stream.codec_context
     if codec is None:
-        return Problem("pictures of an unknown codec")
+        return Problem("the video codec is unknown")
     if codec.width * codec.height > MAX_PIXELS:
         return Problem(
-            f"pictures of {codec.width} x {codec.height} pixels: more than {MAX_PIXELS / 1e6:.0f} "
-            "million are not read"
+            f"the pictures have {codec.width} x {codec.height} pixels, expected at most "
+            f"{MAX_PIXELS / 1e6:.0f} million pixels"
         )
     # A picture may be larger than the header says.
     codec.options = {**codec.options, "max_pixels": str(MAX_PIXELS)}

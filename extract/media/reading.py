@@ -275,7 +275,7 @@ def _media_error(path: Path, error: Exception) -> ExtractError:
         return MediaUnavailable(f"{path}: cannot be read now: {error_line(error)}")
     # Other errors name the library's objects, not the file: a stream without a codec has None
     # for its context, and streams may be gone when a file is opened again.
-    reason = "damaged, or of an unknown codec"
+    reason = "it is damaged or its codec is unknown"
     if isinstance(error, (av.error.FFmpegError, cv2.error, OSError, RuntimeError, ValueError)):
         reason = error_line(error)
     return BadMedia(f"{path}: cannot be read as media: {reason}")

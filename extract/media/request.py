@@ -36,7 +36,7 @@ class Problem:
 
 NO_VIDEO = Problem("no video stream", missing=True)
 NO_AUDIO = Problem("no audio stream", missing=True)
-CUT_OFF = Problem("cut off: the file ends before its end is marked")
+CUT_OFF = Problem("cut off: the end of the file is missing")
 
 
 def reasons_text(problems: Mapping[str, object]) -> str:
@@ -49,8 +49,8 @@ def check_length(seconds: float, expected: float) -> Problem | None:
     if expected <= 0 or seconds >= MIN_DECODED_SHARE * expected:
         return None
     if seconds <= 0:
-        return Problem(f"nothing decodes, expected {expected:.1f} s")
-    return Problem(f"cut off: {seconds:.1f} of {expected:.1f} s decode")
+        return Problem(f"nothing can be decoded, expected {expected:.1f} s")
+    return Problem(f"cut off: only {seconds:.1f} of {expected:.1f} s can be decoded")
 
 
 def starts_after_end(start: float, stream: str, seconds: float) -> Problem:
@@ -130,7 +130,7 @@ class ClipRequest:
     def __post_init__(self) -> None:
         check_settings(self, BadSetting)
         if any(rate < 1 for rate in self.sample_rates):
-            raise BadSetting(f"sample_rates must be 1 or more each, not {list(self.sample_rates)}")
+            raise BadSetting(f"all sample_rates must be 1 or more, got {list(self.sample_rates)}")
 
     @property
     def stop(self) -> float | None:

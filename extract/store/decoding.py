@@ -50,7 +50,7 @@ def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) 
             spool=folder,
         )
         if folders.stamp_of(job.path) != stamp:
-            raise MediaUnavailable("changed while it was decoded: run again")
+            raise MediaUnavailable("the file changed while decoding: run the same command again")
         return decoded
     except ExtractError as error:
         # A missing file may be there tomorrow; a broken file stays broken.

@@ -45,7 +45,7 @@ _TRAILER = struct.Struct("<8sI")
 _MARK = b"mvemoCRC"
 # Bytes written or checked at a time.
 _PART_BYTES = 1 << 24
-_KEPT = "; what was done before is kept: make room and run the same command again"
+_KEPT = "; earlier results are kept: free disk space and run the same command again"
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _check(file: IO[bytes], state: tuple[int, int, int]) -> _Checked:
         found = zlib.crc32(part.data, found)
     file.seek(-_TRAILER.size, os.SEEK_END)
     if _TRAILER.unpack(file.read()) != (_MARK, found):
-        raise ValueError("the values do not fit their checksum")
+        raise ValueError("the values do not match their checksum")
     return checked
 
 
@@ -237,7 +237,7 @@ def digest_file(path: Path) -> tuple[str, Stamp]:
     before = stamp_of(path)
     digest = content_digest(path)
     if stamp_of(path) != before:
-        raise MediaUnavailable(f"{path}: changes while it is read: run again when it is whole")
+        raise MediaUnavailable(f"{path}: is changing: run the same command again later")
     return digest, before
 
 
@@ -249,5 +249,5 @@ def check_unchanged(path: Path, content: str, stamp: Stamp) -> Stamp:
     # A copy with the same bytes is accepted.
     found, now = digest_file(path)
     if found != content:
-        raise MediaUnavailable(f"{path}: changed after it was digested: run again")
+        raise MediaUnavailable(f"{path}: changed after it was digested: run the same command again")
     return now

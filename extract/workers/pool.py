@@ -85,7 +85,7 @@ class Worker:
             )
         except OSError as error:
             self._errors.close()
-            raise ExtractError(f"no worker process can be started: {error.strerror}") from None
+            raise ExtractError(f"a worker process cannot be started: {error.strerror}") from None
         self._calls: queue.SimpleQueue[tuple[Call, Inbox] | None] = queue.SimpleQueue()
         threading.Thread(target=self._talk, daemon=True).start()
 
@@ -139,13 +139,13 @@ class Worker:
             return WorkerDied(reason, passing=self._processor < _BUSY_SHARE * seconds)
         if name in _CRASHES:
             line = self.last_line()
-            return WorkerDied(f"it crashes its decoder ({name}{line and ': '}{line})")
+            return WorkerDied(f"the decoder crashed ({name}{line and ': '}{line})")
         if name:
             return WorkerDied(
-                f"the process that read it was killed ({name}), perhaps for lack of memory",
+                f"the process that read it was killed ({name}), perhaps because memory ran out",
                 passing=True,
             )
-        return WorkerDied(f"it ended the process that read it (exit code {code})")
+        return WorkerDied(f"reading it ended the worker process (exit code {code})")
 
     def last_line(self) -> str:
         """Return the last line on standard error, such as "double free or corruption"."""
@@ -397,7 +397,7 @@ class _Run:
         line = worker.last_line() or "no message"
         self._forget(worker)
         if self._failed_starts >= _MAX_FAILED_STARTS:
-            raise ExtractError(f"worker processes end before they are ready: {line}")
+            raise ExtractError(f"worker processes end while they start: {line}")
         return None
 
     def _forget(self, worker: Worker) -> None:

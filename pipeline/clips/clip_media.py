@@ -104,7 +104,7 @@ class ClipMedia:
         if require_any and all(map(self.absent, self.modalities)):
             first = next(filter(self.reason, manifest.clip_ids), "")
             raise BadOption(
-                f"not one clip could be decoded; the first: {first}: {self.reason(first)}"
+                f"no clip could be decoded; the first one, {first}: {self.reason(first)}"
             )
         if names:
             self._describe()
@@ -227,8 +227,8 @@ class ClipMedia:
     def _end_at_failure(self, clip_id: str, reason: str) -> None:
         if reason and self._fail_fast:
             raise ClipFailed(
-                f"{clip_id}: {reason}: the first failure ended the run (--fail-fast); what was "
-                "done before is kept"
+                f"{clip_id}: {reason}: the first failure ended the run (--fail-fast); earlier "
+                "results are kept"
             )
 
     def _add_problems(self, clip_id: str, problems: Mapping[str, Problem]) -> None:

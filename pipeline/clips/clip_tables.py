@@ -53,8 +53,8 @@ def extracted_clips(
             return Evaluation(clip_table(manifest, split=prescribed), None, notes)
     elif any(clip.split for clip in manifest.clips):
         notes = (
-            f"the manifest's split is not used: {settings.run.protocol} makes folds; "
-            "--protocol holdout trains and tests on the split",
+            f"the manifest's split is not used, because {settings.run.protocol} makes folds: "
+            "give --protocol holdout to train and test on the split",
         )
     folds = folds_of(manifest, settings.folds, settings.fold_seed, earlier=earlier)
     return Evaluation(clip_table(manifest, folds), folds, (*notes, *folds.notes))
@@ -70,7 +70,7 @@ def folds_of_table(table: ClipTable) -> Folds | None:
 def prescribed_by(table: ClipTable, fold_file: Path | None = None) -> str:
     """Return the reason why a seed does not change the folds or the split, or '' if it does."""
     if fold_file is not None:
-        return f"they are those of {fold_file}"
+        return f"they are read from {fold_file}"
     if table.fold_seed != -1:
         return ""
     return "they are prescribed" if table.splits is None else "the clips have one prescribed split"

@@ -22,7 +22,7 @@ from mvemo.pipeline.errors import BadOption
 # Name, value and harm of each property that files with the same bytes must share.
 _DIFFERENCES: tuple[tuple[str, Callable[[Clip], str], str], ...] = (
     ("labels", lambda clip: ";".join(map(str, clip.label)), "one of the labels is wrong"),
-    ("groups", lambda clip: clip.group, "on both sides of a fold they flatter the score"),
+    ("groups", lambda clip: clip.group, "across training and test folds they raise the score"),
 )
 # Seconds that a segment may end after its file: annotators may have used another decoder.
 SLACK = 0.5
@@ -41,11 +41,11 @@ def missing_media(manifest: Manifest, path: Path) -> list[str]:
     """Return the manifest's paths of missing media files; raise BadOption if all are missing."""
     files = media_files(manifest)
     if not any(files):
-        raise BadOption(f"{path}: names no media files: it has no column 'path'")
+        raise BadOption(f"{path}: names no media files: add a column 'path'")
     missing = [name for name, file in files.items() if not file.is_file()]
     if len(missing) == len(files):
         raise BadOption(
-            f"{path}: not one of its {len(files)} media files is in {manifest.root}, such as "
+            f"{path}: none of its {len(files)} media files is in {manifest.root}, for example "
             f"{missing[0]!r}: give their folder with --root"
         )
     return missing
@@ -64,7 +64,7 @@ def same_file_notes(manifest: Manifest, content: Mapping[str, str]) -> list[str]
             if other.path != clip.path and text_of(other) != text_of(clip):
                 pairs.append(f"{other.path} ({text_of(other)}) and {clip.path} ({text_of(clip)})")
         if pairs:
-            notes.append(f"the same bytes under two names with two {what}: {listed(pairs)}: {harm}")
+            notes.append(f"identical files have different {what}: {listed(pairs)}: {harm}")
     return notes
 
 
@@ -121,7 +121,7 @@ def clip_lengths(
     for clip in manifest.clips:
         length = lengths[clip.path]
         if length is not None and length <= clip.start:
-            on_problem(f"{clip.clip_id} begins after its file's end")
+            on_problem(f"clip {clip.clip_id!r} starts after its file's end")
             length = None
         seconds[clip.clip_id] = None if length is None else length - clip.start
     return seconds
@@ -145,14 +145,14 @@ def starts_past_end(manifest: Manifest) -> list[str]:
 def fit_segments(manifest: Manifest) -> tuple[Manifest, tuple[str, ...]]:
     """Cut segments that end up to `SLACK` after their file; return manifest and notes."""
     notes: list[str] = []
-    lengths = _file_lengths(manifest, lambda problem: notes.append(f"not measured: {problem}"))
+    lengths = _file_lengths(manifest, lambda problem: notes.append(f"unknown length: {problem}"))
     clips, beyond, n_cut = [], [], 0
     for clip in manifest.clips:
         length, duration = lengths[clip.path], clip.duration
         if length is not None and duration is not None and clip.start + duration > length:
             if clip.start + duration > length + SLACK or clip.start >= length:
                 beyond.append(
-                    f"{manifest.media_path(clip)}: a segment from {clip.start:g} to "
+                    f"{manifest.media_path(clip)}: a segment lasts from {clip.start:g} to "
                     f"{clip.start + duration:g} s, but the file ends at {length:.2f} s"
                 )
             duration, n_cut = length - clip.start, n_cut + 1
@@ -161,7 +161,7 @@ def fit_segments(manifest: Manifest) -> tuple[Manifest, tuple[str, ...]]:
         more = [f"and {len(beyond) - MOST_LISTED} more"] if len(beyond) > MOST_LISTED else []
         raise BadOption("\n  ".join([*beyond[:MOST_LISTED], *more]))
     if n_cut:
-        notes.append(f"{n_cut} segments end up to {SLACK:g} s after their file: cut at its end")
+        notes.append(f"{n_cut} segments end up to {SLACK:g} s after their file and are cut there")
     return replace(manifest, clips=tuple(clips)), tuple(notes)
 
 
@@ -212,8 +212,8 @@ def longer_clips_note(
         needed = 2
     return (
         f"{len(cut)} of {len(seconds)} clips are longer than the {reads} that {plan.name} "
-        f"reads, up to {max(cut):.4g} s: the rest is not used; have it read more windows with "
-        f"--set nets.{plan.name}.views={needed}, or divide the clips with 'mvemo manifest segment'"
+        f"reads (up to {max(cut):.4g} s), and the rest is not used: read more windows with "
+        f"--set nets.{plan.name}.views={needed}, or split the clips with 'mvemo manifest segment'"
     )
 
 

@@ -242,7 +242,7 @@ class _Run:
         failed = {clip for clip, stage, _ in failures if stage.startswith("decode:")}
         if len(failed) == len(manifest):
             clip, _, reason = failures[0]
-            raise BadOption(f"not one clip could be decoded; the first: {clip}: {reason}")
+            raise BadOption(f"no clip could be decoded; the first: {clip}: {reason}")
         return _Extracted(plan.nets, spread.features, tuple(spread.missing), settled=not failures)
 
     def _tell_device(self) -> None:
