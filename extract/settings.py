@@ -1,6 +1,6 @@
-"""Settings of one net, of its training and of a whole run of stage one.
+"""Settings of a net, of its training, and of a whole run of stage one.
 
-This module does not import torch: profiles can be read without it.
+This module does not import torch, so that profiles can be read without it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 LOSSES = ("softmax", "angular", "centre", "improved-centre")
 PROTOCOLS = ("crossfit", "frozen", "shared", "holdout")
 PRECISIONS = ("float32", "bf16", "auto")
-# Value of `NetSettings.weights` for the weights that `mvemo weights get` fetched.
+# Value of `NetSettings.weights` for the weights that `mvemo weights get` downloaded.
 FETCHED = "pretrained"
 
 
 @dataclass(frozen=True)
 class RecipeSettings:
-    """Current fine-tuning techniques (probe: Kumar et al. 2022, mixup: Zhang et al. 2018)."""
+    """Newer fine-tuning techniques (probe: Kumar et al. 2022, mixup: Zhang et al. 2018)."""
 
     probe: bool = setting(False, "First fit only the classifier.")
     warmup: float = setting(
@@ -59,7 +59,7 @@ class TrainSettings:
     """Settings of the fine-tuning of one net; a value out of range raises `BadSetting`.
 
     Without early stopping (``patience=0``) no training clips are held out, all epochs or iterations
-    are run, and the last weights are kept. `iterations` is that of J22 3.3 (2,500).
+    are run, and the last weights are kept. J22 3.3 uses 2,500 `iterations`.
 
     Examples
     --------
@@ -100,13 +100,13 @@ class TrainSettings:
 class NetSettings:
     """Settings of one net of a run: its size, its starting weights and its training.
 
-    `name` is a name in `mvemo.extract.nets`. `options` are the net's own (input length, frame count
-    and size, front end, …); an option that is not given has the net's default. Fine-tuning reads
-    only the middle window of `view`. A value out of range raises `BadSetting`.
+    `name` is the name of a net in `mvemo.extract.nets`. `options` depend on the net (for example
+    input length, frame count and size, or front end); the net's defaults apply to all others.
+    Fine-tuning reads only the middle window of `view`. A value out of range raises `BadSetting`.
     """
 
     name: str
-    # Ten times the papers' channels gives a hundred times their parameters.
+    # The limit is 10, because ten times the channels are a hundred times the parameters.
     width: float = setting(1.0, "Multiplier for the papers' channel counts.", gt=0, le=10)
     weights: str = setting("", f"Weight file, or `{FETCHED}`; empty for random weights.")
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -117,7 +117,7 @@ class NetSettings:
         check_settings(self, BadSetting)
 
     def record(self) -> dict[str, Any]:
-        """Return all settings as JSON values, without `weights`: the file's content counts."""
+        """Return all settings as JSON values, except the path of `weights`, whose content counts."""
         return {
             "name": self.name,
             "width": self.width,
