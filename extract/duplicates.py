@@ -24,7 +24,7 @@ from mvemo.extract.media.request import FrameSampling
 from mvemo.manifests import Manifest
 
 SR = 8000
-# Every word of a fingerprint describes WINDOW seconds of sound, and a word begins every HOP seconds:
+# Every word of a fingerprint covers WINDOW seconds of sound, and a word begins every HOP seconds:
 # the words of two copies with different starts are then at most half a hop apart.
 WINDOW, HOP = 0.384, 0.048
 BANDS, LOW, HIGH = 33, 300.0, 3000.0
@@ -72,9 +72,8 @@ class Fingerprint:
     # Hashes of the pictures, (pictures, 64), without empty pictures and repetitions.
     hashes: Mask
     problems: dict[str, str]  # for each missing modality (``audio``, ``video``), the reason
-    times: F64 = field(
-        default_factory=lambda: np.zeros(0)
-    )  # times of the hashed pictures, in seconds
+    # Times of the hashed pictures, in seconds.
+    times: F64 = field(default_factory=lambda: np.zeros(0))
     step: float = 0.0  # seconds between the pictures that were examined
 
 
@@ -297,7 +296,7 @@ def _same_sound(
 
 
 def _equal_bits(a: Fingerprint, b: Fingerprint, lag: int) -> float:
-    """Return the share of equal bits if b begins `lag` windows after a; 0 if they overlap little."""
+    """Return the share of equal bits if b begins `lag` windows after a, 0 for short overlaps."""
     start, stop = max(0, lag), min(len(a.words), len(b.words) + lag)
     in_a, in_b = slice(start, stop), slice(start - lag, stop - lag)
     both = a.audible[in_a] & b.audible[in_b]

@@ -117,7 +117,7 @@ class NetSettings:
         check_settings(self, BadSetting)
 
     def record(self) -> dict[str, Any]:
-        """Return all settings as JSON values, except the path of `weights`, whose content counts."""
+        """Return all settings as JSON values, except `weights`, because the content counts."""
         return {
             "name": self.name,
             "width": self.width,
