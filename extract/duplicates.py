@@ -240,8 +240,8 @@ def find_duplicates(
             progress(failed)
     problems = [
         (clip_id, modality, reason)
-        for clip_id, each in zip(manifest.clip_ids, prints, strict=True)
-        for modality, reason in each.problems.items()
+        for clip_id, clip_print in zip(manifest.clip_ids, prints, strict=True)
+        for modality, reason in clip_print.problems.items()
     ]
     groups = np.unique(np.array(manifest.groups), return_inverse=True)[1].reshape(-1)
     duplicates = [

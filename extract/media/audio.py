@@ -209,8 +209,8 @@ class Waveforms:
                 last = self._resamplers[rate].resample_chunk(nothing, last=True)
                 self._keep(rate, last, blocks)
             if not self._n_given[rate]:
-                few = f"the sound is too short: {self.n_samples} samples at {self.sr} Hz"
-                return {}, Problem(f"{few} give 0 samples at {rate} Hz")
+                reason = f"the sound is too short: {self.n_samples} samples at {self.sr} Hz"
+                return {}, Problem(f"{reason} give 0 samples at {rate} Hz")
             if self._on_block is None:
                 waveforms[rate] = blocks.joined()
         return waveforms, None
@@ -268,13 +268,13 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
             problem = Problem(f"the sampling rate changes from {sound.sr} to {sr} Hz")
             break
         first = max(round(request.start * sr) - n_frames, 0)
-        left = file.frames - first
+        remaining = file.frames - first
         if request.duration is not None:
-            left = min(left, round(request.duration * sr) - sound.n_samples)
+            remaining = min(remaining, round(request.duration * sr) - sound.n_samples)
         n_frames += file.frames
         stated += file.frames / sr * stated_length_ratio(file.extra_info)
         block = _BLOCK if on_block is None else sr * file.channels
-        problem = problem or _read_blocks(file, first, left, sound, block)
+        problem = problem or _read_blocks(file, first, remaining, sound, block)
     assert sound is not None
     if problem is None and round(request.start * sr) >= n_frames:
         problems["audio"] = starts_after_end(request.start, "sound ends", n_frames / sr)
@@ -303,22 +303,22 @@ def stated_length_ratio(info: str) -> float:
 
 
 def _read_blocks(
-    file: soundfile.SoundFile, first: int, left: int, sound: Waveforms, block: int
+    file: soundfile.SoundFile, first: int, remaining: int, sound: Waveforms, block: int
 ) -> Problem | None:
-    """Read `left` samples from index `first` on, `block` values (of all channels) at a time."""
-    if left <= 0:
+    """Read `remaining` samples from index `first` on, `block` values of all channels at a time."""
+    if remaining <= 0:
         return None
     size = max(block // file.channels, 1)
     file.seek(first)
-    while left > 0:
-        samples = file.read(min(size, left), dtype="float32", always_2d=True)
+    while remaining > 0:
+        samples = file.read(min(size, remaining), dtype="float32", always_2d=True)
         if len(samples) == 0:
             break
         if not sound.has_room(len(samples)):
             return Problem(sound.too_long)
         sound.hear(samples.T)
         sound.add(samples.mean(axis=1, dtype=np.float32))
-        left -= len(samples)
+        remaining -= len(samples)
     return None
 
 

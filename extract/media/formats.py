@@ -197,7 +197,7 @@ def _ts_is_cut_off(file: BinaryIO, size: int) -> bool:
         return False
     file.seek(max(size - (_TS_TAIL // 188) * 188, 0))
     tail = file.read()
-    left: dict[int, int] = {}
+    remaining: dict[int, int] = {}
     open_ended: set[int] = set()
     payload = b""
     for at in range(0, len(tail), 188):
@@ -207,12 +207,12 @@ def _ts_is_cut_off(file: BinaryIO, size: int) -> bool:
         if packet[1] & 0x40 and payload.startswith(b"\0\0\1"):
             # Length 0 means that the packet lasts until the next packet (ISO/IEC 13818-1, 2.4.3.7).
             length = int.from_bytes(payload[4:6], "big")
-            left[pid] = 6 + length if length else 0
+            remaining[pid] = 6 + length if length else 0
             open_ended.add(pid) if not length else open_ended.discard(pid)
-        if left.get(pid):
-            left[pid] -= min(len(payload), left[pid])
+        if remaining.get(pid):
+            remaining[pid] -= min(len(payload), remaining[pid])
     # A complete video packet almost never fills its last TS packet without stuffing.
-    return any(left.values()) or (pid in open_ended and len(payload) == 184)
+    return any(remaining.values()) or (pid in open_ended and len(payload) == 184)
 
 
 def _raw_is_cut_off(file: BinaryIO, size: int, format_name: str) -> bool:

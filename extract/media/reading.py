@@ -240,8 +240,8 @@ def _stream_container(
         problems = container.find_problems(clip, picker, sound)
         if "audio" in clip.kinds and "audio" not in problems:
             # This emits the rest of the sound.
-            _, of_sound = sound.finish()
-            problems.update({} if of_sound is None else {"audio": of_sound})
+            _, sound_problem = sound.finish()
+            problems.update({} if sound_problem is None else {"audio": sound_problem})
     return problems
 
 

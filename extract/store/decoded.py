@@ -120,20 +120,20 @@ def decode_many(
             if problems is not None:
                 report(folder, problems)
     n_new = sum(map(len, waiting.values()))
-    while unstored := [folder for folder, left in waiting.items() if left]:
+    while unstored := [folder for folder, remaining in waiting.items() if remaining]:
         needed = [store.request.without_stored(folder) for folder in unstored]
-        firsts = [waiting[folder][0] for folder in unstored]
+        first_jobs = [waiting[folder][0] for folder in unstored]
         threads = max(cores() // min(settings.workers or cores(), len(unstored)), 1)
         calls = [
             Call(_DECODE, (job, folder, request, threads), *settings.limits.of_file(job.path))
-            for job, folder, request in zip(firsts, unstored, needed, strict=True)
+            for job, folder, request in zip(first_jobs, unstored, needed, strict=True)
         ]
         for outcome in run_calls(calls, workers=settings.workers):
             folder, request = unstored[outcome.index], needed[outcome.index]
             problems = _problems_of(outcome, folder, request, settings.limits)
             # A missing or changed file does not affect other files with the same content.
-            passing = any(problem.passing for problem in problems.values())
-            path = firsts[outcome.index].path if passing else None
+            temporary = any(problem.passing for problem in problems.values())
+            path = first_jobs[outcome.index].path if temporary else None
             report(folder, _asked(folders.read_problems(folder) | problems, store.request), path)
     return len(jobs) - n_new
 

@@ -354,9 +354,9 @@ class _Run:
         environment = self._environments.pop() if self._idle is not _idle else {}
         for worker in reversed(list(_idle)):
             # Variables can be added to those of a worker, but not removed.
-            suits = bool(worker.environment) == bool(environment)
-            suits = suits and worker.environment.items() <= environment.items()
-            if suits and _claim(worker):
+            fits = bool(worker.environment) == bool(environment)
+            fits = fits and worker.environment.items() <= environment.items()
+            if fits and _claim(worker):
                 if worker.running:
                     worker.environment = environment
                     return worker
@@ -367,10 +367,10 @@ class _Run:
     def _next_answer(self) -> tuple[Worker, Answer]:
         """Wait for an answer; kill overdue workers, whose answer is then None."""
         while True:
-            left = min(worker.seconds_left for worker in self._busy)
+            seconds = min(worker.seconds_left for worker in self._busy)
             try:
                 # Wait only briefly, because a worker's clock starts when its call is sent.
-                return self._inbox.get(timeout=min(max(left, 0.0), 0.2))
+                return self._inbox.get(timeout=min(max(seconds, 0.0), 0.2))
             except queue.Empty:
                 for worker in self._busy:
                     if worker.seconds_left <= 0:

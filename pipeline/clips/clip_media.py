@@ -27,8 +27,8 @@ def decode_request(plans: Sequence[NetSettings], sample_rates: Sequence[int]) ->
     """Return the request for all nets and views, and for descriptors at `sample_rates` (Hz)."""
     inputs = [(input_of(plan), plan.view) for plan in plans]
     wanted = {_decoded_input(i, view) for i, view in inputs if not isinstance(i, SequenceInput)}
-    pictures = {each for each in wanted if isinstance(each, FrameSampling)}
-    rates = {each for each in wanted if not isinstance(each, FrameSampling)}
+    pictures = {item for item in wanted if isinstance(item, FrameSampling)}
+    rates = {item for item in wanted if not isinstance(item, FrameSampling)}
     return DecodeRequest(
         sample_rates=tuple(sorted({*sample_rates, *rates})),
         pictures=tuple(sorted(pictures, key=lambda sampling: sampling.name)),

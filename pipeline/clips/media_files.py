@@ -54,17 +54,17 @@ def missing_media(manifest: Manifest, path: Path) -> list[str]:
 def same_file_notes(manifest: Manifest, content: Mapping[str, str]) -> list[str]:
     """Return notes on files with the same bytes but different labels or groups."""
     notes = []
-    for what, text_of, harm in _DIFFERENCES:
+    for name, text_of, harm in _DIFFERENCES:
         pairs = []
         first: dict[tuple[str, float], Clip] = {}
         for clip in manifest.clips:
             # Segments of the same song may have different labels.
-            start = clip.start if what == "labels" else 0.0
+            start = clip.start if name == "labels" else 0.0
             other = first.setdefault((content.get(clip.clip_id) or clip.path, start), clip)
             if other.path != clip.path and text_of(other) != text_of(clip):
                 pairs.append(f"{other.path} ({text_of(other)}) and {clip.path} ({text_of(clip)})")
         if pairs:
-            notes.append(f"identical files have different {what}: {listed(pairs)}: {harm}")
+            notes.append(f"identical files have different {name}: {listed(pairs)}: {harm}")
     return notes
 
 
