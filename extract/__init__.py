@@ -1,7 +1,7 @@
 """Stage one: media, descriptors, nets, fine-tuning, near-duplicates.
 
-The names below are the public API. Each is imported when it is first used: importing this
-package does not import torch, librosa or the media libraries.
+The public API is listed in ``__init__.pyi``. A name is imported when it is first used, so that
+importing this package does not import torch, librosa or the media libraries.
 """
 
 import sys
@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 class _CallablePackage(ModuleType):
-    """This package as a module that can be called: the call is ``mvemo.extract_features``."""
+    """Type of this package: calling the package calls ``mvemo.extract_features``."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return import_module("mvemo").extract_features(*args, **kwargs)

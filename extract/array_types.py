@@ -15,7 +15,7 @@ U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]
 Mask = NDArray[np.bool_]
 
-# Size in bytes from which a mapped file is released; for smaller files it only costs time.
+# Mapped files above this size in bytes are released; for smaller files, that only costs time.
 LARGE = 1 << 26
 
 
@@ -28,7 +28,7 @@ def file_mapping(array: NDArray[Any]) -> mmap.mmap | None:
 
 
 def release(array: NDArray[Any]) -> None:
-    """Return the pages of a large mapped file to the system, which rereads them when needed."""
+    """Free the memory pages of a large mapped file; the system rereads them when needed."""
     mapped = file_mapping(array)
     if mapped is not None and len(mapped) > LARGE and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)

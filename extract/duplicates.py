@@ -1,8 +1,8 @@
-"""Near-duplicates: clips that are the same recording or pictures, re-encoded or shortened.
+"""Near-duplicates: clips with the same recording or pictures, re-encoded or shortened.
 
-Two such clips in different groups may be split between training and test folds: the test score
-then measures what a net remembers of the training clip. Clips are compared by fingerprints that
-survive re-encoding. Music that is only similar, or another part of the same song, has another
+If two such clips are in different groups, one may be a training clip and one a test clip; the
+score then measures what a net remembers of the training clip. Clips are compared by fingerprints
+that survive re-encoding. Similar music, or another part of the same song, has a different
 fingerprint.
 """
 
@@ -24,38 +24,39 @@ from mvemo.extract.media.request import FrameSampling
 from mvemo.manifests import Manifest
 
 SR = 8000
-# A word spans WINDOW seconds of sound, and a new word begins each HOP seconds: the words of two
-# copies with different starts are then at most half a hop apart.
+# Every word of a fingerprint covers WINDOW seconds of sound, and a word begins every HOP seconds:
+# the words of two copies with different starts are then at most half a hop apart.
 WINDOW, HOP = 0.384, 0.048
 BANDS, LOW, HIGH = 33, 300.0, 3000.0
-# A window that is softer than the clip's loudest window by more than this is not compared.
+# A window is not compared if it is softer than the clip's loudest window by more than this.
 AUDIBLE_DB = 50.0
-# The pictures of a shortened copy are taken at other times. With this many, each scene has some.
+# The pictures of a shortened copy are taken at other times, so every scene needs several.
 FRAMES = FrameSampling(n_frames=64, size=64)
-# A picture is reduced to 9 x 8 means, whose 64 differences are its hash.
+# A picture is reduced to 9 x 8 mean values; the signs of their 64 differences are its hash.
 _ROWS, _COLUMNS = 8, 8
 HASH_BITS = _ROWS * _COLUMNS
 # Neighbouring pictures that differ in at most this many bits count as one picture.
 SAME_SCENE = 4
-# Standard deviation of the means (of 255) below which a picture counts as empty.
+# A picture counts as empty if the standard deviation of its mean values (0 to 255) is below this.
 CONTRAST = 6.0
 # The thresholds were set on 100 music videos and 39 copies of 13 of them: re-encoded at a tenth of
 # the bitrate, shortened by up to 6 s, gain changed.
-# Share of equal bits in sound: copies >= 0.83, other pairs <= 0.58.
-# Share of pictures that the other clip has, too: re-encoded copies >= 0.70, shortened copies
-# >= 0.18, other pairs <= 0.15.
-# Similar pictures at one lag, for 60 cuts to 12 of 30 s: copies >= 7, other pairs <= 3.
+# SOUND_BITS, smallest share of equal bits: copies have >= 0.83, other pairs <= 0.58.
+# PICTURES, smallest share of pictures that the other clip also has: re-encoded copies have >= 0.70,
+# shortened copies >= 0.18, other pairs <= 0.15.
+# IN_STEP, smallest number of similar pictures at the same lag, measured on 60 cuts from 30 to 12 s:
+# copies have >= 7, other pairs <= 3.
 SOUND_BITS = 0.70
 PICTURES = 0.30
-# Pictures of one scene differ in at most this many of their 64 bits.
+# Pictures count as similar if they differ in at most this many of their 64 bits.
 PICTURE_BITS = 8
 IN_STEP = 5
-# Shortest common stretch, in windows (2 s), and its smallest share of the shorter clip.
+# Minimum length of a common part, in windows (2 s), and its minimum share of the shorter clip.
 MIN_WINDOWS = 42
 MIN_SHARE = 0.4
-# Smallest number of different pictures that are compared: a clip with one still has too few.
+# Minimum number of similar pictures: a clip that shows a single still picture has too few.
 MIN_PICTURES = 3
-# Rows are compared only if they are less than this many places apart among rows of one key.
+# Rows with the same key are compared only if their places in its list differ by less than this.
 _MAX_SHARING = 2000
 _FINGERPRINT = "mvemo.extract.duplicates:fingerprint"
 _SET_BITS = np.array([bin(i).count("1") for i in range(1 << 16)], dtype=np.uint8)
@@ -65,13 +66,14 @@ _SET_BITS = np.array([bin(i).count("1") for i in range(1 << 16)], dtype=np.uint8
 class Fingerprint:
     """Fingerprint of one clip."""
 
-    words: U32  # of the sound, (windows,), one each `HOP` seconds; empty without sound
-    weakest_bits: U32  # the bit of each word that a copy would most likely flip, (windows,)
+    words: U32  # words of the sound, (windows,), every `HOP` seconds; empty without sound
+    weakest_bits: U32  # mask of each word's bit that a copy most likely changes, (windows,)
     audible: Mask  # False for windows that are too soft to be compared, (windows,)
-    # Hashes of the pictures, (pictures, 64), without empty ones and those like the one before.
+    # Hashes of the pictures, (pictures, 64), without empty pictures and repetitions.
     hashes: Mask
-    problems: dict[str, str]  # reason by modality (``audio``, ``video``) that the clip lacks
-    times: F64 = field(default_factory=lambda: np.zeros(0))  # of the hashed pictures, in seconds
+    problems: dict[str, str]  # for each missing modality (``audio``, ``video``), the reason
+    # Times of the hashed pictures, in seconds.
+    times: F64 = field(default_factory=lambda: np.zeros(0))
     step: float = 0.0  # seconds between the pictures that were examined
 
 
@@ -82,7 +84,7 @@ _EMPTY = Fingerprint(_NO_WORDS, _NO_WORDS, _NO_WINDOWS, np.empty((0, HASH_BITS),
 def fingerprint(
     path: Path, *, start: float = 0.0, duration: float | None = None, threads: int = 1
 ) -> Fingerprint:
-    """Decode a clip and return its fingerprint; raises the errors of `decode_clip`.
+    """Decode a clip and return its fingerprint; errors are those of `decode_clip`.
 
     Parameters
     ----------
@@ -95,7 +97,7 @@ def fingerprint(
 
     See Also
     --------
-    find_duplicates : Pairs of clips that are nearly the same.
+    find_duplicates : Find pairs of near-duplicate clips.
 
     Examples
     --------
@@ -166,15 +168,15 @@ def picture_hashes(frames: U8) -> tuple[Mask, I64]:
 
 @dataclass(frozen=True, order=True)
 class Duplicate:
-    """Pair of clips that are nearly the same in one modality."""
+    """Pair of clips whose sound, or whose pictures, are nearly identical."""
 
     first: str  # clip ids, in the manifest's order
     second: str
     modality: str  # ``audio`` or ``video``
-    # For audio, the share of equal bits where both clips are audible, from 0.5 (chance) to 1. For
-    # video, the share of a clip's pictures that the other clip has, too: the smaller of both.
+    # For audio, the share of equal bits while both clips are audible, from 0.5 (chance) to 1. For
+    # video, the smaller of the two shares of a clip's pictures that the other clip also has.
     similarity: float
-    offset: float  # for audio, seconds in the first clip at which the second begins; or NaN
+    offset: float  # start of the second clip within the first, in seconds; NaN for video
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class Search:
     """Result of `find_duplicates`."""
 
     duplicates: tuple[Duplicate, ...]  # in the order of the clips, audio before video
-    # (clip id, modality or ``clip``, reason) of each clip that could not be compared.
+    # (clip id, modality or ``clip``, reason) of everything that could not be compared.
     problems: tuple[tuple[str, str, str], ...] = ()
 
 
@@ -238,8 +240,8 @@ def find_duplicates(
             progress(failed)
     problems = [
         (clip_id, modality, reason)
-        for clip_id, each in zip(manifest.clip_ids, prints, strict=True)
-        for modality, reason in each.problems.items()
+        for clip_id, clip_print in zip(manifest.clip_ids, prints, strict=True)
+        for modality, reason in clip_print.problems.items()
     ]
     groups = np.unique(np.array(manifest.groups), return_inverse=True)[1].reshape(-1)
     duplicates = [
@@ -254,7 +256,7 @@ def find_duplicates(
 def compare_fingerprints(
     prints: Sequence[Fingerprint], groups: I64 | None = None
 ) -> list[tuple[int, int, str, float, float]]:
-    """Return nearly equal pairs (i, j, modality, similarity, offset) of different `groups`."""
+    """Return the near-duplicates (i, j, modality, similarity, offset) of different `groups`."""
     pairs = _same_sound(prints, groups) + _same_pictures(prints, groups)
     return sorted(pairs, key=lambda pair: pair[:3])
 
@@ -268,7 +270,7 @@ def _same_sound(
     when = np.concatenate([np.arange(len(p.words)) for p in prints])
     words = np.concatenate([p.words for p in prints])
     weakest_bits = np.concatenate([p.weakest_bits for p in prints])
-    # Sustained sound repeats a word; the first one is enough to match another clip.
+    # Sustained sound repeats a word; its first occurrence suffices to match another clip.
     new = np.ones(len(words), dtype=np.bool_)
     new[1:] = (words[1:] != words[:-1]) | (clip[1:] != clip[:-1])
     compared = np.flatnonzero(np.concatenate([p.audible for p in prints]) & new)
@@ -279,7 +281,7 @@ def _same_sound(
         clip,
         groups,
     )
-    # Key of each match: the pair of clips and the lag of the first clip's word, in windows.
+    # Encode each match as an integer: the pair of clips and the lag between them, in windows.
     span = 2 * int(when.max()) + 1
     lag = when[left] - when[right]
     keys = (clip[left] * len(prints) + clip[right]) * span + lag + span // 2
@@ -294,7 +296,7 @@ def _same_sound(
 
 
 def _equal_bits(a: Fingerprint, b: Fingerprint, lag: int) -> float:
-    """Return the share of equal bits if b begins `lag` windows into a; 0 if too short."""
+    """Return the share of equal bits if b begins `lag` windows after a, 0 for short overlaps."""
     start, stop = max(0, lag), min(len(a.words), len(b.words) + lag)
     in_a, in_b = slice(start, stop), slice(start - lag, stop - lag)
     both = a.audible[in_a] & b.audible[in_b]
@@ -312,7 +314,7 @@ def _same_pictures(
     clip = np.repeat(np.arange(len(prints)), [len(p.hashes) for p in prints])
     if not len(clip):
         return []
-    # Four numbers of 16 bits per picture: similar pictures often have at least one in common.
+    # Split hashes into four 16-bit numbers: similar pictures often share at least one of them.
     parts = np.packbits(np.concatenate([p.hashes for p in prints]), axis=1).view(np.uint16)
     pairs = [np.empty(0, np.int64)]
     for column in range(parts.shape[1]):
@@ -338,7 +340,7 @@ def _same_pictures(
 
 
 def _in_step(a: Fingerprint, b: Fingerprint, alike: Mask) -> int:
-    """Count the similar pictures of two clips at the lag that has most of them."""
+    """Count the similar pictures of two clips at the lag with the most similar pictures."""
     rows, columns = np.nonzero(alike)
     lags = a.times[rows] - b.times[columns]
     order = np.argsort(lags, kind="stable")
@@ -351,14 +353,14 @@ def _in_step(a: Fingerprint, b: Fingerprint, alike: Mask) -> int:
 def _pairs_sharing_a_key(
     keys: NDArray[np.uint32] | NDArray[np.uint16], rows: I64, clip: I64, groups: I64 | None
 ) -> tuple[I64, I64]:
-    """Return pairs of rows of clips in different groups that share a key, earlier clip first."""
+    """Return pairs of rows that share a key, of clips in different groups, earlier clip first."""
     order = np.argsort(keys, kind="stable")
     keys, rows = keys[order], rows[order]
     group = clip[rows] if groups is None else groups[clip[rows]]
     lefts, rights = [], []
     places = np.arange(len(keys))
     for gap in range(1, _MAX_SHARING):
-        # The keys are sorted: only places that had an equal key one place nearer can have one.
+        # Keys are sorted, so a key that equals the one `gap` places later also equals all between.
         places = places[: np.searchsorted(places, len(keys) - gap)]
         places = places[keys[places] == keys[places + gap]]
         if not len(places):

@@ -1,10 +1,10 @@
-"""Errors of this package: one base class, and one class for each kind of problem."""
+"""Errors of this package: a base class, and a class for each kind of problem."""
 
 from __future__ import annotations
 
 
 class ExtractError(Exception):
-    """Base class of all errors that media, weights or settings of stage one cause."""
+    """Base class of all errors that media, weights or settings cause in stage one."""
 
 
 class BadMedia(ExtractError, ValueError):
@@ -20,7 +20,7 @@ class BadSetting(ExtractError, ValueError):
 
 
 class TrainingDiverged(ExtractError, ArithmeticError):
-    """Error for a training whose loss is not finite."""
+    """Error for a training run whose loss is NaN or infinite."""
 
     def __init__(self, problem: str, advice: str) -> None:
         super().__init__(problem, advice)
@@ -40,7 +40,7 @@ class OutOfMemory(ExtractError, MemoryError):
 
 
 class WorkerDied(ExtractError, RuntimeError):
-    """Error for a worker process that ended before it answered; `reason` says "it" for the file."""
+    """Error for a worker process that ended before it answered; "it" in `reason` is the file."""
 
     def __init__(self, reason: str, passing: bool = False) -> None:
         super().__init__(reason, passing)
@@ -56,4 +56,4 @@ class MissingFile(ExtractError, FileNotFoundError):
 
 
 class FetchFailed(ExtractError, ConnectionError):
-    """Error for pretrained weights that cannot be fetched; the message says what to do instead."""
+    """Error for pretrained weights that cannot be downloaded; the message says what to do."""

@@ -1,6 +1,6 @@
-"""Settings of one net, of its training and of a whole run of stage one.
+"""Settings of a net, of its training, and of a whole run of stage one.
 
-This module does not import torch: profiles can be read without it.
+This module does not import torch, so that profiles can be read without it.
 """
 
 from __future__ import annotations
@@ -18,25 +18,37 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 LOSSES = ("softmax", "angular", "centre", "improved-centre")
 PROTOCOLS = ("crossfit", "frozen", "shared", "holdout")
 PRECISIONS = ("float32", "bf16", "auto")
-# Value of `NetSettings.weights` for the weights that `mvemo weights get` fetched.
+# Value of `NetSettings.weights` for the weights that `mvemo weights get` downloaded.
 FETCHED = "pretrained"
 
 
 @dataclass(frozen=True)
 class RecipeSettings:
-    """Current fine-tuning techniques (probe: Kumar et al. 2022, mixup: Zhang et al. 2018)."""
+    """Newer fine-tuning techniques (probe: Kumar et al. 2022, mixup: Zhang et al. 2018)."""
 
     probe: bool = setting(False, "First fit only the classifier.")
-    warmup: float = setting(0.0, "Share of the steps during which the rate rises.", ge=0, lt=1)
-    cosine: bool = setting(False, "Let the rate fall along half a cosine after the warm-up.")
+    warmup: float = setting(
+        0.0, "Share of the steps during which the learning rate rises.", ge=0, lt=1
+    )
+    cosine: bool = setting(
+        False, "Let the learning rate fall along half a cosine after the warm-up."
+    )
     clip_norm: float = setting(0.0, "Largest norm of a gradient; 0 for no limit.", ge=0)
-    layer_decay: float = setting(1.0, "Factor of the rate per layer towards the input.", gt=0, le=1)
+    layer_decay: float = setting(
+        1.0,
+        "Factor by which the learning rate changes from one layer to the next, towards the input.",
+        gt=0,
+        le=1,
+    )
     freeze_norm: bool = setting(False, "Keep the starting statistics of batch normalisation.")
     average: float = setting(
-        0.0, "Share of the last epochs whose weights are averaged; needs `patience=0`.", ge=0, lt=1
+        0.0,
+        "Average the weights over this last share of the epochs; needs `patience=0`.",
+        ge=0,
+        lt=1,
     )
     augment: bool = setting(False, "Change pictures and sound at random.")
-    mixup: float = setting(0.0, "Parameter of the mixing of clips; 0 for no mixing.", ge=0)
+    mixup: float = setting(0.0, "Mixup parameter (alpha); 0 for no mixup.", ge=0)
 
     def __post_init__(self) -> None:
         check_settings(self, BadSetting)
@@ -47,7 +59,7 @@ class TrainSettings:
     """Settings of the fine-tuning of one net; a value out of range raises `BadSetting`.
 
     Without early stopping (``patience=0``) no training clips are held out, all epochs or iterations
-    are run, and the last weights are kept. `iterations` is that of J22 3.3 (2,500).
+    are run, and the last weights are kept. J22 3.3 uses 2,500 `iterations`.
 
     Examples
     --------
@@ -63,11 +75,13 @@ class TrainSettings:
     momentum: float = setting(0.0, "Momentum of SGD.", ge=0, lt=1)
     weight_decay: float = setting(0.0, "Weight decay.", ge=0)
     epochs: int = setting(60, "Maximum number of epochs.", gt=0)
-    iterations: int = setting(0, "Maximum number of steps instead; 0 for `epochs`.", ge=0)
+    iterations: int = setting(
+        0, "Maximum number of steps, instead of `epochs`; 0 to use `epochs`.", ge=0
+    )
     patience: int = setting(10, "Epochs without a lower loss before training stops.", ge=0)
     batch_size: int = setting(16, "Clips per step.", gt=0)
-    val_fraction: float = setting(0.15, "Share held out for early stopping.", gt=0, lt=1)
-    loss: str = setting("softmax", "Loss for classes; tags and ratings need softmax.", names=LOSSES)
+    val_fraction: float = setting(0.15, "Share of clips held out for early stopping.", gt=0, lt=1)
+    loss: str = setting("softmax", "Loss; for tags and ratings leave it at softmax.", names=LOSSES)
     tau: float = setting(0.01, "Weight of the centre term of `loss`.", ge=0)
     recipe: RecipeSettings = setting(RecipeSettings, "Additions to the papers' training.")
 
@@ -75,25 +89,25 @@ class TrainSettings:
         check_settings(self, BadSetting)
         if self.recipe.average and self.patience:
             raise BadSetting(
-                f"average is {self.recipe.average} and patience {self.patience}: averaged weights "
-                "take the place of early stopping: set patience = 0"
+                f"average is {self.recipe.average} and patience is {self.patience}, but averaging "
+                "replaces early stopping: set patience = 0"
             )
         if self.recipe.mixup and self.loss != "softmax":
-            raise BadSetting(f"mixup is {self.recipe.mixup}: it works only with the loss softmax")
+            raise BadSetting(f"mixup is {self.recipe.mixup}: it needs loss = 'softmax'")
 
 
 @dataclass(frozen=True)
 class NetSettings:
     """Settings of one net of a run: its size, its starting weights and its training.
 
-    `name` is a name in `mvemo.extract.nets`. `options` are the net's own (input length, frame count
-    and size, front end, …); an option that is not given has the net's default. Fine-tuning reads
-    only the middle window of `view`. A value out of range raises `BadSetting`.
+    `name` is the name of a net in `mvemo.extract.nets`. `options` depend on the net (for example
+    input length, frame count and size, or front end); the net's defaults apply to all others.
+    Fine-tuning reads only the middle window of `view`. A value out of range raises `BadSetting`.
     """
 
     name: str
-    # Ten times the papers' channels gives a hundred times their parameters.
-    width: float = setting(1.0, "Factor of the channel counts of the papers.", gt=0, le=10)
+    # The limit is 10, because ten times the channels are a hundred times the parameters.
+    width: float = setting(1.0, "Multiplier for the papers' channel counts.", gt=0, le=10)
     weights: str = setting("", f"Weight file, or `{FETCHED}`; empty for random weights.")
     options: Mapping[str, Any] = field(default_factory=dict)
     train: TrainSettings = setting(TrainSettings, "Settings of the fine-tuning.")
@@ -103,7 +117,7 @@ class NetSettings:
         check_settings(self, BadSetting)
 
     def record(self) -> dict[str, Any]:
-        """Return all settings as JSON values, without `weights`: the file's content counts."""
+        """Return all settings as JSON values, except `weights`, because the content counts."""
         return {
             "name": self.name,
             "width": self.width,
@@ -125,10 +139,10 @@ class RunSettings:
     seed: int = setting(0, "Seed of weights, inner splits, batches and dropout.", ge=0)
     device: str = setting("auto", "`auto`, `cpu`, `cuda`, `cuda:N` or `mps`.")
     precision: str = setting(
-        "float32", "Precision of the nets; `auto`: bf16 where it is faster.", names=PRECISIONS
+        "float32", "Precision of the nets; `auto` for bf16 if it is faster.", names=PRECISIONS
     )
     compile: bool = setting(False, "Compile nets: slower start, faster steps on a GPU.")
-    deterministic: bool = setting(False, "Same bits in each run on a GPU; slower.")
+    deterministic: bool = setting(False, "Identical results in each run on a GPU; slower.")
 
     def __post_init__(self) -> None:
         check_settings(self, BadSetting)
@@ -138,7 +152,5 @@ class RunSettings:
 def check_device(name: str, setting: str) -> str:
     """Return the device's name; raise `BadSetting` if it is not one of the known forms."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
-        raise BadSetting(
-            f"{setting} {name!r} is not known: expected auto, cpu, cuda, cuda:N or mps"
-        )
+        raise BadSetting(f"unknown {setting} {name!r}; expected auto, cpu, cuda, cuda:N or mps")
     return name

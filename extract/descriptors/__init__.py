@@ -1,6 +1,6 @@
 """Audio descriptors of J22: sequences with one row for each audible frame.
 
-This package does not import torch: workers that describe clips stay small.
+This package does not import torch, so that workers that describe clips need little memory.
 """
 
 from mvemo.extract.descriptors.describe import DESCRIPTORS, TIMES, describe, descriptor_spec, dim_of

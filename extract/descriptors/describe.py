@@ -29,12 +29,12 @@ from mvemo.extract.descriptors.voice import (
 )
 from mvemo.extract.errors import BadSetting
 
-# Raised whenever the same settings would give other values.
+# Increase this number when the same settings would give other values.
 VERSION = 1
 
 
 class _Block:
-    """Block of frames, with the intermediate results that descriptors share."""
+    """Block of frames, with intermediate results that several descriptors use."""
 
     def __init__(
         self, frames: Frames, settings: DescriptorSettings, banks: FilterBanks | None
@@ -45,7 +45,7 @@ class _Block:
 
     @property
     def banks(self) -> FilterBanks:
-        # Computed only if a descriptor needs them.
+        # The filter banks are computed only if a descriptor needs them.
         return filter_banks(self.settings) if self._banks is None else self._banks
 
     @cached_property
@@ -76,11 +76,11 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Descriptor:
-    """Definition of a descriptor."""
+    """Size, settings and function of a descriptor."""
 
     dim: Callable[[DescriptorSettings], int]  # number of columns
-    settings: tuple[str, ...]  # settings that decide the values, in addition to the framing
-    values: Callable[[_Block], F32]  # (frames, dim)
+    settings: tuple[str, ...]  # settings that affect the values, in addition to the framing
+    values: Callable[[_Block], F32]  # computes the values, (frames, dim)
 
 
 _FRAMING = ("sr", "n_fft", "hop_length", "window", "silence_db")
@@ -120,7 +120,7 @@ def dim_of(name: str, settings: DescriptorSettings) -> int:
 
 
 def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
-    """Return a descriptor's specification for the cache, with only the settings that decide it.
+    """Return a descriptor's specification for the cache, with the settings that affect its values.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def describe(
 ) -> dict[str, F32]:
     """Compute descriptors of a clip, one row for each frame that is not silent.
 
-    Memory in addition to the results does not grow with the clip.
+    Memory use, apart from the results, does not grow with the clip.
 
     Parameters
     ----------
@@ -173,11 +173,12 @@ def describe(
 
     Returns
     -------
-    Sequence by name, float32 (frames, dim), all values finite:
+    Sequences by name, float32 (frames, dim), all values finite:
 
     ``mel``, ``spectrogram``
-        Levels of the mel bands (J22 2.2.1), or of the power spectrum from 0 Hz up, in decibels,
-        at least -100; 0 dB is a power of 1. The spectrogram and its times have their own framing.
+        Levels of the mel bands (J22 2.2.1), or of the power spectrum from 0 Hz upwards, in
+        decibels, at least -100; 0 dB is a power of 1. Only the spectrogram and its times have
+        another framing.
     ``mfcc``
         First `n_mfcc` coefficients of the orthonormal DCT-II of ``mel`` (J22 2.2.1).
     ``rp``
@@ -187,7 +188,7 @@ def describe(
     ``f0``
         Fundamental frequency in Hz, 0 if the frame is unvoiced, and voicing in [0, 1].
     ``formants``
-        Frequencies in Hz, ascending, then bandwidths in Hz; 0 if a frame has fewer.
+        Frequencies in Hz, ascending, then bandwidths in Hz; 0 if a frame has fewer formants.
     ``contrast``
         Octave-based spectral contrast.
     ``chroma``
@@ -219,7 +220,7 @@ def describe(
     ((32, 20), 440)
     """
     names = tuple(dict.fromkeys(names))
-    # Keep subclasses: a memory-mapped file is released part by part.
+    # Keep the subclass `numpy.memmap`, because a mapped file is released part by part.
     y = np.asanyarray(y, dtype=np.float32)
     by_framing: dict[DescriptorSettings, list[str]] = {}
     for name in names:
@@ -251,4 +252,4 @@ def _describe_framed(
 
 def _check_name(name: str) -> None:
     if name not in DESCRIPTORS:
-        raise BadSetting(f"descriptor {name!r} is not known: one of {', '.join(DESCRIPTORS)}")
+        raise BadSetting(f"unknown descriptor {name!r}; expected one of {', '.join(DESCRIPTORS)}")

@@ -1,4 +1,4 @@
-"""Settings of the descriptors, and the frames of a waveform, without the silent ones."""
+"""Settings of the descriptors, and the frames of a waveform that are not silent."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from mvemo.extract.array_types import F32, F64, I64, release
 from mvemo.extract.errors import BadMedia, BadSetting
 from mvemo.manifests.declared import check_settings, setting
 
-# Names of settings in the first caches: new names would change the key of each descriptor.
+# Names of settings in feature caches. They stay, because new names would change the cache keys.
 _RECORDED_NAMES = {"silence_db": "mute_db"}
-# Weights of the windows that are sums of cosines (Harris 1978).
+# Coefficients of the windows that are sums of cosines (Harris 1978).
 _COSINES = {"hann": (0.5, 0.5), "blackmanharris": (0.35875, 0.48829, 0.14128, 0.01168)}
 # Descriptors with the spectrogram's framing.
 SPECTROGRAM = ("spectrogram", "spectrogram_times")
 # Upper end of the formants' range in Hz, if half the sampling rate is not lower.
 FORMANT_RANGE = 5500.0
-# Sound is decoded to [-1, 1]. Powers of much larger samples would leave the range of float32.
+# Sound is decoded to [-1, 1]. The powers of much larger samples would overflow float32.
 MAX_PEAK = 32_768.0
-# Samples of the frames processed at once: 64 frames of 2,048 samples, half a MiB, stay in a
+# Number of samples processed at once: 64 frames of 2,048 samples, or half a MiB, fit into a CPU
 # core's cache.
 BLOCK_SAMPLES = 64 * 2048
-# Samples after which a mapped file is released.
+# Number of samples after which the memory of a mapped file is released.
 PART_SAMPLES = 1 << 22
 
 
 @dataclass(frozen=True)
 class DescriptorSettings:
-    """Settings of all descriptors of a clip; only the spectrogram has its own framing.
+    """Settings of all descriptors of a clip; only the spectrogram has a separate framing.
 
-    The defaults of the framing are J22's (2.2.1): half overlapping frames of 2,048 samples at
-    44.1 kHz (46 ms) under the Blackman-Harris window. For the spectrogram J22 2.3.1 names
-    frames of 10 to 30 ms: 1,024 samples are 23 ms. J22 does not give the other values. A value
+    The defaults of the framing are those of J22 2.2.1: frames of 2,048 samples at 44.1 kHz (46 ms)
+    that overlap by half, with the Blackman-Harris window. For the spectrogram, J22 2.3.1 gives
+    frames of 10 to 30 ms; 1,024 samples are 23 ms. J22 does not give the other values. A value
     out of range raises `BadSetting`.
 
     Examples
@@ -56,18 +56,18 @@ class DescriptorSettings:
     )
     spectrogram_hop_length: int = setting(512, "Step between frames of the spectrogram.", ge=1)
     window: str = setting("blackmanharris", "Window of `scipy.signal.get_window`.")
-    # J22 3.1, Fig. 6: "mute frames".
+    # J22 3.1, Fig. 6, calls these frames "mute frames".
     silence_db: float = setting(
         -60.0, "RMS in dB below which a frame is silent and dropped.", ge=-200, le=0
     )
     n_mels: int = setting(64, "Mel bands from 0 Hz to half of `sr` (J22 2.2.1).", ge=1, le=4096)
     n_mfcc: int = setting(20, "Cepstral coefficients, at most `n_mels`.", ge=1)
     lpc_order: int = setting(16, "Order of the linear prediction (J22 eq. 1).", ge=1, le=64)
-    alpha: float = setting(0.5, "Weight of RP in `mfcc_rp`; 0: only MFCC.", ge=0, le=1)
+    alpha: float = setting(0.5, "Weight of RP in `mfcc_rp`; 0 for MFCC only.", ge=0, le=1)
     # Periods longer than half a frame cannot be found.
     f0_min: float = setting(55.0, "Lowest fundamental frequency in Hz.", ge=1)
-    f0_max: float = setting(2000.0, "Highest one in Hz, at most `sr / 4`.", ge=1)
-    # The period itself is chosen with YIN's own threshold of 0.1.
+    f0_max: float = setting(2000.0, "Highest fundamental frequency in Hz, at most `sr / 4`.", ge=1)
+    # The period itself is chosen with YIN's threshold of 0.1, see `voice.DIP`.
     f0_threshold: float = setting(
         0.2, "Normalised difference below which a frame is voiced.", ge=0, le=1
     )
@@ -78,7 +78,7 @@ class DescriptorSettings:
 
     def __post_init__(self) -> None:
         check_settings(self, BadSetting)
-        # Ranges that depend on other settings.
+        # Allowed ranges that depend on other settings.
         ranges: dict[str, tuple[float, float]] = {
             "hop_length": (1, self.n_fft),
             "spectrogram_hop_length": (1, self.spectrogram_n_fft),
@@ -92,28 +92,30 @@ class DescriptorSettings:
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise BadSetting(f"{name} is {value}: it must lie within {low:g} to {high:g}")
+                raise BadSetting(f"{name} is {value}: it must be {low:g} to {high:g}")
         for name in ("n_fft", "spectrogram_n_fft"):
             if getattr(self, name) % 2:
                 raise BadSetting(f"{name} is {getattr(self, name)}: it must be even")
         if self.lags[1] < self.lags[0] + 2:
             raise BadSetting(
-                f"f0_max is {self.f0_max} Hz: at {self.sr} Hz, frames of {self.n_fft} samples "
-                f"show periods up to {self.lags[1]} samples, {self.sr / self.lags[1]:.0f} Hz"
+                f"f0_max is {self.f0_max} Hz: it must be higher, because frames of "
+                f"{self.n_fft} samples show no frequency below {self.sr / self.lags[1]:.0f} Hz"
             )
         if self.formant_bins <= self.formant_order:
             raise BadSetting(
-                f"formant_order is {self.formant_order}: frames of {self.n_fft} samples at "
-                f"{self.sr} Hz have {self.formant_bins} frequencies in the range, fewer are needed"
+                f"formant_order is {self.formant_order}: it must be below {self.formant_bins}, the "
+                f"number of DFT bins in the formant range for frames of {self.n_fft} samples"
             )
         try:
             _window(self.window, self.n_fft)
         except (ValueError, TypeError) as error:
-            raise BadSetting(f"window {self.window!r} is not known to scipy.signal") from error
+            raise BadSetting(
+                f"unknown window {self.window!r}; expected a name for scipy.signal.get_window"
+            ) from error
 
     @property
     def lags(self) -> tuple[int, int]:
-        """Shortest and longest period of the search, in samples."""
+        """Shortest and longest period to search, in samples."""
         longest = min(int(np.ceil(self.sr / self.f0_min)), self.n_fft // 2 - 1)
         return max(int(np.floor(self.sr / self.f0_max)), 2), longest
 
@@ -122,17 +124,17 @@ class DescriptorSettings:
         return min(int(FORMANT_RANGE * self.n_fft / self.sr), self.n_fft // 2)
 
     def framed(self, name: str) -> DescriptorSettings:
-        """Return the settings with the `n_fft` and `hop_length` of a descriptor."""
+        """Return the settings with the `n_fft` and `hop_length` of the named descriptor."""
         if name not in SPECTROGRAM:
             return self
-        # A copy, because the limits of other settings depend on the framing.
+        # Copy without checks, because the ranges of other settings depend on the framing.
         framed = copy(self)
         object.__setattr__(framed, "n_fft", self.spectrogram_n_fft)
         object.__setattr__(framed, "hop_length", self.spectrogram_hop_length)
         return framed
 
     def record(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Return some settings as JSON values, under their names in feature caches."""
+        """Return the named settings as JSON values, by their names in feature caches."""
         values = asdict(self)
         return {_RECORDED_NAMES.get(name, name): values[name] for name in names}
 
@@ -144,7 +146,7 @@ def window_of(settings: DescriptorSettings) -> F64:
 
 
 def _window(name: str, n_fft: int) -> F64:
-    """Return a window of ``scipy.signal.get_window``, without its import if possible (0.5 s)."""
+    """Return a window of ``scipy.signal.get_window``, if possible without its import (0.5 s)."""
     if name not in _COSINES:
         return np.asarray(scipy.signal.get_window(name, n_fft), dtype=np.float64)
     angles = np.linspace(-np.pi, np.pi, n_fft + 1)
@@ -159,8 +161,8 @@ class Frames:
     """Block of frames of one clip."""
 
     values: F32  # (frames, n_fft), not windowed
-    # Samples before each frame, where linear prediction begins, (frames, lpc_order); zeros before
-    # the clip's start.
+    # Samples before each frame, with which linear prediction begins, (frames, lpc_order); zeros
+    # before the clip's start.
     before: F32
 
     def __len__(self) -> int:
@@ -172,12 +174,12 @@ def block_frames(settings: DescriptorSettings) -> int:
 
 
 def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
-    """Return the numbers of the frames that are not silent, int64 (frames,), ascending."""
-    # Silent frames are dropped, and not samples (J22 3.1, Fig. 6): to join the samples around a gap
-    # would cause a click, and shift all later times.
+    """Return the indices of the frames that are not silent, int64 (frames,), ascending."""
+    # Silent frames are dropped, not silent samples (J22 3.1, Fig. 6): joining the samples around a
+    # gap would cause a click and shift all later times.
     if y.ndim != 1 or len(y) == 0:
-        raise BadMedia(f"expected a mono waveform with samples, got shape {y.shape}")
-    # Both are NaN if any sample is NaN.
+        raise BadMedia(f"expected a non-empty mono waveform, got shape {y.shape}")
+    # The minimum and maximum are NaN if any sample is NaN.
     ends = [(part.min(), part.max()) for part in _parts(y)]
     low, high = float(np.min([end[0] for end in ends])), float(np.max([end[1] for end in ends]))
     if not np.isfinite([low, high]).all():
@@ -185,7 +187,7 @@ def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
         raise BadMedia(f"{n_bad} of {len(y)} samples of the sound are NaN or infinite")
     if (peak := max(-low, high)) > MAX_PEAK:
         raise BadMedia(
-            f"the sound's peak is {peak:.3g} of full scale, expected {MAX_PEAK:g} at most"
+            f"the sound's peak is {peak:.3g} times full scale, expected at most {MAX_PEAK:g}"
         )
     count = 1 + max(0, -(-(len(y) - settings.n_fft) // settings.hop_length))
     size = 16 * block_frames(settings)
@@ -214,7 +216,7 @@ def frames_of(y: F32, settings: DescriptorSettings, numbers: I64) -> Frames:
 
 
 def blocks(y: F32, settings: DescriptorSettings, numbers: I64) -> Iterator[Frames]:
-    """Yield the frames with the given numbers in blocks of `block_frames`."""
+    """Yield the frames with the given indices, in blocks of `block_frames`."""
     size = block_frames(settings)
     for first in range(0, len(numbers), size):
         yield frames_of(y, settings, numbers[first : first + size])
@@ -236,12 +238,12 @@ def _parts(y: F32) -> Iterator[F32]:
 
 
 def _views(y: F32, start: I64, length: int) -> F32:
-    """Return stretches of a waveform from `start`, ascending, with zeros beyond its ends."""
+    """Return parts of a waveform that begin at `start` (ascending), padded with zeros."""
     low, high = int(start[0]), int(start[-1]) + length
     if low >= 0 and high <= len(y):
         part = y[low:high]
     else:
-        # Copy only blocks at the clip's ends: a long clip must not be in memory twice.
+        # Only blocks at the clip's ends are copied: a long clip must not be in memory twice.
         part = np.zeros(high - low, dtype=np.float32)
         inside = y[max(low, 0) : high]
         part[max(-low, 0) : max(-low, 0) + len(inside)] = inside

@@ -15,17 +15,17 @@ from mvemo.extract.descriptors.framing import DescriptorSettings, window_of
 from mvemo.extract.errors import BadSetting
 from mvemo.manifests.declared import Allowed, check_settings, setting
 
-# Floor of a power before its logarithm: -100 dB.
+# Smallest power for the logarithm: -100 dB.
 POWER_FLOOR = 1e-10
-# Share of a band's bins that is averaged for its peak and for its valley (Jiang et al. 2002).
+# Share of a band's bins averaged for its peak, and for its valley (Jiang et al. 2002).
 CONTRAST_SHARE = 0.02
-# Number of pitch classes; centre and width, in octaves above 27.5 Hz, of the octave weights.
+# Number of pitch classes; centre (in octaves above 27.5 Hz) and width of the octave weights.
 N_CHROMA, OCTAVE, OCTAVE_WIDTH = 12, 5.0, 2.0
 
 
 @dataclass(frozen=True)
 class MelSettings:
-    """Settings that decide the values of a mel spectrogram in decibels."""
+    """Settings of a mel spectrogram in decibels."""
 
     sr: int = field(metadata={"allowed": Allowed(gt=0)})  # Hz
     n_fft: int = setting(512, gt=0)  # frame length in samples
@@ -34,15 +34,15 @@ class MelSettings:
     fmin: float = 0.0  # lower end of the bands in Hz
     fmax: float = 0.0  # upper end in Hz; 0 for half of `sr`
     htk: bool = False  # HTK's mel scale instead of Slaney's, which is linear up to 1 kHz
-    norm: str = setting("slaney", names=("slaney", "none"))  # bands of unit area, or height
+    norm: str = setting("slaney", names=("slaney", "none"))  # bands of unit area or unit height
     # Frames are centred on multiples of the hop and zero-padded. ``centre`` keeps 1 + samples //
     # hop of them; ``same`` keeps ceil(samples / hop), like a convolution with `same` padding.
     frames: str = setting("centre", names=("centre", "same"))
-    # A periodic Hann window is not symmetric. Theano convolves instead of correlating, so it
-    # applies the window reversed in time.
+    # True to reverse the window in time, like Theano, which convolves instead of correlating; a
+    # periodic Hann window is not symmetric.
     reverse_window: bool = False
     amin: float = setting(1e-10, gt=0)  # floor of the power
-    # Decibels below the clip's maximum to which values are raised
+    # Lower values are raised to this many decibels below the clip's maximum.
     dynamic_range: float = setting(80.0, gt=0)
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class MelSettings:
             object.__setattr__(self, "fmax", self.sr / 2)
         if not 0 <= self.fmin < self.fmax <= self.sr / 2:
             raise BadSetting(
-                f"fmin {self.fmin} and fmax {self.fmax} Hz: they must rise within 0 to "
+                f"fmin is {self.fmin} Hz and fmax {self.fmax} Hz: expected 0 <= fmin < fmax <= "
                 f"{self.sr / 2} Hz, half the sampling rate"
             )
 
@@ -66,22 +66,22 @@ class MelSettings:
 
 
 def mel_filter_bank(settings: MelSettings) -> F64:
-    """Return triangular mel bands over the bins of a DFT: librosa's values, bit for bit.
+    """Return triangular mel bands over the bins of a DFT, identical to librosa's values.
 
     Parameters
     ----------
     settings
         Settings of the spectrogram; only `sr`, `n_fft`, `n_mels`, `fmin`, `fmax`, `htk` and
-        `norm` matter here.
+        `norm` are used.
 
     Returns
     -------
-    Filter bank, float64 (n_fft // 2 + 1, n_mels), 0 or more. A band that lies between two bins
-    is all 0.
+    Filter bank, float64 (n_fft // 2 + 1, n_mels), without negative values. A band that contains
+    no bin is all 0.
 
     See Also
     --------
-    librosa.filters.mel : The same filter bank; its import would take a second.
+    librosa.filters.mel : The same filter bank, but its import takes a second.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def mel_filter_bank(settings: MelSettings) -> F64:
     bank: F64 = np.maximum(0.0, np.minimum(rising, falling))
     if settings.norm == "slaney":
         bank *= (2.0 / (edges[2:] - edges[:-2]))[:, None]
-    # Adding 0.0 turns -0.0 into 0.0: the bytes count in a net's digest.
+    # Adding 0.0 turns -0.0 into 0.0, because a net's digest depends on the bytes.
     return np.ascontiguousarray(bank.T) + 0.0
 
 
@@ -131,7 +131,7 @@ class FilterBanks:
 
 @lru_cache(maxsize=16)
 def filter_banks(settings: DescriptorSettings) -> FilterBanks:
-    """Return the filter banks of some settings, computed once per process."""
+    """Return the filter banks for the settings; they are computed once per process."""
     mel = mel_filter_bank(
         MelSettings(
             sr=settings.sr,
@@ -144,12 +144,12 @@ def filter_banks(settings: DescriptorSettings) -> FilterBanks:
 
 
 def _chroma_bank(settings: DescriptorSettings) -> F64:
-    """Return the weights of the bins in each pitch class, librosa's (n_fft // 2 + 1, 12)."""
-    # A Gaussian over pitch around each class, of unit length for each bin, times a wide one over
-    # octaves (Ellis 2007, "Chroma feature analysis and synthesis").
+    """Return librosa's weights of the bins in each pitch class, (n_fft // 2 + 1, 12)."""
+    # The weights are a Gaussian over pitch around each class, of unit norm for each bin, times a
+    # wide Gaussian over octaves (Ellis 2007, "Chroma feature analysis and synthesis").
     n_fft, n = settings.n_fft, N_CHROMA
     hz = np.linspace(0, settings.sr, n_fft, endpoint=False)[1:]
-    # In semitones above the A of 27.5 Hz. The bin at 0 Hz gets the first bin less 1.5 octaves.
+    # Pitch is in semitones above A (27.5 Hz). The bin at 0 Hz lies 1.5 octaves below the next bin.
     pitch = n * np.log2(hz / (440.0 / 16))
     pitch = np.concatenate(([pitch[0] - 1.5 * n], pitch))
     width = np.concatenate((np.maximum(pitch[1:] - pitch[:-1], 1.0), [1]))
@@ -161,28 +161,28 @@ def _chroma_bank(settings: DescriptorSettings) -> F64:
     bank /= np.where(length < np.finfo(bank.dtype).tiny, 1.0, length)
     octaves = np.exp(-0.5 * (((pitch / n - OCTAVE) / OCTAVE_WIDTH) ** 2))
     bank *= np.tile(octaves, (n, 1))
-    # Start from C instead of A.
+    # Order the pitch classes from C instead of A.
     bank = np.roll(bank, -3 * (n // 12), axis=0)
     return np.ascontiguousarray(bank[:, : 1 + n_fft // 2].T)
 
 
 def decibel(power: F32) -> F32:
-    """Return 10 log10 of a power, floored at `POWER_FLOOR`; 0 dB is a power of 1."""
+    """Return 10 log10 of a power, which is raised to at least `POWER_FLOOR`."""
     level: F32 = np.log10(np.maximum(power, POWER_FLOOR)) * np.float32(10.0)
     return level
 
 
 def power_spectrum(values: F32, settings: DescriptorSettings) -> F32:
     """Return the power of the windowed frames' DFT, float32 (frames, n_fft // 2 + 1)."""
-    # float64: low-passed music has bands 140 dB below its loudest, where the rounding errors of
-    # a float32 transform would show.
+    # Use float64, because low-passed music has bands 140 dB below its loudest band, where rounding
+    # errors of a float32 transform would be visible.
     spectrum = scipy.fft.rfft(values * window_of(settings), axis=1)
     power: F32 = (np.square(spectrum.real) + np.square(spectrum.imag)).astype(np.float32)
     return power
 
 
 def cepstrum(level: F32, n_coefficients: int) -> F32:
-    """Return the first coefficients of each frame's orthonormal DCT-II, from the 0th on."""
+    """Return coefficients 0 to `n_coefficients` - 1 of each frame's orthonormal DCT-II."""
     coefficients: F32 = scipy.fft.dct(level, axis=1, norm="ortho")
     return coefficients[:, :n_coefficients]
 
@@ -210,7 +210,7 @@ def octave_bands(settings: DescriptorSettings) -> tuple[tuple[int, int, int], ..
 
 def spectral_contrast(power: F32, settings: DescriptorSettings) -> F32:
     """Return the octave-based contrast, float32 (frames, n_bands + 1) (Jiang et al. 2002)."""
-    # Largest over smallest magnitudes, in 10 log10 of magnitudes: half the usual decibels.
+    # The contrast is 10 log10 of a ratio of magnitudes, which is half the usual decibels.
     contrast = np.zeros((len(power), settings.n_bands + 1), dtype=np.float32)
     for k, (first, stop, share) in enumerate(octave_bands(settings)):
         if stop == first:
@@ -225,7 +225,7 @@ def spectral_contrast(power: F32, settings: DescriptorSettings) -> F32:
 
 
 def chroma(power: F32, bank: F32) -> F32:
-    """Return the energy by pitch class, float32 (frames, 12), maximum 1; 0 without energy."""
+    """Return each frame's energy by pitch class, (frames, 12), with maximum 1 or all 0."""
     raw = power @ bank
     top = raw.max(axis=1, keepdims=True)
     normalised: F32 = np.divide(raw, top, out=np.zeros_like(raw), where=top > 1e-20)

@@ -1,8 +1,8 @@
 """Descriptors of the voice: pitch by YIN, residual phase and formants by linear prediction.
 
 All frames are processed at once: loops run over lags and orders, never over frames. Prediction
-uses float64: the window's side lobes are 92 dB down, so the normal equations of smooth sound
-are nearly singular, and in float32 the small residual would be lost.
+uses float64, because the window's side lobes are at -92 dB, so that the normal equations of smooth
+sound are nearly singular: in float32 the small residual would be lost.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ import scipy  # not scipy.fft, see `spectral`
 from mvemo.extract.array_types import F32, F64, I64
 from mvemo.extract.descriptors.framing import DescriptorSettings, Frames, window_of
 
-# The period is the first dip of the normalised difference below this (the paper's step 4).
+# The period is the first dip of the normalised difference below this (step 4 of the YIN paper).
 DIP = 0.1
-# A frame is constant, without pitch, if the share of its energy outside its mean is below this.
+# A frame counts as constant, without pitch, if its variance is below this share of its energy.
 CONSTANT = 1e-10
-# Share of white noise added to the energy, -90 dB: it keeps the recursion stable on frames that
+# White noise (-90 dB) added as a share of the energy: it keeps the recursion stable for frames that
 # can be predicted exactly.
 NOISE = 1e-9
-# A residual whose peak is below this (full scale is 1) is a rounding error.
+# A residual with a peak below this (full scale is 1) counts as a rounding error.
 QUIET = 1e-12
-# Smallest width of the rows into which a frame is folded, in samples.
+# Minimum width, in samples, of the rows into which a frame is reshaped.
 ROW = 16
-# Roots within this many Hz of the band's ends shape the slope and are not formants.
+# Roots within this many Hz of the band's ends model the spectral slope and are not formants.
 SLOPE = 90.0
-# Largest bandwidth of a formant in Hz; wider resonances shape the slope.
+# Maximum bandwidth of a formant in Hz; wider resonances model the spectral slope.
 WIDEST = 700.0
 # Coefficient c of the pre-emphasis 1 - c z^-1 at the reduced rate.
 EMPHASIS = 0.97
 
 
 def fundamental(values: F32, settings: DescriptorSettings) -> F32:
-    """Return frequency in Hz (0 if unvoiced) and voicing in [0, 1], (frames, 2), by YIN."""
+    """Return YIN's frequency in Hz (0 if unvoiced) and voicing in [0, 1], (frames, 2)."""
     low, high = settings.lags
     # The mean does not change the difference function, but it would add rounding errors.
     centred = values - values.mean(axis=1, keepdims=True)
@@ -51,14 +51,14 @@ def fundamental(values: F32, settings: DescriptorSettings) -> F32:
 
 
 def normalised_difference(values: F32, longest: int) -> F64:
-    """Return YIN's d'(tau) (eq. 6, 8), (frames, longest + 1), of values with zero mean."""
+    """Return YIN's d'(tau) (eq. 6, 8) for values with zero mean, (frames, longest + 1)."""
     n, window = values.shape[1], values.shape[1] // 2
     spectrum = scipy.fft.rfft(values, axis=1)
-    # Product of the frame's first half with the whole frame: no lag up to n - window wraps.
+    # Correlate the first half of the frame with the frame: no lag up to n - window wraps around.
     half = scipy.fft.rfft(values[:, window - 1 :: -1], n=n, axis=1)
     half *= spectrum
     product = scipy.fft.irfft(half, n=n, axis=1, overwrite_x=True)
-    # Energy of the window moved by tau: add the entering sample, subtract the leaving one.
+    # Energy of the window shifted by tau: add the entering sample, subtract the leaving sample.
     power = np.square(values)
     difference = np.empty((len(values), longest + 1))
     difference[:, 0] = power[:, :window].sum(axis=1, dtype=np.float64)
@@ -67,7 +67,7 @@ def normalised_difference(values: F32, longest: int) -> F64:
     first = difference[:, :1].copy()
     difference += first
     difference -= 2.0 * product[:, window - 1 : window + longest]
-    # Rounding gives small negative values if a frame repeats exactly.
+    # Rounding causes small negative values if a frame is exactly periodic.
     np.maximum(difference, 0.0, out=difference)
     total = np.cumsum(difference[:, 1:], axis=1)
     out = np.ones_like(difference)
@@ -77,7 +77,7 @@ def normalised_difference(values: F32, longest: int) -> F64:
 
 
 def _pick(normalised: F64) -> I64:
-    """Return the lag of the first local dip below `DIP`, otherwise of the minimum."""
+    """Return the lag of the first local minimum below `DIP`, or else of the global minimum."""
     dips = np.zeros(normalised.shape, dtype=bool)
     middle = normalised[:, 1:-1]
     dips[:, 1:-1] = (middle < normalised[:, :-2]) & (middle <= normalised[:, 2:])
@@ -89,7 +89,7 @@ def _pick(normalised: F64) -> I64:
 
 
 def _parabola(normalised: F64, lag: I64) -> F64:
-    """Return the offset of the parabola's vertex through each lag and its neighbours."""
+    """Return the offset of the vertex of a parabola through each lag and its neighbours."""
     row = np.arange(len(lag))
     inner = np.clip(lag, 1, normalised.shape[1] - 2)
     a, b, c = (normalised[row, inner + step] for step in (-1, 0, 1))
@@ -100,8 +100,8 @@ def _parabola(normalised: F64, lag: I64) -> F64:
 
 def autocorrelation(x: F64, lags: int) -> F64:
     """Return the autocorrelation of each frame at lags 0 to `lags`, (frames, lags + 1)."""
-    # Frames are folded into rows: products of matrices give the sums of x[t] x[t + lag] by the
-    # place of t in its row.
+    # Frames are reshaped into rows, so that matrix products give the sums of x[t] x[t + lag] for
+    # each position of t in its row.
     frames, n = x.shape
     width = max(lags, ROW)
     padded = np.zeros((frames, -(-n // width) + 1, width))
@@ -117,7 +117,7 @@ def autocorrelation(x: F64, lags: int) -> F64:
 
 
 def autocorrelation_of(power: F64, lags: int) -> F64:
-    """Return the autocorrelation, (frames, lags + 1), from power spectra of an even DFT."""
+    """Return the autocorrelation, (frames, lags + 1), from power spectra of even DFT length."""
     half = power.shape[1] - 1
     waves = np.cos(np.pi / half * np.outer(np.arange(half + 1), np.arange(lags + 1)))
     waves[1:half] *= 2.0
@@ -126,7 +126,7 @@ def autocorrelation_of(power: F64, lags: int) -> F64:
 
 
 def levinson(r: F64) -> tuple[F64, F64]:
-    """Return a_i of ``h(t) ~ sum a_i h(t - i)``, (frames, order), and the error's power."""
+    """Return a_i of ``h(t) ~ sum a_i h(t - i)``, (frames, order), and the errors' power."""
     frames, order = r.shape[0], r.shape[1] - 1
     a = np.zeros((frames, order))
     error = r[:, 0].copy()
@@ -150,16 +150,16 @@ def prediction_coefficients(frames: Frames, settings: DescriptorSettings) -> F64
 
 def residual(frames: Frames, coefficients: F64) -> F64:
     """Return the prediction error e(t) of each frame (J22 eq. 2), float64 (frames, n_fft)."""
-    # Prediction begins in the samples before the frame, so there is no transient.
+    # Prediction begins with the samples before the frame, so there is no transient.
     count, order = coefficients.shape
     n_before, n = frames.before.shape[1], frames.values.shape[1]
-    # Multiply rows of samples by one Toeplitz matrix per frame: a row's errors depend on the row
-    # and on the row before it.
+    # Multiply rows of samples by a Toeplitz matrix per frame: the errors of a row depend on it and
+    # on the row before it.
     width = max(order, ROW)
     padded = np.zeros((count, 1 - (-n // width), width))
     padded[:, 0, width - order :] = frames.before[:, n_before - order :]
     padded.reshape(count, -1)[:, width : width + n] = frames.values
-    # The inverse filter, with a zero for all longer delays.
+    # The inverse filter, followed by a zero for all longer delays.
     inverse = np.concatenate([np.ones((count, 1)), -coefficients, np.zeros((count, 1))], axis=1)
     delay = width + np.arange(width) - np.arange(2 * width)[:, None]
     matrix = inverse[:, np.where((delay >= 0) & (delay <= order), delay, order + 1)]
@@ -170,14 +170,14 @@ def residual(frames: Frames, coefficients: F64) -> F64:
 
 
 def residual_phase(error: F64) -> F32:
-    """Return cos(theta(t)) = r(t) / |r_a(t)| (J22 eq. 3-5), 0 without residual, (frames, n_fft)."""
+    """Return cos(theta(t)) = r(t) / |r_a(t)| (J22 eq. 3-5), 0 if r is 0, (frames, n_fft)."""
     n = error.shape[1]
     # A residual of rounding errors has no phase.
     top = np.abs(error).max(axis=1, keepdims=True)
     scaled = np.divide(error, top, out=np.zeros_like(error), where=top > QUIET).astype(np.float32)
     spectrum = scipy.fft.rfft(scaled, axis=1)
     spectrum *= np.complex64(-1j)
-    # The mean and, as the length is even, the highest frequency have no quadrature.
+    # The mean and, because the length is even, the highest frequency have no quadrature.
     spectrum[:, [0, -1]] = 0
     power = np.square(scipy.fft.irfft(spectrum, n=n, axis=1, overwrite_x=True))
     power += np.square(scaled)
@@ -189,7 +189,7 @@ def residual_phase(error: F64) -> F32:
 def formants(power: F32, settings: DescriptorSettings) -> F32:
     """Return formant frequencies, ascending, then bandwidths in Hz, (frames, 2 * n_formants)."""
     # Selective linear prediction (Makhoul 1975): the spectrum up to `FORMANT_RANGE` is treated as
-    # that of a signal at twice that rate; each complex root within the band is a resonance.
+    # that of a signal sampled at twice that frequency; a complex root in the band is a resonance.
     top, order, count = settings.formant_bins, settings.formant_order, settings.n_formants
     rate = 2.0 * top * settings.sr / settings.n_fft
     band = power[:, : top + 1].astype(np.float64)

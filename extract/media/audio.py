@@ -1,4 +1,4 @@
-"""Sound of a clip: audio files that libsndfile reads, and waveforms resampled block by block."""
+"""Sound of a clip: audio files read by libsndfile, and waveforms resampled block by block."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from mvemo.extract.media.request import (
     starts_after_end,
 )
 
-# A waveform that deviates less than this from its middle is silent: -80 dB of full scale.
+# A waveform is silent if half of its range is below this: -80 dB relative to full scale.
 SILENCE_PEAK = 10.0 ** (-80.0 / 20.0)
-# Loud lossy sound exceeds full scale by a few decibels; 12 dB mean another scale.
+# Loud lossy sound exceeds full scale by a few decibels; more than 12 dB indicate another scale.
 MAX_PEAK = 4.0
-# Maximum size of a clip's waveforms in memory, in bytes: 6 h at 16 kHz.
+# Maximum size of a clip's waveforms in memory, in bytes: about 6 h at 16 kHz.
 MAX_BYTES = 3 << 29
-# Maximum size on disk: 3 h at 44.1 and 16 kHz.
+# Maximum size of a clip's waveforms on disk, in bytes: about 3 h at 44.1 and 16 kHz together.
 MAX_SPOOLED_BYTES = 3 << 30
-# Maximum length of sound that is not kept; longer sound is a jump of time stamps.
+# Maximum length of streamed sound, in seconds; longer sound indicates a jump of time stamps.
 MAX_SECONDS = 24 * 3600.0
-# Samples at one rate kept in memory before they are written to the spool: 9 min at 16 kHz.
+# Samples per rate kept in memory before they are written to disk: 9 min at 16 kHz.
 _IN_MEMORY = 1 << 23
 # Samples of silence created at a time.
 _BLOCK = 1 << 20
@@ -45,16 +45,16 @@ _BLOCK = 1 << 20
 OnBlock = Callable[[int, F32], None]
 # Files that libsndfile reads. MP3 is not among them: its decoder writes warnings to the terminal.
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64")
-# Formats that mark their end, which libsndfile does not check.
+# Formats that mark or state the end of their data, which libsndfile does not check.
 _STATING_END = ("ogg", "au", "w64")
-# Start of an Ogg page with its flags (RFC 3533, 6), and start of FLAC (RFC 9639, 8): 8 bytes each.
+# First 8 bytes of an Ogg page, with its flags (RFC 3533, 6), and of FLAC (RFC 9639, 8).
 _OGG_PAGE = re.compile(rb"OggS\0([\0-\x07])..", re.DOTALL)
 _FLAC_STREAM = re.compile(rb"fLaC[\0\x80]\0\0\x22")
 
 
-# Gap or overlap of sound, in seconds, that is corrected; a smaller one is rounding.
+# Smallest gap or overlap of sound, in seconds, that is corrected; smaller ones are rounding.
 MIN_GAP = 0.05
-# Type and full scale of the decoders' sample formats.
+# NumPy type and full scale of each sample format of the decoders.
 _SAMPLE_FORMATS: dict[str, tuple[type[np.generic], float]] = {
     "u8": (np.uint8, 2.0**7),
     "s16": (np.int16, 2.0**15),
@@ -66,7 +66,7 @@ _SAMPLE_FORMATS: dict[str, tuple[type[np.generic], float]] = {
 
 
 class _Blocks:
-    """Samples at one rate, in memory, or in a file if they are many and have a folder."""
+    """Samples at one rate: in memory, or, if there are many, in a file in the folder `spool`."""
 
     def __init__(self, spool: Path | None) -> None:
         self._spool = spool
@@ -90,7 +90,7 @@ class _Blocks:
     def _write(self, spool: Path) -> None:
         if self._file is None:
             spool.mkdir(parents=True, exist_ok=True)
-            # It is not closed here: the mapped waveform needs it.
+            # The file stays open, because the mapped waveform needs it.
             self._file = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115
         for block in self._blocks:
             self._file.write(np.ascontiguousarray(block, dtype=np.float32).data)
@@ -105,7 +105,7 @@ class Waveforms:
         self.sr = sr
         self._on_block = on_block
         self._max_bytes = MAX_BYTES if request.spool is None else MAX_SPOOLED_BYTES
-        self.n_samples = 0  # that were added, at the source's rate
+        self.n_samples = 0  # number of added samples, at the source's rate
         self._rates = tuple(dict.fromkeys(request.sample_rates))
         self._resamplers = {
             rate: soxr.ResampleStream(sr, rate, 1, dtype="float32")
@@ -116,7 +116,7 @@ class Waveforms:
         self._n_given = dict.fromkeys(self._rates, 0)
         self._low, self._high = np.inf, -np.inf
         self._n_not_finite = 0
-        # First channel that is not silent although the mean of all is.
+        # First channel that is not silent, if the mean of all channels is silent.
         self.channel: int | None = None
 
     @property
@@ -125,10 +125,10 @@ class Waveforms:
         return (self._high - self._low) / 2 < SILENCE_PEAK
 
     def hear(self, channels: Iterable[NDArray[Any]], full_scale: float = 1.0) -> None:
-        """Look for a channel that is not silent, as long as the mean of all is silent."""
+        """Set `channel` to an audible one, as long as the mean of all channels is silent."""
         if self.channel is None and self.is_silent:
             least = 2 * SILENCE_PEAK * full_scale
-            # As floats: the difference of two integers may overflow their type.
+            # Use floats, because the difference of two integers may overflow their type.
             moves = (float(y.max()) - float(y.min()) if len(y) else 0.0 for y in channels)
             self.channel = next((i for i, move in enumerate(moves) if move >= least), None)
 
@@ -136,13 +136,13 @@ class Waveforms:
     def too_long(self) -> str:
         """Message for sound that exceeds the limits of `has_room`."""
         return (
-            f"too long: more than {self.n_samples} samples at {self.sr} Hz take over "
-            f"{self._max_bytes / 2**30:g} GiB at {list(self._rates)} Hz: cut the file with "
+            f"the sound is too long: more than {self.n_samples} samples at {self.sr} Hz need over "
+            f"{self._max_bytes / 2**30:g} GiB at {list(self._rates)} Hz: split the clip with "
             "'mvemo manifest segment'"
         )
 
     def has_room(self, n_samples: int) -> bool:
-        """Return True if `n_samples` more fit into `MAX_BYTES` or `MAX_SPOOLED_BYTES`."""
+        """Return True if `n_samples` more samples stay within the limits of size or length."""
         seconds = (self.n_samples + n_samples) / self.sr
         if self._on_block is not None:
             return seconds <= MAX_SECONDS
@@ -169,7 +169,7 @@ class Waveforms:
             self._on_block(rate, np.asarray(block, dtype=np.float32))
 
     def add_silence(self, n_samples: int) -> None:
-        """Append zeros, which the checks of the sound ignore."""
+        """Append zeros, which the check for silence ignores."""
         low, high = self._low, self._high
         for first in range(0, n_samples, _BLOCK):
             self.add(np.zeros(min(_BLOCK, n_samples - first), dtype=np.float32))
@@ -177,9 +177,9 @@ class Waveforms:
 
     def problem(self) -> Problem | None:
         if self.n_samples == 0:
-            return Problem("no sound decodes")
+            return Problem("no sound can be decoded")
         if self._n_not_finite:
-            return Problem(f"{self._n_not_finite} samples are not finite")
+            return Problem(f"{self._n_not_finite} samples are NaN or infinite")
         peak = max(self._high, -self._low)
         if self.is_silent:
             if self._low == self._high:
@@ -191,13 +191,13 @@ class Waveforms:
             return Problem(f"silent: {silence}", missing=True)
         if peak > MAX_PEAK:
             return Problem(
-                f"samples reach {peak:.4g}, expected a full scale of 1 (the file may hold whole "
-                "numbers as floats): convert the file"
+                f"the largest sample is {peak:.4g}, expected a full scale of 1 (the file may hold "
+                "integers as floats): rescale the samples to [-1, 1]"
             )
         return None
 
     def finish(self) -> tuple[dict[int, F32], Problem | None]:
-        """Return the waveform by sampling rate, float32 (samples,), or {} and the problem."""
+        """Return the waveforms by sampling rate, float32 (samples,), or {} and the problem."""
         problem = self.problem()
         if problem is not None:
             return {}, problem
@@ -209,15 +209,15 @@ class Waveforms:
                 last = self._resamplers[rate].resample_chunk(nothing, last=True)
                 self._keep(rate, last, blocks)
             if not self._n_given[rate]:
-                few = f"too short: {self.n_samples} samples at {self.sr} Hz"
-                return {}, Problem(f"{few} give 0 samples at {rate} Hz")
+                reason = f"the sound is too short: {self.n_samples} samples at {self.sr} Hz"
+                return {}, Problem(f"{reason} give 0 samples at {rate} Hz")
             if self._on_block is None:
                 waveforms[rate] = blocks.joined()
         return waveforms, None
 
 
 def open_parts(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Open a file, or the parts of a joined Ogg or FLAC file one after the other."""
+    """Yield the opened file, or the parts of a joined Ogg or FLAC file one after the other."""
     starts = _part_starts(path)
     if len(starts) < 2:
         with soundfile.SoundFile(path) as file:
@@ -231,7 +231,7 @@ def open_parts(path: Path) -> Iterator[soundfile.SoundFile]:
 
 
 def _part_starts(path: Path) -> list[int]:
-    """Return the offsets, in bytes, of the Ogg or FLAC streams that follow each other."""
+    """Return the byte offsets of the Ogg or FLAC streams that were joined into one file."""
     starts, begins = [], False
     with path.open("rb") as file:
         pattern = {b"OggS": _OGG_PAGE, b"fLaC": _FLAC_STREAM}.get(file.read(4))
@@ -244,14 +244,14 @@ def _part_starts(path: Path) -> list[int]:
                 first = not is_page or bool(found[1][0] & 0x02)
                 if first and not begins:
                     starts.append(at - len(tail) + found.start())
-                # Parallel streams of Ogg have their first pages next to each other.
+                # Parallel Ogg streams have adjacent first pages, which count as one start.
                 begins = first and is_page
             at, tail = at + len(block), data[-7:]
     return starts
 
 
 def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None = None) -> Decoded:
-    """Decode an audio file; ValueError or LibsndfileError: the container reader should try."""
+    """Decode an audio file; on ValueError or LibsndfileError, try the container reader."""
     problems = {"video": NO_VIDEO} if request.reads_pictures else {}
     if not request.sample_rates:
         with soundfile.SoundFile(path):
@@ -268,13 +268,13 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
             problem = Problem(f"the sampling rate changes from {sound.sr} to {sr} Hz")
             break
         first = max(round(request.start * sr) - n_frames, 0)
-        left = file.frames - first
+        remaining = file.frames - first
         if request.duration is not None:
-            left = min(left, round(request.duration * sr) - sound.n_samples)
+            remaining = min(remaining, round(request.duration * sr) - sound.n_samples)
         n_frames += file.frames
         stated += file.frames / sr * stated_length_ratio(file.extra_info)
         block = _BLOCK if on_block is None else sr * file.channels
-        problem = problem or _read_blocks(file, first, left, sound, block)
+        problem = problem or _read_blocks(file, first, remaining, sound, block)
     assert sound is not None
     if problem is None and round(request.start * sr) >= n_frames:
         problems["audio"] = starts_after_end(request.start, "sound ends", n_frames / sr)
@@ -294,7 +294,7 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
 
 
 def stated_length_ratio(info: str) -> float:
-    """Return stated length / real length of a file by libsndfile's log, 1 if a pipe was written."""
+    """Return stated / real length of a file by libsndfile's log; 1 for a file written to a pipe."""
     match = re.search(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", info, re.MULTILINE)
     if match is None:
         return 1.0
@@ -303,27 +303,27 @@ def stated_length_ratio(info: str) -> float:
 
 
 def _read_blocks(
-    file: soundfile.SoundFile, first: int, left: int, sound: Waveforms, block: int
+    file: soundfile.SoundFile, first: int, remaining: int, sound: Waveforms, block: int
 ) -> Problem | None:
-    """Read `left` samples from `first` on, `block` numbers (all channels) at a time."""
-    if left <= 0:
+    """Read `remaining` samples from index `first` on, `block` values of all channels at a time."""
+    if remaining <= 0:
         return None
     size = max(block // file.channels, 1)
     file.seek(first)
-    while left > 0:
-        samples = file.read(min(size, left), dtype="float32", always_2d=True)
+    while remaining > 0:
+        samples = file.read(min(size, remaining), dtype="float32", always_2d=True)
         if len(samples) == 0:
             break
         if not sound.has_room(len(samples)):
             return Problem(sound.too_long)
         sound.hear(samples.T)
         sound.add(samples.mean(axis=1, dtype=np.float32))
-        left -= len(samples)
+        remaining -= len(samples)
     return None
 
 
 class SoundCollector:
-    """Mono waveforms of a clip (one `channel` or the mean), joined from decoded frames."""
+    """Mono waveforms of a clip (one `channel` or the mean of all), joined from decoded frames."""
 
     def __init__(
         self, request: ClipRequest, on_block: OnBlock | None = None, channel: int | None = None
@@ -332,7 +332,7 @@ class SoundCollector:
         self._sound: Waveforms | None = None
         self._n_decoded = 0
         self._n_before = 0
-        self.end = 0.0  # end of the last decoded sound in or before the clip, in seconds
+        self.end = 0.0  # end of the last decoded frame in seconds, also if it is before the clip
         self.error = ""  # reason why the sound cannot be used
 
     @property
@@ -352,11 +352,11 @@ class SoundCollector:
 
     @property
     def channel(self) -> int | None:
-        """First channel that is not silent, if the mean of all is silent; otherwise None."""
+        """First audible channel, if the mean of all channels is silent; otherwise None."""
         return self._sound.channel if self._sound and self.is_silent else None
 
     def add(self, frames: Sequence[tuple[float, Any]]) -> None:
-        """Append decoded frames, each with the time at which it begins, in order."""
+        """Append decoded frames, given as (start time in seconds, frame) in order."""
         blocks: list[F32] = []
         for when, frame in frames:
             if self.error:
@@ -365,7 +365,7 @@ class SoundCollector:
         self._flush(blocks)
 
     def _add_frame(self, when: float, frame: Any, blocks: list[F32]) -> None:
-        """Append a frame's sound to `blocks`, which are not yet in the waveforms."""
+        """Append a frame's samples to `blocks`, which `_flush` adds to the waveforms."""
         if self._sound is None:
             self._sound = Waveforms(frame.sample_rate, self._request, self._on_block)
         sound, sr = self._sound, self._sound.sr
@@ -386,7 +386,7 @@ class SoundCollector:
         if not sound.has_room(sum(map(len, blocks)) + max(first - length, 0) + n_left):
             at, to = length / sr, first / sr
             if first > length:
-                self.error = f"the time stamps of the sound jump from {at:.1f} to {to:.0f} s"
+                self.error = f"the sound's time stamps jump from {at:.1f} to {to:.0f} s"
             else:
                 self.error = sound.too_long
             return
@@ -408,14 +408,14 @@ class SoundCollector:
     def problem(self) -> Problem | None:
         if self.error:
             return Problem(self.error)
-        return Problem("no sound decodes") if self._sound is None else self._sound.problem()
+        return Problem("no sound can be decoded") if self._sound is None else self._sound.problem()
 
     def finish(self) -> tuple[dict[int, F32], Problem | None]:
         return ({}, self.problem()) if self._sound is None else self._sound.finish()
 
 
 def to_mono(frame: Any, channel: int | None = None) -> F32:
-    """Return one channel or the mean of all, float32 (samples,); full scale is 1."""
+    """Return one channel or the mean of all channels, float32 (samples,); full scale is 1."""
     name = frame.format.name.removesuffix("p")
     planes = _planes(frame)
     if channel is not None:
@@ -432,7 +432,7 @@ def to_mono(frame: Any, channel: int | None = None) -> F32:
 
 def _planes(frame: Any) -> list[NDArray[Any]]:
     dtype = _SAMPLE_FORMATS[frame.format.name.removesuffix("p")][0]
-    # Decoders pad the planes at their end.
+    # Decoders pad the end of each plane.
     if frame.format.is_planar:
         return [np.frombuffer(p, dtype, frame.samples) for p in frame.planes]
     n_channels = len(frame.layout.channels)

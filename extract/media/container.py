@@ -1,4 +1,4 @@
-"""Decoding of one clip of a container by PyAV: frames, scaled to squares, and sound in one pass."""
+"""Decoding of one clip by PyAV: square frames and sound, in one pass over the container."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ from mvemo.extract.media.request import (
     starts_after_end,
 )
 
-# Calls that may wait. Each holds a frame, so a faster decoder must wait for them.
+# Maximum number of waiting calls. Each call holds a frame, so the decoder must not run far ahead.
 MAX_WAITING = 8
-# Frames of sound joined at a time.
+# Number of audio frames that are joined at a time.
 _SOUND_FRAMES = 64
-# Containers that state the length of each stream, and containers that state only that of the whole
-# file; the others guess it.
+# Containers that state the length of each stream, and containers that state only the length of the
+# whole file. For other containers, FFmpeg guesses the length.
 _STATING_LENGTH = frozenset({"mov", "avi", "mp3", "flac"})
 _STATING_WHOLE = frozenset({"matroska", "flv", "asf", "ogg"})
-# Codecs that decode the other frames unchanged if non-reference frames are skipped.
+# Codecs whose other frames decode to the same pictures if non-reference frames are skipped.
 _SKIPPING_CODECS = ("h264",)
 
 
 class FramePicker:
-    """Picker of the frames shown at some `times`, ascending, in seconds."""
+    """Picker of the frames shown at the given `times`, in seconds, ascending."""
 
     def __init__(
         self, start: float, end: float, times: F64, on_frame: Callable[[Any, slice], None]
@@ -61,13 +61,13 @@ class FramePicker:
         self._frame_start = self._frame_end = start
 
     def add(self, when: float, frame: Any) -> None:
-        """Add the frame that is shown from `when` on; frames come in order of presentation."""
+        """Add the frame that is shown from time `when` on; frames must be in presentation order."""
         if when >= self._end and self._frame is not None:
-            # A frame beyond the clip shows that the one before lasted until the clip's end.
+            # The previous frame lasts until the clip's end, because this frame begins after it.
             self._show_until(len(self.times))
             self._frame_end = self._end
             return
-        # All earlier times show the frame before this one.
+        # The previous frame is shown at all times before `when`.
         if self._next_row < len(self.times) and self.times[self._next_row] < when:
             self._show_until(int(np.searchsorted(self.times, when, side="left")))
         duration = float((frame.duration or 0) * (frame.time_base or 0))
@@ -76,7 +76,7 @@ class FramePicker:
         self._frame = frame
 
     def _show_until(self, row: int) -> None:
-        """Choose the last frame for all times before `row` that have none."""
+        """Assign the last frame to all times before `row` that have no frame yet."""
         if self._frame is not None and row > self._next_row:
             self._on_frame(self._frame, slice(self._next_row, row))
             self._next_row = row
@@ -97,19 +97,19 @@ class FramePicker:
 
 
 class SquareScaler:
-    """Scaler of frames to square pictures: turned upright, cropped to the middle, resized."""
+    """Scaler of frames to square pictures: rotated upright, cropped to the middle, and resized."""
 
     def __init__(self) -> None:
-        # Shared by all frames: a new one would set up its tables and threads each time.
+        # All frames share it, because a new reformatter must set up its tables and threads.
         self._reformatter = VideoReformatter()
         self._options: dict[str, int] = {"threads": 1}
 
     def squares(self, frame: Any, sizes: Sequence[int]) -> dict[int, U8]:
-        """Return a PyAV frame's picture at each size, uint8 (size, size, 3), RGB."""
+        """Return a PyAV frame as a square RGB picture of each size, uint8 (size, size, 3)."""
         picture = self._rgb(frame)
         side = min(picture.shape[:2])
         top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
-        # A rotation does not move the middle of the picture.
+        # A rotation does not move the middle of the picture, so crop first.
         square = picture[top : top + side, left : left + side]
         quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
         # A display matrix may mirror the picture, in addition to any rotation.
@@ -125,11 +125,11 @@ class SquareScaler:
         return squares
 
     def _rgb(self, frame: Any) -> U8:
-        """Convert a frame by its stated colour matrix and range, uint8 (height, width, 3)."""
+        """Convert a frame to RGB by its colour matrix and range, uint8 (height, width, 3)."""
         try:
             converted = self._reformatter.reformat(frame, format="rgb24", **self._options)
         except TypeError:
-            # Older versions of PyAV have no such option, and always use one thread.
+            # Older versions of PyAV lack this option and always use one thread.
             self._options = {}
             converted = self._reformatter.reformat(frame, format="rgb24")
         return np.asarray(converted.to_ndarray(), dtype=np.uint8)
@@ -140,7 +140,7 @@ class FrameScaler:
 
     def __init__(self, samplings: Sequence[FrameSampling], start: float, end: float) -> None:
         targets = [(t, s, row) for s in samplings for row, t in enumerate(s.times(start, end))]
-        # For each time: its sampling, and its row in that sampling's pictures.
+        # (time, sampling, row in the pictures of that sampling), sorted by time.
         self._targets = sorted(targets, key=lambda target: target[0])
         self.times: F64 = np.array([time for time, _, _ in self._targets])
         counts = Counter(sampling for _, sampling, _ in targets)
@@ -168,13 +168,13 @@ class OpenClip:
     streams: Sequence[Any]  # the video before the audio
     problems: dict[str, Problem]  # requested modalities that cannot be decoded
     choice: Sound
-    note: str  # about the sound that is read
+    note: str  # note about the audio track and channel that are read
     origin: float  # the file's first presentation time in seconds
-    times: packets.FrameTimes | None  # None if no pictures are decoded, or they have no packets
+    times: packets.FrameTimes | None  # None if no video is decoded, or it has no packets
 
     @property
     def kinds(self) -> set[str]:
-        """Types of the streams; PyAV crashes if they are read from a closed container."""
+        """Types of the streams; read them before the container is closed, or PyAV crashes."""
         return {stream.type for stream in self.streams}
 
     @property
@@ -184,7 +184,7 @@ class OpenClip:
 
 
 def open_clip(path: Path, request: ClipRequest, choice: Sound, stack: ExitStack) -> OpenClip:
-    """Open a container, choose its streams, and seek the clip; `stack` closes the container."""
+    """Open a container, choose its streams, and seek to the clip; `stack` closes the container."""
     container = stack.enter_context(packets.open_container(path))
     check_format(path, container.format.name)
     found, problems = _select_streams(path, container, request, choice)
@@ -193,7 +193,7 @@ def open_clip(path: Path, request: ClipRequest, choice: Sound, stack: ExitStack)
     origin, times = packets.start_of(container), None
     if "video" in found:
         times = packets.frame_times(container, found["video"], origin, request)
-    # If only sound is decoded, nothing has been read yet, and sound is decoded fast.
+    # Without video, nothing has been read yet, and audio decodes fast: do not seek.
     if "video" in found or ("audio" in found and "mov" in container.format.name):
         container = packets.rewind(path, container, stack, request.start, origin, times)
     streams = [container.streams[index] for index in indices]
@@ -203,11 +203,11 @@ def open_clip(path: Path, request: ClipRequest, choice: Sound, stack: ExitStack)
 def decode_packets(
     clip: OpenClip, picker: FramePicker, sound: SoundCollector, submit: Callable[..., None]
 ) -> None:
-    """Decode a clip's streams; `submit` calls ``sound.add`` now or later, in order."""
+    """Decode a clip's streams; `submit` must call ``sound.add`` in order, now or later."""
     needed = None
     skipping = any(stream.codec_context.name in _SKIPPING_CODECS for stream in clip.streams)
     if clip.times and packets.is_indexed(clip.container) and skipping:
-        # The last frame shows how far the pictures can be decoded.
+        # The clip's last frame is needed to learn how far the video can be decoded.
         needed = clip.times.stamps_at(np.append(picker.times, clip.end))
     packets.thread_decoders(clip.streams, clip.request.threads)
     waiting: list[tuple[float, Any]] = []
@@ -227,10 +227,10 @@ def decode_packets(
 
 
 def find_problems(clip: OpenClip, picker: FramePicker, sound: SoundCollector) -> dict[str, Problem]:
-    """Return all problems of a decoded clip by modality; its container is still open."""
+    """Return all problems of a decoded clip by modality; its container must still be open."""
     request, container = clip.request, clip.container
     expected = _expected_seconds(clip, max(picker.seconds, sound.seconds))
-    # If a duration is given, only that stretch must be there.
+    # If a duration is given, only that part of the file must be complete.
     whole_file = request.duration is None
     cut_off = CUT_OFF if whole_file and is_cut_off(clip.path, container.format.name) else None
     found: dict[str, Problem | None] = {}
@@ -240,7 +240,7 @@ def find_problems(clip: OpenClip, picker: FramePicker, sound: SoundCollector) ->
         if not sound.error and sound.seconds == 0 and 0 < sound.end <= request.start:
             found["audio"] = starts_after_end(request.start, "sound ends", sound.end)
         else:
-            # Sound that begins late is complete, but not if much of it is gaps.
+            # Sound that begins late counts as complete, but not if it has large gaps.
             whole = max(expected["audio"], sound.seconds)
             found["audio"] = (
                 sound.problem() or check_length(sound.decoded_seconds, whole) or cut_off
@@ -249,7 +249,7 @@ def find_problems(clip: OpenClip, picker: FramePicker, sound: SoundCollector) ->
 
 
 def _expected_seconds(clip: OpenClip, longest: float) -> dict[str, float]:
-    """Return the expected seconds by stream type, 0 if not stated; `longest` are decoded."""
+    """Return the expected seconds by stream type, 0 if unknown; `longest` is the decoded length."""
     request, container = clip.request, clip.container
     formats = set(container.format.name.split(","))
     expected = {stream.type: request.duration or 0.0 for stream in clip.streams}
@@ -261,10 +261,10 @@ def _expected_seconds(clip: OpenClip, longest: float) -> dict[str, float]:
             length = float(stream.duration * stream.time_base)
             expected[stream.type] = length + begin - request.start
     if _STATING_WHOLE & formats and container.duration is not None:
-        # Only the length of the whole file is stated, and one of the streams must reach it.
+        # Only the length of the whole file is stated: at least one stream must reach it.
         whole = container.duration / av.time_base - request.start
         if "matroska" in formats and whole > clip.origin:
-            # It is counted from 0, wherever the stamps begin.
+            # Matroska counts the length from 0, even if the time stamps begin later.
             whole -= clip.origin
         if longest < MIN_DECODED_SHARE * whole:
             expected = dict.fromkeys(expected, whole)
@@ -274,7 +274,7 @@ def _expected_seconds(clip: OpenClip, longest: float) -> dict[str, float]:
 def _states_length(path: Path) -> bool:
     """Return True if an MP3 file states its length; otherwise FFmpeg guesses it."""
     with path.open("rb") as file:
-        # Skip the tags, which may hold pictures of any size (ID3v2.4, 3.1).
+        # Skip ID3 tags, which may hold pictures of any size (ID3v2.4, 3.1).
         while (tag := file.read(10)).startswith(b"ID3"):
             size = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(tag[:5:-1]))
             file.seek(size + (10 if tag[5] & 0x10 else 0), 1)
@@ -289,7 +289,7 @@ def _video_problem(
     if times and start >= times.end:
         return starts_after_end(start, "pictures end", times.end)
     if picker.is_empty:
-        return Problem("no frame decodes")
+        return Problem("no frame can be decoded")
     if times and times.single:
         return None
     return check_length(picker.seconds, expected) or cut_off
@@ -298,7 +298,7 @@ def _video_problem(
 def _select_streams(
     path: Path, container: Any, request: ClipRequest, choice: Sound
 ) -> tuple[dict[str, Any], dict[str, Problem]]:
-    """Return the streams to decode by type, and the problems of missing ones."""
+    """Return the streams to decode by type, and the problems of missing streams."""
     # A cover picture in an audio file is not a video.
     videos = [stream for stream in container.streams.video if not packets.is_cover(stream)]
     audios = packets.sound_tracks(container)
@@ -311,7 +311,7 @@ def _select_streams(
         problems["video"] = packets.picture_problem(videos[0]) if videos else NO_VIDEO
     if request.sample_rates:
         known = audios and audios[0].codec_context is not None
-        unknown = Problem("sound of an unknown codec") if audios else NO_AUDIO
+        unknown = Problem("the audio codec is unknown") if audios else NO_AUDIO
         problems["audio"] = None if known else unknown
     first = {"video": videos[:1], "audio": audios[:1]}
     found = {kind: first[kind][0] for kind, problem in problems.items() if problem is None}
@@ -319,18 +319,18 @@ def _select_streams(
 
 
 def _sound_note(container: Any, audio: Any | None, choice: Sound) -> str:
-    """Return a note about the track and channel that are read; empty for most files."""
+    """Return a note about the audio track and channel that are read; empty for most files."""
     notes = []
     if audio is not None and (count := len(container.streams.audio)) > 1:
         rank = [stream.index for stream in container.streams.audio].index(audio.index)
         notes.append(f"sound track {rank + 1} of {count} is read")
     if choice.channel is not None:
-        notes.append(f"the channels cancel each other: channel {choice.channel + 1} is read")
+        notes.append(f"the channels cancel out: only channel {choice.channel + 1} is read")
     return "; ".join(notes)
 
 
 def choose_sound(path: Path, request: ClipRequest) -> Sound:
-    """Return the first track that is not silent, and a channel if the mean of all is silent."""
+    """Return the first audible track, and a channel if the mean of all channels is silent."""
     with packets.open_container(path) as container:
         tracks = [s.index for s in packets.sound_tracks(container) if s.codec_context is not None]
     for track in tracks:
@@ -379,14 +379,14 @@ def decode_container(path: Path, request: ClipRequest, choice: Sound | None = No
 
 @contextmanager
 def background_calls(*, threaded: bool = True) -> Iterator[Callable[..., None]]:
-    """Yield a function that calls another on a second thread, in order, if `threaded`."""
-    # Decoders release the interpreter's lock: a frame is scaled while the next one is decoded. On
-    # one core, two threads take a sixth longer.
+    """Yield a function `submit(function, *arguments)`; if `threaded`, a second thread runs it."""
+    # Decoders release the interpreter's lock, so a frame is scaled while the next frame is decoded.
+    # On a single core, two threads take a sixth longer than one.
     if not threaded:
         yield lambda function, *arguments: function(*arguments)
         return
     waiting: deque[Future[None]] = deque()
-    # The pool starts its thread at the first call.
+    # The pool starts its thread only at the first call.
     with ThreadPoolExecutor(max_workers=1) as pool:
 
         def submit(function: Callable[..., None], *arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""Formats that are read, and checks of a file's structure by its bytes."""
+"""Supported formats, and checks of a file's structure by its bytes."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import BinaryIO
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.request import MIN_DECODED_SHARE
 
-# FFmpeg's names. Playlists, picture patterns, devices and stream descriptions are left out: they
-# open other files and addresses, or wait for more data.
+# FFmpeg's names. Playlists, picture patterns, devices and stream descriptions are excluded, because
+# they open other files or URLs, or wait for more data.
 _READ = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpeg,mpegts,mxf,dv,nut,rm,wtv,nsv,ivf,gif,"
     "mp3,aac,ac3,eac3,flac,ogg,wav,w64,aiff,au,caf,amr,ape,wv,tta,tak,dts,dtshd,mlp,truehd,mpc,"
     "mpc8,dsf,iff,voc,xwma,shn,spdif,qoa"
 )
-# Video without a container has no time stamps. These are opened to report the reason.
+# Formats of video without a container, which has no time stamps; opened only to report the reason.
 _RAW = "h264,hevc,vvc,m4v,mpegvideo,mjpeg,vc1,av1,obu,dirac,dnxhd,cavsvideo,h261,h263,evc"
 FORMAT_WHITELIST = f"{_READ},{_RAW}"
 
 _HEAD = 1 << 16
 _ASF_PROPERTIES = b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65"
-# Bytes at the end of a transport stream that hold more than one packet of sound.
+# Bytes at the end of a transport stream that surely hold more than one audio packet.
 _TS_TAIL = 1 << 20
-# Largest part of a QuickTime file's index that is read, in bytes.
+# Maximum number of bytes of a QuickTime file's index that are read.
 _MAX_INDEX = 1 << 26
 _PICTURE = re.compile(
     rb"\x89PNG\r\n|\xff\xd8\xff[^\xc0-\xcf]|RIFF....WEBP|II\*\0|MM\0\*|\0\0\x01\0[\x01-\x20]\0"
@@ -38,17 +38,17 @@ _LIST = re.compile(
 )
 # Sample descriptions of encrypted tracks (ISO/IEC 14496-12, 8.12; Apple's FairPlay).
 _ENCRYPTED_MOV = re.compile(rb"stsd.{12}(?:encv|enca|drmi|drms)", re.DOTALL)
-# ContentEncoding with a ContentEncryption in it (RFC 9559, 5.1.4.1.31).
+# ContentEncoding element that contains a ContentEncryption (RFC 9559, 5.1.4.1.31).
 _ENCRYPTED_MATROSKA = re.compile(rb"\x62\x40.{1,24}?\x50\x35", re.DOTALL)
-# Content Encryption Object, and the extended one (Advanced Systems Format, 3.14 and 3.15).
+# Content Encryption Object and its extended form (Advanced Systems Format, 3.14 and 3.15).
 _ENCRYPTED_ASF = re.compile(
     rb"\xfb\xb3\x11\x22\x23\xbd\xd2\x11\xb4\xb7\x00\xa0\xc9\x55\xfc\x6e"
     rb"|\x14\xe6\x8a\x29\x22\x26\x17\x4c\xb9\x35\xda\xe0\x7e\xe9\x28\x9c"
 )
-# Raw streams of sound (AAC in ADTS, AC-3, E-AC-3) have only frames that state their own length.
-# Bytes at the end that are examined: many of the longest frames, which are 8 kB.
+# Raw audio streams (AAC in ADTS, AC-3, E-AC-3) consist of frames, each of which states its length.
+# Number of bytes examined at the end: many times the longest frame, which has 8 kB.
 _RAW_TAIL = 1 << 17
-# This many frames in a row are not a coincidence.
+# Number of consecutive valid frames that cannot be a coincidence.
 _RAW_FRAMES = 4
 _RAW_HEADER = 7
 # Bit rates of AC-3, in kilobits per second (ETSI TS 102 366, table 4.13).
@@ -58,13 +58,13 @@ _AC3_RATES = (
 
 
 def check_head(path: Path) -> None:
-    """Refuse pictures, lists of other files and encrypted files, by the file's beginning."""
+    """Refuse images, playlists and encrypted files, which the file's first bytes show."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if _PICTURE.match(head):
-        raise BadMedia(f"{path}: is a picture, not sound or video")
+        raise BadMedia(f"{path}: is an image, not audio or video")
     if _LIST.match(head):
-        raise BadMedia(f"{path}: names other files or addresses; a media file is one file")
+        raise BadMedia(f"{path}: refers to other files or URLs, but must be self-contained")
     encrypted = (
         (head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free") and _mov_is_encrypted(path))
         or (head.startswith(b"\x1aE\xdf\xa3") and _ENCRYPTED_MATROSKA.search(head))
@@ -75,11 +75,11 @@ def check_head(path: Path) -> None:
 
 
 def check_format(path: Path, names: str) -> None:
-    """Refuse video without a container; `names` are FFmpeg's names of the format."""
+    """Refuse video without a container; `names` is FFmpeg's comma-separated format name."""
     if names in _RAW.split(","):
         raise BadMedia(
             f"{path}: is a raw {names} stream without time stamps: put it into a container, "
-            "as ffmpeg -i FILE -c copy FILE.mkv"
+            "for example with 'ffmpeg -i FILE -c copy FILE.mkv'"
         )
 
 
@@ -112,7 +112,7 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def is_cut_off(path: Path, names: str) -> bool:
-    """Return True if the bytes of a format (FFmpeg's `names`) show that much is missing."""
+    """Return True if a file's bytes show that its end is missing; `names` is FFmpeg's format."""
     formats = set(names.split(","))
     with path.open("rb") as file:
         size = file.seek(0, 2)
@@ -132,7 +132,7 @@ def _stated_size(file: BinaryIO, formats: set[str]) -> int:
     if "mov" in formats:
         boxes = list(_boxes(file))
         whole = max((at + size for _, at, size in boxes), default=0)
-        # Fragmented files have no index that would show missing fragments.
+        # A fragmented file counts as cut off if a box is, because no index shows missing fragments.
         fragmented = any(kind == b"moof" for kind, _, _ in boxes)
         return 2 * whole if fragmented and whole > file.seek(0, 2) else whole
     if formats & {"avi", "wav"} and head.startswith(b"RIFF"):
@@ -144,7 +144,7 @@ def _stated_size(file: BinaryIO, formats: set[str]) -> int:
     elif "aiff" in formats and head.startswith(b"FORM"):
         size = int.from_bytes(head[4:8], "big")
     elif "au" in formats and head.startswith(b".snd"):
-        # Offset of the samples, plus their size.
+        # The header has the offset of the samples and their size in bytes.
         size = int.from_bytes(head[4:8], "big") + int.from_bytes(head[8:12], "big") - 8
     elif "w64" in formats and head.startswith(b"riff"):
         size = int.from_bytes(head[16:24], "little") - 8
@@ -152,12 +152,12 @@ def _stated_size(file: BinaryIO, formats: set[str]) -> int:
         return _caf_size(file)
     else:
         return 0
-    # Programs that write to a pipe state the largest possible size.
+    # Programs that write to a pipe state the largest possible size, which means unknown.
     return size + 8 if 0 < size < 0x7FFFF000 else 0
 
 
 def _caf_size(file: BinaryIO) -> int:
-    """Return the end of a Core Audio file's last chunk; 0 if it lasts until the file's end."""
+    """Return the end of a Core Audio file's last chunk; 0 if the chunk has no stated size."""
     end = file.seek(0, 2)
     at = 8
     while at + 12 <= end:
@@ -185,9 +185,9 @@ def _ogg_is_cut_off(file: BinaryIO, size: int) -> bool:
 
 
 def _ts_is_cut_off(file: BinaryIO, size: int) -> bool:
-    """Return True if a transport stream ends inside a packet, or inside a packet of sound."""
-    # A recorded broadcast may begin and end anywhere. Only a stream written by a program, with its
-    # tables counted from 0, must end with a whole packet.
+    """Return True if a transport stream ends inside a TS packet or inside an audio packet."""
+    # A recorded broadcast may begin and end anywhere. Only a stream that a program wrote (with
+    # tables numbered from 0) must end with a complete packet.
     if all(size % length for length in (188, 192, 204)):
         return True
     file.seek(0)
@@ -197,7 +197,7 @@ def _ts_is_cut_off(file: BinaryIO, size: int) -> bool:
         return False
     file.seek(max(size - (_TS_TAIL // 188) * 188, 0))
     tail = file.read()
-    left: dict[int, int] = {}
+    remaining: dict[int, int] = {}
     open_ended: set[int] = set()
     payload = b""
     for at in range(0, len(tail), 188):
@@ -205,14 +205,14 @@ def _ts_is_cut_off(file: BinaryIO, size: int) -> bool:
         pid = int.from_bytes(packet[1:3], "big") & 0x1FFF
         payload = packet[4 + (1 + packet[4] if packet[3] & 0x20 else 0) :]
         if packet[1] & 0x40 and payload.startswith(b"\0\0\1"):
-            # Length 0: the packet lasts until the next one (ISO/IEC 13818-1, 2.4.3.7).
+            # Length 0 means that the packet lasts until the next packet (ISO/IEC 13818-1, 2.4.3.7).
             length = int.from_bytes(payload[4:6], "big")
-            left[pid] = 6 + length if length else 0
+            remaining[pid] = 6 + length if length else 0
             open_ended.add(pid) if not length else open_ended.discard(pid)
-        if left.get(pid):
-            left[pid] -= min(len(payload), left[pid])
-    # A packet of pictures almost never fills its last piece without stuffing.
-    return any(left.values()) or (pid in open_ended and len(payload) == 184)
+        if remaining.get(pid):
+            remaining[pid] -= min(len(payload), remaining[pid])
+    # A complete video packet almost never fills its last TS packet without stuffing.
+    return any(remaining.values()) or (pid in open_ended and len(payload) == 184)
 
 
 def _raw_is_cut_off(file: BinaryIO, size: int, format_name: str) -> bool:
@@ -227,7 +227,7 @@ def _raw_is_cut_off(file: BinaryIO, size: int, format_name: str) -> bool:
         at, n_frames = start, 0
         while length := length_of(tail[at : at + _RAW_HEADER]):
             at, n_frames = at + length, n_frames + 1
-        # A tag, or a piece of a frame's header, may follow the last frame.
+        # A tag, or the beginning of a frame's header, may follow the last complete frame.
         certain = n_frames >= _RAW_FRAMES
         if at >= len(tail) - _RAW_HEADER and (certain or start == 0 == size - len(tail)):
             return at != len(tail)

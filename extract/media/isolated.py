@@ -1,6 +1,6 @@
 """Reading of media files in worker processes, without the working cache.
 
-A file that crashes its decoder, hangs, or needs too much memory raises `BadMedia`.
+`BadMedia` is raised for a file that crashes its decoder, hangs, or needs too much memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PROBE = "mvemo.extract.media.reading:probe_seconds"
 
 
 def start_readers() -> None:
-    """Start a worker process, which imports the media libraries while this one continues."""
+    """Start a worker process that imports the media libraries while this process continues."""
     start_workers(1, _DECODE.partition(":")[0])
 
 
@@ -39,7 +39,7 @@ def read_each(
 
 
 def stream_isolated(path: Path, request: StreamRequest) -> Iterator[tuple[Any, ...]]:
-    """Yield the events of `stream_clip`, run in a worker process; problems come last."""
+    """Run `stream_clip` in a worker process and yield its events; problems come last."""
     call = Call(_STREAM, (path, request), *_LIMITS.of_file(path), parts=True)
     for outcome in run_calls([call]):
         error = _reading_error(path, outcome.error)

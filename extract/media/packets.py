@@ -17,39 +17,39 @@ from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.formats import FORMAT_WHITELIST, check_head
 from mvemo.extract.media.request import ClipRequest, Problem
 
-# Containers that may be joined end to end, each part with its own time stamps. In "jumping" ones,
-# a part's stamps may also begin far ahead.
+# Files in these formats may be joined end to end, each part with its own time stamps. In "jumping"
+# formats, the stamps of a part may also begin much later than the previous part ends.
 _JOINABLE = frozenset({"mpegts", "mpeg", "matroska", "ogg"})
 _JUMPING = frozenset({"mpegts", "mpeg"})
-# A part begins where stamps go back, or ahead of all streams, by more than these seconds.
+# A new part begins if stamps go back, or ahead of all streams, by more than these seconds.
 _BACK, _AHEAD = 0.1, 10.0
-# Raw streams whose stamps count frames, with each frame's length rounded down to whole units.
+# Raw streams whose time stamps count frames; the length of a frame is rounded down to whole units.
 _COUNTING_FRAMES = frozenset({"ac3", "eac3", "dts"})
 # Attached picture, timed thumbnails, still image: FFmpeg's dispositions.
 _COVER = 0x0400 | 0x0800 | 0x100000
 _DEFAULT, _COMMENT = 0x0001, 0x0008
-# Twice the pixels of 8K.
+# Maximum number of pixels per picture, twice that of 8K video.
 MAX_PIXELS = 1 << 26
-# Size of pictures, in pixels, from which two threads decode faster than one.
+# Number of pixels per picture above which two threads decode faster than one.
 _THREADED_PIXELS = 1280 * 720
-# Containers whose index makes seeking exact.
+# Containers with an index that makes seeking exact.
 _INDEXED = ("mov", "matroska")
-# Seconds decoded before a clip's start.
+# Seconds of the file that are decoded before a clip's start.
 _RUN_UP = 1.0
 
 
 def open_container(path: Path) -> Any:
     check_head(path)
     try:
-        # The prefix and the whitelists keep playlists and odd names from opening other files or
-        # addresses. Titles may not be UTF-8.
+        # The prefix and the whitelists prevent playlists and unusual names from opening other
+        # files or URLs. Titles need not be valid UTF-8.
         return av.open(
             f"file:{path.resolve()}",
             options={"protocol_whitelist": "file", "format_whitelist": FORMAT_WHITELIST},
             metadata_errors="replace",
         )
     except av.error.ArgumentError as error:
-        raise BadMedia(f"{path}: is not in a supported format of sound or video") from error
+        raise BadMedia(f"{path}: is not in a supported audio or video format") from error
 
 
 def start_of(container: Any) -> float:
@@ -62,7 +62,7 @@ def is_cover(stream: Any) -> bool:
 
 
 def sound_tracks(container: Any) -> list[Any]:
-    """Return the sound streams in the order of a player: default first, commentary last."""
+    """Return the audio streams in the order of preference: default first, commentary last."""
 
     def rank(stream: Any) -> tuple[bool, bool, bool]:
         flags = int(stream.disposition)
@@ -72,16 +72,16 @@ def sound_tracks(container: Any) -> list[Any]:
 
 
 def picture_problem(stream: Any) -> Problem | None:
-    """Return a problem if, by its header, a video cannot be decoded or is too large."""
+    """Return a problem if the header shows a video that cannot be decoded or is too large."""
     codec = stream.codec_context
     if codec is None:
-        return Problem("pictures of an unknown codec")
+        return Problem("the video codec is unknown")
     if codec.width * codec.height > MAX_PIXELS:
         return Problem(
-            f"pictures of {codec.width} x {codec.height} pixels: more than {MAX_PIXELS / 1e6:.0f} "
-            "million are not read"
+            f"the pictures have {codec.width} x {codec.height} pixels, expected at most "
+            f"{MAX_PIXELS / 1e6:.0f} million pixels"
         )
-    # A picture may be larger than the header says.
+    # A picture may be larger than the header states.
     codec.options = {**codec.options, "max_pixels": str(MAX_PIXELS)}
     return None
 
@@ -96,7 +96,7 @@ def unit_seconds(container: Any, packet: Any) -> float:
 
 
 class Packets:
-    """Packets of some streams; stamps that start again are shifted, and `joined` is then True."""
+    """Packets of some streams; if time stamps restart, they are shifted and `joined` is True."""
 
     def __init__(self, container: Any, streams: Sequence[Any]) -> None:
         formats = set(container.format.name.split(","))
@@ -105,12 +105,12 @@ class Packets:
         self._indices = {stream.index for stream in streams}
         every = list(streams)
         if self._jumping:
-            # A pause of one stream is not a jump if the other stream goes on.
+            # A pause in one stream is not a jump if the other stream continues.
             others = [*container.streams.video[:1], *container.streams.audio[:1]]
             every += [stream for stream in others if stream.index not in self._indices]
         self._packets = container.demux(every)
-        # By stream: last stamp, next stamp that is due, shift of the stamps, and the shift before
-        # that; all in units.
+        # For each stream, in units: last stamp, expected next stamp, shift of the stamps, and the
+        # previous shift.
         self._places: dict[int, tuple[int, int, int, int]] = {}
         self._now = float("-inf")
 
@@ -128,7 +128,7 @@ class Packets:
         last, due, shift, before = self._places.get(index, (packet.dts, packet.dts, 0, 0))
         stamp = packet.dts + shift
         if abs(packet.dts + before - due) < _BACK / unit < abs(stamp - due):
-            # Only some stamps were astray.
+            # Only a few stamps were wrong, so the previous shift applies again.
             shift, before = before, shift
         elif (last - stamp) * unit > _BACK or (
             self._jumping and self._places and stamp * unit - self._now > _AHEAD
@@ -148,7 +148,7 @@ def thread_decoders(streams: Sequence[Any], threads: int) -> None:
     """Set the number of threads of the streams' decoders; 0 for one per core."""
     for stream in streams:
         codec = stream.codec_context
-        # Two threads decode small pictures no faster than one, and use a third more CPU time.
+        # Two threads decode small pictures no faster than one thread and use a third more CPU time.
         small = stream.type == "video" and codec.width * codec.height < _THREADED_PIXELS
         codec.thread_type = "AUTO"
         codec.thread_count = 1 if threads == 2 and small else threads
@@ -159,7 +159,7 @@ def is_indexed(container: Any) -> bool:
 
 
 def _seek(container: Any, when: float) -> bool:
-    """Seek to a key frame well before a clip's start; False if it fails: reopen the file then."""
+    """Seek to a key frame well before a clip's start; return False if the file must be reopened."""
     target = max(when - _RUN_UP, min((container.start_time or 0) / av.time_base, 0.0))
     try:
         container.seek(int(target * av.time_base), backward=True)
@@ -177,8 +177,8 @@ def rewind(
     times: FrameTimes | None,
 ) -> Any:
     """Return the container at a position before the clip, reopened if necessary."""
-    # QuickTime has an index for each stream. Matroska has one for all: if the pictures begin late,
-    # a seek skips the sound before them, unless a key frame is known to lie before the clip.
+    # QuickTime has an index for each stream. Matroska has one index for all streams: if the video
+    # starts late, a seek skips the audio before it, unless a key frame surely precedes the clip.
     far = start > 2 * _RUN_UP and times is not None and times.first <= start - _RUN_UP
     safe = "mov" in container.format.name or ("matroska" in container.format.name and far)
     if safe and _seek(container, start + origin):
@@ -187,7 +187,7 @@ def rewind(
 
 
 class FrameTimes:
-    """Presentation times in seconds of the frames in a stretch of a file, from its packets."""
+    """Presentation times, in seconds, of the frames in a part of a file, read from its packets."""
 
     def __init__(
         self, stamps: Sequence[int], last_duration: int, time_base: float, origin: float
@@ -202,11 +202,11 @@ class FrameTimes:
         # Seconds from the file's first presentation time.
         self.first: float = float(self._seconds[0])
         self.end: float = float(self._seconds[-1]) + last
-        # One frame is shown as long as the sound lasts.
+        # A video of only one frame shows it as long as the sound lasts.
         self.single = len(self._stamps) == 1
 
     def stamps_at(self, times: F64) -> set[int]:
-        """Return the stamps of the frames shown at some times; the first frame's before it."""
+        """Return the stamps of the frames shown at `times`; the first one's before its start."""
         rows = np.searchsorted(self._seconds, times, side="right") - 1
         return {int(stamp) for stamp in self._stamps[np.maximum(rows, 0)]}
 
@@ -214,9 +214,9 @@ class FrameTimes:
 def frame_times(
     container: Any, video: Any, origin: float, request: ClipRequest
 ) -> FrameTimes | None:
-    """Return the times of the pictures around a clip, read from packets; None without packets."""
+    """Return the times of a clip's frames, read from packets, or None if there are no packets."""
     time_base = float(video.time_base)
-    # Decoding order differs from presentation order by far less than this.
+    # Decoding order and presentation order differ by far less than `_RUN_UP`.
     stop = request.stop
     latest_needed = None if stop is None else (origin + stop + 2 * _RUN_UP) / time_base
     if request.start > 2 * _RUN_UP and is_indexed(container):
@@ -226,7 +226,7 @@ def frame_times(
     latest, last_duration = -(2**63), 0
     try:
         for packet in packets:
-            # Packets outside the file's edit list are decoded, but never shown.
+            # Packets outside the file's edit list are decoded but never shown.
             if packet.pts is None or packet.is_discard:
                 continue
             if packet.pts > latest:
@@ -235,12 +235,12 @@ def frame_times(
             if latest_needed is not None and packet.pts > latest_needed:
                 break
     except av.error.FFmpegError:
-        # The file is cut off or damaged here: use the packets before.
+        # The file is cut off or damaged at this point: use the packets before it.
         pass
     if not stamps:
         return None
     times = FrameTimes(stamps, last_duration, time_base, origin)
-    # A stamp may occur in several parts: do not seek.
+    # In a joined file, a stamp may occur in several parts: prevent seeking.
     times.first = math.inf if packets.joined else times.first
     return times
 
@@ -262,7 +262,7 @@ def decoded_frames(
         except StopIteration:
             return
         except av.error.FFmpegError:
-            # The rest of the file is unreadable; the check of the length decides if it matters.
+            # The rest of the file is unreadable; `check_length` decides if too much is missing.
             for decoder in running.values():
                 yield from decoder.decode(None)
             return
@@ -293,7 +293,7 @@ class _Decoder:
         self._origin = origin
 
     def decode(self, packet: Any) -> list[tuple[str, float, Any]]:
-        """Return (kind, time, frame) for a packet's frames (None flushes); [] if it is damaged."""
+        """Return (kind, time, frame) of a packet's frames (None flushes); [] if it is damaged."""
         try:
             frames = self.codec.decode(packet)
         except av.error.FFmpegError:

@@ -1,8 +1,8 @@
-"""Readers of one media file: a clip decoded in one pass or as a stream, and a file's length.
+"""Readers of one media file: decode a clip at once or as a stream, or measure the file's length.
 
-PyAV reads containers, soundfile reads audio files, OpenCV scales pictures. All times are
-presentation times: the frame rates, frame counts and durations in headers are wrong in too
-many files.
+PyAV reads containers, soundfile reads audio files, and OpenCV scales pictures. All times are
+presentation times, because the frame rates, frame counts and durations in headers are wrong in
+too many files.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from mvemo.extract.media.request import (
     reasons_text,
 )
 
-# Errors of the machine, not of the file.
+# Errors that the machine causes, not the file.
 _PASSING = frozenset(
     getattr(errno, name)
     for name in ("ENOMEM", "EMFILE", "ENFILE", "EIO", "EAGAIN", "ENOSPC", "ESTALE", "ETIMEDOUT")
     if hasattr(errno, name)
 )
 # Callback for the events of `stream_clip`: ("problem", modality, problem) for a missing stream,
-# ("note", text), ("sound", sr, next samples), and ("picture", row of a time, {size: picture}).
+# ("note", text), ("sound", sr, next samples), and ("picture", index of a time, {size: picture}).
 Emit = Callable[[tuple[Any, ...]], None]
 
 
@@ -58,11 +58,11 @@ def decode_clip(
 ) -> Decoded:
     """Decode one clip of a media file.
 
-    Frame i of n frames spread over the clip is the one that a player shows at
-    start + (i + 1/2) L / n, where L is the clip's length, or the length of its pictures if they
-    end sooner. Its short side is scaled to `size`, and its middle is kept. The rotation that the
-    file states is applied; pixels are taken as square. Sound that begins later than the clip is
-    preceded by zeros, so that sound and pictures stay aligned.
+    Frame i of n frames spread over the clip is the frame that a player shows at
+    start + (i + 1/2) L / n, where L is the length of the clip, or of its video if that ends
+    earlier. Its short side is scaled to `size`, and its middle is kept. The rotation that the
+    file states is applied; pixels are assumed to be square. Sound that begins later than the clip
+    is preceded by zeros, so that sound and pictures stay aligned.
 
     Parameters
     ----------
@@ -74,22 +74,23 @@ def decode_clip(
     sample_rates
         Sampling rates in Hz; empty to skip the sound.
     pictures
-        Times and sizes of the frames; empty to skip the pictures. One decoding serves all.
+        Times and sizes of the frames; empty to skip the pictures. All are decoded in one pass.
     threads
         Number of decoder threads; 0 for one per core.
     spool
-        Folder for long sound, which is then mapped from temporary files; None for memory only.
+        Folder for temporary files, to which long sound is written and from which it is mapped;
+        None to keep all sound in memory.
 
     Returns
     -------
-    Waveforms by sampling rate, frames by sampling, and the problems of what was not decoded.
+    Waveforms by sampling rate, frames by sampling, and the problems by modality.
 
     Raises
     ------
     MissingFile
         If the file does not exist or cannot be opened.
     MediaUnavailable
-        If the machine fails and not the file: no memory, or an error of the disk.
+        If the machine fails: memory runs out, or the disk has an error.
     BadMedia
         If the file is empty, or nothing in it can be read.
     BadSetting
@@ -112,15 +113,15 @@ def decode_clip(
     request = ClipRequest(start, duration, tuple(sample_rates), tuple(pictures), threads, spool)
     with media_errors(path):
         if path.suffix.lower() in AUDIO_SUFFIXES:
-            # The name may be wrong, the codec unknown to libsndfile, or the header's length
-            # missing or wrong: the container reader may succeed.
+            # If the suffix or the length in the header is wrong, or libsndfile does not know the
+            # codec, the container reader may succeed.
             with suppress(soundfile.LibsndfileError, ValueError):
                 return decode_audio_file(path, request)
         return container.decode_container(path, request)
 
 
 def probe_seconds(path: str | Path) -> float:
-    """Return the length of a file's sound, or of its pictures, in seconds, by its packets.
+    """Return the length of a file's sound, or else of its video, in seconds, from its packets.
 
     Parameters
     ----------
@@ -147,7 +148,7 @@ def probe_seconds(path: str | Path) -> float:
         if path.suffix.lower() in AUDIO_SUFFIXES:
             with suppress(soundfile.LibsndfileError, ValueError):
                 for file in open_parts(path):
-                    # The header may state more frames than there are.
+                    # A seek fails if the header states more frames than the file has.
                     file.seek(max(file.frames - 1, 0))
                     seconds += file.frames / file.samplerate
                 if seconds > 0:
@@ -159,7 +160,7 @@ def probe_seconds(path: str | Path) -> float:
 
 
 def _by_packets(path: Path) -> float:
-    """Return the end of the last packet, from the file's first presentation time; 0 if none."""
+    """Return the seconds from the first presentation time to the last packet's end, or 0."""
     with packets.open_container(path) as opened:
         check_format(path, opened.format.name)
         streams: list[Any] = packets.sound_tracks(opened)[:1]
@@ -177,7 +178,7 @@ def _by_packets(path: Path) -> float:
 
 
 def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, Problem]:
-    """Decode a clip in one pass, with constant memory; return its problems."""
+    """Decode a clip in one pass, with constant memory, and return its problems by modality."""
     choice = Sound()
     sent: Counter[int] = Counter()
 
@@ -187,7 +188,7 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
 
     with media_errors(path):
         if request.sample_rates:
-            # Emitted sound cannot be taken back, so choose first. Errors are raised when reading.
+            # Emitted sound cannot be revoked, so choose first. Reading raises any error again.
             with suppress(Exception):
                 choice = container.choose_sound(path, request)
         if path.suffix.lower() in AUDIO_SUFFIXES and choice.channel is None:
@@ -209,7 +210,7 @@ def _stream_container(
     emit: Emit,
     sent: Counter[int],
 ) -> dict[str, Problem]:
-    """Stream a clip of a container, without the samples at each rate that were `sent` before."""
+    """Stream a clip of a container; skip the samples at each rate that were `sent` before."""
     scaler = container.SquareScaler()
 
     def emit_sound(sr: int, y: F32) -> None:
@@ -238,15 +239,15 @@ def _stream_container(
         container.decode_packets(clip, picker, sound, lambda function, frames: function(frames))
         problems = container.find_problems(clip, picker, sound)
         if "audio" in clip.kinds and "audio" not in problems:
-            # Emits the rest of the sound.
-            _, of_sound = sound.finish()
-            problems.update({} if of_sound is None else {"audio": of_sound})
+            # This emits the rest of the sound.
+            _, sound_problem = sound.finish()
+            problems.update({} if sound_problem is None else {"audio": sound_problem})
     return problems
 
 
 @contextmanager
 def media_errors(path: Path) -> Iterator[None]:
-    """Check that a file can be opened, and convert the errors of reading it to our own."""
+    """Check that a file can be opened; inside the context, convert errors to `ExtractError`."""
     if path.is_dir():
         raise BadMedia(f"{path}: is a folder, not a media file")
     try:
@@ -262,20 +263,19 @@ def media_errors(path: Path) -> Iterator[None]:
         yield
     except ExtractError:
         raise
-    # Damaged files make the libraries raise more than their own errors.
+    # Damaged files make the libraries raise errors of many types.
     except Exception as error:
         raise _media_error(path, error) from error
 
 
 def _media_error(path: Path, error: Exception) -> ExtractError:
-    """Convert a library's error to `BadMedia`, or to `MediaUnavailable` if it may pass."""
+    """Convert a library's error to `BadMedia`, or to `MediaUnavailable` if it is temporary."""
     if isinstance(error, MemoryError):
         return MediaUnavailable(f"{path}: not enough memory to read it")
     if isinstance(error, OSError) and error.errno in _PASSING:
         return MediaUnavailable(f"{path}: cannot be read now: {error_line(error)}")
-    # Other errors name the library's objects, not the file: a stream without a codec has None
-    # for its context, and streams may be gone when a file is opened again.
-    reason = "damaged, or of an unknown codec"
+    # Messages of other errors name internal objects of the library, so they are not shown.
+    reason = "it is damaged or its codec is unknown"
     if isinstance(error, (av.error.FFmpegError, cv2.error, OSError, RuntimeError, ValueError)):
         reason = error_line(error)
     return BadMedia(f"{path}: cannot be read as media: {reason}")

@@ -15,7 +15,7 @@ from mvemo.extract.views import ViewSettings, window_starts
 from mvemo.manifests.clip_rows import MAX_SECONDS
 from mvemo.manifests.declared import Allowed, check_settings, setting
 
-# A clip is cut off if less than this share of it can be decoded.
+# A clip counts as cut off if less than this share of it can be decoded.
 MIN_DECODED_SHARE = 0.8
 IN_WORDS = {"audio": "sound", "video": "pictures"}
 
@@ -25,10 +25,10 @@ class Problem:
     """Reason, in one line, why a clip has no usable sound or no usable pictures."""
 
     reason: str
-    # True if an intact file lacks the modality (no such stream, or silence); False if it should
-    # be there and cannot be read.
+    # True if an intact file lacks the modality (no such stream, or silence); False if the modality
+    # should exist but cannot be read.
     missing: bool = False
-    passing: bool = False  # True if it may not occur at another time (no memory, or no file)
+    passing: bool = False  # True if it may not occur again (memory ran out, or no file)
 
     def __str__(self) -> str:
         return self.reason
@@ -36,7 +36,7 @@ class Problem:
 
 NO_VIDEO = Problem("no video stream", missing=True)
 NO_AUDIO = Problem("no audio stream", missing=True)
-CUT_OFF = Problem("cut off: the file ends before its end is marked")
+CUT_OFF = Problem("cut off: the end of the file is missing")
 
 
 def reasons_text(problems: Mapping[str, object]) -> str:
@@ -45,12 +45,12 @@ def reasons_text(problems: Mapping[str, object]) -> str:
 
 
 def check_length(seconds: float, expected: float) -> Problem | None:
-    """Return a problem if far less than `expected` seconds decode; 0 turns the check off."""
+    """Return a problem if far less than `expected` seconds were decoded; 0 for no check."""
     if expected <= 0 or seconds >= MIN_DECODED_SHARE * expected:
         return None
     if seconds <= 0:
-        return Problem(f"nothing decodes, expected {expected:.1f} s")
-    return Problem(f"cut off: {seconds:.1f} of {expected:.1f} s decode")
+        return Problem(f"nothing can be decoded, expected {expected:.1f} s")
+    return Problem(f"cut off: only {seconds:.1f} of {expected:.1f} s can be decoded")
 
 
 def starts_after_end(start: float, stream: str, seconds: float) -> Problem:
@@ -59,14 +59,14 @@ def starts_after_end(start: float, stream: str, seconds: float) -> Problem:
 
 
 def error_line(error: Exception) -> str:
-    """Return the message of a library's error in one line."""
+    """Return the message of a library's error as one line."""
     text = str(getattr(error, "strerror", None) or error).strip().rstrip(".")
     return " ".join(text.split()) or type(error).__name__
 
 
 @dataclass(frozen=True)
 class FrameSampling:
-    """Choice of a clip's frames, and their size; a value out of range raises `BadSetting`.
+    """Times and size of the frames to decode; a value out of range raises `BadSetting`.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ class FrameSampling:
     size
         Height and width in pixels.
     views, layout, rate
-        Windows, as in `mvemo.extract.views.ViewSettings`; by default one window, whose frames
-        are spread over the whole clip.
+        Windows, as in `mvemo.extract.views.ViewSettings`; by default a single window, whose
+        frames are spread over the whole clip.
 
     Examples
     --------
@@ -96,14 +96,14 @@ class FrameSampling:
 
     @property
     def name(self) -> str:
-        """Short name, unique to the sampling, for file names."""
+        """Short name that is unique to the sampling, for file names."""
         name = f"{self.n_frames}x{self.size}"
         if self.rate:
             return f"{name}-{self.views}{self.layout}{self.rate!r}"
         return name if self.views == 1 else f"{name}-{self.views}parts"
 
     def times(self, start: float, end: float) -> F64:
-        """Return the frames' times in seconds, float64 (windows * n_frames,), by window."""
+        """Return the frames' times in seconds, by window, float64 (windows * n_frames,)."""
         length = max(end - start, 0.0)
         window = self.n_frames / self.rate if self.rate else 0.0
         if not self.rate or length <= window:
@@ -118,19 +118,20 @@ class FrameSampling:
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """Arguments of `decode_clip`, checked."""
+    """Checked arguments of `decode_clip`."""
 
     start: float = setting(0.0, ge=0, le=MAX_SECONDS)  # seconds
     duration: float | None = setting(None, gt=0, le=MAX_SECONDS)
     sample_rates: tuple[int, ...] = ()  # Hz; empty to skip the sound
     pictures: tuple[FrameSampling, ...] = ()
-    threads: int = 0  # of the decoders; 0 for one per core
+    threads: int = 0  # number of decoder threads; 0 for one per core
+    # folder for temporary files of long sound; None to keep all in memory
     spool: Path | None = None
 
     def __post_init__(self) -> None:
         check_settings(self, BadSetting)
         if any(rate < 1 for rate in self.sample_rates):
-            raise BadSetting(f"sample_rates must be 1 or more each, not {list(self.sample_rates)}")
+            raise BadSetting(f"all sample_rates must be 1 or more, got {list(self.sample_rates)}")
 
     @property
     def stop(self) -> float | None:
@@ -143,11 +144,11 @@ class ClipRequest:
 
 @dataclass(frozen=True)
 class StreamRequest(ClipRequest):
-    """Request for a clip that is read as a stream, see `stream_clip`."""
+    """Request for a clip that `stream_clip` reads."""
 
-    # Times of the pictures in seconds from the clip's start, (n,), ascending; empty to skip them.
+    # Times of the frames in seconds from the clip's start, (n,), ascending; empty to skip them.
     times: F64 = field(default_factory=lambda: np.zeros(0))
-    sizes: Sequence[frozenset[int]] = ()  # for each time, the pictures' side lengths in pixels
+    sizes: Sequence[frozenset[int]] = ()  # for each time, the frame's side lengths in pixels
 
     @property
     def reads_pictures(self) -> bool:
@@ -156,9 +157,9 @@ class StreamRequest(ClipRequest):
 
 @dataclass(frozen=True)
 class Sound:
-    """Choice of the sound that is read from a container."""
+    """Audio track and channel to read from a container."""
 
-    track: int | None = None  # index of the stream; None for the first choice of players
+    track: int | None = None  # index of the stream; None for the preferred audio stream
     channel: int | None = None  # None for the mean of all channels
 
 
@@ -167,11 +168,11 @@ class Decoded:
     """Decoded sound and frames of one clip."""
 
     # Mean of all channels by sampling rate in Hz, float32 (samples,), in [-1, 1] unless the sound
-    # clips; empty if there is a problem.
+    # exceeds full scale; empty if there is a problem.
     waveforms: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     # uint8 (windows * n_frames, size, size, 3), RGB, window after window; empty if there is a
     # problem.
     frames: dict[FrameSampling, NDArray[np.uint8]] = field(default_factory=dict)
     seconds: float = 0.0  # length of the sound, or of the pictures if there is no sound
     problems: dict[str, Problem] = field(default_factory=dict)  # by modality: audio, video
-    note: str = ""  # about the track or channel that was read; empty for most files
+    note: str = ""  # note about the audio track or channel that was read; empty for most files

@@ -1,8 +1,8 @@
-"""Working cache of decoded media and of descriptors, which each epoch reads again.
+"""Working cache of decoded media and descriptors, which training reads in every epoch.
 
-It stays on the machine of stage one. A clip's arrays are plain ``.npy`` files, named by the
-content that they were decoded from and by the kind of decoding: another run finds them, also
-if it needs only some of them. Reading maps them into memory.
+It stays on the machine of stage one. A clip's arrays are ``.npy`` files, named by the content of
+the media file and by the kind of decoding, so that other runs can reuse them, or only some of
+them. Arrays are mapped into memory when they are read.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 from mvemo.extract.workers.pool import Outcome, cores, run_calls
 from mvemo.extract.workers.process import Call, ClipLimits
 
-# By name, because this process does not decode and should not import the media libraries.
+# These functions are given by name, because this process should not import the media libraries.
 _DECODE = "mvemo.extract.store.decoding:decode_job"
 _DESCRIBE = "mvemo.extract.store.decoded:describe_job"
-# Threads that check the stored arrays.
+# Number of threads that check the stored arrays.
 _READERS = 4
 
 
@@ -41,7 +41,7 @@ class DecodeSettings:
 
     workers: int = 0  # number of processes; 0 for one per core
     limits: ClipLimits = field(default_factory=ClipLimits)
-    retry_failed: bool = False  # decode clips again that could not be decoded before
+    retry_failed: bool = False  # True to try again the clips that failed before
 
 
 class DecodedStore:
@@ -53,7 +53,7 @@ class DecodedStore:
         self._folders: dict[str, Path] = {}
 
     def array(self, clip_id: str, wanted: int | FrameSampling) -> NDArray[Any]:
-        """Return a waveform, by its sampling rate in Hz, or frames, memory-mapped."""
+        """Return a memory-mapped waveform, given its sampling rate in Hz, or frames."""
         array = folders.map_decoded(self.folder_of(clip_id), wanted)
         if array is None:
             kind = "frames" if isinstance(wanted, FrameSampling) else "waveform"
@@ -71,10 +71,10 @@ class DecodedStore:
         return folder
 
     def assign_folder(self, job: DecodeJob) -> Path:
-        """Return the folder of a clip's arrays, named by the content and stretch of its file."""
+        """Return the folder of a clip's arrays, named by its file's content and the time range."""
         length = None if job.duration is None else float(job.duration)
         key = digest_of([job.content, float(job.start), length, folders.DECODING_VERSION])
-        # Some file systems are slow with thousands of folders in one folder.
+        # Some file systems are slow if a folder has thousands of subfolders.
         folder = self.folder / key[:2] / key[2:34]
         self._folders[job.clip_id] = folder
         return folder
@@ -83,7 +83,7 @@ class DecodedStore:
 def stored_problems(
     store: DecodedStore, jobs: Sequence[DecodeJob], *, retry_failed: bool = False
 ) -> dict[str, dict[str, Problem] | None]:
-    """Return each clip's problems by id, as in `decode_many`; None if it would be decoded."""
+    """Return each clip's stored problems by id; None for a clip that `decode_many` would decode."""
     return {
         job.clip_id: _stored_problems(store.assign_folder(job), store.request, retry_failed)
         for job in jobs
@@ -97,15 +97,15 @@ def decode_many(
     *,
     on_clip: Callable[[str, Mapping[str, Problem]], object] | None = None,
 ) -> int:
-    """Decode the clips that are not in the store; return how many were in it already."""
+    """Decode the clips that are not in the store; return the number of clips that are in it."""
     settings = settings or DecodeSettings()
-    # Clips of the same content and stretch share their arrays.
+    # Clips with the same content and time range share their arrays.
     waiting: dict[Path, list[DecodeJob]] = {}
     for job in jobs:
         waiting.setdefault(store.assign_folder(job), []).append(job)
 
     def report(folder: Path, problems: Mapping[str, Problem], path: Path | None = None) -> None:
-        """Report the clips that wait for a folder, or only those of one file."""
+        """Report the clips whose arrays go into `folder`; with `path`, only those of that file."""
         for job in list(waiting[folder]):
             if path in (None, job.path):
                 waiting[folder].remove(job)
@@ -120,20 +120,20 @@ def decode_many(
             if problems is not None:
                 report(folder, problems)
     n_new = sum(map(len, waiting.values()))
-    while unstored := [folder for folder, left in waiting.items() if left]:
+    while unstored := [folder for folder, remaining in waiting.items() if remaining]:
         needed = [store.request.without_stored(folder) for folder in unstored]
-        firsts = [waiting[folder][0] for folder in unstored]
+        first_jobs = [waiting[folder][0] for folder in unstored]
         threads = max(cores() // min(settings.workers or cores(), len(unstored)), 1)
         calls = [
             Call(_DECODE, (job, folder, request, threads), *settings.limits.of_file(job.path))
-            for job, folder, request in zip(firsts, unstored, needed, strict=True)
+            for job, folder, request in zip(first_jobs, unstored, needed, strict=True)
         ]
         for outcome in run_calls(calls, workers=settings.workers):
             folder, request = unstored[outcome.index], needed[outcome.index]
             problems = _problems_of(outcome, folder, request, settings.limits)
             # A missing or changed file does not affect other files with the same content.
-            passing = any(problem.passing for problem in problems.values())
-            path = firsts[outcome.index].path if passing else None
+            temporary = any(problem.passing for problem in problems.values())
+            path = first_jobs[outcome.index].path if temporary else None
             report(folder, _asked(folders.read_problems(folder) | problems, store.request), path)
     return len(jobs) - n_new
 
@@ -147,7 +147,7 @@ def _asked(problems: Mapping[str, Problem], request: DecodeRequest) -> dict[str,
 def _problems_of(
     outcome: Outcome, folder: Path, request: DecodeRequest, limits: ClipLimits
 ) -> dict[str, Problem]:
-    """Return the problems of a decoded clip, also of one that crashed its worker."""
+    """Return the problems of a decoded clip, or of a clip that crashed its worker."""
     error = outcome.error
     if error is None:
         problems: dict[str, Problem] = outcome.value
@@ -158,13 +158,13 @@ def _problems_of(
         reason = f"decoding it takes more than {limits.memory:g} GiB of memory"
         problem = Problem(reason, passing=True)
     elif isinstance(error, (ExtractError, ImportError)) or not isinstance(error, Exception):
-        # The store cannot be written, or a library is missing.
+        # The store cannot be written, or a library is missing: end the run.
         raise error
     else:
         reason = f"cannot be decoded: {type(error).__name__}: {error_line(error)}"
         problem = Problem(reason, passing=True)
     problems = dict.fromkeys(request.modalities, problem)
-    # A problem that may pass (no memory, no file, a wait) is not stored.
+    # A temporary problem (no memory, no file, a timeout) is not stored.
     if not problem.passing:
         with suppress(ExtractError):
             folders.write_problems(folder, {**folders.read_problems(folder), **problems})
@@ -174,7 +174,7 @@ def _problems_of(
 def _stored_problems(
     folder: Path, request: DecodeRequest, retry_failed: bool
 ) -> dict[str, Problem] | None:
-    """Return the problems of a clip that needs no decoding, or None."""
+    """Return the stored problems of a clip, or None if it must be decoded."""
     problems = folders.read_problems(folder, failed=not retry_failed)
     if not set(request.without_stored(folder).modalities) <= set(problems):
         return None
@@ -182,7 +182,7 @@ def _stored_problems(
 
 
 class DescribedStore:
-    """Store of descriptor sequences; `decoded` has the waveforms at ``settings.sr``."""
+    """Store of descriptor sequences; `decoded` must hold the waveforms at ``settings.sr``."""
 
     def __init__(
         self, decoded: DecodedStore, settings: DescriptorSettings, names: Sequence[str]
@@ -194,7 +194,7 @@ class DescribedStore:
         }
 
     def paths(self, clip_id: str) -> dict[str, Path]:
-        """Return the files of a clip's sequences by name; each setting has its own file."""
+        """Return the files of a clip's sequences by name; files differ by setting."""
         folder = self.decoded.folder_of(clip_id)
         return {
             name: folder / f"{name}-{spec.digest[:16]}.npy" for name, spec in self.specs.items()
@@ -216,7 +216,7 @@ class DescribedStore:
         return array
 
     def joined(self, clip_id: str, names: Sequence[str]) -> F32:
-        """Return sequences side by side, (frames, sum of dims), shorter ones padded with NaN."""
+        """Return sequences joined by column, (frames, sum of dims), padded with NaN at the end."""
         parts = [self.sequence(clip_id, name) for name in names]
         longest = max(map(len, parts))
         if all(len(part) == longest for part in parts):
@@ -237,7 +237,7 @@ def describe_many(
     limits: ClipLimits | None = None,
     on_clip: Callable[[str, str], object] | None = None,
 ) -> int:
-    """Describe the clips that are not in the store; return how many were in it already."""
+    """Describe the clips that are not in the store; return the number of clips that are in it."""
     limits = limits or ClipLimits()
     missing: dict[str, dict[str, Path]] = {}
     for clip_id in clip_ids:
@@ -248,7 +248,7 @@ def describe_many(
     if not missing:
         return len(clip_ids)
     undescribed, settings = list(missing), store.settings
-    # Computed once here, not in each worker.
+    # The filter banks are computed once here, not in each worker.
     banks = filter_banks(settings)
     calls = []
     for clip_id, paths in missing.items():
@@ -265,7 +265,7 @@ def describe_many(
 def describe_job(
     waveform_path: Path, settings: DescriptorSettings, banks: FilterBanks, paths: Mapping[str, Path]
 ) -> str:
-    """Describe one clip and write its sequences; return its problem, empty if it has none."""
+    """Describe a clip and write its sequences; return its problem, or '' if there is none."""
     try:
         sequences = describe(np.load(waveform_path, mmap_mode="r"), settings, paths, banks=banks)
     except BadMedia as error:

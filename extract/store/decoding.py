@@ -16,7 +16,7 @@ from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 def decode_job(
     job: DecodeJob, folder: Path, request: DecodeRequest, threads: int
 ) -> dict[str, Problem]:
-    """Decode what the folder lacks of a clip, write it, and return the problems by modality."""
+    """Decode the requested arrays, write them to `folder`, and return problems by modality."""
     cv2.setNumThreads(1)
     decoded = _decode(job, folder, request, threads)
     found = dict(decoded.problems)
@@ -35,7 +35,7 @@ def decode_job(
 
 
 def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) -> Decoded:
-    """Decode the clip, and turn an error of its file into its problems."""
+    """Decode the clip; if its file causes an error, return it as the clip's problems."""
     try:
         stamp = folders.stamp_of(job.path)
         if job.stamp is not None:
@@ -50,10 +50,10 @@ def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) 
             spool=folder,
         )
         if folders.stamp_of(job.path) != stamp:
-            raise MediaUnavailable("changed while it was decoded: run again")
+            raise MediaUnavailable("the file changed while decoding: run the same command again")
         return decoded
     except ExtractError as error:
-        # A missing file may be there tomorrow; a broken file stays broken.
+        # A missing file may exist later, but a damaged file stays damaged.
         reason, passing = str(error), isinstance(error, OSError)
     except FileNotFoundError:
         reason, passing = "no such media file", True

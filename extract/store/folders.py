@@ -29,28 +29,28 @@ from mvemo.extract.errors import ExtractError, MediaUnavailable
 from mvemo.extract.media.request import FrameSampling, Problem
 from mvemo.manifests.files import dump_json, parse_json, replacing
 
-# Size, time of the last change of content and of the inode in ns, and inode number.
+# Size in bytes, times of the last changes of content and inode in ns, and inode number.
 Stamp = tuple[int, int, int, int]
-# Raised whenever the same file would be decoded to other values, or refused for other reasons.
+# Increase this number when a file would be decoded to other values or refused for other reasons.
 DECODING_VERSION = 4
-# Key, among the problems by modality, of the note about the track that was read.
+# Key for the note about the audio track that was read; it is stored next to the problems.
 NOTE = "note"
-# NumPy's header of an array in C order. NumPy parses it with Python's parser, which sometimes
-# raises a SystemError in concurrent threads of Python 3.11.
+# NumPy's header of an array in C order. It is parsed here because NumPy uses Python's parser, which
+# sometimes raises a SystemError in concurrent threads of Python 3.11.
 _HEADER = re.compile(
     rb"\{'descr': '([<|][a-z]\d+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n"
 )
-# CRC-32 of the values, behind the array, where NumPy ignores it.
+# CRC-32 of the values, stored after the array, where NumPy ignores it.
 _TRAILER = struct.Struct("<8sI")
 _MARK = b"mvemoCRC"
-# Bytes written or checked at a time.
+# Number of bytes written or checked at a time.
 _PART_BYTES = 1 << 24
-_KEPT = "; what was done before is kept: make room and run the same command again"
+_KEPT = "; earlier results are kept: free disk space and run the same command again"
 
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """Request for each clip: waveforms at some sampling rates in Hz, and frames."""
+    """Waveforms (by sampling rate in Hz) and frames that every clip needs."""
 
     sample_rates: tuple[int, ...] = ()
     pictures: tuple[FrameSampling, ...] = ()
@@ -70,23 +70,23 @@ class DecodeRequest:
 
 @dataclass(frozen=True)
 class DecodeJob:
-    """Clip to decode."""
+    """Media file and time range of a clip to decode."""
 
     clip_id: str
     path: Path
     content: str  # `content_digest` of the file
     start: float = 0.0  # seconds
     duration: float | None = None  # seconds; None for the rest of the file
-    stamp: Stamp | None = None  # of the digested file; None to skip the check for changes
+    stamp: Stamp | None = None  # stamp at the time of the digest; None to skip that check
 
 
 def array_path(folder: Path, wanted: int | FrameSampling) -> Path:
-    """Return the file of a waveform, by its sampling rate in Hz, or of a clip's frames."""
+    """Return the path of a waveform, given its sampling rate in Hz, or of a clip's frames."""
     return folder / f"{wanted.name if isinstance(wanted, FrameSampling) else wanted}.npy"
 
 
 def map_decoded(folder: Path, wanted: int | FrameSampling) -> NDArray[Any] | None:
-    """Return a waveform or frames, memory-mapped; None if missing or damaged."""
+    """Return a waveform or frames, memory-mapped, or None if the file is missing or damaged."""
     path = array_path(folder, wanted)
     if not isinstance(wanted, FrameSampling):
         return map_array(path, np.float32, (None,))
@@ -98,18 +98,18 @@ def map_decoded(folder: Path, wanted: int | FrameSampling) -> NDArray[Any] | Non
 class _Checked:
     """Header of a file whose values match its checksum."""
 
-    state: tuple[int, int, int]  # inode, size and time of change when it was checked
+    state: tuple[int, int, int]  # inode, size and time of change at the check
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    offset: int  # of the values, in bytes
+    offset: int  # position of the values in the file, in bytes
 
 
-# Training opens the same files in each epoch: their headers are read only once.
+# Training opens the same files in every epoch: they are checked only once.
 _checked: dict[Path, _Checked] = {}
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write a ``.npy`` file with a checksum atomically; an empty array is a `ValueError`."""
+    """Write a ``.npy`` file with a checksum atomically; an empty array raises `ValueError`."""
     if array.size == 0:
         raise ValueError(f"{path.name}: an array of shape {array.shape} is empty")
     source, array = array, np.ascontiguousarray(array)
@@ -127,7 +127,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Yield an array's values in order, in parts of `_PART_BYTES`; release mapped ones."""
+    """Yield an array's values in parts of `_PART_BYTES`; release mapped memory after each part."""
     flat = array.reshape(-1)
     size = max(_PART_BYTES // array.itemsize, 1)
     for first in range(0, len(flat), size):
@@ -136,7 +136,7 @@ def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> NDArray[Any] | None:
-    """Map a verified ``.npy`` file; None if it is missing, damaged or of another type or shape."""
+    """Map a ``.npy`` file; None if it is missing, damaged, or has another type or shape."""
     try:
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
@@ -157,7 +157,7 @@ def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> ND
 
 
 def _map(file: IO[bytes], known: _Checked) -> NDArray[Any]:
-    """Map an array like `numpy.load`, in an eighth of the time, with fewer system calls."""
+    """Map an array like `numpy.load`, but in an eighth of its time, with fewer system calls."""
     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     count = math.prod(known.shape)
     flat: NDArray[Any] = np.frombuffer(mapped, known.dtype, count, known.offset)
@@ -180,13 +180,13 @@ def _check(file: IO[bytes], state: tuple[int, int, int]) -> _Checked:
         found = zlib.crc32(part.data, found)
     file.seek(-_TRAILER.size, os.SEEK_END)
     if _TRAILER.unpack(file.read()) != (_MARK, found):
-        raise ValueError("the values do not fit their checksum")
+        raise ValueError("the values do not match their checksum")
     return checked
 
 
 @cache
 def decoder_versions() -> str:
-    """Return the versions of the decoding libraries: a newer one may read more files."""
+    """Return the versions of the decoding libraries; a newer version may read more files."""
     found = []
     for name in ("mvemo", "av", "soundfile", "opencv-python-headless"):
         with suppress(metadata.PackageNotFoundError):
@@ -195,7 +195,7 @@ def decoder_versions() -> str:
 
 
 def write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
-    """Write a clip's problems with the time and the decoders' versions."""
+    """Write a clip's problems with the current time and the decoders' versions."""
     facts = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": decoder_versions(),
@@ -208,7 +208,7 @@ def write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
 
 
 def read_problems(folder: Path, *, failed: bool = True) -> dict[str, Problem]:
-    """Return the stored problems of these decoders' versions by modality, and the `NOTE`."""
+    """Return the problems that these decoder versions stored, by modality, and the `NOTE`."""
     try:
         saved: Any = parse_json((folder / "problems.json").read_text(encoding="utf-8"))
         return {
@@ -221,7 +221,7 @@ def read_problems(folder: Path, *, failed: bool = True) -> dict[str, Problem]:
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Return the stamp of a regular file; anything else, such as a pipe, is an `OSError`."""
+    """Return the stamp of a regular file; raise `OSError` for a folder, a pipe or a device."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
@@ -231,23 +231,23 @@ def stamp_of(path: Path) -> Stamp:
 
 def digest_file(path: Path) -> tuple[str, Stamp]:
     """Return the SHA-256 of a file's bytes, and its stamp."""
-    # Imported here because it imports HDF5, which workers do not need.
+    # The import is here because it loads HDF5, which workers do not need.
     from mvemo.cache.spec import content_digest
 
     before = stamp_of(path)
     digest = content_digest(path)
     if stamp_of(path) != before:
-        raise MediaUnavailable(f"{path}: changes while it is read: run again when it is whole")
+        raise MediaUnavailable(f"{path}: is changing: run the same command again later")
     return digest, before
 
 
 def check_unchanged(path: Path, content: str, stamp: Stamp) -> Stamp:
-    """Check that the file's content did not change, and return its present stamp."""
+    """Check that the file's content did not change, and return its current stamp."""
     now = stamp_of(path)
     if now == stamp:
         return now
     # A copy with the same bytes is accepted.
     found, now = digest_file(path)
     if found != content:
-        raise MediaUnavailable(f"{path}: changed after it was digested: run again")
+        raise MediaUnavailable(f"{path}: changed after it was digested: run the same command again")
     return now

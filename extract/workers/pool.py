@@ -21,22 +21,22 @@ from typing import Any, TypeAlias
 from mvemo.extract.errors import ExtractError, WorkerDied
 from mvemo.extract.workers.process import Call, Part, peak_memory, processor_seconds, receive, send
 
-# Libraries leak some memory with each clip: a worker is replaced after this many calls.
+# Libraries leak some memory with each clip, so a worker is replaced after this many calls.
 MAX_CALLS = 1000
-# Parts that may wait for the caller; further parts make their workers wait.
+# Maximum number of parts that wait for the caller; a worker with another part must wait.
 MAX_WAITING = 16
-# If this many workers in a row end before they are ready, the next would fail, too.
+# If this many workers in a row end before they are ready, the run fails.
 _MAX_FAILED_STARTS = 3
-# Each call sets the number of its threads itself.
+# Every call sets its number of threads itself.
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    # Each arena of glibc reserves 64 MiB of addresses, which the memory limit counts.
+    # Each arena of glibc reserves 64 MiB of address space, which the memory limit counts.
     "MALLOC_ARENA_MAX": "4",
 }
-# Pages of 2 MiB in glibc's malloc, unless the user sets it otherwise. A new process needs some
-# 250,000 pages of 4 KiB, each of which costs microseconds.
+# Use pages of 2 MiB in glibc's malloc, unless the user sets another value. A new process needs
+# about 250,000 pages of 4 KiB, each of which costs microseconds.
 _DEFAULTS = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _START = """
 import signal, sys
@@ -46,12 +46,12 @@ if not sys.path[0]:
 from mvemo.extract.workers.process import serve
 serve(int(sys.argv[1]), sys.argv[2])
 """
-# A stopped call that used the processor for at least this share of its time was in an endless
-# loop; otherwise it waited for a disk or other programs, or the computer slept.
+# A stopped call that used the CPU for at least this share of its time counts as an endless loop;
+# otherwise it waited for a disk or other programs, or the computer slept.
 _BUSY_SHARE = 0.5
-# Signals of a crashed decoder; other signals come from outside.
+# Signals that a crashed decoder causes; other signals come from outside.
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
-# A part, or the last answer of a call: its value and its error, or None if the worker ended.
+# A part; the last answer of a call (its value, its error); or None if the worker ended.
 Answer: TypeAlias = Part | tuple[Any, BaseException | None] | None
 
 
@@ -61,17 +61,17 @@ class Worker:
     def __init__(self, preload: str, environment: Mapping[str, str]) -> None:
         self.environment = environment
         self.n_calls = 0
-        self.ready = False  # until the process has started
+        self.ready = False  # True once the process has started
         self.call: Call | None = None
-        # Seconds that the call used before the time `_since`, which is 0 while it waits.
+        # Seconds that the call used before the time `_since`; `_since` is 0 while the call waits.
         self._used, self._since = 0.0, 0.0
-        # CPU seconds of the process when the call was sent, and those of the stopped call.
+        # CPU seconds of the process before the call was sent, and of the stopped call.
         self._processor_before = self._processor = 0.0
         self._overdue = False
-        # Standard error, for the last words of a crashing library.
+        # Standard error, for the last message of a crashing library.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         in_main = threading.current_thread() is threading.main_thread()
-        # The system ends a worker together with the thread that started it: use the main thread.
+        # Linux kills a worker when the thread that started it ends: only the main thread is safe.
         parent = os.getpid() if in_main else 0
         variables = {**_DEFAULTS, **os.environ, **_ENVIRONMENT, **environment}
         variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
@@ -85,7 +85,7 @@ class Worker:
             )
         except OSError as error:
             self._errors.close()
-            raise ExtractError(f"no worker process can be started: {error.strerror}") from None
+            raise ExtractError(f"a worker process cannot be started: {error.strerror}") from None
         self._calls: queue.SimpleQueue[tuple[Call, Inbox] | None] = queue.SimpleQueue()
         threading.Thread(target=self._talk, daemon=True).start()
 
@@ -98,11 +98,11 @@ class Worker:
         return self._process.poll() is None
 
     def start(self, call: Call, inbox: Inbox) -> None:
-        """Send a call; its answers come to `inbox`, None if the worker ends before."""
+        """Send a call; its answers go to `inbox`, or None if the worker ends first."""
         self.n_calls += 1
         call = replace(call, environment={**self.environment, **call.environment})
         self.call, self._used, self._since = call, 0.0, 0.0
-        # Output of earlier calls says nothing about this one.
+        # Drop the output of earlier calls.
         self._errors.seek(0)
         self._errors.truncate()
         self._calls.put((call, inbox))
@@ -139,13 +139,13 @@ class Worker:
             return WorkerDied(reason, passing=self._processor < _BUSY_SHARE * seconds)
         if name in _CRASHES:
             line = self.last_line()
-            return WorkerDied(f"it crashes its decoder ({name}{line and ': '}{line})")
+            return WorkerDied(f"the decoder crashed ({name}{line and ': '}{line})")
         if name:
             return WorkerDied(
-                f"the process that read it was killed ({name}), perhaps for lack of memory",
+                f"the process that read it was killed ({name}), perhaps because memory ran out",
                 passing=True,
             )
-        return WorkerDied(f"it ended the process that read it (exit code {code})")
+        return WorkerDied(f"reading it ended the worker process (exit code {code})")
 
     def last_line(self) -> str:
         """Return the last line on standard error, such as "double free or corruption"."""
@@ -155,10 +155,10 @@ class Worker:
         return lines[-1][:200] if lines else ""
 
     def _talk(self) -> None:
-        """Send calls and pass their answers on, in a thread: a slow worker does not block."""
+        """Send calls and forward their answers, in a thread, because a worker may be slow."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        # A closed pipe raises ValueError, here and below.
+        # A closed pipe raises ValueError, both here and below.
         with suppress(EOFError, OSError, ValueError):
             receive(self._process.stdout)
             self.ready = True
@@ -170,7 +170,7 @@ class Worker:
             try:
                 send(self._process.stdin, call)
                 while isinstance(answer := receive(self._process.stdout), Part):
-                    # The time limit does not count the wait for room in the inbox.
+                    # The time limit excludes the time spent waiting for room in the inbox.
                     self._used, self._since = self._used + time.monotonic() - self._since, 0.0
                     inbox.put_part(self, answer)
                     self._since = time.monotonic()
@@ -182,8 +182,8 @@ class Worker:
 class Inbox:
     """Answers of the workers of one run."""
 
-    # A signal handler may raise between any two steps. `queue.Queue` could then keep its lock for
-    # ever; a `SimpleQueue` cannot.
+    # A signal handler may raise an error at any time. A `queue.Queue` could then stay locked for
+    # ever, but a `SimpleQueue` cannot.
     def __init__(self) -> None:
         self._answers: queue.SimpleQueue[tuple[Worker, Answer]] = queue.SimpleQueue()
         self._room: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -208,8 +208,8 @@ class Inbox:
         self._room.put(False)
 
 
-# Workers without a call. Each change of the list is one step, which no other thread or signal
-# interrupts.
+# Workers without a call. Every change of the list is atomic: no other thread or signal interrupts
+# it.
 _idle: list[Worker] = []
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_idle.clear)
@@ -231,7 +231,7 @@ class Outcome:
 
 
 def cores() -> int:
-    """Return the number of CPUs that this process may use, also by a container's limits."""
+    """Return the number of CPUs that this process may use, given a container's limits."""
     from joblib import cpu_count
 
     return int(cpu_count())
@@ -240,7 +240,7 @@ def cores() -> int:
 def run_calls(
     calls: Sequence[Call], *, workers: int = 0, environments: Sequence[Mapping[str, str]] = ()
 ) -> Iterator[Outcome]:
-    """Run calls in worker processes; yield each one's parts, then its outcome, as they come."""
+    """Run calls in worker processes; yield the parts and then the outcome of each call."""
     if not calls:
         return
     count = len(environments) or workers or cores()
@@ -253,13 +253,13 @@ def run_calls(
                     raise KeyboardInterrupt
                 yield outcome
     finally:
-        # Also on Ctrl-C: running calls are of no use any more.
+        # This also ends the running calls after Ctrl-C.
         run.close()
 
 
 @contextmanager
 def _noted_interrupts() -> Iterator[list[int]]:
-    """Yield a list that gets an entry at each Ctrl-C, in the main thread."""
+    """Yield a list that gets an entry at every Ctrl-C; only in the main thread."""
     noted: list[int] = []
     previous = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(previous):
@@ -274,7 +274,7 @@ def _noted_interrupts() -> Iterator[list[int]]:
     try:
         yield noted
     finally:
-        # A handler that was set meanwhile stays.
+        # Keep a handler that was set in the meantime.
         if signal.getsignal(signal.SIGINT) is note:
             signal.signal(signal.SIGINT, previous)
 
@@ -282,7 +282,7 @@ def _noted_interrupts() -> Iterator[list[int]]:
 def start_workers(
     count: int, preload: str = "", environment: Mapping[str, str] | None = None
 ) -> None:
-    """Start workers until `count` are idle, before their first call; each imports `preload`."""
+    """Start workers that import the module `preload`, until `count` workers are idle."""
     wanted = environment or {}
     while sum(worker.environment == wanted for worker in _idle) < count:
         _idle.append(Worker(preload, wanted))
@@ -300,7 +300,7 @@ def _stop_all() -> None:
 
 
 def _claim(worker: Worker) -> bool:
-    """Remove a worker from the idle ones; return False if another thread was faster."""
+    """Remove a worker from the idle workers; return False if another thread took it."""
     with suppress(ValueError):
         _idle.remove(worker)
         return True
@@ -308,7 +308,7 @@ def _claim(worker: Worker) -> bool:
 
 
 def _close(workers: Sequence[Worker]) -> None:
-    """Kill all workers first, then wait: the system takes a while to free their memory."""
+    """Kill all workers before waiting for any, because freeing their memory takes time."""
     for worker in workers:
         worker.end()
     for worker in workers:
@@ -316,7 +316,7 @@ def _close(workers: Sequence[Worker]) -> None:
 
 
 def worker_memory() -> int:
-    """Return the largest peak memory of the idle workers in bytes; 0 if not known."""
+    """Return the largest peak memory of the idle workers in bytes, or 0 if unknown."""
     return max((peak_memory(worker.pid) for worker in list(_idle)), default=0)
 
 
@@ -329,8 +329,8 @@ class _Run:
         self._calls = calls
         self._waiting = deque(range(len(calls)))
         self._workers = workers
-        # Environments without a process, and idle processes; with own environments, those are
-        # not shared with other runs.
+        # Environments without a worker, and idle workers. If the run has its own environments, it
+        # does not share workers with other runs.
         self._environments = list(reversed(environments))
         self._idle: list[Worker] = [] if environments else _idle
         self._busy: dict[Worker, int] = {}
@@ -348,15 +348,15 @@ class _Run:
                 yield outcome
 
     def _take_worker(self) -> Worker:
-        """Return an idle worker, the most recently used one if possible, or start one."""
+        """Return the most recently used idle worker that fits, or start a worker."""
         if self._idle is not _idle and self._idle:
             return self._idle.pop()
         environment = self._environments.pop() if self._idle is not _idle else {}
         for worker in reversed(list(_idle)):
-            # A worker with some variables serves those who want more, but not those without any.
-            suits = bool(worker.environment) == bool(environment)
-            suits = suits and worker.environment.items() <= environment.items()
-            if suits and _claim(worker):
+            # Variables can be added to those of a worker, but not removed.
+            fits = bool(worker.environment) == bool(environment)
+            fits = fits and worker.environment.items() <= environment.items()
+            if fits and _claim(worker):
                 if worker.running:
                     worker.environment = environment
                     return worker
@@ -365,19 +365,19 @@ class _Run:
         return Worker(module, environment)
 
     def _next_answer(self) -> tuple[Worker, Answer]:
-        """Wait for an answer; kill workers over their time limit, which gives an answer, too."""
+        """Wait for an answer; kill overdue workers, whose answer is then None."""
         while True:
-            left = min(worker.seconds_left for worker in self._busy)
+            seconds = min(worker.seconds_left for worker in self._busy)
             try:
-                # Wait briefly: a worker's clock starts only when its call is sent.
-                return self._inbox.get(timeout=min(max(left, 0.0), 0.2))
+                # Wait only briefly, because a worker's clock starts when its call is sent.
+                return self._inbox.get(timeout=min(max(seconds, 0.0), 0.2))
             except queue.Empty:
                 for worker in self._busy:
                     if worker.seconds_left <= 0:
                         worker.end(overdue=True)
 
     def _outcome(self, worker: Worker, answer: Answer) -> Outcome | None:
-        """Return the outcome of an answer; None if another worker must repeat the call."""
+        """Return the outcome of an answer, or None if another worker must repeat the call."""
         if isinstance(answer, Part):
             return Outcome(self._busy[worker], answer.value, last=False)
         index = self._busy.pop(worker)
@@ -397,16 +397,16 @@ class _Run:
         line = worker.last_line() or "no message"
         self._forget(worker)
         if self._failed_starts >= _MAX_FAILED_STARTS:
-            raise ExtractError(f"worker processes end before they are ready: {line}")
+            raise ExtractError(f"worker processes end while they start: {line}")
         return None
 
     def _forget(self, worker: Worker) -> None:
-        """Close a worker; the next one gets its environment."""
+        """Close a worker; the next worker gets its environment."""
         worker.close()
         if self._idle is not _idle:
             self._environments.append(worker.environment)
 
     def close(self) -> None:
-        """End the workers that still have a call, and those with their own environment."""
+        """End the workers that still have a call, and all workers that other runs cannot use."""
         self._inbox.close()
         _close([*self._busy, *([] if self._idle is _idle else self._idle)])

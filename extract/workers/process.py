@@ -1,6 +1,6 @@
 """Program of a worker process: it answers calls from standard input, one after the other.
 
-It ends with its input, so that it does not outlive the process that started it.
+It ends when its input ends, so that it does not outlive the process that started it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import IO, Any
 
 from mvemo.extract.errors import OutOfMemory
 
-# Length of a message, which precedes its pickle.
+# Length in bytes of a pickled message, sent before it.
 _HEADER = struct.Struct("<Q")
-# Factor of the time limit for the worker's own alarm, which ends it if its parent is gone.
+# Time of the worker's own alarm, as a factor of the time limit; it matters if the parent is gone.
 _ALARM_SHARE = 1.5
-# Linux's prctl.h.
+# Constant from Linux's prctl.h.
 _PR_SET_PDEATHSIG = 1
-# Bytes of a file for which `ClipLimits.seconds` is added to the limit. For 4K video at 25 frames
-# per second, one slow core needs less than a tenth of it.
+# `ClipLimits.seconds` is added to the time limit for every so many bytes of a file. For 4K video at
+# 25 frames per second, a slow core needs less than a tenth of that time.
 _BYTES_PER_PERIOD = 30e6
 
 
@@ -51,10 +51,10 @@ class Call:
     memory: int = 0  # limit in bytes; 0 for no limit
     keywords: Mapping[str, Any] = field(default_factory=dict)  # sent by pickle
     folder: str = field(default_factory=_current_folder)  # current folder of the call
-    # Variables that the process has from this call on.
+    # Environment variables to set in the process before this call.
     environment: Mapping[str, str] = field(default_factory=dict)
-    # True to pass the function a keyword ``emit``: a function that sends its argument to the
-    # caller at once, and waits until the caller has room. The time limit does not count the wait.
+    # True to pass the function a keyword argument ``emit``. ``emit(value)`` sends the value to the
+    # caller at once and waits until the caller has room; the time limit excludes the wait.
     parts: bool = False
 
 
@@ -62,8 +62,8 @@ class Call:
 class ClipLimits:
     """Limits of a worker process for one clip."""
 
-    seconds: float = 60.0  # for a small file, and again for each 30 MB; 0 for no limit
-    memory: float = 4.0  # GiB in addition to those of an idle worker; 0 for no limit
+    seconds: float = 60.0  # for a small file; as much again for every 30 MB; 0 for no limit
+    memory: float = 4.0  # GiB in addition to an idle worker's memory; 0 for no limit
 
     def of_file(self, path: Path) -> tuple[float, int]:
         """Return the time limit in seconds and the memory limit in bytes for a file."""
@@ -75,7 +75,7 @@ class ClipLimits:
 
 @dataclass(frozen=True)
 class Part:
-    """Message of a call before its last one."""
+    """Message that a call sends before its result."""
 
     value: Any
 
@@ -87,7 +87,7 @@ def send(stream: IO[bytes], message: Any) -> None:
 
 
 def receive(stream: IO[bytes]) -> Any:
-    """Read one message; raise `EOFError` if the other side is gone."""
+    """Read one message; raise `EOFError` if the other process has ended."""
     header = stream.read(_HEADER.size)
     if len(header) < _HEADER.size:
         raise EOFError
@@ -107,11 +107,11 @@ def serve(parent: int, preload: str) -> None:
     """Import `preload`, then answer calls until standard input or the process `parent` ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(parent)
-    # If memory runs out, the kernel kills this process first: one clip, not the run.
+    # If memory runs out, the kernel kills this process first: only one clip is lost, not the run.
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("800")
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    # What libraries print goes to standard error.
+    # Output that libraries print goes to standard error.
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
@@ -126,7 +126,7 @@ def serve(parent: int, preload: str) -> None:
 
 
 def _read_calls(requests: IO[bytes], calls: queue.SimpleQueue[Call]) -> None:
-    """Pass calls on as they come; end the process as soon as the parent is gone."""
+    """Put received calls into the queue; end the process when the parent has ended."""
     with suppress(EOFError, OSError):
         while True:
             calls.put(receive(requests))
@@ -134,7 +134,7 @@ def _read_calls(requests: IO[bytes], calls: queue.SimpleQueue[Call]) -> None:
 
 
 def _answer(call: Call, replies: IO[bytes]) -> tuple[Any, BaseException | None]:
-    """Run a call, send its parts, and return its value and its error."""
+    """Run a call, send its parts, and return (value, error); one of them is None."""
     alarm = _ALARM_SHARE * call.seconds + 5.0 if call.seconds else 0.0
 
     def emit(value: Any) -> None:
@@ -144,7 +144,7 @@ def _answer(call: Call, replies: IO[bytes]) -> tuple[Any, BaseException | None]:
 
     try:
         os.environ.update(call.environment)
-        # Imported before the limits are set: they are for the clip only.
+        # Import before the limits are set, because the limits are only for the clip.
         function = resolve(call.function)
         if call.folder:
             os.chdir(call.folder)
@@ -171,9 +171,9 @@ def _sendable(error: Exception) -> Exception:
 
 
 def _set_alarm(seconds: float) -> None:
-    """Let the system end this process after some seconds, also inside a library; 0 cancels."""
+    """Let the system end this process after `seconds`, even inside a library; 0 cancels."""
     if sys.platform != "win32":
-        # SIGALRM has no handler.
+        # SIGALRM has no handler, so it ends the process.
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
@@ -199,7 +199,7 @@ def _memory_limit(size: int) -> Iterator[None]:
 
 
 def _address_space() -> int:
-    """Return the size of this process's address space in bytes; 0 if not known."""
+    """Return the size of this process's address space in bytes, or 0 if unknown."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -208,7 +208,7 @@ def _address_space() -> int:
 
 
 def end_with(parent: int) -> None:
-    """Ask Linux to end this process together with its parent; 0 for no parent."""
+    """Ask Linux to kill this process when its parent ends; `parent` is 0 if there is none."""
     if not parent or not sys.platform.startswith("linux"):
         return
     import ctypes
@@ -222,7 +222,7 @@ def end_with(parent: int) -> None:
 @contextmanager
 def imports_uncollected() -> Iterator[None]:
     """Exclude the objects that the import of torch creates from garbage collection."""
-    # Collecting garbage during that import and at exit takes 0.7 of 2.2 s.
+    # Garbage collection during that import and at exit takes 0.7 of 2.2 s.
     if "torch" in sys.modules or not gc.isenabled():
         yield
         return
@@ -235,18 +235,18 @@ def imports_uncollected() -> Iterator[None]:
 
 
 def processor_seconds(pid: int) -> float:
-    """Return the CPU seconds of a running process; 0 if not known."""
+    """Return the CPU seconds that a running process has used, or 0 if unknown."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
             fields = file.read().rpartition(")")[2].split()
-        # utime and stime.
+        # Fields `utime` and `stime`.
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         return 0.0
 
 
 def peak_memory(pid: int) -> int:
-    # For children, getrusage includes the memory of the process that forked them.
+    # This does not use getrusage, which counts the memory of the forking process for children.
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:

@@ -1,1 +1,1 @@
-"""Clips of a manifest: their media, lengths and tables."""
+"""Media, lengths and tables of a manifest's clips."""

@@ -24,11 +24,11 @@ from mvemo.pipeline.settings import Settings
 
 
 def decode_request(plans: Sequence[NetSettings], sample_rates: Sequence[int]) -> DecodeRequest:
-    """Return one request for all nets and views; `sample_rates` (Hz) are those of descriptors."""
+    """Return the request for all nets and views, and for descriptors at `sample_rates` (Hz)."""
     inputs = [(input_of(plan), plan.view) for plan in plans]
     wanted = {_decoded_input(i, view) for i, view in inputs if not isinstance(i, SequenceInput)}
-    pictures = {each for each in wanted if isinstance(each, FrameSampling)}
-    rates = {each for each in wanted if not isinstance(each, FrameSampling)}
+    pictures = {item for item in wanted if isinstance(item, FrameSampling)}
+    rates = {item for item in wanted if not isinstance(item, FrameSampling)}
     return DecodeRequest(
         sample_rates=tuple(sorted({*sample_rates, *rates})),
         pictures=tuple(sorted(pictures, key=lambda sampling: sampling.name)),
@@ -36,7 +36,7 @@ def decode_request(plans: Sequence[NetSettings], sample_rates: Sequence[int]) ->
 
 
 def _decoded_input(net_input: AudioInput | VideoInput, view: ViewSettings) -> int | FrameSampling:
-    """Return the sampling rate, or the frames of all views, that a net reads."""
+    """Return the sampling rate in Hz, or the frames of all windows, that a net reads."""
     if isinstance(net_input, AudioInput):
         return net_input.sr
     return FrameSampling(net_input.n_frames, net_input.size, view.views, view.layout, view.rate)
@@ -58,7 +58,7 @@ def decode_jobs(manifest: Manifest, digests: MediaDigests) -> list[DecodeJob]:
 
 
 class ClipMedia:
-    """Inputs of nets and classical models for the clips of one manifest, decoded once for all."""
+    """Inputs of nets and classical models for a manifest's clips, which are decoded only once."""
 
     def __init__(
         self,
@@ -67,15 +67,15 @@ class ClipMedia:
         work: Path,  # folder of the working cache, which runs and studies share
         *,
         plans: Sequence[NetSettings] = (),  # nets that will read the clips
-        descriptors: Sequence[str] = (),  # names, in addition to those that the nets read
-        require_any: bool = True,  # raise BadOption if not one clip can be decoded
-        # Row of each clip in the whole manifest, if this one is a part of it.
+        descriptors: Sequence[str] = (),  # names of descriptors, in addition to those of the nets
+        require_any: bool = True,  # True to raise BadOption if no clip can be decoded
+        # If the manifest is a part of another manifest: row of each clip in that manifest.
         numbers: Sequence[int] | None = None,
     ) -> None:
         self.manifest = manifest
-        # Other parts may have a modality that no clip of this part has.
+        # If True, other parts may have a modality that no clip of this part has.
         self._is_part = numbers is not None
-        # Clip ids by row of the whole manifest, by which batches are read.
+        # Clip id for each row of the whole manifest; batches are read by these rows.
         self.clip_of = dict(zip(numbers or range(len(manifest)), manifest.clip_ids, strict=True))
         self._decoding = settings.extract.decoding
         self._fail_fast = settings.extract.fail_fast
@@ -86,14 +86,14 @@ class ClipMedia:
                 names.update(dict.fromkeys(net_input.features))
         request = decode_request(plans, [settings.descriptors.sr] if names else [])
         self.modalities = request.modalities
-        # Clips that have each kind of input: bool (clips,).
+        # For each kind of input, a mask of the clips that have it, bool (clips,).
         self._usable = {
             kind: np.full(len(manifest), kind in self.modalities)
             for kind in ("audio", "video", "sequences")
         }
-        # For each modality, the problems of the clips that lack it, by clip id.
+        # For each modality, the problems of the clips that do not have it, by clip id.
         self._problems: dict[str, dict[str, Problem]] = {kind: {} for kind in self.modalities}
-        # Reasons why descriptors of a clip failed, by clip id.
+        # Reason why the descriptors of a clip failed, by clip id.
         self._undescribed: dict[str, str] = {}
         self._store = DecodedStore(work / "decoded", request)
         self._sequences = DescribedStore(self._store, settings.descriptors, list(names))
@@ -104,24 +104,24 @@ class ClipMedia:
         if require_any and all(map(self.absent, self.modalities)):
             first = next(filter(self.reason, manifest.clip_ids), "")
             raise BadOption(
-                f"not one clip could be decoded; the first: {first}: {self.reason(first)}"
+                f"no clip could be decoded; the first one, {first}: {self.reason(first)}"
             )
         if names:
             self._describe()
         self.stages = tuple(f"decode:{kind}" for kind in self.modalities)
         self.stages += ("describe",) if names else ()
-        # (clip id, stage, reason) of failures, in order of the clips, and (clip id, modality,
-        # reason) of clips with only the other modality. Stage two can predict the latter.
+        # `failures` has (clip id, stage, reason), in order of the clips. `missing` has (clip id,
+        # modality, reason) of clips with only the other modality, which stage two can predict.
         self.failures, self.missing = self._sort_problems()
 
     # --- available inputs
 
     def absent(self, modality: str) -> bool:
-        """Return True if no clip has a modality, which is then neither missing nor a failure."""
+        """Return True if no clip has the modality; it is then neither missing nor a failure."""
         return not (self._is_part or self._usable[modality].any())
 
     def usable(self, plan: NetSettings) -> Mask:
-        """Return a mask of the clips that have the input of a net, bool (clips,)."""
+        """Return a mask of the clips that have the input for a net, bool (clips,)."""
         net_input = input_of(plan)
         if isinstance(net_input, SequenceInput):
             return self._usable["sequences"]
@@ -132,7 +132,7 @@ class ClipMedia:
         return self._usable["sequences"]
 
     def reason(self, clip_id: str, modality: str = "") -> str:
-        """Return the reason why a clip lacks a modality (or any requested input), or ''."""
+        """Return the reason why a clip lacks the modality (by default, any input), or ''."""
         if modality:
             return str(self._problems[modality].get(clip_id, ""))
         for name, problems in self._problems.items():
@@ -142,16 +142,16 @@ class ClipMedia:
 
     @property
     def settled(self) -> bool:
-        """True if another run would not try any clip again."""
+        """True if another run would not try to decode any failed clip again."""
         return not any(map(self.passing, self.manifest.clip_ids))
 
     def passing(self, clip_id: str) -> bool:
-        """Return True if a clip's failure may not happen again, as a timeout."""
+        """Return True if a clip's failure may be temporary, such as a timeout."""
         found = (problems.get(clip_id) for problems in self._problems.values())
         return clip_id in self._undescribed or any(p.passing for p in found if p is not None)
 
     def seconds(self) -> dict[str, float]:
-        """Return the length of each clip's sound in seconds; clips without sound are left out."""
+        """Return the length in seconds of each clip's sound, except for clips without sound."""
         sr = max(self._store.request.sample_rates, default=0)
         return {
             clip_id: len(self._store.array(clip_id, sr)) / sr
@@ -162,7 +162,7 @@ class ClipMedia:
     # --- readers
 
     def batches(self, net: Net, view: ViewSettings | None = None) -> RawBatches:
-        """Return a reader of a net's input by row; without `view` it reads one window."""
+        """Return a reader of a net's input by row; without `view` it reads a single window."""
         view, net_input, clip_of = view or ViewSettings(), net.input, self.clip_of
         if isinstance(net_input, SequenceInput):
             names, sequences = net_input.features, self._sequences
@@ -227,8 +227,8 @@ class ClipMedia:
     def _end_at_failure(self, clip_id: str, reason: str) -> None:
         if reason and self._fail_fast:
             raise ClipFailed(
-                f"{clip_id}: {reason}: the first failure ended the run (--fail-fast); what was "
-                "done before is kept"
+                f"{clip_id}: {reason}: the first failure ended the run (--fail-fast); earlier "
+                "results are kept"
             )
 
     def _add_problems(self, clip_id: str, problems: Mapping[str, Problem]) -> None:

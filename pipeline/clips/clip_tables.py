@@ -1,4 +1,4 @@
-"""Clips of caches: a manifest's clips with their folds or their split, and links to their files."""
+"""Clip tables of caches, with the clips' folds or split, and links to the media files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mvemo.pipeline.settings import ExtractSettings
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Folds or split by which the clips of a run are evaluated."""
+    """Clip table of a run, with the folds or the split for its evaluation."""
 
     table: ClipTable
     folds: Folds | None  # None if the clips have a split
@@ -40,7 +40,7 @@ def extracted_clips(
     *,
     earlier: Folds | None = None,
 ) -> Evaluation:
-    """Return the clips with the folds or the split that stage one's protocol needs."""
+    """Return a manifest's clips with the folds or the split that the run's protocol needs."""
     if folds is not None:
         return Evaluation(clip_table(manifest, folds), folds, folds.notes)
     if settings.run.protocol == "holdout":
@@ -53,15 +53,15 @@ def extracted_clips(
             return Evaluation(clip_table(manifest, split=prescribed), None, notes)
     elif any(clip.split for clip in manifest.clips):
         notes = (
-            f"the manifest's split is not used: {settings.run.protocol} makes folds; "
-            "--protocol holdout trains and tests on the split",
+            f"the manifest's split is not used, because {settings.run.protocol} makes folds: "
+            "give --protocol holdout to train and test on the split",
         )
     folds = folds_of(manifest, settings.folds, settings.fold_seed, earlier=earlier)
     return Evaluation(clip_table(manifest, folds), folds, (*notes, *folds.notes))
 
 
 def folds_of_table(table: ClipTable) -> Folds | None:
-    """Return the folds of a cache's clips, or None if they have no folds."""
+    """Return the folds of a cache's clips, or None if the clips have no folds."""
     if not table.k:
         return None
     return Folds(table.folds, table.k, table.fold_seed, table.clip_ids, table.digest)
@@ -70,14 +70,14 @@ def folds_of_table(table: ClipTable) -> Folds | None:
 def prescribed_by(table: ClipTable, fold_file: Path | None = None) -> str:
     """Return the reason why a seed does not change the folds or the split, or '' if it does."""
     if fold_file is not None:
-        return f"they are those of {fold_file}"
+        return f"they are read from {fold_file}"
     if table.fold_seed != -1:
         return ""
     return "they are prescribed" if table.splits is None else "the clips have one prescribed split"
 
 
 def imported_clips(manifest: Manifest) -> Evaluation:
-    """Return the clips of imported features, with only the folds or split of the manifest."""
+    """Return the clips of imported features with the manifest's folds or split, if it has any."""
     split, notes = prescribed_split(manifest)
     if split is not None:
         return Evaluation(clip_table(manifest, split=split), None, notes)
@@ -90,7 +90,7 @@ def imported_clips(manifest: Manifest) -> Evaluation:
 def clip_table(
     manifest: Manifest, folds: Folds | None = None, *, split: Holdout | None = None
 ) -> ClipTable:
-    """Return the clip table of a manifest, with folds, a split or neither."""
+    """Return the clip table of a manifest, with folds, with a split, or without both."""
     nowhere = np.full(len(manifest), -1, dtype=np.int64)
     source = folds or split
     return ClipTable(
@@ -112,7 +112,7 @@ def clip_table(
 
 
 def manifest_facts(manifest: Manifest, path: Path) -> dict[str, str]:
-    """Return the facts about a manifest that a cache keeps to find its media again."""
+    """Return what a cache stores about its manifest, to find the media files later."""
     return {
         "name": manifest.name,
         "digest": manifest.digest,
@@ -122,14 +122,14 @@ def manifest_facts(manifest: Manifest, path: Path) -> dict[str, str]:
 
 
 def links_of_manifest(manifest: Manifest, out: Path) -> dict[str, str]:
-    """Return for each clip id a link from a page in the folder `out` to the clip's file."""
+    """Return, by clip id, links from a page in the folder `out` to the clips' media files."""
     links = {}
     for clip in (clip for clip in manifest.clips if clip.path):
         path = manifest.media_path(clip).absolute()
         try:
             link = quote(Path(os.path.relpath(path, out.absolute())).as_posix())
         except ValueError:
-            # The file is on another drive.
+            # The file is on another drive, so there is no relative path.
             link = path.as_uri()
         if clip.start or clip.duration is not None:
             link += f"#t={clip.start:g}"
@@ -139,9 +139,9 @@ def links_of_manifest(manifest: Manifest, out: Path) -> dict[str, str]:
 
 
 def links_of_cache(cache: Cache, out: Path) -> dict[str, str]:
-    """Return the links of a cache's manifest; empty if that is not here or has changed."""
+    """Return the links of a cache's manifest, or {} if it is missing or has changed."""
     provenance = cache.provenance
-    # The runs that wrote to the cache, the last one first.
+    # Look at all runs that wrote to the cache, the last run first.
     for run in (provenance, *provenance.get("history", ())):
         facts = run.get("manifest")
         if not isinstance(facts, dict):

@@ -1,4 +1,4 @@
-"""Media files of a manifest: missing ones, digests, lengths, and the parts that nets read."""
+"""Checks of a manifest's media files: existence, digests, lengths, and what the nets read."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from mvemo.manifests.text_table import listed
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 
-# Name, value and harm of each property that files with the same bytes must share.
+# Properties that files with the same bytes must share: name, value, and harm if they differ.
 _DIFFERENCES: tuple[tuple[str, Callable[[Clip], str], str], ...] = (
     ("labels", lambda clip: ";".join(map(str, clip.label)), "one of the labels is wrong"),
-    ("groups", lambda clip: clip.group, "on both sides of a fold they flatter the score"),
+    ("groups", lambda clip: clip.group, "across training and test folds they raise the score"),
 )
-# Seconds that a segment may end after its file: annotators may have used another decoder.
+# A segment may end this many seconds after its file: annotators may have used another decoder.
 SLACK = 0.5
-# Number of segments past the end that a message lists.
+# Maximum number of segments past the end of their file that a message lists.
 MOST_LISTED = 10
-# Seconds that a clip may exceed the windows: codecs pad files to whole frames.
+# A clip may exceed the windows by this many seconds, because codecs pad files to whole frames.
 LEAST_EXCESS = 0.25
 
 
 def media_files(manifest: Manifest) -> dict[str, Path]:
-    """Return the file of each path of the manifest; segments of one file share an entry."""
+    """Return the file for each path in the manifest; segments of a file share an entry."""
     return {clip.path: manifest.media_path(clip) for clip in manifest.clips}
 
 
 def missing_media(manifest: Manifest, path: Path) -> list[str]:
-    """Return the manifest's paths of missing media files; raise BadOption if all are missing."""
+    """Return the paths of missing media files; raise BadOption if all files are missing."""
     files = media_files(manifest)
     if not any(files):
-        raise BadOption(f"{path}: names no media files: it has no column 'path'")
+        raise BadOption(f"{path}: names no media files: add a column 'path'")
     missing = [name for name, file in files.items() if not file.is_file()]
     if len(missing) == len(files):
         raise BadOption(
-            f"{path}: not one of its {len(files)} media files is in {manifest.root}, such as "
+            f"{path}: none of its {len(files)} media files is in {manifest.root}, for example "
             f"{missing[0]!r}: give their folder with --root"
         )
     return missing
@@ -54,17 +54,17 @@ def missing_media(manifest: Manifest, path: Path) -> list[str]:
 def same_file_notes(manifest: Manifest, content: Mapping[str, str]) -> list[str]:
     """Return notes on files with the same bytes but different labels or groups."""
     notes = []
-    for what, text_of, harm in _DIFFERENCES:
+    for name, text_of, harm in _DIFFERENCES:
         pairs = []
         first: dict[tuple[str, float], Clip] = {}
         for clip in manifest.clips:
-            # Segments of one song may have different labels.
-            start = clip.start if what == "labels" else 0.0
+            # Segments of the same song may have different labels.
+            start = clip.start if name == "labels" else 0.0
             other = first.setdefault((content.get(clip.clip_id) or clip.path, start), clip)
             if other.path != clip.path and text_of(other) != text_of(clip):
                 pairs.append(f"{other.path} ({text_of(other)}) and {clip.path} ({text_of(clip)})")
         if pairs:
-            notes.append(f"the same bytes under two names with two {what}: {listed(pairs)}: {harm}")
+            notes.append(f"identical files have different {name}: {listed(pairs)}: {harm}")
     return notes
 
 
@@ -101,7 +101,7 @@ def digest_media(
 
 
 def _digest_or_reason(path: Path) -> tuple[str, Stamp | None, str]:
-    """Return digest, stamp and ''; for an unreadable file '', None and the reason."""
+    """Return (digest, stamp, ''), or for an unreadable file ('', None, reason)."""
     try:
         return *digest_file(path), ""
     except FileNotFoundError:
@@ -115,20 +115,20 @@ def _digest_or_reason(path: Path) -> tuple[str, Stamp | None, str]:
 def clip_lengths(
     manifest: Manifest, on_problem: Callable[[str], object]
 ) -> dict[str, float | None]:
-    """Return for each clip id the seconds from its start to its file's end; None if unknown."""
+    """Return, by clip id, the seconds from the clip's start to its file's end; None if unknown."""
     lengths = _file_lengths(manifest, on_problem)
     seconds: dict[str, float | None] = {}
     for clip in manifest.clips:
         length = lengths[clip.path]
         if length is not None and length <= clip.start:
-            on_problem(f"{clip.clip_id} begins after its file's end")
+            on_problem(f"clip {clip.clip_id!r} starts after its file's end")
             length = None
         seconds[clip.clip_id] = None if length is None else length - clip.start
     return seconds
 
 
 def starts_past_end(manifest: Manifest) -> list[str]:
-    """Return a line for each clip that starts after its file's end, and each unreadable file."""
+    """Return a line for each clip that starts after its file's end or whose file is unreadable."""
     started = tuple(clip for clip in manifest.clips if clip.start > 0)
     lines: list[str] = []
     lengths = _file_lengths(replace(manifest, clips=started), lines.append)
@@ -143,16 +143,16 @@ def starts_past_end(manifest: Manifest) -> list[str]:
 
 
 def fit_segments(manifest: Manifest) -> tuple[Manifest, tuple[str, ...]]:
-    """Cut segments that end up to `SLACK` after their file; return manifest and notes."""
+    """Cut segments that end up to `SLACK` after their file; return the manifest and notes."""
     notes: list[str] = []
-    lengths = _file_lengths(manifest, lambda problem: notes.append(f"not measured: {problem}"))
+    lengths = _file_lengths(manifest, lambda problem: notes.append(f"unknown length: {problem}"))
     clips, beyond, n_cut = [], [], 0
     for clip in manifest.clips:
         length, duration = lengths[clip.path], clip.duration
         if length is not None and duration is not None and clip.start + duration > length:
             if clip.start + duration > length + SLACK or clip.start >= length:
                 beyond.append(
-                    f"{manifest.media_path(clip)}: a segment from {clip.start:g} to "
+                    f"{manifest.media_path(clip)}: a segment lasts from {clip.start:g} to "
                     f"{clip.start + duration:g} s, but the file ends at {length:.2f} s"
                 )
             duration, n_cut = length - clip.start, n_cut + 1
@@ -161,14 +161,14 @@ def fit_segments(manifest: Manifest) -> tuple[Manifest, tuple[str, ...]]:
         more = [f"and {len(beyond) - MOST_LISTED} more"] if len(beyond) > MOST_LISTED else []
         raise BadOption("\n  ".join([*beyond[:MOST_LISTED], *more]))
     if n_cut:
-        notes.append(f"{n_cut} segments end up to {SLACK:g} s after their file: cut at its end")
+        notes.append(f"{n_cut} segments end up to {SLACK:g} s after their file and are cut there")
     return replace(manifest, clips=tuple(clips)), tuple(notes)
 
 
 def _file_lengths(
     manifest: Manifest, on_problem: Callable[[str], object]
 ) -> dict[str, float | None]:
-    """Return for each path of the manifest the file's length in seconds, or None."""
+    """Return, for each path in the manifest, the file's length in seconds, or None."""
     files = media_files(manifest)
     names = list(files)
     lengths: dict[str, float | None] = dict.fromkeys(names)
@@ -183,12 +183,12 @@ def _file_lengths(
 
 
 def window_seconds(plan: NetSettings, shared: SharedSettings) -> float | None:
-    """Return the length of a net's windows in seconds, or None if its frames span the clip."""
+    """Return the length of a net's windows in seconds, or None if they span the whole clip."""
     net_input = input_of(plan)
     if isinstance(net_input, AudioInput):
         return net_input.seconds
     if isinstance(net_input, SequenceInput):
-        # Descriptors may have different hops: the shortest one has the most frames.
+        # Descriptors may have different hops: the shortest hop gives the shortest window.
         hops = [shared.descriptors.framed(name).hop_length for name in net_input.features]
         return net_input.n_frames * min(hops) / shared.descriptors.sr
     return net_input.n_frames / plan.view.rate if plan.view.rate else None
@@ -197,7 +197,7 @@ def window_seconds(plan: NetSettings, shared: SharedSettings) -> float | None:
 def longer_clips_note(
     plan: NetSettings, seconds: Mapping[str, float], shared: SharedSettings
 ) -> str:
-    """Return a note on the clips (seconds by clip id) that a net does not read whole, or ''."""
+    """Return a note on the clips (seconds by clip id) that a net reads only in part, or ''."""
     window = window_seconds(plan, shared)
     if window is None:
         return ""
@@ -212,13 +212,13 @@ def longer_clips_note(
         needed = 2
     return (
         f"{len(cut)} of {len(seconds)} clips are longer than the {reads} that {plan.name} "
-        f"reads, up to {max(cut):.4g} s: the rest is not used; have it read more windows with "
-        f"--set nets.{plan.name}.views={needed}, or divide the clips with 'mvemo manifest segment'"
+        f"reads (up to {max(cut):.4g} s), and the rest is not used: read more windows with "
+        f"--set nets.{plan.name}.views={needed}, or split the clips with 'mvemo manifest segment'"
     )
 
 
 def _unread(plan: NetSettings, length: float, window: float) -> bool:
-    """Return True if a part of a clip of this length is in no window."""
+    """Return True if a part of a clip of the given length is in no window."""
     if length <= window + LEAST_EXCESS:
         return False
     starts = window_starts(length, window, plan.view)

@@ -67,5 +67,5 @@ def test_missing_files_are_listed_and_the_others_cut(listed, capsys):
     before = out.read_text()
     assert run(*command) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "not one of its 4 media files is in" in line
+    assert "none of its 4 media files is in" in line
     assert out.read_text() == before

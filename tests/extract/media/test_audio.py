@@ -85,7 +85,7 @@ def test_the_disk_holds_more_than_the_memory(sound, tmp_path, monkeypatch):
     monkeypatch.setattr(audio, "MAX_BYTES", 200_000)
     monkeypatch.setattr(audio, "MAX_SPOOLED_BYTES", 300_000)
     kept = decode_clip(sound, sample_rates=(16000,), pictures=())
-    assert "cut the file with 'mvemo manifest segment'" in str(kept.problems["audio"])
+    assert "split the clip with 'mvemo manifest segment'" in str(kept.problems["audio"])
     spooled = decode_clip(sound, sample_rates=(16000,), pictures=(), spool=tmp_path)
     assert spooled.problems == {}
     assert len(spooled.waveforms[16000]) == 64000

@@ -31,15 +31,15 @@ PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nwhole.ts\n"
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("list.mp4", PLAYLIST + "#EXT-X-ENDLIST\n", "names other files"),
+        ("list.mp4", PLAYLIST + "#EXT-X-ENDLIST\n", "refers to other files"),
         # Without an end a reader would wait for more.
-        ("live.m3u8", PLAYLIST, "names other files"),
-        ("list.ts", "ffconcat version 1.0\nfile whole.ts\n", "names other files"),
-        ("list.mpd", '<?xml version="1.0"?>\n<MPD></MPD>', "names other files"),
-        ("list.sdp", "v=0\nm=audio 4000 RTP/AVP 0\n", "names other files"),
+        ("live.m3u8", PLAYLIST, "refers to other files"),
+        ("list.ts", "ffconcat version 1.0\nfile whole.ts\n", "refers to other files"),
+        ("list.mpd", '<?xml version="1.0"?>\n<MPD></MPD>', "refers to other files"),
+        ("list.sdp", "v=0\nm=audio 4000 RTP/AVP 0\n", "refers to other files"),
         ("text.mp4", "no film at all\n" * 9, "Invalid data"),
         ("a.h264", None, "raw h264 stream without time stamps"),
-        ("subtitles.mkv", "1\n00:00:00,000 --> 00:00:01,000\nHello\n", "not in a supported format"),
+        ("subtitles.mkv", "1\n00:00:00,000 --> 00:00:01,000\nHello\n", "not in a supported audio"),
     ],
 )
 def test_files_that_name_others_are_refused(tmp_path, name, content, reason):
@@ -59,14 +59,14 @@ def test_pictures_and_patterns_of_pictures_are_refused(tmp_path):
 
     for name in ("img0.png", "img1.png", "img%d.png", "a.jpg", "a.bmp", "a.webp"):
         cv2.imwrite(str(tmp_path / name), grey(0))
-        with pytest.raises(BadMedia, match="is a picture"):
+        with pytest.raises(BadMedia, match="is an image"):
             decode_clip(tmp_path / name)
     # 0.8 GB of pixels in 0.8 MB, which nothing inflates.
     header = struct.pack(">IIBBBBB", 16000, 16000, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header
     chunk += struct.pack(">I", zlib.crc32(b"IHDR" + header))
     (tmp_path / "huge.mp4").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + bytes(9999))
-    with pytest.raises(BadMedia, match="is a picture"):
+    with pytest.raises(BadMedia, match="is an image"):
         decode_clip(tmp_path / "huge.mp4")
 
 
@@ -74,7 +74,7 @@ def test_pictures_larger_than_the_limit_are_not_decoded(tmp_path, monkeypatch):
     canvas = b"GIF89a\xff\xff\xff\xff\x80\0\0" + bytes(6)
     (tmp_path / "a.gif").write_bytes(canvas + b",\0\0\0\0\1\0\1\0\0\2\2D\1\0;")
     reason = problems(tmp_path / "a.gif")["video"]
-    assert "decodes" in reason or "65535 x 65535 pixels" in reason
+    assert "decoded" in reason or "65535 x 65535 pixels" in reason
     path = second(tmp_path / "a.mp4")
     monkeypatch.setattr(packets, "MAX_PIXELS", 80 * 64 - 1)
     assert "80 x 64 pixels" in problems(path)["video"]
@@ -122,7 +122,7 @@ def test_half_a_file_is_cut_off(tmp_path, name, options, capfd):
     found = problems(half)
     assert "cut off" in found["audio"]
     if name in ("a.mkv", "fast.mp4"):
-        assert found["audio"].endswith("of 1.0 s decode")
+        assert found["audio"].endswith("of 1.0 s can be decoded")
     # What is asked for and there is not cut off.
     assert "audio" not in problems(half, duration=0.2)
     assert capfd.readouterr() == ("", "")
@@ -150,7 +150,7 @@ def test_half_a_sound_file_is_cut_off(tmp_path, ending, capfd):
     assert "audio" not in problems(whole)
     assert problems(half)["audio"].startswith("cut off: ")
     if ending in ("wav", "flac", "mp3"):
-        assert problems(half)["audio"].endswith("of 1.0 s decode")
+        assert problems(half)["audio"].endswith("of 1.0 s can be decoded")
     assert capfd.readouterr() == ("", "")
 
 
@@ -181,10 +181,10 @@ def test_sound_with_gaps_is_not_whole(tmp_path):
 @pytest.mark.parametrize(
     ("samples", "reason"),
     [
-        (12000 * sine(1, 16000)[0], "samples reach 6000, expected a full scale of 1"),
-        (9.0 * sine(1, 16000)[0], "samples reach 4.5, expected a full scale of 1"),
+        (12000 * sine(1, 16000)[0], "the largest sample is 6000, expected a full scale of 1"),
+        (9.0 * sine(1, 16000)[0], "the largest sample is 4.5, expected a full scale of 1"),
         (np.full(16000, 0.3), "silent: all samples are 0.3"),
-        (np.where(np.arange(999) == 5, np.inf, 0.1), "1 samples are not finite"),
+        (np.where(np.arange(999) == 5, np.inf, 0.1), "1 samples are NaN or infinite"),
     ],
 )
 def test_sound_of_another_scale_or_without_any_is_refused(tmp_path, samples, reason):
@@ -207,9 +207,13 @@ def wav(path, sr, n_samples=800):
 
 def test_rates_that_leave_nothing_or_too_much(tmp_path):
     reason = problems(wav(tmp_path / "a.wav", 2**31 - 1))["audio"]
-    assert reason == "too short: 800 samples at 2147483647 Hz give 0 samples at 16000 Hz"
+    assert (
+        reason == "the sound is too short: 800 samples at 2147483647 Hz give 0 samples at 16000 Hz"
+    )
     reason = problems(wav(tmp_path / "b.wav", 1, 40000))["audio"]
-    assert reason.startswith("too long: more than 0 samples at 1 Hz take over 1.5 GiB at ")
+    assert reason.startswith(
+        "the sound is too long: more than 0 samples at 1 Hz need over 1.5 GiB at "
+    )
 
 
 @pytest.mark.parametrize(
@@ -236,12 +240,12 @@ def test_whatever_a_decoder_raises_is_ours(tmp_path, monkeypatch, error, kind):
 
 
 FAULTS = {
-    "unkcodec.mkv": "unknown codec",
-    "f_index11.mp4": "unknown codec",
-    "f_ts2.ts": "unknown codec",
+    "unkcodec.mkv": "codec is unknown",
+    "f_index11.mp4": "codec is unknown",
+    "f_ts2.ts": "codec is unknown",
     "flac_unknown.flac": "",
-    "gap100h.mkv": "the time stamps of the sound jump from 1.0 to 360000 s",
-    "gap1e7.mkv": "the time stamps of the sound jump from 1.0 to 10000000 s",
+    "gap100h.mkv": "the sound's time stamps jump from 1.0 to 360000 s",
+    "gap1e7.mkv": "the sound's time stamps jump from 1.0 to 10000000 s",
 }
 
 

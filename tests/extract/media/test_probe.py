@@ -41,13 +41,13 @@ def test_without_sound_the_pictures_are_measured(tmp_path):
 
 def test_a_file_without_sound_is_refused(tmp_path):
     soundfile.write(tmp_path / "d.wav", np.zeros(0, np.float32), 8000)
-    with pytest.raises(BadMedia, match="sound: no sound decodes; pictures: no video stream"):
+    with pytest.raises(BadMedia, match="sound: no sound can be decoded; pictures: no video stream"):
         probe_seconds(tmp_path / "d.wav")
 
 
 @pytest.mark.parametrize(
     ("stated", "reason"),
-    [(0, ""), ((1 << 36) - 1, "cut off: 2.0 of 8589934.6 s decode")],
+    [(0, ""), ((1 << 36) - 1, "cut off: only 2.0 of 8589934.6 s can be decoded")],
     ids=["unknown", "a lie"],
 )
 def test_flac_of_another_length_than_stated(tmp_path, stated, reason):

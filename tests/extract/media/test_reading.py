@@ -341,8 +341,8 @@ def test_a_file_that_ends_before_the_clip(tmp_path):
     path = film(tmp_path / "a.mp4", sound=sine(1.2, 16000))
     assert decode(path, duration=1.4, n_frames=2).problems == {}
     problems = decode(path, duration=3.0, n_frames=2).problems
-    assert problems["video"] == Problem("cut off: 1.2 of 3.0 s decode")
-    assert problems["audio"].reason.startswith("cut off: 1.")
+    assert problems["video"] == Problem("cut off: only 1.2 of 3.0 s can be decoded")
+    assert problems["audio"].reason.startswith("cut off: only 1.")
 
 
 def test_a_video_of_which_no_frame_decodes(tmp_path):
@@ -354,7 +354,7 @@ def test_a_video_of_which_no_frame_decodes(tmp_path):
             data = data.replace(bytes(packet), bytes(packet.size)) if packet.size else data
     path.write_bytes(data)
     decoded = decode(path, n_frames=2)
-    assert decoded.problems == {"video": Problem("no frame decodes")}
+    assert decoded.problems == {"video": Problem("no frame can be decoded")}
     assert list(decoded.waveforms) == [16000]
 
 
@@ -408,4 +408,4 @@ def test_a_codec_that_nobody_knows_is_told_in_words(tmp_path):
     at = data.rfind(tag)
     path.write_bytes(data[:at] + b"zzzz" + data[at + 4 :])
     problems = decode(path, sizes=(32,), sample_rates=()).problems
-    assert problems == {"video": Problem("pictures of an unknown codec")}
+    assert problems == {"video": Problem("the video codec is unknown")}

@@ -230,7 +230,7 @@ def test_a_file_that_changes_costs_no_other_of_the_same_bytes(tmp_path, clip, ch
 
 def test_a_clip_that_ends_its_worker_costs_itself(tmp_path, monkeypatch):
     errors = {
-        "crash": WorkerDied("it crashes its decoder"),
+        "crash": WorkerDied("the decoder crashed"),
         "hang": WorkerDied("it took longer", passing=True),
         "greedy": OutOfMemory("it needs more"),
         "odd": ValueError("math domain"),
@@ -250,7 +250,7 @@ def test_a_clip_that_ends_its_worker_costs_itself(tmp_path, monkeypatch):
     settings = DecodeSettings(1, ClipLimits(memory=0.25))
     store, found = reasons(tmp_path / "store", *jobs, settings=settings)
     assert found == {
-        **{"first": "", "last": "", "crash": "it crashes its decoder", "hang": "it took longer"},
+        **{"first": "", "last": "", "crash": "the decoder crashed", "hang": "it took longer"},
         "greedy": "decoding it takes more than 0.25 GiB of memory",
         "odd": "cannot be decoded: ValueError: math domain",
     }

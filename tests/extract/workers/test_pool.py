@@ -62,8 +62,8 @@ def test_errors_of_a_call_are_its_own():
 @pytest.mark.parametrize(
     ("call", "reason", "passing"),
     [
-        (Call("os:abort", ()), "crashes its decoder (SIGABRT)", False),
-        (Call("signal:raise_signal", (signal.SIGSEGV,)), "crashes its decoder (SIGSEGV)", False),
+        (Call("os:abort", ()), "the decoder crashed (SIGABRT)", False),
+        (Call("signal:raise_signal", (signal.SIGSEGV,)), "the decoder crashed (SIGSEGV)", False),
         (Call("os:_exit", (3,)), "exit code 3", False),
         (Call("signal:raise_signal", (signal.SIGKILL,)), "was killed (SIGKILL)", True),
         (Call("time:sleep", (1000,), seconds=0.2), "took longer than 0.2 s", True),
@@ -152,10 +152,10 @@ def test_a_worker_is_replaced_after_many_calls(monkeypatch):
 
 def test_workers_that_cannot_start_end_the_run_in_one_line(monkeypatch):
     stop_workers()
-    with pytest.raises(ExtractError, match="end before they are ready: ModuleNotFoundError"):
+    with pytest.raises(ExtractError, match="end while they start: ModuleNotFoundError"):
         answers(Call("mvemo.nowhere:nothing", ()))
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(ExtractError, match="no worker process can be started"):
+    with pytest.raises(ExtractError, match="a worker process cannot be started"):
         answers(PID)
 
 
@@ -182,8 +182,8 @@ def test_last_words_are_those_of_the_call():
     words = Call("builtins:exec", ("import os; os.write(2, b'bad chunk'); os.abort()",))
     of_another = Call("os:write", (2, b"of another clip"))
     _, silent, speaking = answers(of_another, Call("os:abort", ()), words)
-    assert str(silent.error) == "it crashes its decoder (SIGABRT)"
-    assert str(speaking.error) == "it crashes its decoder (SIGABRT: bad chunk)"
+    assert str(silent.error) == "the decoder crashed (SIGABRT)"
+    assert str(speaking.error) == "the decoder crashed (SIGABRT: bad chunk)"
 
 
 def test_an_error_that_cannot_be_sent_is_told_by_its_words():

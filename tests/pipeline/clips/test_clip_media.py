@@ -99,7 +99,7 @@ def test_clips_without_descriptors(tmp_path):
 
 def test_nothing_decodes(manifest, tmp_path):
     broken = replace(manifest, clips=tuple(c for c in manifest.clips if c.clip_id == "broken"))
-    with pytest.raises(BadOption, match="not one clip could be decoded; the first: broken: audio"):
+    with pytest.raises(BadOption, match="no clip could be decoded; the first one, broken: audio"):
         ClipMedia(broken, SETTINGS, tmp_path, plans=[MUSIC])
 
 
@@ -118,5 +118,5 @@ def test_a_note_says_which_sound_is_read(tmp_path, capsys):
         media = ClipMedia(stereo, SETTINGS, tmp_path / "w", plans=[MUSIC])
         assert media.failures == ()
         told = capsys.readouterr().err
-        note = "note: a.wav and 1 more: the channels cancel each other: channel 1 is read"
+        note = "note: a.wav and 1 more: the channels cancel out: only channel 1 is read"
         assert told.count(note) == 1

@@ -76,7 +76,7 @@ def test_each_protocol_keeps_or_names_the_split():
     folds = extracted_clips(manifest, ExtractSettings(RunSettings(protocol="crossfit")))
     assert folds.table.splits is None
     assert folds.table.k == 6
-    assert "--protocol holdout trains and tests on the split" in folds.notes[0]
+    assert "give --protocol holdout to train and test on the split" in folds.notes[0]
 
 
 def test_splits_that_cannot_be_honoured_are_named():

@@ -49,7 +49,7 @@ def test_seconds_of_a_window(plan, seconds):
 def test_the_note_counts_the_clips_and_says_what_to_do():
     seconds = {"a": 9.0, "b": 10.1, "c": 11.0, "d": 61.3}
     note = longer_clips_note(TEN, seconds, SHARED)
-    assert note.startswith("2 of 4 clips are longer than the 10 s that music1d reads, up to 61.3 s")
+    assert note.startswith("2 of 4 clips are longer than the 10 s that music1d reads (up to 61.3 s")
     assert "mvemo manifest segment" in note
     assert "--set nets.music1d.views=7," in note
     plan = NetSettings("rnn", options={"n_frames": 200})
@@ -94,7 +94,7 @@ def test_stage_one_tells_it_once_and_keeps_it_in_the_summary(tmp_path, capsys):
     arguments = ["extract", tmp_path / "clips.csv", "--work", tmp_path / "work"]
     assert run("mvemo", *arguments, *tiny_settings("extract.nets=music1d")) == 0
     shown = capsys.readouterr()
-    note = "note: 4 of 6 clips are longer than the 1 s that music1d reads, up to 2 s"
+    note = "note: 4 of 6 clips are longer than the 1 s that music1d reads (up to 2 s)"
     assert shown.err.count(note) == shown.out.count(note) == 1
 
 
@@ -122,7 +122,7 @@ def test_features_need_no_labels_and_keep_when_they_come(tmp_path, capsys):
     assert run("mvemo", "extract", labelled, *end) == 0
     err = capsys.readouterr().err
     assert "c3d: 0 new, 13 kept" in err
-    assert "the same bytes under two names with two labels: " in err
+    assert "identical files have different labels: " in err
     with open_cache(features) as cache:
         assert cache.table.classes == demo.classes
         assert cache.table.splits.tolist() == [2 * (i % 2) for i in range(13)]
@@ -136,10 +136,10 @@ def test_the_same_bytes_in_two_labels_or_groups_are_named():
     manifest = Manifest("m", "multiclass", ("calm", "sad"), clips, Path())
     assert same_file_notes(manifest, {c.clip_id: c.path for c in clips}) == []
     (note,) = same_file_notes(manifest, dict.fromkeys(manifest.clip_ids, "same"))
-    assert "with two labels: a.mp3 (sad) and b.mp3 (calm): one of the labels is wrong" in note
+    assert "different labels: a.mp3 (sad) and b.mp3 (calm): one of the labels is wrong" in note
     other = replace(manifest, clips=(clips[0], clip("b", "sad", "b")))
     (note,) = same_file_notes(other, dict.fromkeys(other.clip_ids, "same"))
-    assert "with two groups: a.mp3 (a) and b.mp3 (b): on both sides of a fold" in note
+    assert "different groups: a.mp3 (a) and b.mp3 (b): across training and test" in note
 
 
 def test_equal_files_without_sound_are_named_by_workers(tmp_path, capsys, monkeypatch):
@@ -158,4 +158,4 @@ def test_equal_files_without_sound_are_named_by_workers(tmp_path, capsys, monkey
                "--jobs", "2")  # fmt: skip
     err = capsys.readouterr().err
     assert code == 0, err
-    assert "the same bytes under two names with two labels: a.mp4 (a) and b.mp4 (b)" in err
+    assert "identical files have different labels: a.mp4 (a) and b.mp4 (b)" in err

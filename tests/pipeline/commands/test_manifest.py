@@ -57,7 +57,7 @@ def test_segments_of_cal500exp_are_measured(tmp_path):
         soundfile.write(folder / "CAL500_32kps" / f"{song}.wav", silence, 4000)
     done = run("scan", folder)
     assert done.exit_code == 0, done.output
-    assert "1 segments end up to 0.5 s after their file: cut at its end" in done.stderr
+    assert "1 segments end up to 0.5 s after their file and are cut there" in done.stderr
     made = read_manifest(folder / "manifest.csv")
     assert [clip.duration for clip in made.clips] == pytest.approx([12.5, 7.3, 6.25])
 
@@ -66,7 +66,7 @@ def test_segments_of_cal500exp_are_measured(tmp_path):
     done = run("scan", folder, "--force")
     assert isinstance(done.exception, BadOption)
     # The segment to 12.5 s is within the slack.
-    message = "2pac-trapped.wav: a segment from 12.5 to 20 s, but the file ends at 12.00 s"
+    message = "2pac-trapped.wav: a segment lasts from 12.5 to 20 s, but the file ends at 12.00 s"
     assert str(done.exception).endswith(message)
 
 

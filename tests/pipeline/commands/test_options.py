@@ -98,7 +98,7 @@ REFUSED = [
         for name in ("predict", "explain")
         # A device that is not here, too: before a model or a file is looked for.
         for device, text in (
-            ("cude", "--device 'cude' is not known: expected auto, cpu, cuda, cuda:N or mps"),
+            ("cude", "unknown --device 'cude'; expected auto, cpu, cuda, cuda:N or mps"),
             ("cuda:99", "device is 'cuda:99', but torch finds none here"),
         )
     ),
@@ -140,14 +140,14 @@ def test_a_prescribed_split_is_asked_about(manifest, tmp_path, capsys):
         assert run("mvemo", "study", study, *own, *options) == 2
         said = capsys.readouterr().err
         assert "makes folds" not in said
-        assert "not one clip could be decoded" in said
+        assert "no clip could be decoded" in said
     line = error_of(capsys, "mvemo", "study", "j22", *own, "--folds", 3)
     assert "--folds 3: this study trains and tests on one split: leave --folds out" in line
     # Folds that are asked for are made.
     assert run(*command, "--folds", 3) == 2
     said = capsys.readouterr().err
     assert "the manifest's split is not used" in said
-    assert "not one clip could be decoded" in said
+    assert "no clip could be decoded" in said
 
 
 def test_more_workers_than_cores_are_told_of(tmp_path, capsys):
@@ -180,7 +180,7 @@ def test_a_seed_that_changes_no_fold_is_told_of(tmp_path, capsys):
     )
     listed = Manifest("m", "multiclass", ("a", "b"), clips, tmp_path)
     write_folds(folds_of(listed, 2), tmp_path / "folds.csv")
-    assert "they are those of" in said(frozen, "--folds", tmp_path / "folds.csv")
+    assert "they are read from" in said(frozen, "--folds", tmp_path / "folds.csv")
 
 
 def test_a_seed_of_folds_that_changes_none_is_told_of(manifest, tmp_path, capsys):
@@ -192,7 +192,7 @@ def test_a_seed_of_folds_that_changes_none_is_told_of(manifest, tmp_path, capsys
 
     listed = read_manifest(manifest, media=False)
     write_folds(folds_of(listed, 2), tmp_path / "folds.csv")
-    of_file = f"changes no fold: they are those of {tmp_path / 'folds.csv'}"
+    of_file = f"changes no fold: they are read from {tmp_path / 'folds.csv'}"
     five = ("--set", "extract.fold_seed=5", "--nets", "cnn", "--folds")
     assert said("extract", *five, 2) == ""
     assert said("extract", *five, tmp_path / "folds.csv") == f"note: extract.fold_seed=5 {of_file}"

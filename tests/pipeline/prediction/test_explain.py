@@ -122,7 +122,7 @@ def test_a_file_that_is_cut_off_is_found_out_at_its_end(maker, tmp_path):
     whole = (tmp_path / "whole.wav").read_bytes()
     (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
     settings = TimelineSettings(window=2.0, hop=2.0)
-    with pytest.raises(BadMedia, match=r"cut.wav: sound: cut off: 8\.0 of 16\.0 s decode"):
+    with pytest.raises(BadMedia, match=r"cut.wav: sound: cut off: only 8\.0 of 16\.0 s can"):
         follow_clip(maker, NewClip("cut.wav", tmp_path / "cut.wav"), settings)
 
 

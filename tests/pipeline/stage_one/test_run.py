@@ -327,7 +327,7 @@ def test_where_all_files_are_missing_the_folder_is_wrong(demo, tmp_path, capsys)
     arguments = [demo / "manifest.csv", "--root", tmp_path, "--work", tmp_path / "w"]
     assert run("mvemo", "extract", *arguments, *tiny_settings()) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "not one of its 12 media files is in" in line
+    assert "none of its 12 media files is in" in line
     assert "--root" in line
     assert not (tmp_path / "w" / "features.h5").exists()
 
