@@ -26,17 +26,25 @@ FETCHED = "pretrained"
 class RecipeSettings:
     """Current fine-tuning techniques (probe: Kumar et al. 2022, mixup: Zhang et al. 2018)."""
 
-    probe: bool = setting(False, "First fit only the classifier.")
-    warmup: float = setting(0.0, "Share of the steps during which the rate rises.", ge=0, lt=1)
-    cosine: bool = setting(False, "Let the rate fall along half a cosine after the warm-up.")
-    clip_norm: float = setting(0.0, "Largest norm of a gradient; 0 for no limit.", ge=0)
-    layer_decay: float = setting(1.0, "Factor of the rate per layer towards the input.", gt=0, le=1)
-    freeze_norm: bool = setting(False, "Keep the starting statistics of batch normalisation.")
-    average: float = setting(
-        0.0, "Share of the last epochs whose weights are averaged; needs `patience=0`.", ge=0, lt=1
+    probe: bool = setting(False, "Fit only the classifier, before the other layers are trained.")
+    warmup: float = setting(0.0, "Share of the steps in which the learning rate rises.", ge=0, lt=1)
+    cosine: bool = setting(False, "Lower the learning rate by half a cosine after the warm-up.")
+    clip_norm: float = setting(0.0, "Maximum norm of the gradient; 0 for no limit.", ge=0)
+    layer_decay: float = setting(
+        1.0,
+        "Factor by which the learning rate changes from one layer to the next, towards the input.",
+        gt=0,
+        le=1,
     )
-    augment: bool = setting(False, "Change pictures and sound at random.")
-    mixup: float = setting(0.0, "Parameter of the mixing of clips; 0 for no mixing.", ge=0)
+    freeze_norm: bool = setting(False, "Keep the initial running statistics of batch norm.")
+    average: float = setting(
+        0.0,
+        "Average the weights over this last share of the epochs; needs `patience=0`.",
+        ge=0,
+        lt=1,
+    )
+    augment: bool = setting(False, "Apply random changes to pictures and sound.")
+    mixup: float = setting(0.0, "Mixup parameter (alpha); 0 for no mixup.", ge=0)
 
     def __post_init__(self) -> None:
         check_settings(self, BadSetting)
@@ -63,13 +71,21 @@ class TrainSettings:
     momentum: float = setting(0.0, "Momentum of SGD.", ge=0, lt=1)
     weight_decay: float = setting(0.0, "Weight decay.", ge=0)
     epochs: int = setting(60, "Maximum number of epochs.", gt=0)
-    iterations: int = setting(0, "Maximum number of steps instead; 0 for `epochs`.", ge=0)
-    patience: int = setting(10, "Epochs without a lower loss before training stops.", ge=0)
-    batch_size: int = setting(16, "Clips per step.", gt=0)
-    val_fraction: float = setting(0.15, "Share held out for early stopping.", gt=0, lt=1)
-    loss: str = setting("softmax", "Loss for classes; tags and ratings need softmax.", names=LOSSES)
-    tau: float = setting(0.01, "Weight of the centre term of `loss`.", ge=0)
-    recipe: RecipeSettings = setting(RecipeSettings, "Additions to the papers' training.")
+    iterations: int = setting(
+        0, "Maximum number of steps, instead of `epochs`; 0 to use `epochs`.", ge=0
+    )
+    patience: int = setting(
+        10, "Epochs without a lower validation loss before training stops; 0: never.", ge=0
+    )
+    batch_size: int = setting(16, "Number of clips per step.", gt=0)
+    val_fraction: float = setting(0.15, "Share of training clips for early stopping.", gt=0, lt=1)
+    loss: str = setting(
+        "softmax", "Loss for classes; for tags and ratings leave it at softmax.", names=LOSSES
+    )
+    tau: float = setting(0.01, "Weight of the term for class centres in `loss`.", ge=0)
+    recipe: RecipeSettings = setting(
+        RecipeSettings, "Training techniques that the papers do not use."
+    )
 
     def __post_init__(self) -> None:
         check_settings(self, BadSetting)
@@ -93,8 +109,8 @@ class NetSettings:
 
     name: str
     # Ten times the papers' channels gives a hundred times their parameters.
-    width: float = setting(1.0, "Factor of the channel counts of the papers.", gt=0, le=10)
-    weights: str = setting("", f"Weight file, or `{FETCHED}`; empty for random weights.")
+    width: float = setting(1.0, "Multiplier for the papers' channel counts.", gt=0, le=10)
+    weights: str = setting("", f"Weight file, or `{FETCHED}` (downloaded); empty for random.")
     options: Mapping[str, Any] = field(default_factory=dict)
     train: TrainSettings = setting(TrainSettings, "Settings of the fine-tuning.")
     view: ViewSettings = setting(ViewSettings, "Windows of a clip that are embedded.")
@@ -121,14 +137,14 @@ class RunSettings:
     ``mvemo extract`` measures that bf16 is faster.
     """
 
-    protocol: str = setting("crossfit", "Protocol (docs/protocols.md).", names=PROTOCOLS)
+    protocol: str = setting("crossfit", "Training protocol (docs/protocols.md).", names=PROTOCOLS)
     seed: int = setting(0, "Seed of weights, inner splits, batches and dropout.", ge=0)
     device: str = setting("auto", "`auto`, `cpu`, `cuda`, `cuda:N` or `mps`.")
     precision: str = setting(
-        "float32", "Precision of the nets; `auto`: bf16 where it is faster.", names=PRECISIONS
+        "float32", "Precision of the nets; `auto` is bf16 if that is faster.", names=PRECISIONS
     )
-    compile: bool = setting(False, "Compile nets: slower start, faster steps on a GPU.")
-    deterministic: bool = setting(False, "Same bits in each run on a GPU; slower.")
+    compile: bool = setting(False, "Compile nets: slower to start, but faster on a GPU.")
+    deterministic: bool = setting(False, "Make runs on a GPU bit-identical; this is slower.")
 
     def __post_init__(self) -> None:
         check_settings(self, BadSetting)

@@ -38,9 +38,11 @@ class ViewSettings:
     """
 
     views: int = setting(1, "Maximum number of windows per clip.", ge=1)
-    layout: str = setting("spread", "Places of the windows in the clip.", names=LAYOUTS)
-    rate: float = setting(0.0, "Frames per second in a window; 0: spread over the clip.", ge=0)
-    pooling: str = setting("mean", "Statistics of the windows' embeddings.", names=POOLINGS)
+    layout: str = setting("spread", "Position of the windows in the clip.", names=LAYOUTS)
+    rate: float = setting(
+        0.0, "Frames per second in a window; 0 to spread them over the clip.", ge=0
+    )
+    pooling: str = setting("mean", "Pooling of the windows' embeddings.", names=POOLINGS)
 
     def __post_init__(self) -> None:
         check_settings(self, BadSetting)

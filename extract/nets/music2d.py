@@ -50,8 +50,8 @@ class Music2DOptions(NetOptions):
     # C17 used the statistics of the batch also at test time, and its file has no running ones.
     norm: str = setting(
         "clip",
-        "Statistics of the normalisation. `clip`: those of the single clip, also in training. "
-        "`batch`: batch normalisation, for which the released weights must be fine-tuned.",
+        "Normalisation. `clip`: with the statistics of each clip, also during training. `batch`: "
+        "batch normalisation, for which the released weights must be fine-tuned.",
         names=("clip", "batch"),
     )
     seconds: float = setting(
@@ -221,7 +221,7 @@ class MelSpectrogram(nn.Module):
             ("filterbank", filterbank, (n_bins, self.settings.n_mels)),
         ):
             if tuple(kernel.shape) != shape:
-                raise BadWeights(f"{name} has shape {tuple(kernel.shape)}, {shape} is needed")
+                raise BadWeights(f"{name}: expected shape {shape}, got {tuple(kernel.shape)}")
         # At frequency zero the real kernel is the window itself.
         window = real[:, 0]
         angle = (
@@ -238,7 +238,7 @@ class MelSpectrogram(nn.Module):
         )
         if not deviation <= KERNEL_TOLERANCE:
             raise BadWeights(
-                f"DFT kernels are {deviation:.2g} from a windowed DFT, at most "
+                f"the DFT kernels differ from a windowed DFT by {deviation:.2g}, but at most "
                 f"{KERNEL_TOLERANCE:g} is allowed"
             )
         with torch.no_grad():

@@ -60,19 +60,19 @@ class MusicnnOptions(NetOptions):
 
     seconds: float = setting(
         60.0,
-        "Maximum length of the input in seconds; a shorter clip is used at its own length.",
+        "Maximum length of the input in seconds; a shorter clip is not padded to it.",
         ge=MEL.n_fft / MEL.sr,
     )
     outputs: str = setting(
         "units",
         "Parts of the embedding, in this order, separated by commas. `units`: mean over the "
-        "patches of the 200 units before the tags. `deviation`: their standard deviation (0 for "
-        "one patch). `front`: mean of the 1,506 inputs of the units. `tags`: mean probabilities "
-        "of the 50 tags.",
+        "patches of the 200 units before the tags. `deviation`: standard deviation of these "
+        "units over the patches (0 for one patch). `front`: mean of the 1,506 inputs of the "
+        "units. `tags`: mean probabilities of the 50 tags.",
     )
     dropout: float = dropout(0.5, "before the 200 units and before the classifier")
     norm_momentum: float = setting(
-        0.01, "Weight of a training batch in the running statistics.", gt=0, le=1
+        0.01, "Weight of one training batch in the running means of batch norm.", gt=0, le=1
     )
 
     def __post_init__(self) -> None:
@@ -80,8 +80,8 @@ class MusicnnOptions(NetOptions):
         names = self.output_names
         if not names or len(set(names)) < len(names) or not set(names) <= set(OUTPUTS):
             raise BadSetting(
-                f"outputs is {self.outputs!r}: some of {', '.join(OUTPUTS)}, each once, "
-                "separated by commas"
+                f"outputs is {self.outputs!r}: expected some of {', '.join(OUTPUTS)}, separated "
+                "by commas and without duplicates"
             )
 
     @property
@@ -105,7 +105,7 @@ class MusicnnOptions(NetOptions):
         ),
     },
     published=(
-        "MSD_musicnn of the package musicnn 0.1.0, as 'mvemo weights get musicnn' converts it",
+        "MSD_musicnn of the package musicnn 0.1.0, converted by 'mvemo weights get musicnn'",
     ),
     package=PretrainedPackage(
         project="musicnn",

@@ -58,7 +58,7 @@ class CRNNOptions(NetOptions):
     )
     spectrogram_frames: int = setting(
         860,
-        "Number of frames of the spectrogram, which are shorter (J22 2.3.1); 860 are the same "
+        "Number of frames of the spectrogram, which are shorter (J22 2.3.1); 860 frames are also "
         "10 s.",
         ge=1,
     )

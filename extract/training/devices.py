@@ -22,7 +22,7 @@ def pick_device(name: str) -> torch.device:
     device = torch.device(name)
     counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if counts.get(device.type, 1) <= (device.index or 0):
-        raise BadSetting(f"device is {name!r}, but torch finds none here: use 'auto' or 'cpu'")
+        raise BadSetting(f"device is {name!r}, but torch does not find it: use 'auto' or 'cpu'")
     return device
 
 

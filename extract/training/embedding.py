@@ -98,7 +98,7 @@ class _Embedder:
                 if self.at_once == 1:
                     raise ExtractError(
                         f"{self._net.name}: the memory of {memory_text(self._device)} is too "
-                        "small to embed one window: take a larger GPU, shorter or smaller inputs "
+                        "small to embed one window: use a larger GPU, shorter or smaller inputs "
                         f"(nets.{self._net.name}.options), or --set extract.device=cpu"
                     ) from None
             self.at_once //= 2

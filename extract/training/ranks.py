@@ -99,8 +99,8 @@ class Ranks:
         device = "cuda" if self.count > 1 and dist.get_backend() == "nccl" else "cpu"
         if self.add(torch.tensor(int(found), device=device)).item() not in (0, self.count):
             raise ExtractError(
-                f"{what} is there for some processes and not for others: the working folder "
-                "(--work) must be one that all of them share"
+                f"{what} exists for some processes but not for others: all processes must share "
+                "one working folder (--work)"
             )
 
     @contextmanager
@@ -212,8 +212,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         local, n_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= n_gpus:
             raise BadSetting(
-                f"process {local + 1} on this machine has no GPU, there are {n_gpus}: torchrun "
-                f"--nproc-per-node {n_gpus}"
+                f"process {local + 1} on this machine has no GPU, because there are only {n_gpus}: "
+                f"use torchrun --nproc-per-node {n_gpus}"
             )
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)

@@ -47,7 +47,7 @@ class TrainingJob:
         if self.settings.patience and not len(self.val_rows):
             raise BadSetting(
                 f"{self.label}: early stopping needs validation clips: set patience = 0, or hold "
-                "some out"
+                "out some clips"
             )
 
     @property
@@ -206,7 +206,7 @@ class Stepper:
             least = 2 if self._ranks.count == 1 else n_clips
             raise ExtractError(
                 f"{self._job.label}: the memory of {memory_text(self._device)} is too small to "
-                f"train on {least} clips at once (batch_size is {settings.batch_size}): take a "
+                f"train on {least} clips at once (batch_size is {settings.batch_size}): use a "
                 f"larger GPU, shorter or smaller inputs (nets.{self._net.name}.options), or "
                 "--set extract.device=cpu"
             ) from None

@@ -50,7 +50,7 @@ class JobFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ExtractError(f"{self.path}: cannot be made: {error.strerror}") from error
+            raise ExtractError(f"{self.path}: cannot be created: {error.strerror}") from error
         self._write_text("settings.json", settings)
 
     def save_state(self, state: Mapping[str, Any]) -> None:
@@ -89,7 +89,7 @@ class JobFolder:
             saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             # torch raises many types of error for a damaged file.
-            warnings.warn(f"{path}: damaged ({error}); trained again", stacklevel=2)
+            warnings.warn(f"{path}: is damaged ({error}); the net is trained again", stacklevel=2)
             return None
         return saved
 
@@ -268,7 +268,7 @@ class Trainer:
             f"{self.job.label}: training diverged: no finite loss by epoch {run.epoch} "
             f"(training {run.curve['train_loss'][-1]:g}, validation "
             f"{run.curve['val_loss'][-1]:g})",
-            f"lower the learning rate, --set nets.{self.net.name}.lr={lr / 10:g} (it is {lr:g})",
+            f"lower the learning rate: --set nets.{self.net.name}.lr={lr / 10:g} (it is {lr:g})",
         )
 
 

@@ -51,7 +51,7 @@ def test_a_folder_that_is_none_is_told(tmp_path, capsys):
     assert extract(tmp_path / "work", manifest, tmp_path / "nowhere") == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
-    assert f"{tmp_path / 'nowhere'}: no such folder of an encoder" in message
+    assert f"{tmp_path / 'nowhere'}: the folder of the encoder does not exist" in message
 
 
 def test_a_folder_is_described_as_any_net_is(tmp_path, capsys):

@@ -418,7 +418,7 @@ def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys):
     assert "give the file with --weights c3d=FILE" in capsys.readouterr().err
     other = ["--weights", f"c3d={tmp_path / 'other.npz'}"]
     assert run("mvemo", *predict, *pictures, *other) == 2
-    assert "are not those that the model was made with" in capsys.readouterr().err
+    assert "differ from those that the model was trained with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--song-level", "--permute-labels"])

@@ -60,8 +60,8 @@ class PictureEncoderOptions(NetOptions):
     pooling: str = setting("mean", "Pooling over the frames: `mean` or `mean+std`.", names=POOLINGS)
     tokens: str = setting(
         "auto",
-        "Tokens that represent a picture: the `first`, a class token in some encoders; the "
-        "`mean` of all; or `auto`, the first if it is a class token, otherwise the mean.",
+        "Tokens that represent a picture: `first` (in some encoders a class token), `mean` (of all "
+        "tokens), or `auto`: the first one if it is a class token, otherwise the mean.",
         names=TOKENS,
     )
 
@@ -77,7 +77,7 @@ class EncoderNet(BuiltNet):
 
     def build(self, width: float) -> int:
         if width != 1.0:
-            raise BadSetting(f"{self.name}: width is {width}: an encoder has width 1 only")
+            raise BadSetting(f"{self.name}: width is {width}: it must be 1 for an encoder")
         self.encoder, self.encoder_config = load_encoder(self.folder, self.options.layer)
         dim = self.state_dim(self.encoder_config)
         return dim * (2 if self.options.pooling == "mean+std" else 1)
@@ -116,8 +116,8 @@ class SoundEncoder(EncoderNet):
         rate = cls.preprocessor.get("sampling_rate")
         if not isinstance(rate, int) or rate < 1:
             raise BadWeights(
-                f"{cls.folder}: preprocessor_config.json: sampling_rate is {rate!r}: it must be a "
-                "number of Hz"
+                f"{cls.folder}: preprocessor_config.json: sampling_rate is {rate!r}: it must be an "
+                "integer above 0, in Hz"
             )
         return AudioInput(rate, options.seconds, mark_end=True)
 
@@ -176,8 +176,8 @@ class SpectrogramEncoder(SoundEncoder):
         self.extractor = library.ClapFeatureExtractor(**self.preprocessor)
         if self.options.seconds > self.extractor.max_length_s:
             raise BadSetting(
-                f"{self.name}: seconds is {self.options.seconds}: CLAP reads "
-                f"{self.extractor.max_length_s} s at most; embed more views of a longer clip"
+                f"{self.name}: seconds is {self.options.seconds}, but CLAP reads at most "
+                f"{self.extractor.max_length_s} s: for longer clips, increase views instead"
             )
         return dim
 
@@ -225,8 +225,8 @@ class PictureEncoder(EncoderNet, FrameNet):
         image_size = int(self.encoder_config.image_size)
         if not self.family.any_size and self.crop != image_size:
             raise BadWeights(
-                f"{self.folder}: pictures are prepared with {self.crop} pixels a side, and the "
-                f"encoder has positions for {image_size}"
+                f"{self.folder}: the preprocessor makes pictures of {self.crop} pixels per side, "
+                f"but the encoder needs {image_size}"
             )
         self.normalisation: dict[str, list[float]] = {}
         for name, key in (("mean", "image_mean"), ("deviation", "image_std")):
@@ -327,7 +327,7 @@ def _side(kind: type[EncoderNet] | EncoderNet, name: str, value: Any) -> int:
         sides = [value.get(key) for key in keys]
     if len(set(sides)) != 1 or not isinstance(sides[0], int) or sides[0] < 1:
         raise BadWeights(
-            f"{kind.folder}: preprocessor_config.json: {name} is {value!r}: square pictures of a "
-            "number of pixels are needed"
+            f"{kind.folder}: preprocessor_config.json: {name} is {value!r}: expected the side of "
+            "square pictures, in pixels"
         )
     return int(sides[0])

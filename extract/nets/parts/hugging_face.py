@@ -72,24 +72,25 @@ _FOREIGN = ("feature_extractor_cqt", "deepnorm")
 def read_config(folder: Path) -> dict[str, Any]:
     """Return a folder's ``config.json``, after a check of its kind and its weight files."""
     if not folder.is_dir():
-        raise MissingFile(f"{folder}: no such folder of an encoder")
+        raise MissingFile(f"{folder}: the folder of the encoder does not exist")
     config = _read_json(folder, "config.json")
     kind = config.get("model_type")
     if kind not in FAMILIES:
         raise BadWeights(
-            f"{folder}: config.json: model_type is {kind!r}: one of {', '.join(FAMILIES)} is needed"
+            f"{folder}: config.json: unknown model_type {kind!r}; expected one of "
+            f"{', '.join(FAMILIES)}"
         )
     for name in _FOREIGN if kind == "mert_model" else ():
         if config.get(name):
             raise BadWeights(
-                f"{folder}: config.json: {name} is set, which only code in the folder computes, "
-                "and such code is never run"
+                f"{folder}: config.json: the option {name} needs code from the folder, but mvemo "
+                "never runs such code"
             )
     weights = ("model.safetensors", "model.safetensors.index.json")
     if not any((folder / name).is_file() for name in weights):
         others = sorted(path.name for path in folder.glob("*.bin"))
         rest = f" ({others[0]} is a pickle, which could run code)" if others else ""
-        raise MissingFile(f"{folder}: has no model.safetensors{rest}: save the model as such")
+        raise MissingFile(f"{folder}: has no model.safetensors{rest}: save it in that format")
     return config
 
 
@@ -106,7 +107,7 @@ def read_preprocessor(folder: Path) -> dict[str, Any]:
             if isinstance(record, dict):
                 return record
     raise MissingFile(
-        f"{folder}: has no preprocessor_config.json, which says how sound or pictures are prepared"
+        f"{folder}: has no preprocessor_config.json: add this file, which describes the input"
     )
 
 
@@ -161,8 +162,8 @@ def transformers(folder: Path) -> Any:
         return importlib.import_module("transformers")
     except ImportError as error:
         raise BadSetting(
-            f"hf:{folder}: needs the packages transformers and safetensors: pip install '.[hf]' in "
-            "mvemo's folder"
+            f"hf:{folder}: needs the packages transformers and safetensors: run pip install "
+            "'.[hf]' in mvemo's folder"
         ) from error
 
 
@@ -171,7 +172,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise MissingFile(f"{folder}: has no {name}: not the folder of an encoder") from None
+        raise MissingFile(f"{folder}: has no {name}; expected an encoder's folder") from None
     except (OSError, ValueError) as error:
         raise BadWeights(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(record, dict):
@@ -208,8 +209,8 @@ def _refuse_incomplete(
         absent.remove(name)
     if absent:
         raise BadWeights(
-            f"{folder}: model.safetensors has not all of the encoder ({len(absent)} tensors are "
-            f"missing or of another shape, as {sorted(absent)[0]})"
+            f"{folder}: model.safetensors does not contain the whole encoder ({len(absent)} "
+            f"tensors are missing or have another shape, for example {sorted(absent)[0]})"
         )
 
 
@@ -218,7 +219,7 @@ def _layers(encoder: nn.Module) -> nn.ModuleList:
     for name, module in encoder.named_modules():
         if isinstance(module, nn.ModuleList) and name.split(".")[-1] in ("layer", "layers"):
             return module
-    raise BadWeights(f"{type(encoder).__name__} has no layers that this version knows")
+    raise BadWeights(f"{type(encoder).__name__}: this version of mvemo cannot find its layers")
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from mvemo.extract.nets.parts.registry import NETS
 from mvemo.manifests.array_files import DAMAGED, NpzFile, check_inflated, most_bytes, read_npy
 from mvemo.manifests.files import shown
 
-UNKNOWN = "nothing: not a published file tried here"
+UNKNOWN = "none of the published files that were tested"
 
 Tensors = dict[str, Tensor]
 
@@ -72,12 +72,12 @@ class WeightReport:
             f"{self.path}",
             f"  sha256 {self.sha256}",
             f"  known as {self.known_as or UNKNOWN}",
-            f"  {len(self.loaded)} of the net's {total} tensors loaded",
+            f"  {len(self.loaded)} of the net's {total} tensors were loaded",
         ]
         for title, names in (
-            ("not in the file, left as they were", self.missing),
-            ("of another shape, left as they were", self.mismatched),
-            ("in the file, not used by the net", self.unexpected),
+            ("are not in the file and keep their initial values", self.missing),
+            ("have another shape and keep their initial values", self.mismatched),
+            ("of the file are not used by the net", self.unexpected),
         ):
             if names:
                 lines.append(f"  {len(names)} {title}:")
@@ -130,7 +130,8 @@ def _nothing_fits(net: Net, tensors: Tensors, report: WeightReport) -> str:
     if report.mismatched:
         return f"no tensor has the shape that this {net.name} needs: {some(report.mismatched)}"
     return (
-        f"no tensor fits {net.name}; the file has {some(tensors)}, the net {some(net.state_dict())}"
+        f"no tensor fits {net.name}: the file has {some(tensors)}, but the net has "
+        f"{some(net.state_dict())}"
     )
 
 
@@ -191,8 +192,8 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         # torch's message may advise to load the file unsafely, which nobody should do.
         advice = "weights_only" in str(error) or "Weights only" in str(error)
-        what = "nothing that can be read safely" if advice else lines[0][:200]
-        raise BadWeights(f"{path}: damaged or incomplete as {layout}: {what}") from error
+        what = "it cannot be read safely" if advice else lines[0][:200]
+        raise BadWeights(f"{path}: damaged or incomplete {layout}: {what}") from error
     if not tensors:
         raise BadWeights(f"{path}: holds no tensors")
     return tensors, sha256
@@ -218,7 +219,7 @@ def file_layout(path: Path) -> str:
             head = file.read(512)
     except OSError as error:
         raise BadWeights(f"{path}: cannot be read: {error.strerror}") from error
-    accepted = "a torch checkpoint, NumPy .npz or .npy, or HDF5 is needed"
+    accepted = "expected a torch checkpoint, NumPy .npz or .npy, or HDF5"
     if not head:
         raise BadWeights(f"{path}: is empty: {accepted}")
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
@@ -257,8 +258,8 @@ def _read_hdf5(path: Path) -> Tensors:
                 total += item.nbytes
                 if total > most:
                     raise BadWeights(
-                        f"its data sets would become {total:,} bytes, at most {most:,} are read "
-                        "of a file of its size"
+                        f"its data sets would take {total:,} bytes, but the limit for a file of "
+                        f"this size is {most:,}"
                     )
                 tensors[name] = numbers(name, item[()])
     return tensors
@@ -274,8 +275,8 @@ def read_torch(path: Path) -> Tensors:
         text = str(error)
         if "Unsupported" in text or "Weights only" in text or "weights_only" in text:
             raise BadWeights(
-                "holds Python objects besides tensors, or is damaged; such files are not "
-                "opened: save only the net's state_dict()"
+                "contains Python objects other than tensors, or is damaged; such files are "
+                "not opened: save only the net's state_dict()"
             ) from error
         raise
     for _ in range(_MOST_DEPTH):
@@ -299,7 +300,7 @@ def numbers(name: str, array: Any) -> Tensor:
     """Return an array as a tensor; `BadWeights` if it does not hold numbers."""
     array = np.asarray(array)
     if array.dtype.kind not in "fiub":
-        raise BadWeights(f"tensor {name} is of type {array.dtype}, not of numbers")
+        raise BadWeights(f"tensor {name} has type {array.dtype}, which is not numeric")
     # torch needs the byte order of the machine.
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
@@ -330,7 +331,7 @@ def _check_pickle(program: bytes) -> None:
             if "GLOBAL" in operation.name or "UNICODE" in operation.name:
                 names.append(str(argument).rpartition(" ")[2])
     if "bytearray" in names:
-        raise BadWeights("asks for memory by a number (bytearray), which no weights do")
+        raise BadWeights("allocates a bytearray of a given size, which is refused in weight files")
 
 
 def _flatten(tree: Mapping[Any, Any], most: int) -> Tensors:
@@ -343,12 +344,12 @@ def _flatten(tree: Mapping[Any, Any], most: int) -> Tensors:
         name, value, above = stack.pop()
         if isinstance(value, dict):
             if id(value) in above:
-                raise BadWeights(f"{shown(name)} is a dictionary that holds itself")
+                raise BadWeights(f"{shown(name)} is a dictionary that contains itself")
             if len(above) >= _MOST_DEPTH:
-                raise BadWeights(f"{shown(name)} is nested more than {_MOST_DEPTH} deep")
+                raise BadWeights(f"{shown(name)} is nested more than {_MOST_DEPTH} levels deep")
             n_entries += len(value)
             if n_entries > _MOST_ENTRIES:
-                raise BadWeights(f"has more than {_MOST_ENTRIES:,} entries, which no net has")
+                raise BadWeights(f"has more than {_MOST_ENTRIES:,} entries, more than any net has")
             prefix, inside = f"{name}." * bool(above), (*above, id(value))
             stack += [(f"{prefix}{key}", item, inside) for key, item in reversed(value.items())]
             continue
@@ -357,13 +358,13 @@ def _flatten(tree: Mapping[Any, Any], most: int) -> Tensors:
         if not isinstance(value, Tensor):
             continue
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
-            raise BadWeights(f"tensor {name} is sparse, quantised or without values: not read")
+            raise BadWeights(f"tensor {name} must be dense, not quantised, and have values")
         # A tensor may describe more numbers than it stores: a stride of 0 repeats one.
         n_bytes += value.numel() * value.element_size()
         if n_bytes > most:
             raise BadWeights(
-                f"tensor {name} of shape {tuple(value.shape)}: the tensors would become "
-                f"{n_bytes:,} bytes, at most {most:,} are read of a file of its size"
+                f"tensor {name} of shape {tuple(value.shape)}: the tensors would take "
+                f"{n_bytes:,} bytes, but the limit for a file of this size is {most:,}"
             )
         tensors[name] = value.detach()
     return tensors

@@ -99,7 +99,7 @@ REFUSED = [
         # A device that is not here, too: before a model or a file is looked for.
         for device, text in (
             ("cude", "--device 'cude' is not known: expected auto, cpu, cuda, cuda:N or mps"),
-            ("cuda:99", "device is 'cuda:99', but torch finds none here"),
+            ("cuda:99", "device is 'cuda:99', but torch does not find it"),
         )
     ),
     *(

@@ -197,7 +197,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--protocol", "frozen"], "frozen protocol embeds with pretrained weights"),
+        (["--protocol", "frozen"], "frozen protocol needs pretrained weights"),
         (["--protocol", "fitted"], "protocol 'fitted' is not known: one of crossfit"),
         (["--nets", "resnet"], "unknown net 'resnet': one of c3d"),
         (["--set", "nets.c3d.lr=-1"], "lr is -1.0: it must be above 0"),
@@ -241,7 +241,7 @@ def test_training_that_diverges_is_one_line_that_names_net_fold_and_cure(demo, t
     assert run("mvemo", "extract", *arguments) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "music1d@fold0: training diverged: no finite loss by epoch" in line
-    assert "lower the learning rate, --set nets.music1d.lr=1e+09" in line
+    assert "lower the learning rate: --set nets.music1d.lr=1e+09" in line
     # Nothing of it is kept as if it were trained.
     assert not list(tmp_path.glob("nets/*/weights.pt"))
 
@@ -437,7 +437,7 @@ def test_a_net_that_diverges_costs_no_feature_of_the_others(demo, tmp_path, monk
     assert run(*command) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("mvemo: music1d@fold1: training diverged: no finite loss by epoch 1")
-    assert "lower the learning rate, --set nets.music1d.lr=" in error
+    assert "lower the learning rate: --set nets.music1d.lr=" in error
     assert error.endswith(
         f"leave out what diverged, --nets c3d; {features} has the features of c3d, which are "
         "not trained again"
