@@ -1,4 +1,4 @@
-"""Nets behind the features of a model: saved in its folder, loaded again, or fetched."""
+"""Nets behind the features of a model: saved in its folder, loaded again, or downloaded."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def plan_of(spec: FeatureSpec, weights: str = "", *, name: str = "") -> NetSetti
 def fetch_model_weights(
     folder: Path, modalities: Collection[str], but: Collection[str] = ()
 ) -> None:
-    """Fetch the public weights that a model's nets need and that are not here yet.
+    """Download the public weights that a model's nets need and that are missing.
 
-    After a failed download a note says so. Nets in `but` have weights of their own.
+    A note reports a failed download. Nets in `but` are skipped: the user gives their weights.
     """
     from mvemo.extract.errors import FetchFailed
     from mvemo.extract.nets import NETS

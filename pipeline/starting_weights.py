@@ -1,4 +1,4 @@
-"""Initial weights of the nets of a run: files, fetched weights, and weights to fetch now."""
+"""Initial weights of the nets of a run: files, downloaded weights, and weights to download now."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mvemo.pipeline.settings import Settings
 
 
 def tell_weights(report: WeightReport) -> None:
-    """Tell the file that a net starts from, and with ``--verbose`` which tensors it gave."""
+    """Report the weight file of a net, and with ``--verbose`` which tensors were loaded."""
     if verbosity() == "verbose":
         tell(report.text())
     else:
@@ -26,7 +26,7 @@ def tell_weights(report: WeightReport) -> None:
 
 
 def refuse_missing_weights(plans: Sequence[NetSettings], settings: Settings) -> None:
-    """Raise `BadSetting` for a net that nothing trains and whose weights cannot be fetched."""
+    """Raise `BadSetting` for a frozen net whose weights cannot be downloaded."""
     for plan in plans:
         if not _to_fetch(plan, settings):
             require_weights(plan, settings.extract.run)
@@ -35,9 +35,9 @@ def refuse_missing_weights(plans: Sequence[NetSettings], settings: Settings) -> 
 def fetch_missing_weights(
     plans: Sequence[NetSettings], settings: Settings, *, fetch: bool = True
 ) -> tuple[list[NetSettings], list[str]]:
-    """Fetch the public weights that are not here, or without `fetch` tell which.
+    """Download the public weights that are missing, or only report them if `fetch` is False.
 
-    Returns the plans that have their weights, and a note on each net that is left out.
+    Return the plans that have their weights, and a note on each net that is left out.
     """
     complete: list[NetSettings] = []
     failures: list[FetchFailed] = []
@@ -55,7 +55,7 @@ def fetch_missing_weights(
 
 
 def random_start_note(plans: Sequence[NetSettings], settings: Settings) -> str:
-    """Return a note on nets that start from random weights unlike in their papers, or ''."""
+    """Return a note on nets that start from random weights although their papers do not, or ''."""
     if settings.extract.run.protocol == "frozen":
         return ""
     random = [plan for plan in plans if NETS[plan.name].started_from and not plan.weights]
@@ -75,7 +75,7 @@ def random_start_note(plans: Sequence[NetSettings], settings: Settings) -> str:
 
 
 def _to_fetch(plan: NetSettings, settings: Settings) -> bool:
-    """Return True if a net uses fetched weights, whether they are here already or not."""
+    """Return True if a net uses public weights, even if they are downloaded already."""
     pretrained = plan.weights == FETCHED
     if settings.extract.run.protocol == "frozen":
         pretrained |= plan.weights == ""
@@ -83,7 +83,7 @@ def _to_fetch(plan: NetSettings, settings: Settings) -> bool:
 
 
 def _fetched(plan: NetSettings, *, fetch: bool) -> NetSettings:
-    """Fetch a net's weights if they are not here, and return the plan that uses them."""
+    """Download a net's weights if they are missing, and return the plan that uses them."""
     package = package_to_fetch(plan.name)
     if package is not None:
         if not fetch:

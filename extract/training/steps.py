@@ -88,7 +88,7 @@ def training_batches(rows: Sequence[int], batch_size: int) -> list[list[int]]:
     return groups
 
 
-# Memory of a step divided by what the forward pass keeps; the rest is gradients and gaps.
+# Memory of a step divided by that of its forward pass; it includes gradients and gaps.
 _MEMORY_FACTOR = 1.5
 
 
@@ -107,7 +107,7 @@ class NetLoss(nn.Module):
 
 
 class Stepper:
-    """Optimizer steps; a batch that does not fit into memory is divided into `n_parts` parts.
+    """Optimizer steps; a batch that does not fit into memory is split into `n_parts` parts.
 
     Its gradient equals that of the whole batch, except for the statistics of batch norms.
     """
@@ -177,7 +177,7 @@ class Stepper:
                 value, features = self._module(x, target)
                 return value, features
             # Zhang et al. 2018: one share per batch, and the loss for the labels of both clips.
-            # The share is a number, because copying a tensor to the device would wait for it.
+            # The share is a number, because copying a tensor to the device would block.
             share = float(torch.distributions.Beta(self._recipe.mixup, self._recipe.mixup).sample())
             other = torch.randperm(len(x), device=self._device)
             mixed = share * x + (1 - share) * x[other]
@@ -198,7 +198,7 @@ class Stepper:
             self._warn_of_parts(n_clips)
 
     def _divide(self, n_clips: int) -> None:
-        """Halve the clips of a part from now on; raise `ExtractError` if two do not fit."""
+        """Halve the number of clips per part; raise `ExtractError` if two clips do not fit."""
         self._optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         if not self._can_be_divided(n_clips):

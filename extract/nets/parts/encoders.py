@@ -1,4 +1,4 @@
-"""Nets from local folders of encoders: HuBERT and its kind, CLAP, and picture transformers."""
+"""Nets from local folders of encoders: HuBERT and similar models, CLAP, picture transformers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class EncoderNet(BuiltNet):
     """Base of the nets made from a folder; `make_net_class` derives one for each folder."""
 
     brings_weights: ClassVar[bool] = True
-    folder: ClassVar[Path]  # in no record: the digest of the weights identifies the encoder
+    folder: ClassVar[Path]  # not recorded: the digest of the weights identifies the encoder
     config: ClassVar[Mapping[str, Any]]  # contents of config.json
     preprocessor: ClassVar[Mapping[str, Any]]  # contents of preprocessor_config.json
     family: ClassVar[Family]
@@ -83,11 +83,11 @@ class EncoderNet(BuiltNet):
         return dim * (2 if self.options.pooling == "mean+std" else 1)
 
     def state_dim(self, config: Any) -> int:
-        """Return the size of a hidden state at one place."""
+        """Return the size of a hidden state vector."""
         return int(config.hidden_size)
 
     def states(self, **inputs: Tensor) -> Tensor:
-        """Return the hidden states of the option `layer`."""
+        """Return the hidden states of the layer that the option `layer` names."""
         layer = self.options.layer
         outputs = self.encoder(**inputs, output_hidden_states=layer != OUTPUT)
         states: Tensor = (
@@ -134,7 +134,7 @@ class WaveformEncoder(SoundEncoder):
         return bool(self.preprocessor.get("do_normalize", True))
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Normalise each clip over its own samples; float32 (batch, samples), then NaN."""
+        """Normalise each clip by its own samples: float32 (batch, samples), NaN after its end."""
         if not self.normalises:
             return raw
         mean = raw.nanmean(dim=1, keepdim=True)
@@ -157,7 +157,7 @@ class WaveformEncoder(SoundEncoder):
         return rows
 
     def least_samples(self) -> int:
-        """Return the number of samples that give one frame."""
+        """Return the minimum number of samples that give one frame."""
         config = self.encoder_config
         samples = 1
         for kernel, stride in zip(
@@ -168,7 +168,7 @@ class WaveformEncoder(SoundEncoder):
 
 
 class SpectrogramEncoder(SoundEncoder):
-    """CLAP's audio tower on 10 s; shorter windows are repeated, longer ones refused."""
+    """CLAP's audio encoder for 10 s; shorter windows are repeated, longer ones are refused."""
 
     def build(self, width: float) -> int:
         dim = super().build(width)
@@ -210,7 +210,7 @@ class SpectrogramEncoder(SoundEncoder):
 
 
 class PictureEncoder(EncoderNet, FrameNet):
-    """Transformer on single pictures: the towers of CLIP and SigLIP, ViT, DINOv2."""
+    """Transformer on single pictures: the encoders of CLIP and SigLIP, ViT, DINOv2."""
 
     modality: ClassVar[Literal["audio", "video"]] = "video"
     Options = PictureEncoderOptions
@@ -286,7 +286,7 @@ _BASES: Mapping[str, type[EncoderNet]] = {
 
 
 def make_net_class(folder: EncoderFolder) -> type[EncoderNet]:
-    """Make the class of a folder's net; all its files except the weights are read."""
+    """Return the class of a folder's net, after reading all its files except the weights."""
     config = read_config(folder.path)
     family = FAMILIES[config["model_type"]]
     base = _BASES[family.reads]

@@ -24,13 +24,13 @@ from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
 
 # Keys of a config that do not affect the computation.
 _NOTES = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "architectures")
-# Parameters that are used only in a training that masks its input.
+# Parameters that are used only during training with masked input.
 _MASKS = ("masked_spec_embed", "mask_token")
 
 
 @dataclass(frozen=True)
 class Family:
-    """Kind of encoder."""
+    """Family of encoders that the same class of transformers loads."""
 
     model: str  # name of the model's class in transformers
     reads: Literal["waveform", "spectrogram", "picture"]
@@ -65,7 +65,7 @@ FAMILIES: Mapping[str, Family] = {
     "vit": Family("ViTModel", "picture", arguments=_NO_POOLER, class_token=True),
     "dinov2": Family("Dinov2Model", "picture", class_token=True, any_size=True),
 }
-# Options of a MERT that differs from HuBERT; attention_relax gives the same softmax.
+# Options by which a MERT differs from HuBERT. attention_relax does not change the softmax.
 _FOREIGN = ("feature_extractor_cqt", "deepnorm")
 
 
@@ -112,7 +112,7 @@ def read_preprocessor(folder: Path) -> dict[str, Any]:
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a config's computation, which the weights do not determine."""
+    """Return the SHA-256 of the entries of a config that affect the computation."""
     record = {key: value for key, value in config.items() if key not in _NOTES}
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
@@ -126,7 +126,7 @@ def load_encoder(folder: Path, layer: int) -> tuple[nn.Module, Any]:
     family = FAMILIES[config["model_type"]]
     library = transformers(folder)
     try:
-        # Callers that build nets on the meta device get this encoder with its weights.
+        # The encoder gets its weights even if the caller builds nets on the meta device.
         with _quiet(library), torch.device("cpu"):
             kind = getattr(library, family.model)
             model, report = kind.from_pretrained(
@@ -149,14 +149,14 @@ def load_encoder(folder: Path, layer: int) -> tuple[nn.Module, Any]:
     if not -1 <= layer <= n_layers:
         raise BadWeights(f"{folder}: layer is {layer}: it must be 0 to {n_layers}, or -1")
     if 0 <= layer < n_layers and family.reads != "spectrogram":
-        # One layer more than needed stays, because some models normalise the output of the last
-        # layer, but none its input.
+        # One more layer than needed stays, because some models normalise the output of their last
+        # layer, but no model normalises the input of that layer.
         del _layers(encoder)[layer + 1 :]
     return encoder, encoder.config
 
 
 def transformers(folder: Path) -> Any:
-    """Import the transformers library, or tell in one line how to install it."""
+    """Import the transformers library, or raise an error that says how to install it."""
     try:
         importlib.import_module("safetensors")
         return importlib.import_module("transformers")
@@ -194,7 +194,7 @@ def _typed_config(kind: Any, folder: Path, config: Mapping[str, Any], family: Fa
 def _refuse_incomplete(
     folder: Path, encoder: nn.Module, prefix: str, report: Mapping[str, Any]
 ) -> None:
-    """Refuse tensors that are still random, except those that only mask the input."""
+    """Raise `BadWeights` for tensors that are still random and do not only mask the input."""
     state = encoder.state_dict()
     mismatched = [
         entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"]

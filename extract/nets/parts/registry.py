@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from mvemo.extract.nets.parts.cards import NetInput, SharedSettings
 
 PACKAGE = "mvemo.extract.nets"
-# Profile that replaces one for which a net has no settings.
+# Profile that is used if a net has no settings for the requested profile.
 FALLBACK_PROFILE = "paper"
 PREFIX = "hf:"
-# Number of an encoder's output, after all its layers.
+# Layer number that means the encoder's output.
 OUTPUT = -1
 _CARD = re.compile(r'^@NetCard\(\s*"(\w+)"', re.MULTILINE)
 _LAYERS = re.compile(r"@(\d+(?:\+\d+)*)$")
@@ -54,7 +54,7 @@ def net_names() -> tuple[str, ...]:
 
 
 def _modules() -> Mapping[str, str]:
-    """Return the module of each net."""
+    """Return the name of each net's module."""
     path = importlib.import_module(PACKAGE).__path__
     return _modules_in(
         tuple((folder, os.stat(folder).st_mtime_ns) for folder in path if os.path.isdir(folder))
@@ -63,7 +63,7 @@ def _modules() -> Mapping[str, str]:
 
 @cache
 def _modules_in(folders: tuple[tuple[str, int], ...]) -> Mapping[str, str]:
-    """Return the modules in folders by net; a changed modification time lists again."""
+    """Return each net's module; a folder with a new modification time is listed again."""
     modules: dict[str, str] = {}
     for folder, _ in folders:
         for module in pkgutil.iter_modules([folder]):
@@ -160,7 +160,7 @@ NETS: Mapping[str, type[Net]] = _Registry()
 
 
 def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a run's nets, of its entries ``hf:FOLDER`` each an `EncoderFolder`.
+    """Return the names of a run's nets; entries ``hf:FOLDER`` become `EncoderFolder` objects.
 
     A folder is opened only when its net is used.
 
@@ -280,7 +280,7 @@ def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) 
     n_outputs
         Number of classes, tags or regression targets.
     width
-        Factor of the numbers of channels; 1 for the size in the papers.
+        Multiplier for the numbers of channels; 1 for the size in the papers.
     options
         Fields of the class's `Options`.
 
@@ -306,7 +306,7 @@ def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) 
 
 
 def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
-    """Return the options of a net from plain values, as read from JSON or TOML.
+    """Return the options of a net from plain values, such as those of JSON or TOML.
 
     Raises
     ------

@@ -4,9 +4,9 @@ The format of a file is recognised by its first bytes, never by its name. The `W
 lists the tensors that matched a net and those that did not.
 
 Only torch's ``weights_only`` reader unpickles anything. It runs no code of a file. But it
-inflates any amount of data, and returns any object that the file describes: dictionaries that
-contain themselves, or tensors that repeat one number thousands of millions of times. This module
-refuses them.
+decompresses any amount of data, and returns any object that the file describes: dictionaries that
+contain themselves, or tensors that repeat one number billions of times. This module refuses such
+files.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _MOST_ENTRIES = 100_000
 
 @dataclass(frozen=True)
 class WeightReport:
-    """Result of `load_weights`: names of tensors by what became of them."""
+    """Result of `load_weights`: names of loaded, missing, unexpected and mismatched tensors."""
 
     path: Path
     sha256: str
@@ -111,8 +111,8 @@ def load_weights(net: Net, path: str | Path) -> WeightReport:
     before = {name: value.detach().clone() for name, value in net.state_dict().items()}
     try:
         report = load_tensors(net, tensors, path, sha256)
-        # The classifier, fixed front ends and biases may match only by their size, which does
-        # not show that the file is for this net.
+        # The classifier, fixed front ends and biases may match by their size only, which does not
+        # show that the file is for this net.
         learnt = {name for name, value in net.named_parameters() if value.ndim > 1}
         if not any(name in learnt and not name.startswith("classifier.") for name in report.loaded):
             raise BadWeights(_nothing_fits(net, tensors, report))
@@ -138,7 +138,7 @@ def _nothing_fits(net: Net, tensors: Tensors, report: WeightReport) -> str:
 def load_tensors(
     net: Net, tensors: Mapping[str, Tensor], path: Path = Path(), sha256: str = ""
 ) -> WeightReport:
-    """Copy tensors of a file into the net where name and shape are equal."""
+    """Copy those tensors of a file into the net whose name and shape match."""
     state = net.state_dict()
     places = net.from_published(tensors) or {name: (name, tensors[name]) for name in tensors}
     places = {source: place for source, place in places.items() if place[0] in state}
@@ -190,7 +190,7 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
     except Exception as error:
         # The readers raise many types of error for a damaged file.
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        # torch's message may advise to load the file unsafely, which nobody should do.
+        # torch's message may recommend loading the file unsafely, so it is not shown.
         advice = "weights_only" in str(error) or "Weights only" in str(error)
         what = "it cannot be read safely" if advice else lines[0][:200]
         raise BadWeights(f"{path}: damaged or incomplete {layout}: {what}") from error
@@ -297,7 +297,7 @@ def read_torch(path: Path) -> Tensors:
 
 
 def numbers(name: str, array: Any) -> Tensor:
-    """Return an array as a tensor; `BadWeights` if it does not hold numbers."""
+    """Return an array as a tensor; raise `BadWeights` if it is not numeric."""
     array = np.asarray(array)
     if array.dtype.kind not in "fiub":
         raise BadWeights(f"tensor {name} has type {array.dtype}, which is not numeric")
@@ -306,7 +306,7 @@ def numbers(name: str, array: Any) -> Tensor:
 
 
 def _check_archive(path: Path, most: int) -> None:
-    """Refuse a zip that would inflate too much, and pickles that allocate memory by a number."""
+    """Refuse archives that decompress to too much data, and pickles that allocate memory."""
     try:
         if not zipfile.is_zipfile(path):
             with path.open("rb") as file:
@@ -359,7 +359,7 @@ def _flatten(tree: Mapping[Any, Any], most: int) -> Tensors:
             continue
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
             raise BadWeights(f"tensor {name} must be dense, not quantised, and have values")
-        # A tensor may describe more numbers than it stores: a stride of 0 repeats one.
+        # A tensor may have more values than it stores: a stride of 0 repeats a value.
         n_bytes += value.numel() * value.element_size()
         if n_bytes > most:
             raise BadWeights(

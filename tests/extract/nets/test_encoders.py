@@ -119,7 +119,7 @@ def test_mert_is_hubert_and_needs_no_code_of_its_folder(encoders, tmp_path):
         embed(make(f"hf:{folder}"), waves()), embed(make(f"hf:{source}"), waves())
     )
     edit_json(folder / "config.json", feature_extractor_cqt=True)
-    with pytest.raises(BadWeights, match=r"feature_extractor_cqt is set, which only code in"):
+    with pytest.raises(BadWeights, match=r"feature_extractor_cqt needs code from the folder"):
         make(f"hf:{folder}")
 
 

@@ -223,7 +223,11 @@ BAD_OPTIONS: list[tuple[str, dict, str]] = [
     ("musicnn", {"dropout": 1.0}, "dropout is 1.0"),
     ("musicnn", {"norm_momentum": 0.0}, "norm_momentum is 0.0"),
     ("musicnn", {"patch": 3}, "option 'patch'"),
-    ("musicnn", {"outputs": "units,tag"}, "'units,tag': some of units, deviation, front, tags"),
+    (
+        "musicnn",
+        {"outputs": "units,tag"},
+        "'units,tag': expected some of units, deviation, front, tags",
+    ),
     ("musicnn", {"outputs": "tags,tags"}, "without duplicates"),
     ("musicnn", {"outputs": ""}, "outputs is ''"),
     ("mvit_v2_s", {"n_frames": 8}, "expected 16 frames of 224 pixels, got 8 frames"),

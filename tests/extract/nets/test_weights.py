@@ -351,7 +351,7 @@ def text_member(path):
         (many_paths, "entries"),
         (memory_by_number, "bytearray"),
         (objects, r"only the net.s state_dict"),
-        (sparse, "sparse"),
+        (sparse, "must be dense"),
         (other_file, "another file"),
         (virtual, "another file"),
         (never_written, "bytes"),

@@ -137,7 +137,7 @@ def test_members_that_are_no_weights_are_one_line(tmp_path):
     path.write_bytes(content)
     with pytest.raises(BadWeights) as caught:
         get_weights(package_of(content), path)
-    assert str(caught.value).startswith(f"{path}: not the index of a TensorFlow checkpoint")
+    assert str(caught.value).startswith(f"{path}: is not the index of a TensorFlow checkpoint")
 
 
 def test_numbers_that_are_not_finite_are_refused(tmp_path):

@@ -156,7 +156,7 @@ def test_another_split_is_another_job(tmp_path):
     ("given", "message"),
     [
         ({"splits": None}, "needs a split"),
-        ({"usable": SPLITS != 1}, "no usable validation clip"),
+        ({"usable": SPLITS != 1}, "needs at least one usable validation clip"),
         ({"usable": SPLITS != 0}, "at least 2 usable training clips, got 0"),
     ],
 )

@@ -97,7 +97,7 @@ def test_get_all_from_a_folder_then_list(catalogue):
         assert f"licence  MIT: {stored.path.with_name('LICENSE.txt')}" in listed.output
         assert "cite     Nobody" in listed.output
     stored.path.write_bytes(b"")
-    assert "i3d: damaged: mvemo weights get i3d" in run("list").output
+    assert "i3d: damaged: run mvemo weights get i3d" in run("list").output
 
 
 def test_what_is_fetched_by_hand_is_known_to_info(catalogue):
@@ -126,7 +126,7 @@ def test_get_goes_on_where_one_of_several_fails(catalogue):
         (("check", "music2d", "FILE"), BadWeights, "no tensor"),
         (("check", "music1d", "FILE", "--option", "seconds"), BadOption, "key=value"),
         (("check", "music1d", "FILE", *NARROW, *VIDEO), BadOption, "no labels to predict"),
-        (("get", "vggish"), BadSetting, "of 'vggish' is known: there are i3d, musicnn"),
+        (("get", "vggish"), BadSetting, "of 'vggish' is known; expected one of i3d, musicnn"),
         (
             ("get", "all", "--from", "WHEEL"),
             BadOption,
