@@ -75,4 +75,4 @@ def test_a_study_takes_a_folder(tmp_path, capsys):
     assert run("mvemo", *study, "hf:a,hf:b") == 2
     assert "--net 'hf:a,hf:b': name one net" in capsys.readouterr().err
     assert run("mvemo", *study, "vgg") == 2
-    assert "net 'vgg' is not known" in capsys.readouterr().err
+    assert "unknown net 'vgg'" in capsys.readouterr().err

@@ -175,7 +175,7 @@ def test_what_is_not_here_is_fetched_and_what_is_damaged_again(home, monkeypatch
         assert len(capsys.readouterr().err.splitlines()) == lines
     (home / "weights" / "musicnn" / "weights.npz").write_bytes(b"")
     fetch_missing_weights(plans, settings)
-    assert "musicnn: fetching" in capsys.readouterr().err
+    assert "musicnn: downloading" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("changes", [["extract.fetch=false"], ["nets.musicnn.weights=my.npz"]])

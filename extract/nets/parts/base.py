@@ -82,7 +82,7 @@ class Net(nn.Module, ABC):
 
     @classmethod
     def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
-        """Return the options that follow from the run's settings; the user's options replace them."""
+        """Return the options that follow from a run's settings; the user's options replace them."""
         return {}
 
     @classmethod

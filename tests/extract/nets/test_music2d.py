@@ -292,7 +292,7 @@ def test_kernels_that_are_no_windowed_dft():
     bent[100, 3] += 1e-3
     with pytest.raises(BadWeights, match="from a windowed DFT"):
         front.load_kernels(bent, imag, bank)
-    with pytest.raises(BadWeights, match="filterbank has shape"):
+    with pytest.raises(BadWeights, match="filterbank: expected shape"):
         front.load_kernels(real, imag, bank[:, :40])
 
 

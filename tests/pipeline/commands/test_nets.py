@@ -181,7 +181,7 @@ def test_one_net_tells_its_files_and_settings():
         done.output
     )
     assert 'settings in c17 {"name": "music2d", "width": 1.0, "options": {}, ' in done.output
-    with pytest.raises(BadSetting, match="net 'vgg' is not known"):
+    with pytest.raises(BadSetting, match="unknown net 'vgg'; expected one of c3d"):
         CliRunner().invoke(nets, ["vgg"], catch_exceptions=False)
 
 
