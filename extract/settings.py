@@ -110,7 +110,9 @@ class NetSettings:
     name: str
     # Ten times the papers' channels gives a hundred times their parameters.
     width: float = setting(1.0, "Multiplier for the papers' channel counts.", gt=0, le=10)
-    weights: str = setting("", f"Weight file, or `{FETCHED}` (downloaded); empty for random.")
+    weights: str = setting(
+        "", f"Weight file, or `{FETCHED}` (downloaded); empty for random weights."
+    )
     options: Mapping[str, Any] = field(default_factory=dict)
     train: TrainSettings = setting(TrainSettings, "Settings of the fine-tuning.")
     view: ViewSettings = setting(ViewSettings, "Windows of a clip that are embedded.")

@@ -30,7 +30,7 @@ def trained_specs(model: FinalModel) -> tuple[FeatureSpec, ...]:
 
 
 def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, ...], list[str]]:
-    """Copy a run's trained nets into a model's folder; return the written files and absent nets."""
+    """Copy a run's trained nets into a model's folder; return written files and missing nets."""
     from mvemo.extract.training.trainer import JobFolder
 
     written, absent = [], []
@@ -55,7 +55,7 @@ def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, .
 
 
 def plan_of(spec: FeatureSpec, weights: str = "", *, name: str = "") -> NetSettings:
-    """Return the settings of the net that made a feature; `name` is that of the loaded net."""
+    """Return the settings of the net that made a feature; `name` replaces its name."""
     from mvemo.extract.settings import NetSettings
     from mvemo.extract.views import ViewSettings
 
@@ -188,7 +188,7 @@ def _check_version(spec: FeatureSpec, net: Net, folder: Path) -> None:
 
 
 def _label(spec: FeatureSpec) -> str:
-    """Return the readable part of the name of the training's folder."""
+    """Return the label of a training, with which its folder's name begins."""
     if spec.fold is not None:
         return f"{spec.name}-fold{spec.fold}"
     return f"{spec.name}-{'holdout' if spec.protocol == 'holdout' else 'all'}"

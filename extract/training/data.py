@@ -68,7 +68,7 @@ class RawBatches:
         return max(n_windows // self.view.views, 1)
 
     def load_views(self, rows: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """Return one raw batch with all windows of each row, and the windows per row."""
+        """Return one raw batch with all windows of each row, and the number of windows per row."""
         windows = [self._windows(row) for row in rows]
         counts = [len(of_row) for of_row in windows]
         of_window = [row for row, count in zip(rows, counts, strict=True) for _ in range(count)]
@@ -205,8 +205,8 @@ class TrainingClips:
     manifest: Manifest  # all clips
     content: Mapping[str, str]  # clip id -> digest of its media
     usable: Mask  # bool (clips,): rows whose modality was decoded
-    folds: I64  # int64 (clips,), used under ``crossfit`` only
-    # int64 (clips,): 0 training, 1 validation, 2 test; needed under ``holdout``.
+    folds: I64  # fold of each clip, int64 (clips,); used only under ``crossfit``
+    # Split of each clip, int64 (clips,): 0 training, 1 validation, 2 test; for ``holdout``.
     splits: I64 | None = None
     # Folds whose nets are trained here, under ``crossfit``; None for all.
     trained_folds: Collection[int] | None = None
@@ -287,5 +287,5 @@ def _split(
 
 
 def job_seed(seed: int, fold: int | None) -> int:
-    """Return the seed of the training without `fold`, or on all clips if that is None."""
+    """Return the seed of the training without `fold`, or on all clips if it is None."""
     return seed * 1000 + (0 if fold is None else fold + 1)

@@ -122,8 +122,8 @@ class ImprovedCentreLoss(CentreLoss):
     """Improved centre softmax (J22 eq. 11-12).
 
     Softmax loss + tau / 2 mean_i ||x_i - Q_{y_i}||^2 / (sum_{j != y_i} ||x_i - Q_j||^2 + 1).
-    Eq. 11 prints x_j and Q_{y_j} in the denominator. The text wants the training sample far from
-    the centres of the other classes, so x_i and Q_j are used here.
+    Eq. 11 prints x_j and Q_{y_j} in the denominator. By the text, the training sample should be far
+    from the centres of the other classes, so x_i and Q_j are used here.
     """
 
     def centre_term(self, x: Tensor, target: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class TrainedNet:
     """Net that is ready to embed."""
 
     net: Net  # with its final weights, in evaluation mode
-    spec: FeatureSpec  # of its feature, including `trained_on`
+    spec: FeatureSpec  # specification of its feature, including `trained_on`
     curve: Curve  # losses by epoch; empty for a frozen net
 
 
@@ -59,7 +59,7 @@ def require_weights(settings: NetSettings, run: RunSettings) -> None:
 
 
 def weight_file(settings: NetSettings) -> Path:
-    """Return the weight file of a net's settings; `BadWeights` if a fetched file is missing."""
+    """Return the weight file of a net's settings; raise `BadWeights` if it is missing."""
     if settings.weights == FETCHED:
         return pretrained_path(settings.name)
     return Path(settings.weights)

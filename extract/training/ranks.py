@@ -95,7 +95,7 @@ class Ranks:
             dist.barrier()
 
     def require_same(self, found: bool, what: str) -> None:
-        """Raise `ExtractError` if some ranks found something that others did not."""
+        """Raise `ExtractError` if only some of the ranks found `what`."""
         device = "cuda" if self.count > 1 and dist.get_backend() == "nccl" else "cpu"
         if self.add(torch.tensor(int(found), device=device)).item() not in (0, self.count):
             raise ExtractError(
@@ -197,7 +197,7 @@ def started_together(environment: Mapping[str, str] | None = None) -> bool:
 
 
 def assists() -> bool:
-    """Return True if this process only trains together with rank 0."""
+    """Return True if this process only helps rank 0 with training."""
     return started_together() and os.environ["RANK"] != "0"
 
 

@@ -215,9 +215,9 @@ def change_sound(raw: Tensor) -> Tensor:
     # The band is removed first, because its removal would blur the edges of other changes.
     spectrum = torch.fft.rfft(x)
     bins = torch.arange(spectrum.shape[1], device=raw.device)
-    spectrum = torch.where(_stretch(bins, n, MOST_BAND), 0.0, spectrum)
+    spectrum = torch.where(_random_range(bins, n, MOST_BAND), 0.0, spectrum)
     x = torch.fft.irfft(spectrum, n=samples)
-    x = torch.where(_stretch(position, n, MOST_SILENCED), 0.0, x)
+    x = torch.where(_random_range(position, n, MOST_SILENCED), 0.0, x)
     x = x * 10 ** (_uniform(n, -GAIN, GAIN, raw.device)[:, None] / 20)
     x = torch.where(ended, torch.nan, torch.where(raw == 0, 0.0, x))
     # The clip starts later; the padding after its end fills the rest.
@@ -228,7 +228,7 @@ def change_sound(raw: Tensor) -> Tensor:
     return torch.where(source < samples, shifted, after)
 
 
-def _stretch(position: Tensor, n: int, most: float) -> Tensor:
+def _random_range(position: Tensor, n: int, most: float) -> Tensor:
     """Draw a random range of positions for each row; bool (n, positions), True inside it."""
     count = len(position)
     length = torch.rand(n, device=position.device) * most * count

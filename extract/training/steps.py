@@ -41,7 +41,7 @@ class TrainingJob:
     # interrupted and resumed run gives the same result.
     seed: int
     precision: str = "float32"  # ``float32``, or ``bf16`` for mixed precision
-    compiled: bool = False  # True to compile the net's step first
+    compiled: bool = False  # True to compile the training step
 
     def __post_init__(self) -> None:
         if self.settings.patience and not len(self.val_rows):
@@ -82,7 +82,7 @@ def steps_per_epoch(settings: TrainSettings, n_rows: int) -> int:
 def training_batches(rows: Sequence[int], batch_size: int) -> list[list[int]]:
     """Split rows into the batches of an epoch."""
     groups = split_rows(rows, batch_size)
-    # Batch normalisation needs two clips, so a last batch of one joins the previous batch.
+    # Batch normalisation needs two clips, so a last batch of one clip joins the previous one.
     if len(groups) > 1 and len(groups[-1]) == 1:
         groups[-2:] = [groups[-2] + groups[-1]]
     return groups
@@ -186,7 +186,7 @@ class Stepper:
             return share * value + (1 - share) * second, features
 
     def _divide_beforehand(self, raw: Tensor) -> None:
-        """Choose a number of parts that fit into main memory, from the needs of two clips."""
+        """Choose the number of parts by the main memory that two clips need."""
         available = available_memory()
         n_clips = len(raw)
         if available is None or not self._can_be_divided(n_clips):
@@ -227,7 +227,7 @@ class Stepper:
 
 
 def set_determinism(deterministic: bool) -> None:
-    """Let cuDNN choose its fastest kernels, or reproducible ones."""
+    """Let cuDNN use reproducible kernels if `deterministic`, otherwise its fastest ones."""
     # Changing the setting loads torch's compiler, which takes seconds.
     if deterministic != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
@@ -235,6 +235,6 @@ def set_determinism(deterministic: bool) -> None:
 
 
 def to_floats(values: Sequence[Tensor]) -> list[float]:
-    """Return scalars of a device as numbers, waiting for the device only once."""
+    """Return scalars on a device as numbers, waiting for the device only once."""
     numbers: list[float] = torch.stack(list(values)).tolist() if values else []
     return numbers

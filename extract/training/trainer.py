@@ -118,7 +118,7 @@ class TrainingRun:
     best: dict[str, Any]  # ``state_dict`` of the net at the lowest validation loss
     curve: Curve  # losses by epoch
     best_loss: float = math.inf  # lowest validation loss so far
-    since_best: int = 0  # number of epochs since then
+    since_best: int = 0  # number of epochs since that loss
     epoch: int = 0  # last finished epoch, from 1
 
 
@@ -155,7 +155,7 @@ class Trainer:
             fit_probe(net, self.loss, torch.cat(features), self.target[list(rows)])
 
     def resume(self, folder: JobFolder) -> TrainingRun:
-        """Return the saved run of a folder, or a run at its start."""
+        """Return the saved run of a folder, or a new run."""
         curve: Curve = {name: [] for name in EPOCH_VALUES} | self.kept
         if self.job.settings.iterations:
             curve |= {"iteration": [], "iteration_loss": []}

@@ -104,11 +104,11 @@ class Net(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
-        """Return the penultimate layer for a prepared batch, float32 (batch, embedding_dim)."""
+        """Return the penultimate layer's output for a batch, float32 (batch, embedding_dim)."""
 
     @abstractmethod
     def preprocessing(self) -> dict[str, Any]:
-        """Return a record of what `prepare` does, as JSON values; a change needs other weights."""
+        """Return a record of what `prepare` does, as JSON values, to be kept with the weights."""
 
     def features(self, x: Tensor) -> Tensor:
         """Return the embedding after `classifier_dropout`, float32 (batch, embedding_dim)."""
@@ -129,7 +129,7 @@ class Net(nn.Module, ABC):
         return None
 
     def embed_pieces(self, raw: Tensor) -> Tensor:
-        """Embed raw media of pieces: (pieces, ...) as in `piece_input` -> (pieces, dim)."""
+        """Embed raw media of pieces: (pieces, ...), see `piece_input`, -> (pieces, dim)."""
         raise NotImplementedError
 
     def pool_pieces(self, values: Tensor) -> Tensor:
@@ -258,7 +258,7 @@ class WaveformNet(BuiltNet):
 
 
 def weights_digest(net: Net) -> str:
-    """Return the SHA-256 over names, types, shapes and bytes of all tensors that `embed` uses.
+    """Return the SHA-256 of names, types, shapes and bytes of all tensors that `embed` uses.
 
     Examples
     --------

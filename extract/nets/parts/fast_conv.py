@@ -263,7 +263,7 @@ AnyNet = TypeVar("AnyNet", bound=Net)
 
 
 class NormedConvolution(nn.Module):
-    """Layer whose convolution is followed by its normalisation, named in `folded_names`."""
+    """Layer with a convolution and then a normalisation; `folded_names` has their names."""
 
     folded_names: ClassVar[tuple[str, str]] = ("convolution", "norm")
 

@@ -17,7 +17,7 @@ LEAST_VARIANCE = 1e-12
 
 
 class Elu(nn.Module):
-    """x where it is positive, otherwise exp(x) - 1 (Clevert et al. 2016, equation 15).
+    """ELU: x if it is positive, otherwise exp(x) - 1 (Clevert et al. 2016, equation 15).
 
     torch's expm1 takes up to 4 times as long on a CPU; the difference is 6e-8 in float32.
     """

@@ -327,7 +327,7 @@ def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
 
 
 def _typed(net: str, key: str, value: Any, default: Any) -> Any:
-    """Return the value in the type of the option's default."""
+    """Return the value with the type of the option's default."""
     if default is MISSING or default is None or type(value) is type(default):
         return value
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):

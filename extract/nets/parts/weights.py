@@ -306,7 +306,7 @@ def numbers(name: str, array: Any) -> Tensor:
 
 
 def _check_archive(path: Path, most: int) -> None:
-    """Refuse archives that decompress to too much data, and pickles that allocate memory."""
+    """Refuse archives that decompress to too much data, and pickles that allocate any memory."""
     try:
         if not zipfile.is_zipfile(path):
             with path.open("rb") as file:
