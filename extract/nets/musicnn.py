@@ -289,7 +289,7 @@ class Musicnn(WaveformNet):
 
 
 class _Front(nn.Module):
-    """Convolution with "SAME" padding of frames, ReLU, batch normalisation and maximum over the bands."""
+    """Convolution padded along the frames, ReLU, batch normalisation, maximum over the bands."""
 
     def __init__(self, outputs: int, kernel: tuple[int, int]) -> None:
         super().__init__()
