@@ -41,7 +41,7 @@ def embed_rows(
     The net is put into evaluation mode. Yield the rows of a batch and their embeddings pooled over
     the windows of `batches`, float32 (rows, batches.view.pooled_dim(net.embedding_dim)). A step
     reads `batch_size` rows and embeds as many windows, see `windows_at_once`. It is halved when the
-    windows do not fit into the device's memory; `ExtractError` is raised if one window does not fit.
+    windows do not fit into the device's memory; `ExtractError` is raised if one does not fit.
 
     With `independent`, the embedding of a row is bit-identical whichever other rows are embedded:
     each row has a fixed place in batches of one shape. An interrupted and resumed run then gives
