@@ -105,10 +105,10 @@ class _Array:
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
-            raise BadWeights("an array is not stored as NumPy stores it")
+            raise BadWeights("an array is not in NumPy's format")
         _, shape, kind, columns_first, raw = state
         if not isinstance(kind, _DType) or not isinstance(raw, bytes):
-            raise BadWeights("an array is not stored as NumPy stores it")
+            raise BadWeights("an array is not in NumPy's format")
         dtype = kind.dtype()
         if (
             not isinstance(shape, tuple)
@@ -168,7 +168,7 @@ def _flatten(tree: object, path: tuple[str, ...], into: Arrays) -> None:
         raise BadWeights(f"{place} is nested more than {MOST_DEPTH} levels deep")
     for key, value in tree.items():
         if not isinstance(key, str):
-            raise BadWeights(f"{place} has the key {key!r}, which is not text")
+            raise BadWeights(f"{place} has the key {key!r}, which is not a string")
         _flatten(value, (*path, key), into)
 
 

@@ -90,7 +90,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not any((folder / name).is_file() for name in weights):
         others = sorted(path.name for path in folder.glob("*.bin"))
         rest = f" ({others[0]} is a pickle, which could run code)" if others else ""
-        raise MissingFile(f"{folder}: has no model.safetensors{rest}: save it in that format")
+        raise MissingFile(
+            f"{folder}: has no model.safetensors{rest}: save the model in the safetensors format"
+        )
     return config
 
 
