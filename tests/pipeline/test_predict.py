@@ -376,7 +376,7 @@ def test_without_the_nets_one_line_says_how_to_get_them(made, tmp_path, capsys):
     assert "run this again with --work WORK" in capsys.readouterr().out
     predict = ["predict", made / "song.wav", "--model", tmp_path / "out" / "model"]
     assert run("mvemo", *predict) == 2
-    assert "has no nets/music1d-fold0.npz: make it again" in capsys.readouterr().err
+    assert "the trained net nets/music1d-fold0.npz is missing: create" in capsys.readouterr().err
     capsys.readouterr()
     assert run("mvemo", *fuse) == 0
     assert "out/model is of an earlier run, not of this" in capsys.readouterr().err
