@@ -270,7 +270,8 @@ class Trainer:
             f"{self.job.label}: training diverged: no finite loss by epoch {run.epoch} "
             f"(training {run.curve['train_loss'][-1]:g}, validation "
             f"{run.curve['val_loss'][-1]:g})",
-            f"lower the learning rate with --set nets.{self.net.name}.lr={lr / 10:g} (it is {lr:g})",
+            f"lower the learning rate with --set nets.{self.net.name}.lr={lr / 10:g} "
+            f"(it is {lr:g})",
         )
 
 
