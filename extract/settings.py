@@ -135,7 +135,7 @@ class RunSettings:
     ``mvemo extract`` measures that bf16 is faster.
     """
 
-    protocol: str = setting("crossfit", "Protocol (docs/protocols.md).", names=PROTOCOLS)
+    protocol: str = setting("crossfit", "Training protocol (docs/protocols.md).", names=PROTOCOLS)
     seed: int = setting(0, "Seed of weights, inner splits, batches and dropout.", ge=0)
     device: str = setting("auto", "`auto`, `cpu`, `cuda`, `cuda:N` or `mps`.")
     precision: str = setting(

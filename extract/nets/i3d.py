@@ -35,7 +35,7 @@ from mvemo.manifests.declared import setting
 Triple = tuple[int, int, int]
 
 EPSILON = 1e-3
-# Channels of the four branches of an inception block: 1x1x1; 1x1x1 -> 3x3x3 twice; pool -> 1x1x1.
+# Channels of an inception block with four branches: 1x1x1; two of 1x1x1 and 3x3x3; pool and 1x1x1.
 BLOCKS: Mapping[str, tuple[int, int, int, int, int, int]] = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
@@ -60,16 +60,16 @@ LOGIT_FRAMES = 2
 
 
 def pool_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
-    """Max-pool values that are never negative, with TensorFlow's "SAME" padding."""
+    """Max-pool values of at least 0, with TensorFlow's "SAME" padding."""
     if (kernel, stride) == (CUBE, (1, 1, 1)) and not torch.is_grad_enabled():
         return maximum_of_neighbours(x)
     before, _ = same_sides(x.shape[2:], kernel, stride)
-    # With ceil_mode the last window may extend beyond the edge, as the larger padding needs.
+    # With ceil_mode the last window may extend beyond the edge, in place of the larger padding.
     return functional.max_pool3d(x, kernel, stride, before, ceil_mode=True)
 
 
 def maximum_of_neighbours(x: Tensor) -> Tensor:
-    """Max-pool over 3 x 3 x 3 places, axis by axis; a quarter of the time of torch's on a CPU."""
+    """Max-pool over 3 x 3 x 3 values, axis by axis; on a CPU four times as fast as torch."""
     for axis in (2, 3, 4):
         y, length = x.clone(), x.shape[axis] - 1
         for taken, given in ((1, 0), (0, 1)):
@@ -80,7 +80,7 @@ def maximum_of_neighbours(x: Tensor) -> Tensor:
 
 
 class Unit(NormedConvolution):
-    """Convolution without bias, batch normalisation without scale, ReLU; kernels are cubes."""
+    """Convolution without bias, batch normalisation without scale, and ReLU; kernels are cubes."""
 
     folded_names = ("conv", "norm")
 
@@ -92,11 +92,11 @@ class Unit(NormedConvolution):
         self.conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
         self.norm = nn.BatchNorm3d(outputs, eps=EPSILON)
-        # Fixed at 1, as published; a scale in a port's file is used.
+        # The scale stays 1, as published, but a scale in the file of a port is loaded.
         self.norm.weight.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, inputs, T, H, W) to (batch, outputs, T, H, W), divided by the stride."""
+        """Map (batch, inputs, T, H, W) to (batch, outputs, T/s, H/s, W/s); s is the stride."""
         if self.stride != (1, 1, 1):
             before, after = same_sides(x.shape[2:], self.kernel, self.stride)
             pairs = zip(reversed(before), reversed(after), strict=True)
@@ -136,11 +136,11 @@ class I3DOptions(NetOptions):
     n_frames: int = setting(32, "Number of frames of the input; 32 in the papers.", ge=1)
     size: int = setting(224, "Height and width of the input in pixels; 224 in the papers.", ge=32)
     dropout: float = dropout(0.5)
-    # The original has 0.001, with which a fine-tuning of a few hundred batches changes nothing.
+    # With the original value, 0.001, the statistics hardly change in a few hundred batches.
     norm_momentum: float = setting(
         0.01,
-        "Weight of a training batch in the running statistics. Training from random weights for "
-        "few batches needs about 0.1.",
+        "Weight of one training batch in the running means of batch norm. A short training from "
+        "random weights needs about 0.1.",
         gt=0,
         le=1,
     )
@@ -150,7 +150,7 @@ class I3DOptions(NetOptions):
     "i3d",
     I3DOptions,
     {
-        # PL20 Table 2, the chosen row.
+        # The chosen row of PL20 Table 2.
         "paper": profile(TrainSettings(lr=1e-4, batch_size=8), size=224),
         "demo": profile(
             TrainSettings(lr=1e-2, epochs=20, patience=6),
@@ -197,7 +197,7 @@ class I3DOptions(NetOptions):
 class I3D(VideoNet):
     """Inflated Inception-v1; the embedding is the mean of the last block's output (PL20 3.3).
 
-    Layers have their names in the published code.
+    Layers have the same names as in the published code.
     """
 
     follows_run = True
@@ -237,7 +237,7 @@ class I3D(VideoNet):
     def kinetics_logits(self, x: Tensor) -> Tensor:
         """Return the published net's logits of a prepared batch: means over pairs of frames.
 
-        For more than 16 frames inner ones count twice, unlike in `forward`.
+        With more than 16 frames, inner frames count twice here, but not in `forward`.
         """
         feature = self.feature_map(x)
         kernel = (min(LOGIT_FRAMES, feature.shape[2]), feature.shape[3], feature.shape[4])
@@ -248,12 +248,12 @@ class I3D(VideoNet):
         return logits
 
     def describe_prediction(self, raw: Tensor) -> str:
-        """Return the five likeliest actions of uint8 (1, frames, height, width, 3), as lines."""
+        """Return the five most probable actions, as lines: uint8 (1, frames, height, width, 3)."""
         names = kinetics_names()
         if self.classifier.out_features != len(names):
             raise BadSetting(
-                f"i3d: {self.classifier.out_features} outputs are not the {len(names)} actions "
-                "of Kinetics-400"
+                f"i3d: expected {len(names)} outputs, the actions of Kinetics-400, got "
+                f"{self.classifier.out_features}"
             )
         was_training = self.training
         self.eval()
@@ -269,7 +269,7 @@ class I3D(VideoNet):
         return {"range": [-1, 1]}
 
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-        """Map any of the published layouts, whose scales of normalisation are 1 if absent."""
+        """Map any published layout; scales of normalisation that are absent become 1."""
         state = self.state_dict()
         mapped: dict[str, tuple[str, Tensor]] = {}
         for published, value in tensors.items():
@@ -283,20 +283,20 @@ class I3D(VideoNet):
         for name in state:
             mean = of_name.get(name.removesuffix("weight") + "running_mean")
             if name.endswith("norm.weight") and name not in of_name and mean is not None:
-                # It has the file's shape: a file of another width must not match on this tensor.
+                # The shape is the file's, so that a file of another width does not match here.
                 mapped[name] = (name, torch.ones_like(mean))
         return mapped
 
 
 def kinetics_names() -> tuple[str, ...]:
     """Return the actions of Kinetics-400, in the order of the published net's outputs."""
-    # torchvision's list has the same order; its import is slow.
+    # torchvision's list has this order. The import is slow, so it is not at the top.
     from torchvision.models.video import R3D_18_Weights
 
     return tuple(R3D_18_Weights.KINETICS400_V1.meta["categories"])
 
 
-# Unit of a block by its name in piergiaj's and in hassony2's layout.
+# Units of an inception block, by their names in piergiaj's and in hassony2's layout.
 _UNITS = {
     **dict.fromkeys(("b0", "branch_0"), "Branch_0.Conv3d_0a_1x1"),
     **dict.fromkeys(("b1a", "branch_1.0"), "Branch_1.Conv3d_0a_1x1"),
@@ -346,11 +346,11 @@ def net_name(name: str) -> str | None:
 
 
 def _net_axes(value: Tensor, target: str, *, flax: bool) -> Tensor:
-    """Return a kernel as (out, in, T, H, W), the classifier's as (out, in), others as a vector."""
+    """Return a kernel as (out, in, T, H, W), the classifier's as (out, in), others as vectors."""
     if value.dim() == 5 and target.endswith("weight"):
         if flax:
             # (T, H, W, in, out)
             value = value.permute(4, 3, 0, 1, 2)
         return value.flatten(1) if target == "classifier.weight" else value
-    # Some ports of TensorFlow's variables keep (1, 1, 1, 1, channels).
+    # In some ports of TensorFlow's variables, vectors have the shape (1, 1, 1, 1, channels).
     return value.flatten() if value.dim() > 1 else value

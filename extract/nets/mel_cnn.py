@@ -1,4 +1,4 @@
-"""CNNs on a spectrogram: J22's classical and lightweight CNN, and the one of L17."""
+"""CNNs on a spectrogram: J22's classical and lightweight CNN, and the CNN of L17."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from mvemo.extract.nets.parts.sequences import (
 from mvemo.manifests.declared import setting
 
 CHANNELS = (32, 64, 128, 256)
-# Size of the pooling after each convolution: mel bands, frames.
+# Size of the pooling after each convolution, as (mel bands, frames).
 POOL = (2, 2)
 
 
 class MelCNN(DescriptorNet):
     """Four layers of convolution, batch normalisation, ReLU and max-pooling, and a dense layer.
 
-    J22 compares two such nets (Table 3) without describing them, so the sizes are the usual ones.
+    J22 compares two such nets (Table 3) without describing them, so usual sizes are chosen here.
     """
 
     descriptor = "mel"
@@ -62,11 +62,11 @@ class MelCNN(DescriptorNet):
         return n_mels
 
     def make_convolution(self, layer: int, inputs: int, outputs: int) -> nn.Module:
-        """Make the convolution of a layer, which keeps the size and has no bias."""
+        """Return the convolution of a layer; it keeps the size of its input and has no bias."""
         return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
 
     def make_hidden(self, channels: int) -> nn.Module:
-        """Make the layer from the mean of the last map to the embedding, both (batch, channels)."""
+        """Return the layer that maps the last mean to the embedding, both (batch, channels)."""
         return nn.Sequential(nn.Linear(channels, channels), nn.ReLU())
 
     def embed(self, x: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class MelCNN(DescriptorNet):
         # -> (batch, 1, bands, frames)
         x = self.input_norm(x.transpose(1, 2), lengths).unsqueeze(1)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            # zeros after a clip's end, as beyond the edges
+            # Values after a clip's end are zero, like the padding beyond the edges.
             x = functional.relu(norm(convolution(x), lengths))
             # -> (batch, channels, bands / 2, frames / 2), rounded up
             x, lengths = pool(x, lengths, POOL)

@@ -41,12 +41,12 @@ class Music1DOptions(NetOptions):
     },
 )
 class Music1D(WaveformNet):
-    """1D Music CNN: four blocks of strided convolution and pooling, all averaged over time.
+    """1D Music CNN: four blocks of strided convolution and pooling, each averaged over time.
 
     The embedding concatenates the means over time of the convolutions (after their ELU) and of the
-    poolings: 32 x 8 = 256 numbers. Choices that PL20 leaves open: convolutions pad one sample on
-    either side, so each halves the length. "Fully connected" and softmax of PL20 Fig. 3 are one
-    layer, `classifier`. Pooling is along time: "across the channels" cannot give 32 x 8.
+    poolings: 32 x 8 = 256 numbers. PL20 leaves some choices open: here convolutions pad one sample
+    on both sides, so each halves the length. "Fully connected" and softmax of PL20 Fig. 3 are one
+    layer, `classifier`. Pooling is along time, because "across the channels" cannot give 32 x 8.
     """
 
     options: Music1DOptions

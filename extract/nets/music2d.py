@@ -19,14 +19,14 @@ from mvemo.extract.settings import TrainSettings
 from mvemo.manifests.declared import setting
 
 # PL20 3.1: 480,000 samples give 96 x 1,876. PL20 gives neither the padding nor the reference of
-# the decibels. Only centred frames give 1,876; the net is C17's, and so are the decibels.
+# the decibels. Only centred frames give 1,876. The decibels are C17's, like the net.
 PL20 = MelSettings(sr=16000)
 PL20_SECONDS = 30.0
 # C17's kapre layers under Theano: 348,000 samples give 96 x 1,360.
 C17 = MelSettings(sr=12000, frames="same", reverse_window=True)
 C17_SECONDS = 29.0
 # Largest allowed difference between a released DFT kernel and the windowed DFT that replaces
-# it; the maximum of the window is 1. Those of C17 differ by 3e-8, the rounding of float32.
+# it; the maximum of the window is 1. C17's kernels differ by 3e-8, the rounding of float32.
 KERNEL_TOLERANCE = 1e-6
 # Size of each layer's pooling as (mel bands, frames), for 96 bands.
 POOLS = ((2, 4), (3, 4), (2, 5), (2, 4), (4, 4))
@@ -37,7 +37,7 @@ EPSILON = 1e-3
 
 @dataclass(frozen=True)
 class Music2DOptions(NetOptions):
-    """Options of `Music2D`; the released weights need the defaults, which are those of C17."""
+    """Options of `Music2D`; the defaults are those of C17, which the released weights need."""
 
     front_end: str = setting(
         "c17",
@@ -47,7 +47,7 @@ class Music2DOptions(NetOptions):
     activation: str = setting(
         "elu", "Activation function: `elu` (C17) or `relu` (PL20 3.2).", names=("elu", "relu")
     )
-    # C17 used the statistics of the batch also at test time, and its file has no running ones.
+    # C17 used the statistics of the batch also at test time, and its file has no running values.
     norm: str = setting(
         "clip",
         "Normalisation. `clip`: by the statistics of the single clip, also in training. "
@@ -167,7 +167,7 @@ class Music2D(WaveformNet):
                 source = f"ConvBNEluDr/{published}"
                 if source in tensors:
                     value = tensors[source]
-                    # Theano convolves and torch correlates.
+                    # Theano flips the kernel of a convolution, but torch does not.
                     mapped[source] = (name, value.flip(2, 3) if value.dim() == 4 else value)
         kernels = [f"melgram/param_{i}" for i in range(3)]
         if self.options.front_end == "c17" and all(name in tensors for name in kernels):
@@ -208,10 +208,10 @@ class MelSpectrogram(nn.Module):
             return decibel.clamp_min(-settings.dynamic_range)
 
     def load_kernels(self, real: Tensor, imag: Tensor, filterbank: Tensor) -> float:
-        """Take the window and the filterbank (n_fft // 2 + 1, n_mels) from released kernels.
+        """Set the window and the filterbank (n_fft // 2 + 1, n_mels) from released kernels.
 
-        Returns the largest difference of the DFT kernels (n_fft, n_fft // 2 + 1) from a windowed
-        DFT, which the fast transform replaces.
+        Return the largest difference between the DFT kernels (n_fft, n_fft // 2 + 1) and a
+        windowed DFT, which the fast transform computes.
         """
         n_fft, n_bins = self.settings.n_fft, self.settings.n_fft // 2 + 1
         real, imag = real.squeeze().double(), imag.squeeze().double()
@@ -221,7 +221,7 @@ class MelSpectrogram(nn.Module):
             ("filterbank", filterbank, (n_bins, self.settings.n_mels)),
         ):
             if tuple(kernel.shape) != shape:
-                raise BadWeights(f"{name} has shape {tuple(kernel.shape)}, {shape} is needed")
+                raise BadWeights(f"{name}: expected shape {shape}, got {tuple(kernel.shape)}")
         # At frequency zero the real kernel is the window itself.
         window = real[:, 0]
         angle = (
@@ -238,7 +238,7 @@ class MelSpectrogram(nn.Module):
         )
         if not deviation <= KERNEL_TOLERANCE:
             raise BadWeights(
-                f"DFT kernels are {deviation:.2g} from a windowed DFT, at most "
+                f"the DFT kernels differ from a windowed DFT by {deviation:.2g}, but at most "
                 f"{KERNEL_TOLERANCE:g} is allowed"
             )
         with torch.no_grad():

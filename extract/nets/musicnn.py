@@ -42,7 +42,7 @@ CONTEXT = 7
 UNITS = 200
 # Names of the parts that an embedding may have.
 OUTPUTS = ("units", "deviation", "front", "tags")
-# Outputs of the weights trained on the Million Song Dataset: the commonest tags of Last.fm.
+# Outputs of the weights trained on the Million Song Dataset: the most frequent tags of Last.fm.
 TAGS = (
     *("rock", "pop", "alternative", "indie", "electronic", "female vocalists", "dance", "00s"),
     *("alternative rock", "jazz", "beautiful", "metal", "chillout", "male vocalists"),
@@ -60,7 +60,7 @@ class MusicnnOptions(NetOptions):
 
     seconds: float = setting(
         60.0,
-        "Maximum length of the input in seconds; a shorter clip is used at its own length.",
+        "Maximum length of the input in seconds; a shorter clip is not padded to it.",
         ge=MEL.n_fft / MEL.sr,
     )
     outputs: str = setting(
@@ -71,7 +71,7 @@ class MusicnnOptions(NetOptions):
     )
     dropout: float = dropout(0.5, "before the 200 units and before the classifier")
     norm_momentum: float = setting(
-        0.01, "Weight of a training batch in the running statistics.", gt=0, le=1
+        0.01, "Weight of one training batch in the running means of batch norm.", gt=0, le=1
     )
 
     def __post_init__(self) -> None:
@@ -79,8 +79,8 @@ class MusicnnOptions(NetOptions):
         names = self.output_names
         if not names or len(set(names)) < len(names) or not set(names) <= set(OUTPUTS):
             raise BadSetting(
-                f"outputs is {self.outputs!r}: some of {', '.join(OUTPUTS)}, each once, "
-                "separated by commas"
+                f"outputs is {self.outputs!r}: expected some of {', '.join(OUTPUTS)}, separated "
+                "by commas and without duplicates"
             )
 
     @property
@@ -104,7 +104,7 @@ class MusicnnOptions(NetOptions):
         ),
     },
     published=(
-        "MSD_musicnn of the package musicnn 0.1.0, as 'mvemo weights get musicnn' converts it",
+        "MSD_musicnn of the package musicnn 0.1.0, converted by 'mvemo weights get musicnn'",
     ),
     package=PretrainedPackage(
         project="musicnn",
@@ -139,7 +139,7 @@ class Musicnn(WaveformNet):
     filterbank: Tensor
 
     def build(self, width: float) -> int:
-        # Not persistent: they are fixed, and the record of the preprocessing describes them.
+        # These buffers are not saved: they are fixed, and `preparation` describes them.
         window = torch.hann_window(MEL.n_fft, periodic=True)
         self.register_buffer("window", window, persistent=False)
         bank = torch.from_numpy(mel_filter_bank(MEL)).float()
@@ -177,11 +177,11 @@ class Musicnn(WaveformNet):
     def prepare(self, raw: Tensor) -> Tensor:
         """Map (batch, samples), NaN after a clip's end, to patches (batch, patches, 187, 96).
 
-        They hold log10(10,000 power + 1). Patches after the end of a clip are NaN.
+        Their values are log10(10,000 power + 1). Patches after the end of a clip are NaN.
         """
         raw = raw[:, : self.input.samples]
         samples = raw.isfinite().sum(dim=1)
-        # A batch of short clips only must also have one patch.
+        # A batch that has only short clips must also have one patch.
         least = (PATCH - 1) * MEL.hop_length
         raw = functional.pad(raw.nan_to_num(0.0), (0, max(0, least - raw.shape[1])))
         x = self._log_mel(raw)
@@ -201,8 +201,8 @@ class Musicnn(WaveformNet):
             y = norm(functional.relu(convolution(features[-1])))
             features.append(y + features[-1] if i else y)
         # (n, 753, 187) -> (n, 753, 2) -> (n, 1506)
-        every = torch.cat(features, dim=1)
-        return torch.stack([every.amax(dim=2), every.mean(dim=2)], dim=2).flatten(1)
+        channels = torch.cat(features, dim=1)
+        return torch.stack([channels.amax(dim=2), channels.mean(dim=2)], dim=2).flatten(1)
 
     def _log_mel(self, waveform: Tensor, *, center: bool = True) -> Tensor:
         """Return log mel spectrograms: (batch, samples) -> (batch, frames, 96)."""
@@ -214,7 +214,7 @@ class Musicnn(WaveformNet):
             return level
 
     def piece_input(self) -> PieceInput:
-        """Return the input of a patch; frames are centred, so it begins half a frame earlier."""
+        """Return the input of a patch, which begins half a frame early: frames are centred."""
         samples = (PATCH - 1) * MEL.hop_length + MEL.n_fft
         return PieceInput(
             AudioInput(MEL.sr, samples / MEL.sr),
@@ -231,7 +231,7 @@ class Musicnn(WaveformNet):
         return self._pooled(values, filled)[0]
 
     def _patch_values(self, front: Tensor) -> Tensor:
-        """Return the values that the parts of the embedding pool: (n, 1506) -> (n, dim)."""
+        """Return the values of patches before they are pooled: (n, 1506) -> (n, dim)."""
         units = self.patch_units(front)
         of_name = {"front": front}
         if "tags" in self.options.output_names:
@@ -248,7 +248,7 @@ class Musicnn(WaveformNet):
         )
 
     def patch_units(self, front: Tensor) -> Tensor:
-        """Return the penultimate layer from `patch_front`: (n, 1506) -> (n, 200)."""
+        """Return the penultimate layer from the values of `patch_front`: (n, 1506) -> (n, 200)."""
         units: Tensor = functional.relu(self.dense(self.dropout(self.pooled_norm(front))))
         normed: Tensor = self.dense_norm(units)
         return normed
@@ -288,7 +288,7 @@ class Musicnn(WaveformNet):
 
 
 class _Front(nn.Module):
-    """Convolution with "SAME" frames, ReLU, batch normalisation and maximum over the bands."""
+    """Convolution padded along the frames, ReLU, batch normalisation, maximum over the bands."""
 
     def __init__(self, outputs: int, kernel: tuple[int, int]) -> None:
         super().__init__()
@@ -317,7 +317,7 @@ def _deviation(values: Tensor, filled: Tensor) -> Tensor:
 
 
 def _published_names() -> Iterator[tuple[str, str]]:
-    """Yield the net's and the published name of every tensor, in the order of their creation."""
+    """Yield the net's name and the published name of each tensor, in the published order."""
     fronts = [*(f"timbral.{i}" for i in range(2)), *(f"temporal.{i}" for i in range(3))]
     layers = [(f"{front}.convolution", f"{front}.norm") for front in fronts]
     layers += [(f"context.{i}", f"context_norms.{i}") for i in range(3)]
@@ -347,6 +347,6 @@ def _torch_axes(value: Tensor, name: str) -> Tensor:
     if value.dim() != 4:
         return value
     if name.startswith("context."):
-        # A convolution over time only is published with the channels in the place of bands.
+        # Published convolutions over time have their channels on the axis of the bands.
         return value.permute(3, 1, 0, 2).squeeze(3)
     return value.permute(3, 2, 0, 1)

@@ -58,7 +58,7 @@ class CRNNOptions(NetOptions):
     )
     spectrogram_frames: int = setting(
         860,
-        "Number of frames of the spectrogram, which are shorter (J22 2.3.1); 860 are the same "
+        "Number of frames of the spectrogram, which are shorter (J22 2.3.1); 860 frames are also "
         "10 s.",
         ge=1,
     )
@@ -88,7 +88,7 @@ class CRNNOptions(NetOptions):
             bands=64,
         ),
     },
-    # 2: the frames of the spectrogram differ from those of the descriptors.
+    # Since version 2 the frames of the spectrogram differ from those of the descriptors.
     version=2,
 )
 class CRNN(DescriptorNet):
@@ -96,8 +96,8 @@ class CRNN(DescriptorNet):
 
     Branch 1 reads the spectrogram in decibels through two convolutions, each followed by a maximum
     over time, and a Bi-LSTM (J22 2.3.1, Fig. 4). Branch 2 passes low-level descriptors through a
-    two-layer Bi-LSTM (2.3.2). J22 gives no sizes except the frames; these are the usual ones. Batch
-    normalisation precedes both branches, because each descriptor has its own unit.
+    two-layer Bi-LSTM (2.3.2). J22 gives only the number of frames; other sizes are chosen here.
+    Batch normalisation precedes both branches, because each descriptor has its own unit.
     """
 
     options: CRNNOptions
@@ -213,7 +213,7 @@ class RNNOptions(NetOptions):
 class RNN(DescriptorNet):
     """Gated recurrent units over the MFCC of the frames; the last state is the embedding.
 
-    J22 3.6 says about [19] only that an RNN extracts features; the sizes are the usual ones.
+    J22 3.6 says about [19] only that an RNN extracts features, so usual sizes are chosen.
     """
 
     descriptor = "mfcc"

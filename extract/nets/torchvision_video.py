@@ -1,6 +1,6 @@
 """Video nets of torchvision, used without their last layer.
 
-Nothing is fetched: pretrained weights are files of torchvision, passed with ``--weights``. No
+Nothing is downloaded: pretrained weights are files of torchvision, passed with ``--weights``. No
 paper trains these nets on emotions; the settings are those of I3D, with a lower learning rate
 for transformers.
 """
@@ -58,7 +58,7 @@ class TorchvisionNet(VideoNet):
 
     def build(self, width: float) -> int:
         if width != 1.0:
-            raise BadSetting(f"{self.name}: width is {width}: torchvision's nets have width 1 only")
+            raise BadSetting(f"{self.name}: width is {width}: it must be 1 for torchvision's nets")
         from torchvision.models import video
 
         self.backbone: Any = getattr(video, self.name)(weights=None)
@@ -83,7 +83,7 @@ class TorchvisionNet(VideoNet):
         return {"mean": list(self.mean), "deviation": list(self.deviation)}
 
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-        """Map a file of torchvision; the last layer has no place."""
+        """Map a file of torchvision without its last layer."""
         return {
             name: (PREFIX + name, value)
             for name, value in tensors.items()
@@ -93,7 +93,7 @@ class TorchvisionNet(VideoNet):
 
 @dataclass(frozen=True)
 class R2Plus1D18Options(TorchvisionOptions):
-    """Options of `R2Plus1D18`, whose published net has pictures of 112 x 112 pixels."""
+    """Options of `R2Plus1D18`, whose published net reads 112 x 112 pixels."""
 
     size: int = setting(112, SIZE_MEANING, ge=32)
 
@@ -106,7 +106,7 @@ class R2Plus1D18Options(TorchvisionOptions):
     pretrained_outputs=400,
 )
 class R2Plus1D18(TorchvisionNet):
-    """R(2+1)D with 18 layers (Tran et al. 2018): convolutions over picture and time in turn."""
+    """R(2+1)D with 18 layers (Tran et al. 2018): convolutions over picture and time alternate."""
 
     last = "fc"
 
@@ -132,7 +132,7 @@ class S3D(TorchvisionNet):
         """Map float32 (batch, 3, frames, height, width) to (batch, 1024)."""
         # 16 frames of 224: (batch, 1024, 2, 7, 7)
         y: Tensor = self.backbone.features(x)
-        kernel = [min(size, left) for size, left in zip(self.pooling, y.shape[2:], strict=True)]
+        kernel = [min(size, limit) for size, limit in zip(self.pooling, y.shape[2:], strict=True)]
         return functional.avg_pool3d(y, kernel, stride=1).mean(dim=(2, 3, 4))
 
 
@@ -152,7 +152,7 @@ class Swin3DT(TorchvisionNet):
 
 @dataclass(frozen=True)
 class MViTv2SOptions(TorchvisionOptions):
-    """Options of `MViTv2S`, which takes 16 frames of 224 pixels only."""
+    """Options of `MViTv2S`, which takes only 16 frames of 224 x 224 pixels."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

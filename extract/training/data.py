@@ -1,4 +1,4 @@
-"""Data of a training: clips and their division, and batches of decoded media."""
+"""Training data: clips and their folds or splits, and batches of decoded media."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ class RawBatches:
     def rows_per_batch(self, n_windows: int) -> int:
         """Return the number of rows whose windows fill a batch of `n_windows` windows.
 
-        It is 1 if clips may end within a window: results then depend on the batch's other clips.
+        It is 1 if clips may end within a window, because results then depend on other clips.
         """
         if isinstance(self._input, SequenceInput) or getattr(self._input, "mark_end", False):
             return 1
         return max(n_windows // self.view.views, 1)
 
     def load_views(self, rows: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """Return one raw batch with all windows of each row, and the windows per row."""
+        """Return one raw batch with all windows of each row, and the number of windows per row."""
         windows = [self._windows(row) for row in rows]
         counts = [len(of_row) for of_row in windows]
         of_window = [row for row, count in zip(rows, counts, strict=True) for _ in range(count)]
@@ -101,7 +101,7 @@ class RawBatches:
         for i, (row, window) in enumerate(zip(rows, windows, strict=True)):
             if window.shape != shape:
                 raise BadMedia(
-                    f"row {row}: decoded frames are {window.shape}, the net takes {shape}"
+                    f"row {row}: expected decoded frames of shape {shape}, got {window.shape}"
                 )
             frames[i] = window
         return torch.from_numpy(frames)
@@ -127,8 +127,8 @@ def _stack_sequences(rows: Sequence[int], clips: Sequence[F32 | U8], n_frames: i
     for row, clip in zip(rows, clips, strict=True):
         if clip.ndim != 2 or len(clip) == 0 or clip.shape[1] != clips[0].shape[1]:
             raise BadMedia(
-                f"row {row}: descriptors are {clip.shape}: at least one frame of "
-                f"{clips[0].shape[-1]} numbers is needed"
+                f"row {row}: expected descriptors with at least one frame of "
+                f"{clips[0].shape[-1]} numbers, got shape {clip.shape}"
             )
     dim = clips[0].shape[1] if clips else 0
     batch = np.full((len(rows), n_frames, dim), np.nan, dtype=np.float32)
@@ -178,7 +178,7 @@ Batches = RawBatches | ResidentBatches
 
 def batches_for(batches: RawBatches, rows: Sequence[int], device: torch.device) -> Batches:
     """Return batches for training, kept in the device's memory if the rows fit into it."""
-    # A CPU keeps only what is joined from several files: the system's cache holds single files.
+    # A CPU keeps only rows joined from several files, because the system caches single files.
     if not rows or not (device.type == "cuda" or batches.is_joined):
         return batches
     room = RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else MAIN
@@ -188,9 +188,9 @@ def batches_for(batches: RawBatches, rows: Sequence[int], device: torch.device) 
 
 
 def indices_on(device: torch.device, batches: Sequence[Sequence[int]]) -> Sequence[Tensor]:
-    """Return the indices of each batch on a device, int64, copied at once."""
-    every = torch.tensor([index for batch in batches for index in batch], dtype=torch.int64)
-    return torch.split(every.to(device), [len(batch) for batch in batches])
+    """Return the indices of each batch on a device, int64, copied in one step."""
+    indices = torch.tensor([index for batch in batches for index in batch], dtype=torch.int64)
+    return torch.split(indices.to(device), [len(batch) for batch in batches])
 
 
 def split_rows(rows: Sequence[int], size: int) -> list[list[int]]:
@@ -200,13 +200,13 @@ def split_rows(rows: Sequence[int], size: int) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class TrainingClips:
-    """Clips for the training of nets, and their division."""
+    """Clips for the training of nets, and their folds or splits."""
 
     manifest: Manifest  # all clips
     content: Mapping[str, str]  # clip id -> digest of its media
     usable: Mask  # bool (clips,): rows whose modality was decoded
-    folds: I64  # int64 (clips,), used under ``crossfit`` only
-    # int64 (clips,): 0 training, 1 validation, 2 test; needed under ``holdout``.
+    folds: I64  # fold of each clip, int64 (clips,); used only under ``crossfit``
+    # Split of each clip, int64 (clips,): 0 training, 1 validation, 2 test; for ``holdout``.
     splits: I64 | None = None
     # Folds whose nets are trained here, under ``crossfit``; None for all.
     trained_folds: Collection[int] | None = None
@@ -238,7 +238,7 @@ class TrainingSplit:
 def training_splits(
     settings: NetSettings, clips: TrainingClips, run: RunSettings
 ) -> list[TrainingSplit]:
-    """Return the training clips of each net of a protocol: one per fold, or only one."""
+    """Return the training clips of each net of a protocol: one net per fold, or only one net."""
     if run.protocol == "crossfit":
         folds = [int(fold) for fold in np.unique(clips.folds)]
         if clips.trained_folds is not None:
@@ -263,7 +263,7 @@ def _split(
     fold: int | None = None,
     splits: I64 | None = None,
 ) -> TrainingSplit:
-    """Return the clips of one net: the usable ones among those that it may see."""
+    """Return the training clips of one net: the usable clips that it may see."""
     which = "all" if fold is None else f"fold{fold}"
     label = f"{settings.name}@{which if splits is None else 'holdout'}"
     rows = np.flatnonzero(clips.usable & visible)
@@ -272,17 +272,20 @@ def _split(
     if splits is not None:
         validation = splits[rows] == VALIDATION
         if train.patience and not validation.any():
-            raise BadSetting(f"{settings.name}: no usable validation clip to stop training by")
+            raise BadSetting(
+                f"{settings.name}: early stopping needs at least one usable validation clip, but "
+                "there is none"
+            )
     elif train.patience and len(rows) >= 2:
         labels, groups = np.asarray(manifest.labels)[rows], [manifest.groups[row] for row in rows]
         validation = inner_split(labels, groups, train.val_fraction, seed, manifest.task)
     if len(rows) < 2 or validation.all():
         raise BadSetting(
-            f"{label}: {(~validation).sum()} usable training clips, at least 2 are needed"
+            f"{label}: expected at least 2 usable training clips, got {(~validation).sum()}"
         )
     return TrainingSplit(label, fold, rows, validation, seed)
 
 
 def job_seed(seed: int, fold: int | None) -> int:
-    """Return the seed of the training without `fold`, or on all clips if that is None."""
+    """Return the seed of the training without `fold`, or on all clips if it is None."""
     return seed * 1000 + (0 if fold is None else fold + 1)

@@ -16,18 +16,18 @@ from mvemo.extract.nets.parts.base import Net
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of a name for torch; ``auto`` is CUDA if available, otherwise the CPU."""
+    """Return torch's device by name; ``auto`` is CUDA if available, otherwise the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if counts.get(device.type, 1) <= (device.index or 0):
-        raise BadSetting(f"device is {name!r}, but torch finds none here: use 'auto' or 'cpu'")
+        raise BadSetting(f"device is {name!r}, but torch does not find it: use 'auto' or 'cpu'")
     return device
 
 
 def describe_device(device: torch.device, precision: str, threads: int = 0) -> str:
-    """Describe a device and its precision; `threads` is 0 for those of this process."""
+    """Describe a device and its precision; `threads` 0 means the threads of this process."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {precision}"
     threads = threads or torch.get_num_threads()
@@ -35,7 +35,7 @@ def describe_device(device: torch.device, precision: str, threads: int = 0) -> s
 
 
 def memory_text(device: torch.device) -> str:
-    """Describe a GPU and its memory, as ``the GPU (NVIDIA T4, 15 GiB)``."""
+    """Describe a GPU and its memory, for example ``the GPU (NVIDIA T4, 15 GiB)``."""
     if device.type != "cuda":
         return "this machine"
     gpu = torch.cuda.get_device_properties(device)
@@ -43,19 +43,19 @@ def memory_text(device: torch.device) -> str:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return the precision of a setting on a device: ``auto`` is bf16 on CUDA."""
+    """Return the precision to use: ``auto`` is bf16 on CUDA, otherwise float32."""
     if precision != "auto":
         return precision
     return "bf16" if device.type == "cuda" else "float32"
 
 
 def windows_at_once(embed_batch: int, device: torch.device, net: Net | type[Net] = Net) -> int:
-    """Return the windows to embed in one step: by default 32 on a GPU, or the net's number."""
+    """Return the number of windows per step; `embed_batch` 0: 32 on a GPU, else the net's."""
     return embed_batch or (32 if device.type == "cuda" else net.windows_at_once)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Return a context of mixed precision, which is enabled for ``bf16`` only."""
+    """Return a context manager for mixed precision, which is enabled for ``bf16`` only."""
     precision = resolve_precision(precision, device)
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
@@ -79,7 +79,7 @@ _NEVER = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Let glibc keep freed blocks instead of returning them; return True if it does.
 
-    Otherwise the system zeroes the pages of each large block anew. Kept blocks make steps on a
+    Otherwise the system clears the pages of each large block again. Kept blocks make steps on a
     CPU two to three times as fast; the process's memory shrinks only when it ends.
     """
     mallopt = _glibc_function("mallopt")
@@ -115,7 +115,7 @@ def available_memory() -> int | None:
 
 @contextmanager
 def recorded_storages(net: Net) -> Iterator[dict[int, int]]:
-    """Record the blocks that passes keep for gradients, without weights: address to bytes."""
+    """Yield {address: bytes} of the blocks that passes keep for gradients, without weights."""
     sizes: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
 
@@ -135,7 +135,7 @@ def saved_bytes(net: Net, raw: Tensor) -> int:
     net.eval()
     try:
         with torch.random.fork_rng(devices=[]), recorded_storages(net) as sizes:
-            # Bound to a name, so that the graph and the recorded blocks live until here.
+            # The name keeps the graph and the recorded blocks alive until the next line.
             features = net.features(net.prepare(raw))
         del features
     finally:

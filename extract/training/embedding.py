@@ -36,12 +36,12 @@ def embed_rows(
     precision: str = "float32",
     independent: bool = False,
 ) -> Iterator[tuple[Sequence[int], F32]]:
-    """Embed manifest rows, batch by batch, with a net on `device`, put into evaluation mode.
+    """Embed manifest rows, batch by batch, with a net that is on `device`.
 
-    Yields the rows of a batch and their embeddings pooled over the windows of `batches`, float32
-    (rows, batches.view.pooled_dim(net.embedding_dim)). A step reads `batch_size` rows and embeds
-    as many windows, see `windows_at_once`; it is halved when the windows do not fit into the
-    device's memory, and `ExtractError` is raised if one does not fit.
+    The net is put into evaluation mode. Yield the rows of a batch and their embeddings pooled over
+    the windows of `batches`, float32 (rows, batches.view.pooled_dim(net.embedding_dim)). A step
+    reads `batch_size` rows and embeds as many windows, see `windows_at_once`. It is halved when the
+    windows do not fit into the device's memory; `ExtractError` is raised if one does not fit.
 
     With `independent`, the embedding of a row is bit-identical whichever other rows are embedded:
     each row has a fixed place in batches of one shape. An interrupted and resumed run then gives
@@ -98,7 +98,7 @@ class _Embedder:
                 if self.at_once == 1:
                     raise ExtractError(
                         f"{self._net.name}: the memory of {memory_text(self._device)} is too "
-                        "small to embed one window: take a larger GPU, shorter or smaller inputs "
+                        "small to embed one window: use a larger GPU, shorter or smaller inputs "
                         f"(nets.{self._net.name}.options), or --set extract.device=cpu"
                     ) from None
             self.at_once //= 2
@@ -111,7 +111,7 @@ class _Embedder:
 
 
 def chunk_rows(rows: Sequence[int], size: int) -> list[list[int]]:
-    """Divide rows into batches of `size` places, where row r always has place r % size."""
+    """Assign rows to batches of `size` places; row r always has place r % size."""
     chunks: list[list[int]] = []
     taken = [0] * size
     for row in rows:
@@ -129,7 +129,7 @@ def fill_places(
     """Put windows at their places in a batch of a fixed shape; copies fill the other places.
 
     `counts` and `places` have the number of windows and the place of each row; `shape` is
-    (places, windows per place). Also returns the position of each window of `raw`, int64.
+    (places, windows per place). Return the batch and the position in it of each window, int64.
     """
     n_places, n_windows = shape
     at = [

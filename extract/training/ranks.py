@@ -1,4 +1,4 @@
-"""Training of one net by several processes, as started by ``torchrun``.
+"""Training of one net by several processes, which ``torchrun`` starts.
 
 Each process computes its part of every batch. Gradients and the statistics of batch
 normalisation are those of the whole batch, so all ranks have the same weights after each step.
@@ -26,12 +26,12 @@ T = TypeVar("T")
 
 # Environment variables that torchrun sets for each process.
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-# Timeout of a collective; other ranks wait while the first one reads media and embeds clips.
+# Timeout of a collective operation: other ranks wait while rank 0 reads and embeds clips.
 _PATIENCE = timedelta(days=30)
 
 
 class Ranks:
-    """Rank of this process, and its operations together with the other ranks."""
+    """Rank of this process, and operations over all ranks."""
 
     def __init__(self, number: int = 0, count: int = 1) -> None:
         self.number = number  # from 0; rank 0 writes files
@@ -48,7 +48,7 @@ class Ranks:
         return list(batch[start:stop])
 
     def weight(self, n_clips: int) -> float:
-        """Return the weight of this rank's mean loss in that of the batch; weights add up to 1."""
+        """Return the weight of this rank's loss in the mean loss of the batch; all add up to 1."""
         if n_clips < self.count:
             return 1 / self.count
         start, stop = self._bounds(n_clips)
@@ -90,22 +90,22 @@ class Ranks:
         return self.add(whole)
 
     def wait(self) -> None:
-        """Wait until all ranks get here."""
+        """Wait until all ranks reach this call."""
         if self.count > 1:
             dist.barrier()
 
     def require_same(self, found: bool, what: str) -> None:
-        """Raise `ExtractError` if some ranks found something that others did not."""
+        """Raise `ExtractError` if only some of the ranks found `what`."""
         device = "cuda" if self.count > 1 and dist.get_backend() == "nccl" else "cpu"
         if self.add(torch.tensor(int(found), device=device)).item() not in (0, self.count):
             raise ExtractError(
-                f"{what} is there for some processes and not for others: the working folder "
-                "(--work) must be one that all of them share"
+                f"{what} exists for some processes but not for others: all processes must share "
+                "one working folder (--work)"
             )
 
     @contextmanager
     def shared_norms(self, net: nn.Module) -> Iterator[None]:
-        """Let batch normalisation use the statistics of all ranks' clips, inside this context."""
+        """Let batch normalisation use all ranks' clips inside this context manager."""
         norms = {
             name: module
             for name, module in net.named_modules()
@@ -133,7 +133,7 @@ class SharedNorm(nn.modules.batchnorm._BatchNorm):
         self.train(replaced.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise by mean and variance of all ranks' clips; of past clips in evaluation."""
+        """Normalise by the statistics of all ranks' clips; in evaluation by running statistics."""
         if not self.training:
             return functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
@@ -191,19 +191,19 @@ def current_ranks() -> Ranks:
 
 
 def started_together(environment: Mapping[str, str] | None = None) -> bool:
-    """Return True if this process is one of several, as started by ``torchrun``."""
+    """Return True if ``torchrun`` started this process together with others."""
     environment = os.environ if environment is None else environment
     return all(name in environment for name in _VARIABLES) and environment["WORLD_SIZE"] != "1"
 
 
 def assists() -> bool:
-    """Return True if this process only trains together with rank 0."""
+    """Return True if this process only helps rank 0 with training."""
     return started_together() and os.environ["RANK"] != "0"
 
 
 @contextmanager
 def joined_ranks(device: str) -> Iterator[Ranks]:
-    """Train nets together with the other processes of ``torchrun``, inside this context."""
+    """Join the other processes of ``torchrun`` inside this context manager; yield the ranks."""
     if not started_together():
         yield Ranks()
         return
@@ -212,8 +212,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         local, n_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= n_gpus:
             raise BadSetting(
-                f"process {local + 1} on this machine has no GPU, there are {n_gpus}: torchrun "
-                f"--nproc-per-node {n_gpus}"
+                f"process {local + 1} on this machine has no GPU, because there are only {n_gpus}: "
+                f"use torchrun --nproc-per-node {n_gpus}"
             )
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)

@@ -1,7 +1,7 @@
-"""Parts of fine-tuning that are not in the papers: rates, probe, average, augmentation.
+"""Parts of fine-tuning that are not in the papers: learning rates, probe, averaging, augmentation.
 
-Augmentation acts on decoded media, on the device, before the preparation of a net, so one set
-serves all nets. Each clip of a batch is changed differently; descriptors are not changed.
+Augmentation acts on decoded media, on the device, before the preparation of a net, so it is
+the same for all nets. Each clip of a batch is changed differently; descriptors are not changed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def make_optimizer(net: Net, settings: TrainSettings) -> torch.optim.Optimizer:
 
 
 def parameter_groups(net: Net, settings: TrainSettings) -> list[dict[str, Any]]:
-    """Return a net's parameters with rates that fall by layer from the classifier to the input."""
+    """Return a net's parameters with rates that decrease from the classifier to the input."""
     named = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
     decay = settings.recipe.layer_decay
     if decay == 1.0:
@@ -60,7 +60,7 @@ def parameter_groups(net: Net, settings: TrainSettings) -> list[dict[str, Any]]:
 
 
 class Rates:
-    """Scheduler of an optimizer's rates: a linear warm-up, then half a cosine."""
+    """Scheduler of an optimizer's learning rates: a linear warm-up, then half a cosine."""
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, recipe: RecipeSettings, n_steps: int
@@ -71,7 +71,7 @@ class Rates:
         self._n_steps = n_steps
 
     def set(self, step: int) -> None:
-        """Set the rates of a step, counted from 0 over the whole training."""
+        """Set the learning rates of a step, counted from 0 over the whole training."""
         n_steps, factor = self._n_steps, 1.0
         n_warm = math.ceil(self._recipe.warmup * n_steps)
         if step < n_warm:
@@ -99,7 +99,7 @@ def first_averaged_epoch(recipe: RecipeSettings, n_epochs: int) -> int:
 def add_to_average(
     average: Mapping[str, Tensor] | None, state: Mapping[str, Tensor], count: int
 ) -> dict[str, Tensor]:
-    """Return the mean of `count` states, of which `average` has all but the last."""
+    """Return the mean of `count` states; `average` is the mean of all except the last, `state`."""
     if average is None or count == 1:
         return {name: value.detach().clone() for name, value in state.items()}
     return {
@@ -163,7 +163,7 @@ def augment(raw: Tensor) -> Tensor:
 
 
 def change_pictures(raw: Tensor) -> Tensor:
-    """Crop and flip all frames of a clip alike, and shift their times.
+    """Crop and flip all frames of a clip in the same way, and shift their times.
 
     uint8 (batch, frames, height, width, 3) -> float32 from 0 to 255 of the same shape.
     """
@@ -183,7 +183,7 @@ def change_pictures(raw: Tensor) -> Tensor:
 
 
 def _drawn_frames(n: int, n_frames: int, device: torch.device) -> Tensor:
-    """Draw the frames of a random stretch of each clip, in order; int64 (n, n_frames)."""
+    """Draw the frames of a random time range of each clip, in order; int64 (n, n_frames)."""
     span = _uniform(n, *FRAME_SPAN, device)
     start = torch.rand(n, device=device) * (1 - span)
     position = (torch.arange(n_frames, device=device) + 0.5) / n_frames
@@ -207,17 +207,17 @@ def _crops(n: int, device: torch.device) -> Tensor:
 
 
 def change_sound(raw: Tensor) -> Tensor:
-    """Skip part of each clip's start, change its gain, and silence a stretch and a band."""
+    """Cut part of each clip's start, change its gain, and silence a time range and a band."""
     n, samples = raw.shape
     position = torch.arange(samples, device=raw.device)
     ended = torch.isnan(raw)
     x = torch.where(ended, 0.0, raw)
-    # The band is removed first, because this would smear the edges of later changes.
+    # The band is removed first, because its removal would blur the edges of other changes.
     spectrum = torch.fft.rfft(x)
     bins = torch.arange(spectrum.shape[1], device=raw.device)
-    spectrum = torch.where(_stretch(bins, n, MOST_BAND), 0.0, spectrum)
+    spectrum = torch.where(_random_range(bins, n, MOST_BAND), 0.0, spectrum)
     x = torch.fft.irfft(spectrum, n=samples)
-    x = torch.where(_stretch(position, n, MOST_SILENCED), 0.0, x)
+    x = torch.where(_random_range(position, n, MOST_SILENCED), 0.0, x)
     x = x * 10 ** (_uniform(n, -GAIN, GAIN, raw.device)[:, None] / 20)
     x = torch.where(ended, torch.nan, torch.where(raw == 0, 0.0, x))
     # The clip starts later; the padding after its end fills the rest.
@@ -228,8 +228,8 @@ def change_sound(raw: Tensor) -> Tensor:
     return torch.where(source < samples, shifted, after)
 
 
-def _stretch(position: Tensor, n: int, most: float) -> Tensor:
-    """Draw a random stretch of each row; bool (n, positions), True inside it."""
+def _random_range(position: Tensor, n: int, most: float) -> Tensor:
+    """Draw a random range of positions for each row; bool (n, positions), True inside it."""
     count = len(position)
     length = torch.rand(n, device=position.device) * most * count
     start = torch.rand(n, device=position.device) * (count - length)

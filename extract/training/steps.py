@@ -41,13 +41,13 @@ class TrainingJob:
     # interrupted and resumed run gives the same result.
     seed: int
     precision: str = "float32"  # ``float32``, or ``bf16`` for mixed precision
-    compiled: bool = False  # True to compile the net's step first
+    compiled: bool = False  # True to compile the training step
 
     def __post_init__(self) -> None:
         if self.settings.patience and not len(self.val_rows):
             raise BadSetting(
                 f"{self.label}: early stopping needs validation clips: set patience = 0, or hold "
-                "some out"
+                "out some clips"
             )
 
     @property
@@ -82,13 +82,13 @@ def steps_per_epoch(settings: TrainSettings, n_rows: int) -> int:
 def training_batches(rows: Sequence[int], batch_size: int) -> list[list[int]]:
     """Split rows into the batches of an epoch."""
     groups = split_rows(rows, batch_size)
-    # Batch normalisation needs two clips, so a last batch of one joins the previous batch.
+    # Batch normalisation needs two clips, so a last batch of one clip joins the previous one.
     if len(groups) > 1 and len(groups[-1]) == 1:
         groups[-2:] = [groups[-2] + groups[-1]]
     return groups
 
 
-# Memory of a step divided by what the forward pass keeps; the rest is gradients and gaps.
+# Memory of a step divided by that of its forward pass; it includes gradients and gaps.
 _MEMORY_FACTOR = 1.5
 
 
@@ -107,7 +107,7 @@ class NetLoss(nn.Module):
 
 
 class Stepper:
-    """Optimizer steps; a batch that does not fit into memory is divided into `n_parts` parts.
+    """Optimizer steps; a batch that does not fit into memory is split into `n_parts` parts.
 
     Its gradient equals that of the whole batch, except for the statistics of batch norms.
     """
@@ -177,7 +177,7 @@ class Stepper:
                 value, features = self._module(x, target)
                 return value, features
             # Zhang et al. 2018: one share per batch, and the loss for the labels of both clips.
-            # The share is a number, because copying a tensor to the device would wait for it.
+            # The share is a number, because copying a tensor to the device would block.
             share = float(torch.distributions.Beta(self._recipe.mixup, self._recipe.mixup).sample())
             other = torch.randperm(len(x), device=self._device)
             mixed = share * x + (1 - share) * x[other]
@@ -186,7 +186,7 @@ class Stepper:
             return share * value + (1 - share) * second, features
 
     def _divide_beforehand(self, raw: Tensor) -> None:
-        """Choose a number of parts that fit into main memory, from the needs of two clips."""
+        """Choose the number of parts by the main memory that two clips need."""
         available = available_memory()
         n_clips = len(raw)
         if available is None or not self._can_be_divided(n_clips):
@@ -198,7 +198,7 @@ class Stepper:
             self._warn_of_parts(n_clips)
 
     def _divide(self, n_clips: int) -> None:
-        """Halve the clips of a part from now on; raise `ExtractError` if two do not fit."""
+        """Halve the number of clips per part; raise `ExtractError` if two clips do not fit."""
         self._optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         if not self._can_be_divided(n_clips):
@@ -206,7 +206,7 @@ class Stepper:
             least = 2 if self._ranks.count == 1 else n_clips
             raise ExtractError(
                 f"{self._job.label}: the memory of {memory_text(self._device)} is too small to "
-                f"train on {least} clips at once (batch_size is {settings.batch_size}): take a "
+                f"train on {least} clips at once (batch_size is {settings.batch_size}): use a "
                 f"larger GPU, shorter or smaller inputs (nets.{self._net.name}.options), or "
                 "--set extract.device=cpu"
             ) from None
@@ -227,7 +227,7 @@ class Stepper:
 
 
 def set_determinism(deterministic: bool) -> None:
-    """Let cuDNN choose its fastest kernels, or reproducible ones."""
+    """Let cuDNN use reproducible kernels if `deterministic`, otherwise its fastest ones."""
     # Changing the setting loads torch's compiler, which takes seconds.
     if deterministic != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
@@ -235,6 +235,6 @@ def set_determinism(deterministic: bool) -> None:
 
 
 def to_floats(values: Sequence[Tensor]) -> list[float]:
-    """Return scalars of a device as numbers, waiting for the device only once."""
+    """Return scalars on a device as numbers, waiting for the device only once."""
     numbers: list[float] = torch.stack(list(values)).tolist() if values else []
     return numbers

@@ -24,9 +24,9 @@ from mvemo.extract.training.steps import n_epochs
 # A training step takes as long as three forward passes: the gradients of a layer's inputs and
 # of its weights each take as long as the layer.
 PASSES = 3
-# Number of windows of a timed pass: batch normalisation cannot train on one.
+# Number of windows of a timed pass: batch normalisation cannot train on a single window.
 N_WINDOWS = 2
-# Number of float32 values that training keeps per weight: weight, gradient, two of Adam.
+# Number of float32 values that training keeps per weight: weight, gradient, two states of Adam.
 PER_WEIGHT = 4
 # Number of passes, and seconds after which no further pass is started. The fastest pass counts,
 # because the first one includes initialisation.

@@ -3,8 +3,8 @@
 PL20 3.3 and 3.5 fine-tune every net on the emotion clips before its features are taken.
 
 The folder of a job is named by the digest of everything that determines its result, so a
-changed setting starts a new run and an unchanged one finds its result. ``state.pt`` is the run
-in progress, ``weights.pt`` the finished net, ``settings.json`` its settings, and
+changed setting starts a new run and unchanged settings find the earlier result. ``state.pt`` is
+the run in progress, ``weights.pt`` the finished net, ``settings.json`` its settings, and
 ``curve.json`` its losses.
 """
 
@@ -46,11 +46,11 @@ class JobFolder:
         self.path = root / f"{label}-{digest[:16]}"
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Make the folder and write the settings."""
+        """Create the folder and write the settings."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ExtractError(f"{self.path}: cannot be made: {error.strerror}") from error
+            raise ExtractError(f"{self.path}: cannot be created: {error.strerror}") from error
         self._write_text("settings.json", settings)
 
     def save_state(self, state: Mapping[str, Any]) -> None:
@@ -89,12 +89,12 @@ class JobFolder:
             saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             # torch raises many types of error for a damaged file.
-            warnings.warn(f"{path}: damaged ({error}); trained again", stacklevel=2)
+            warnings.warn(f"{path}: is damaged ({error}); the net is trained again", stacklevel=2)
             return None
         return saved
 
     def _write_tensors(self, name: str, value: Mapping[str, Any]) -> None:
-        # Not durable: a damaged file is noticed when it is read, and then trained again.
+        # Not durable: a damaged file is detected when it is read, and the net is trained again.
         with replacing(self.path / name, error=ExtractError, durable=False) as temp:
             torch.save(dict(value), temp)
 
@@ -118,7 +118,7 @@ class TrainingRun:
     best: dict[str, Any]  # ``state_dict`` of the net at the lowest validation loss
     curve: Curve  # losses by epoch
     best_loss: float = math.inf  # lowest validation loss so far
-    since_best: int = 0  # number of epochs since then
+    since_best: int = 0  # number of epochs since that loss
     epoch: int = 0  # last finished epoch, from 1
 
 
@@ -155,7 +155,7 @@ class Trainer:
             fit_probe(net, self.loss, torch.cat(features), self.target[list(rows)])
 
     def resume(self, folder: JobFolder) -> TrainingRun:
-        """Return the saved run of a folder, or a run at its start."""
+        """Return the saved run of a folder, or a new run."""
         curve: Curve = {name: [] for name in EPOCH_VALUES} | self.kept
         if self.job.settings.iterations:
             curve |= {"iteration": [], "iteration_loss": []}
@@ -238,7 +238,7 @@ class Trainer:
         net, loss = self.net, self.loss
         net.eval()
         totals = [torch.zeros((), dtype=torch.float64, device=self.device)]
-        n_right = [totals[0]]
+        n_correct = [totals[0]]
         part = list(rows)[self.ranks.number :: self.ranks.count]
         parts = split_rows(part, self.job.settings.batch_size)
         for (batch, raw), indices in zip(
@@ -248,10 +248,12 @@ class Trainer:
             with autocast(self.device, self.job.precision):
                 x = net.features(net.prepare(raw.to(self.device, non_blocking=True)))
                 totals.append(loss(x, net.classifier, target).double() * len(batch))
-                n_right.append(loss.n_right(x, net.classifier, target))
-        sums = self.ranks.add(torch.stack([torch.stack(totals).sum(), torch.stack(n_right).sum()]))
-        loss_sum, right_sum = (sums / max(len(rows), 1)).tolist()
-        return loss_sum, right_sum
+                n_correct.append(loss.n_right(x, net.classifier, target))
+        sums = self.ranks.add(
+            torch.stack([torch.stack(totals).sum(), torch.stack(n_correct).sum()])
+        )
+        loss_mean, accuracy = (sums / max(len(rows), 1)).tolist()
+        return loss_mean, accuracy
 
     def check_finite(self, run: TrainingRun) -> None:
         """Raise `TrainingDiverged` if a weight is not finite and no earlier weights were kept."""
@@ -268,7 +270,8 @@ class Trainer:
             f"{self.job.label}: training diverged: no finite loss by epoch {run.epoch} "
             f"(training {run.curve['train_loss'][-1]:g}, validation "
             f"{run.curve['val_loss'][-1]:g})",
-            f"lower the learning rate, --set nets.{self.net.name}.lr={lr / 10:g} (it is {lr:g})",
+            f"lower the learning rate with --set nets.{self.net.name}.lr={lr / 10:g} "
+            f"(it is {lr:g})",
         )
 
 

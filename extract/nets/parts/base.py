@@ -82,12 +82,12 @@ class Net(nn.Module, ABC):
 
     @classmethod
     def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
-        """Return the options that follow from the settings of a run, unless the user sets them."""
+        """Return the options that follow from a run's settings; the user's options replace them."""
         return {}
 
     @classmethod
     def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
-        """Return the options for clips of this length, if the input has a length."""
+        """Return the options for clips of `seconds`; empty if the input has no length in time."""
         return {}
 
     @abstractmethod
@@ -97,18 +97,18 @@ class Net(nn.Module, ABC):
         Parameters
         ----------
         raw
-            Decoded media. Audio: float32 (batch, samples) in [-1, 1], followed by zeros, or by
+            Decoded media. Audio: float32 (batch, samples) in [-1, 1], padded with zeros, or with
             NaN if the input marks the end of a clip. Video: uint8 (batch, frames, height,
-            width, 3), RGB. Sequences: float32 (batch, n_frames, dim), followed by NaN rows.
+            width, 3), RGB. Sequences: float32 (batch, n_frames, dim), padded with NaN rows.
         """
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
-        """Return the penultimate layer for a prepared batch, float32 (batch, embedding_dim)."""
+        """Return the penultimate layer's output for a batch, float32 (batch, embedding_dim)."""
 
     @abstractmethod
     def preprocessing(self) -> dict[str, Any]:
-        """Return the record of `prepare` that belongs to the weights, as JSON values."""
+        """Return a record of what `prepare` does, as JSON values, to be kept with the weights."""
 
     def features(self, x: Tensor) -> Tensor:
         """Return the embedding after `classifier_dropout`, float32 (batch, embedding_dim)."""
@@ -129,7 +129,7 @@ class Net(nn.Module, ABC):
         return None
 
     def embed_pieces(self, raw: Tensor) -> Tensor:
-        """Embed raw media of pieces: (pieces, ...) as in `piece_input` -> (pieces, dim)."""
+        """Embed raw media of pieces: (pieces, ...), see `piece_input`, -> (pieces, dim)."""
         raise NotImplementedError
 
     def pool_pieces(self, values: Tensor) -> Tensor:
@@ -137,9 +137,9 @@ class Net(nn.Module, ABC):
         raise NotImplementedError
 
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-        """Map tensors of a published file: its name -> the net's name, and value in its axes.
+        """Map each published name to the net's name and to the value in the net's axis order.
 
-        The mapping is empty for a file that mvemo saved. Tensors without a place are left out.
+        The mapping is empty for a file that mvemo saved. Tensors that the net lacks are left out.
         """
         return {}
 
@@ -151,7 +151,7 @@ class Net(nn.Module, ABC):
 
 
 class BuiltNet(Net):
-    """Base of nets that only make their layers; options set `dropout` and `norm_momentum`."""
+    """Base of nets that define only layers; applies the options `dropout` and `norm_momentum`."""
 
     def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:
         super().__init__(options or self.Options())
@@ -166,7 +166,7 @@ class BuiltNet(Net):
 
     @abstractmethod
     def build(self, width: float) -> int:
-        """Make the layers before the classifier, and return the size of the embedding."""
+        """Create the layers before the classifier, and return the size of the embedding."""
 
     def preparation(self) -> dict[str, Any]:
         """Return the record of `prepare` without the options, as JSON values."""
@@ -180,8 +180,8 @@ class VideoNet(BuiltNet):
     """Base of nets that read `n_frames` square pictures of `size` pixels."""
 
     modality: ClassVar[Literal["audio", "video"]] = "video"
-    colour: ClassVar[str] = "RGB"  # order of the colours in which the net reads them
-    # True if the run's number of frames is the default of the net's.
+    colour: ClassVar[str] = "RGB"  # order of the colours in the net's input
+    # True if the default of `n_frames` is the run's number of frames.
     follows_run: ClassVar[bool] = False
 
     input: VideoInput
@@ -208,7 +208,7 @@ class VideoNet(BuiltNet):
 
 
 class FrameNet(BuiltNet):
-    """Base of nets that embed each frame by itself and then pool over the frames."""
+    """Base of nets that embed each frame separately and then pool over the frames."""
 
     input: VideoInput
 
@@ -258,7 +258,7 @@ class WaveformNet(BuiltNet):
 
 
 def weights_digest(net: Net) -> str:
-    """Return the SHA-256 over names, types, shapes and bytes of all tensors that `embed` uses.
+    """Return the SHA-256 of names, types, shapes and bytes of all tensors that `embed` uses.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Statements of a net about itself: its card, options, input and package of public weights.
+"""Declarations of a net: its card, options, input and package of public weights.
 
 This module does not import torch.
 """
@@ -32,8 +32,8 @@ class AudioInput:
     seconds
         Length in seconds.
     mark_end
-        Padding of shorter clips: NaN if True, so that the net knows their length; otherwise
-        zeros.
+        True to pad shorter clips with NaN, so that the net knows their length; False to pad
+        with zeros.
     """
 
     sr: int
@@ -98,7 +98,7 @@ class PieceInput:
     """Part of a clip that a net embeds separately, before it pools over the clip."""
 
     raw: AudioInput | VideoInput  # decoded media of one piece
-    # Seconds between the starts of two pieces; 0 if pieces may lie anywhere, as single frames.
+    # Seconds between the starts of two pieces; 0 if they may lie anywhere, like single frames.
     step: float = 0.0
     # Seconds of `raw` before the piece, for example for the first frame of a spectrogram.
     before: float = 0.0
@@ -136,10 +136,10 @@ class PretrainedPackage:
     layout
         Format of the members.
     members
-        Paths inside the file: index and numbers of a TensorFlow checkpoint, in this order; one
+        Paths inside the file: index and data of a TensorFlow checkpoint, in this order; one
         path for the other layouts.
     most_bytes
-        Maximum size of an inflated member, in bytes.
+        Maximum decompressed size of a member, in bytes.
     licence, licence_member
         Short name of the licence, and path of its text inside the file.
     citation
@@ -163,7 +163,7 @@ class PretrainedPackage:
     net: str = ""
 
     def text(self) -> str:
-        """Return the package for messages, as ``musicnn 0.1.0 (29 MB)``."""
+        """Return the package for messages, for example ``musicnn 0.1.0 (29 MB)``."""
         return f"{self.project} {self.version} ({self.size / MEGABYTE:.0f} MB)"
 
 
@@ -176,7 +176,7 @@ def profile(
 
 @dataclass(frozen=True)
 class NetOptions:
-    """Base of the options of nets, which are declared by `setting` and checked when made."""
+    """Base of the options of nets, which are declared by `setting` and checked on creation."""
 
     def __post_init__(self) -> None:
         check_settings(self, BadSetting)
@@ -208,7 +208,7 @@ class NetCard:
         Settings of the net by profile, see `profile`. A user's profile file starts from
         ``paper``; a demo uses ``demo``, or ``paper`` if there is no ``demo``.
     version
-        Number that rises whenever the same weights would give other embeddings.
+        Number that is raised whenever the same weights would give different embeddings.
     windows_at_once
         Number of windows that a CPU embeds in one step. It is small for large nets, where
         more windows only take memory.

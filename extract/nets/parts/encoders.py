@@ -1,4 +1,4 @@
-"""Nets from local folders of encoders: HuBERT and its kind, CLAP, and picture transformers."""
+"""Nets from local folders of encoders: HuBERT and similar models, CLAP, picture transformers."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class PictureEncoderOptions(NetOptions):
     pooling: str = setting("mean", "Pooling over the frames: `mean` or `mean+std`.", names=POOLINGS)
     tokens: str = setting(
         "auto",
-        "Tokens that represent a picture: the `first`, a class token in some encoders; the "
-        "`mean` of all; or `auto`, the first if it is a class token, otherwise the mean.",
+        "Tokens that represent a picture: `first` (in some encoders a class token), `mean` (of all "
+        "tokens), or `auto`: the first one if it is a class token, otherwise the mean.",
         names=TOKENS,
     )
 
@@ -70,24 +70,24 @@ class EncoderNet(BuiltNet):
     """Base of the nets made from a folder; `make_net_class` derives one for each folder."""
 
     brings_weights: ClassVar[bool] = True
-    folder: ClassVar[Path]  # in no record: the digest of the weights identifies the encoder
+    folder: ClassVar[Path]  # not recorded: the digest of the weights identifies the encoder
     config: ClassVar[Mapping[str, Any]]  # contents of config.json
     preprocessor: ClassVar[Mapping[str, Any]]  # contents of preprocessor_config.json
     family: ClassVar[Family]
 
     def build(self, width: float) -> int:
         if width != 1.0:
-            raise BadSetting(f"{self.name}: width is {width}: an encoder has width 1 only")
+            raise BadSetting(f"{self.name}: width is {width}: it must be 1 for an encoder")
         self.encoder, self.encoder_config = load_encoder(self.folder, self.options.layer)
         dim = self.state_dim(self.encoder_config)
         return dim * (2 if self.options.pooling == "mean+std" else 1)
 
     def state_dim(self, config: Any) -> int:
-        """Return the size of a hidden state at one place."""
+        """Return the size of a hidden state vector."""
         return int(config.hidden_size)
 
     def states(self, **inputs: Tensor) -> Tensor:
-        """Return the hidden states of the option `layer`."""
+        """Return the hidden states of the layer that the option `layer` names."""
         layer = self.options.layer
         outputs = self.encoder(**inputs, output_hidden_states=layer != OUTPUT)
         states: Tensor = (
@@ -116,8 +116,8 @@ class SoundEncoder(EncoderNet):
         rate = cls.preprocessor.get("sampling_rate")
         if not isinstance(rate, int) or rate < 1:
             raise BadWeights(
-                f"{cls.folder}: preprocessor_config.json: sampling_rate is {rate!r}: it must be a "
-                "number of Hz"
+                f"{cls.folder}: preprocessor_config.json: sampling_rate is {rate!r}: it must be an "
+                "integer above 0, in Hz"
             )
         return AudioInput(rate, options.seconds, mark_end=True)
 
@@ -134,7 +134,7 @@ class WaveformEncoder(SoundEncoder):
         return bool(self.preprocessor.get("do_normalize", True))
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Normalise each clip over its own samples; float32 (batch, samples), then NaN."""
+        """Normalise each clip by its own samples: float32 (batch, samples), NaN after its end."""
         if not self.normalises:
             return raw
         mean = raw.nanmean(dim=1, keepdim=True)
@@ -157,7 +157,7 @@ class WaveformEncoder(SoundEncoder):
         return rows
 
     def least_samples(self) -> int:
-        """Return the number of samples that give one frame."""
+        """Return the minimum number of samples that give one frame."""
         config = self.encoder_config
         samples = 1
         for kernel, stride in zip(
@@ -168,7 +168,7 @@ class WaveformEncoder(SoundEncoder):
 
 
 class SpectrogramEncoder(SoundEncoder):
-    """CLAP's audio tower on 10 s; shorter windows are repeated, longer ones refused."""
+    """CLAP's audio encoder for 10 s; shorter windows are repeated, longer ones are refused."""
 
     def build(self, width: float) -> int:
         dim = super().build(width)
@@ -176,8 +176,8 @@ class SpectrogramEncoder(SoundEncoder):
         self.extractor = library.ClapFeatureExtractor(**self.preprocessor)
         if self.options.seconds > self.extractor.max_length_s:
             raise BadSetting(
-                f"{self.name}: seconds is {self.options.seconds}: CLAP reads "
-                f"{self.extractor.max_length_s} s at most; embed more views of a longer clip"
+                f"{self.name}: seconds is {self.options.seconds}, but CLAP reads at most "
+                f"{self.extractor.max_length_s} s: for longer clips, increase views instead"
             )
         return dim
 
@@ -210,7 +210,7 @@ class SpectrogramEncoder(SoundEncoder):
 
 
 class PictureEncoder(EncoderNet, FrameNet):
-    """Transformer on single pictures: the towers of CLIP and SigLIP, ViT, DINOv2."""
+    """Transformer on single pictures: the encoders of CLIP and SigLIP, ViT, DINOv2."""
 
     modality: ClassVar[Literal["audio", "video"]] = "video"
     Options = PictureEncoderOptions
@@ -225,8 +225,8 @@ class PictureEncoder(EncoderNet, FrameNet):
         image_size = int(self.encoder_config.image_size)
         if not self.family.any_size and self.crop != image_size:
             raise BadWeights(
-                f"{self.folder}: pictures are prepared with {self.crop} pixels a side, and the "
-                f"encoder has positions for {image_size}"
+                f"{self.folder}: the preprocessor makes pictures of {self.crop} pixels per side, "
+                f"but the encoder needs {image_size}"
             )
         self.normalisation: dict[str, list[float]] = {}
         for name, key in (("mean", "image_mean"), ("deviation", "image_std")):
@@ -286,7 +286,7 @@ _BASES: Mapping[str, type[EncoderNet]] = {
 
 
 def make_net_class(folder: EncoderFolder) -> type[EncoderNet]:
-    """Make the class of a folder's net; all its files except the weights are read."""
+    """Return the class of a folder's net, after reading all its files except the weights."""
     config = read_config(folder.path)
     family = FAMILIES[config["model_type"]]
     base = _BASES[family.reads]
@@ -327,7 +327,7 @@ def _side(kind: type[EncoderNet] | EncoderNet, name: str, value: Any) -> int:
         sides = [value.get(key) for key in keys]
     if len(set(sides)) != 1 or not isinstance(sides[0], int) or sides[0] < 1:
         raise BadWeights(
-            f"{kind.folder}: preprocessor_config.json: {name} is {value!r}: square pictures of a "
-            "number of pixels are needed"
+            f"{kind.folder}: preprocessor_config.json: {name} is {value!r}: expected the side of "
+            "square pictures, in pixels"
         )
     return int(sides[0])

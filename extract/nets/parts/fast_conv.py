@@ -43,7 +43,7 @@ class Transforms(NamedTuple):
 
 
 def transforms(side: int) -> Transforms:
-    """Return the transforms of y = outputs @ ((kernel @ g) * (inputs @ x)), x filtered by g."""
+    """Return the transforms: y = outputs @ ((kernel @ g) * (inputs @ x)) is x filtered by g."""
     points = np.array(POINTS[side])
     tile = len(points) + 1
     others = [np.delete(points, i) for i in range(len(points))]
@@ -62,7 +62,8 @@ def transforms(side: int) -> Transforms:
 class WinogradConvolution(nn.Module):
     """Convolution with a quarter of the multiplications, and kernel (t, 3, 3) with t odd.
 
-    Values differ by rounding, about 1e-5 of the largest in float32. The weights get no gradient.
+    Values differ by rounding, by about 1e-5 of the largest value in float32. The weights get no
+    gradient.
     """
 
     _of_inputs: Tensor
@@ -111,7 +112,7 @@ class WinogradConvolution(nn.Module):
         )
 
     def output_places(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """Return frames, height and width of the output for those of the input."""
+        """Return the frames, height and width of the output, given those of the input."""
         return frames, height, width
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,8 +121,9 @@ class WinogradConvolution(nn.Module):
         batch = len(places)
         frames, height, width = self.output_places(*places.shape[1:4])
         y = x.new_empty((batch, frames, height, width, self.outputs))
+        # Numbers of tiles along height and width.
         down, across = -(-height // STEP), -(-width // STEP)
-        # Bands of rows share no tile, but parts of a few frames share many frames.
+        # Bands of rows do not overlap, but blocks of few frames read many of the same frames.
         n_frames = min(frames, max(2 * self.taps, ROWS // across))
         n_down = min(down, max(1, ROWS // (n_frames * across)))
         n_clips = max(1, ROWS // (n_down * across * frames))
@@ -142,7 +144,7 @@ class WinogradConvolution(nn.Module):
         return -(-n // STEP) * STEP + self.tile - STEP
 
     def _inputs(self, places: Tensor, first: int, top: int, shape: tuple[int, int, int]) -> Tensor:
-        """Return a part's inputs, zero-padded, (frames, clips, height, width, in)."""
+        """Return the zero-padded inputs of a block, (frames, clips, height, width, in)."""
         clips, frames, height, width = places.shape[:4]
         inputs = places.new_zeros(shape[0], clips, *shape[1:], self.inputs)
         before, above = first - self.taps // 2, top - 1
@@ -159,7 +161,7 @@ class WinogradConvolution(nn.Module):
         rows = clips * down * across
         v = self._transform(inputs, down, across).view(self.tile**2, -1, self.inputs)
         products = inputs.new_empty(self.tile**2, frames * rows, self.outputs)
-        # Place by place, so that its products stay in the cache while taps are summed.
+        # Each place of a tile in turn: its products stay in the cache while taps are summed.
         for place, of_place in enumerate(products):
             torch.mm(v[place, : frames * rows], self.kernel[place, 0], out=of_place)
             for tap in range(1, self.taps):
@@ -261,7 +263,7 @@ AnyNet = TypeVar("AnyNet", bound=Net)
 
 
 class NormedConvolution(nn.Module):
-    """Layer whose convolution is followed by its normalisation, named in `folded_names`."""
+    """Layer with a convolution and then a normalisation; `folded_names` has their names."""
 
     folded_names: ClassVar[tuple[str, str]] = ("convolution", "norm")
 
@@ -289,25 +291,25 @@ class NormedConvolution(nn.Module):
 def optimized(net: AnyNet, precision: str = "float32") -> AnyNet:
     """Return a copy of a net that embeds faster, or the net itself if nothing can be improved.
 
-    `net` is in evaluation mode and on its device. Embeddings differ by rounding only, 1e-4 of the
-    largest. The weights of the copy differ from those of the net, so do not save them.
+    `net` must be in evaluation mode and on its final device. Embeddings differ only by rounding, by
+    about 1e-4 of the largest value. Do not save the weights of the copy, which differ.
     """
-    folds = any(isinstance(m, NormedConvolution) and not m.folded for m in net.modules())
-    replaces = precision == "float32" and any(_replacements(net))
-    if not folds and not replaces:
+    can_fold = any(isinstance(m, NormedConvolution) and not m.folded for m in net.modules())
+    can_replace = precision == "float32" and any(_replacements(net))
+    if not can_fold and not can_replace:
         return net
-    light = copy.deepcopy(net)
-    for module in light.modules():
+    faster = copy.deepcopy(net)
+    for module in faster.modules():
         if isinstance(module, NormedConvolution) and not module.folded:
             module.fold()
-    if replaces:
-        for parent, name, replacement in list(_replacements(light)):
+    if can_replace:
+        for parent, name, replacement in list(_replacements(faster)):
             setattr(parent, name, replacement(getattr(parent, name)))
-    return light
+    return faster
 
 
 def _replacements(net: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[[Any], nn.Module]]]:
-    """Yield the CPU layers that have a faster class, as parent, name in it and that class."""
+    """Yield parent, name and faster class of each layer on the CPU that has a faster class."""
     for module in net.modules():
         for name, child in module.named_children():
             for faster in (WinogradConvolution, HalvingConvolution, PointConvolution):

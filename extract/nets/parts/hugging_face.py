@@ -24,13 +24,13 @@ from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
 
 # Keys of a config that do not affect the computation.
 _NOTES = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "architectures")
-# Parameters that are used only in a training that masks its input.
+# Parameters that are used only during training with masked input.
 _MASKS = ("masked_spec_embed", "mask_token")
 
 
 @dataclass(frozen=True)
 class Family:
-    """Kind of encoder."""
+    """Family of encoders that the same class of transformers loads."""
 
     model: str  # name of the model's class in transformers
     reads: Literal["waveform", "spectrogram", "picture"]
@@ -65,31 +65,34 @@ FAMILIES: Mapping[str, Family] = {
     "vit": Family("ViTModel", "picture", arguments=_NO_POOLER, class_token=True),
     "dinov2": Family("Dinov2Model", "picture", class_token=True, any_size=True),
 }
-# Options of a MERT that differs from HuBERT; attention_relax gives the same softmax.
+# Options by which a MERT differs from HuBERT. attention_relax does not change the softmax.
 _FOREIGN = ("feature_extractor_cqt", "deepnorm")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return a folder's ``config.json``, after a check of its kind and its weight files."""
     if not folder.is_dir():
-        raise MissingFile(f"{folder}: no such folder of an encoder")
+        raise MissingFile(f"{folder}: the folder of the encoder does not exist")
     config = _read_json(folder, "config.json")
     kind = config.get("model_type")
     if kind not in FAMILIES:
         raise BadWeights(
-            f"{folder}: config.json: model_type is {kind!r}: one of {', '.join(FAMILIES)} is needed"
+            f"{folder}: config.json: unknown model_type {kind!r}; expected one of "
+            f"{', '.join(FAMILIES)}"
         )
     for name in _FOREIGN if kind == "mert_model" else ():
         if config.get(name):
             raise BadWeights(
-                f"{folder}: config.json: {name} is set, which only code in the folder computes, "
-                "and such code is never run"
+                f"{folder}: config.json: the option {name} needs code from the folder, but mvemo "
+                "never runs such code"
             )
     weights = ("model.safetensors", "model.safetensors.index.json")
     if not any((folder / name).is_file() for name in weights):
         others = sorted(path.name for path in folder.glob("*.bin"))
         rest = f" ({others[0]} is a pickle, which could run code)" if others else ""
-        raise MissingFile(f"{folder}: has no model.safetensors{rest}: save the model as such")
+        raise MissingFile(
+            f"{folder}: has no model.safetensors{rest}: save the model in the safetensors format"
+        )
     return config
 
 
@@ -106,12 +109,12 @@ def read_preprocessor(folder: Path) -> dict[str, Any]:
             if isinstance(record, dict):
                 return record
     raise MissingFile(
-        f"{folder}: has no preprocessor_config.json, which says how sound or pictures are prepared"
+        f"{folder}: has no preprocessor_config.json: add this file, which describes the input"
     )
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a config's computation, which the weights do not determine."""
+    """Return the SHA-256 of the entries of a config that affect the computation."""
     record = {key: value for key, value in config.items() if key not in _NOTES}
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
@@ -125,7 +128,7 @@ def load_encoder(folder: Path, layer: int) -> tuple[nn.Module, Any]:
     family = FAMILIES[config["model_type"]]
     library = transformers(folder)
     try:
-        # Callers that build nets on the meta device get this encoder with its weights.
+        # The encoder gets its weights even if the caller builds nets on the meta device.
         with _quiet(library), torch.device("cpu"):
             kind = getattr(library, family.model)
             model, report = kind.from_pretrained(
@@ -148,21 +151,21 @@ def load_encoder(folder: Path, layer: int) -> tuple[nn.Module, Any]:
     if not -1 <= layer <= n_layers:
         raise BadWeights(f"{folder}: layer is {layer}: it must be 0 to {n_layers}, or -1")
     if 0 <= layer < n_layers and family.reads != "spectrogram":
-        # One layer more than needed stays, because some models normalise the output of the last
-        # layer, but none its input.
+        # One more layer than needed stays, because some models normalise the output of their last
+        # layer, but no model normalises the input of that layer.
         del _layers(encoder)[layer + 1 :]
     return encoder, encoder.config
 
 
 def transformers(folder: Path) -> Any:
-    """Import the transformers library, or tell in one line how to install it."""
+    """Import the transformers library, or raise an error that says how to install it."""
     try:
         importlib.import_module("safetensors")
         return importlib.import_module("transformers")
     except ImportError as error:
         raise BadSetting(
-            f"hf:{folder}: needs the packages transformers and safetensors: pip install '.[hf]' in "
-            "mvemo's folder"
+            f"hf:{folder}: needs the packages transformers and safetensors: run pip install "
+            "'.[hf]' in mvemo's folder"
         ) from error
 
 
@@ -171,7 +174,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise MissingFile(f"{folder}: has no {name}: not the folder of an encoder") from None
+        raise MissingFile(f"{folder}: has no {name}; expected an encoder's folder") from None
     except (OSError, ValueError) as error:
         raise BadWeights(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(record, dict):
@@ -193,7 +196,7 @@ def _typed_config(kind: Any, folder: Path, config: Mapping[str, Any], family: Fa
 def _refuse_incomplete(
     folder: Path, encoder: nn.Module, prefix: str, report: Mapping[str, Any]
 ) -> None:
-    """Refuse tensors that are still random, except those that only mask the input."""
+    """Raise `BadWeights` for tensors that are still random and do not only mask the input."""
     state = encoder.state_dict()
     mismatched = [
         entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"]
@@ -208,8 +211,8 @@ def _refuse_incomplete(
         absent.remove(name)
     if absent:
         raise BadWeights(
-            f"{folder}: model.safetensors has not all of the encoder ({len(absent)} tensors are "
-            f"missing or of another shape, as {sorted(absent)[0]})"
+            f"{folder}: model.safetensors does not contain the whole encoder ({len(absent)} "
+            f"tensors are missing or have another shape, for example {sorted(absent)[0]})"
         )
 
 
@@ -218,7 +221,7 @@ def _layers(encoder: nn.Module) -> nn.ModuleList:
     for name, module in encoder.named_modules():
         if isinstance(module, nn.ModuleList) and name.split(".")[-1] in ("layer", "layers"):
             return module
-    raise BadWeights(f"{type(encoder).__name__} has no layers that this version knows")
+    raise BadWeights(f"{type(encoder).__name__}: this version of mvemo cannot find its layers")
 
 
 @contextmanager

@@ -12,12 +12,12 @@ from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
 
-# Least variance over frames, so that the deviation of equal frames has a gradient.
+# Minimum variance over frames, so that the deviation of equal frames has a gradient.
 LEAST_VARIANCE = 1e-12
 
 
 class Elu(nn.Module):
-    """x where it is positive, otherwise exp(x) - 1 (Clevert et al. 2016, equation 15).
+    """ELU: x if it is positive, otherwise exp(x) - 1 (Clevert et al. 2016, equation 15).
 
     torch's expm1 takes up to 4 times as long on a CPU; the difference is 6e-8 in float32.
     """
@@ -31,7 +31,7 @@ class Elu(nn.Module):
 
 
 class _Elu(torch.autograd.Function):
-    """ELU whose gradient follows from its output, which the next layer keeps anyway."""
+    """ELU whose gradient is computed from its output, which the next layer keeps anyway."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def same_sides(
 
 
 def mean_and_deviation(values: Tensor) -> Tensor:
-    """Pool over the frames: (..., frames, dim) -> (..., 2 * dim)."""
+    """Return mean and deviation over the frames: (..., frames, dim) -> (..., 2 * dim)."""
     variance = values.var(dim=-2, correction=0).clamp_min(LEAST_VARIANCE)
     return torch.cat([values.mean(dim=-2), variance.sqrt()], dim=-1)
 

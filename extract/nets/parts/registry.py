@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from mvemo.extract.nets.parts.cards import NetInput, SharedSettings
 
 PACKAGE = "mvemo.extract.nets"
-# Profile that replaces one for which a net has no settings.
+# Profile that is used if a net has no settings for the requested profile.
 FALLBACK_PROFILE = "paper"
 PREFIX = "hf:"
-# Number of an encoder's output, after all its layers.
+# Layer number that means the encoder's output.
 OUTPUT = -1
 _CARD = re.compile(r'^@NetCard\(\s*"(\w+)"', re.MULTILINE)
 _LAYERS = re.compile(r"@(\d+(?:\+\d+)*)$")
@@ -54,7 +54,7 @@ def net_names() -> tuple[str, ...]:
 
 
 def _modules() -> Mapping[str, str]:
-    """Return the module of each net."""
+    """Return the name of each net's module."""
     path = importlib.import_module(PACKAGE).__path__
     return _modules_in(
         tuple((folder, os.stat(folder).st_mtime_ns) for folder in path if os.path.isdir(folder))
@@ -63,7 +63,7 @@ def _modules() -> Mapping[str, str]:
 
 @cache
 def _modules_in(folders: tuple[tuple[str, int], ...]) -> Mapping[str, str]:
-    """Return the modules in folders by net; a changed modification time lists again."""
+    """Return each net's module; a folder with a new modification time is listed again."""
     modules: dict[str, str] = {}
     for folder, _ in folders:
         for module in pkgutil.iter_modules([folder]):
@@ -124,7 +124,7 @@ def parse_entry(entry: str) -> tuple[EncoderFolder, ...]:
         return (EncoderFolder(name, path),)
     layers = [int(layer) for layer in found[1].split("+")]
     if len(set(layers)) < len(layers):
-        raise BadSetting(f"{entry!r} names a layer twice")
+        raise BadSetting(f"{entry!r}: duplicate layer")
     return tuple(EncoderFolder(f"{name}-layer{layer}", path, layer) for layer in layers)
 
 
@@ -144,7 +144,7 @@ class _Registry(Mapping[str, "type[Net]"]):
                 and getattr(kind, "name", None) == name
             ):
                 return kind
-        raise BadSetting(f"{module.__file__}: has no class whose name is {name!r}")
+        raise BadSetting(f"{module.__file__}: has no class with the name {name!r}")
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, EncoderFolder) or name in _modules()
@@ -160,7 +160,7 @@ NETS: Mapping[str, type[Net]] = _Registry()
 
 
 def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a run's nets, of its entries ``hf:FOLDER`` each an `EncoderFolder`.
+    """Return the names of a run's nets; entries ``hf:FOLDER`` become `EncoderFolder` objects.
 
     A folder is opened only when its net is used.
 
@@ -184,13 +184,13 @@ def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
             other = folders.setdefault(str(folder), folder)
             if other.path != folder.path:
                 raise BadSetting(
-                    f"{other.path} and {folder.path} would both be the net {str(folder)!r}: "
-                    "rename a folder, or link to it by another name"
+                    f"{other.path} and {folder.path} would have the same net name {str(folder)!r}: "
+                    "rename one folder, or create a link with another name"
                 )
             if str(folder) in net_names():
                 raise BadSetting(
                     f"{PREFIX}{folder.path}: {folder} is the name of an existing net: rename "
-                    "the folder, or link to it by another name"
+                    "the folder, or create a link with another name"
                 )
             names.append(folder)
     return tuple(names)
@@ -199,7 +199,7 @@ def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
 def check_name(name: str) -> None:
     """Raise `BadSetting` with the list of nets if this name is unknown."""
     if name not in NETS:
-        raise BadSetting(f"net {name!r} is not known: one of {', '.join(NETS)}")
+        raise BadSetting(f"unknown net {name!r}; expected one of {', '.join(NETS)}")
 
 
 def default_settings(name: str, profile: str = FALLBACK_PROFILE) -> NetSettings:
@@ -263,11 +263,11 @@ def check_view(settings: NetSettings) -> None:
     >>> from mvemo.extract.views import ViewSettings
     >>> check_view(NetSettings("musicnn", view=ViewSettings(rate=12.5)))
     Traceback (most recent call last):
-    mvemo.extract.errors.BadSetting: musicnn: rate is 12.5, which is for nets of pictures
+    mvemo.extract.errors.BadSetting: musicnn: rate is 12.5, but only video nets have a rate
     """
     rate = settings.view.rate
     if rate and NETS[settings.name].modality != "video":
-        raise BadSetting(f"{settings.name}: rate is {rate}, which is for nets of pictures")
+        raise BadSetting(f"{settings.name}: rate is {rate}, but only video nets have a rate")
 
 
 def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) -> Net:
@@ -280,7 +280,7 @@ def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) 
     n_outputs
         Number of classes, tags or regression targets.
     width
-        Factor of the numbers of channels; 1 for the size in the papers.
+        Multiplier for the numbers of channels; 1 for the size in the papers.
     options
         Fields of the class's `Options`.
 
@@ -306,7 +306,7 @@ def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) 
 
 
 def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
-    """Return the options of a net from plain values, as read from JSON or TOML.
+    """Return the options of a net from plain values, such as those of JSON or TOML.
 
     Raises
     ------
@@ -318,7 +318,7 @@ def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
     for key, value in values.items():
         if key not in defaults:
             known = ", ".join(defaults) or "none"
-            raise BadSetting(f"{kind.name}: option {key!r} is not known; there are: {known}")
+            raise BadSetting(f"{kind.name}: unknown option {key!r}; the options are {known}")
         typed[key] = _typed(kind.name, key, value, defaults[key])
     try:
         return kind.Options(**typed)
@@ -327,9 +327,9 @@ def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
 
 
 def _typed(net: str, key: str, value: Any, default: Any) -> Any:
-    """Return the value in the type of the option's default."""
+    """Return the value with the type of the option's default."""
     if default is MISSING or default is None or type(value) is type(default):
         return value
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    raise BadSetting(f"{net}: option {key} is {value!r}: it takes a {type(default).__name__}")
+    raise BadSetting(f"{net}: option {key}: expected {type(default).__name__}, got {value!r}")

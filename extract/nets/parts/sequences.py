@@ -98,7 +98,7 @@ def empty_input(net_input: NetInput, device: str, descriptors: DescriptorSetting
 
 
 def split_frames(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a batch (batch, frames, dim) with zeros for padding, and lengths int64 (batch,)."""
+    """Return the batch (batch, frames, dim), padded with zeros, and its lengths, int64 (batch,)."""
     valid = ~torch.isnan(x).all(dim=2)
     frames = torch.arange(1, x.shape[1] + 1, device=x.device)
     lengths = (valid * frames).amax(dim=1).clamp(min=1)
@@ -114,8 +114,8 @@ def band_edges(bins: int, bands: int) -> I64:
         return np.arange(bins + 1)
     if bands == 1:
         return np.array([0, bins])
-    # Edge s, from 0 to 1, is a ((1 + bins / a)^s - 1): a smaller a bends more. A first band of
-    # width 1 is the largest bend that leaves no band empty. The width grows with a.
+    # The edge at share s, from 0 to 1, is a ((1 + bins / a)^s - 1). A smaller a makes the first
+    # band narrower. The smallest a that leaves no band empty gives this band the width 1.
     # scipy imports scipy.optimize on first use, which most runs do not need.
     log_a = scipy.optimize.brentq(
         lambda x: np.exp(x) * np.expm1(np.log1p(bins / np.exp(x)) / bands) - 1.0,
@@ -135,7 +135,7 @@ def band_means(x: Tensor, widths: Sequence[int]) -> Tensor:
 
 
 class FrameNorm(nn.Module):
-    """Batch normalisation over real frames only; `momentum` None for the mean of all batches."""
+    """Batch normalisation of real frames; with `momentum` None it averages all batches."""
 
     def __init__(self, channels: int, *, momentum: float | None = 0.1) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class FrameNorm(nn.Module):
         mask = torch.arange(x.shape[-1], device=lengths.device) < lengths[:, None]
         keep = mask.reshape(len(x), *[1] * (x.dim() - 2), x.shape[-1])
         if not self.training or bool(mask.all()):
-            # Running statistics do not depend on the frames; without padding all are real.
+            # Running statistics do not depend on padding, and without padding all frames are real.
             return self._normed(x.flatten(2)).reshape(x.shape) * keep
         # (batch, frames, channels, ...) -> (real frames, channels, the rest)
         moved = x.movedim(-1, 1)
@@ -170,7 +170,7 @@ class FrameNorm(nn.Module):
 
 
 def masked_mean(x: Tensor, lengths: Tensor) -> Tensor:
-    """Average (batch, channels, bands, frames) over bands and real frames; padding is zero."""
+    """Average (batch, channels, bands, frames) over bands and real frames; padding must be 0."""
     return x.sum(dim=(2, 3)) / (lengths[:, None] * x.shape[2])
 
 
@@ -184,8 +184,8 @@ def pool(x: Tensor, lengths: Tensor, kernel: tuple[int, int]) -> tuple[Tensor, T
 def last_states(layers: nn.LSTM | nn.GRU, x: Tensor, lengths: Tensor) -> Tensor:
     """Return the top layer's final states, (batch, hidden * directions) (J22 Fig. 5)."""
     lengths = lengths.cpu()
-    # Packing takes as long as small layers do. If no clip is shorter, the result is the same
-    # without it.
+    # Packing takes as long as a small layer. If no clip is shorter, it does not change the result,
+    # so it is left out.
     is_padded = bool((lengths < x.shape[1]).any())
     packed = (
         pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False) if is_padded else x

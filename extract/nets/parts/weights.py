@@ -4,9 +4,9 @@ The format of a file is recognised by its first bytes, never by its name. The `W
 lists the tensors that matched a net and those that did not.
 
 Only torch's ``weights_only`` reader unpickles anything. It runs no code of a file. But it
-inflates any amount of data, and returns any object that the file describes: dictionaries that
-contain themselves, or tensors that repeat one number thousands of millions of times. This module
-refuses them.
+decompresses any amount of data, and returns any object that the file describes: dictionaries that
+contain themselves, or tensors that repeat one number billions of times. This module refuses such
+files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mvemo.extract.nets.parts.registry import NETS
 from mvemo.manifests.array_files import DAMAGED, NpzFile, check_inflated, most_bytes, read_npy
 from mvemo.manifests.files import shown
 
-UNKNOWN = "nothing: not a published file tried here"
+UNKNOWN = "none of the published files that were tested"
 
 Tensors = dict[str, Tensor]
 
@@ -45,7 +45,7 @@ _MOST_ENTRIES = 100_000
 
 @dataclass(frozen=True)
 class WeightReport:
-    """Result of `load_weights`: names of tensors by what became of them."""
+    """Result of `load_weights`: names of loaded, missing, unexpected and mismatched tensors."""
 
     path: Path
     sha256: str
@@ -72,12 +72,12 @@ class WeightReport:
             f"{self.path}",
             f"  sha256 {self.sha256}",
             f"  known as {self.known_as or UNKNOWN}",
-            f"  {len(self.loaded)} of the net's {total} tensors loaded",
+            f"  {len(self.loaded)} of the net's {total} tensors were loaded",
         ]
         for title, names in (
-            ("not in the file, left as they were", self.missing),
-            ("of another shape, left as they were", self.mismatched),
-            ("in the file, not used by the net", self.unexpected),
+            ("are not in the file and keep their initial values", self.missing),
+            ("have another shape and keep their initial values", self.mismatched),
+            ("of the file are not used by the net", self.unexpected),
         ):
             if names:
                 lines.append(f"  {len(names)} {title}:")
@@ -111,8 +111,8 @@ def load_weights(net: Net, path: str | Path) -> WeightReport:
     before = {name: value.detach().clone() for name, value in net.state_dict().items()}
     try:
         report = load_tensors(net, tensors, path, sha256)
-        # The classifier, fixed front ends and biases may match only by their size, which does
-        # not show that the file is for this net.
+        # The classifier, fixed front ends and biases may match by their size only, which does not
+        # show that the file is for this net.
         learnt = {name for name, value in net.named_parameters() if value.ndim > 1}
         if not any(name in learnt and not name.startswith("classifier.") for name in report.loaded):
             raise BadWeights(_nothing_fits(net, tensors, report))
@@ -130,14 +130,15 @@ def _nothing_fits(net: Net, tensors: Tensors, report: WeightReport) -> str:
     if report.mismatched:
         return f"no tensor has the shape that this {net.name} needs: {some(report.mismatched)}"
     return (
-        f"no tensor fits {net.name}; the file has {some(tensors)}, the net {some(net.state_dict())}"
+        f"no tensor fits {net.name}: the file has {some(tensors)}, but the net has "
+        f"{some(net.state_dict())}"
     )
 
 
 def load_tensors(
     net: Net, tensors: Mapping[str, Tensor], path: Path = Path(), sha256: str = ""
 ) -> WeightReport:
-    """Copy tensors of a file into the net where name and shape are equal."""
+    """Copy those tensors of a file into the net whose name and shape match."""
     state = net.state_dict()
     places = net.from_published(tensors) or {name: (name, tensors[name]) for name in tensors}
     places = {source: place for source, place in places.items() if place[0] in state}
@@ -189,10 +190,10 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
     except Exception as error:
         # The readers raise many types of error for a damaged file.
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        # torch's message may advise to load the file unsafely, which nobody should do.
+        # torch's message may recommend loading the file unsafely, so it is not shown.
         advice = "weights_only" in str(error) or "Weights only" in str(error)
-        what = "nothing that can be read safely" if advice else lines[0][:200]
-        raise BadWeights(f"{path}: damaged or incomplete as {layout}: {what}") from error
+        what = "it cannot be read safely" if advice else lines[0][:200]
+        raise BadWeights(f"{path}: damaged or incomplete {layout}: {what}") from error
     if not tensors:
         raise BadWeights(f"{path}: holds no tensors")
     return tensors, sha256
@@ -218,7 +219,7 @@ def file_layout(path: Path) -> str:
             head = file.read(512)
     except OSError as error:
         raise BadWeights(f"{path}: cannot be read: {error.strerror}") from error
-    accepted = "a torch checkpoint, NumPy .npz or .npy, or HDF5 is needed"
+    accepted = "expected a torch checkpoint, NumPy .npz or .npy, or HDF5"
     if not head:
         raise BadWeights(f"{path}: is empty: {accepted}")
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
@@ -257,8 +258,8 @@ def _read_hdf5(path: Path) -> Tensors:
                 total += item.nbytes
                 if total > most:
                     raise BadWeights(
-                        f"its data sets would become {total:,} bytes, at most {most:,} are read "
-                        "of a file of its size"
+                        f"its data sets would take {total:,} bytes, but the limit for a file of "
+                        f"this size is {most:,}"
                     )
                 tensors[name] = numbers(name, item[()])
     return tensors
@@ -274,8 +275,8 @@ def read_torch(path: Path) -> Tensors:
         text = str(error)
         if "Unsupported" in text or "Weights only" in text or "weights_only" in text:
             raise BadWeights(
-                "holds Python objects besides tensors, or is damaged; such files are not "
-                "opened: save only the net's state_dict()"
+                "contains Python objects other than tensors, or is damaged; such files are "
+                "not opened: save only the net's state_dict()"
             ) from error
         raise
     for _ in range(_MOST_DEPTH):
@@ -296,16 +297,16 @@ def read_torch(path: Path) -> Tensors:
 
 
 def numbers(name: str, array: Any) -> Tensor:
-    """Return an array as a tensor; `BadWeights` if it does not hold numbers."""
+    """Return an array as a tensor; raise `BadWeights` if it is not numeric."""
     array = np.asarray(array)
     if array.dtype.kind not in "fiub":
-        raise BadWeights(f"tensor {name} is of type {array.dtype}, not of numbers")
+        raise BadWeights(f"tensor {name} has type {array.dtype}, which is not numeric")
     # torch needs the byte order of the machine.
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
 def _check_archive(path: Path, most: int) -> None:
-    """Refuse a zip that would inflate too much, and pickles that allocate memory by a number."""
+    """Refuse archives that decompress to too much data, and pickles that allocate any memory."""
     try:
         if not zipfile.is_zipfile(path):
             with path.open("rb") as file:
@@ -330,7 +331,7 @@ def _check_pickle(program: bytes) -> None:
             if "GLOBAL" in operation.name or "UNICODE" in operation.name:
                 names.append(str(argument).rpartition(" ")[2])
     if "bytearray" in names:
-        raise BadWeights("asks for memory by a number (bytearray), which no weights do")
+        raise BadWeights("allocates a bytearray of a given size, which is refused in weight files")
 
 
 def _flatten(tree: Mapping[Any, Any], most: int) -> Tensors:
@@ -343,12 +344,12 @@ def _flatten(tree: Mapping[Any, Any], most: int) -> Tensors:
         name, value, above = stack.pop()
         if isinstance(value, dict):
             if id(value) in above:
-                raise BadWeights(f"{shown(name)} is a dictionary that holds itself")
+                raise BadWeights(f"{shown(name)} is a dictionary that contains itself")
             if len(above) >= _MOST_DEPTH:
-                raise BadWeights(f"{shown(name)} is nested more than {_MOST_DEPTH} deep")
+                raise BadWeights(f"{shown(name)} is nested more than {_MOST_DEPTH} levels deep")
             n_entries += len(value)
             if n_entries > _MOST_ENTRIES:
-                raise BadWeights(f"has more than {_MOST_ENTRIES:,} entries, which no net has")
+                raise BadWeights(f"has more than {_MOST_ENTRIES:,} entries, more than any net has")
             prefix, inside = f"{name}." * bool(above), (*above, id(value))
             stack += [(f"{prefix}{key}", item, inside) for key, item in reversed(value.items())]
             continue
@@ -357,13 +358,13 @@ def _flatten(tree: Mapping[Any, Any], most: int) -> Tensors:
         if not isinstance(value, Tensor):
             continue
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
-            raise BadWeights(f"tensor {name} is sparse, quantised or without values: not read")
-        # A tensor may describe more numbers than it stores: a stride of 0 repeats one.
+            raise BadWeights(f"tensor {name} must be dense, not quantised, and have values")
+        # A tensor may have more values than it stores: a stride of 0 repeats a value.
         n_bytes += value.numel() * value.element_size()
         if n_bytes > most:
             raise BadWeights(
-                f"tensor {name} of shape {tuple(value.shape)}: the tensors would become "
-                f"{n_bytes:,} bytes, at most {most:,} are read of a file of its size"
+                f"tensor {name} of shape {tuple(value.shape)}: the tensors would take "
+                f"{n_bytes:,} bytes, but the limit for a file of this size is {most:,}"
             )
         tensors[name] = value.detach()
     return tensors

@@ -295,7 +295,9 @@ def test_other_outputs_keep_the_classifier(tmp_path):
         "classifier.bias",
     ]
     assert torch.equal(net.classifier.weight, before)
-    with pytest.raises(BadSetting, match="6 outputs are not the 400 actions"):
+    with pytest.raises(
+        BadSetting, match="expected 400 outputs, the actions of Kinetics-400, got 6"
+    ):
         net.describe_prediction(torch.zeros(1, 4, 32, 32, 3, dtype=torch.uint8))
 
 

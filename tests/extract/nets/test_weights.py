@@ -202,7 +202,7 @@ def test_wrong_file_leaves_the_net_as_it_was(tmp_path, arrays):
     before = weights_digest(net)
     wrong = write(tmp_path / "w.npz", {"conv1.weight": arrays["hidden.bias"]}, "npz")
     with pytest.raises(
-        BadWeights, match=r"no tensor fits toy; the file has conv1\.weight, the net"
+        BadWeights, match=r"no tensor fits toy: the file has conv1\.weight, but the net"
     ):
         load_weights(net, wrong)
     narrow = {"hidden.weight": arrays["hidden.weight"][:3]}
@@ -345,13 +345,13 @@ def text_member(path):
         (zeros_npz, "bytes"),
         (repeated, "bytes"),
         (inflated_torch, "bytes"),
-        (holds_itself, "holds itself"),
-        (wraps_itself, "holds itself"),
+        (holds_itself, "contains itself"),
+        (wraps_itself, "contains itself"),
         (doubling, "nested more than 16"),
         (many_paths, "entries"),
         (memory_by_number, "bytearray"),
         (objects, r"only the net.s state_dict"),
-        (sparse, "sparse"),
+        (sparse, "must be dense"),
         (other_file, "another file"),
         (virtual, "another file"),
         (never_written, "bytes"),

@@ -45,9 +45,9 @@ def test_batches_come_ahead_in_order():
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        (np.zeros((0, 3), np.float32), r"row 1: descriptors are \(0, 3\)"),
-        (np.zeros((2, 5), np.float32), r"row 1: descriptors are \(2, 5\): .* of 3 numbers"),
-        (np.zeros(7, np.float32), r"row 1: descriptors are \(4,\)"),
+        (np.zeros((0, 3), np.float32), r"row 1: expected descriptors .*, got shape \(0, 3\)"),
+        (np.zeros((2, 5), np.float32), r"row 1: expected .* of 3 numbers, got shape \(2, 5\)"),
+        (np.zeros(7, np.float32), r"row 1: expected .*, got shape \(4,\)"),
     ],
 )
 def test_sequences_that_do_not_fit_name_their_row(bad, says):

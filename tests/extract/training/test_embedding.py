@@ -150,5 +150,5 @@ def test_a_changed_file_or_setting_is_another_net(settings):
 
 
 def test_a_net_without_weights_is_refused(settings):
-    with pytest.raises(BadSetting, match="i3d: the frozen protocol embeds with pretrained weights"):
+    with pytest.raises(BadSetting, match="i3d: the frozen protocol needs pretrained weights"):
         FrozenNets(FROZEN_RUN, 2).get(replace(settings, weights=""))

@@ -156,8 +156,8 @@ def test_another_split_is_another_job(tmp_path):
     ("given", "message"),
     [
         ({"splits": None}, "needs a split"),
-        ({"usable": SPLITS != 1}, "no usable validation clip"),
-        ({"usable": SPLITS != 0}, "0 usable training clips"),
+        ({"usable": SPLITS != 1}, "needs at least one usable validation clip"),
+        ({"usable": SPLITS != 0}, "at least 2 usable training clips, got 0"),
     ],
 )
 def test_what_a_holdout_net_needs(tmp_path, given, message):

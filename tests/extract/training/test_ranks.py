@@ -77,7 +77,9 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with (
-        pytest.raises(BadSetting, match="process 3 on this machine has no GPU, there are 2"),
+        pytest.raises(
+            BadSetting, match="process 3 on this machine has no GPU, because there are only 2"
+        ),
         joined_ranks("auto"),
     ):
         pass

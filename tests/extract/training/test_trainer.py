@@ -129,7 +129,7 @@ def test_a_long_run_keeps_a_point_every_so_many_iterations(tmp_path, monkeypatch
 def test_training_that_diverges_fails_by_name(tmp_path, patience):
     fast = settings(lr=1e30, optimizer="sgd", epochs=5, patience=patience)
     message = (
-        r"toy@all: training diverged: no finite loss by epoch \d .*: lower the learning rate, "
+        r"toy@all: training diverged: no finite loss by epoch \d .*: lower the learning rate with "
         r"--set nets\.toy\.lr=1e\+29 \(it is 1e\+30\)"
     )
     with pytest.raises(TrainingDiverged, match=message):

@@ -61,7 +61,7 @@ def test_single_rows_that_a_reader_must_know_something_of_are_told(uncertain):
         replace(single, name="i3d-outputs", by_net=True),
         replace(fused, name="integrated-stacked"),
     )
-    start = "Trained from random weights, where the papers start from pretrained ones: i3d"
+    start = "Trained from random weights, but the papers start from pretrained weights: i3d"
     provenance = {**uncertain.provenance, "stage_one": {"notes": [start]}}
     made = replace(uncertain, models=models, provenance=provenance)
     by_net, stacked, random = row_notes(made)

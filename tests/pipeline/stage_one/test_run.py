@@ -197,7 +197,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--protocol", "frozen"], "frozen protocol embeds with pretrained weights"),
+        (["--protocol", "frozen"], "frozen protocol needs pretrained weights"),
         (["--protocol", "fitted"], "protocol 'fitted' is not known: one of crossfit"),
         (["--nets", "resnet"], "unknown net 'resnet': expected one of c3d"),
         (["--set", "nets.c3d.lr=-1"], "lr is -1.0: it must be above 0"),
@@ -241,7 +241,7 @@ def test_training_that_diverges_is_one_line_that_names_net_fold_and_cure(demo, t
     assert run("mvemo", "extract", *arguments) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "music1d@fold0: training diverged: no finite loss by epoch" in line
-    assert "lower the learning rate, --set nets.music1d.lr=1e+09" in line
+    assert "lower the learning rate with --set nets.music1d.lr=1e+09" in line
     # Nothing of it is kept as if it were trained.
     assert not list(tmp_path.glob("nets/*/weights.pt"))
 
@@ -406,7 +406,10 @@ def test_weights_of_another_net_are_refused(protocol, demo, tmp_path, capsys):
     np.savez(tmp_path / "biases.npz", **biases)
     whole = {n: v.numpy() for n, v in net.state_dict().items()}
     np.savez(tmp_path / "half.npz", **dict(list(whole.items())[: len(whole) // 2]))
-    for name, said in (("biases", "no tensor fits c3d"), ("half", "under frozen they would stay")):
+    for name, said in (
+        ("biases", "no tensor fits c3d"),
+        ("half", "which the frozen protocol needs"),
+    ):
         options = ["--nets", "c3d", "--weights", f"c3d={tmp_path}/{name}.npz"]
         arguments = [demo / "manifest.csv", "--work", tmp_path / "w", *tiny_settings(), *options]
         settings = ["--set", "nets.c3d.epochs=1", "--protocol", protocol]
@@ -437,7 +440,7 @@ def test_a_net_that_diverges_costs_no_feature_of_the_others(demo, tmp_path, monk
     assert run(*command) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("mvemo: music1d@fold1: training diverged: no finite loss by epoch 1")
-    assert "lower the learning rate, --set nets.music1d.lr=" in error
+    assert "lower the learning rate with --set nets.music1d.lr=" in error
     assert error.endswith(
         f"leave out these nets with --nets c3d; {features} has the features of c3d, which are "
         "not trained again"

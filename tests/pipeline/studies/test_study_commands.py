@@ -198,7 +198,7 @@ def test_iterations_are_steps_and_epochs_are_told_by_them(made):
         (("segments", "--seconds", "3,x"), "write numbers as 3,5,10,16"),
         (("segments", "--seconds", "-1"), "longer than 0"),
         (("segments", "--nets", "music1d"), "nets on sequences"),
-        (("convnets", "--nets", "vgg"), "net 'vgg' is not known"),
+        (("convnets", "--nets", "vgg"), "unknown net 'vgg'"),
         (("optimizers", "--nets", "cnn"), "PL20 Table 2 has rates for"),
         (("baselines", "--profile", "none"), "a file or one of best, c17, demo, paper"),
     ],

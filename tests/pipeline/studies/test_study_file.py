@@ -100,7 +100,7 @@ def test_heads_on_several_nets_are_compared_by_protocol(run_file, tmp_path, caps
         ('net = ["cnn"]', 'nett = ["cnn"]', "grid: unknown 'nett'; expected one of net, comb"),
         ('net = ["cnn"]', "", "grid: name the nets that are compared, as net = "),
         ('"angular"]', '"anglar"]', "grid.loss: unknown 'anglar'; expected one of softmax, an"),
-        ('["cnn"]', '["vgg"]', "grid.net: net 'vgg' is not known: one of c3d"),
+        ('["cnn"]', '["vgg"]', "grid.net: unknown net 'vgg'; expected one of c3d"),
         ("0.2]\n\n", "-1]\n\n", "grid.segment: segment is -1: it must be 0 or more"),
         ("0.2]\n\n", '"x"]\n\n', "grid.segment: unknown 'x'; expected seconds"),
         ("epochs = 1", "epochs = 0", "set.epochs: epochs is 0: it must be above 0"),
