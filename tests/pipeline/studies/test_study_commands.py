@@ -162,7 +162,13 @@ def test_lengths_that_no_clip_has_are_trained_once(small_set, tmp_path):
     ]  # fmt: skip
     assert [row[1] for row in rows] == [0.2, 0.4, 1.0, 2.0]
     assert rows[2][2:8] == rows[3][2:8]
-    assert sum(note.startswith("Segments of 2 s are those of 1 s") for note in record["notes"]) == 1
+    assert (
+        sum(
+            note.startswith("Segments of 2 s are the same as those of 1 s")
+            for note in record["notes"]
+        )
+        == 1
+    )
     # Two folds at each of three lengths.
     assert len(list((tmp_path / "work" / "nets").iterdir())) == 6
 
