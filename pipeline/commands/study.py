@@ -1,4 +1,4 @@
-"""Commands ``mvemo study``: built-in study files and the user's own, run on a manifest."""
+"""Commands ``mvemo study``: run a built-in or a user's study file on a manifest."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
     from mvemo.pipeline.studies.study import Study
 
-# The values of `mvemo.manifests.segments.TAILS`, which is not imported for --help.
+# Copy of `mvemo.manifests.segments.TAILS`, since importing that module would slow down --help.
 TAILS = ("half", "join", "drop")
 
 
 @click.group()
 def study() -> None:
-    """Make the papers' tables and figures for your own manifest, with disjoint groups.
+    """Make the papers' tables and figures for your own manifest.
 
-    Every accuracy is out of fold. The papers' own figures stand next to them, marked
-    "published, other data".
+    Test scores are out of fold, and folds keep groups whole. The papers' own values are shown
+    next to them, marked "published, other data".
 
     \b
     Examples:
@@ -59,7 +59,7 @@ def study() -> None:
 def study_options(
     runs: int | None, profile: str | None
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Add the argument and the options that every study has."""
+    """Return a decorator that adds the argument and the options of every study."""
     return together(
         [
             click.argument("manifest", type=PATH),
@@ -67,7 +67,7 @@ def study_options(
                 "--out",
                 type=OUT_FOLDER,
                 required=True,
-                help="Folder of the tables, plots and page.",
+                help="Folder for the tables, plots and page.",
             ),
             work_option,
             click.option(
@@ -75,7 +75,7 @@ def study_options(
                 default=profile,
                 show_default=True,
                 help="Settings: paper, demo, best, or a TOML file."
-                + ("" if profile else "  [default: the file's, or paper]"),
+                + ("" if profile else "  [default: profile of FILE, or paper]"),
             ),
             set_option,
             folds_option("6"),
@@ -85,14 +85,14 @@ def study_options(
                 type=click.IntRange(min=1),
                 default=runs,
                 show_default=True,
-                help="Number of runs, each with other folds and seeds."
-                + ("" if runs else "  [default: the file's, or 1]"),
+                help="Number of runs; each has different folds and seeds."
+                + ("" if runs else "  [default: runs of FILE, or 1]"),
             ),
             click.option(
                 "--jobs",
                 type=click.IntRange(min=1),
-                help="Number of nets that are trained at once, each in a process with a share of "
-                "the cores or a GPU.  [default: 1; 2 with --profile demo and two cores]",
+                help="Number of nets to train at the same time, each in a process with a share of "
+                "the cores or with a GPU.  [default: 1; 2 with --profile demo and two cores]",
             ),
             permute_option,
             root_option,
@@ -102,11 +102,11 @@ def study_options(
     )
 
 
-@study.command("run", short_help="Run a study of your own, FILE; docs/studies.md shows one.")
+@study.command("run", short_help="Run your own study from FILE (see docs/studies.md).")
 @click.argument("file", type=FILE)
 @study_options(runs=None, profile=None)
 def run_file(file: Path, **options: Any) -> int:
-    """Run a study of your own from a TOML file; docs/studies.md shows one.
+    """Run your own study from a TOML file; docs/studies.md shows an example.
 
     \b
     Example:
@@ -135,7 +135,7 @@ def study_command(file: StudyFile) -> click.Command:
 
 
 def _option(file: StudyFile, name: str, spec: OptionSpec) -> Callable[..., Any]:
-    """Return the decorator of an option."""
+    """Return the decorator that adds an option of a study."""
     kind = spec.type or {float: "float", int: "int"}.get(type(spec.default), "nets")
     default: Any = None if spec.demo is not None else spec.default
     if default is None and name in ("net", "nets") and file.grid.get("net"):
@@ -150,7 +150,7 @@ def _option(file: StudyFile, name: str, spec: OptionSpec) -> Callable[..., Any]:
 
 
 def _value_type(name: str, kind: str, spec: OptionSpec) -> dict[str, Any]:
-    """Return the attributes of an option for its kind of values."""
+    """Return the click attributes that parse and check an option's values."""
     if kind in PARSERS:
         parse = PARSERS[kind]
         return {"callback": lambda *given: None if given[2] is None else parse(name, given[2])}
@@ -163,16 +163,16 @@ def _value_type(name: str, kind: str, spec: OptionSpec) -> dict[str, Any]:
 
 
 def _parse_nets(name: str, value: str) -> tuple[str, ...]:
-    """Parse ``a,b`` as names of nets; ``hf:FOLDER``, the folder of an encoder, is one too."""
+    """Parse ``a,b`` as names of nets; ``hf:FOLDER``, an encoder's folder, is also a name."""
     from mvemo.extract.nets.parts.registry import add_folders, check_name
 
     nets = add_folders(comma_separated(value))
     if not nets:
-        raise BadOption(f"--{name} names no net")
+        raise BadOption(f"--{name}: expected at least one net")
     for net in nets:
         check_name(net)
     if name == "net" and len(nets) > 1:
-        raise BadOption(f"--net {value!r}: name one net")
+        raise BadOption(f"--net {value!r}: expected only one net")
     return nets
 
 
@@ -181,13 +181,13 @@ def _parse_lengths(name: str, value: str) -> tuple[float, ...]:
     try:
         lengths = tuple(dict.fromkeys(map(float, comma_separated(value))))
     except ValueError:
-        raise BadOption(f"--{name} {value!r}: write numbers as 3,5,10,16") from None
+        raise BadOption(f"--{name} {value!r}: expected numbers, for example 3,5,10,16") from None
     if not lengths:
-        raise BadOption(f"--{name} names no length")
+        raise BadOption(f"--{name}: expected at least one length")
     return lengths
 
 
-# Kind of an option -> function of its name and its text.
+# Kind of an option -> function that parses its text; it gets the option's name and the text.
 PARSERS: Mapping[str, Callable[[str, str], tuple[Any, ...]]] = {
     "nets": _parse_nets,
     "lengths": _parse_lengths,
@@ -196,7 +196,7 @@ PARSERS: Mapping[str, Callable[[str, str], tuple[Any, ...]]] = {
 
 
 def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
-    """Read the manifest, run a study, print its tables, write its files; return the exit code."""
+    """Read the manifest, run a study, print and write its results; return the exit code."""
     from mvemo.extract.training.devices import keep_freed_memory
     from mvemo.pipeline.studies import result as results
     from mvemo.pipeline.studies.runner import run_study
@@ -233,7 +233,7 @@ def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
 
 
 def option_values(file: StudyFile, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a study's own options, with the defaults of the profile ``demo``."""
+    """Return the values of a study's own options; profile ``demo`` has its own defaults."""
     values = {}
     for name, spec in file.options.items():
         value = options[name]
@@ -247,7 +247,7 @@ def option_values(file: StudyFile, options: Mapping[str, Any]) -> dict[str, Any]
 
 
 def with_options(file: StudyFile, values: Mapping[str, Any]) -> StudyFile:
-    """Return the file with the nets and lengths that options give."""
+    """Return the study file with the nets and segment lengths that the options name."""
     grid = dict(file.grid)
     nets = values.get("nets") or values.get("net")
     if nets and file.table.rows != "protocols":
@@ -259,7 +259,7 @@ def with_options(file: StudyFile, values: Mapping[str, Any]) -> StudyFile:
 
 
 def _recorded(file: StudyFile, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a study's own options as its JSON has them."""
+    """Return a study's own options in the form that is written to its JSON file."""
     from mvemo.pipeline.studies.runner import cut_of
 
     recorded: dict[str, Any] = {}
@@ -277,7 +277,7 @@ def _recorded(file: StudyFile, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def default_jobs(profile: str) -> int:
-    """Return 1, since large nets need memory; for the profile ``demo`` 2 if there are two cores."""
+    """Return 1, since large nets need memory, or 2 for profile ``demo`` on two or more cores."""
     from mvemo.extract.workers.pool import cores
 
     return min(cores(), 2) if profile == "demo" else 1
@@ -292,8 +292,8 @@ def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) ->
     manifest, extract, folds = study.manifest, study.settings.extract, options["folds"]
     if splits and folds is not None:
         raise BadOption(
-            f"--folds {folds}: this study trains and tests on one split: leave --folds out; the "
-            "manifest's column 'split' says which clips are tested"
+            f"--folds {folds}: this study uses one split instead of folds: leave out --folds; the "
+            "manifest's column 'split' names the test clips"
         )
     if not splits:
         ask_about_split(

@@ -1,4 +1,4 @@
-"""Tables by class and by tag: confusion of nets (J22 Table 4), and scores of each tag (L17)."""
+"""Tables by class and by tag: confusion matrices (J22 Table 4) and scores of each tag (L17)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TAG_SCORES = (
 
 
 def add_confusions(draft: Draft) -> None:
-    """Add a table of confusion for each net, if labels are classes."""
+    """Add a confusion matrix for each net, if the labels are classes."""
     labels = draft.labels
     for each in draft.compared:
         if each.scores.n_clips and labels.y_true.ndim == 1 and len(each.row.plans) == 1:
@@ -39,7 +39,7 @@ def add_confusions(draft: Draft) -> None:
 def confusion_table(
     net: str, classes: Sequence[str], y_true: Ints, probas: Sequence[F64], *, printed: bool
 ) -> Table:
-    """Return the share of each predicted class by true class (J22 Table 4), over all repeats."""
+    """Return the confusion matrix over all repeats, as shares of true classes (J22 Table 4)."""
     counts = np.zeros((len(classes), len(classes)))
     for proba in probas:
         mask = np.isfinite(proba).all(axis=1)
@@ -64,14 +64,14 @@ def confusion_table(
         )
         for c, name in enumerate(classes)
     ]
-    title = f"Confusion of {net}: shares of each true class, per cent (as J22 Table 4)"
+    title = f"Confusion matrix of {net}: per cent of each true class (as J22 Table 4)"
     return Table(f"confusion-{net}", title, columns, tuple(rows))
 
 
 def add_tags(draft: Draft) -> None:
-    """Add averages of each net and the baseline, scores of each tag, and a note on tags."""
+    """Add average scores of nets and baseline, scores of each tag, a note on missing ROC-AUC."""
     if draft.study.manifest.task != "multilabel":
-        raise BadOption(f"{draft.file.path}: table.extra: 'tags' needs a manifest of tags")
+        raise BadOption(f"{draft.file.path}: table.extra: 'tags' needs a manifest with tags")
     labels, folds = draft.labels, draft.study.folds_of_runs()
     y_true, names = labels.y_true, labels.names
     results: dict[str, list[ModelResult]] = {
@@ -98,10 +98,11 @@ def add_tags(draft: Draft) -> None:
     columns = (Column("net"), *(Column(title, NUMBER) for title in titles))
     draft.tables.append(Table("averages", "Macro and micro averages", columns, tuple(averages)))
     draft.tables += [_tag_table(net, labels, each) for net, each in results.items()]
-    same = [name for name, has in zip(names, y_true.T, strict=True) if len(np.unique(has)) < 2]
-    if same:
+    constant = [n for n, cells in zip(names, y_true.T, strict=True) if len(np.unique(cells)) < 2]
+    if constant:
         draft.findings.append(
-            f"All clips have, or none has, {', '.join(same)}: ROC-AUC of it is not defined."
+            f"ROC-AUC is undefined for {', '.join(constant)}: all clips have the tag, or none "
+            "has it."
         )
 
 
@@ -118,4 +119,4 @@ def _tag_table(net: str, labels: Labels, results: Sequence[ModelResult]) -> Tabl
     ]
     titles = ("clips", *(title for title, _ in TAG_SCORES))
     columns = (Column("tag"), *(Column(title, NUMBER) for title in titles))
-    return Table(f"tags-{net}", f"Each tag by {net}", columns, tuple(rows))
+    return Table(f"tags-{net}", f"Scores of each tag by {net}", columns, tuple(rows))

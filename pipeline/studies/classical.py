@@ -48,26 +48,26 @@ class ClassicalPredictor:
     seed: int
 
     def __call__(self, run: int, folds: Ints) -> FoldPredictions:
-        """Predict in one repeat."""
+        """Predict all clips in repeat `run`."""
         seed = self.seed + run
         return FoldPredictions(predict_out_of_fold(self.model, self.rows, self.labels, folds, seed))
 
     def trainings(self, run: int, folds: Ints) -> Sequence[NetTraining]:
-        """Return the trainings of nets: none."""
+        """Return (), since no net is trained."""
         return ()
 
 
 def classical_rows(
     study: Study, file: StudyFile, options: Mapping[str, Any]
 ) -> tuple[list[Row], list[str]]:
-    """Return the models that J22 Fig. 8 compares with, on descriptors' means and deviations."""
+    """Return rows of the models in J22 Fig. 8, on descriptors' means and deviations; and notes."""
     labels, kind = Labels.of(study.manifest), label_kind(study.manifest.task)
     quadrants = quadrants_of(labels.names) if kind.exclusive else None
     notes = []
     if quadrants is None and kind.exclusive:
         notes.append(
-            f"{REGRESSION} is left out: it needs classes that are quadrants of arousal and "
-            f"valence ({', '.join(QUADRANTS)})."
+            f"{REGRESSION} is left out, because it needs the four quadrants of valence and "
+            f"arousal as classes ({', '.join(QUADRANTS)})."
         )
     models = classical_models(kind, len(labels.names), quadrants)
     rows = [
@@ -101,7 +101,7 @@ def add_baseline_row(draft: Draft) -> None:
 
 
 def classical_models(kind: LabelKind, n_outputs: int, quadrants: Ints | None) -> dict[str, Model]:
-    """Return the kinds of models of J22's [14] and [17], mostly with scikit-learn's defaults."""
+    """Return the models of J22's references [14] and [17], mostly with default parameters."""
     if kind.numeric:
         return {name: partial(_predict_values, make) for name, make in _estimators(True).items()}
     classes = partial(_predict_classes, n_classes=n_outputs)
@@ -115,7 +115,7 @@ def classical_models(kind: LabelKind, n_outputs: int, quadrants: Ints | None) ->
 
 
 def _estimators(numeric: bool) -> dict[str, Callable[[int], Any]]:
-    """Return functions of a seed that make estimators of ratings, or of classes."""
+    """Return functions that build a regressor (`numeric`) or a classifier from a seed, by name."""
     from sklearn import linear_model, neighbors, neural_network, svm, tree
 
     def kind(module: Any, regressor: str, classifier: str, **options: Any) -> Any:
@@ -134,7 +134,7 @@ def _estimators(numeric: bool) -> dict[str, Callable[[int], Any]]:
         ),
     }
     if numeric:
-        # The penalty is chosen inside the training clips.
+        # The penalty is chosen on the training clips only.
         ridge = kind(linear_model, "RidgeCV", "", alphas=PENALTIES)
         return {**found, "linear regression": ridge, "ridge regression (mel)": ridge}
     logistic = kind(linear_model, "", "LogisticRegression", C=0.1, max_iter=500)
@@ -193,14 +193,14 @@ def _predict_values(
 
 
 def _quadrant_regression(quadrants: Ints) -> Model:
-    """Predict the class by a ridge regression to the signs of valence and arousal."""
+    """Return a model that predicts the signs of valence and arousal, and from them the class."""
     from sklearn.linear_model import RidgeCV
 
     def predict(train: F64, classes: NDArray[Any], test: F64, seed: int) -> F64:
         del seed  # nothing here is random
         model = RidgeCV(alphas=PENALTIES).fit(train, quadrants[classes])
         signs = np.where(np.asarray(model.predict(test)) >= 0, 1, -1)
-        # (rows, classes): True if both signs are the class's
+        # (rows, classes): True if both signs are those of the class
         same = (signs[:, None, :] == quadrants[None]).all(axis=2)
         outputs: F64 = np.eye(len(quadrants))[same.argmax(axis=1)]
         return outputs
@@ -209,13 +209,13 @@ def _quadrant_regression(quadrants: Ints) -> Model:
 
 
 def quadrants_of(classes: Sequence[str]) -> Ints | None:
-    """Return the signs of valence and arousal, int64 (classes, 2); None for other classes."""
+    """Return each class's signs of valence and arousal, int64 (classes, 2), or None."""
     emotions = j22_classes(classes)
     return np.array([QUADRANTS[each] for each in emotions], dtype=np.int64) if emotions else None
 
 
 def predict_out_of_fold(model: Model, rows: F64, labels: Labels, folds: Ints, seed: int) -> F64:
-    """Predict every clip by a model fitted without its fold; NaN for rows that have NaN."""
+    """Predict each clip with a model fitted without its fold; NaN if its row contains NaN."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.preprocessing import StandardScaler
 
@@ -229,7 +229,7 @@ def predict_out_of_fold(model: Model, rows: F64, labels: Labels, folds: Ints, se
         scaler = StandardScaler().fit(rows[train])
         x_train, x_test = scaler.transform(rows[train]), scaler.transform(rows[test])
         with warnings.catch_warnings():
-            # The number of iterations is the setting, not a problem.
+            # The number of iterations is limited on purpose.
             warnings.simplefilter("ignore", ConvergenceWarning)
             outputs[test] = model(x_train, labels.y_true[train], x_test, seed)
     return outputs

@@ -43,16 +43,16 @@ from mvemo.pipeline.studies.trainings import train_ahead
 
 @dataclass(frozen=True)
 class Row:
-    """Nets with their settings, or a model, that a study compares with others."""
+    """Row of a study: nets with their settings, or a classical model."""
 
-    name: str  # in plots and notes
-    values: Mapping[str, Any]  # axis -> value; also further cells of the table
+    name: str  # name in plots and notes
+    values: Mapping[str, Any]  # axis -> value, and other cells of the table
     plans: tuple[NetSettings, ...] = ()
-    protocol: str = ""  # of a head on the nets' embeddings; '' for the net's own last layer
+    protocol: str = ""  # protocol of a head on embeddings; "" if the net's last layer predicts
     # Descriptors and predictor of a model that is not a net.
     descriptors: tuple[str, ...] = ()
     model: Callable[[StudyMedia], Predictor] | None = None
-    runs: int | None = None  # number of repeats; the study's by default
+    runs: int | None = None  # number of repeats; None for that of the study
 
     @property
     def shuffled(self) -> bool:
@@ -65,13 +65,13 @@ class Compared:
     """Row with its predictions and scores."""
 
     row: Row
-    study: Study  # data of the row
+    study: Study  # the data on which the row was scored
     labels: Labels
-    folds: Sequence[Ints]  # of each repeat
-    runs: tuple[FoldPredictions, ...]  # one for each repeat; empty if a training diverged
+    folds: Sequence[Ints]  # fold of each clip, for each repeat
+    runs: tuple[FoldPredictions, ...]  # predictions of each repeat; () if a training diverged
     scores: Scores  # all NaN if a training diverged
     songs: Scores = NO_SCORES  # scores of whole songs, if they are asked for
-    divergence: str = ""  # message on the training without a finite loss, if any
+    divergence: str = ""  # message about the training that diverged, if any
 
     @property
     def train_score(self) -> float:
@@ -88,13 +88,13 @@ class Compared:
 
 @dataclass
 class Draft:
-    """Result of a study in the making; functions named in study files add to it."""
+    """Unfinished result of a study; functions named in study files add to it."""
 
     study: Study
     file: StudyFile
     options: Mapping[str, Any]
     compared: list[Compared] = field(default_factory=list)
-    counts: list[tuple[Cell, ...]] = field(default_factory=list)  # of segments, by length
+    counts: list[tuple[Cell, ...]] = field(default_factory=list)  # rows of the table of counts
     tables: list[Table] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)  # notes on scores
     notes: list[str] = field(default_factory=list)  # notes on the data
@@ -105,7 +105,7 @@ class Draft:
         return Labels.of(self.study.manifest)
 
     def text(self, template: str) -> str:
-        """Fill a template of the study file with the values of axes that have one value."""
+        """Fill a template of the study file with the values of axes that have a single value."""
         title = self.labels.task.primary_title
         single = {axis: v[0] for axis, v in self.file.grid.items() if len(v) == 1}
         words = {"score": title, "Score": title[:1].upper() + title[1:], "interval": INTERVAL_NOTE}
@@ -124,7 +124,7 @@ def compare(
     predictors: Sequence[Predictor],
     manifest: Manifest,
 ) -> list[Compared]:
-    """Predict all clips by each row, and score; a row whose training diverges has no scores."""
+    """Predict and score all clips for each row; a row whose training diverges has no scores."""
     labels = Labels.of(manifest)
     of_rows = [[study.folds(run) for run in range(row.runs or study.runs)] for row in rows]
     trainings = [
@@ -164,7 +164,7 @@ def divergence_notes(draft: Draft) -> list[str]:
     many = len(draft.file.grid.get("segment", ())) > 1
     return [
         (f"Segments of {each.row.values['segment']:g} s: " if many else "")
-        + f"{each.row.name} has no figures. {each.divergence}."
+        + f"{each.row.name} has no scores. {each.divergence}."
         for each in draft.compared
         if each.divergence
     ]
@@ -191,7 +191,7 @@ COUNTED: Mapping[str, Metric] = {
 
 
 def measured(draft: Draft) -> list[tuple[Column, Metric]]:
-    """Return the measured columns of a study, with the cell of each."""
+    """Return a study's measured columns, each with the function that computes its cells."""
     file = draft.file
     keys, levels = list(file.measure.metrics), file.measure.level
     if levels == ("segment",):
@@ -209,7 +209,7 @@ def measured(draft: Draft) -> list[tuple[Column, Metric]]:
 
 
 def _metric(draft: Draft, key: str) -> list[tuple[Column, Metric]]:
-    """Return the columns of a key of `SCORED`, `COUNTED` or of the task's further scores."""
+    """Return the columns for a key of `SCORED` or `COUNTED`, or for other scores of the task."""
     labels = draft.labels
     task = labels.task
     kind = PERCENT if task.in_percent else NUMBER
@@ -234,14 +234,14 @@ def _other(title: str) -> Metric:
 
 
 def _at(level: str, metric: Metric) -> Metric:
-    """Return the measured quantity per segment or per song."""
+    """Return a metric that reads the scores of segments or those of songs."""
     if level == "segment":
         return metric
     return lambda compared: metric(replace(compared, scores=compared.songs))
 
 
 def main_table(draft: Draft) -> Table:
-    """Return a table with a row for each compared row: its values, scores, published figures."""
+    """Return the main table: the values, scores and published values of each row."""
     spec, rows = draft.file.table, draft.compared
     names = spec.columns or tuple(draft.file.grid)
     first = [[_value(draft.file, name, each.row) for each in rows] for name in names]
@@ -274,7 +274,7 @@ def main_table(draft: Draft) -> Table:
 
 
 def _value(file: StudyFile, name: str, row: Row) -> Cell:
-    """Return a first cell of a row."""
+    """Return a row's cell in the column `name`, one of the first columns."""
     if name == "nets":
         return ", ".join(plan.name for plan in row.plans)
     train = row.plans[0].train if row.plans else None
@@ -290,7 +290,7 @@ def _value(file: StudyFile, name: str, row: Row) -> Cell:
 
 
 def printed_figure(draft: Draft, figures: Sequence[Figure], row: Row, study: Study) -> float | None:
-    """Return the first published figure next to a row, if the rates are the papers' own."""
+    """Return the first published value that fits a row; None if learning rates are scaled."""
     if draft.options.get("rate_scale", 1.0) != 1.0:
         return None
     known = (figure_of(figure, study, row) for figure in figures)
@@ -298,7 +298,7 @@ def printed_figure(draft: Draft, figures: Sequence[Figure], row: Row, study: Stu
 
 
 def figure_of(figure: Figure, study: Study, row: Row) -> float | None:
-    """Return a published figure if it may stand next to a row, otherwise None."""
+    """Return a published value if it may be shown next to a row, otherwise None."""
     values = {"protocol": row.protocol, **row.values}
     if study.permuted or row.shuffled or not matches(figure.where, values):
         return None
@@ -311,7 +311,7 @@ def figure_of(figure: Figure, study: Study, row: Row) -> float | None:
 
 
 def published_value(value: float | str, values: Mapping[str, Any]) -> float | None:
-    """Return a number, or the figure at a path such as ``J22.table_2.{net}.{segment}``."""
+    """Return a number, or the value at a path such as ``J22.table_2.{net}.{segment}``."""
     if not isinstance(value, str):
         return value
     found: Any = {
@@ -328,7 +328,7 @@ def published_value(value: float | str, values: Mapping[str, Any]) -> float | No
 
 
 def score_plot(draft: Draft) -> Plot:
-    """Return the plot: bars of all rows, or lines over the axis ``plot.x``."""
+    """Return the plot: a bar for each row, or lines over the axis ``plot.x``."""
     spec, task, rows = draft.file.plot, draft.labels.task, draft.compared
     title, name = draft.text(spec.title), draft.file.table.name
     figures = [f for f in draft.file.published if f.kind == "percent" and f.table != "counts"]
@@ -371,7 +371,7 @@ def score_plot(draft: Draft) -> Plot:
 
 
 def _without(draft: Draft, row: Row) -> str:
-    """Return the name of a row's line: its values without the axis of the plot."""
+    """Return the name of a row's line: the row's values except that of the x axis."""
     names, grid = draft.file.names, draft.file.grid
     many = [a for a in row.values if a != draft.file.plot.x and len(grid.get(a, ())) > 1]
     shown = [str(row.values[axis]) for axis in many or ["net"] if axis in row.values]

@@ -1,4 +1,4 @@
-"""Loss of one training by the number of iterations (J22 3.3, Fig. 7)."""
+"""Loss of one training over its iterations (J22 3.3, Fig. 7)."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from mvemo.pipeline.studies.scores import Labels, Scores, score
 from mvemo.pipeline.studies.study import Study, StudyMedia, matches_j22
 from mvemo.pipeline.studies.study_file import Measure, StudyFile, published
 
-# Number of rows of the table, and of batches that a point of the training curve averages.
+# Rows in the table of losses, and batches that are averaged for a point of the training curve.
 ROWS = 11
 SMOOTH = 25
 
 
 def run_iterations(study: Study, file: StudyFile, options: Mapping[str, Any]) -> StudyResult:
-    """Train one net without the first fold for some steps, without early stopping."""
+    """Train one net without the first fold, for a fixed number of steps, and report its loss."""
     draft = Draft(study, file, options)
     study = draft.study = cut_for_nets(draft)
     net, iterations = file.grid["net"][0], options["iterations"]
-    # With patience beyond the last epoch, validation clips are scored but nothing stops.
+    # Patience beyond the last epoch turns off early stopping, but validation clips are scored.
     plan = study.plan(net, iterations=iterations, patience=iterations + 1)
     media, folds = study.media([plan]), study.folds()
     predictions = NetPredictor(study, media, plan, media.manifest, only_first=True)(0, folds)
     curve = predictions.curves[0]
     steps = steps_per_epoch(study, media, folds, plan)
-    # Last iteration of each epoch, of which the last may be incomplete.
+    # Last iteration of each epoch; the last epoch may be incomplete.
     ends = [min(steps * epoch, float(iterations)) for epoch in curve["epoch"]]
     losses = smoothed(curve["iteration_loss"])
     title = f"Loss of {net} by iterations"
@@ -70,8 +70,9 @@ def run_iterations(study: Study, file: StudyFile, options: Mapping[str, Any]) ->
         ),
         plots=(loss_plot(title, lines, printed=printed),),
         notes=(
-            f"One iteration is one step on a batch of {plan.train.batch_size} clips; an epoch "
-            f"has {steps}. J22's Fig. 7 does not say whether its loss is of training clips.",
+            f"An iteration is a step on a batch of {plan.train.batch_size} clips; an epoch has "
+            f"{steps} iterations. J22 does not say whether Fig. 7 shows the loss of training "
+            "clips.",
             *draft.notes,
             *media.left_out(media.usable(plan)),
         ),
@@ -85,7 +86,7 @@ def _loss_table(title: str, curve: Curve, losses: list[float], ends: list[float]
     at, n_points = curve["iteration"], len(curve["iteration"])
     rows: list[tuple[Cell, ...]] = []
     for i in sorted({round(i) for i in np.linspace(0, n_points - 1, min(ROWS, n_points))}):
-        # The validation figures of the last epoch that had ended by then.
+        # Validation scores of the last epoch that had ended by this iteration.
         epoch = int(np.searchsorted(ends, at[i], side="right")) - 1
         validation = [
             curve[name][epoch] if epoch >= 0 else None for name in ("val_loss", "val_accuracy")
@@ -101,7 +102,7 @@ def _loss_table(title: str, curve: Curve, losses: list[float], ends: list[float]
 
 
 def _summary_table(curve: Curve, losses: list[float], ends: list[float], *, printed: bool) -> Table:
-    """Return a table of the final losses, with J22's figures if `printed`."""
+    """Return a table of the final and lowest losses, with J22's values if `printed`."""
     val_loss = curve["val_loss"]
     best = int(np.argmin(val_loss))
     known = published()["J22"]["figure_7"] if printed else {}
@@ -113,13 +114,13 @@ def _summary_table(curve: Curve, losses: list[float], ends: list[float], *, prin
         Column("loss, J22 Fig. 7", NUMBER, published=True),
     )
     stable = stable_from(curve["iteration"], losses)
-    named = "training loss is stable (within 5 % of its end)"
+    named = "training loss is stable (within 5 % of its range)"
     rows: tuple[tuple[Cell, ...], ...] = (
         (named, stable, losses[-1], known.get("stable_from"), known.get("loss")),
         ("lowest validation loss", int(ends[best]), val_loss[best], None, None),
         ("validation loss at the end", int(ends[-1]), val_loss[-1], known.get("iterations"), None),
     )
-    return Table("summary", "Where the loss ends", columns, rows)
+    return Table("summary", "Final and lowest losses", columns, rows)
 
 
 def _test_table(draft: Draft, folds: Ints, predictions: FoldPredictions) -> Table:
@@ -130,13 +131,13 @@ def _test_table(draft: Draft, folds: Ints, predictions: FoldPredictions) -> Tabl
     each = Compared(row, draft.study, draft.labels, [tested], (predictions,), scores)
     measure = Measure(metrics=("clips", "score", "others", "baseline"))
     columns = measured(replace(draft, file=replace(draft.file, measure=measure)))
-    title = "The net of the lowest validation loss on the fold that it never saw"
+    title = "Scores on the first fold, with the weights of the lowest validation loss"
     cells = tuple(metric(each) for _, metric in columns)
     return Table("test", title, tuple(column for column, _ in columns), (cells,))
 
 
 def score_part(manifest: Manifest, outputs: F64, tested: Ints) -> Scores:
-    """Score the clips of fold 0; `tested` is -1 for all others."""
+    """Score the clips whose `tested` is 0; it is -1 for all other clips."""
     outputs = np.where(tested[:, None] == 0, outputs, np.nan)
     return score(Labels.of(manifest), [outputs], [tested])
 
@@ -159,7 +160,7 @@ def smoothed(losses: Sequence[float], count: int = SMOOTH) -> list[float]:
 
 
 def stable_from(iterations: list[float], losses: list[float], share: float = 0.05) -> int:
-    """Return the iteration from which losses stay within `share` of their range from the last."""
+    """Return the iteration after which losses differ from the last by at most `share` of range."""
     span = max(losses) - min(losses)
     near = [abs(value - losses[-1]) <= share * span for value in losses]
     last_far = max((i for i, (ok, _) in enumerate(pairwise([*near, True])) if not ok), default=-1)
@@ -167,7 +168,7 @@ def stable_from(iterations: list[float], losses: list[float], share: float = 0.0
 
 
 def steps_per_epoch(study: Study, media: StudyMedia, folds: Ints, plan: NetSettings) -> int:
-    """Return the number of steps of a whole epoch of the training without the first fold."""
+    """Return the number of steps in a full epoch of the training without the first fold."""
     clips = TrainingClips(media.manifest, media.digests, media.usable(plan), folds)
     run = RunSettings("crossfit", study.settings.extract.run.seed)
     first = training_splits(plan, clips, run)[0]

@@ -1,10 +1,10 @@
 """J22's experiment from end to end: songs, segments, one split, nets and ablations.
 
-Songs are cut to segments of 10 s (3.2) and divided 7:2:1, with all segments of a song in one
+Songs are cut into segments of 10 s (3.2) and split 7:2:1, with all segments of a song in the same
 part (section 3). A net is trained for 2,500 iterations (3.3) with the improved centre softmax
-(2.4.2), and its own classifier decides. J22 says neither whether its split keeps songs whole
-nor whether its accuracies are of segments or songs. Here the split keeps songs whole, and both
-accuracies are reported.
+(2.4.2), and its last layer predicts the class. J22 does not say whether its split keeps songs
+whole, nor whether its accuracies are of segments or songs. Here the split keeps songs whole, and
+both accuracies are reported.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Divided:
     """Segments of songs in one split."""
 
     songs: Songs
-    study: Study  # of the segments
-    of_songs: Ints  # int64 (songs,), part: 0 training, 1 validation, 2 test
-    of_segments: Ints  # int64 (segments,)
+    study: Study  # data of the segments
+    of_songs: Ints  # int64 (songs,), part of each song: 0 training, 1 validation, 2 test
+    of_segments: Ints  # int64 (segments,), part of each segment
 
     def scores(self, outputs: F64, part: int) -> Scores:
-        """Return the scores of one part, per segment."""
+        """Return the scores of the segments in a part."""
         return score_part(self.study.manifest, outputs, np.where(self.of_segments == part, 0, -1))
 
     def test_songs(self, outputs: F64) -> Scores:
@@ -52,7 +52,7 @@ class Divided:
 
 
 def run_j22(study: Study, file: StudyFile, options: Mapping[str, Any]) -> StudyResult:
-    """Run J22's experiment on songs with one split: ``extract.split`` or the manifest's."""
+    """Run J22's experiment on one split of the songs: the manifest's, or ``extract.split``."""
     seconds = float(file.grid["segment"][0])
     if not seconds > 0:
         raise BadOption(f"--seconds {seconds:g}: a segment must be longer than 0 s")
@@ -86,17 +86,18 @@ def run_j22(study: Study, file: StudyFile, options: Mapping[str, Any]) -> StudyR
         title = f"Loss of {net} ({main.plans[0].train.loss}) by iterations (as J22 Fig. 7)"
         plots.append(loss_plot(title, lines, printed=printed and net == "crnn"))
     steps = options["iterations"]
-    lasted = f"{steps} iterations" if steps else "as many epochs as validation asks"
+    lasted = f"for {steps} iterations" if steps else "until early stopping"
     return StudyResult(
         name=file.name,
         title=file.title,
         tables=tuple(tables),
         plots=tuple(plots),
         notes=(
-            f"Trained for {lasted}; the weights of the lowest validation loss predict, by the "
-            f"net's own last layer. {cut.note()} low and high: 95 % interval over songs.",
-            "RP: residual phase. Varied: one thing about the last of the nets at a time. Choose "
-            "by the validation column: the best of the test column flatters.",
+            f"Nets are trained {lasted}; each predicts with its last layer and the weights of its "
+            f"lowest validation loss. {cut.note()} low and high: ends of the 95 % interval over "
+            "songs.",
+            "RP: residual phase. Rows with an entry under 'varied' change one setting of the last "
+            "net. Choose by the validation column: the best test score is optimistic.",
             *songs.notes,
             *split.notes,
         ),
@@ -106,22 +107,23 @@ def run_j22(study: Study, file: StudyFile, options: Mapping[str, Any]) -> StudyR
 
 
 def _j22_rows(study: Study, file: StudyFile, options: Mapping[str, Any]) -> list[Row]:
-    """Return the nets, then the last net with one setting changed at a time."""
+    """Return a row for each net, then rows of the last net with one setting changed."""
     varied = () if options["ablations"] == ("none",) else options["ablations"]
     for name in varied:
         if name not in file.vary:
-            raise BadOption(f"--ablations {name}: some of {', '.join(file.vary)}")
+            known = ", ".join(file.vary)
+            raise BadOption(f"--ablations: unknown {name!r}; expected some of {known}, or none")
     file = replace(file, vary={axis: v for axis, v in file.vary.items() if axis in varied})
     train: dict[str, Any] = {}
     if options["iterations"]:
-        # With patience beyond the last epoch nothing stops, and the best weights are kept.
+        # Patience beyond the last epoch turns off early stopping, but keeps the best weights.
         train = {"iterations": options["iterations"], "patience": options["iterations"] + 1}
     classes = np.asarray(study.manifest.labels).ndim == 1
     rows: list[Row] = []
     base = dict.fromkeys(file.grid["net"])
     for values in row_values(file):
         plan = plan_of(study, file, {**values, **train}, options)
-        message = f"--nets {plan.name}: J22 has nets on sequences"
+        message = f"--nets {plan.name}: expected a net that reads descriptor sequences"
         features = read_descriptors(plan, message)
         axis = next((axis for axis in file.vary if axis in values), "")
         value = values.get(axis, "")
@@ -143,7 +145,7 @@ def _j22_rows(study: Study, file: StudyFile, options: Mapping[str, Any]) -> list
 def _j22_predictors(study: Study, rows: Sequence[Row], splits: Ints) -> dict[str, NetPredictor]:
     """Return the predictor of each row, by the row's name."""
     found = {}
-    # Only the weight of the residual phase changes the descriptors.
+    # Only alpha, the weight of the residual phase, changes the descriptors.
     for alpha in dict.fromkeys(row.values.get("alpha") for row in rows):
         part, settings = study, study.settings
         if alpha is not None:
@@ -160,7 +162,7 @@ def _j22_predictors(study: Study, rows: Sequence[Row], splits: Ints) -> dict[str
 
 
 def _count_table(divided: Divided) -> Table:
-    """Return a table of the numbers of songs and segments of each part."""
+    """Return a table of the numbers of songs and segments in each part."""
     both = divided.of_songs, divided.of_segments
     rows: list[tuple[Cell, ...]] = [
         (name, *(int((parts == part).sum()) for parts in both)) for part, name in enumerate(PARTS)

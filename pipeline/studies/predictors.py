@@ -1,4 +1,4 @@
-"""Out-of-fold predictions of nets and of heads on nets."""
+"""Out-of-fold predictions of nets, and of heads on the embeddings of nets."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class FoldPredictions:
 
 
 class Predictor(Protocol):
-    """Prediction of all clips out of fold."""
+    """Protocol of objects that predict all clips out of fold."""
 
     def __call__(self, run: int, folds: Ints) -> FoldPredictions:
-        """Predict in one repeat; `folds` is int64 (clips,)."""
+        """Predict all clips in repeat `run`; `folds` is int64 (clips,)."""
 
     def trainings(self, run: int, folds: Ints) -> Sequence[NetTraining]:
         """Return the trainings of nets in a repeat."""
@@ -56,15 +56,15 @@ class NetPredictor:
     media: StudyMedia
     plan: NetSettings
     manifest: Manifest  # source of the labels
-    title: str = ""  # of the progress bar; the net's name by default
+    title: str = ""  # title of the progress bar; "" for the net's name
     with_train_score: bool = False  # also predict the clips that each net was trained on
     # int64 (clips,): 0 training, 1 validation, 2 test. One net is then trained on this split
     # instead of the folds, and predicts its validation and test clips.
     splits: Ints | None = None
-    only_first: bool = False  # leave out only the first fold, so train one net
+    only_first: bool = False  # train only the net that leaves out the first fold
 
     def __call__(self, run: int, folds: Ints) -> FoldPredictions:
-        """Predict in one repeat, whose number changes the seed of weights, batches, dropout."""
+        """Predict all clips in repeat `run`, which is added to the seed of the training."""
         (training,) = self.trainings(run, folds)
         usable, labels, view = training.clips.usable, Labels.of(self.manifest), self.plan.view
         link = labels.task.link
@@ -91,7 +91,7 @@ class NetPredictor:
         """Return the training of a repeat; raise `BadOption` if no clip has the net's input."""
         usable = self.media.usable(self.plan)
         if not usable.any():
-            raise BadOption(f"{self.plan.name}: no clip has what this net is given")
+            raise BadOption(f"{self.plan.name}: no clip has the input that this net reads")
         first = [int(folds.min())] if self.only_first else None
         digests = self.media.digests
         clips = TrainingClips(self.manifest, digests, usable, folds, self.splits, first)
@@ -113,7 +113,7 @@ class HeadPredictor:
     plans: tuple[NetSettings, ...]  # the nets
     protocol: str  # ``crossfit``, ``shared`` or ``frozen``
     manifest: Manifest  # source of the labels for nets and heads
-    title: str  # of the progress bar
+    title: str  # title of the progress bar
 
     def __call__(self, run: int, folds: Ints) -> FoldPredictions:
         """Embed all clips, and predict each fold by a head fitted on the other folds."""
@@ -160,7 +160,7 @@ class HeadPredictor:
 
 
 def predict(net: Net, media: StudyMedia, view: ViewSettings, rows: Ints, link: Link) -> F64:
-    """Predict rows by the net's last layer, on the mean of windows; float64 (rows, outputs)."""
+    """Predict rows with the net's last layer on means of windows; float64 (rows, outputs)."""
     outputs = np.empty((len(rows), net.classifier.out_features))
     start = 0
     for batch, embeddings in media.embedded(net, view, rows):

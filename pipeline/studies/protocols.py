@@ -1,6 +1,6 @@
-"""Rows and findings of the studies of protocols and of fine-tuning recipes.
+"""Rows and findings of the studies ``protocols`` and ``recipes``.
 
-PL20 fine-tunes its nets on the clips that its heads are then tested on (3.3 and 3.4).
+PL20 fine-tunes its nets on the clips on which its heads are then tested (sections 3.3 and 3.4).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from mvemo.pipeline.studies.study import Study
 from mvemo.pipeline.studies.study_file import PARTS, StudyFile
 
 SHARED = "shared: nets saw the test clips"
-CROSSFIT = "crossfit: nets never saw them"
-FROZEN_NETS = "frozen: nothing is trained here"
+CROSSFIT = "crossfit: nets did not see the test clips"
+FROZEN_NETS = "frozen: public nets, not trained here"
 SHUFFLED = "shuffled labels"
-# Further values of --parts: the recipe without all parts but the probe at once, since parts may
-# replace each other, and the papers' recipe.
+# Other values of --parts. REST leaves out all parts except the probe at once, since parts may
+# replace each other. PAPERS stands for the papers' recipe.
 REST = "rest"
 PAPERS = "papers"
 FULL_HEAD = "full recipe, linear head"
@@ -38,11 +38,11 @@ FROZEN_HEAD = "frozen, linear head"
 def protocol_rows(
     study: Study, file: StudyFile, options: Mapping[str, Any]
 ) -> tuple[list[Row], list[str]]:
-    """Return a head on all nets under each protocol, also with shuffled labels; with notes."""
+    """Return rows with one head on all nets for each protocol and kind of labels, and notes."""
     nets = options.get("nets") or study.settings.extract.nets
     trained = tuple(study.plan(net) for net in nets)
     frozen, notes = tuple(frozen_plans(options.get("frozen"))), []
-    # PL20's figure is for its own four nets.
+    # PL20's published value is for its four nets.
     names = "integrated" if set(nets) == set(FUSIONS["integrated"]) else ""
 
     def row(name: str, plans: tuple[NetSettings, ...], protocol: str, labels: str = "true") -> Row:
@@ -53,8 +53,8 @@ def protocol_rows(
         rows.append(row(FROZEN_NETS, frozen, "frozen"))
     else:
         notes.append(
-            "There is no frozen row: no public weights are here that clips can be read for; "
-            "'mvemo weights get all' fetches them."
+            "There is no frozen row, because no public weights have been downloaded: run "
+            "'mvemo weights get all'."
         )
     for protocol in ("shared", "crossfit"):
         rows.append(row(f"{SHUFFLED}, {protocol}", trained, protocol, "shuffled"))
@@ -62,12 +62,12 @@ def protocol_rows(
 
 
 def frozen_plans(names: Sequence[str] | None = None) -> list[NetSettings]:
-    """Return the nets of the profile ``pretrained`` whose weights have been fetched."""
+    """Return the nets of the profile ``pretrained`` whose weights have been downloaded."""
     settings = load_settings("pretrained")
     known = settings.extract.nets
     for name in names or ():
         if name not in known:
-            raise BadOption(f"--frozen {name}: profile pretrained has {', '.join(known)}")
+            raise BadOption(f"--frozen: unknown net {name!r}; expected one of {', '.join(known)}")
     return [
         replace(settings.nets[net], weights=FETCHED)
         for net in known
@@ -76,7 +76,7 @@ def frozen_plans(names: Sequence[str] | None = None) -> list[NetSettings]:
 
 
 def add_protocol_findings(draft: Draft) -> None:
-    """Add notes on the difference between shared and crossfit, by kind of labels."""
+    """Add notes on the difference of shared and crossfit, with true and with shuffled labels."""
     for labels, shared, crossfit in (
         ("true labels", SHARED, CROSSFIT),
         (SHUFFLED, f"{SHUFFLED}, shared", f"{SHUFFLED}, crossfit"),
@@ -85,13 +85,13 @@ def add_protocol_findings(draft: Draft) -> None:
         if gap is not None:
             value, low, high = gap.texts(draft.labels)
             draft.findings.append(
-                f"Of {labels}, nets that saw the test clips add {value} to "
-                f"{draft.labels.task.primary_title} (95 % interval {low} to {high})."
+                f"With {labels}, nets that saw the test clips change "
+                f"{draft.labels.task.primary_title} by {value} (95 % interval {low} to {high})."
             )
 
 
 def _gap(draft: Draft, first: str, second: str) -> Difference | None:
-    """Return the difference of two rows; None if a row has no scores."""
+    """Return the score of row `first` minus that of `second`; None if a row has no scores."""
     rows = {each.row.name: each for each in draft.compared}
     if first not in rows or second not in rows:
         return None
@@ -102,12 +102,12 @@ def _gap(draft: Draft, first: str, second: str) -> Difference | None:
 def recipe_rows(
     study: Study, file: StudyFile, options: Mapping[str, Any]
 ) -> tuple[list[Row], list[str]]:
-    """Return a net with its full recipe and without each part, and the frozen net; with notes."""
+    """Return rows of a net with the full recipe, without each part, and frozen; and notes."""
     net = file.grid["net"][0]
     (plan,), notes = fetch_missing_weights([study.plan(net)], study.settings)
     plans = {"full recipe": plan}
     for part in chosen_parts(plan, options.get("parts", ())):
-        name = {REST: "without all but the probe", PAPERS: "the papers' recipe"}.get(part)
+        name = {REST: "probe only", PAPERS: "the papers' recipe"}.get(part)
         plans[name or f"without {part}"] = without(plan, part)
     rows = [Row(name, {"recipe": name}, (each,)) for name, each in plans.items()]
     if plan.weights or NETS[net].brings_weights:
@@ -116,29 +116,29 @@ def recipe_rows(
             for name, protocol in ((FULL_HEAD, "crossfit"), (FROZEN_HEAD, "frozen"))
         ]
     else:
-        notes.append(f"{net} starts from random weights here: there is no frozen row.")
+        notes.append(f"There is no frozen row, because {net} starts from random weights here.")
     return rows, notes
 
 
 def chosen_parts(plan: NetSettings, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the named parts, by default all parts of the recipe, ``rest`` and ``papers``."""
+    """Return the named parts; by default all parts of the recipe, ``rest`` and ``papers``."""
     known = tuple(part for part in PARTS if without(plan, part) != plan)
     if not known:
         raise BadOption(
-            f"{plan.name} has no recipe in this profile: take --profile best, or set its parts, "
-            f"as --set nets.{plan.name}.probe=true"
+            f"{plan.name} has no recipe in this profile: use --profile best, or set its parts, "
+            f"for example --set nets.{plan.name}.probe=true"
         )
     known += (REST, PAPERS)
     if tuple(names) == ("none",):
         return ()
     for name in names:
         if name not in known:
-            raise BadOption(f"--parts {name}: the recipe of {plan.name} has {', '.join(known)}")
+            raise BadOption(f"--parts: unknown part {name!r}; {plan.name} has {', '.join(known)}")
     return tuple(names) or known
 
 
 def without(plan: NetSettings, part: str) -> NetSettings:
-    """Return the plan without a part, without all parts but the probe, or as in the papers."""
+    """Return the plan without `part`; for `REST` with only the probe, for `PAPERS` as published."""
     if part == REST:
         return reduce(without, (each for each in PARTS if each != "probe"), plan)
     if part == PAPERS:
@@ -158,10 +158,10 @@ def add_recipe_findings(draft: Draft) -> None:
     if gap is None:
         return
     beats = "do not beat" if gap.value <= 0 else "beat"
-    sure = "" if gap.low > 0 or gap.high < 0 else ", which these clips are too few to be sure of"
+    sure = "" if gap.low > 0 or gap.high < 0 else ", but there are too few clips to be sure"
     unit = " points" if draft.labels.task.in_percent else ""
     value, low, high = gap.texts(draft.labels)
     draft.findings.append(
-        "With a linear head on both, embeddings of the net that the full recipe fine-tuned "
+        "With a linear head on both, the embeddings of the fine-tuned net (full recipe) "
         f"{beats} those of the frozen net{sure}: {value}{unit} [{low} to {high}]."
     )

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Cell = str | int | float | None
-# Kinds of columns: fractions shown in per cent with two decimals; text; and numbers, integers
-# with thousands separators and others with three decimals.
+# Kinds of columns. PERCENT: fractions, shown in per cent with two decimals. NUMBER: integers with
+# thousands separators, and other numbers with three decimals.
 PERCENT = "percent"
 TEXT = "text"
 NUMBER = "number"
@@ -42,7 +42,7 @@ class Column:
 
     name: str  # header
     kind: str = TEXT  # PERCENT, TEXT or NUMBER
-    published: bool = False  # True for published figures, measured on other data
+    published: bool = False  # True for published values, measured on other data
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Table:
     """Table of a study."""
 
     name: str  # short, for file names
-    title: str  # contents, and the table of a paper that it follows
+    title: str  # what it contains, and the paper's table that it follows
     columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]  # cells by column; None for a missing figure
+    rows: tuple[tuple[Cell, ...], ...]  # cells by column; None for a missing value
 
     def cells(self) -> list[list[str]]:
         """Return all cells as text."""
@@ -77,7 +77,7 @@ class Table:
         return "\n".join([*title, header, rule, *lines])
 
     def without_empty_figures(self) -> Table:
-        """Return the table without published columns that have no figure in any row."""
+        """Return the table without the published columns that have no value in any row."""
         kept = [
             i
             for i, column in enumerate(self.columns)
@@ -93,7 +93,7 @@ class Table:
         kept = [i for i, name in enumerate(names) if name not in ("low", "high")]
         if len(kept) < len(names):
             low = names.index("low")
-            # A deviation may stand between a score and its interval.
+            # A column of standard deviations may stand between a score and its interval.
             of = max(i for i in range(low) if not names[i].startswith("sd"))
             scores = [row[of] for row in self.rows]
             best = max((s for s in scores if isinstance(s, float) and s == s), default=None)
@@ -118,7 +118,7 @@ class Table:
         }
 
     def csv(self) -> str:
-        """Format the table as CSV; published columns are marked in their names."""
+        """Format the table as CSV; headers mark published columns."""
         buffer = io.StringIO()
         writer = CsvWriter(buffer)
         writer.writerow([f"{c.name} ({LABEL})" if c.published else c.name for c in self.columns])
@@ -129,7 +129,7 @@ class Table:
 
 
 def cell_text(cell: Cell, kind: str) -> str:
-    """Format a cell as text; a dash for a missing figure."""
+    """Format a cell as text; a dash for a missing or infinite value."""
     if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
         return "-"
     if isinstance(cell, str):
@@ -145,7 +145,7 @@ def _json_value(cell: Cell) -> Cell:
 
 @dataclass(frozen=True)
 class Plot:
-    """Figure of a study."""
+    """Plot of a study."""
 
     name: str  # short, for file names
     title: str
@@ -162,9 +162,9 @@ class StudyResult:
     tables: tuple[Table, ...]  # in the order of the page
     plots: tuple[Plot, ...]  # in the order of the page
     notes: tuple[str, ...] = ()  # sentences for the reader
-    data: Mapping[str, Any] = field(default_factory=dict)  # more values for the JSON file: curves
-    sources: tuple[str, ...] = ()  # citations of the published figures
-    division: str = ""  # how clips are divided, if not in the study's folds
+    data: Mapping[str, Any] = field(default_factory=dict)  # loss curves for the JSON file
+    sources: tuple[str, ...] = ()  # citations of the published values
+    division: str = ""  # how clips are split; "" for the study's folds
 
     def text(self) -> str:
         """Format tables and notes for the terminal."""
@@ -172,7 +172,7 @@ class StudyResult:
 
 
 def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], out: Path) -> None:
-    """Write ``NAME.json``, ``NAME.html``, and a CSV for each table, a PNG and SVG for each plot."""
+    """Write NAME.json, NAME.html, a CSV for each table, and a PNG and an SVG for each plot."""
     facts, origin = _facts(study, result.division), provenance(settings=dict(settings))
     notes = [*banners(study), *study.notes, *result.notes]
     record = {
@@ -216,40 +216,40 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
 def write_papers(
     study: Study, result: StudyResult, latex: Path | None, markdown: Path | None
 ) -> None:
-    """Write the tables for a paper, with banners and notes in their captions."""
+    """Write the tables as LaTeX and Markdown, with warnings and notes in their captions."""
     facts = " ".join([*banners(study), *result.notes])
     tables = [(f"{table.title}. {facts}", table.for_paper()) for table in result.tables]
     paper.write_paper(tables, latex, markdown)
 
 
 def without_empty_figures(result: StudyResult, of_user: Sequence[str] = ()) -> StudyResult:
-    """Leave out published columns without a figure, with a note; `of_user`: without a rule."""
+    """Remove empty published columns and say so in a note; `of_user` names a user's columns."""
     tables = tuple(table.without_empty_figures() for table in result.tables)
     pairs = zip(result.tables, tables, strict=True)
     empty = {c.name for old, new in pairs for c in old.columns if c not in new.columns}
     notes = [f"{name}: no row matches its 'where'." for name in of_user if name in empty]
     if empty - set(of_user):
         notes.append(
-            "Printed figures stand only beside the papers' classes and nets (profile paper), J22's "
-            "on segments of the printed length."
+            "Published values are shown only next to scores with the papers' classes and nets "
+            "(profile paper); J22's values need segments of the published length, too."
         )
     return replace(result, tables=tables, notes=(*result.notes, *notes)) if notes else result
 
 
 def banners(study: Study) -> list[str]:
-    """Return warnings on the data and the nets that a reader needs before any figure."""
+    """Return warnings about the data and the nets that a reader needs before any score."""
     sentences = []
     if study.permuted:
         sentences.append(
-            "Labels were shuffled: this is a check, and every score should be near the "
-            "baseline or below."
+            "The labels were shuffled as a check: every score should be near the baseline or "
+            "below it."
         )
     if study.manifest.synthetic:
-        sentences.append("The clips are generated data.")
+        sentences.append("The clips are synthetic (generated data).")
     if study.narrow:
         sentences.append(small_nets_text(list(study.narrow)))
     if study.manifest.predicted_by:
-        sentences.append(f"The labels are predictions of {study.manifest.predicted_by}.")
+        sentences.append(f"The labels are predictions by {study.manifest.predicted_by}.")
     return sentences
 
 
@@ -305,13 +305,13 @@ _BASELINE = "#555d66"
 
 @dataclass(frozen=True)
 class Bar:
-    """Bar of a plot of scores."""
+    """Bar in a plot of scores."""
 
     label: str
     value: float  # a fraction; NaN draws no bar
     low: float = math.nan  # lower end of the interval
     high: float = math.nan  # upper end of the interval
-    published: float | None = None  # published figure to mark
+    published: float | None = None  # published value to mark
 
 
 def score_bars(axes: Axes, bars: Sequence[Bar], baseline: float | None, task: Task) -> None:
@@ -353,7 +353,7 @@ def score_lines(
     xlabel: str,
     task: Task,
 ) -> None:
-    """Draw a task's primary metric over a quantity, with published figures dashed."""
+    """Plot a task's primary metric against a quantity; published values are dashed lines."""
     unit = 100 if task.in_percent else 1
     for i, (name, points) in enumerate(lines.items()):
         xs = sorted(points)
@@ -386,7 +386,7 @@ def loss_lines(
     published: float | None,
     since: float = 0.0,
 ) -> None:
-    """Draw losses over iterations, and a published level from iteration `since` on."""
+    """Plot losses against iterations, and a published loss from iteration `since` onwards."""
     longest = 1.0
     for i, (name, (xs, ys)) in enumerate(lines.items()):
         axes.plot(xs, ys, color=drawing.COLOURS[i], label=name)

@@ -66,7 +66,7 @@ def run_study(study: Study, file: StudyFile, options: Mapping[str, Any]) -> Stud
 
 
 def read_descriptors(plan: NetSettings, message: str) -> tuple[str, ...]:
-    """Return the descriptors that a net reads; `BadOption` if it does not read sequences."""
+    """Return the descriptors that a net reads; raise `message` if it reads no sequences."""
     net_input = input_of(plan)
     if not isinstance(net_input, SequenceInput):
         raise BadOption(message)
@@ -74,13 +74,13 @@ def read_descriptors(plan: NetSettings, message: str) -> tuple[str, ...]:
 
 
 def cut_of(options: Mapping[str, Any]) -> Cut:
-    """Return the rule of ``--first`` and ``--tail``."""
+    """Return the cutting rule that ``--first`` and ``--tail`` state."""
     cut = Cut()
     return Cut(options.get("first", cut.first) or None, options.get("tail", cut.tail))
 
 
 def row_values(file: StudyFile) -> list[dict[str, Any]]:
-    """Return the values of each row: the grid, and the last row with one value changed."""
+    """Return each row's values: all combinations of the grid, then variants of the last one."""
     rows = [dict(zip(file.grid, values, strict=True)) for values in product(*file.grid.values())]
     last = rows[-1]
     for axis, values in file.vary.items():
@@ -140,9 +140,10 @@ def _compare_all(draft: Draft) -> None:
     songs = find_songs(study) if any(lengths) else None
     draft.notes += songs.notes if songs else ()
     if options.get("rate_scale", 1.0) != 1.0:
-        draft.notes.append(f"All rates are {options['rate_scale']:g} times the papers'.")
+        factor = f"{options['rate_scale']:g}"
+        draft.notes.append(f"All learning rates are {factor} times the papers' rates.")
     if options.get("epochs"):
-        draft.notes.append(f"Nets are trained for {options['epochs']} epochs at most.")
+        draft.notes.append(f"Nets are trained for at most {options['epochs']} epochs.")
     make_rows = file.function("rows")
     if make_rows is not None:
         rows, notes = make_rows(study, file, options)
@@ -151,7 +152,9 @@ def _compare_all(draft: Draft) -> None:
     else:
         _compare_grid(draft, songs)
     if not draft.compared:
-        raise BadOption(f"{study.manifest.name}: no clip has sound or pictures for these nets")
+        raise BadOption(
+            f"{study.manifest.name}: no clip has the sound or pictures that these nets need"
+        )
 
 
 def _check_lengths(draft: Draft, lengths: Sequence[float]) -> None:
@@ -165,7 +168,7 @@ def _check_lengths(draft: Draft, lengths: Sequence[float]) -> None:
         place = "--nets" if from_options else f"{file.path}: grid.net"
         for values in row_values(file):
             for plan in grid_row(draft.study, file, values, draft.options).plans:
-                message = f"{place} {plan.name}: segments are studied with nets on sequences"
+                message = f"{place} {plan.name}: expected a net that reads descriptor sequences"
                 read_descriptors(plan, message)
 
 
@@ -178,7 +181,7 @@ def _compare_grid(draft: Draft, songs: Songs | None) -> None:
         place = (float(values.get("segment", 0)), values.get("alpha"))
         groups.setdefault(place, []).append(i)
     found: dict[int, Compared] = {}
-    # Data that nets were trained on, with the length and the rows of their segments.
+    # Data that was compared already: study, segment length and numbers of the rows.
     known: list[tuple[Study, float, list[int]]] = []
     for (seconds, alpha), numbers in groups.items():
         part = draft.study
@@ -195,8 +198,8 @@ def _compare_grid(draft: Draft, songs: Songs | None) -> None:
                 if other in found:
                     found[i] = replace(found[other], row=row)
             draft.notes.append(
-                f"Segments of {seconds:g} s are those of {same[1]:g} s, for no clip is longer: "
-                "the same nets, trained once."
+                f"Segments of {seconds:g} s are the same as those of {same[1]:g} s, because no "
+                "clip is longer; the nets are trained once."
             )
             continue
         known.append((part, seconds, numbers))
@@ -208,7 +211,7 @@ def _compare_grid(draft: Draft, songs: Songs | None) -> None:
 
 
 def cut_for_nets(draft: Draft) -> Study:
-    """Return the study with segments of the grid's one length, or as it is for 0 s."""
+    """Return the study cut to the grid's only segment length, or unchanged for 0 s."""
     seconds = float(draft.file.grid["segment"][0])
     if not seconds:
         return draft.study
@@ -220,7 +223,7 @@ def cut_for_nets(draft: Draft) -> Study:
 
 
 def _count(draft: Draft, part: Study, songs: Songs, seconds: float) -> None:
-    """Count the segments of a length, for the table of counts or a note."""
+    """Add the number of segments of a length to the table of counts or to the notes."""
     n_segments, n_songs = len(part.manifest), len(songs.manifest)
     if len(draft.file.grid["segment"]) > 1:
         row = Row("", {"segment": seconds})
@@ -229,17 +232,17 @@ def _count(draft: Draft, part: Study, songs: Songs, seconds: float) -> None:
             (seconds, n_segments, n_songs, *(figure_of(f, draft.study, row) for f in figures))
         )
         return
-    hint = " --seconds 0 takes whole clips." if "seconds" in draft.options else ""
+    hint = " Use --seconds 0 for whole clips." if "seconds" in draft.options else ""
     draft.notes.append(
-        f"{n_segments} segments of {seconds:g} s of {n_songs} clips are trained on and "
-        f"scored, those of a clip in its fold. {cut_of(draft.options).note()}{hint}"
+        f"Nets are trained and scored on {n_segments} segments of {seconds:g} s from {n_songs} "
+        f"clips; folds keep clips whole. {cut_of(draft.options).note()}{hint}"
     )
 
 
 def _compare_group(
     draft: Draft, study: Study, rows: Sequence[Row], songs: Songs | None = None
 ) -> tuple[list[Compared], list[str]]:
-    """Compare rows on the same clips; return also notes on clips and nets that are left out."""
+    """Compare rows on the same clips; also return notes on omitted clips and nets."""
     plans = {(p.name, str(p.options)): p for row in rows for p in row.plans}
     media = study.media(list(plans.values()), [d for row in rows for d in row.descriptors])
     rows, notes = _readable(media, rows, list(plans.values()))
@@ -274,12 +277,12 @@ def _compare_group(
 def _readable(
     media: StudyMedia, rows: Sequence[Row], plans: Sequence[NetSettings]
 ) -> tuple[list[Row], list[str]]:
-    """Leave out nets whose input no clip has; return the other rows, and a note on the nets."""
+    """Remove nets whose input no clip has; return the remaining rows and a note on the nets."""
     absent = {plan.name for plan in plans if not media.usable(plan).any()}
     if not absent:
         return list(rows), []
     reason = next(filter(None, map(media.reason, media.manifest.clip_ids)), "")
-    note = f"Left out, since no clip has their input: {', '.join(sorted(absent))}"
+    note = f"Nets left out because no clip has their input: {', '.join(sorted(absent))}"
     kept = [
         replace(row, plans=tuple(plan for plan in row.plans if plan.name not in absent))
         for row in rows

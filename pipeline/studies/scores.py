@@ -26,7 +26,7 @@ class Labels:
     task: Task
     names: tuple[str, ...]  # classes, tags or targets
     y_true: NDArray[Any]  # from `Task.read_labels`
-    groups: tuple[str, ...]  # one for each clip
+    groups: tuple[str, ...]  # group of each clip
 
     @classmethod
     def of(cls, manifest: Manifest) -> Labels:
@@ -47,7 +47,7 @@ class Scores:
     sd: float  # standard deviation over repeats; over folds if there is one repeat
     baseline: float  # primary metric of predicting from the training folds' labels only
     n_clips: int  # number of clips that were predicted
-    # Title of each further column of the task -> score.
+    # Title of each other score column of the task -> score.
     others: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -56,7 +56,7 @@ NO_SCORES = Scores(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
 
 
 def score(labels: Labels, outputs: Sequence[F64], folds: Sequence[Ints]) -> Scores:
-    """Score the out-of-fold predictions of each repeat; NaN rows, and folds of -1, do not count."""
+    """Score each repeat's out-of-fold predictions; rows with NaN or fold -1 do not count."""
     task, y_true = labels.task, labels.y_true
     mask = np.asarray(np.isfinite(np.stack(outputs)).all(axis=(0, 2)), dtype=np.bool_)
     outputs = [np.where(mask[:, None], values, np.nan) for values in outputs]
@@ -115,7 +115,7 @@ class Difference:
 def difference(
     labels: Labels, first: Sequence[F64], second: Sequence[F64], folds: Sequence[Ints]
 ) -> Difference | None:
-    """Return first minus second over the clips that both predicted; None without predictions."""
+    """Return the first score minus the second on clips that both predicted; None if impossible."""
     if not first or not second:
         return None
     resamples = resample_groups(list(labels.groups))

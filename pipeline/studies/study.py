@@ -1,4 +1,4 @@
-"""Data of a study: manifest, folds, segments, media, and the rule for published figures."""
+"""Data of a study: manifest, folds, segments, media, and the rules for published values."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from mvemo.pipeline.starting_weights import random_start_note
 
 # Classes of J22, in the order of its Table 4.
 J22_CLASSES = ("sad", "happy", "anger", "relaxation")
-# Frames and descriptors of profile ``paper``, which all nets share.
+# Number of frames and descriptor settings of profile ``paper``, which all nets share.
 _SHARED = SharedSettings(ExtractSettings().n_frames, DescriptorSettings())
 
 
@@ -47,18 +47,21 @@ class StudyMedia(ClipMedia):
         self._statistics: dict[tuple[str, ...], F64] = {}
 
     def left_out(self, usable: Bools, rows: str = "clips") -> tuple[str, ...]:
-        """Return a note on the `rows` that are not `usable`, with the reason of the first."""
+        """Return a note on the unusable clips, with the reason of the first; () if there are none.
+
+        `rows` is the noun for the clips in the note.
+        """
         unused = [self.manifest.clip_ids[row] for row in np.flatnonzero(~usable)]
         if not unused:
             return ()
         reason = self.reason(unused[0]) or "not decoded"
         return (
-            f"{len(unused)} of {len(usable)} {rows} could not be used and are in no "
-            f"score; the first, {unused[0]}: {reason}.",
+            f"{len(unused)} of {len(usable)} {rows} could not be used and do not count in any "
+            f"score; the first is {unused[0]}: {reason}.",
         )
 
     def statistics(self, names: tuple[str, ...]) -> F64:
-        """Return mean, then standard deviation, of descriptors over frames; NaN if missing."""
+        """Return each clip's means, then standard deviations, over frames; NaN if missing."""
         if names in self._statistics:
             return self._statistics[names]
         table = np.zeros((len(self.manifest), 0))
@@ -73,7 +76,7 @@ class StudyMedia(ClipMedia):
         return table
 
     def embedded(self, net: Net, view: ViewSettings, rows: Ints) -> Iterator[Any]:
-        """Yield batches of rows and their embeddings by a net."""
+        """Yield each batch of rows together with the net's embeddings."""
         return embed_rows(
             net,
             self.batches(net, view),
@@ -88,22 +91,23 @@ class StudyMedia(ClipMedia):
 class Study:
     """Data and settings of one study; `media` fills the last three fields."""
 
-    manifest: Manifest  # shuffled labels if `permuted`
+    manifest: Manifest  # clips or segments; labels are shuffled if `permuted`
     settings: Settings
     work: Path  # folder of the working cache and of trained nets
     permuted: bool = False
-    runs: int = 1  # repeats with other folds and other seeds
-    jobs: int = 1  # processes that train nets
-    prescribed: Folds | None = None  # the folds of all repeats, in place of the settings' folds
-    songs: Manifest | None = None  # the whole clips, if `manifest` has their segments
+    runs: int = 1  # number of repeats, each with different folds and seeds
+    jobs: int = 1  # number of processes that train nets
+    prescribed: Folds | None = None  # folds of all repeats; None: made from the settings
+    songs: Manifest | None = None  # the whole clips, if `manifest` holds their segments
     seconds: float = 0.0  # length of the segments that nets read; 0 for the nets' own length
-    notes: dict[str, None] = field(default_factory=dict, compare=False)  # notes on the nets
-    # Nets that are narrower than published, with their width.
+    # Notes on the nets, each once, in order.
+    notes: dict[str, None] = field(default_factory=dict, compare=False)
+    # Names and widths of the nets that are narrower than published, each once, in order.
     narrow: dict[str, None] = field(default_factory=dict, compare=False)
     failures: dict[str, str] = field(default_factory=dict, compare=False)  # clip id -> reason
 
     def folds(self, run: int = 0) -> Ints:
-        """Return the fold of each clip in a repeat, int64 (clips,); groups and songs are whole."""
+        """Return each clip's fold in a repeat, int64 (clips,); groups and songs stay whole."""
         extract, songs = self.settings.extract, self.songs or self.manifest
         folds = self.prescribed or folds_of(songs, extract.folds, extract.fold_seed + run)
         of_clip = dict(zip(folds.clip_ids, folds.assignment.tolist(), strict=True))
@@ -116,7 +120,7 @@ class Study:
         return [self.folds(run) for run in range(self.runs)]
 
     def shuffled(self) -> Manifest:
-        """Return the manifest with shuffled labels; all segments of a song have one label."""
+        """Return the manifest with shuffled labels; segments of a song get the same label."""
         seed = self.settings.extract.run.seed + 1
         if self.songs is None:
             return with_permuted_labels(self.manifest, seed)
@@ -130,7 +134,7 @@ class Study:
         return replace(plan, train=replace(plan.train, **train))  # type: ignore[arg-type]
 
     def with_segments(self, plan: NetSettings) -> NetSettings:
-        """Return the settings of a net that reads the study's segments."""
+        """Return a net's settings, with its input length set to that of the study's segments."""
         if not self.seconds:
             return plan
         return with_length(plan, self.seconds, self.settings.shared)
@@ -138,7 +142,7 @@ class Study:
     def media(
         self, plans: Sequence[NetSettings] = (), descriptors: Sequence[str] = ()
     ) -> StudyMedia:
-        """Decode and describe the clips as `plans` and `descriptors` need; collect notes."""
+        """Decode the clips, compute what `plans` and `descriptors` need, and collect notes."""
         media = StudyMedia(self, plans=plans, descriptors=descriptors)
         self.failures.update((clip, media.reason(clip)) for clip, _, _ in media.failures)
         self.narrow.update(
@@ -190,23 +194,23 @@ def with_permuted_labels(manifest: Manifest, seed: int) -> Manifest:
 
 @dataclass(frozen=True)
 class Cut:
-    """Rule for cutting clips to segments; by default J22's (section 3)."""
+    """Rule for cutting clips into segments; the default is J22's (section 3)."""
 
-    first: float | None = 30.0  # seconds of each clip that are used; None for all
-    tail: Tail = "drop"  # use of the rest of a clip, see `segment_manifest`
+    first: float | None = 30.0  # seconds used from the start of each clip; None for all
+    tail: Tail = "drop"  # what to do with the rest of a clip; see `segment_manifest`
 
     def segments(
         self, clips: Manifest, seconds: float, durations: Mapping[str, float | None]
     ) -> Manifest:
-        """Cut the clips to segments of `seconds`."""
+        """Cut the clips into segments of `seconds`."""
         return segment_manifest(
             clips, seconds, durations=durations, tail=self.tail, first=self.first
         )
 
     def note(self) -> str:
         """Describe the cut in a sentence."""
-        used = "All of" if self.first is None else f"The first {self.first:g} s of"
-        return f"{used} each clip; a rest after the last whole segment: {self.tail}."
+        used = "all of" if self.first is None else f"the first {self.first:g} s of"
+        return f"Segments are cut from {used} each clip (rule for the rest: {self.tail})."
 
 
 @dataclass(frozen=True)
@@ -215,7 +219,7 @@ class Songs:
 
     manifest: Manifest
     durations: Mapping[str, float]  # clip id -> length in s
-    notes: tuple[str, ...]  # on the other clips
+    notes: tuple[str, ...]  # notes on the clips that could not be read
 
     def rows(self, segments: Manifest) -> Ints:
         """Return the row of each segment's song, int64 (segments,)."""
@@ -223,7 +227,7 @@ class Songs:
         return np.array([rows[song_of(clip_id)] for clip_id in segments.clip_ids], dtype=np.int64)
 
     def decide(self, segments: Manifest, outputs: F64) -> F64:
-        """Return the outputs of songs: the mean of their segments' outputs."""
+        """Return the outputs of each song: the mean of its segments' outputs."""
         return decide_songs(outputs, self.rows(segments), len(self.manifest), "mean")
 
 
@@ -237,7 +241,7 @@ def find_songs(study: Study) -> Songs:
 
 
 def cut_study(study: Study, songs: Songs, seconds: float, cut: Cut) -> Study:
-    """Cut the songs to segments of `seconds`; nets read no more than the longest segment."""
+    """Cut the songs into segments of `seconds`; no net reads more than the longest segment."""
     segments = cut.segments(songs.manifest, seconds, songs.durations)
     lengths = [clip.duration or songs.durations[song_of(clip.clip_id)] for clip in segments.clips]
     heard = min(seconds, max((length or seconds for length in lengths), default=seconds))
@@ -245,23 +249,23 @@ def cut_study(study: Study, songs: Songs, seconds: float, cut: Cut) -> Study:
 
 
 def matches_pl20(study: Study, *plans: NetSettings) -> bool:
-    """Return True if figures of PL20 and Z22 may stand next to scores of these nets."""
+    """Return True if PL20's and Z22's values may be shown next to scores of these nets."""
     return comparable(study.manifest.classes) and _published(study, plans)
 
 
 def matches_j22(study: Study, *plans: NetSettings, seconds: float = 10.0) -> bool:
-    """Return True if figures of J22 may stand next to scores of nets on segments of `seconds`."""
+    """Return True if J22's values may be shown next to scores on segments of `seconds`."""
     return bool(j22_classes(study.manifest.classes)) and _published(study, plans, seconds)
 
 
 def j22_classes(names: Sequence[str]) -> list[str]:
-    """Return J22's names for a data set's classes; empty if they differ from its four."""
+    """Return J22's names for a data set's classes; [] if they are not J22's four classes."""
     known = [str(SCHEMES["j22"].class_of(name)) for name in names]
     return known if sorted(known) == sorted(J22_CLASSES) else []
 
 
 def _published(study: Study, plans: Sequence[NetSettings], seconds: float = 0.0) -> bool:
-    """Return True if labels are not shuffled and nets and descriptors are as in ``paper``."""
+    """Return True if labels are true, and nets and descriptors are those of profile ``paper``."""
     if study.permuted or study.settings.descriptors != _SHARED.descriptors:
         return False
     for plan in plans:

@@ -1,7 +1,7 @@
-"""Study files: TOML files that say what a study compares, measures, prints and plots.
+"""Study files: TOML files that define what a study compares, measures, prints and plots.
 
-docs/studies.md explains their tables. ``rows``, ``extra`` and ``run`` name functions for what
-only one study does. Only `check_values` imports torch, so that ``--help`` stays fast.
+docs/studies.md explains their keys. The keys ``rows``, ``extra`` and ``run`` name functions for
+steps that only one study needs. Only `check_values` imports torch, so that ``--help`` stays fast.
 """
 
 from __future__ import annotations
@@ -23,26 +23,29 @@ else:
 from mvemo.extract.settings import LOSSES, OPTIMIZERS, RecipeSettings, TrainSettings
 from mvemo.pipeline.errors import BadOption
 
-INTERVAL_NOTE = "low and high: 95 % interval over groups. sd: over runs, or folds of one run."
-# Settings of a net's training that can be an axis.
+INTERVAL_NOTE = (
+    "low and high: ends of the 95 % interval over groups. sd: standard deviation over runs, or "
+    "over folds if there is one run."
+)
+# Training settings of a net that can be an axis.
 TRAINING = tuple(f.name for f in fields(TrainSettings) if f.name not in ("recipe", "optimizer"))
 # Parts of the fine-tuning recipe; they are off by default.
 PARTS = (*(f.name for f in fields(RecipeSettings)), "weight_decay")
 # Axis -> its possible values, or a description of them.
 AXES: Mapping[str, tuple[str, ...] | str] = {
     "net": "a net of 'mvemo nets', or hf:FOLDER",
-    "combination": "nets joined by +, for one head on the embeddings of all",
-    "segment": "seconds; 0 for whole clips",
+    "combination": "nets joined by +, whose embeddings one head reads",
+    "segment": "seconds, or 0 for whole clips",
     "optimizer": OPTIMIZERS,
     "protocol": ("crossfit", "shared", "frozen"),
     "labels": ("true", "shuffled"),
-    "part": ("full", *PARTS, "rest", "papers"),  # what is left out of the recipe
-    "alpha": "weight of the residual phase, a number",
-    "width": "factor of a net's channels, a number",
+    "part": ("full", *PARTS, "rest", "papers"),  # part that is left out of the recipe
+    "alpha": "a number (weight of the residual phase)",
+    "width": "a number (factor for a net's channels)",
     **dict.fromkeys(TRAINING, "a number"),
     "loss": LOSSES,
 }
-# Function that a study file can name -> module and function of `mvemo.pipeline.studies`.
+# Name of a function in a study file -> module and function in `mvemo.pipeline.studies`.
 FUNCTIONS: Mapping[str, Mapping[str, str]] = {
     "rows": {
         "classical models": "classical:classical_rows",
@@ -58,13 +61,13 @@ FUNCTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "run": {"iterations": "iterations:run_iterations", "j22": "j22:run_j22"},
 }
-# Function -> axes and options that it reads.
+# Name of a function -> axes and options that its study file must have.
 NEEDED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "iterations": (("net", "segment"), ("iterations",)),
     "j22": (("net", "segment"), ("iterations", "ablations")),
     "recipe parts": (("net",), ()),
 }
-# Options that are the same in all studies that have them, if these do not state the type.
+# Options that several studies share. A file that states an option's type replaces the shared one.
 SHARED_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "seconds": {
         "type": "float",
@@ -75,21 +78,21 @@ SHARED_OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "type": "float",
         "min": 0,
         "default": 30.0,
-        "help": "Use only so many seconds of each clip; 0 for all.",
+        "help": "Use only this many seconds from the start of each clip; 0 for all.",
     },
     "tail": {
         "type": "tail",
         "default": "drop",
-        "help": "The rest of a clip, as of mvemo manifest segment.",
+        "help": "Use of the rest of a clip; see mvemo manifest segment.",
     },
 }
-# Papers whose figures a path can name.
+# Papers whose published values can be given as a path.
 PAPERS = ("J22", "PL20", "Z22")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Settings of the rows that match; of several entries the first decides."""
+    """Settings for the rows that match `where`; for each key, the first matching entry counts."""
 
     where: Mapping[str, Any] = field(default_factory=dict)  # axis -> value or list of values
     values: Mapping[str, Any] = field(default_factory=dict)  # axis -> value, or "$option"
@@ -97,16 +100,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Figure:
-    """Published figure, or figures, in a column of a table; per cent of a score by default."""
+    """Published value or values for a column of a table; by default scores in per cent."""
 
     column: str
-    value: float | str  # a number, or a path in published.toml with values of axes in braces
+    value: float | str  # a number, or a path in published.toml with names of axes in braces
     where: Mapping[str, Any] = field(default_factory=dict)  # axis -> value or list of values
-    rule: str = ""  # "j22" or "pl20": stand only next to the paper's data and nets
-    segment: float = 0.0  # printed length of the segments, if they are not an axis
+    rule: str = ""  # "j22" or "pl20": shown only next to the paper's classes and nets
+    segment: float = 0.0  # published segment length in s, if `segment` is not an axis
     metric: str = "score"  # measured quantity that it is compared with
     kind: str = "percent"  # or "number"
-    table: str = ""  # "counts" for the table of segments
+    table: str = ""  # "counts" for the table of segment counts
 
 
 @dataclass(frozen=True)
@@ -115,13 +118,13 @@ class TableSpec:
 
     name: str = "scores"
     title: str = "{Score} out of fold"
-    columns: tuple[str, ...] = ()  # first columns: axes, or what `rows` gives; default: all axes
+    columns: tuple[str, ...] = ()  # first columns: axes, or values of the rows; default: all axes
     label: str = ""  # name of a row in plots and notes; default: the values of its axes
     rows: str = ""  # function that makes the rows
     extra: str = ""  # function that adds tables and notes
     counts: str = ""  # title of a table of the number of segments
-    difference: str = ""  # name before "less this" in columns: first row minus each row
-    nets: str = ""  # message for nets without a row in ``[[set]]``
+    difference: str = ""  # "full" adds the column "full less this": first row minus each row
+    nets: str = ""  # error message for nets without an entry in ``[[set]]``
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,10 @@ class Measure:
 
 @dataclass(frozen=True)
 class PlotSpec:
-    """Plot of a study: bars by row, or lines over an axis of numbers."""
+    """Plot of a study: a bar for each row, or lines over a numeric axis."""
 
     title: str = "{Score}"
-    x: str = ""  # axis
+    x: str = ""  # axis of the grid for lines; "" for bars
     axis: str = ""  # title of the x axis
 
 
@@ -145,12 +148,12 @@ class PlotSpec:
 class OptionSpec:
     """Option of a study's command."""
 
-    type: str = ""  # float, int, nets, lengths, words or tail; default: by the name
+    type: str = ""  # float, int, nets, lengths, words or tail; default: that of `default`, or nets
     help: str = ""
     default: Any = None  # for ``net`` and ``nets``: the values of the grid
     demo: Any = None  # default with the profile ``demo``
     min: float | None = None
-    above: float | None = None
+    above: float | None = None  # exclusive minimum
     shown: bool = True  # show the default in ``--help``
 
 
@@ -158,12 +161,12 @@ class OptionSpec:
 class StudyFile:
     """Content of a study file."""
 
-    path: str  # for messages
-    name: str  # of the files that the study writes
+    path: str  # path of the file, for messages
+    name: str  # first part of the names of the written files
     title: str
     help: str = ""
     sources: tuple[str, ...] = ()  # citations, or short names of published.toml
-    tasks: tuple[str, ...] = ()  # possible tasks; default: all
+    tasks: tuple[str, ...] = ()  # allowed tasks; default: all
     runs: int = 1
     profile: str = "paper"
     splits: bool = False  # train and test on one split, not on folds
@@ -192,13 +195,13 @@ class StudyFile:
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
-    """Fill the braces of a template; numbers are written in short."""
+    """Fill the braces of a template; numbers are written without trailing zeros."""
     short = {k: f"{v:g}" if isinstance(v, float) else v for k, v in values.items()}
     return template.format_map(short)
 
 
 def matches(where: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-    """Return True if a row's values are those of `where`, or in its lists."""
+    """Return True if the row has, for each axis in `where`, its value or a value of its list."""
     for axis, wanted in where.items():
         if values.get(axis) not in (wanted if isinstance(wanted, (list, tuple)) else (wanted,)):
             return False
@@ -219,7 +222,7 @@ def built_in() -> dict[str, StudyFile]:
 
 @cache
 def published() -> dict[str, Any]:
-    """Return ``published.toml``."""
+    """Return the content of ``published.toml``."""
     path = resources.files("mvemo.pipeline.studies").joinpath("published.toml")
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
@@ -229,18 +232,18 @@ def read_study(path: Path) -> StudyFile:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadOption(f"{path}: expected a TOML file of a study: {error}") from error
+        raise BadOption(f"{path}: the study file cannot be read: {error}") from error
     return parse_study(text, str(path))
 
 
 def parse_study(text: str, path: str) -> StudyFile:
-    """Parse a study file, and check its keys, axes and names of functions."""
+    """Parse a study file, and check its keys, axes and function names."""
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadOption(f"{path}: invalid TOML: {error}") from error
     if not isinstance(tree.get("title"), str):
-        raise BadOption(f"{path}: title: expected a text")
+        raise BadOption(f"{path}: title: expected a string")
     entries = tree.get("set", [])
     if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
         tree["set"] = [
@@ -257,7 +260,7 @@ def parse_study(text: str, path: str) -> StudyFile:
 
 
 def _filled(kind: type[Any], tree: Any, path: str, place: str) -> Any:
-    """Make a dataclass of this module from a table of TOML; refuse unknown keys and types."""
+    """Build a dataclass of this module from a TOML table; refuse unknown keys, wrong types."""
     if not isinstance(tree, dict):
         raise BadOption(f"{path}: {place}: expected a table")
     known = {f.name: f for f in fields(kind)}
@@ -274,14 +277,14 @@ def _filled(kind: type[Any], tree: Any, path: str, place: str) -> Any:
     return kind(**values)
 
 
-# Annotation of a field -> types of its value in TOML, and their name.
+# Annotation of a field -> allowed types of its TOML value, and their name in messages.
 _TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
-    "str": (str, "a text"),
+    "str": (str, "a string"),
     "int": (int, "an integer"),
     "bool": (bool, "true or false"),
     "float": ((int, float), "a number"),
     "float | None": ((int, float), "a number"),
-    "float | str": ((int, float, str), "a number or a text"),
+    "float | str": ((int, float, str), "a number or a string"),
 }
 _TABLES = {c.__name__: c for c in (Setting, Figure, TableSpec, Measure, PlotSpec, OptionSpec)}
 
@@ -308,7 +311,7 @@ def _converted(annotation: str, value: Any, path: str, place: str) -> Any:
 
 
 def _check(file: StudyFile) -> None:
-    """Check axes, listed values, names of functions and what they read, and templates."""
+    """Check axes, listed values, function names, the keys that functions need, and templates."""
 
     def refuse(place: str, value: object, possible: Any) -> BadOption:
         expected = possible if isinstance(possible, str) else f"one of {', '.join(possible)}"
@@ -338,15 +341,16 @@ def _check(file: StudyFile) -> None:
                 if key not in getattr(file, table):
                     raise BadOption(f"{file.path}: {place}: {name!r} needs {table}.{key}")
     if not (file.run or file.table.rows) and not {"net", "combination"} & file.grid.keys():
-        raise BadOption(f"{file.path}: grid: name the nets that are compared, as net = ['crnn']")
+        raise BadOption(f"{file.path}: grid: expected nets to compare, such as net = ['crnn']")
     if "song" in file.measure.level and not any(file.grid.get("segment", ())):
-        raise BadOption(f"{file.path}: measure.level: songs need segments: add grid.segment")
+        raise BadOption(f"{file.path}: measure.level: 'song' needs segments: add grid.segment")
     for value in file.grid.get(file.plot.x, ()):
         if isinstance(value, str):
-            raise BadOption(f"{file.path}: plot.x: expected an axis of numbers, got {value!r}")
+            raise BadOption(f"{file.path}: plot.x: expected a numeric axis, got value {value!r}")
     for path in (figure.value for figure in file.published):
         if isinstance(path, str) and path.split(".")[0] not in PAPERS:
-            raise refuse("published.value", path, f"a number, or {', '.join(PAPERS)} and a path")
+            paths = f"a number, or a path that starts with one of {', '.join(PAPERS)}"
+            raise refuse("published.value", path, paths)
     words = {**dict.fromkeys(file.grid, ""), "Score": "", "score": "", "interval": ""}
     texts = {"title": file.title, "table.title": file.table.title, "table.label": file.table.label}
     texts["plot.title"] = file.plot.title
@@ -358,7 +362,7 @@ def _check(file: StudyFile) -> None:
 
 
 def _check_axes(file: StudyFile, refuse: Callable[[str, object, Any], BadOption]) -> None:
-    """Check the names of axes, and their values as far as it needs no torch."""
+    """Check the names of axes, and those of their values that can be checked without torch."""
     for place, axis, values in _axes(file):
         if axis not in AXES:
             raise refuse(place, axis, AXES)
@@ -366,13 +370,13 @@ def _check_axes(file: StudyFile, refuse: Callable[[str, object, Any], BadOption]
         for value in values:
             if isinstance(possible, tuple):
                 lower = str(value).lower() if axis == "optimizer" else value
-                right = value in possible or lower in possible
+                correct = value in possible or lower in possible
             else:
                 option = isinstance(value, str) and value[1:] in file.options
                 number = isinstance(value, (int, float)) and not isinstance(value, bool)
                 free = axis not in ("segment", "alpha") and "number" not in possible
-                right = number or option or free
-            if not right:
+                correct = number or option or free
+            if not correct:
                 raise refuse(f"{place}.{axis}", value, possible)
         if not values and place in ("grid", "vary"):
             raise BadOption(f"{file.path}: grid.{axis}: expected at least one value")
@@ -392,7 +396,7 @@ def _axes(file: StudyFile) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
 
 
 def check_values(file: StudyFile) -> StudyFile:
-    """Check the nets and the numbers of a user's file, which needs torch; add HF folders."""
+    """Check nets and numbers of a user's file, which needs torch; add Hugging Face folders."""
     from mvemo.extract.descriptors import DescriptorSettings
     from mvemo.extract.errors import ExtractError
     from mvemo.extract.nets.parts.registry import add_folders, check_name
@@ -411,7 +415,7 @@ def check_values(file: StudyFile) -> StudyFile:
                 elif axis == "width":
                     NetSettings("", width=value)
                 elif axis == "segment" and not value >= 0:
-                    raise BadOption(f"segment is {value}: it must be 0 or more")
+                    raise BadOption(f"expected 0 or more, got {value}")
             except (ExtractError, BadOption) as error:
                 raise BadOption(f"{file.path}: {place}.{axis}: {error}") from error
     nets = tuple(str(net) for net in file.grid.get("net", ()))

@@ -1,4 +1,4 @@
-"""Trainings of a study's nets: in this process, or ahead by several processes."""
+"""Trainings of a study's nets: in this process, or in advance in several processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TRAIN = "mvemo.pipeline.studies.trainings:train_missing"
 
 @dataclass(frozen=True)
 class NetTraining:
-    """Training of a net under a protocol: once, or once for each fold."""
+    """Training of a net under a protocol: one net, or a net for each fold."""
 
     media: StudyMedia  # the decoded clips that the net reads
     clips: TrainingClips  # the clips with their folds or split
@@ -65,7 +65,7 @@ class NetTraining:
         on_epoch: Callable[[str], None],
         on_report: Callable[[WeightReport], None] | None = tell_weights,
     ) -> Iterator[TrainedNet]:
-        """Yield the nets one after the other, trained ones from the folder."""
+        """Yield the nets one by one; those that are trained already are read from the folder."""
         return train_nets(
             self.plan,
             self.clips,
@@ -78,7 +78,7 @@ class NetTraining:
 
 
 def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
-    """Train nets in ``study.jobs`` processes; a study tries a failed training again."""
+    """Train missing nets in ``study.jobs`` processes; the study repeats failed trainings later."""
     if study.jobs < 2:
         return
     # Two trainings may need the same net.
@@ -90,7 +90,7 @@ def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
         return
     calls = [Call(_TRAIN, (each,), parts=True) for each in missing.values()]
     environments = job_environments(jobs, study.settings.extract.run)
-    with Progress(f"train by {jobs} processes", len(calls), "net") as bar:
+    with Progress(f"train in {jobs} processes", len(calls), "net") as bar:
         for outcome in run_calls(calls, environments=environments):
             if outcome.last:
                 bar.step(failed=int(outcome.error is not None))

@@ -73,6 +73,6 @@ def test_a_study_takes_a_folder(tmp_path, capsys):
     assert run("mvemo", *study, f"hf:{tmp_path / 'nowhere'}") == 2
     assert "clips.csv" in capsys.readouterr().err
     assert run("mvemo", *study, "hf:a,hf:b") == 2
-    assert "--net 'hf:a,hf:b': name one net" in capsys.readouterr().err
+    assert "--net 'hf:a,hf:b': expected only one net" in capsys.readouterr().err
     assert run("mvemo", *study, "vgg") == 2
     assert "unknown net 'vgg'" in capsys.readouterr().err

@@ -27,7 +27,7 @@ def test_the_demo_freezes_the_quick_nets_alone(monkeypatch):
     ]
     assert every == ["musicnn", "effnet", "i3d"]
     assert quick == ["musicnn", "effnet"]
-    with pytest.raises(BadOption, match="--frozen cnn: profile pretrained has musicnn"):
+    with pytest.raises(BadOption, match="--frozen: unknown net 'cnn'; expected one of musicnn"):
         protocols.frozen_plans(["cnn"])
 
 
@@ -57,10 +57,10 @@ def test_shared_nets_know_shuffled_labels_and_crossfitted_ones_do_not(
     assert crossfit < 0.5
     # Neither PL20's classes nor its nets.
     assert not any("published" in column for column in table["columns"])
-    assert "Printed figures stand only beside the papers' classes and nets" in printed
+    assert "Published values are shown only next to scores with the papers'" in printed
     assert "music1d (width 0.25 of 1) is narrower than the published nets" in printed
-    assert "Of shuffled labels, nets that saw the test clips add +" in printed
-    assert "There is no frozen row: no public weights are here" in printed
+    assert "With shuffled labels, nets that saw the test clips change accuracy by +" in printed
+    assert "There is no frozen row, because no public weights" in printed
 
 
 def test_a_recipe_is_scored_without_each_of_its_parts(small_set, tmp_path, capsys):
@@ -77,7 +77,7 @@ def test_a_recipe_is_scored_without_each_of_its_parts(small_set, tmp_path, capsy
         "without probe",
         "without cosine",
         "without average",
-        "without all but the probe",
+        "probe only",
         "the papers' recipe",
         "full recipe, linear head",
         "frozen, linear head",
@@ -88,15 +88,15 @@ def test_a_recipe_is_scored_without_each_of_its_parts(small_set, tmp_path, capsy
         if name != "full recipe":
             assert row["full less this"] == pytest.approx(full["accuracy"] - row["accuracy"])
             assert row["from"] <= row["full less this"] <= row["to"]
-    assert "With a linear head on both, embeddings of the net that the full recipe" in printed
+    assert "With a linear head on both, the embeddings of the fine-tuned net" in printed
 
 
 def test_a_net_without_a_recipe_is_told(small_set, tmp_path, capsys):
     assert conduct("recipes", small_set, tmp_path, *RECIPES) == 2
-    assert "music1d has no recipe in this profile: take --profile best" in capsys.readouterr().err
+    assert "music1d has no recipe in this profile: use --profile best" in capsys.readouterr().err
     mixup = ("--parts", "mixup")
     assert conduct("recipes", small_set, tmp_path, *RECIPES, *mixup, settings=RECIPE) == 2
-    message = "--parts mixup: the recipe of music1d has probe, cosine, average"
+    message = "--parts: unknown part 'mixup'; music1d has probe, cosine, average"
     assert message in capsys.readouterr().err
 
 

@@ -94,7 +94,9 @@ def test_clips_that_cannot_be_read_are_told(tmp_path):
     media = study.media(descriptors=["mel"])
     assert media.described.tolist() == [True] * 3 + [False] + [True] * 4
     (note,) = media.left_out(media.described)
-    assert note.startswith("1 of 8 clips could not be used and are in no score; the first, sad1: ")
+    assert note.startswith(
+        "1 of 8 clips could not be used and do not count in any score; the first is sad1: "
+    )
     assert np.isnan(media.statistics(("mel",))).all(axis=1).tolist() == (~media.described).tolist()
     assert media.left_out(np.ones(8, dtype=bool)) == ()
 

@@ -112,7 +112,7 @@ def test_nets_read_segments_unless_whole_clips_are_asked_for(study, small_set, t
         assert conduct(study, small_set, tmp_path, *options, settings=settings) == 0
         found[seconds] = " ".join(read_tables(tmp_path / study, study)["notes"])
     printed = capsys.readouterr()
-    assert "32 segments of 0.3 s of 16 clips" in found["0.3"]
+    assert "32 segments of 0.3 s from 16 clips" in found["0.3"]
     assert "are longer than" not in found["0.3"]
     assert "16 of 16 clips are longer than the 0.384 s that rnn reads" in found["0"]
     assert "16 of 16 clips are longer than" in printed.err
@@ -162,7 +162,13 @@ def test_lengths_that_no_clip_has_are_trained_once(small_set, tmp_path):
     ]  # fmt: skip
     assert [row[1] for row in rows] == [0.2, 0.4, 1.0, 2.0]
     assert rows[2][2:8] == rows[3][2:8]
-    assert sum(note.startswith("Segments of 2 s are those of 1 s") for note in record["notes"]) == 1
+    assert (
+        sum(
+            note.startswith("Segments of 2 s are the same as those of 1 s")
+            for note in record["notes"]
+        )
+        == 1
+    )
     # Two folds at each of three lengths.
     assert len(list((tmp_path / "work" / "nets").iterdir())) == 6
 
@@ -195,7 +201,7 @@ def test_iterations_are_steps_and_epochs_are_told_by_them(made):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("segments", "--seconds", "3,x"), "write numbers as 3,5,10,16"),
+        (("segments", "--seconds", "3,x"), "expected numbers, for example 3,5,10,16"),
         (("segments", "--seconds", "-1"), "longer than 0"),
         (("segments", "--nets", "music1d"), "nets on sequences"),
         (("convnets", "--nets", "vgg"), "unknown net 'vgg'"),
@@ -288,7 +294,10 @@ def test_clips_that_could_not_be_used_are_listed_and_told_by_the_exit_code(tmp_p
     assert "2 clips could not be used" in capsys.readouterr().err
     record = read_tables(tmp_path / "baselines", "baselines")
     assert set(record["failures"]) == {"sad1", "calm1"}
-    assert sum("clips could not be used and are in no score" in n for n in record["notes"]) == 1
+    assert (
+        sum("clips could not be used and do not count in any score" in n for n in record["notes"])
+        == 1
+    )
     page = (tmp_path / "baselines" / "baselines.html").read_text()
     assert "Clips that could not be used: 2" in page
     assert "sad1" in page
@@ -338,8 +347,8 @@ def test_a_variant_that_diverges_is_an_empty_row_and_the_others_go_on(
     others = [dict(zip(columns, row, strict=True)) for row in rows if row is not lost]
     assert others
     assert all(row["majority"] is not None for row in others)
-    (note,) = [note for note in record["notes"] if "has no figures" in note]
-    assert f"has no figures. {label}: training diverged: no finite loss by epoch" in note
+    (note,) = [note for note in record["notes"] if "has no scores" in note]
+    assert f"has no scores. {label}: training diverged: no finite loss by epoch" in note
     # The optimizers' rates are the study's own, which no --set would change.
     assert "--set" not in note
     assert note in capsys.readouterr().out
@@ -350,4 +359,4 @@ def test_a_study_of_which_every_variant_diverges_says_so_of_each(small_set, monk
     assert conduct("optimizers", small_set, tmp_path, "--nets", "music1d") == 0
     record = read_tables(tmp_path / "optimizers", "optimizers")
     assert [row[4] for row in record["tables"]["scores"]["rows"]] == [None] * 3
-    assert sum("has no figures" in note for note in record["notes"]) == 3
+    assert sum("has no scores" in note for note in record["notes"]) == 3

@@ -91,14 +91,14 @@ def test_heads_on_several_nets_are_compared_by_protocol(run_file, tmp_path, caps
     # A figure of one's own that matches no row is not a question of the papers' classes.
     printed = capsys.readouterr().out
     assert "Smith 2020: no row matches its 'where'." in printed
-    assert "Printed figures" not in printed
+    assert "Published values" not in printed
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ('net = ["cnn"]', 'nett = ["cnn"]', "grid: unknown 'nett'; expected one of net, comb"),
-        ('net = ["cnn"]', "", "grid: name the nets that are compared, as net = "),
+        ('net = ["cnn"]', "", "grid: expected nets to compare, such as net = "),
         ('"angular"]', '"anglar"]', "grid.loss: unknown 'anglar'; expected one of softmax, an"),
         ('["cnn"]', '["vgg"]', "grid.net: unknown net 'vgg'; expected one of c3d"),
         ("0.2]\n\n", "-1]\n\n", "grid.segment: segment is -1: it must be 0 or more"),
@@ -108,18 +108,18 @@ def test_heads_on_several_nets_are_compared_by_protocol(run_file, tmp_path, caps
         ('loss = "angular" }', 'los = "angular" }', "set.where: unknown 'los'"),
         ("[plot]", "[plott]", "unknown key plott; expected one of title, help, sources"),
         ('x = "segment"', 'x = "lr"', "plot.x: unknown 'lr'; expected one of net, loss, segm"),
-        ("value = 0.81", "value = true", "published[0].value: expected a number or a text"),
+        ("value = 0.81", "value = true", "published[0].value: expected a number or a string"),
         ("value = 0.81", "", "published[0]: the key value is missing"),
         ("value = 0.81", 'value = 1\nrule = "j23"', "published.rule: unknown 'j23'; expected"),
         ('"song"]', '"album"]', "measure.level: unknown 'album'; expected one of segment, s"),
         ('of {net}"', 'of {nett}"', "title, in braces: unknown 'nett'; expected one of net"),
-        ("title =", "titel =", "title: expected a text"),
+        ("title =", "titel =", "title: expected a string"),
         ("title =", "run = 'j23'\ntitle =", "run: unknown 'j23'; expected one of iterations"),
         ("title =", "runs = 2.5\ntitle =", "runs: expected an integer, got 2.5"),
         ("title =", "runs = 0\ntitle =", "runs: expected 1 or more, got 0"),
         ("title =", "run = 'j22'\ntitle =", "run: 'j22' needs options.iterations"),
         ('["cnn"]', "[]", "grid.net: expected at least one value"),
-        ('x = "segment"', 'x = "loss"', "plot.x: expected an axis of numbers, got 'softmax'"),
+        ('x = "segment"', 'x = "loss"', "plot.x: expected a numeric axis, got value 'softmax'"),
         ("value = 0.81", "value = 'J23.x'", "published.value: unknown 'J23.x'; expected a nu"),
         ("title =", "title", "invalid TOML"),
     ],
