@@ -1,1 +1,1 @@
-"""Reader of media files: one pass gives sound and frames at their presentation times."""
+"""Reader of media files: a single pass decodes sound and frames with presentation times."""

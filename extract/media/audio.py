@@ -125,7 +125,7 @@ class Waveforms:
         return (self._high - self._low) / 2 < SILENCE_PEAK
 
     def hear(self, channels: Iterable[NDArray[Any]], full_scale: float = 1.0) -> None:
-        """Set `channel` to an audible one, as long as the mean of all channels is silent."""
+        """Set `channel` to an audible channel, as long as the mean of all channels is silent."""
         if self.channel is None and self.is_silent:
             least = 2 * SILENCE_PEAK * full_scale
             # Use floats, because the difference of two integers may overflow their type.

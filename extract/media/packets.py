@@ -116,7 +116,7 @@ class Packets:
 
     def __iter__(self) -> Iterator[Any]:
         for packet in self._packets:
-            # Not packet.stream_index, which is 0 for each packet that flushes a decoder.
+            # Do not use packet.stream_index, which is 0 for every packet that flushes a decoder.
             index = packet.stream.index
             if self._joinable and packet.dts is not None:
                 self._place(index, packet)
@@ -206,7 +206,7 @@ class FrameTimes:
         self.single = len(self._stamps) == 1
 
     def stamps_at(self, times: F64) -> set[int]:
-        """Return the stamps of the frames shown at `times`; the first one's before its start."""
+        """Return the stamps of the frames shown at `times`, the first frame's for earlier times."""
         rows = np.searchsorted(self._seconds, times, side="right") - 1
         return {int(stamp) for stamp in self._stamps[np.maximum(rows, 0)]}
 
@@ -252,7 +252,7 @@ def decoded_frames(
     stop: float | None,
     needed: set[int] | None,  # stamps of the pictures that must be decoded; None for all
 ) -> Iterator[tuple[str, float, Any]]:
-    """Yield (kind, time in seconds, frame) until each stream is past `stop`."""
+    """Yield (stream type, time in seconds, frame) until every stream is past `stop`."""
     running = {stream.index: _Decoder(stream, origin) for stream in streams}
     counting = container.format.name in _COUNTING_FRAMES
     packets = iter(Packets(container, streams))

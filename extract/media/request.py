@@ -22,7 +22,7 @@ IN_WORDS = {"audio": "sound", "video": "pictures"}
 
 @dataclass(frozen=True)
 class Problem:
-    """Reason, in one line, why a clip has no usable sound or no usable pictures."""
+    """Reason, as a single line, why a clip has no usable sound or no usable pictures."""
 
     reason: str
     # True if an intact file lacks the modality (no such stream, or silence); False if the modality

@@ -246,7 +246,7 @@ def check_unchanged(path: Path, content: str, stamp: Stamp) -> Stamp:
     now = stamp_of(path)
     if now == stamp:
         return now
-    # A copy with the same bytes is accepted.
+    # The stamp differs, but a copy with identical bytes is accepted.
     found, now = digest_file(path)
     if found != content:
         raise MediaUnavailable(f"{path}: changed after it was digested: run the same command again")

@@ -1,1 +1,1 @@
-"""Calls in worker processes: a crash of the process costs only one call."""
+"""Calls in worker processes; if a process crashes, only its current call is lost."""

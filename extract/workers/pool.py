@@ -1,4 +1,4 @@
-"""Pool of worker processes that are kept between calls; a crash costs only one call."""
+"""Pool of worker processes that are kept between calls; a crash ends only a single call."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def _read_calls(requests: IO[bytes], calls: queue.SimpleQueue[Call]) -> None:
 
 
 def _answer(call: Call, replies: IO[bytes]) -> tuple[Any, BaseException | None]:
-    """Run a call, send its parts, and return (value, error); one of them is None."""
+    """Run a call, send its parts, and return (value, error), with error None on success."""
     alarm = _ALARM_SHARE * call.seconds + 5.0 if call.seconds else 0.0
 
     def emit(value: Any) -> None:

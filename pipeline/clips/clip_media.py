@@ -103,9 +103,7 @@ class ClipMedia:
         self._decode(digests)
         if require_any and all(map(self.absent, self.modalities)):
             first = next(filter(self.reason, manifest.clip_ids), "")
-            raise BadOption(
-                f"no clip could be decoded; the first one, {first}: {self.reason(first)}"
-            )
+            raise BadOption(f"no clip could be decoded; the first, {first}: {self.reason(first)}")
         if names:
             self._describe()
         self.stages = tuple(f"decode:{kind}" for kind in self.modalities)

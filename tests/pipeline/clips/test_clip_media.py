@@ -99,7 +99,7 @@ def test_clips_without_descriptors(tmp_path):
 
 def test_nothing_decodes(manifest, tmp_path):
     broken = replace(manifest, clips=tuple(c for c in manifest.clips if c.clip_id == "broken"))
-    with pytest.raises(BadOption, match="no clip could be decoded; the first one, broken: audio"):
+    with pytest.raises(BadOption, match="no clip could be decoded; the first, broken: audio"):
         ClipMedia(broken, SETTINGS, tmp_path, plans=[MUSIC])
 
 
