@@ -49,7 +49,7 @@ def diff_caches(first: Path | str, second: Path | str) -> list[str]:
         )
         if differing:
             named = [f"{clip!r} ({stage})" for clip, stage in differing]
-            lines.append(f"failures differ: {listed(named, SHOWN)}")
+            lines.append(f"failures differ for {listed(named, SHOWN)}")
     return lines
 
 

@@ -163,7 +163,7 @@ def rewrite(
             ]
             sentences = [f"{s.label} of clip {c!r} is corrupt in {name}" for s, c, name in rows]
             if not drop:
-                more = f", like {len(rows) - 1} more rows" if len(rows) > 1 else ""
+                more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
                 raise BadCache(
                     f"{target}: {sentences[0]}{more}: run 'mvemo cache repair {rows[0][2]}'"
                 )

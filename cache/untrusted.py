@@ -219,7 +219,7 @@ def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:
 def _texts(item: Any, name: str, group: PlainGroup, most: int) -> list[str]:
     """Return the texts of a contiguous data set, together at most `most` bytes."""
     if group.sizes != (8, 8):
-        raise ValueError(f"{name} is in a file with addresses of other than 8 bytes")
+        raise ValueError(f"{name} is in a file whose addresses do not have 8 bytes")
     with open(os.fsdecode(h5py.h5f.get_name(item)), "rb", buffering=0) as raw:
 
         def read_at(place: int, size: int) -> bytes:

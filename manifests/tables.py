@@ -370,16 +370,16 @@ def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, 
     `names` maps ids and paths to clip ids. A text without a match is returned unchanged.
     """
     best: tuple[int, tuple[str, ...], str] = (0, tuple(ids), "")
-    for how, form in _FORMS.items():
+    for kind, form in _FORMS.items():
         clips: dict[str, set[str]] = {}
         for name, clip in names.items():
             clips.setdefault(form(_plain_path(name)), set()).add(clip)
         found = [clips.get(form(_plain_path(text)), set()) for text in ids]
         n = sum(len(clip) == 1 for clip in found)
         # A few texts may match by chance, such as 7 and Sad/7.mp4.
-        if n > best[0] and (not how or 2 * n > len(ids)):
+        if n > best[0] and (not kind or 2 * n > len(ids)):
             matched = (min(c) if len(c) == 1 else t for c, t in zip(found, ids, strict=True))
-            best = (n, tuple(matched), how)
+            best = (n, tuple(matched), kind)
     return best[1], best[2]
 
 

@@ -240,7 +240,7 @@ def test_files_of_one_feature_are_joined(tmp_path):
         ([one, other], [second], "1 clip ids for 4 rows"),
         ([one, wide], [], r"val\.npy: has 2 numbers per row, .* has 3"),
         ([one, named], [], r"train\.npy: has no clip ids"),
-        ([], [], "no file was given"),
+        ([], [], "no file to import"),
     ):
         with pytest.raises(BadCache, match=message):
             join_arrays(arrays, rows)

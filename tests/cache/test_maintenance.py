@@ -203,7 +203,7 @@ def test_differences_of_values_clips_and_parameters(path, tmp_path):
     assert any(
         line.startswith("music1d: values of 1 of 4 clips differ by at most ") for line in lines
     )
-    assert lines[-1] == "failures differ: 'c4' (decode:audio), 'c4' (embed:c3d)"
+    assert lines[-1] == "failures differ for 'c4' (decode:audio), 'c4' (embed:c3d)"
 
 
 def test_differences_of_a_nets_outputs(tmp_path):
