@@ -69,7 +69,7 @@ def compare_runs(
     is compared with every model.
     """
     if len(chosen) < 2:
-        raise BadFeatures(f"{len(chosen)} run(s) given: a comparison needs two at least")
+        raise BadFeatures(f"expected at least two runs to compare, got {len(chosen)}")
     choices = _read_choices(chosen)
     runs = tuple({choice.run.name: choice.run for choice in choices}.values())
     first = runs[0]
@@ -127,12 +127,12 @@ def format_run_comparison(comparison: RunComparison) -> str:
     lines.append(
         wrap(
             f"{task.primary_title}: mean over folds. Difference: mean over folds, on the clips "
-            "that both predicted; positive where the model on the left is better. Interval: paired "
-            "group bootstrap"
+            "that both predicted; positive if the model in the first column is better. Interval: "
+            "paired group bootstrap"
             + (f" of the pooled {task.primary_title}" if task.pooled_interval else "")
-            + f", {comparison.n_resamples} resamples; it takes the trained models as they are. p: "
+            + f", {comparison.n_resamples} resamples; the trained models stay the same. p: "
             "corrected test over folds (Nadeau & Bengio 2003), which allows for other training "
-            "clips; with Holm's correction for all lines."
+            "clips. p (Holm): with Holm's correction for all rows."
         )
     )
     return "\n".join(lines)
@@ -201,7 +201,7 @@ def _read_choices(chosen: Sequence[str | Path]) -> list[_Choice]:
     split = [_split(text) for text in texts]
     for text in texts:
         if texts.count(text) > 1:
-            raise BadFeatures(f"{text}: given twice: a comparison needs different runs or models")
+            raise BadFeatures(f"{text} is given twice: name different runs or models")
     folders = list(dict.fromkeys(folder for folder, _ in split))
     runs = _named([read_run(folder) for folder in folders])
     aligned = [runs[0], *(align_run(runs[0], run) for run in runs[1:])]
@@ -211,7 +211,7 @@ def _read_choices(chosen: Sequence[str | Path]) -> list[_Choice]:
         run = by_folder[folder]
         if model is not None and model not in run.models:
             raise FuseError(
-                f"{folder}: no model {model!r} in it; there are {', '.join(run.models)}"
+                f"{folder}: unknown model {model!r}; expected one of {', '.join(run.models)}"
             )
         choices.append(_Choice(run, run.models if model is None else (model,), model is None))
     return choices
@@ -271,31 +271,31 @@ def read_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if folder.is_file():
         raise FuseError(
-            f"{folder}: a file, not the folder of a run: 'mvemo report --predictions {folder} "
-            "--out FOLDER' makes one of it"
+            f"{folder}: expected the folder of a run, got a file: to make a run of it, use "
+            f"'mvemo report --predictions {folder} --out FOLDER'"
         )
     metrics, path = folder / "metrics.json", folder / "predictions.csv"
     for file in (metrics, path):
         if not file.is_file():
-            raise FuseError(f"{file}: no such file: 'mvemo fuse ... --out {folder}' writes it")
+            raise FuseError(f"{file}: does not exist: 'mvemo fuse ... --out {folder}' writes it")
     try:
         facts = parse_json(metrics.read_text(encoding="utf-8"))
         task, classes = task_of(str(facts["task"])), tuple(map(str, facts["classes"]))
         models = [str(name) for name in facts["models"]]
         flags = tuple(f for f in ("permuted", "leaky", "synthetic", "predicted_by") if facts.get(f))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        cause = f"{error} is missing or not known" if isinstance(error, KeyError) else error
-        raise FuseError(f"{metrics}: not the metrics of an evaluation: {cause}") from error
+        cause = f"{error} is missing or unknown" if isinstance(error, KeyError) else error
+        raise FuseError(f"{metrics}: is not the metrics of an evaluation: {cause}") from error
     try:
         first = read_predictions(path, task=facts["task"])
         if (set(first.outputs), first.classes) != (set(models), classes):
-            raise BadFeatures("its models or classes are others")
+            raise BadFeatures("the models or classes differ")
     except BadFeatures as error:
-        raise FuseError(f"{path}: not the predictions of {metrics}: {error}") from error
+        raise FuseError(f"{path}: does not match {metrics}: {error}") from error
     repeats = []
     for one in first.repeats or (first,):
         if set(one.clip_ids) != set(first.clip_ids):
-            raise FuseError(f"{path}: its repeats have different clips")
+            raise FuseError(f"{path}: its repeats differ in their clips")
         outputs = {name: one.outputs[name] for name in models}
         folded = FoldedOutputs(task, one.y_true, one.folds, one.k, outputs)
         repeats.append(_reordered(folded, _order(one.clip_ids, first.clip_ids)))
@@ -328,8 +328,8 @@ def align_run(first: Run, run: Run) -> Run:
     )
     if missing or new:
         raise BadFeatures(
-            f"{where}: its clips differ: {len(missing)} are missing and {len(new)} are new, such "
-            f"as {(missing or new)[0]!r}"
+            f"{where}: its clips differ: {len(missing)} are missing and {len(new)} are new, for "
+            f"example {(missing or new)[0]!r}"
         )
     order = _order(run.clip_ids, first.clip_ids)
     groups = tuple(run.groups[int(i)] for i in order)
@@ -344,7 +344,7 @@ def align_run(first: Run, run: Run) -> Run:
         if labels.any():
             hint = ""
             if ("permuted" in first.flags) != ("permuted" in run.flags):
-                hint = "; one of them has permuted labels"
+                hint = "; one of the runs has permuted labels"
             raise _differ(where, first, "labels", labels, hint)
     return replace(run, clip_ids=first.clip_ids, groups=groups, repeats=repeats)
 
@@ -365,4 +365,5 @@ def _reordered(one: FoldedOutputs, order: Ints) -> FoldedOutputs:
 
 def _differ(where: str, first: Run, what: str, mask: Any, hint: str = "") -> BadFeatures:
     clip = first.clip_ids[int(np.flatnonzero(mask)[0])]
-    return BadFeatures(f"{where}: {what} of {int(mask.sum())} clips differ, such as {clip!r}{hint}")
+    n = int(mask.sum())
+    return BadFeatures(f"{where}: the {what} of {n} clips differ, for example {clip!r}{hint}")

@@ -45,10 +45,10 @@ def check_statistics(names: Sequence[str]) -> None:
     """Refuse an empty list, an unknown statistic, or a statistic named twice."""
     known = ", ".join(STATISTICS)
     if not names:
-        raise BadFeatures(f"lld_statistics is empty: expected some of {known}")
+        raise BadFeatures(f"lld_statistics is empty: expected one or more of {known}")
     for name in names:
         if name not in STATISTICS:
-            raise BadFeatures(f"lld_statistics: unknown statistic {name!r}: one of {known}")
+            raise BadFeatures(f"lld_statistics: unknown {name!r}; expected one or more of {known}")
         if list(names).count(name) > 1:
             raise BadFeatures(f"lld_statistics names {name!r} twice")
 
@@ -91,18 +91,18 @@ class DescriptorStatistics:
         self._vectors: tuple[F32, Bools] | None = None
         sequences = [spec.name for spec in cache.specs if spec.kind == "sequence"]
         if LLD in cache.names():
-            raise BadFeatures(f"{cache.path}: has a feature {LLD!r} already: leave fuse.lld empty")
+            raise BadFeatures(f"{cache.path}: already has a feature {LLD!r}: leave fuse.lld empty")
         for name in self._descriptors:
             if name not in sequences:
                 raise BadFeatures(
-                    f"{cache.path}: fuse.lld names {name!r}: expected one of its sequences: "
-                    f"{', '.join(dict.fromkeys(sequences)) or 'there are none'}"
+                    f"{cache.path}: fuse.lld: unknown sequence {name!r}; the file has "
+                    f"{', '.join(dict.fromkeys(sequences)) or 'no sequences'}"
                 )
             if self._descriptors.count(name) > 1:
                 raise BadFeatures(f"fuse.lld names {name!r} twice")
         specs = [cache.spec(name) for name in self._descriptors]
         if len({spec.modality for spec in specs}) > 1:
-            raise BadFeatures(f"fuse.lld: {', '.join(descriptors)} are not all of one modality")
+            raise BadFeatures(f"fuse.lld: {', '.join(descriptors)} must have the same modality")
         self.spec = FeatureSpec(
             name=LLD,
             modality=specs[0].modality,
@@ -201,8 +201,8 @@ class Features:
         self._streamed = gib > settings.memory
         if self._streamed and settings.within_groups:
             raise BadFeatures(
-                f"{cache.path}: within_groups needs all features in memory, {gib:.3g} GiB: set "
-                "fuse.memory to that or more, or within_groups to false"
+                f"{cache.path}: within_groups needs all features in memory ({gib:.3g} GiB): "
+                "set fuse.memory to at least that, or within_groups to false"
             )
 
     def _check_folds(self, name: str) -> None:
@@ -213,8 +213,8 @@ class Features:
         if missing:
             raise BadFeatures(
                 f"{self.cache.path}: {name} lacks the nets of folds "
-                f"{', '.join(map(str, missing))}: run 'mvemo extract' again, it goes on where "
-                "it stopped"
+                f"{', '.join(map(str, missing))}: run the same 'mvemo extract' again, which "
+                "continues where it stopped"
             )
 
     def crossfit(self, name: str) -> bool:

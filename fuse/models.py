@@ -104,8 +104,8 @@ def check_feature_name(name: str) -> None:
     """Raise `BadFeatures` if a feature has the name of a model, or a name that joins names."""
     if name in (INTEGRATED, *SECOND_LAYERS) or "+" in name or "," in name:
         raise BadFeatures(
-            f"invalid feature name {name!r}: it must not contain '+' or ',' nor be that of a "
-            f"model ({INTEGRATED}, {STACKED}, {LATE})"
+            f"invalid feature name {name!r}: it must not contain '+' or ',', nor be the name of "
+            f"a model ({INTEGRATED}, {STACKED}, {LATE})"
         )
 
 

@@ -94,7 +94,7 @@ def read_predictions(
     known = None if manifest is None else manifest.classes
     kind: Task = task or ("multiclass" if manifest is None else manifest.task)
     if manifest is not None and manifest.task != kind:
-        raise BadFeatures(f"the manifest's task is {manifest.task}, not {kind}")
+        raise BadFeatures(f"expected a manifest of the task {kind}, got {manifest.task}")
     with _without_collections():
         classes: tuple[str, ...] = ()
         rows: list[_Row] = []
@@ -108,8 +108,8 @@ def read_predictions(
             classes = classes or names
             if set(names) != set(classes):
                 raise BadFeatures(
-                    f"{path}: its classes are {', '.join(names)}, those of {paths[0]} "
-                    f"{', '.join(classes)}"
+                    f"{path}: its classes ({', '.join(names)}) differ from those of {paths[0]} "
+                    f"({', '.join(classes)})"
                 )
             if names != classes:
                 order = [names.index(name) for name in classes]
@@ -152,12 +152,12 @@ def _with_truth(rows: Sequence[_Row], manifest: Manifest) -> list[_Row]:
         if clip is None:
             raise BadFeatures(
                 f"{row.place}: clip {clip_id!r} is not in the manifest {manifest.name}, whose "
-                f"first is {manifest.clip_ids[0]!r}"
+                f"first clip is {manifest.clip_ids[0]!r}"
             )
         if row.label is not None and row.label != clip.label and set(row.label) != set(clip.label):
             raise BadFeatures(
                 f"{row.place}: clip {clip_id!r} has label {_shown(row.label)}, but "
-                f"{_shown(clip.label)} in the manifest {manifest.name}"
+                f"the manifest {manifest.name} has {_shown(clip.label)}"
             )
         result.append(row._replace(clip_id=clip_id, label=clip.label, group=clip.group))
     return result
@@ -174,8 +174,8 @@ def _predictions(
     folds, k = _number_folds(list(first.values()))
     n_divided = sum(row.divided for row in rows)
     note = (
-        f"Of {n_divided} of {len(rows)} rows the probabilities, which are rounded, do not sum to "
-        "1: they were divided by their sum."
+        f"In {n_divided} of {len(rows)} rows the probabilities do not sum to 1, because they are "
+        "rounded: they were divided by their sum."
     )
     return Predictions(
         classes=classes,
@@ -205,14 +205,14 @@ def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) ->
         table = replace(table, rows=(table.rows[0], *rows))
     header = table.header
     if len(table.rows) < 2:
-        raise BadFeatures(f"{path}: no predictions: it has a header at most")
+        raise BadFeatures(f"{path}: has no predictions: expected a header and rows")
     for name in header:
         if header.count(name) > 1:
-            raise BadFeatures(f"{path}: column {name!r} is there twice")
+            raise BadFeatures(f"{path}: duplicate column {name!r}")
     if "clip_id" not in header:
         raise BadFeatures(
-            f"{path}: no column 'clip_id'; there are {', '.join(header)}: name the clips' column "
-            "with --column clip_id=NAME"
+            f"{path}: has no column 'clip_id', only {', '.join(header)}: name the column of clip "
+            "ids with --column clip_id=NAME"
         )
     return table
 
@@ -224,12 +224,12 @@ def _parse(
     n_columns = len(table.header)
     for number, cells in table.rows[1:]:
         if len(cells) != n_columns:
-            raise BadFeatures(f"{path}:{number}: {len(cells)} cells, the header has {n_columns}")
+            raise BadFeatures(f"{path}:{number}: expected {n_columns} cells, got {len(cells)}")
     columns = COLUMNS[task](path, table, names)
     if truth and not columns.has_truth:
         raise BadFeatures(
-            f"{path}: no column 'label'; there are {', '.join(columns.header)}: name it "
-            "with --column label=NAME, or give a manifest that has them (--manifest)"
+            f"{path}: has no column 'label', only {', '.join(columns.header)}: name it "
+            "with --column label=NAME, or give a manifest with labels (--manifest)"
         )
     file, model = str(path), path.stem
     needed = {n: i for n, i in columns.places.items() if n in RESERVED and n not in _MAY_BE_EMPTY}
@@ -271,7 +271,7 @@ def _number_folds(rows: Sequence[_Row]) -> tuple[Ints, int]:
         return np.zeros(len(rows), dtype=np.int64), 1
     for row in rows:
         if row.fold is None:
-            raise BadFeatures(f"{row.place}: no fold is given for this clip, but for others")
+            raise BadFeatures(f"{row.place}: this clip has no fold, but other clips have one")
     tested = sorted(names - {NOT_TESTED}, key=_by_number)
     if not tested:
         raise BadFeatures(
@@ -292,8 +292,8 @@ def _outputs_by_model(
         key = (row.model, row.clip_id)
         if key in places:
             raise BadFeatures(
-                f"{row.place}: clip {row.clip_id!r} of model {row.model!r} is already at "
-                f"{places[key]}: a column 'model' tells models apart"
+                f"{row.place}: clip {row.clip_id!r} of model {row.model!r} repeats "
+                f"{places[key]}: if it is of another model, add a column 'model'"
             )
         places[key] = row.place
         if row.model not in outputs:

@@ -65,7 +65,7 @@ def song_level(
     (('a', 'b'), [0.65, 0.35])
     """
     if rule not in RULES:
-        raise BadFeatures(f"rule {rule!r} is not known: one of {', '.join(RULES)}")
+        raise BadFeatures(f"unknown rule {rule!r}; expected one of {', '.join(RULES)}")
     names = results.groups if by == "group" else [song_of(c) for c in results.clip_ids]
     index = {name: n for n, name in enumerate(dict.fromkeys(names))}
     song = np.array([index[name] for name in names], dtype=np.int64)
@@ -138,7 +138,7 @@ def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
 def _check(results: Results, songs: Sequence[str], song: Ints, first: Ints) -> None:
     """Refuse songs whose segments do not belong together; `first` is each song's first segment."""
     if not results.task.decides_songs:
-        raise BadFeatures(f"{results.name}: songs are decided for classes, not {results.task.name}")
+        raise BadFeatures(f"{results.name}: songs need task multiclass, got {results.task.name}")
     columns = {"group": np.array(results.groups, dtype=np.str_), "fold": results.folds}
     if not results.permuted:
         columns["label"] = results.y_true
@@ -147,6 +147,6 @@ def _check(results: Results, songs: Sequence[str], song: Ints, first: Ints) -> N
         if len(different):
             row = int(different[0])
             raise BadFeatures(
-                f"{results.name}: segment {results.clip_ids[row]!r} has another {name} than "
+                f"{results.name}: segment {results.clip_ids[row]!r} differs in its {name} from "
                 f"{results.clip_ids[int(first[song[row]])]!r} of its song {songs[song[row]]!r}"
             )

@@ -48,7 +48,7 @@ def settings_for(
         return settings
     missing = [name for name in settings.lld if name not in sequences]
     if missing:
-        tell_note(f"lld is without {', '.join(missing)}: not in {features}")
+        tell_note(f"the feature lld leaves out {', '.join(missing)}: not in {features}")
     return replace(settings, lld=tuple(name for name in settings.lld if name in sequences))
 
 
@@ -89,7 +89,7 @@ def run_fuse(
             settings = replace(settings, folds=read_folds(fold_file, cache.table))
         why = _folds_without_seed(cache, settings, fold_file)
         if settings.seed is not None and why:
-            tell_note(f"--seed {settings.seed} changes no fold: {why}")
+            tell_note(f"--seed {settings.seed} does not change the folds: {why}")
         if final is not None and settings.models is None:
             # Late fusion predicts clips that lack a feature.
             settings = replace(settings, late=True)
@@ -139,7 +139,7 @@ def _require_protocol(cache: Cache, features: Path, protocol: str | None) -> Non
     protocols = sorted({spec.protocol for spec in cache.specs if spec.kind == "vector"})
     if protocol is not None and protocols and protocol not in protocols:
         raise BadOption(
-            f"{features}: its features are made under {', '.join(protocols)}, not {protocol!r}"
+            f"{features}: expected features of protocol {protocol}, got {', '.join(protocols)}"
         )
 
 
@@ -149,7 +149,7 @@ def tell_stale_model(out: Path, written: Path | None = None) -> None:
     if (model / "model.json").is_file() and (
         written is None or written.resolve() != model.resolve()
     ):
-        tell_note(f"{model} is of an earlier run, not of this report: replace it with --final")
+        tell_note(f"{model} is from an earlier run, not from this report: replace it with --final")
 
 
 def _folds_without_seed(cache: Cache, settings: EvaluationSettings, fold_file: Path | None) -> str:
@@ -157,7 +157,7 @@ def _folds_without_seed(cache: Cache, settings: EvaluationSettings, fold_file: P
     table = cache.table
     if fold_file is None:
         if any(spec.fold is not None for spec in cache.specs):
-            return "they are those that the features' nets were trained for"
+            return "they are the folds that the nets were trained for"
         if settings.folds not in (None, table.k):
             return ""
         if table.splits is not None and settings.folds is None:
@@ -175,8 +175,8 @@ def _write_model(model: FinalModel, final: FinalSettings, beside: Path, folder: 
         if absent:
             lines.append(
                 f"note: 'mvemo predict' will need the trained nets {', '.join(absent)}, which are "
-                f"not in {work / 'nets'}: run this again with --work WORK, the folder of "
-                "'mvemo extract'"
+                f"not in {work / 'nets'}: run the same command again with --work WORK, the folder "
+                "of 'mvemo extract'"
             )
     if final.about:
         model = replace(model, facts={**model.facts, "about": dict(final.about)})
@@ -188,16 +188,16 @@ def _promise(model: FinalModel) -> list[str]:
     """Return lines that name the model for new clips and the score to expect."""
     best, nested = model.predictors[0], model.facts.get("nested")
     if nested is not None and nested["model"] == best.name:
-        return [f"it predicts by {best.name}, as recommended: expect the score stated above"]
+        return [f"it predicts with {best.name}, as recommended: expect the score stated above"]
     if best.expected["mean"] is None:
         return []
     score = f"{best.expected['metric']} {best.expected['mean']:.3f}"
     if nested is None:
         return [
-            f"it predicts by {best.name}, which came out best of {len(model.heads.models)} models "
-            f"({score}): that choice flatters it a little"
+            f"it predicts with {best.name}, the best of {len(model.heads.models)} models ({score}, "
+            "which is a little too high, as it was chosen by this score)"
         ]
     return [
-        f"it predicts by {best.name} ({score}): {nested['model']} reads features that 'mvemo "
-        "predict' cannot make of new clips"
+        f"it predicts with {best.name} ({score}): {nested['model']} needs features that 'mvemo "
+        "predict' cannot compute for new clips"
     ]

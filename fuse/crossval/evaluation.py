@@ -58,8 +58,8 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
     """
     task = task_of(cache.table.task)
     if settings.songs is not None and (settings.learning_curve or not task.decides_songs):
-        why = "a learning curve is of segments" if settings.learning_curve else "they need classes"
-        raise BadFeatures(f"{cache.path}: songs cannot be decided: {why}; leave --song-level out")
+        why = "learning curves use segments" if settings.learning_curve else "songs need classes"
+        raise BadFeatures(f"{cache.path}: --song-level cannot be used: {why}; leave it out")
     results = evaluate_once(cache, settings)
     if settings.repeats > 1:
         results = with_repeats(results, _evaluate_on_other_folds(cache, results, settings))
@@ -119,8 +119,8 @@ def _score_net(prepared: Preparation, model: Model) -> ModelResult:
         values, present = prepared.features.cache.vectors(model.name, fold)
         if values.shape[1] != clips.n_outputs:
             raise BadFeatures(
-                f"{model.name}: {values.shape[1]} outputs of a net, but {clips.n_outputs} "
-                "classes, tags or targets: run 'mvemo extract' again"
+                f"{model.name}: the net has {values.shape[1]} outputs, but there are "
+                f"{clips.n_outputs} classes, tags or targets: run 'mvemo extract' again"
             )
         rows = present & (clips.folds == fold)
         outputs[rows] = apply_link(values[rows].astype(np.float64), clips.link)
@@ -147,8 +147,8 @@ def _evaluate_on_other_folds(
         results.setdefault(_partition(other), other)
     if len(results) < settings.repeats:
         raise BadFeatures(
-            f"{cache.path}: --repeats {settings.repeats} asks for more different folds than were "
-            f"found for {len(set(table.groups))} groups in {first.k} folds: {len(results)}"
+            f"{cache.path}: --repeats {settings.repeats} is too large: only {len(results)} "
+            f"ways to split {len(set(table.groups))} groups into {first.k} folds were found"
         )
     return list(results.values())[1:]
 
@@ -163,12 +163,12 @@ def _refuse_bound_folds(cache: Cache, first: Results) -> None:
     """Raise if the clips cannot be split into other folds."""
     k = cache.table.k
     reasons = {
-        "its clips have one split (holdout): evaluate once, or ask for --folds of frozen "
-        "features": not first.tested.all(),
-        "its nets are bound to theirs (crossfit): evaluate once, or extract with --protocol "
-        "frozen": first.protocol == "crossfit",
-        "its manifest prescribes these: evaluate once, or ask for another number of --folds "
-        f"than {k}": first.k == k and cache.table.fold_seed < 0,
+        "its clips have one fixed split (holdout): leave out --repeats, or use frozen features "
+        "with --folds": not first.tested.all(),
+        "its nets were trained on the present folds (crossfit): leave out --repeats, or extract "
+        "with --protocol frozen": first.protocol == "crossfit",
+        "its manifest prescribes the folds: leave out --repeats, or give --folds with a number "
+        f"other than {k}": first.k == k and cache.table.fold_seed < 0,
     }
     for reason, applies in reasons.items():
         if applies:
@@ -179,13 +179,13 @@ def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
     """Add evaluations on other folds: scores become means, predictions stay those of the first."""
     if len({_partition(one) for one in (results, *repeats)}) <= len(repeats):
         raise BadFeatures(
-            f"{results.name}: two of its repeats are on the same folds, which says nothing new"
+            f"{results.name}: two of its repeats have the same folds: each repeat needs other folds"
         )
     for other in repeats:
         if other.clip_ids != results.clip_ids or [m.name for m in other.models] != [
             m.name for m in results.models
         ]:
-            raise BadFeatures(f"{other.name}: a repeat is of other clips or models")
+            raise BadFeatures(f"{other.name}: a repeat has different clips or models")
     evaluations = tuple(replace(one, heads=(), repeats=()) for one in (results, *repeats))
     choices = [one.choice for one in evaluations if one.choice is not None]
     choice = None

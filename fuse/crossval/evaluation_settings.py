@@ -74,12 +74,12 @@ class EvaluationSettings(FeatureSettings):
         check_settings(self, BadFeatures)
         if isinstance(self.folds, Folds) and self.repeats > 1:
             raise BadFeatures(
-                f"--repeats {self.repeats} needs other folds, but --folds gives these: evaluate "
-                "once, or give a number of folds"
+                f"--repeats {self.repeats} needs other folds, but --folds gives fixed folds: leave "
+                "out --repeats, or give --folds a number"
             )
         check_statistics(self.lld_statistics)
         if self.models is not None and not self.models:
-            raise BadFeatures("models names no model: name one at least, or None for all")
+            raise BadFeatures("models is empty: name at least one model, or give None for all")
 
     def record(self) -> dict[str, Any]:
         """Return all settings as JSON values; for given folds, their number and digest."""

@@ -69,7 +69,7 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
                 layer.predict_fold(oof, fold)
     if not any(complete(outputs).any() for outputs in oof.outputs.values()):
         raise BadFeatures(
-            f"no head can be trained: no fold leaves training clips {clips.task.too_few}"
+            f"no head can be trained: every fold has too few training clips {clips.task.too_few}"
         )
     for layer in layers:
         if settings.refit and any(head.model == layer.name for head in oof.heads):
@@ -92,14 +92,14 @@ def _second_layers(
             Stack,
             settings.stacked,
             base_models(prepared.models),
-            f"{STACKED} stacks two models or more: name those, too, or leave it out",
+            f"{STACKED} needs at least two models to stack: name these, too, or leave it out",
         ),
         (
             Product,
             settings.late,
             late_bases(prepared.models),
-            f"{LATE} multiplies what two single features or more predict: name those, too, or "
-            "leave it out",
+            f"{LATE} multiplies the predictions of at least two single features: name these, too, "
+            "or leave it out",
         ),
     )
     layers = []

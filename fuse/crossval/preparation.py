@@ -113,7 +113,7 @@ def _leak_error(leaks: Sequence[tuple[str, int, int]], folds: Ints, where: str) 
     more = f" (and {len(leaks) - 1} more such cases)" if len(leaks) > 1 else ""
     return LeakError(
         f"{where}: the net of {name} was trained on {count} of the {tested} clips of "
-        f"{part}, or on clips of their groups{more}: its scores would be too good. Extract "
+        f"{part}, or on clips of their groups{more}: its scores would be too high. Extract "
         f"with --protocol {honest}, or accept optimistic scores with --protocol shared"
     )
 
@@ -145,7 +145,7 @@ def provenance_of(
     return {
         **within,
         "prediction_notes": [
-            f"{name} is left out: {n} of {len(cache.table)} clips have it."
+            f"{name} is left out: only {n} of {len(cache.table)} clips have it."
             for name, n in prepared.features.rare.items()
             if name not in prepared.names
         ],
@@ -178,7 +178,7 @@ def _folds(
     """Return the fold that tests each clip, int64 (clips,), and the number of folds."""
     table, folds, seed = cache.table, settings.folds, settings.seed
     if held_out and (folds is not None or table.splits is None):
-        advice = "leave --folds out" if table.splits is not None else "extract them again"
+        advice = "leave out --folds" if table.splits is not None else "extract again"
         raise BadFeatures(
             f"{cache.path}: the nets of {', '.join(held_out)} were trained for one split of the "
             f"clips (holdout), not for folds: {advice}"
@@ -186,7 +186,7 @@ def _folds(
     if held_out and crossfit:
         raise BadFeatures(
             f"{cache.path}: the nets of {', '.join(held_out)} were trained for one split "
-            f"(holdout), those of {', '.join(crossfit)} for folds: choose --models of one kind"
+            f"(holdout), those of {', '.join(crossfit)} for folds: name only one kind with --models"
         )
     if table.splits is not None and folds is None and not crossfit:
         return np.where(table.splits == TEST, 0, -1).astype(np.int64), 1
@@ -199,7 +199,7 @@ def _folds(
         if crossfit and not np.array_equal(folds.assignment, table.folds):
             raise BadFeatures(
                 f"{cache.path}: the nets of {', '.join(crossfit)} were trained for other folds "
-                "than those of the file: leave --folds out, or extract with --folds FILE"
+                "than those of the file: leave out --folds, or extract with --folds FILE"
             )
         return folds.assignment, folds.k
     k = folds or table.k or DEFAULT_FOLDS

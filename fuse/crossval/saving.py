@@ -73,7 +73,7 @@ class SavedHeads:
             heads = self.select_features(features[model], fold) if model in features else ()
         if not heads:
             raise BadFeatures(
-                f"no head of model {model!r}, fold {fold}; there are {', '.join(features)}"
+                f"model {model!r} has no head for fold {fold}; the models are {', '.join(features)}"
             )
         return heads
 
@@ -167,16 +167,16 @@ def load_heads(path: str | Path) -> SavedHeads:
     """
     path = Path(path)
     if not path.is_file():
-        raise FuseError(f"{path}: no such file of heads: 'mvemo fuse' writes one")
+        raise FuseError(f"{path}: does not exist: 'mvemo fuse' writes a file of heads")
     try:
         # Refuses pickled objects, which can run code.
         with NpzFile(path) as file:
             header = parse_json(str(file["header"]))
             if not OLDEST <= (version := int(header["mvemo_heads"])) <= VERSION:
-                advice = f"this reads {VERSION}"
+                advice = f"update mvemo, which reads version {VERSION}"
                 if version < OLDEST:
-                    advice = "make them again with 'mvemo fuse'"
-                raise BadFeatures(f"{path}: heads of version {version}; {advice}")
+                    advice = "write them again with 'mvemo fuse'"
+                raise BadFeatures(f"{path}: the heads have version {version}: {advice}")
             heads = tuple(
                 _read_head(file, i, entry, len(header["classes"]))
                 for i, entry in enumerate(header["heads"])
@@ -189,7 +189,7 @@ def load_heads(path: str | Path) -> SavedHeads:
     except FuseError:
         raise
     except DAMAGED as error:
-        raise FuseError(f"{path}: not a file of heads, or damaged: {error}") from error
+        raise FuseError(f"{path}: is damaged, or is not a file of heads: {error}") from error
 
 
 def _read_head(
@@ -205,6 +205,6 @@ def _read_head(
     for name, shape in shapes.items():
         values = file[f"{i}/{name}"]
         if values.shape != shape or values.dtype.kind != "f":
-            raise ValueError(f"{name} of head {i} is {values.dtype} {values.shape}")
+            raise ValueError(f"{name} of head {i} has type {values.dtype} and shape {values.shape}")
         fields[name] = values.astype(np.float32 if name == "coef" else np.float64)
     return Head(**fields)

@@ -45,7 +45,7 @@ def build_model(
 ) -> FinalModel:
     """Return a model of an evaluation with ``refit=True``; `preferred` ranks first."""
     if results.permuted:
-        raise BadFeatures("labels were shuffled: a model of them would predict nothing")
+        raise BadFeatures("the labels are shuffled: to build a model, leave out --permute-labels")
     heads = tuple(head for head in results.heads if head.fold is None)
     if not heads:
         raise BadFeatures(f"{cache.path}: no head could be fitted on all clips")
@@ -62,7 +62,7 @@ def build_model(
     if not predictors:
         raise BadFeatures(
             f"{cache.path}: every model needs imported features ({', '.join(sorted(imported))}), "
-            "which 'mvemo predict' cannot make of new clips"
+            "which 'mvemo predict' cannot compute for new clips"
         )
     used = dict.fromkeys(name for predictor in predictors for name in predictor.features)
     specs = tuple(replace(s, trained_on=()) for name in used for s in features.variants(name))
@@ -194,13 +194,13 @@ def _reference(features: Features, spec: FeatureSpec) -> Reference:
 def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any]:
     notes = []
     if results.leaky:
-        notes.append("scores are of clips that a net was trained on: they are optimistic")
+        notes.append("scores are optimistic: a net was trained on the scored clips")
     if results.synthetic:
-        notes.append("made of generated data: of no use for real music")
+        notes.append("trained on generated data: do not use it for real music")
     if results.predicted_by:
-        notes.append(f"its labels are predictions of {results.predicted_by}, not of people")
+        notes.append(f"its labels were predicted by {results.predicted_by}, not given by people")
     if imported:
-        notes.append(f"models of imported features are left out: {', '.join(imported)}")
+        notes.append(f"models that need imported features are left out: {', '.join(imported)}")
     nested, task = None, results.task
     if results.choice is not None:
         # The scores to expect of the choice of a model.

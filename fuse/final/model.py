@@ -227,27 +227,27 @@ def load_model(folder: str | Path) -> FinalModel:
     path = folder / MODEL
     if not path.is_file():
         raise BadFeatures(
-            f"{folder}: no model (it has no {MODEL}): 'mvemo fuse FEATURES --final' makes one"
+            f"{folder}: is not a model (it has no {MODEL}): 'mvemo fuse FEATURES --final' makes one"
         )
     try:
         record = parse_json(path.read_text(encoding="utf-8"))
         version = record["mvemo_model"]
         if version != VERSION:
             raise BadFeatures(
-                f"{folder}: a model of version {version}; this reads {VERSION}: make it again with "
-                "'mvemo fuse FEATURES --final'"
+                f"{folder}: expected a model of version {VERSION}, got {version}: make it again "
+                "with 'mvemo fuse FEATURES --final'"
             )
         for name, digest in record["files"].items():
             if content_digest(folder / name) != digest:
                 raise BadFeatures(
-                    f"{folder / name}: not the file that the model was made with: copy the whole "
-                    "folder again"
+                    f"{folder / name}: is not the file that the model was saved with: copy the "
+                    "whole folder again"
                 )
         return _model(folder, record)
     except FuseError:
         raise
     except DAMAGED as error:
-        raise FuseError(f"{path}: not a model, or damaged: {error}") from error
+        raise FuseError(f"{path}: is damaged, or is not a model: {error}") from error
 
 
 def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
@@ -265,7 +265,7 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
         keys = arrays[KEYS] if KEYS in arrays else short_keys(())
     heads = load_heads(folder / HEADS)
     if list(heads.classes) != record["classes"]:
-        raise ValueError(f"classes {record['classes']} are not those of {HEADS}")
+        raise ValueError(f"classes {record['classes']} differ from those of {HEADS}")
     return FinalModel(
         name=record["name"],
         task=record["task"],
@@ -354,7 +354,7 @@ def _concatenated(model: FinalModel, features: tuple[str, ...], vectors: Vectors
     """Return the mean outputs over the nets, by the heads that concatenate these features."""
     heads = model.heads.select_features(features)
     if not heads:
-        raise BadFeatures(f"the model has no head of {', '.join(features)}")
+        raise BadFeatures(f"the model has no head for {', '.join(features)}")
     outputs = []
     for head in heads:
         keys = [(name, head.net_fold) for name in features]

@@ -149,8 +149,8 @@ class HeadFitter:
     ) -> None:
         if settings.class_weight != "none" and clips.link != "softmax":
             raise BadFeatures(
-                f"class_weight {settings.class_weight!r} of heads is for multiclass only, and the "
-                f"task is {clips.task.name}: leave it at 'none'"
+                f"class_weight {settings.class_weight!r} of heads needs the task multiclass, got "
+                f"{clips.task.name}: leave it at 'none'"
             )
         self.matrices, self.clips, self.settings = matrices, clips, settings
         self._net_fold = net_fold
@@ -174,8 +174,8 @@ class HeadFitter:
             i = next(i for i in range(len(fits)) if i not in enough)
             unit = "classes" if self.clips.link == "softmax" else "clips"
             raise BadFeatures(
-                f"{fits[i]}: expected {MIN_DIFFERENT} {unit} or more among the training clips that "
-                f"have all of its features, got {counts[i]}"
+                f"{fits[i]}: expected at least {MIN_DIFFERENT} {unit} among the training clips "
+                f"that have all of its features, got {counts[i]}"
             )
         fits, valid, weights = [fits[i] for i in enough], valid[enough], train[enough].astype("f4")
         if self.settings.class_weight == "balanced":

@@ -112,7 +112,7 @@ class Head:
         """
         if x.ndim != 2 or x.shape[1] != len(self.mean):
             raise BadFeatures(
-                f"head {self.model} takes {len(self.mean)} numbers a clip, not {x.shape[1:]}"
+                f"head {self.model}: expected shape (clips, {len(self.mean)}), got {x.shape}"
             )
         z = (x - self.mean) / self.scale
         if self.limit is not None:

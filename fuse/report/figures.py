@@ -137,11 +137,11 @@ def roc_figure(results: Results) -> list[Picture]:
             drawn, "ROC curve of each model, mean over classes; pooled AUC in the legend"
         )
     caption = (
-        "Every model: mean over classes of the one-vs-rest curves, of the pooled predictions; "
-        "pooled AUC beside the name."
+        "Each model: mean over classes of the one-vs-rest curves of the pooled predictions; the "
+        "pooled AUC is next to the name."
     )
     if top is not None:
-        caption += f" Thick: {top.name}."
+        caption += f" The thick curve is {top.name}."
     return [Picture(svg, caption=caption)]
 
 
@@ -188,7 +188,7 @@ def class_roc_figure(results: Results, model: ModelResult) -> list[Picture]:
             label = f"mean  {fraction(mean)}"
             drawn.line(_RATES, np.mean(defined, axis=0), linewidth=2.4, label=label)
         svg = _roc_svg(drawn, f"ROC curve of each {noun}, {model.name}")
-    which = "" if len(columns) == len(results.classes) else f" of the {len(columns)} commonest"
+    which = "" if len(columns) == len(results.classes) else f" of the {len(columns)} most common"
     return [Picture(svg, caption=f"{model.name}: each {noun}{which} against the rest.")]
 
 
@@ -276,8 +276,8 @@ def reliability_figure(results: Results, model: ModelResult) -> list[Picture]:
         labels = f"probability of {task.probability_of}", f"share that {task.right_words}"
         svg = drawn.svg(f"Reliability of {model.name}", *labels)
     caption = (
-        f"{model.name}: of the {task.probable_words} given a probability, the share that "
-        f"{task.right_words}. On the diagonal, probabilities can be taken at their word."
+        f"{model.name}: by stated probability, the share of {task.probable_words} that "
+        f"{task.right_words}. On the diagonal, the two are equal."
     )
     return [Picture(svg, caption=caption)]
 

@@ -131,6 +131,6 @@ def sentence_beside(results: Results) -> str:
         for features, values in c17["r2"].items()
     )
     return (
-        f"Published: Choi et al. 2017 on emoMusic, which has {c17['clips']} clips, too, {listed} "
-        "(hyper-parameters chosen on the scored folds)."
+        f"Published by Choi et al. 2017 for emoMusic, which also has {c17['clips']} clips: "
+        f"{listed} (their hyper-parameters were chosen on the scored folds)."
     )

@@ -79,8 +79,8 @@ def require_other_folder(out: str | Path, sources: Iterable[str | Path]) -> None
     for source in map(Path, sources):
         if source.resolve().parent == Path(out).resolve():
             raise BadFeatures(
-                f"{out}: the report would overwrite the run that {source} is of: name another "
-                "folder with --out"
+                f"{out}: the report would overwrite the run that {source} belongs to: give "
+                "another folder with --out"
             )
 
 

@@ -126,7 +126,7 @@ def results_tables(results: Results) -> list[PaperTable]:
         + ("; in brackets: 95 % interval over groups." if results.has_intervals else ".")
     )
     if p:
-        rival = "the best single feature in it" if fused else "the best model"
+        rival = "its best single feature" if fused else "the best model"
         caption += f" p: corrected test against {rival}, with Holm's correction."
     return [(caption, table(head, rows, n_foot=len(scores.foot)))]
 
@@ -220,7 +220,7 @@ def comparisons_table(results: Results) -> Table | None:
     fused = any(model.features for model in results.models)
     partial = results.partly_predicted
     head: Heads = [Head("fusion" if fused else "model", TEXT)]
-    head += [Head("best single feature in it" if fused else "against", TEXT)]
+    head += [Head("its best single feature" if fused else "against", TEXT)]
     head += ["clips"] if partial else []
     head += ["difference, points" if task.in_percent else "difference"]
     head += ["95 %", "t", "p", "p, Holm", Head("verdict", LINE)]
@@ -242,8 +242,8 @@ def without_modality_table(results: Results) -> Table | None:
     head: Heads = [Head(f"model, {title}", TEXT), "both" if len(kinds) == 2 else "all"]
     head += [f"no {kind}" for kind in kinds]
     if len(kinds) > 2:
-        head += [f"{kind} alone" for kind in kinds]
-    head.append("clips predicted so")
+        head += [f"only {kind}" for kind in kinds]
+    head.append("clips predicted this way")
     rows = []
     for model in models:
         missing = ["none", *kinds]
@@ -269,7 +269,7 @@ def calibration_table(results: Results) -> Table | None:
     scaled = any("temperature" in model.calibration for model in models)
     head: Heads = [Head("model", TEXT), *(title for _, title in CALIBRATION)]
     if scaled:
-        head += ["temperature", "ECE then", "Brier then"]
+        head += ["temperature", "ECE scaled", "Brier scaled"]
     rows = []
     for model in models:
         values = model.calibration
@@ -362,17 +362,17 @@ def _most_often_wrong(results: Results, best: ModelResult) -> tuple[Listing, Lis
         counts = str(int(n_wrong[i])), str(int(n_valid[i]))
         listed.append([*_clip(results, i), *classes, *counts, fraction(float(mean[i]), 2)])
     head: Heads = [Head("clip", ID), Head("group", ID), Head("true", TEXT)]
-    head += [Head("mostly taken for", TEXT), "models wrong", "of"]
+    head += [Head("mostly predicted as", TEXT), "models wrong", "of"]
     head.append("mean probability of the truth")
     clips = Listing(
         "Clips most often wrong",
-        "Over all models; of equals, the one whose true class was given the lower probability "
-        "comes first. A clip that every model gets wrong may be mislabelled.",
+        "Over all models; ties are sorted by the probability of the true class, lowest first. "
+        "A clip that every model gets wrong may be mislabelled.",
         _listing(head, listed),
     )
     groups = Listing(
         "Groups most often wrong",
-        "Of two clips or more: share of wrong predictions over all models.",
+        "Groups of two or more clips: share of wrong predictions over all models.",
         _groups(results, n_wrong, n_valid, "wrong, %", percent),
     )
     return clips, groups
@@ -394,13 +394,13 @@ def _furthest_off(results: Results, best: ModelResult) -> tuple[Listing, Listing
     head.append(task.error_title)
     clips = Listing(
         f"Clips furthest off: {best.name}",
-        f"{task.error_note} Wrong labels and damaged clips collect here.",
+        f"{task.error_note} Wrongly labelled and damaged clips are often among them.",
         _listing(head, listed),
     )
     amount = np.where(valid, errors, 0.0)
     groups = Listing(
         f"Groups furthest off: {best.name}",
-        "Of two clips or more: mean of the same over the group's clips.",
+        "Groups of two or more clips: mean error over the group's clips.",
         _groups(results, amount, valid, task.error_title, lambda value: fraction(value, 2)),
     )
     return clips, groups

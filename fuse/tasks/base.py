@@ -78,7 +78,7 @@ class Task(ABC):
     needs_inner: ClassVar[bool] = False  # decisions rest on inner predictions (`fit_thresholds`)
     fits_temperature: ClassVar[bool] = False  # a temperature can scale the probabilities
     decides_songs: ClassVar[bool] = False  # the segments of a song can decide its class
-    too_few: ClassVar[str] = "(two at least)"  # ends the message on folds with too few clips
+    too_few: ClassVar[str] = "(at least two are needed)"  # end of the message on too few clips
     pooled_interval: ClassVar[bool] = False  # the primary interval is of the pooled predictions
     # Key in `ModelResult.intervals` of the primary metric's interval, and its description.
     primary_interval: ClassVar[tuple[str, str]]

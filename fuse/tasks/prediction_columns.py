@@ -55,7 +55,7 @@ class Columns(ABC):
         for name in names:
             if name not in columns:
                 raise BadFeatures(
-                    f"{self.path}: no column of {name!r}; there are {', '.join(self.header)}"
+                    f"{self.path}: has no column for {name!r}, only {', '.join(self.header)}"
                 )
         return {name: columns[name] for name in names}
 
@@ -118,9 +118,9 @@ class ClassColumns(Columns):
         columns = super()._value_columns(names)
         if len(columns) < 2:
             raise BadFeatures(
-                f"{self.path}: {len(columns)} columns of probabilities: one for each class is "
-                "needed, named like the class, or p_ and the class; or a column 'predicted' with "
-                "the class (--column predicted=NAME)"
+                f"{self.path}: expected a column of probabilities for each class, got "
+                f"{len(columns)}: name each like its class, or p_ and the class; or give a column "
+                "'predicted' with the class (--column predicted=NAME)"
             )
         return columns
 
@@ -157,7 +157,7 @@ class ClassColumns(Columns):
         decimals = max(17 if "e" in text else len(text.partition(".")[2]) for text in texts)
         if decimals < _DECIMALS or abs(total - 1.0) > len(numbers) * 0.5 * 10.0**-decimals + 1e-9:
             raise BadFeatures(
-                f"{place}: the probabilities sum to {total:.6g}, not to 1{self._left_out(cells)}"
+                f"{place}: the probabilities sum to {total:.6g}, not 1{self._left_out(cells)}"
             )
         return [value / total for value in numbers], True
 
@@ -185,7 +185,7 @@ class TagColumns(Columns):
         super().__init__(path, table, names)
         if not self.columns:
             raise BadFeatures(
-                f"{path}: no columns of scores: one for each tag is needed, named like the tag, "
+                f"{path}: has no columns of scores: give one for each tag, named like the tag, "
                 "or p_ and the tag"
             )
         self.has_truth |= all(f"true_{name}" in self.header for name in self.names)
@@ -203,9 +203,9 @@ class TagColumns(Columns):
             raise BadFeatures(f"{place}: {error}") from None
         for tag in tags:
             if tag not in self.names:
-                hint = next((f": join tags by ';', not {s!r}" for s in "|," if s in tag), "")
+                hint = next((f": join tags with ';', not {s!r}" for s in "|," if s in tag), "")
                 raise BadFeatures(
-                    f"{place}: tag {shown(tag)} has no column of scores; there are "
+                    f"{place}: tag {shown(tag)} has no column of scores; expected one of "
                     f"{', '.join(self.names)}{hint}"
                 )
         return tuple(name for name in self.names if name in tags)
@@ -222,8 +222,8 @@ class ValueColumns(Columns):
         super().__init__(path, table, names if names is not None else stated or None)
         if names is None and not stated and not self.marked:
             raise BadFeatures(
-                f"{path}: no columns label_NAME with the true value of a target NAME, next to a "
-                f"column NAME with the predicted one; there are {', '.join(self.header)}"
+                f"{path}: expected columns label_NAME (true value of a target NAME) and NAME "
+                f"(predicted value), got {', '.join(self.header)}"
             )
         # Name of the column with the true values; '' without one.
         candidates = {name: (f"label_{name}", f"true_{name}") for name in self.names}

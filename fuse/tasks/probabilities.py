@@ -88,17 +88,17 @@ class Multiclass(ProbabilityTask):
     baseline_name = "majority class"
     fits_temperature = True
     decides_songs = True
-    too_few = "of two classes"
+    too_few = "(at least two classes are needed)"
     findings = ("weakest_class", "confusion", "confidence")
     figures = ("folds", "roc", "class_roc", "confusion", "reliability")
     primary_interval = ("accuracy", "the pooled accuracy")
-    baseline_words = "always predicting the commonest class of the training clips"
+    baseline_words = "always predicting the most common class of the training clips"
     # It does not rank clips, and is never right for all other classes.
     baseline_scored = False
     hard_clips = "most_often_wrong"
     probability_of = "the predicted class"
     probable_words = "clips"
-    right_words = "is right"
+    right_words = "is correct"
     brier_max = 2
     published = "PL20"
     output_columns = (
@@ -198,7 +198,7 @@ class Multiclass(ProbabilityTask):
         self, names: Sequence[str], best: Mapping[str, float], baseline: Mapping[str, float]
     ) -> str:
         return (
-            f"Guessing among {len(names)} equally likely classes is right for "
+            f"Guessing among {len(names)} equally likely classes is correct for "
             f"{100 / len(names):.1f} % of the clips."
         )
 
@@ -265,7 +265,7 @@ class Multilabel(ProbabilityTask):
     axis_from = 0.4
     baseline_words = "each tag's share of the training clips for every clip"
     error_title = "log loss"
-    error_note = "By log loss over the tags."
+    error_note = "The error is the log loss over the tags."
     probability_of = "the tag"
     probable_words = "pairs of clip and tag"
     right_words = "has the tag"
@@ -278,8 +278,8 @@ class Multilabel(ProbabilityTask):
     )
     columns_note = (
         "F1, AUC and AP (average precision) of the pooled predictions: mean over tags, or "
-        "micro, over all pairs of clip and tag. Heads' decisions are by thresholds fitted "
-        "inside the training folds; those of nets' own outputs and of others at 0.5."
+        "micro, over all pairs of clip and tag. Heads decide by thresholds fitted inside the "
+        "training folds; nets' own outputs and other programs' predictions are decided at 0.5."
     )
     csv_kinds = ("true", "predicted", "decided")
 

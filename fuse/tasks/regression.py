@@ -33,8 +33,8 @@ class Plane:
     def __str__(self) -> str:
         point = f"valence {self.centre[0]:.3g}, arousal {self.centre[1]:.3g}"
         if self.scale:
-            return f"about {point}, the middle of the scale {self.scale}"
-        return f"about the median ({point}): scale not stated, --scale states it"
+            return f"around {point}, the middle of the scale {self.scale}"
+        return f"around the median ({point}), as no scale is stated with --scale"
 
     def quadrants(self, values: F64) -> Ints:
         """Return the quadrant of values (clips, targets), int64 (clips,); -1 for NaN."""
@@ -54,7 +54,7 @@ def plane_of(names: Sequence[str], y_true: F64, scale: str = "") -> Plane | None
     low, high = parse_scale(scale)
     if both.min() < low or both.max() > high:
         raise BadFeatures(
-            f"scale {scale}: expected valence and arousal on it, got {both.min():g} to "
+            f"scale {scale}: valence and arousal must lie on it, got {both.min():g} to "
             f"{both.max():g}"
         )
     return Plane(v, a, ((low + high) / 2, (low + high) / 2), scale)
@@ -210,7 +210,7 @@ class Regression(Task):
         note = "R2, r (Pearson's), CCC, RMSE and MAE of the targets: pooled over folds."
         if self.plane is None:
             return note
-        return f"{note} Quadrants: share of clips in the right one, {self.plane}."
+        return f"{note} Quadrants: share of clips in the correct one, {self.plane}."
 
     def prediction(self, names: Sequence[str]) -> str:
         *others, last = names
@@ -223,7 +223,7 @@ class Regression(Task):
             return ""
         right, by_chance = (100 * scores["quadrant_accuracy"] for scores in (best, baseline))
         return (
-            f"The model puts {right:.1f} % of the clips into the right quadrant of valence and "
+            f"The model puts {right:.1f} % of the clips into the correct quadrant of valence and "
             f"arousal, the baseline {by_chance:.1f} %."
         )
 

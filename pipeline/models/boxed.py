@@ -50,7 +50,7 @@ def boxed_names() -> list[str]:
 def pick_model(name: str | None) -> Path:
     """Return the folder of a model; without a name that of `DEFAULT`, which is told."""
     if name is None:
-        tell(f"by the model {DEFAULT}, of songs and their videos; others: mvemo models")
+        tell(f"using the model {DEFAULT}, for songs and music videos; others: mvemo models")
     return model_folder(DEFAULT if name is None else name)
 
 
@@ -78,7 +78,7 @@ def read_about(path: Path) -> dict[str, Any]:
     for key, value in about.items():
         if key not in KEYS:
             raise BadOption(
-                f"--about {path}: unknown key {key!r}: expected some of {', '.join(KEYS)}"
+                f"--about {path}: unknown key {key!r}; expected one of {', '.join(KEYS)}"
             )
         values = value.values() if isinstance(value, dict) else value
         parts = values if isinstance(value, (dict, list)) else [value]
@@ -92,7 +92,7 @@ def summary_lines(name: str, folder: Path) -> list[str]:
     model = load_model(folder)
     about: dict[str, Any] = model.facts.get("about", {})
     expected = model.expected_of(model.predictors[0])
-    title = about.get("title", f"made of {model.name}")
+    title = about.get("title", f"trained on {model.name}")
     score = f"{_count(model)}; {expected['metric']} {_score(expected)}"
     lines = [title, f"{len(model.classes)} {_TASKS[model.task]}: {', '.join(model.classes)}"]
     lines += [f"reads {_modalities(model)}", score]

@@ -382,7 +382,7 @@ def test_without_the_nets_one_line_says_how_to_get_them(made, tmp_path, capsys):
     assert "out/model is of an earlier run, not of this" in capsys.readouterr().err
     assert run("mvemo", *fuse, "--final-to", tmp_path / "m", "--work", made / "work") == 0
     captured = capsys.readouterr()
-    assert "it predicts by music1d" in captured.out
+    assert "it predicts with music1d" in captured.out
     assert "out/model is of an earlier run" in captured.err
     assert run("mvemo", *predict[:2], "--model", tmp_path / "m") == 0
     assert run("mvemo", *fuse, "--final", "--work", made / "work") == 0
