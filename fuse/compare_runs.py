@@ -1,4 +1,4 @@
-"""Comparison of models of several runs, read back from their folders, pair by pair."""
+"""Comparison of models of several runs, in pairs; the runs are read from their folders."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class RunComparison:
     """Scores of the models of all runs, and the differences between pairs of them."""
 
     runs: tuple[Run, ...]
-    # ``RUN:MODEL`` to the primary metric on all clips that the model predicted, mean over folds.
+    # ``RUN:MODEL`` to the mean over folds of the primary metric on all clips that it predicted.
     scores: dict[str, float]
-    # One per pair; `model` and `reference` of each are ``RUN:MODEL``.
+    # One comparison per pair; its `model` and `reference` are ``RUN:MODEL``.
     comparisons: tuple[Comparison, ...]
-    members: dict[str, tuple[str, str]]  # ``RUN:MODEL`` to the two names
+    members: dict[str, tuple[str, str]]  # ``RUN:MODEL`` to the names of run and model
     n_resamples: int
 
 
@@ -62,11 +62,11 @@ class _Choice:
 def compare_runs(
     chosen: Sequence[str | Path], *, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> RunComparison:
-    """Compare models of several runs pair by pair, on the clips that both models predicted.
+    """Compare models of several runs in pairs, on the clips that both models predicted.
 
     `chosen` are two or more folders of reports, or ``FOLDER:MODEL`` for one model of a run. Two
-    whole runs are compared model by model if they share names of models; otherwise every model
-    is compared with every model.
+    whole runs are compared model by model if they share model names; otherwise every model of
+    one run is compared with every model of the other.
     """
     if len(chosen) < 2:
         raise BadFeatures(f"expected at least two runs to compare, got {len(chosen)}")
@@ -196,7 +196,7 @@ def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
 
 
 def _read_choices(chosen: Sequence[str | Path]) -> list[_Choice]:
-    """Read each run once, and align its clips with those of the first run."""
+    """Read each run once, and sort its clips in the order of the first run."""
     texts = [str(text) for text in chosen]
     split = [_split(text) for text in texts]
     for text in texts:
@@ -227,7 +227,7 @@ def _split(text: str) -> tuple[Path, str | None]:
 
 
 def _pairs(choices: Sequence[_Choice]) -> list[tuple[str, str]]:
-    """Return ``RUN:MODEL`` of each pair to test, the later one first."""
+    """Return the pairs (model, reference) to test, as ``RUN:MODEL``; the later run is first."""
     pairs: dict[tuple[str, str], None] = {}
     for a, b in combinations(choices, 2):
         shared = [name for name in b.models if name in a.models]
@@ -241,7 +241,7 @@ def _pairs(choices: Sequence[_Choice]) -> list[tuple[str, str]]:
 
 
 def _named(runs: Sequence[Run]) -> list[Run]:
-    """Rename runs so that their names differ: by their paths if two folders share a name."""
+    """Give runs different names: their paths if two folders have the same name."""
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.folder) for run in runs]
@@ -250,15 +250,15 @@ def _named(runs: Sequence[Run]) -> list[Run]:
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluation as its folder has it; `Results` explains the other fields."""
+    """One evaluation, read from its folder; `Results` explains the other fields."""
 
-    name: str  # of the folder, as short as distinguishes it from other runs
+    name: str  # shortest name of the folder that differs from those of other runs
     folder: Path
     task: Task
     classes: tuple[str, ...]
     clip_ids: tuple[str, ...]
     groups: tuple[str, ...]
-    flags: tuple[str, ...]  # those of ``permuted``, ``leaky``, ``synthetic`` that are true
+    flags: tuple[str, ...]  # the true ones of ``permuted``, ``leaky`` and ``synthetic``
     repeats: tuple[FoldedOutputs, ...]  # predictions on each set of folds
 
     @property
@@ -267,7 +267,7 @@ class Run:
 
 
 def read_run(folder: str | Path) -> Run:
-    """Read ``metrics.json`` and ``predictions.csv`` of one evaluation."""
+    """Read ``metrics.json`` and ``predictions.csv`` from the folder of an evaluation."""
     folder = Path(folder)
     if folder.is_file():
         raise FuseError(
@@ -312,7 +312,7 @@ def read_run(folder: str | Path) -> Run:
 
 
 def align_run(first: Run, run: Run) -> Run:
-    """Return `run` with its clips in the order of `first`; raise if the two are not comparable."""
+    """Return `run` with its clips in the order of `first`; raise if they are not comparable."""
     where = f"{run.folder} is not comparable with {first.folder}"
     for name, a, b in (
         ("task", first.task.name, run.task.name),

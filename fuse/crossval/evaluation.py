@@ -24,7 +24,7 @@ from mvemo.fuse.results import Choice, CurvePoint, ModelResult, Results, score_b
 from mvemo.fuse.songs import song_level
 from mvemo.fuse.tasks import task_of
 
-# Seeds tried for each repeat: a few groups can be split into folds in only a few ways.
+# Maximum number of seeds per repeat: few groups can be split into folds in only a few ways.
 TRIES = 10
 DEFAULT = EvaluationSettings()
 
@@ -38,7 +38,7 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
     Parameters
     ----------
     cache
-        Open cache (`mvemo.cache.open_cache`); its task decides how it is scored.
+        Open cache (`mvemo.cache.open_cache`); its task determines the scores.
     settings
         Settings of the evaluation; by default those of ``mvemo-cv``.
 
@@ -50,10 +50,10 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
     Raises
     ------
     BadFeatures
-        There is nothing to evaluate, a model is unknown, or the features do not allow these
-        folds or so many repeats.
+        There is nothing to evaluate, a model is unknown, or the features do not allow the
+        requested folds or number of repeats.
     LeakError
-        A net saw clips that it would score, or clips of their groups.
+        A net was trained on clips that it would score, or on clips of their groups.
 
     """
     task = task_of(cache.table.task)
@@ -70,7 +70,7 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
 
 
 def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
-    """Run one evaluation, without repeats, intervals, tests and learning curve."""
+    """Run one evaluation, without repeats, intervals, tests or a learning curve."""
     table = cache.table
     prepared = prepare(cache, settings)
     clips, k = prepared.clips, prepared.k
@@ -112,7 +112,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
 
 
 def _score_net(prepared: Preparation, model: Model) -> ModelResult:
-    """Score the last layer of a net, as J22, L17 and PL20 do; each fold by its own net."""
+    """Score the last layer of a net, as J22, L17 and PL20 do; each fold uses its own net."""
     clips = prepared.clips
     outputs = np.full((len(clips.y_true), clips.n_outputs), np.nan)
     for fold in range(prepared.k):
@@ -154,7 +154,7 @@ def _evaluate_on_other_folds(
 
 
 def _partition(results: Results) -> bytes:
-    """Return the same key for evaluations that divide the clips alike, however numbered."""
+    """Return a key of how the clips are divided into folds, whatever the folds' numbers."""
     _, first, which = np.unique(results.folds, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[which.reshape(-1)].astype(np.int64).tobytes()
 
@@ -223,7 +223,7 @@ def _mean(values: Sequence[F64 | float]) -> F64 | float:
     return mean if mean.ndim else float(mean)
 
 
-# How each set of scores is joined over repeats.
+# Functions that join each set of scores over repeats.
 JOINED: dict[str, Callable[[Sequence[Any]], Any]] = {
     **dict.fromkeys(("scores", "per_output", "calibration", "without_modality"), _mean),
     **dict.fromkeys(("per_fold", "per_output_fold"), np.concatenate),
@@ -231,7 +231,7 @@ JOINED: dict[str, Callable[[Sequence[Any]], Any]] = {
 
 
 FRACTIONS = (0.1, 0.2, 0.4, 0.7)
-# (model, index of a share) to the score and the number of training clips in each fold.
+# (model, index of a share) to a pair for each fold: the score, and the number of training clips.
 Scores = dict[tuple[str, int], list[tuple[float, int]]]
 
 
@@ -241,7 +241,7 @@ def with_learning_curve(
     settings: EvaluationSettings = DEFAULT,
     fractions: Sequence[float] = FRACTIONS,
 ) -> Results:
-    """Add the primary metric of every model with fewer training clips, whole groups at a time."""
+    """Add the primary metric of every model trained on fewer clips, in whole groups."""
     # Under crossfit only the heads see fewer clips; the nets saw all of the training folds.
     values, head = Features(cache, settings), settings.head
     models = [
@@ -255,7 +255,7 @@ def with_learning_curve(
         results.task, results.y_true, results.groups, results.folds, n_outputs, results.seed
     )
     shares = sorted({*fractions, 1.0})
-    # Clips that one split never tests are also trained on: they get a fold of their own.
+    # Clips that a single split never tests are also training clips: they form an extra fold.
     masks = learning_curve_masks(
         np.where(results.tested, results.folds, results.k),
         results.groups,
@@ -296,7 +296,7 @@ def _points(model: str, shares: Sequence[float], scores: Scores) -> tuple[CurveP
     points = []
     for i, share in enumerate(shares):
         of_folds = scores.get((model, i), [])
-        # A mean over fewer folds could not be compared.
+        # A mean over fewer folds would not be comparable.
         if of_folds and len(of_folds) == n_folds:
             score, n_train = np.mean(of_folds, axis=0)
             deviation = float(np.std(of_folds, axis=0)[0])
@@ -312,7 +312,7 @@ def learning_curve_masks(
     *,
     labels: Ints | None = None,
 ) -> NDArray[np.bool_]:
-    """Choose training clips by whole groups: bool (folds, fractions, clips), nested."""
+    """Choose nested sets of training clips in whole groups: bool (folds, fractions, clips)."""
     codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1).astype(np.int64)
     n_groups = int(codes.max()) + 1
     rng = np.random.default_rng(seed)
@@ -337,7 +337,7 @@ def learning_curve_masks(
         before = np.empty(n_groups)
         before[order] = np.cumsum(size[order]) - size[order]
         for i, fraction in enumerate(fractions):
-            # Allow for rounding: 0.7 * 10 may come out above 7.
+            # The margin allows for rounding: 0.7 * 10 may be slightly above 7.
             n_needed = fraction * train.sum() - 1e-9 * len(folds)
             masks[fold, i] = train & (before[codes] < n_needed)
     return masks

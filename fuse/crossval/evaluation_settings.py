@@ -29,16 +29,16 @@ class EvaluationSettings(FeatureSettings):
     models
         Names of the models to evaluate; None for all that the features allow, and the stack.
     permute_labels
-        Shuffle the labels over the clips first, in whole rows. All scores must then be at
-        chance level.
+        Shuffle the labels over the clips (whole rows) before the evaluation, as a check: all
+        scores must then be at chance level.
     scale
-        Scale of valence and arousal, such as ``1..9``; empty for the cache's.
+        Scale of valence and arousal, such as ``1..9``; empty for that of the cache.
     allow_leak
-        Accept scores of clips by nets that saw them; the results then say so.
+        Accept clips scored by nets that were trained on them; the results are then marked `leaky`.
     songs
         Rule to decide whole songs from their segments (`song_level`); None to score clips.
     repeats
-        Number of evaluations, each on other folds; for features that all folds share.
+        Number of evaluations, each on different folds; only for features that all folds share.
     learning_curve
         Also score heads trained on fewer clips.
     refit

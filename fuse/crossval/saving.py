@@ -20,16 +20,15 @@ from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.files import parse_json, replacing
 from mvemo.manifests.text_table import listed
 
-# 2: heads of tags and dimensions, with their link. 3: the models and their features. 4: no hidden
-# layers, which a reader must not leave out of a prediction. 5: the limit of standardised values;
-# heads without one have none.
+# 2: added heads of tags and dimensions, with their link. 3: added the models and their features.
+# 4: removed hidden layers. 5: added the limit of standardised values; None in older heads.
 VERSION = 5
 OLDEST = 4
-# Fields of a head in the header, and its arrays: always there, or only for some tasks.
+# Fields of a head in the header; arrays of every head; array that only some tasks have.
 _SCALARS = ("model", "features", "fold", "net_fold", "C", "link", "inputs")
 _ARRAYS = ("mean", "scale", "coef", "intercept")
 _OPTIONAL = "thresholds"
-# Errors of numpy, zipfile and json for a file that is damaged or of another kind.
+# Errors that numpy, zipfile and json raise for a file that is damaged or of another kind.
 DAMAGED = (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile)
 
 
@@ -42,11 +41,11 @@ class SavedHeads:
     classes
         Names of the outputs, in order.
     models
-        Evaluated models, in the order of reports. The fallback of a model with a modality
-        missing is a head of the remaining features (`select_features`).
+        Evaluated models, in the order of reports. If a modality is missing, a head of the
+        remaining features replaces a model (`select_features`).
     heads
         Heads of every model: one per fold, and those fitted on all clips (`Head.fold` is None):
-        one, or one for each fold's nets under ``crossfit``, whose mean is the prediction.
+        one, or under ``crossfit`` one for each fold's nets; their mean is the prediction.
     facts
         JSON values: task, protocol, seed, provenance of the features, temperatures by model.
     """
@@ -57,12 +56,12 @@ class SavedHeads:
     facts: dict[str, Any]
 
     def __repr__(self) -> str:
-        """Return one line."""
+        """Describe the heads in one line."""
         names = listed([model.name for model in self.models])
         return f"<SavedHeads: {len(self.heads)} heads of {len(self.models)} models: {names}>"
 
     def select(self, model: str, fold: int | None = None) -> tuple[Head, ...]:
-        """Return a model's heads that left out a fold, or for None those fitted on all clips.
+        """Return a model's heads that left out a fold; for None, those fitted on all clips.
 
         Raise `BadFeatures` if there is no such head.
         """
@@ -80,7 +79,7 @@ class SavedHeads:
     def select_features(
         self, features: tuple[str, ...], fold: int | None = None
     ) -> tuple[Head, ...]:
-        """Return the heads that concatenate these features, as `select`; may be empty."""
+        """Return the heads that concatenate these features, as `select`; () if there are none."""
         return tuple(
             h
             for h in self.heads
@@ -117,7 +116,7 @@ def saved_heads(results: Results) -> SavedHeads:
 def write_heads(
     path: str | Path, saved: SavedHeads, dtypes: Mapping[str, type[np.floating]] | None = None
 ) -> None:
-    """Write heads that need not be those of an evaluation; `dtypes` are those of stored arrays."""
+    """Write heads, of an evaluation or not; `dtypes` maps names of arrays to stored types."""
     arrays: dict[str, NDArray[Any]] = {}
     for i, head in enumerate(saved.heads):
         for name in (*_ARRAYS, _OPTIONAL):
@@ -169,7 +168,7 @@ def load_heads(path: str | Path) -> SavedHeads:
     if not path.is_file():
         raise FuseError(f"{path}: does not exist: 'mvemo fuse' writes a file of heads")
     try:
-        # Refuses pickled objects, which can run code.
+        # `NpzFile` refuses pickled objects, which can run code.
         with NpzFile(path) as file:
             header = parse_json(str(file["header"]))
             if not OLDEST <= (version := int(header["mvemo_heads"])) <= VERSION:
@@ -195,7 +194,7 @@ def load_heads(path: str | Path) -> SavedHeads:
 def _read_head(
     file: Mapping[str, NDArray[Any]], i: int, entry: Mapping[str, Any], n_outputs: int
 ) -> Head:
-    """Build head `i` from its arrays and its `entry` in the header."""
+    """Build head `i` from its arrays in `file` and its `entry` in the header."""
     fields: dict[str, Any] = {name: entry[name] for name in _SCALARS}
     fields |= {"features": tuple(entry["features"]), "limit": entry.get("limit")}
     dim = file[f"{i}/mean"].size

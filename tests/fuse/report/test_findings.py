@@ -34,13 +34,16 @@ def test_the_class_that_is_missed_and_the_commonest_mistake(results):
     predicted[np.flatnonzero(y == 1)[0]] = 1
     text, n = text_of(with_predicted(results, predicted, 0.9)), int((y == 1).sum())
     assert f"net misses Fear most often: recall {1 / n:.2f} (1 of {n} clips)" in text
-    assert f"take Fear for Sad: {n - 1} of {n} clips, of {n - 1} mistakes in all." in text
+    assert f"predict Sad for Fear: {n - 1} of {n} clips; there are {n - 1} mistakes in all." in text
     text = text_of(with_predicted(results, y, 0.9))
-    assert "net finds every class equally often: recall 1.00. No clip is taken for another" in text
+    assert (
+        "net finds every class equally often: recall 1.00. No clip is predicted as another" in text
+    )
 
 
 @pytest.mark.parametrize(
-    ("stated", "words"), [(0.95, "overconfident"), (0.4, "underconfident"), (0.75, "at its word")]
+    ("stated", "words"),
+    [(0.95, "overconfident"), (0.4, "underconfident"), (0.75, "well calibrated")],
 )
 def test_confidence_in_words(results, stated, words):
     y = results.y_true
@@ -69,7 +72,7 @@ def test_tags_and_targets_say_which_is_worst():
     changes = {"y_true": table.labels, "classes": ("arousal", "valence")}
     text = text_of(one_model(base, values, task=task_of("regression"), **changes))
     assert "net predicts valence worst (R2 0." in text
-    assert "100 % (arousal), 50 % (valence) of the labels' standard deviation" in text
+    assert "100 % (arousal), 50 % (valence) of the labels' spread" in text
 
 
 def test_clips_without_a_prediction_and_failures_are_told(results):

@@ -210,7 +210,7 @@ def test_a_folder_that_is_read_from_is_not_written_to(tmp_path, monkeypatch):
     source = tmp_path / "out" / "predictions.csv"
     source.parent.mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BadFeatures, match="name another folder with --out") as caught:
+    with pytest.raises(BadFeatures, match="give another folder with --out") as caught:
         require_other_folder("out", [tmp_path / "other.csv", source])
     assert str(source) in str(caught.value)
     require_other_folder("report", [source])

@@ -65,7 +65,7 @@ def test_single_rows_that_a_reader_must_know_something_of_are_told(uncertain):
     provenance = {**uncertain.provenance, "stage_one": {"notes": [start]}}
     made = replace(uncertain, models=models, provenance=provenance)
     by_net, stacked, random = row_notes(made)
-    assert by_net.startswith("i3d-outputs: what a net predicts itself")
+    assert by_net.startswith("i3d-outputs: predicted by the last layer")
     # Its second layer rests on nets that saw the clips that it is fitted on.
     assert stacked.startswith("integrated-stacked: ")
     assert "whose nets did" in stacked
