@@ -1,4 +1,4 @@
-"""Reader of prediction files: tables of mvemo and of other programs, CSV or Parquet."""
+"""Reader of prediction files, CSV or Parquet, of mvemo and of other programs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mvemo.manifests.labels import Label, Task, label_kind
 from mvemo.manifests.tables import Table, match_ids, read_table
 
 _MAY_BE_EMPTY = ("predicted", "group", "label")
-# Fold of clips that were not tested, as in the ``predictions.csv`` of mvemo.
+# Fold of clips that were not tested, as in mvemo's ``predictions.csv``.
 NOT_TESTED = "-1"
 
 
 class _Row(NamedTuple):
-    """One clip of one model; None for columns that the file lacks."""
+    """Prediction of one model for one clip; None for columns that the file lacks."""
 
     place: str  # file and line, for messages
     clip_id: str
@@ -48,24 +48,24 @@ def read_predictions(
     """Read prediction files: CSV or Parquet with a header and a row for each clip and model.
 
     Columns are ``clip_id``, the truth, predictions of each class, tag or target, and optional
-    ``group``, ``fold`` (that tested the clip, -1 for none), ``model`` (default: the file's name)
+    ``group``, ``fold`` (the fold that tested the clip, or -1), ``model`` (default: the file's name)
     and ``repeat`` (number of the evaluation). The truth and the predictions are:
 
     - classes: ``label``, and probabilities in columns named by the class, or ``p_`` and the
-      class. Each row sums to 1 up to rounding; rows that are off by more than `TOLERANCE` are
-      divided by their sum. Instead there may be one column ``predicted``, the class.
+      class. Each row must sum to 1 up to rounding; a sum that differs from 1 by more than
+      `TOLERANCE` is divided out. Instead there may be one column ``predicted`` with the class.
     - tags: ``label``, tags joined by ``;``, and probabilities in columns named by the tag, or
-      ``p_`` and the tag. A tag is decided at 0.5.
+      ``p_`` and the tag. A clip has a tag from 0.5 on.
     - targets: ``label_NAME`` and ``NAME``.
 
-    A clip whose cells are all empty or NaN was not predicted. If any column begins with ``p_``,
-    only such columns are probabilities. The ``predictions.csv`` of mvemo can be read, and with a
-    manifest also the table of ``mvemo predict --csv``, whose label is the predicted one.
+    A clip whose cells are all empty or NaN was not predicted. If the name of any column begins
+    with ``p_``, only such columns are probabilities. The ``predictions.csv`` of mvemo can be read,
+    and with a manifest also the table of ``mvemo predict --csv``, whose label is the predicted one.
 
     Parameters
     ----------
     paths
-        Paths of the files; their models are told apart by name.
+        Paths of the files; models of different files must have different names.
     task
         Task of the predictions; by default that of the manifest, or ``multiclass``.
     manifest
@@ -77,8 +77,8 @@ def read_predictions(
     Raises
     ------
     BadFeatures
-        A file is missing or contradicts itself, another file or the manifest; the message names
-        the line.
+        A file is missing, or contradicts itself, another file or the manifest; the message
+        names the line.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def read_predictions(
             table = _read_table(path, columns or {}, of_manifest=manifest is not None)
             names, rows_of_file = _parse(path, table, kind, known, truth=manifest is None)
             if set(names) < set(classes):
-                # A file of decisions names only the classes that were predicted.
+                # A file with a column `predicted` names only the classes that were predicted.
                 names, rows_of_file = _parse(path, table, kind, classes, truth=manifest is None)
             classes = classes or names
             if set(names) != set(classes):
@@ -131,7 +131,7 @@ def read_predictions(
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """Pause the collector of cycles, which would visit all rows so far again and again."""
+    """Pause garbage collection, which would visit all rows again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -142,7 +142,7 @@ def _without_collections() -> Iterator[None]:
 
 
 def _with_truth(rows: Sequence[_Row], manifest: Manifest) -> list[_Row]:
-    """Return rows with the ids, labels and groups that the manifest has for their clips."""
+    """Return the rows with ids, labels and groups from the manifest."""
     names = {c.path: c.clip_id for c in manifest.clips} | {i: i for i in manifest.clip_ids}
     ids, _ = match_ids([row.clip_id for row in rows], names)
     clips: dict[str, Clip] = {clip.clip_id: clip for clip in manifest.clips}
@@ -192,14 +192,14 @@ def _predictions(
 
 
 def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) -> Table:
-    """Read a file with standard names of columns; with a manifest a path may stand for an id."""
+    """Read a file and rename its columns; with a manifest, paths may replace clip ids."""
     table = read_table(path, error=BadFeatures, columns=columns)
     if of_manifest and "clip_id" not in table.header:
         table = table.with_path()
         table = table.renamed({"clip_id": "path"} if "path" in table.header else {})
     if table.predicted_by:
         table = table.renamed({"predicted": "label"} if "label" in table.header else {})
-        # Rows of files that could not be read have no model.
+        # Rows of media files that could not be read have no model.
         model = table.header.index("model")
         rows = [(line, row) for line, row in table.rows[1:] if "".join(row[model : model + 1])]
         table = replace(table, rows=(table.rows[0], *rows))
@@ -220,7 +220,7 @@ def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) ->
 def _parse(
     path: Path, table: Table, task: Task, names: Sequence[str] | None, *, truth: bool
 ) -> tuple[tuple[str, ...], list[_Row]]:
-    """Return the classes, in the order of the columns or of `names`, and the rows."""
+    """Return the classes (in the order of `names` or of the columns), and the rows."""
     n_columns = len(table.header)
     for number, cells in table.rows[1:]:
         if len(cells) != n_columns:
@@ -251,7 +251,7 @@ def _parse(
 
 
 def _first_rows(rows: Sequence[_Row]) -> dict[str, _Row]:
-    """Return the first row of each clip; raise if a later row of the clip disagrees with it."""
+    """Return the first row of each clip; raise if a later row contradicts it."""
     first: dict[str, _Row] = {}
     for row in rows:
         earlier = first.setdefault(row.clip_id, row)
@@ -304,7 +304,7 @@ def _outputs_by_model(
 
 def _by_number(text: str) -> tuple[int, int, str]:
     """Return a sort key: numbers by value, then other names."""
-    # By length and digits: Python refuses to convert a number of thousands of digits.
+    # The key has length and digits, because Python refuses to convert thousands of digits.
     digits = text.lstrip("0") if text.isdecimal() else ""
     return (0, len(digits), digits) if text.isdecimal() else (1, 0, text)
 

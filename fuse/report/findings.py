@@ -1,4 +1,4 @@
-"""Warnings on one evaluation, and sentences on the weaknesses of a model."""
+"""Warnings about an evaluation, and sentences on the weaknesses of a model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mvemo.cache import failures_by_reason
 from mvemo.fuse.report.text import count, fraction, percent
 from mvemo.fuse.results import OTHERS, ModelResult, Results
 
-# Stated and true shares closer than this are called equal.
+# A stated probability and a share of correct answers closer than this are called equal.
 CLOSE = 0.03
-# Number of reasons that a sentence on failures names.
+# Number of reasons in the sentence on failures.
 _REASONS = 2
-# The spread of more targets than this would make the sentence too long.
+# With more targets than this, the sentence on their spread would be too long.
 _MANY_TARGETS = 4
 
 
@@ -85,7 +85,7 @@ def banners(results: Results) -> tuple[Banner, ...]:
 
 
 def small_nets_text(small: Sequence[str]) -> str:
-    """Return a sentence that lists nets narrower than published, each with its width."""
+    """Return a sentence that lists the nets in `small` as narrower than published."""
     return (
         f"{', '.join(small)} {'is' if len(small) == 1 else 'are'} narrower than the published "
         "nets, to be quick to train: the scores are not those of the papers' nets."
@@ -98,7 +98,7 @@ def small_nets(results: Results) -> list[str]:
     features = results.provenance.get("features", {})
     for name, variants in features.items():
         if name.endswith("-outputs") and name.removesuffix("-outputs") in features:
-            # The outputs of a net that is listed already.
+            # These are the outputs of a net that is already listed.
             continue
         widths = [spec.get("width") for spec in variants if isinstance(spec, dict)]
         narrow = [w for w in widths if isinstance(w, (int, float)) and w < 1]
@@ -111,7 +111,7 @@ def small_nets(results: Results) -> list[str]:
 
 
 def findings(results: Results, model: ModelResult | None) -> list[str]:
-    """Return sentences on weak outputs, confidence, unpredicted clips and failures."""
+    """Return sentences on weak outputs, confidence, clips without prediction and failures."""
     listed = []
     if model is not None and model.valid.any() and not results.permuted:
         listed = [FINDINGS[name](results, model) for name in results.task.findings]
@@ -123,7 +123,7 @@ def findings(results: Results, model: ModelResult | None) -> list[str]:
 
 
 def weakest_class(results: Results, model: ModelResult) -> str:
-    """Name the class of lowest recall and the class of highest recall."""
+    """Name the classes of lowest and highest recall."""
     recall = model.per_output["recall"]
     if not np.isfinite(recall).any():
         return ""
@@ -180,20 +180,20 @@ def shrinkage(results: Results, model: ModelResult) -> str:
     ]
     if not shares or len(shares) > _MANY_TARGETS:
         return ""
-    return f"The spread of its predictions is {', '.join(shares)} of the labels' spread."
+    return f"The standard deviation of its predictions is {', '.join(shares)} of the labels'."
 
 
 # --- confidence
 
 
 def confidence(results: Results, model: ModelResult) -> str:
-    """Compare the stated probability of the likeliest answer with the share that is right."""
+    """Compare the stated probability of the most likely answer with the share of correct ones."""
     proba, y_true = model.outputs[model.valid], results.y_true[model.valid]
     if y_true.ndim == 2:
-        stated, right = np.maximum(proba, 1.0 - proba), (proba >= 0.5) == (y_true == 1)
+        stated, correct = np.maximum(proba, 1.0 - proba), (proba >= 0.5) == (y_true == 1)
     else:
-        stated, right = proba.max(axis=1), proba.argmax(axis=1) == y_true
-    mean, share = float(stated.mean()), float(right.mean())
+        stated, correct = proba.max(axis=1), proba.argmax(axis=1) == y_true
+    mean, share = float(stated.mean()), float(correct.mean())
     facts = f"on average it states {percent(mean, 0)} % and is correct in {percent(share, 0)} %"
     if mean - share > CLOSE:
         return f"It is overconfident: {facts}."
@@ -206,7 +206,7 @@ def confidence(results: Results, model: ModelResult) -> str:
 
 
 def _not_predicted(results: Results) -> str:
-    """Say why some tested clips have no prediction; '' if all have one."""
+    """State why some tested clips have no prediction; return '' if all have one."""
     tested = results.tested
     partial = [m for m in results.models if not m.valid[tested].all()]
     if not partial:
@@ -227,7 +227,7 @@ def _not_predicted(results: Results) -> str:
 
 
 def _failures(results: Results) -> str:
-    """Say how many clips failed in stage one, and the commonest reasons; '' without failures."""
+    """State how many clips failed in stage one, and the most common reasons; '' for none."""
     if not results.failures:
         return ""
     clips = len({clip_id for clip_id, _, _ in results.failures})

@@ -13,16 +13,16 @@ from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label
 from mvemo.manifests.tables import Table, parse_names
 
-# Columns with a fixed meaning in files of every task.
+# Columns that have the same meaning for every task.
 RESERVED = ("repeat", "clip_id", "label", "group", "fold", "model", "predicted")
-# A row of probabilities is divided by its sum if that differs from 1 by more than this.
+# A row of probabilities is divided by its sum if the sum differs from 1 by more than this.
 TOLERANCE = 1e-3
 # Probabilities with at least this many decimals may be rounded values.
 _DECIMALS = 2
 
 
 class Columns(ABC):
-    """Columns of one file; `names` are its classes, tags or targets, if given beforehand those."""
+    """Columns of one file; `names` are the expected classes, tags or targets, if known."""
 
     prefixes: tuple[str, ...] = ("p_",)
     nouns = ("probability", "probabilities")
@@ -32,12 +32,12 @@ class Columns(ABC):
         self.places = {name: i for i, name in enumerate(self.header)}
         self.plain = {n: i for n, i in self.places.items() if n and n not in RESERVED}
         self.marked = self._marked()
-        self.columns = self._value_columns(names)  # name of each output to its column's index
+        self.columns = self._value_columns(names)  # name of each output to the index of its column
         self.names = tuple(self.columns)
         self.has_truth = "label" in self.header
 
     def _marked(self) -> dict[str, int]:
-        """Map each output to its column, for columns named by a prefix."""
+        """Map each output to its column's index, for columns with a prefix."""
         for prefix in self.prefixes:
             marked = {
                 name[len(prefix) :]: i
@@ -103,7 +103,7 @@ class Columns(ABC):
 
 
 class ClassColumns(Columns):
-    """``label`` and a probability of each class, or only ``predicted``, a class."""
+    """``label``, and a probability of each class or only the class ``predicted``."""
 
     hard = False
 
@@ -153,7 +153,7 @@ class ClassColumns(Columns):
             return numbers, False
         # Rounding shifts each probability by at most half of its last decimal.
         texts = [cells[i].strip().lower() for i in self.columns.values()]
-        # An exponent counts as an exact number.
+        # A number with an exponent counts as exact.
         decimals = max(17 if "e" in text else len(text.partition(".")[2]) for text in texts)
         if decimals < _DECIMALS or abs(total - 1.0) > len(numbers) * 0.5 * 10.0**-decimals + 1e-9:
             raise BadFeatures(
@@ -162,7 +162,7 @@ class ClassColumns(Columns):
         return [value / total for value in numbers], True
 
     def _left_out(self, cells: Sequence[str]) -> str:
-        """Name the columns that may be of classes that the manifest lacks, for a message."""
+        """Return the end of a message: columns that may be classes missing in the manifest."""
         others = [
             name
             for name, i in (self.marked or self.plain).items()

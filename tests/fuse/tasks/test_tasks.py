@@ -31,9 +31,7 @@ def test_quadrants_without_a_stated_scale_are_about_the_median_and_say_so():
 
 
 def test_labels_off_the_stated_scale_are_refused():
-    with pytest.raises(
-        BadFeatures, match=r"scale 1\.\.7: valence and arousal must lie on it, got 2 to 8\.8"
-    ):
+    with pytest.raises(BadFeatures, match=r"scale 1\.\.7: .* must lie on it, got 2 to 8\.8"):
         plane_of(("valence", "arousal"), np.array([[2.0, 8.8]]), "1..7")
 
 
