@@ -37,8 +37,8 @@ def settings_for(
     """Return the settings of stage two for a cache.
 
     The default profile is that of the last run of stage one if it is one of `PROFILES`, otherwise
-    ``paper``. Descriptors of a profile that the cache lacks are left out; those of an override
-    must be there.
+    ``paper``. Descriptors of a profile are left out if the cache lacks them; descriptors of an
+    override must be in the cache.
     """
     with open_cache(features) as cache:
         profile = profile or _profile_of(cache)
@@ -67,7 +67,7 @@ class FinalSettings:
     """Options of a final model for new clips."""
 
     folder: Path  # output folder
-    work: Path | None = None  # stage one's folder with the trained nets; None for the cache's
+    work: Path | None = None  # folder of stage one with the trained nets; None for the cache's
     about: Mapping[str, Any] = field(default_factory=dict)  # card text, from `read_about`
 
 
@@ -82,7 +82,7 @@ def run_fuse(
     save_heads: bool = True,
     paper: tuple[Path | None, Path | None] = (None, None),
 ) -> str:
-    """Evaluate every model over the cache and write the report; return the terminal's table."""
+    """Evaluate all models over the cache, write the report, and return the terminal's text."""
     with open_cache(features) as cache:
         _require_protocol(cache, features, protocol)
         if fold_file is not None:
@@ -91,7 +91,7 @@ def run_fuse(
         if settings.seed is not None and why:
             tell_note(f"--seed {settings.seed} does not change the folds: {why}")
         if final is not None and settings.models is None:
-            # Late fusion predicts clips that lack a feature.
+            # Late fusion is added because it can predict clips that lack a feature.
             settings = replace(settings, late=True)
         results = evaluate(cache, settings)
         results = replace(
@@ -113,7 +113,7 @@ def run_fuse(
     lines = [format_table(results), "", f"report: {out / 'report.html'}"]
     if save_heads:
         lines.append(f"heads: {out / 'heads.npz'}")
-    # The report and the model replace those of an older run together or not at all.
+    # Report and model are replaced together: if one fails, those of an older run are kept.
     try:
         with ExitStack() as stack:
             new = stack.enter_context(replacing_together(out, error=FuseError, remove=RUN_FILES))
@@ -122,20 +122,20 @@ def run_fuse(
                 folder = replacing_together(final.folder, error=FuseError)
                 lines += _write_model(model, final, features.parent, stack.enter_context(folder))
     except FuseError:
-        # If the files cannot be written, the table of scores is not lost.
+        # The table of scores is printed, so that it is not lost if the files cannot be written.
         click.echo(lines[0])
         raise
     write_paper(results_tables(results), *paper)
     tell_stale_model(out, None if final is None or model is None else final.folder)
     if why_none is not None:
-        # The report is written all the same.
+        # The report was written, although no model could be built.
         click.echo("\n".join(lines))
         raise why_none
     return "\n".join(lines)
 
 
 def _require_protocol(cache: Cache, features: Path, protocol: str | None) -> None:
-    """Raise `BadOption` if no feature was made under the protocol that was asked for."""
+    """Raise `BadOption` if no feature was extracted with the requested protocol."""
     protocols = sorted({spec.protocol for spec in cache.specs if spec.kind == "vector"})
     if protocol is not None and protocols and protocol not in protocols:
         raise BadOption(
@@ -144,7 +144,7 @@ def _require_protocol(cache: Cache, features: Path, protocol: str | None) -> Non
 
 
 def tell_stale_model(out: Path, written: Path | None = None) -> None:
-    """Note a model in a run's folder that an earlier run wrote."""
+    """Print a note if a model in a run's folder is from an earlier run."""
     model = out / "model"
     if (model / "model.json").is_file() and (
         written is None or written.resolve() != model.resolve()
@@ -185,7 +185,7 @@ def _write_model(model: FinalModel, final: FinalSettings, beside: Path, folder: 
 
 
 def _promise(model: FinalModel) -> list[str]:
-    """Return lines that name the model for new clips and the score to expect."""
+    """Return lines that name the model for new clips and its expected score."""
     best, nested = model.predictors[0], model.facts.get("nested")
     if nested is not None and nested["model"] == best.name:
         return [f"it predicts with {best.name}, as recommended: expect the score stated above"]

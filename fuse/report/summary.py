@@ -1,4 +1,4 @@
-"""The terminal's table, and sentences for it and the page: verdict, comparison, notes."""
+"""The terminal's table, and sentences for table and page: verdict, comparison, notes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MANY = 3
 
 
 def describe(results: Results) -> str:
-    """Return one line on the data, the folds and the protocol."""
+    """Return one line that describes the data, the folds and the protocol."""
     classes = count(len(results.classes), *results.task.output_nouns)
     groups = count(len(set(results.groups)), "group")
     models, clips = count(len(results.models), "model"), count(len(results.clip_ids), "clip")
@@ -58,7 +58,7 @@ def describe(results: Results) -> str:
 
 
 def opening(results: Results) -> tuple[list[str], list[str], list[str]]:
-    """Return the sentences at the head of a page: verdict, method, and weaknesses of the model."""
+    """Return the sentences at the top of a page: verdict, method, weaknesses of the model."""
     model = recommended_model(results)
     verdicts = [recommend(results), "" if results.permuted else compare_best(results)]
     how = [_what_was_predicted(results)]
@@ -121,7 +121,7 @@ def _score_and_baseline(results: Results, model: ModelResult) -> str:
         low, high = score_text(task, scores.min), score_text(task, scores.max)
         over_folds = f" on average over folds ({low} to {high}{' %' * task.in_percent})"
     top = best_model(results)
-    # The score to expect is not its row in the table: it includes the cost of choosing.
+    # The score to expect differs from the table: it includes the cost of choosing.
     chosen = results.choice is not None and not results.permuted
     which, higher = "In the table the recommended model" if chosen else "The best model", ""
     if top is not None and top.name != model.name:
@@ -150,7 +150,7 @@ def _mean(results: Results, model: ModelResult) -> str:
 
 
 def compare_best(results: Results) -> str:
-    """Return a sentence on the paired difference of `best_comparison`; '' without any."""
+    """Return a sentence on the paired difference of `best_comparison`, or ''."""
     c, task = best_comparison(results), results.task
     if c is None:
         return ""
@@ -187,7 +187,7 @@ def compare_best(results: Results) -> str:
 
 
 def best_comparison(results: Results) -> Comparison | None:
-    """Return the comparison of the best fusion, or without fusions of the best model."""
+    """Return the comparison of the best fusion or, if there are no fusions, the best model."""
     fusions = [m for m in results.models if len(m.features) > 1]
     candidates = fusions or [m for m in results.models if not m.features]
     model = recommended_model(results)
@@ -231,7 +231,7 @@ def _although(c: Comparison) -> str:
 
 
 def scaling_notes(results: Results) -> list[str]:
-    """Return sentences on unusual scaling of features; empty for the usual scaling."""
+    """Return sentences on scaling within groups and on outliers; empty if there are none."""
     notes = []
     if within := results.provenance.get("within_groups"):
         notes.append(
@@ -259,7 +259,7 @@ def over_folds(results: Results) -> str:
 
 
 def one_split(results: Results) -> bool:
-    """Return True for one split into training and test clips instead of folds."""
+    """Return True for a single split into training and test clips instead of folds."""
     return not bool(results.tested.all())
 
 
@@ -271,7 +271,7 @@ def scoring_note(results: Results) -> str:
 
 
 def row_notes(results: Results) -> list[str]:
-    """Return notes on single rows and on their nets."""
+    """Return notes on rows of the main table and on their nets."""
     notes = []
     if twin := twin_of_integrated(results):
         notes.append(f"{twin} has all features, so it is also {INTEGRATED}.")

@@ -16,7 +16,7 @@ TASKS: dict[str, type[Task]] = {
 
 
 def task_of(name: str) -> Task:
-    """Return the task with a name, as a manifest or a cache states it.
+    """Return the task with this name, as a manifest or a cache states it.
 
     Parameters
     ----------
