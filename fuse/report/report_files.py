@@ -226,9 +226,9 @@ def metrics_dict(results: Results) -> dict[str, Any]:
     ``clips``, ``classes``, ``primary_metric``, ``baseline``, ``provenance`` and ``models``. The
     last maps a model's name to ``modalities``, ``features``, the primary metric under its name
     (``min``, ``mean``, ``max`` over folds, ``per_fold``, ``pooled``), every other score under its
-    name (``f1_macro``, ``roc_auc_macro_ovr``: see the task), ``per_fold`` and ``per_output`` of these,
-    ``confusion`` (rows true, columns predicted) and ``intervals`` (95 %, from resampled groups).
-    Other keys may change.
+    name (``f1_macro``, ``roc_auc_macro_ovr``: see the task), ``per_fold`` and ``per_output`` of
+    these, ``confusion`` (rows true, columns predicted) and ``intervals`` (95 %, from resampled
+    groups). Other keys may change.
 
     Parameters
     ----------

@@ -318,7 +318,7 @@ def test_csv_and_table_say_the_same(made, tmp_path, capsys):
     assert "not predicted: " in shown
     assert "text.mp3: cannot be read" in shown
     assert record["label"] in shown
-    assert "made of generated data" in shown
+    assert "trained on generated data" in shown
     with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
         first, second = csv.DictReader(file)
     assert (first["label"], float(first["confidence"])) == (record["label"], record["confidence"])
@@ -365,7 +365,7 @@ def test_where_nothing_can_be_predicted_the_exit_code_is_2(made, tmp_path, capsy
     assert predict(made, made / "song.wav", "--modality", "video") == 2
     assert "pictures: no video stream" in capsys.readouterr().out
     assert run("mvemo", "predict", made / "song.wav", "--model", tmp_path) == 2
-    assert "no model (it has no model.json)" in capsys.readouterr().err
+    assert "is not a model (it has no model.json)" in capsys.readouterr().err
 
 
 def test_without_the_nets_one_line_says_how_to_get_them(made, tmp_path, capsys):
@@ -373,7 +373,7 @@ def test_without_the_nets_one_line_says_how_to_get_them(made, tmp_path, capsys):
     shutil.copy(made / "work" / "features.h5", carried)
     fuse = ["fuse", carried, "--out", tmp_path / "out", "--models", "music1d"]
     assert run("mvemo", *fuse, "--final") == 0
-    assert "run this again with --work WORK" in capsys.readouterr().out
+    assert "run the same command again with --work WORK" in capsys.readouterr().out
     predict = ["predict", made / "song.wav", "--model", tmp_path / "out" / "model"]
     assert run("mvemo", *predict) == 2
     assert "has no nets/music1d-fold0.npz: make it again" in capsys.readouterr().err
