@@ -379,7 +379,7 @@ def test_without_the_nets_one_line_says_how_to_get_them(made, tmp_path, capsys):
     assert "has no nets/music1d-fold0.npz: make it again" in capsys.readouterr().err
     capsys.readouterr()
     assert run("mvemo", *fuse) == 0
-    assert "out/model is of an earlier run, not of this" in capsys.readouterr().err
+    assert "out/model is from an earlier run, not from this" in capsys.readouterr().err
     assert run("mvemo", *fuse, "--final-to", tmp_path / "m", "--work", made / "work") == 0
     captured = capsys.readouterr()
     assert "it predicts with music1d" in captured.out
