@@ -383,7 +383,7 @@ def test_without_the_nets_one_line_says_how_to_get_them(made, tmp_path, capsys):
     assert run("mvemo", *fuse, "--final-to", tmp_path / "m", "--work", made / "work") == 0
     captured = capsys.readouterr()
     assert "it predicts with music1d" in captured.out
-    assert "out/model is of an earlier run" in captured.err
+    assert "out/model is from an earlier run" in captured.err
     assert run("mvemo", *predict[:2], "--model", tmp_path / "m") == 0
     assert run("mvemo", *fuse, "--final", "--work", made / "work") == 0
     assert "earlier run" not in capsys.readouterr().err
