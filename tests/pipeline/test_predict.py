@@ -390,7 +390,7 @@ def test_without_the_nets_one_line_says_how_to_get_them(made, tmp_path, capsys):
     predictions = tmp_path / "theirs.csv"
     predictions.write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\n")
     assert run("mvemo", "report", "--predictions", predictions, "--out", tmp_path / "out") == 0
-    assert "out/model is of an earlier run" in capsys.readouterr().err
+    assert "out/model is from an earlier run" in capsys.readouterr().err
 
 
 def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys):
