@@ -1,4 +1,4 @@
-"""The group bootstrap: resamples of groups of clips, intervals, and scores in every resample.
+"""The group bootstrap: resamples of groups of clips, intervals, and scores in each resample.
 
 Whole groups are drawn with replacement, as many as there are, because clips of one song
 or film are not independent (Efron & Tibshirani 1993, sections 8.3 and 13.3). A resample is
@@ -6,7 +6,7 @@ kept as the number of times that each group was drawn, not as a list of clips: e
 is a function of weighted sums over the clips, and the sums of all resamples are one product
 with the matrix of counts.
 
-Models that are scored on the same resamples can be compared pair by pair.
+Two models that are scored on the same resamples can be compared.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from mvemo.fuse.numeric import F32, F64, Bools, Ints
 
 N_RESAMPLES = 2000
 LEVEL = 0.95
-# Resamples per block: a row of 256 float32 sums stays in the nearest cache.
+# Number of resamples per block: a row of 256 float32 sums stays in the fastest CPU cache.
 CHUNK = 256
-# Memory of a block of resamples: 51 MB for 50,000 groups. Parts, such as folds, have shorter
-# columns, so more resamples fit.
+# Memory of a block of resamples, enough for 50,000 groups (51 MB). Parts, such as folds, have
+# fewer groups, so more resamples fit.
 BLOCK_BYTES = 1 << 26
-# Matrices that sum the positive and the negative clips of a resample, by level of their score.
+# Two matrices, which sum the positive and the negative clips of a resample by score level.
 Sides = tuple[csr_matrix, csr_matrix]
 
 
 @dataclass(frozen=True)
 class Resamples:
-    """Groups drawn with replacement, many times."""
+    """Resamples: groups drawn with replacement, many times."""
 
     codes: Ints  # int64 (clips,): index of each clip's group
     # uint16 (resamples, groups): how often each group was drawn; rows sum to the number of groups.
@@ -47,7 +47,7 @@ class Resamples:
         return len(self.counts)
 
     def select(self, rows: Bools | Ints) -> Resamples:
-        """Return the same resamples for some clips: a mask, or indices that may repeat."""
+        """Return the same resamples for the clips in `rows`: a mask, or indices that may repeat."""
         return Resamples(self.codes[rows], self.counts)
 
     def sums(self, values: F64) -> F64:
@@ -72,7 +72,7 @@ class Resamples:
 def resample_groups(
     groups: Sequence[object], n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> Resamples:
-    """Draw groups with replacement; equal groups and seed give equal resamples."""
+    """Draw groups with replacement; the same groups and seed give the same resamples."""
     names, codes = np.unique(np.asarray(groups), return_inverse=True)
     n = len(names)
     rng = np.random.default_rng(seed)
@@ -87,7 +87,7 @@ def resample_groups(
 
 
 def percentile_interval(values: F64, level: float = LEVEL) -> F64:
-    """Return the percentile interval over the last axis, (..., 2); NaN are left out."""
+    """Return the percentile interval over the last axis, (..., 2), without NaN values."""
     ends = [50 * (1 - level), 50 * (1 + level)]
     if not np.isnan(values).any():
         result: F64 = np.moveaxis(np.percentile(values, ends, axis=-1), 0, -1)
@@ -100,7 +100,7 @@ def percentile_interval(values: F64, level: float = LEVEL) -> F64:
 def bootstrap_multiclass(
     y_true: Ints, proba: F64, resamples: Resamples, folds: Ints | None = None
 ) -> dict[str, F64]:
-    """Return the scores of `proba` (models, clips, classes), float64 (models, resamples) each."""
+    """Map each score of `proba` (models, clips, classes) to float64 (models, resamples)."""
     mask = complete(proba)
     classes = np.arange(proba.shape[2])
     positive = y_true[:, None] == classes
@@ -124,7 +124,7 @@ def bootstrap_multiclass(
 def bootstrap_multilabel(
     y_true: Ints, proba: F64, decisions: Bools, resamples: Resamples
 ) -> dict[str, F64]:
-    """Return the scores of `proba` (models, clips, tags), float64 (models, resamples) each."""
+    """Map each score of `proba` (models, clips, tags) to float64 (models, resamples)."""
     mask = complete(proba)
     positive = y_true.astype(np.bool_)
     n_tags = positive.shape[1]
@@ -150,7 +150,7 @@ def bootstrap_multilabel(
 
 
 def _counts(y_true: Bools, y_pred: Bools, mask: Bools, resamples: Resamples) -> tuple[F64, ...]:
-    """Return the sums of true, predicted and right clips, (models, resamples, columns) each."""
+    """Return the numbers of true, predicted and correct clips: (models, resamples, columns)."""
     sums = []
     for decided, rows in zip(y_pred, mask[:, :, None], strict=True):
         columns = [y_true & rows, decided & rows, y_true & decided & rows]
@@ -159,9 +159,9 @@ def _counts(y_true: Bools, y_pred: Bools, mask: Bools, resamples: Resamples) -> 
 
 
 def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict[str, F64]:
-    """Bootstrap the regression scores (F9), float64 (models, targets, resamples) each."""
+    """Map each regression score to float64 (models, targets, resamples)."""
     result: dict[str, list[F64]] = {"r2": [], "rmse": [], "ccc": [], "pearson_r": [], "mae": []}
-    # Centred values keep the digits of their sums of squares; no score depends on the centre.
+    # Centring keeps the sums of squares precise; no score depends on the centre.
     centre = y_true.mean(axis=0)
     for predicted in y_pred:
         mask = complete(predicted)[:, None]
@@ -189,10 +189,10 @@ def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict
 
 
 def areas(positive: Bools, scores: F64, mask: Bools, resamples: Resamples) -> F64:
-    """Return ROC-AUC, float64 (models, columns, resamples); NaN if a resample has one class.
+    """Return ROC-AUC, float64 (models, columns, resamples); NaN if a resample has only one class.
 
     `positive` is (clips, columns), `scores` (models, clips, columns), `mask` (models, clips) or for
-    several parts, such as folds, (parts, models, clips): then the result has the parts first.
+    several parts, such as folds, (parts, models, clips); the result then starts with a parts axis.
     """
     return _ranked(_area_sides, _area, positive, scores, mask, resamples)
 
@@ -210,7 +210,7 @@ def _ranked(
     mask: Bools,
     resamples: Resamples,
 ) -> F64:
-    """Return `score` of the two sides that `prepare` makes of each model, column and resample."""
+    """Return `score` of the sides from `prepare`, for each model, column and resample."""
     n_resamples, n_groups = resamples.counts.shape
     parts = mask if mask.ndim == 3 else mask[None]
     sides = []
@@ -223,7 +223,7 @@ def _ranked(
     chunk = max(CHUNK, min(CHUNK * len(parts), BLOCK_BYTES // (4 * n_groups)))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, n_resamples, chunk):
-            # Counts are whole numbers, exact in float32.
+            # Counts are small integers, which are exact in float32.
             block = np.ascontiguousarray(resamples.counts[start : start + chunk].T, np.float32)
 
             def score_block(pair: Sides, block: F32 = block) -> F64:
@@ -247,14 +247,14 @@ def _area_sides(positive: Bools, score: F64, codes: Ints, n_groups: int) -> Side
 
 
 def _area(positive: F32, negative: F32) -> F64:
-    """Return the share of (positive, negative) pairs in the right order (Mann-Whitney)."""
+    """Return the share of (positive, negative) pairs in the correct order (Mann-Whitney)."""
     np.cumsum(negative, axis=0, out=negative)
     pairs = positive.sum(axis=0, dtype=np.float64) * negative[-1]
     return ratio(np.einsum("ld,ld->d", positive, negative, dtype=np.float64), pairs)
 
 
 def _precision_sides(positive: Bools, score: F64, codes: Ints, n_groups: int) -> Sides:
-    """Return the sums for `_average_precision`; levels descend, and ties count fully."""
+    """Return the sums for `_average_precision`; levels are descending; ties count fully."""
     levels, level = np.unique(-score[positive], return_inverse=True)
     shape = (len(levels) + 1, n_groups)
     return (
@@ -273,6 +273,6 @@ def _average_precision(positive: F32, negative: F32) -> F64:
 
 
 def _sums_by_level(rows: Ints, codes: Ints, weight: float, shape: tuple[int, int]) -> csr_matrix:
-    """Return a sparse float32 (levels, groups) that sums a group's weight into its levels."""
+    """Return a sparse float32 (levels, groups) with the weight of each group's rows by level."""
     data = np.full(len(rows), weight, dtype=np.float32)
     return csr_matrix((data, (rows, codes)), shape=shape)

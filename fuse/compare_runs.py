@@ -1,4 +1,4 @@
-"""Comparison of models of several runs, read back from their folders, pair by pair."""
+"""Comparison of models of several runs, in pairs; the runs are read from their folders."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class RunComparison:
     """Scores of the models of all runs, and the differences between pairs of them."""
 
     runs: tuple[Run, ...]
-    # ``RUN:MODEL`` to the primary metric on all clips that the model predicted, mean over folds.
+    # ``RUN:MODEL`` to the mean over folds of the primary metric on all clips that it predicted.
     scores: dict[str, float]
-    # One per pair; `model` and `reference` of each are ``RUN:MODEL``.
+    # One comparison per pair; its `model` and `reference` are ``RUN:MODEL``.
     comparisons: tuple[Comparison, ...]
-    members: dict[str, tuple[str, str]]  # ``RUN:MODEL`` to the two names
+    members: dict[str, tuple[str, str]]  # ``RUN:MODEL`` to the names of run and model
     n_resamples: int
 
 
@@ -62,14 +62,14 @@ class _Choice:
 def compare_runs(
     chosen: Sequence[str | Path], *, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> RunComparison:
-    """Compare models of several runs pair by pair, on the clips that both models predicted.
+    """Compare models of several runs in pairs, on the clips that both models predicted.
 
     `chosen` are two or more folders of reports, or ``FOLDER:MODEL`` for one model of a run. Two
-    whole runs are compared model by model if they share names of models; otherwise every model
-    is compared with every model.
+    whole runs are compared model by model if they share model names; otherwise every model of
+    one run is compared with every model of the other.
     """
     if len(chosen) < 2:
-        raise BadFeatures(f"{len(chosen)} run(s) given: a comparison needs two at least")
+        raise BadFeatures(f"expected at least two runs to compare, got {len(chosen)}")
     choices = _read_choices(chosen)
     runs = tuple({choice.run.name: choice.run for choice in choices}.values())
     first = runs[0]
@@ -127,12 +127,12 @@ def format_run_comparison(comparison: RunComparison) -> str:
     lines.append(
         wrap(
             f"{task.primary_title}: mean over folds. Difference: mean over folds, on the clips "
-            "that both predicted; positive where the model on the left is better. Interval: paired "
-            "group bootstrap"
+            "that both predicted; positive if the model in the first column is better. Interval: "
+            "paired group bootstrap"
             + (f" of the pooled {task.primary_title}" if task.pooled_interval else "")
-            + f", {comparison.n_resamples} resamples; it takes the trained models as they are. p: "
+            + f", {comparison.n_resamples} resamples; the trained models stay the same. p: "
             "corrected test over folds (Nadeau & Bengio 2003), which allows for other training "
-            "clips; with Holm's correction for all lines."
+            "clips. p (Holm): with Holm's correction for all rows."
         )
     )
     return "\n".join(lines)
@@ -196,12 +196,12 @@ def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
 
 
 def _read_choices(chosen: Sequence[str | Path]) -> list[_Choice]:
-    """Read each run once, and align its clips with those of the first run."""
+    """Read each run once, and sort its clips in the order of the first run."""
     texts = [str(text) for text in chosen]
     split = [_split(text) for text in texts]
     for text in texts:
         if texts.count(text) > 1:
-            raise BadFeatures(f"{text}: given twice: a comparison needs different runs or models")
+            raise BadFeatures(f"{text} is given twice: name different runs or models")
     folders = list(dict.fromkeys(folder for folder, _ in split))
     runs = _named([read_run(folder) for folder in folders])
     aligned = [runs[0], *(align_run(runs[0], run) for run in runs[1:])]
@@ -211,7 +211,7 @@ def _read_choices(chosen: Sequence[str | Path]) -> list[_Choice]:
         run = by_folder[folder]
         if model is not None and model not in run.models:
             raise FuseError(
-                f"{folder}: no model {model!r} in it; there are {', '.join(run.models)}"
+                f"{folder}: unknown model {model!r}; expected one of {', '.join(run.models)}"
             )
         choices.append(_Choice(run, run.models if model is None else (model,), model is None))
     return choices
@@ -227,7 +227,7 @@ def _split(text: str) -> tuple[Path, str | None]:
 
 
 def _pairs(choices: Sequence[_Choice]) -> list[tuple[str, str]]:
-    """Return ``RUN:MODEL`` of each pair to test, the later one first."""
+    """Return the pairs (model, reference) to test, as ``RUN:MODEL``; the later run is first."""
     pairs: dict[tuple[str, str], None] = {}
     for a, b in combinations(choices, 2):
         shared = [name for name in b.models if name in a.models]
@@ -241,7 +241,7 @@ def _pairs(choices: Sequence[_Choice]) -> list[tuple[str, str]]:
 
 
 def _named(runs: Sequence[Run]) -> list[Run]:
-    """Rename runs so that their names differ: by their paths if two folders share a name."""
+    """Give runs different names: their paths if two folders have the same name."""
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.folder) for run in runs]
@@ -250,15 +250,15 @@ def _named(runs: Sequence[Run]) -> list[Run]:
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluation as its folder has it; `Results` explains the other fields."""
+    """One evaluation, read from its folder; `Results` explains the other fields."""
 
-    name: str  # of the folder, as short as distinguishes it from other runs
+    name: str  # shortest name of the folder that differs from those of other runs
     folder: Path
     task: Task
     classes: tuple[str, ...]
     clip_ids: tuple[str, ...]
     groups: tuple[str, ...]
-    flags: tuple[str, ...]  # those of ``permuted``, ``leaky``, ``synthetic`` that are true
+    flags: tuple[str, ...]  # the true ones of ``permuted``, ``leaky`` and ``synthetic``
     repeats: tuple[FoldedOutputs, ...]  # predictions on each set of folds
 
     @property
@@ -267,35 +267,35 @@ class Run:
 
 
 def read_run(folder: str | Path) -> Run:
-    """Read ``metrics.json`` and ``predictions.csv`` of one evaluation."""
+    """Read ``metrics.json`` and ``predictions.csv`` from the folder of an evaluation."""
     folder = Path(folder)
     if folder.is_file():
         raise FuseError(
-            f"{folder}: a file, not the folder of a run: 'mvemo report --predictions {folder} "
-            "--out FOLDER' makes one of it"
+            f"{folder}: expected the folder of a run, got a file: to make a run of it, use "
+            f"'mvemo report --predictions {folder} --out FOLDER'"
         )
     metrics, path = folder / "metrics.json", folder / "predictions.csv"
     for file in (metrics, path):
         if not file.is_file():
-            raise FuseError(f"{file}: no such file: 'mvemo fuse ... --out {folder}' writes it")
+            raise FuseError(f"{file}: does not exist: 'mvemo fuse ... --out {folder}' writes it")
     try:
         facts = parse_json(metrics.read_text(encoding="utf-8"))
         task, classes = task_of(str(facts["task"])), tuple(map(str, facts["classes"]))
         models = [str(name) for name in facts["models"]]
         flags = tuple(f for f in ("permuted", "leaky", "synthetic", "predicted_by") if facts.get(f))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        cause = f"{error} is missing or not known" if isinstance(error, KeyError) else error
-        raise FuseError(f"{metrics}: not the metrics of an evaluation: {cause}") from error
+        cause = f"{error} is missing or unknown" if isinstance(error, KeyError) else error
+        raise FuseError(f"{metrics}: is not the metrics of an evaluation: {cause}") from error
     try:
         first = read_predictions(path, task=facts["task"])
         if (set(first.outputs), first.classes) != (set(models), classes):
-            raise BadFeatures("its models or classes are others")
+            raise BadFeatures("the models or classes differ")
     except BadFeatures as error:
-        raise FuseError(f"{path}: not the predictions of {metrics}: {error}") from error
+        raise FuseError(f"{path}: does not match {metrics}: {error}") from error
     repeats = []
     for one in first.repeats or (first,):
         if set(one.clip_ids) != set(first.clip_ids):
-            raise FuseError(f"{path}: its repeats have different clips")
+            raise FuseError(f"{path}: its repeats differ in their clips")
         outputs = {name: one.outputs[name] for name in models}
         folded = FoldedOutputs(task, one.y_true, one.folds, one.k, outputs)
         repeats.append(_reordered(folded, _order(one.clip_ids, first.clip_ids)))
@@ -312,7 +312,7 @@ def read_run(folder: str | Path) -> Run:
 
 
 def align_run(first: Run, run: Run) -> Run:
-    """Return `run` with its clips in the order of `first`; raise if the two are not comparable."""
+    """Return `run` with its clips in the order of `first`; raise if they are not comparable."""
     where = f"{run.folder} is not comparable with {first.folder}"
     for name, a, b in (
         ("task", first.task.name, run.task.name),
@@ -328,8 +328,8 @@ def align_run(first: Run, run: Run) -> Run:
     )
     if missing or new:
         raise BadFeatures(
-            f"{where}: its clips differ: {len(missing)} are missing and {len(new)} are new, such "
-            f"as {(missing or new)[0]!r}"
+            f"{where}: its clips differ: {len(missing)} are missing and {len(new)} are new, for "
+            f"example {(missing or new)[0]!r}"
         )
     order = _order(run.clip_ids, first.clip_ids)
     groups = tuple(run.groups[int(i)] for i in order)
@@ -344,7 +344,7 @@ def align_run(first: Run, run: Run) -> Run:
         if labels.any():
             hint = ""
             if ("permuted" in first.flags) != ("permuted" in run.flags):
-                hint = "; one of them has permuted labels"
+                hint = "; one of the runs has permuted labels"
             raise _differ(where, first, "labels", labels, hint)
     return replace(run, clip_ids=first.clip_ids, groups=groups, repeats=repeats)
 
@@ -365,4 +365,5 @@ def _reordered(one: FoldedOutputs, order: Ints) -> FoldedOutputs:
 
 def _differ(where: str, first: Run, what: str, mask: Any, hint: str = "") -> BadFeatures:
     clip = first.clip_ids[int(np.flatnonzero(mask)[0])]
-    return BadFeatures(f"{where}: {what} of {int(mask.sum())} clips differ, such as {clip!r}{hint}")
+    n = int(mask.sum())
+    return BadFeatures(f"{where}: the {what} of {n} clips differ, for example {clip!r}{hint}")

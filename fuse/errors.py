@@ -4,11 +4,11 @@ from __future__ import annotations
 
 
 class FuseError(Exception):
-    """Base of all errors that features, folds or settings of stage two cause."""
+    """Base of all errors caused by features, folds or settings of stage two."""
 
 
 class BadFeatures(FuseError, ValueError):
-    """Features that cannot be evaluated as asked; the message states the problem and the fix."""
+    """Features or settings that cannot be evaluated; the message states problem and fix."""
 
 
 class LeakError(FuseError, ValueError):

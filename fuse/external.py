@@ -1,6 +1,6 @@
 """Predictions of other programs, scored as if mvemo had cross-validated them.
 
-The files do not tell what a model was trained on; every report of them says so.
+The files do not state what a model was trained on; every report of them says so.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Predictions:
     classes
         Names of the classes, tags or targets.
     clip_ids, groups
-        Id and group of each clip; a clip without a group is a group by itself.
+        Id and group of each clip; a clip without a group forms a new group.
     y_true
         Labels, as in `Results.y_true`.
     folds
-        int64 (clips,): 0 to k - 1; -1 for clips that were not tested. All 0 without folds.
+        int64 (clips,): 0 to k - 1; -1 for clips that were not tested. All 0 if there are no folds.
     k
         Number of folds.
     outputs
@@ -61,7 +61,7 @@ class Predictions:
     repeats: tuple[Predictions, ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
-        """Return one line."""
+        """Describe the predictions in one line."""
         return f"<Predictions: {len(self.clip_ids)} clips, {self.task}: {listed([*self.outputs])}>"
 
 
@@ -85,7 +85,7 @@ def results_of_predictions(
     name
         Name of the data set.
     synthetic
-        True for generated clips; the files do not tell.
+        True for generated clips, which the files do not state.
     scale
         Scale of valence and arousal, such as ``1..9``; empty if unknown.
     provenance

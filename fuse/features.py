@@ -1,7 +1,7 @@
 """Inputs of heads: feature vectors, statistics of sequences, and the clips' labels and folds.
 
-The feature ``lld`` has statistics of low-level descriptors; they are computed from the sequences
-in the cache whenever they are needed, so a laptop without media can choose other descriptors.
+The feature ``lld`` has statistics of low-level descriptors. They are computed from the sequences
+in the cache when they are needed, so other descriptors can be chosen without the media files.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from mvemo.manifests import make_folds
 from mvemo.manifests.declared import setting
 
 LLD = "lld"
-# Increased whenever the same sequences would give other statistics.
+# Must be increased if the same sequences would give different statistics.
 STATISTICS_VERSION = 1
-# Name in settings to the name in caches and models.
+# Name of a statistic in settings to its name in caches and models.
 STATISTICS = {
     "mean": "mean",
     "std": "sd",
@@ -42,19 +42,19 @@ DEFAULT_STATISTICS = ("mean", "std", "diff_std")
 
 
 def check_statistics(names: Sequence[str]) -> None:
-    """Refuse an empty list, an unknown statistic, or a statistic named twice."""
+    """Raise for an empty list, an unknown statistic or a duplicate."""
     known = ", ".join(STATISTICS)
     if not names:
-        raise BadFeatures(f"lld_statistics is empty: expected some of {known}")
+        raise BadFeatures(f"lld_statistics is empty: expected one or more of {known}")
     for name in names:
         if name not in STATISTICS:
-            raise BadFeatures(f"lld_statistics: unknown statistic {name!r}: one of {known}")
+            raise BadFeatures(f"lld_statistics: unknown {name!r}; expected one or more of {known}")
         if list(names).count(name) > 1:
             raise BadFeatures(f"lld_statistics names {name!r} twice")
 
 
 def sequence_statistics(sequence: F32, statistics: Sequence[str] = DEFAULT_STATISTICS) -> F32:
-    """Return statistics over time: the first statistic of all columns, and so on."""
+    """Return statistics over time: the first one for all columns, then the second, and so on."""
     values = sequence.astype(np.float64)
     parts: dict[str, F64] = {}
     for prefix in ("", "diff_"):
@@ -71,7 +71,7 @@ def sequence_statistics(sequence: F32, statistics: Sequence[str] = DEFAULT_STATI
 
 
 def statistics_of(spec: FeatureSpec) -> tuple[str, ...]:
-    """Return the statistics of a feature ``lld``, by their names in settings."""
+    """Return the names in settings of the statistics of a feature ``lld``."""
     names = {stored: name for name, stored in STATISTICS.items()}
     return tuple(names[stored] for stored in spec.params["statistics"])
 
@@ -91,18 +91,18 @@ class DescriptorStatistics:
         self._vectors: tuple[F32, Bools] | None = None
         sequences = [spec.name for spec in cache.specs if spec.kind == "sequence"]
         if LLD in cache.names():
-            raise BadFeatures(f"{cache.path}: has a feature {LLD!r} already: leave fuse.lld empty")
+            raise BadFeatures(f"{cache.path}: already has a feature {LLD!r}: leave fuse.lld empty")
         for name in self._descriptors:
             if name not in sequences:
                 raise BadFeatures(
-                    f"{cache.path}: fuse.lld names {name!r}: expected one of its sequences: "
-                    f"{', '.join(dict.fromkeys(sequences)) or 'there are none'}"
+                    f"{cache.path}: fuse.lld: unknown sequence {name!r}; the file has "
+                    f"{', '.join(dict.fromkeys(sequences)) or 'no sequences'}"
                 )
             if self._descriptors.count(name) > 1:
                 raise BadFeatures(f"fuse.lld names {name!r} twice")
         specs = [cache.spec(name) for name in self._descriptors]
         if len({spec.modality for spec in specs}) > 1:
-            raise BadFeatures(f"fuse.lld: {', '.join(descriptors)} are not all of one modality")
+            raise BadFeatures(f"fuse.lld: {', '.join(descriptors)} must have the same modality")
         self.spec = FeatureSpec(
             name=LLD,
             modality=specs[0].modality,
@@ -118,7 +118,7 @@ class DescriptorStatistics:
         )
 
     def vectors(self) -> tuple[F32, Bools]:
-        """Return vectors as `mvemo.cache.Cache.vectors`; present clips have all descriptors."""
+        """Return what `mvemo.cache.Cache.vectors` returns; present clips have all descriptors."""
         if self._vectors is None:
             clip_ids = self._cache.table.clip_ids
             values = np.full((len(clip_ids), self.spec.dim), np.nan, dtype=np.float32)
@@ -134,13 +134,13 @@ class DescriptorStatistics:
         return values.copy(), present.copy()
 
 
-# Fewest clips that a feature needs for models of it: two in each of six folds, or a quarter of all.
+# Fewest clips with a feature for it to be used: two in each of six folds, or a quarter of all.
 FEWEST = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSettings:
-    """Settings that decide how cached vectors become the inputs of heads."""
+    """Settings for turning cached vectors into inputs of heads."""
 
     lld: tuple[str, ...] = setting((), "Sequences whose statistics are the feature `lld`.")
     lld_statistics: tuple[str, ...] = setting(
@@ -155,9 +155,9 @@ class FeatureSettings:
 
 @dataclass(frozen=True)
 class Matrix:
-    """One feature of all clips, as cached."""
+    """Cached values of one feature for all clips."""
 
-    # float32 (clips, dim), in memory or not; zeros where missing (these clips have weight 0).
+    # float32 (clips, dim), in memory or not; zeros for clips without it (they have weight 0).
     values: NDArray[np.float32] | Rows
     present: NDArray[np.bool_]  # bool (clips,)
 
@@ -201,8 +201,8 @@ class Features:
         self._streamed = gib > settings.memory
         if self._streamed and settings.within_groups:
             raise BadFeatures(
-                f"{cache.path}: within_groups needs all features in memory, {gib:.3g} GiB: set "
-                "fuse.memory to that or more, or within_groups to false"
+                f"{cache.path}: within_groups needs all features in memory ({gib:.3g} GiB): "
+                "set fuse.memory to at least that, or within_groups to false"
             )
 
     def _check_folds(self, name: str) -> None:
@@ -213,12 +213,12 @@ class Features:
         if missing:
             raise BadFeatures(
                 f"{self.cache.path}: {name} lacks the nets of folds "
-                f"{', '.join(map(str, missing))}: run 'mvemo extract' again, it goes on where "
-                "it stopped"
+                f"{', '.join(map(str, missing))}: run the same 'mvemo extract' again, which "
+                "continues where it stopped"
             )
 
     def crossfit(self, name: str) -> bool:
-        """Return True if each fold has a net of its own."""
+        """Return True if each fold has a different net."""
         return any(spec.fold is not None for spec in self._variants[name])
 
     def held_out(self, name: str) -> bool:
@@ -230,13 +230,13 @@ class Features:
         return self._variants[name]
 
     def spec(self, name: str, fold: int) -> FeatureSpec:
-        """Return the spec of the values that the scores of a fold's clips rest on."""
+        """Return the spec of the values that are used to score a fold's clips."""
         if self._statistics is not None and name == LLD:
             return self._statistics.spec
         return self.cache.spec(name, fold)
 
     def protocol(self, names: tuple[str, ...]) -> str:
-        """Return the most optimistic protocol among features."""
+        """Return the most optimistic protocol of these features."""
         protocols = {spec.protocol for name in names for spec in self._variants[name]}
         for protocol in ("shared", "crossfit", "holdout", "frozen", "imported"):
             if protocol in protocols:
@@ -253,7 +253,7 @@ class Features:
         return Matrix(values, matrix.present)
 
     def raw_matrix(self, name: str, fold: int | None) -> Matrix:
-        """Return a feature as cached."""
+        """Return the cached values of a feature, without standardisation within groups."""
         if self._statistics is not None and name == LLD:
             values, present = self._statistics.vectors()
         elif self._streamed:
@@ -266,7 +266,7 @@ class Features:
 
 
 def matrix_of(values: NDArray[np.float32], present: NDArray[np.bool_] | None = None) -> Matrix:
-    """Make a `Matrix` of float32 (clips, dim), changed in place; NaN rows are missing."""
+    """Make a `Matrix` of float32 (clips, dim), modified in place; NaN rows are missing clips."""
     if present is None:
         present = complete(values)
     values[~present] = 0.0
@@ -314,7 +314,7 @@ class Clips:
     def inner_folds(self, fold: int, count: int) -> Ints:
         """Return folds of the training clips of `fold`, int64 (clips,), -1 for all other clips.
 
-        Groups stay whole. All are -1 if the training clips are of one group.
+        Groups stay whole. All are -1 if the training clips form one group.
         """
         train = np.flatnonzero(self.folds != fold)
         groups = [self.groups[row] for row in train.tolist()]
@@ -326,10 +326,10 @@ class Clips:
         return inner
 
     def score(self, rows: NDArray[np.bool_], outputs: F64) -> float:
-        """Return the task's primary metric on the clips of `rows`."""
+        """Return the task's primary metric on the clips in `rows`, bool (clips,)."""
         return self.task.primary(self.y_true[rows], outputs[rows])
 
 
 def leave_each_out(folds: Ints) -> list[tuple[Bools, Bools]]:
-    """Return, for each fold, masks of the clips of all other folds and of its own; -1 is none."""
+    """Return, for each fold, masks of the other folds' clips and of its clips (never -1)."""
     return [((folds >= 0) & (folds != fold), folds == fold) for fold in range(int(folds.max()) + 1)]

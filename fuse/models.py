@@ -1,6 +1,6 @@
 """Fusion models: sets of features whose vectors are concatenated.
 
-A model's name tells its features: ``c3d+music1d`` joins C3D and the 1D music net (PL20
+A model's name states its features: ``c3d+music1d`` joins C3D and the 1D music net (PL20
 section 3.4), ``integrated`` joins all features.
 """
 
@@ -14,7 +14,7 @@ from math import prod
 from mvemo.cache import MODALITIES
 from mvemo.fuse.errors import BadFeatures
 
-# Order in reports; other features follow, by name.
+# Order of features in reports; other features follow, sorted by name.
 AUDIO = ("music1d", "music2d")
 VIDEO = ("c3d", "i3d")
 FIRST = dict(zip(MODALITIES, (AUDIO, VIDEO), strict=True))
@@ -23,7 +23,7 @@ STACKED = "integrated-stacked"
 LATE = "integrated-late"
 # Models over the predictions of other models; they have no head over features.
 SECOND_LAYERS = (STACKED, LATE)
-# Most fusions of one set of three or more modalities that are made without being named.
+# Maximum number of fusions per set of three or more modalities that are made by default.
 MOST_FUSIONS = 16
 Key = tuple[str, ...]
 # Modalities that a clip lacks, in the order of reports.
@@ -51,7 +51,7 @@ class Model:
 
     @property
     def key(self) -> Key:
-        """Return the key of the outputs: models of the same features share one head."""
+        """Return the key of the outputs; models with the same features share a head."""
         return (self.name,) if self.name in SECOND_LAYERS else self.features
 
 
@@ -59,8 +59,8 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
     """Return all models that a set of features allows, single features first.
 
     These are each single feature, each fusion of one feature per modality (of three or more
-    modalities only if at most `MOST_FUSIONS` are possible), and all together as ``integrated``
-    (PL20 3.4, read as one head on all features).
+    modalities only if at most `MOST_FUSIONS` are possible), and all features as ``integrated``
+    (PL20 3.4, understood as one head on all features).
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
             if size == 2 or prod(len(names[kind]) for kind in some) <= MOST_FUSIONS:
                 for parts in product(*(names[kind] for kind in some)):
                     if some[:2] == MODALITIES:
-                        # Named as in PL20: the video feature first.
+                        # In names the video feature is first, as in PL20.
                         parts = (parts[1], parts[0], *parts[2:])
                     models.append(Model("+".join(parts), parts, some))
     if len(models) > 1:
@@ -101,16 +101,16 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
 
 
 def check_feature_name(name: str) -> None:
-    """Raise `BadFeatures` if a feature has the name of a model, or a name that joins names."""
+    """Raise `BadFeatures` if a feature's name is that of a model, or contains ``+`` or ``,``."""
     if name in (INTEGRATED, *SECOND_LAYERS) or "+" in name or "," in name:
         raise BadFeatures(
-            f"invalid feature name {name!r}: it must not contain '+' or ',' nor be that of a "
-            f"model ({INTEGRATED}, {STACKED}, {LATE})"
+            f"invalid feature name {name!r}: it must not contain '+' or ',', nor be the name of "
+            f"a model ({INTEGRATED}, {STACKED}, {LATE})"
         )
 
 
 def chosen_models(modality: Mapping[str, str], names: Sequence[str] | None) -> tuple[Model, ...]:
-    """Return the models of `names`, which may join any features by ``+``; all for None."""
+    """Return the models in `names`, which may join features with ``+``; None means all."""
     models = models_of(modality)
     if names is None:
         return models
@@ -134,12 +134,12 @@ def modalities_of(models: Sequence[Model]) -> tuple[str, ...]:
 
 
 def modality_order(kinds: Iterable[str]) -> tuple[str, ...]:
-    """Return each modality once, in the order of reports: audio, video, then others by name."""
+    """Return each modality once, in the order of reports: audio, video, others by name."""
     return tuple(in_order(set(kinds), MODALITIES))
 
 
 def missing_of(kinds: Missing) -> list[Missing]:
-    """Return the sets of modalities that a clip may lack and still be predicted, fewest first."""
+    """Return the sets of modalities that a predicted clip may lack, smallest first."""
     return [
         missing
         for size in range(1, len(kinds))
@@ -151,7 +151,7 @@ Parts = Mapping[str, Mapping[Missing, Model]]
 
 
 def parts_of(models: Sequence[Model], modality: Mapping[str, str]) -> Parts:
-    """Return, for each fusion of modalities, the model left when some are missing (PL20 3.6)."""
+    """Return, for each fusion of modalities, the models to use if some are missing (PL20 3.6)."""
     return {
         model.name: {
             missing: Model(
@@ -167,6 +167,6 @@ def parts_of(models: Sequence[Model], modality: Mapping[str, str]) -> Parts:
 
 
 def in_order(names: Iterable[str], first: Sequence[str]) -> list[str]:
-    """Return the names of `first` in its order, then all others by name."""
+    """Return `names`: first those in `first`, in its order, then all others, sorted."""
     rest = sorted(names)
     return [name for name in first if name in rest] + [n for n in rest if n not in first]

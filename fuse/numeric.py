@@ -14,13 +14,13 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 Link = Literal["softmax", "sigmoid", "identity"]
-# Inputs of a second layer, by the link of the heads below it.
+# Link of the heads below a second layer to the kind of its inputs.
 DECISION_INPUTS: dict[Link, str] = {
     "softmax": "log-probabilities",
     "sigmoid": "log-odds",
     "identity": "values",
 }
-# Smallest probability that a second layer reads: one certain head must not outvote all others.
+# Smallest probability that a second layer reads: one overconfident head must not outvote others.
 MIN_PROBABILITY = 1e-4
 
 
@@ -32,7 +32,7 @@ def apply_link(scores: F64, link: Link) -> F64:
 
 
 def decision_inputs(outputs: F64, link: Link) -> F64:
-    """Turn outputs of heads, float64 (clips, outputs), into addable inputs of a second layer."""
+    """Turn outputs of heads, float64 (clips, outputs), into inputs that a second layer adds."""
     if link == "identity":
         return outputs.copy()
     if link == "softmax":

@@ -1,4 +1,4 @@
-"""Reader of prediction files: tables of mvemo and of other programs, CSV or Parquet."""
+"""Reader of prediction files, CSV or Parquet, of mvemo and of other programs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mvemo.manifests.labels import Label, Task, label_kind
 from mvemo.manifests.tables import Table, match_ids, read_table
 
 _MAY_BE_EMPTY = ("predicted", "group", "label")
-# Fold of clips that were not tested, as in the ``predictions.csv`` of mvemo.
+# Fold of clips that were not tested, as in mvemo's ``predictions.csv``.
 NOT_TESTED = "-1"
 
 
 class _Row(NamedTuple):
-    """One clip of one model; None for columns that the file lacks."""
+    """Prediction of one model for one clip; None for columns that the file lacks."""
 
     place: str  # file and line, for messages
     clip_id: str
@@ -48,24 +48,24 @@ def read_predictions(
     """Read prediction files: CSV or Parquet with a header and a row for each clip and model.
 
     Columns are ``clip_id``, the truth, predictions of each class, tag or target, and optional
-    ``group``, ``fold`` (that tested the clip, -1 for none), ``model`` (default: the file's name)
+    ``group``, ``fold`` (the fold that tested the clip, or -1), ``model`` (default: the file's name)
     and ``repeat`` (number of the evaluation). The truth and the predictions are:
 
     - classes: ``label``, and probabilities in columns named by the class, or ``p_`` and the
-      class. Each row sums to 1 up to rounding; rows that are off by more than `TOLERANCE` are
-      divided by their sum. Instead there may be one column ``predicted``, the class.
+      class. Each row must sum to 1 up to rounding; a sum that differs from 1 by more than
+      `TOLERANCE` is divided out. Instead there may be one column ``predicted`` with the class.
     - tags: ``label``, tags joined by ``;``, and probabilities in columns named by the tag, or
-      ``p_`` and the tag. A tag is decided at 0.5.
+      ``p_`` and the tag. A clip has a tag from 0.5 on.
     - targets: ``label_NAME`` and ``NAME``.
 
-    A clip whose cells are all empty or NaN was not predicted. If any column begins with ``p_``,
-    only such columns are probabilities. The ``predictions.csv`` of mvemo can be read, and with a
-    manifest also the table of ``mvemo predict --csv``, whose label is the predicted one.
+    A clip whose cells are all empty or NaN was not predicted. If the name of any column begins
+    with ``p_``, only such columns are probabilities. The ``predictions.csv`` of mvemo can be read,
+    and with a manifest also the table of ``mvemo predict --csv``, whose label is the predicted one.
 
     Parameters
     ----------
     paths
-        Paths of the files; their models are told apart by name.
+        Paths of the files; models of different files must have different names.
     task
         Task of the predictions; by default that of the manifest, or ``multiclass``.
     manifest
@@ -77,8 +77,8 @@ def read_predictions(
     Raises
     ------
     BadFeatures
-        A file is missing or contradicts itself, another file or the manifest; the message names
-        the line.
+        A file is missing, or contradicts itself, another file or the manifest; the message
+        names the line.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def read_predictions(
     known = None if manifest is None else manifest.classes
     kind: Task = task or ("multiclass" if manifest is None else manifest.task)
     if manifest is not None and manifest.task != kind:
-        raise BadFeatures(f"the manifest's task is {manifest.task}, not {kind}")
+        raise BadFeatures(f"expected a manifest of the task {kind}, got {manifest.task}")
     with _without_collections():
         classes: tuple[str, ...] = ()
         rows: list[_Row] = []
@@ -103,13 +103,13 @@ def read_predictions(
             table = _read_table(path, columns or {}, of_manifest=manifest is not None)
             names, rows_of_file = _parse(path, table, kind, known, truth=manifest is None)
             if set(names) < set(classes):
-                # A file of decisions names only the classes that were predicted.
+                # A file with a column `predicted` names only the classes that were predicted.
                 names, rows_of_file = _parse(path, table, kind, classes, truth=manifest is None)
             classes = classes or names
             if set(names) != set(classes):
                 raise BadFeatures(
-                    f"{path}: its classes are {', '.join(names)}, those of {paths[0]} "
-                    f"{', '.join(classes)}"
+                    f"{path}: its classes ({', '.join(names)}) differ from those of {paths[0]} "
+                    f"({', '.join(classes)})"
                 )
             if names != classes:
                 order = [names.index(name) for name in classes]
@@ -131,7 +131,7 @@ def read_predictions(
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """Pause the collector of cycles, which would visit all rows so far again and again."""
+    """Pause garbage collection, which would visit all rows again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -142,7 +142,7 @@ def _without_collections() -> Iterator[None]:
 
 
 def _with_truth(rows: Sequence[_Row], manifest: Manifest) -> list[_Row]:
-    """Return rows with the ids, labels and groups that the manifest has for their clips."""
+    """Return the rows with ids, labels and groups from the manifest."""
     names = {c.path: c.clip_id for c in manifest.clips} | {i: i for i in manifest.clip_ids}
     ids, _ = match_ids([row.clip_id for row in rows], names)
     clips: dict[str, Clip] = {clip.clip_id: clip for clip in manifest.clips}
@@ -152,12 +152,12 @@ def _with_truth(rows: Sequence[_Row], manifest: Manifest) -> list[_Row]:
         if clip is None:
             raise BadFeatures(
                 f"{row.place}: clip {clip_id!r} is not in the manifest {manifest.name}, whose "
-                f"first is {manifest.clip_ids[0]!r}"
+                f"first clip is {manifest.clip_ids[0]!r}"
             )
         if row.label is not None and row.label != clip.label and set(row.label) != set(clip.label):
             raise BadFeatures(
                 f"{row.place}: clip {clip_id!r} has label {_shown(row.label)}, but "
-                f"{_shown(clip.label)} in the manifest {manifest.name}"
+                f"the manifest {manifest.name} has {_shown(clip.label)}"
             )
         result.append(row._replace(clip_id=clip_id, label=clip.label, group=clip.group))
     return result
@@ -174,8 +174,8 @@ def _predictions(
     folds, k = _number_folds(list(first.values()))
     n_divided = sum(row.divided for row in rows)
     note = (
-        f"Of {n_divided} of {len(rows)} rows the probabilities, which are rounded, do not sum to "
-        "1: they were divided by their sum."
+        f"In {n_divided} of {len(rows)} rows the probabilities do not sum to 1, because they are "
+        "rounded: they were divided by their sum."
     )
     return Predictions(
         classes=classes,
@@ -192,27 +192,27 @@ def _predictions(
 
 
 def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) -> Table:
-    """Read a file with standard names of columns; with a manifest a path may stand for an id."""
+    """Read a file and rename its columns; with a manifest, paths may replace clip ids."""
     table = read_table(path, error=BadFeatures, columns=columns)
     if of_manifest and "clip_id" not in table.header:
         table = table.with_path()
         table = table.renamed({"clip_id": "path"} if "path" in table.header else {})
     if table.predicted_by:
         table = table.renamed({"predicted": "label"} if "label" in table.header else {})
-        # Rows of files that could not be read have no model.
+        # Rows of media files that could not be read have no model.
         model = table.header.index("model")
         rows = [(line, row) for line, row in table.rows[1:] if "".join(row[model : model + 1])]
         table = replace(table, rows=(table.rows[0], *rows))
     header = table.header
     if len(table.rows) < 2:
-        raise BadFeatures(f"{path}: no predictions: it has a header at most")
+        raise BadFeatures(f"{path}: has no predictions: expected a header and rows")
     for name in header:
         if header.count(name) > 1:
-            raise BadFeatures(f"{path}: column {name!r} is there twice")
+            raise BadFeatures(f"{path}: duplicate column {name!r}")
     if "clip_id" not in header:
         raise BadFeatures(
-            f"{path}: no column 'clip_id'; there are {', '.join(header)}: name the clips' column "
-            "with --column clip_id=NAME"
+            f"{path}: has no column 'clip_id', only {', '.join(header)}: name the column of clip "
+            "ids with --column clip_id=NAME"
         )
     return table
 
@@ -220,16 +220,16 @@ def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) ->
 def _parse(
     path: Path, table: Table, task: Task, names: Sequence[str] | None, *, truth: bool
 ) -> tuple[tuple[str, ...], list[_Row]]:
-    """Return the classes, in the order of the columns or of `names`, and the rows."""
+    """Return the classes (in the order of `names` or of the columns), and the rows."""
     n_columns = len(table.header)
     for number, cells in table.rows[1:]:
         if len(cells) != n_columns:
-            raise BadFeatures(f"{path}:{number}: {len(cells)} cells, the header has {n_columns}")
+            raise BadFeatures(f"{path}:{number}: expected {n_columns} cells, got {len(cells)}")
     columns = COLUMNS[task](path, table, names)
     if truth and not columns.has_truth:
         raise BadFeatures(
-            f"{path}: no column 'label'; there are {', '.join(columns.header)}: name it "
-            "with --column label=NAME, or give a manifest that has them (--manifest)"
+            f"{path}: has no column 'label', only {', '.join(columns.header)}: name it "
+            "with --column label=NAME, or give a manifest with labels (--manifest)"
         )
     file, model = str(path), path.stem
     needed = {n: i for n, i in columns.places.items() if n in RESERVED and n not in _MAY_BE_EMPTY}
@@ -251,7 +251,7 @@ def _parse(
 
 
 def _first_rows(rows: Sequence[_Row]) -> dict[str, _Row]:
-    """Return the first row of each clip; raise if a later row of the clip disagrees with it."""
+    """Return the first row of each clip; raise if a later row contradicts it."""
     first: dict[str, _Row] = {}
     for row in rows:
         earlier = first.setdefault(row.clip_id, row)
@@ -271,7 +271,7 @@ def _number_folds(rows: Sequence[_Row]) -> tuple[Ints, int]:
         return np.zeros(len(rows), dtype=np.int64), 1
     for row in rows:
         if row.fold is None:
-            raise BadFeatures(f"{row.place}: no fold is given for this clip, but for others")
+            raise BadFeatures(f"{row.place}: this clip has no fold, but other clips have one")
     tested = sorted(names - {NOT_TESTED}, key=_by_number)
     if not tested:
         raise BadFeatures(
@@ -292,8 +292,8 @@ def _outputs_by_model(
         key = (row.model, row.clip_id)
         if key in places:
             raise BadFeatures(
-                f"{row.place}: clip {row.clip_id!r} of model {row.model!r} is already at "
-                f"{places[key]}: a column 'model' tells models apart"
+                f"{row.place}: clip {row.clip_id!r} of model {row.model!r} repeats "
+                f"{places[key]}: if it is of another model, add a column 'model'"
             )
         places[key] = row.place
         if row.model not in outputs:
@@ -304,7 +304,7 @@ def _outputs_by_model(
 
 def _by_number(text: str) -> tuple[int, int, str]:
     """Return a sort key: numbers by value, then other names."""
-    # By length and digits: Python refuses to convert a number of thousands of digits.
+    # The key has length and digits, because Python refuses to convert thousands of digits.
     digits = text.lstrip("0") if text.isdecimal() else ""
     return (0, len(digits), digits) if text.isdecimal() else (1, 0, text)
 

@@ -1,4 +1,4 @@
-"""The result of one evaluation, for any task; tables, figures and files are made from it."""
+"""The result of one evaluation of any task, from which tables and files are made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mvemo.manifests.text_table import html_table
 # Protocol of predictions that another program made.
 OTHERS = "others"
 # A point of a learning curve: the share of the training groups, the mean number of training
-# clips, and mean and standard deviation over folds of the primary metric.
+# clips, and the mean and standard deviation over folds of the primary metric.
 CurvePoint = tuple[float, float, float, float]
 
 
@@ -27,9 +27,9 @@ CurvePoint = tuple[float, float, float, float]
 class ModelResult:
     """One model's out-of-fold predictions and their scores.
 
-    The task decides which scores there are; `mvemo.fuse.tasks.probabilities` (`Multiclass`,
-    `Multilabel`) and `...regression.Regression` explain their names. NaN stands for a score that
-    is not defined.
+    The task determines the scores; `mvemo.fuse.tasks.probabilities` (`Multiclass`,
+    `Multilabel`) and `...regression.Regression` explain their names. NaN stands for an
+    undefined score.
 
     Parameters
     ----------
@@ -40,13 +40,13 @@ class ModelResult:
         float64 (clips, outputs): probabilities of classes (rows sum to 1) or of tags, or values
         in the targets' unit; NaN rows for clips without a prediction.
     y_pred
-        Decisions: int64 (clips,) of classes, -1 where there is no prediction; bool (clips, tags);
-        or the values themselves.
+        Decisions: int64 (clips,) of classes, -1 without a prediction; bool (clips, tags); or the
+        predicted values.
     scores, per_fold
-        Score name to its value over all clips, and to float64 (folds,), its value in each fold.
+        Score name to its value over all clips, and to float64 (folds,), its values in the folds.
     per_output, per_output_fold
         Score name to float64 (outputs,), its value for each class, tag or target over all clips,
-        and to float64 (folds, outputs), the same in each fold.
+        and to float64 (folds, outputs), its values in the folds.
     confusion
         int64 (classes, classes), rows true, columns predicted; for regression the quadrants of
         valence and arousal; None if the task has no confusion matrix.
@@ -63,11 +63,11 @@ class ModelResult:
     without_modality
         Missing modalities, joined by ``+`` (``video``, ``audio+lyrics``), to the primary metric
         (mean over folds) of a head that needs only the others; ``none`` to that of the model.
-        All are measured on the clips that have every feature. Empty for one modality.
+        All are measured on clips that have every feature. Empty for a model of one modality.
     n_fallback, n_untrained
         Number of clips that lack some modalities and were predicted by a head of the others;
-        number of tested clips with all features whose training folds hold too few clips for a
-        head.
+        number of tested clips with all features whose training folds have too few clips for
+        a head.
     by_net
         True if the outputs are those of a net's own last layer, without a head.
     """
@@ -102,7 +102,7 @@ class ModelResult:
         return complete(self.outputs)
 
     def __repr__(self) -> str:
-        """Return one line with the first scores."""
+        """Describe the model in one line, with its first scores."""
         scores = ", ".join(f"{name} {value:.3f}" for name, value in list(self.scores.items())[:3])
         n_predicted = int(self.valid.sum())
         return f"<ModelResult {self.name!r}: {scores}; {n_predicted} of {len(self.valid)} clips>"
@@ -110,12 +110,12 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class Choice:
-    """The recommended model, and the score to expect of choosing it."""
+    """The recommended model, and the score to expect, which includes the cost of the choice."""
 
-    model: str  # name of the model of least loss (`Task.choice_loss`)
+    model: str  # name of the chosen model (`Task.choice_loss`)
     # (folds,): name of the model chosen by inner predictions of each fold's training clips.
     inside: tuple[str, ...]
-    # Scores of each fold's clips, predicted by that fold's choice.
+    # Scores on each fold's clips, predicted by the model chosen for this fold.
     nested: ModelResult
 
 
@@ -126,7 +126,7 @@ class Results:
     Parameters
     ----------
     name, task
-        Name of the data set; the kind of labels, and how predictions are scored.
+        Name of the data set; task that reads the labels and scores the predictions.
     classes
         Names of the outputs: classes, tags, or targets such as valence.
     clip_ids, groups
@@ -146,10 +146,10 @@ class Results:
         True for generated data; True for labels shuffled as a check.
     models, baseline
         Results of the models, in the order of reports, and of a predictor without features: the
-        commonest class, each tag's frequency or each target's mean in the training folds.
+        most common class, each tag's frequency or each target's mean in the training folds.
     present, outliers
-        Feature name to bool (clips,), True for clips that have the feature; to ids of clips that
-        were not used for scaling.
+        Feature name to bool (clips,), True for clips that have the feature; feature name to ids
+        of clips that were not used for scaling.
     failures
         (clip id, stage, reason) of each failure that stage one kept.
     curves
@@ -163,13 +163,13 @@ class Results:
         All evaluations, this one first; empty without repeats. Scores in `models` cover all of
         them, predictions only the first.
     choice
-        Recommended model; None if there was no choice, or it was not asked for.
+        Recommended model; None if there was no choice or the settings do not ask for one.
     learning_curve
         Model name to its points, the full training set last.
     heads
         All fitted heads, in the order of fitting.
     predicted_by
-        Model whose predictions are the labels; empty for labels by people.
+        Model whose predictions serve as labels; empty if people gave the labels.
     media
         Clip id to a link from the report to its file, for clips whose files are known.
     """
@@ -203,7 +203,7 @@ class Results:
     predicted_by: str = ""
 
     def __repr__(self) -> str:
-        """Return one line, whatever the number of clips and models."""
+        """Describe the results in one line."""
         ranked = sorted(self.models, key=lambda m: np.nan_to_num(self.primary_mean(m), nan=-np.inf))
         best = ""
         if ranked:
@@ -231,7 +231,7 @@ class Results:
 
     @property
     def tested(self) -> Bools:
-        """Return bool (clips,): True for clips that a fold tests; the others are trained on."""
+        """Return bool (clips,): True for clips that a fold tests; others are only for training."""
         return np.asarray(self.folds >= 0, dtype=np.bool_)
 
     @property
@@ -315,7 +315,7 @@ def score_model(
 def score_baseline(
     task: Task, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
 ) -> ModelResult:
-    """Predict from the labels of the training folds only, and score that like a model."""
+    """Predict from only the training folds' labels, and score the result like a model."""
     outputs, thresholds = task.baseline(y_true, folds, k, n_outputs)
     model = Model(task.baseline_name, (), ())
     by_clip = None if thresholds is None else thresholds[folds]
@@ -327,14 +327,14 @@ def score_baseline(
 
 
 def best_model(results: Results, models: Sequence[ModelResult] | None = None) -> ModelResult | None:
-    """Return the model of the highest mean primary metric, of equals the one of fewer features."""
+    """Return the model with the best mean primary metric; if equal, with fewer features."""
     models = results.models if models is None else models
     scored = [m for m in models if np.isfinite(results.primary_mean(m))]
     return min(scored, key=lambda m: (-results.primary_mean(m), len(m.features)), default=None)
 
 
 def recommended_model(results: Results) -> ModelResult | None:
-    """Return the model of the nested choice, otherwise the best; None if none has a score."""
+    """Return the model of the nested choice, otherwise the best; None without any score."""
     if results.choice is not None and not results.permuted:
         for model in results.models:
             if model.name == results.choice.model:
@@ -353,7 +353,7 @@ def twin_of_integrated(results: Results) -> str:
 
 
 def without_twin(results: Results) -> Results:
-    """Return the results without ``integrated`` if a pair of features is the same model."""
+    """Return the results without ``integrated`` if a pair of features equals it."""
     twin = twin_of_integrated(results)
     if not twin:
         return results

@@ -1,12 +1,12 @@
 """Rows of feature values, in memory or not, and their standardisation on training clips.
 
 Outliers, such as clips of damaged files, are left out of the means and deviations. Standardised
-values are clipped to `LIMIT` deviations.
+values are clipped to `LIMIT` standard deviations.
 
 Standardisation within groups removes the effect of a singer, an artist or a room. This is speaker
 normalisation (Busso et al. 2013, "Iterative feature normalization scheme", section II): each
-group's clips are standardised by their own means and deviations, without labels. A model then
-needs several clips of a new group to predict any.
+group's clips are standardised by the means and deviations of the group, without labels. A model
+then needs several clips of a new group to predict any of them.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from mvemo.fuse.numeric import F32, F64, Bools, Ints
 
 # Largest absolute standardised value.
 LIMIT = 5.0
-# An outlier's distance from the mean is more than this many times the median distance.
+# A clip is an outlier if its distance from the mean is over this many times the median distance.
 FAR = 5.0
-# Deviation over mean below which a column counts as constant, in single precision.
+# A column counts as constant if deviation / mean is below this (single precision).
 CONSTANT = 1e-6
-# Rounds of leaving outliers out: one outlier may hide another.
+# Number of rounds of removing outliers, because one outlier may hide another.
 ROUNDS = 5
-# Fewest clips of a group: means and deviations of fewer are mostly chance.
+# Minimum number of clips in a group; means and deviations of fewer are unreliable.
 MIN_CLIPS = 5
 
 
 class Rows:
-    """Values of clips, float32 (clips, dim), zero where missing, read a block at a time."""
+    """Values of clips, float32 (clips, dim), zero if missing, read in blocks."""
 
     def __init__(
         self, shape: tuple[int, int], blocks: Callable[[], Iterator[tuple[Ints | slice, F32]]]
@@ -39,11 +39,11 @@ class Rows:
         self.shape, self.blocks = shape, blocks
 
     def map(self, change: Callable[[F32], F32]) -> Rows:
-        """Return the rows with each block changed to new values of the same shape."""
+        """Return rows whose blocks are the results of `change`, which keeps their shape."""
         return Rows(self.shape, lambda: ((rows, change(block)) for rows, block in self.blocks()))
 
     def take(self, rows: Bools) -> Rows:
-        """Return the rows of a mask, bool (clips,)."""
+        """Return the rows selected by a mask, bool (clips,)."""
         if rows.all():
             return self
         numbers = np.cumsum(rows) - 1
@@ -59,7 +59,7 @@ class Rows:
     def scores(self, coef: F32) -> F32:
         """Multiply coefficients (scores, dim) with the rows: (scores, clips)."""
         product: F32 = np.zeros((len(coef), self.shape[0]), np.float32)
-        # Without coefficients, nothing needs to be read.
+        # Without coefficients, no block needs to be read.
         for rows, block in self.blocks() if len(coef) else ():
             product[:, rows] = coef @ block.T
         return product
@@ -73,7 +73,7 @@ class Rows:
 
 
 class ArrayRows(Rows):
-    """Rows of an in-memory array, multiplied at once."""
+    """Rows of an in-memory array, multiplied as a whole."""
 
     def __init__(self, values: F32) -> None:
         n, dim = values.shape
@@ -93,7 +93,7 @@ class ArrayRows(Rows):
 
 
 def rows_of(values: F32 | Rows) -> Rows:
-    """Return rows as they are, and an array as `ArrayRows`."""
+    """Return rows unchanged, and an array as `ArrayRows`."""
     return values if isinstance(values, Rows) else ArrayRows(values)
 
 
@@ -103,7 +103,7 @@ class Scaling:
 
     shift: F64  # float64 (dim,)
     scale: F64  # float64 (dim,)
-    limit: float = LIMIT  # largest absolute standardised value; infinite for none
+    limit: float = LIMIT  # largest absolute standardised value; infinite for no limit
 
     def apply(self, values: F32) -> F32:
         """Standardise raw values, float32 (clips, dim), and clip them to the limit."""
@@ -135,9 +135,9 @@ def fit_scaling(values: F32 | Rows, rows: Bools) -> tuple[Scaling, Bools]:
 
 
 def _fit_array(x: F32, members: Ints) -> tuple[F32, F64, F64]:
-    """Return means, deviations, and the members' distances."""
+    """Return means, deviations, and the distances of the clips in `members`."""
     x = x[members]
-    # Rounded like the values, so that the shift that is subtracted is the one that is stored.
+    # The shift is rounded like the values, so that the stored shift is the one subtracted.
     shift = x.mean(axis=0, dtype=np.float64).astype(np.float32)
     x -= shift
     np.square(x, out=x)
@@ -146,7 +146,7 @@ def _fit_array(x: F32, members: Ints) -> tuple[F32, F64, F64]:
 
 
 def _fit_streamed(values: Rows, members: Ints) -> tuple[F32, F64, F64]:
-    """Return the same as `_fit_array`, in two readings."""
+    """Return the same as `_fit_array`, reading the values twice."""
     n, dim = values.shape
     is_member = np.zeros(n, np.bool_)
     is_member[members] = True
@@ -157,7 +157,7 @@ def _fit_streamed(values: Rows, members: Ints) -> tuple[F32, F64, F64]:
         if not len(x):
             continue
         if centre is None:
-            # Near the mean, so that subtracting squares loses few digits.
+            # A centre near the mean, so that the difference of squares is precise.
             centre = np.median(x, axis=0).astype(np.float32)
         x -= centre
         total += x.sum(axis=0, dtype=np.float64)
@@ -183,7 +183,7 @@ def _deviations(variance: F64, shift: F32) -> F64:
 def standardise_within(
     values: F32, present: Bools, groups: Sequence[str], others: Scaling | None = None
 ) -> F32:
-    """Standardise each group by itself; small groups by `others`, or by all clips for None."""
+    """Standardise each group separately; small groups by `others` or, if None, by all clips."""
     others = fit_scaling(values, present)[0] if others is None else others
     result = others.apply(values)
     members = np.flatnonzero(groups_within(present, groups))

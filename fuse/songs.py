@@ -17,18 +17,18 @@ from mvemo.manifests import song_of
 
 SongRule = Literal["mean", "log-mean", "vote"]
 RULES: tuple[SongRule, ...] = ("mean", "log-mean", "vote")
-# Smallest probability of a class in a segment, so that one segment cannot rule a class out.
+# Smallest probability of a class in a segment, so that no single segment can exclude a class.
 MIN_PROBABILITY = 1e-6
-# Weight of the mean probabilities next to votes: only large enough to break ties.
+# Weight of the mean probabilities added to votes; it is only large enough to break ties.
 TIE_WEIGHT = 1e-6
 
 
 def song_level(
     results: Results, *, by: Literal["clip", "group"] = "clip", rule: SongRule = "mean"
 ) -> Results:
-    """Return the same evaluation with one prediction per song.
+    """Return the evaluation with one prediction per song.
 
-    Segments without a prediction are left out. Heads and nets remain those trained on segments.
+    Segments without a prediction are left out. Heads and nets are still those of segments.
 
     Parameters
     ----------
@@ -37,13 +37,14 @@ def song_level(
     by
         Unit that counts as a song: the ``clip`` that segments were cut from, or ``group``.
     rule
-        ``mean`` of the segments' probabilities; ``log-mean``, their geometric mean scaled to sum
-        1; ``vote``, the share of segments whose most probable class it is (ties: by mean).
+        ``mean``, the mean of the segments' probabilities; ``log-mean``, their geometric mean,
+        scaled to a sum of 1; ``vote``, the share of segments in which a class is the most
+        probable (ties are broken by the mean).
 
     Returns
     -------
-    Results whose clips are songs, in the order of their first segments (with permuted labels,
-    with that segment's label), without intervals, comparisons, learning curves and repeats.
+    Results whose clips are songs, in the order of their first segments (if labels are permuted,
+    with the first segment's label), without intervals, comparisons, learning curves and repeats.
 
     Raises
     ------
@@ -65,15 +66,15 @@ def song_level(
     (('a', 'b'), [0.65, 0.35])
     """
     if rule not in RULES:
-        raise BadFeatures(f"rule {rule!r} is not known: one of {', '.join(RULES)}")
+        raise BadFeatures(f"unknown rule {rule!r}; expected one of {', '.join(RULES)}")
     names = results.groups if by == "group" else [song_of(c) for c in results.clip_ids]
     index = {name: n for n, name in enumerate(dict.fromkeys(names))}
     song = np.array([index[name] for name in names], dtype=np.int64)
-    # The first segment of each song.
+    # Index of the first segment of each song.
     _, rows = np.unique(song, return_index=True)
     _check(results, tuple(index), song, rows)
     y_true, folds = results.y_true[rows], results.folds[rows]
-    # A song has a feature if one of its segments has it.
+    # A song has a feature if any of its segments has it.
     present = {
         name: np.bincount(song, values, len(rows)) > 0 for name, values in results.present.items()
     }
@@ -114,7 +115,7 @@ def song_level(
 
 
 def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
-    """Return probabilities (songs, classes) from (segments, classes); NaN rows are left out."""
+    """Return probabilities (songs, classes) from (segments, classes); NaN rows are ignored."""
     valid = complete(proba)
     proba, song = proba[valid], song[valid]
     count = np.bincount(song, minlength=n_songs)[:, None].astype(np.float64)
@@ -136,9 +137,9 @@ def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
 
 
 def _check(results: Results, songs: Sequence[str], song: Ints, first: Ints) -> None:
-    """Refuse songs whose segments do not belong together; `first` is each song's first segment."""
+    """Raise if segments of a song differ; `first` has the index of each song's first one."""
     if not results.task.decides_songs:
-        raise BadFeatures(f"{results.name}: songs are decided for classes, not {results.task.name}")
+        raise BadFeatures(f"{results.name}: songs need task multiclass, got {results.task.name}")
     columns = {"group": np.array(results.groups, dtype=np.str_), "fold": results.folds}
     if not results.permuted:
         columns["label"] = results.y_true
@@ -147,6 +148,6 @@ def _check(results: Results, songs: Sequence[str], song: Ints, first: Ints) -> N
         if len(different):
             row = int(different[0])
             raise BadFeatures(
-                f"{results.name}: segment {results.clip_ids[row]!r} has another {name} than "
+                f"{results.name}: segment {results.clip_ids[row]!r} differs in its {name} from "
                 f"{results.clip_ids[int(first[song[row]])]!r} of its song {songs[song[row]]!r}"
             )

@@ -1,4 +1,4 @@
-"""Commands as functions for notebooks and programs, exported by `import mvemo`."""
+"""Functions of ``import mvemo`` that do what commands do, for notebooks and programs."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def load_manifest(table: str | Path, **options: Any) -> Manifest:
 
 
 def clip_table(manifest: Manifest, folds: Folds | int | None = None) -> ClipTable:
-    """Return the clips of a manifest as a cache stores them, for features of other programs.
+    """Return a manifest's clips as a cache stores them, to add features of other programs.
 
     Parameters
     ----------
     manifest
         Labelled clips.
     folds
-        Folds or their number; None for the split of the manifest, or if it has none for folds
+        Folds, or their number. None for the split of the manifest or, if it has none, for folds
         that are made when heads are fitted.
     """
     from mvemo.pipeline.clips import clip_tables
@@ -73,18 +73,18 @@ def extract_features(
         ``paper``, ``best``, ``pretrained`` (nothing is trained), ``demo`` or the path of a TOML
         file.
     settings
-        Settings of docs/settings.md as ``key=value``: ``["extract.folds=5",
+        Settings of docs/settings.md as ``key=value``, for example ``["extract.folds=5",
         "nets.i3d.views=4"]``.
     work
         Folder for decoded media and trained nets.
     root
-        Folder that the paths of a table are relative to; None for the folder that the table
+        Folder that the paths in a table are relative to; None for the folder that the table
         states.
 
     Returns
     -------
-    Path of the features, their names, and the failures; ``text()`` returns the output of the
-    command.
+    Path of the feature file, names of the features, and failures; ``text()`` returns what the
+    command prints.
     """
     from mvemo.pipeline.settings_files import load_settings
     from mvemo.pipeline.stage_one.run import run_extract
@@ -110,7 +110,7 @@ def evaluate(
 ) -> Results:
     """Cross-validate all models that a feature file allows, as ``mvemo fuse`` does.
 
-    `mvemo.fuse.evaluate` takes an open cache and settings as an object.
+    For an open cache and settings as an object, use `mvemo.fuse.evaluate`.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def evaluate(
     profile
         Profile of the settings; None for the profile that the features were made with.
     settings
-        Settings of the table ``fuse`` in docs/settings.md as ``key=value``.
+        Settings of the section ``fuse`` in docs/settings.md as ``key=value``.
     """
     from mvemo.cache import open_cache
     from mvemo.fuse.crossval.evaluation import evaluate as evaluate_cache
@@ -143,20 +143,20 @@ def predict(
     Parameters
     ----------
     paths
-        Media files, folders, patterns and lists (``.csv``), or one feature file (``.h5``).
+        Media files, folders, name patterns and lists (``.csv``), or one feature file (``.h5``).
     model
-        Name of a model included in mvemo (None for ``music-video``), or a folder of
+        Name of a model included in mvemo (None for ``music-video``), or a folder written by
         ``mvemo fuse --final``.
     modality
-        Part of the files that is read.
+        Modalities of the files to read.
     weights
-        Mapping of nets to files of pretrained weights, for weights that cannot be fetched.
+        Name of a net to its file of pretrained weights, if weights cannot be downloaded.
     device
         ``auto``, ``cpu`` or ``cuda``.
 
     Returns
     -------
-    Record for each clip, as in docs/outputs.md; a clip that cannot be read has ``error``.
+    One record per clip, as in docs/outputs.md; if a clip cannot be read, it has ``error``.
     """
     from mvemo.pipeline.errors import BadOption
     from mvemo.pipeline.prediction.predictions import records

@@ -37,8 +37,8 @@ def settings_for(
     """Return the settings of stage two for a cache.
 
     The default profile is that of the last run of stage one if it is one of `PROFILES`, otherwise
-    ``paper``. Descriptors of a profile that the cache lacks are left out; those of an override
-    must be there.
+    ``paper``. Descriptors of a profile are left out if the cache lacks them; descriptors of an
+    override must be in the cache.
     """
     with open_cache(features) as cache:
         profile = profile or _profile_of(cache)
@@ -48,7 +48,7 @@ def settings_for(
         return settings
     missing = [name for name in settings.lld if name not in sequences]
     if missing:
-        tell_note(f"lld is without {', '.join(missing)}: not in {features}")
+        tell_note(f"the feature lld leaves out {', '.join(missing)}: not in {features}")
     return replace(settings, lld=tuple(name for name in settings.lld if name in sequences))
 
 
@@ -67,7 +67,7 @@ class FinalSettings:
     """Options of a final model for new clips."""
 
     folder: Path  # output folder
-    work: Path | None = None  # stage one's folder with the trained nets; None for the cache's
+    work: Path | None = None  # folder of stage one with the trained nets; None for the cache's
     about: Mapping[str, Any] = field(default_factory=dict)  # card text, from `read_about`
 
 
@@ -82,16 +82,16 @@ def run_fuse(
     save_heads: bool = True,
     paper: tuple[Path | None, Path | None] = (None, None),
 ) -> str:
-    """Evaluate every model over the cache and write the report; return the terminal's table."""
+    """Evaluate all models over the cache, write the report, and return the terminal's text."""
     with open_cache(features) as cache:
         _require_protocol(cache, features, protocol)
         if fold_file is not None:
             settings = replace(settings, folds=read_folds(fold_file, cache.table))
         why = _folds_without_seed(cache, settings, fold_file)
         if settings.seed is not None and why:
-            tell_note(f"--seed {settings.seed} changes no fold: {why}")
+            tell_note(f"--seed {settings.seed} does not change the folds: {why}")
         if final is not None and settings.models is None:
-            # Late fusion predicts clips that lack a feature.
+            # Late fusion is added because it can predict clips that lack a feature.
             settings = replace(settings, late=True)
         results = evaluate(cache, settings)
         results = replace(
@@ -113,7 +113,7 @@ def run_fuse(
     lines = [format_table(results), "", f"report: {out / 'report.html'}"]
     if save_heads:
         lines.append(f"heads: {out / 'heads.npz'}")
-    # The report and the model replace those of an older run together or not at all.
+    # Report and model are replaced together: if one fails, those of an older run are kept.
     try:
         with ExitStack() as stack:
             new = stack.enter_context(replacing_together(out, error=FuseError, remove=RUN_FILES))
@@ -122,34 +122,34 @@ def run_fuse(
                 folder = replacing_together(final.folder, error=FuseError)
                 lines += _write_model(model, final, features.parent, stack.enter_context(folder))
     except FuseError:
-        # If the files cannot be written, the table of scores is not lost.
+        # The table of scores is printed, so that it is not lost if the files cannot be written.
         click.echo(lines[0])
         raise
     write_paper(results_tables(results), *paper)
     tell_stale_model(out, None if final is None or model is None else final.folder)
     if why_none is not None:
-        # The report is written all the same.
+        # The report was written, although no model could be built.
         click.echo("\n".join(lines))
         raise why_none
     return "\n".join(lines)
 
 
 def _require_protocol(cache: Cache, features: Path, protocol: str | None) -> None:
-    """Raise `BadOption` if no feature was made under the protocol that was asked for."""
+    """Raise `BadOption` if no feature was extracted with the requested protocol."""
     protocols = sorted({spec.protocol for spec in cache.specs if spec.kind == "vector"})
     if protocol is not None and protocols and protocol not in protocols:
         raise BadOption(
-            f"{features}: its features are made under {', '.join(protocols)}, not {protocol!r}"
+            f"{features}: expected features of protocol {protocol}, got {', '.join(protocols)}"
         )
 
 
 def tell_stale_model(out: Path, written: Path | None = None) -> None:
-    """Note a model in a run's folder that an earlier run wrote."""
+    """Print a note if a model in a run's folder is from an earlier run."""
     model = out / "model"
     if (model / "model.json").is_file() and (
         written is None or written.resolve() != model.resolve()
     ):
-        tell_note(f"{model} is of an earlier run, not of this report: replace it with --final")
+        tell_note(f"{model} is from an earlier run, not from this report: replace it with --final")
 
 
 def _folds_without_seed(cache: Cache, settings: EvaluationSettings, fold_file: Path | None) -> str:
@@ -157,7 +157,7 @@ def _folds_without_seed(cache: Cache, settings: EvaluationSettings, fold_file: P
     table = cache.table
     if fold_file is None:
         if any(spec.fold is not None for spec in cache.specs):
-            return "they are those that the features' nets were trained for"
+            return "they are the folds that the nets were trained for"
         if settings.folds not in (None, table.k):
             return ""
         if table.splits is not None and settings.folds is None:
@@ -175,8 +175,8 @@ def _write_model(model: FinalModel, final: FinalSettings, beside: Path, folder: 
         if absent:
             lines.append(
                 f"note: 'mvemo predict' will need the trained nets {', '.join(absent)}, which are "
-                f"not in {work / 'nets'}: run this again with --work WORK, the folder of "
-                "'mvemo extract'"
+                f"not in {work / 'nets'}: run the same command again with --work WORK, the folder "
+                "of 'mvemo extract'"
             )
     if final.about:
         model = replace(model, facts={**model.facts, "about": dict(final.about)})
@@ -185,19 +185,19 @@ def _write_model(model: FinalModel, final: FinalSettings, beside: Path, folder: 
 
 
 def _promise(model: FinalModel) -> list[str]:
-    """Return lines that name the model for new clips and the score to expect."""
+    """Return lines that name the model for new clips and its expected score."""
     best, nested = model.predictors[0], model.facts.get("nested")
     if nested is not None and nested["model"] == best.name:
-        return [f"it predicts by {best.name}, as recommended: expect the score stated above"]
+        return [f"it predicts with {best.name}, as recommended: expect the score stated above"]
     if best.expected["mean"] is None:
         return []
     score = f"{best.expected['metric']} {best.expected['mean']:.3f}"
     if nested is None:
         return [
-            f"it predicts by {best.name}, which came out best of {len(model.heads.models)} models "
-            f"({score}): that choice flatters it a little"
+            f"it predicts with {best.name}, the best of {len(model.heads.models)} models ({score}, "
+            "which is a little too high, as it was chosen by this score)"
         ]
     return [
-        f"it predicts by {best.name} ({score}): {nested['model']} reads features that 'mvemo "
-        "predict' cannot make of new clips"
+        f"it predicts with {best.name} ({score}): {nested['model']} needs features that 'mvemo "
+        "predict' cannot compute for new clips"
     ]

@@ -20,7 +20,7 @@ from mvemo.fuse.numeric import F64, Bools, Ints
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.tasks.base import Outcome, Task
 
-# Largest difference between outputs of heads of the same features, fitted in another order.
+# Largest difference between outputs of two heads of the same features, fitted in another order.
 SAME = 1e-4
 NAN = float("nan")
 
@@ -39,26 +39,26 @@ class FoldedOutputs:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Comparison of one model with another, on the clips that both predicted."""
+    """Comparison of a model with a reference model, on the clips that both predicted."""
 
     model: str
     reference: str
-    n_clips: int  # number of clips that both predicted (with repeats, in the first)
-    # float64 (folds of all repeats,): gain in the primary metric, in folds where both have it.
+    n_clips: int  # number of clips that both predicted (in the first repeat)
+    # float64 (folds of all repeats,): gain in the primary metric, in folds where it is defined.
     differences: F64
     mean: float  # mean of `differences`: positive if the model is better
-    # 95 % interval from resampled groups, NaN without; for regression, of the pooled metric.
+    # 95 % interval from resampled groups, or NaN; for regression, of the pooled metric.
     interval: tuple[float, float]
     # Nadeau and Bengio's statistic and two-sided p-value; NaN for one fold or equal predictions.
     t: float
     p: float
     p_holm: float = NAN  # `p` corrected for `n_tests` (Holm)
     n_tests: int = 0  # number of different tests in the table
-    same: bool = False  # True if the two predict the same
+    same: bool = False  # True if both models make the same predictions
 
     @property
     def significant(self) -> bool | None:
-        """Return True if the difference is significant at 5 %, None if that is not known."""
+        """Return True if the difference is significant at 5 %, None if not tested."""
         if self.same:
             return False
         if np.isfinite(self.p_holm):
@@ -86,7 +86,7 @@ def compare_models(
     pairs: Sequence[tuple[str, str]],
     resamples: Resamples | None = None,
 ) -> list[Comparison]:
-    """Test pairs of models; equal predictions under other names count as one test."""
+    """Test pairs of models; models with equal predictions count as one test."""
     rows = [_compare(repeats, model, reference, resamples) for model, reference in pairs]
     representative = _representatives(repeats, {name for pair in pairs for name in pair})
     first: dict[tuple[str, str], int] = {}
@@ -105,7 +105,7 @@ def compare_models(
 def compare_results(
     repeats: Sequence[Results], resamples: Resamples | None = None
 ) -> list[Comparison]:
-    """Test every fusion against its best single feature, or all pairs if no model has features."""
+    """Test each fusion against its best single feature, or all pairs if no model has features."""
     models = repeats[0].models
     outputs = [
         FoldedOutputs(
@@ -122,7 +122,7 @@ def compare_results(
 def _fusions_and_singles(
     repeats: Sequence[FoldedOutputs], models: Sequence[ModelResult]
 ) -> list[tuple[str, str]]:
-    """Pair each fusion with the best of the single features that it combines."""
+    """Return pairs of each fusion and the best single feature that it combines."""
     singles = {
         model.features[0]: model.name for model in reversed(models) if len(model.features) == 1
     }
@@ -131,7 +131,7 @@ def _fusions_and_singles(
         rivals = [singles[name] for name in model.features if name in singles]
         if len(model.features) < 2 or not rivals:
             continue
-        # Mean score of the single feature, on the folds where both are defined.
+        # Mean score of each single feature, over the folds where both scores are defined.
         means = [mean_of_finite(_paired_scores(repeats, model.name, r)[1]) for r in rivals]
         best = int(np.argmax(np.nan_to_num(means, nan=-np.inf)))
         pairs.append((model.name, rivals[best]))
@@ -141,14 +141,14 @@ def _fusions_and_singles(
 def _compare(
     repeats: Sequence[FoldedOutputs], model: str, reference: str, resamples: Resamples | None
 ) -> Comparison:
-    """Compare one pair, without the correction for the others."""
+    """Compare one pair, without the correction for several tests."""
     a, b, ratio = _paired_scores(repeats, model, reference)
     both = [_shared(one, model, reference) for one in repeats]
     same = all(np.array_equal(p, q, equal_nan=True) for p, q in both)
     if np.isfinite(ratio) and not same:
         mean, t, p = nadeau_bengio(a - b, 1.0, ratio)
     else:
-        # Equal predictions are not a hypothesis, and must not weaken the other tests.
+        # Equal predictions need no test, and must not weaken the correction of other tests.
         mean, t, p = mean_of_finite(a - b), NAN, NAN
     interval = (NAN, NAN)
     if resamples is not None:
@@ -174,7 +174,7 @@ def _compare(
 
 
 def _shared(one: FoldedOutputs, model: str, reference: str) -> F64:
-    """Return outputs of both, float64 (2, clips, outputs); NaN rows if one did not predict."""
+    """Return both models' outputs, float64 (2, clips, outputs); NaN rows if one is missing."""
     both = np.stack([one.outputs[model], one.outputs[reference]])
     both[:, ~complete(both).all(axis=0)] = np.nan
     return both
@@ -183,7 +183,7 @@ def _shared(one: FoldedOutputs, model: str, reference: str) -> F64:
 def _paired_scores(
     repeats: Sequence[FoldedOutputs], model: str, reference: str
 ) -> tuple[F64, F64, float]:
-    """Return scores in each fold on common clips, and the mean n_test / n_train or NaN."""
+    """Return both models' scores per fold on common clips, and the mean n_test / n_train."""
     scores, ratios = [], []
     for one in repeats:
         p, q = _shared(one, model, reference)
@@ -229,7 +229,7 @@ def nadeau_bengio(
     mean = float(values.mean()) if count else NAN
     if count < 2:
         return mean, NAN, NAN
-    # Equal numbers have a variance of rounding errors only.
+    # If all values are equal, a computed variance would be only rounding error.
     variance = 0.0 if np.ptp(values) == 0 else float(values.var(ddof=1))
     if variance == 0:
         return (mean, 0.0, 1.0) if mean == 0 else (mean, float(np.copysign(np.inf, mean)), 0.0)
@@ -239,7 +239,7 @@ def nadeau_bengio(
 
 
 def holm(p_values: ArrayLike) -> F64:
-    """Correct p-values by Holm's step-down method (Holm 1979); NaN are not counted."""
+    """Correct p-values by Holm's step-down method (Holm 1979); NaN values are not counted."""
     p = np.asarray(p_values, dtype=np.float64)
     result = np.full(p.shape, np.nan)
     finite = np.flatnonzero(np.isfinite(p))
@@ -283,7 +283,7 @@ def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0
 
 
 def _all_models(results: Results, *, nested: bool) -> list[ModelResult]:
-    """Return the models, the baseline and, if `nested`, the choice inside each fold."""
+    """Return the models, the baseline and, if `nested`, the result of the nested choice."""
     chosen = [results.choice.nested] if nested and results.choice is not None else []
     return [*results.models, results.baseline, *chosen]
 
@@ -291,9 +291,9 @@ def _all_models(results: Results, *, nested: bool) -> list[ModelResult]:
 def _resampled_scores(
     evaluations: Sequence[Results], models: Sequence[list[ModelResult]], resamples: Resamples
 ) -> dict[str, F64]:
-    """Return each score, float64 (models, resamples), the mean over repeats."""
+    """Return the mean over repeats of each score, float64 (models, resamples)."""
     by_repeat = [
-        # One at a time, because shuffled labels differ between repeats.
+        # Repeats are resampled separately, because shuffled labels differ between them.
         one.task.resample(
             Outcome(
                 one.y_true,
@@ -315,7 +315,7 @@ def _resampled_scores(
 def score_intervals(
     values: Mapping[str, F64], shares: Mapping[str, Bools], groups: Sequence[str]
 ) -> dict[str, Interval]:
-    """Return the percentile interval of each score; Wilson's for a share that never varies."""
+    """Return the percentile interval of each score, or Wilson's for a share that is constant."""
     codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
     intervals = {}
     for name, resampled in values.items():
@@ -327,15 +327,15 @@ def score_intervals(
             if value in (0.0, 1.0) and n_groups:
                 low, high = wilson_interval(int(value) * n_groups, n_groups)
             if name.startswith("f1"):
-                # F1 = 2 J / (1 + J); J is the share of right clips among those that have the
-                # class or are predicted to have it.
+                # F1 = 2 J / (1 + J); J is the share of correct clips among those that have
+                # the class or are predicted to have it.
                 low, high = (2 * end / (1 + end) for end in (low, high))
         intervals[name] = (low, high)
     return intervals
 
 
 def wilson_interval(n_right: int, n: int) -> Interval:
-    """Return Wilson's 95 % interval of a share of `n` trials."""
+    """Return Wilson's 95 % interval of the share `n_right` / `n`."""
     z, share = float(ndtri(0.5 + LEVEL / 2)), n_right / n
     centre = (2 * n_right + z**2) / (2 * (n + z**2))
     half = z * (4 * n_right * (1 - share) + z**2) ** 0.5 / (2 * (n + z**2))

@@ -24,7 +24,7 @@ from mvemo.fuse.results import Choice, CurvePoint, ModelResult, Results, score_b
 from mvemo.fuse.songs import song_level
 from mvemo.fuse.tasks import task_of
 
-# Seeds tried for each repeat: a few groups can be split into folds in only a few ways.
+# Maximum number of seeds per repeat: few groups can be split into folds in only a few ways.
 TRIES = 10
 DEFAULT = EvaluationSettings()
 
@@ -38,7 +38,7 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
     Parameters
     ----------
     cache
-        Open cache (`mvemo.cache.open_cache`); its task decides how it is scored.
+        Open cache (`mvemo.cache.open_cache`); its task determines the scores.
     settings
         Settings of the evaluation; by default those of ``mvemo-cv``.
 
@@ -50,16 +50,16 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
     Raises
     ------
     BadFeatures
-        There is nothing to evaluate, a model is unknown, or the features do not allow these
-        folds or so many repeats.
+        There is nothing to evaluate, a model is unknown, or the features do not allow the
+        requested folds or number of repeats.
     LeakError
-        A net saw clips that it would score, or clips of their groups.
+        A net was trained on clips that it would score, or on clips of their groups.
 
     """
     task = task_of(cache.table.task)
     if settings.songs is not None and (settings.learning_curve or not task.decides_songs):
-        why = "a learning curve is of segments" if settings.learning_curve else "they need classes"
-        raise BadFeatures(f"{cache.path}: songs cannot be decided: {why}; leave --song-level out")
+        why = "learning curves use segments" if settings.learning_curve else "songs need classes"
+        raise BadFeatures(f"{cache.path}: --song-level cannot be used: {why}; leave it out")
     results = evaluate_once(cache, settings)
     if settings.repeats > 1:
         results = with_repeats(results, _evaluate_on_other_folds(cache, results, settings))
@@ -70,7 +70,7 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
 
 
 def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
-    """Run one evaluation, without repeats, intervals, tests and learning curve."""
+    """Run one evaluation, without repeats, intervals, tests or a learning curve."""
     table = cache.table
     prepared = prepare(cache, settings)
     clips, k = prepared.clips, prepared.k
@@ -112,15 +112,15 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
 
 
 def _score_net(prepared: Preparation, model: Model) -> ModelResult:
-    """Score the last layer of a net, as J22, L17 and PL20 do; each fold by its own net."""
+    """Score the last layer of a net, as J22, L17 and PL20 do; each fold uses its own net."""
     clips = prepared.clips
     outputs = np.full((len(clips.y_true), clips.n_outputs), np.nan)
     for fold in range(prepared.k):
         values, present = prepared.features.cache.vectors(model.name, fold)
         if values.shape[1] != clips.n_outputs:
             raise BadFeatures(
-                f"{model.name}: {values.shape[1]} outputs of a net, but {clips.n_outputs} "
-                "classes, tags or targets: run 'mvemo extract' again"
+                f"{model.name}: the net has {values.shape[1]} outputs, but there are "
+                f"{clips.n_outputs} classes, tags or targets: run 'mvemo extract' again"
             )
         rows = present & (clips.folds == fold)
         outputs[rows] = apply_link(values[rows].astype(np.float64), clips.link)
@@ -147,14 +147,14 @@ def _evaluate_on_other_folds(
         results.setdefault(_partition(other), other)
     if len(results) < settings.repeats:
         raise BadFeatures(
-            f"{cache.path}: --repeats {settings.repeats} asks for more different folds than were "
-            f"found for {len(set(table.groups))} groups in {first.k} folds: {len(results)}"
+            f"{cache.path}: --repeats {settings.repeats} is too large: only {len(results)} "
+            f"ways to split {len(set(table.groups))} groups into {first.k} folds were found"
         )
     return list(results.values())[1:]
 
 
 def _partition(results: Results) -> bytes:
-    """Return the same key for evaluations that divide the clips alike, however numbered."""
+    """Return a key of how the clips are divided into folds, whatever the folds' numbers."""
     _, first, which = np.unique(results.folds, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[which.reshape(-1)].astype(np.int64).tobytes()
 
@@ -163,12 +163,12 @@ def _refuse_bound_folds(cache: Cache, first: Results) -> None:
     """Raise if the clips cannot be split into other folds."""
     k = cache.table.k
     reasons = {
-        "its clips have one split (holdout): evaluate once, or ask for --folds of frozen "
-        "features": not first.tested.all(),
-        "its nets are bound to theirs (crossfit): evaluate once, or extract with --protocol "
-        "frozen": first.protocol == "crossfit",
-        "its manifest prescribes these: evaluate once, or ask for another number of --folds "
-        f"than {k}": first.k == k and cache.table.fold_seed < 0,
+        "its clips have one fixed split (holdout): leave out --repeats, or use frozen features "
+        "with --folds": not first.tested.all(),
+        "its nets were trained on the present folds (crossfit): leave out --repeats, or extract "
+        "with --protocol frozen": first.protocol == "crossfit",
+        "its manifest prescribes the folds: leave out --repeats, or give --folds with a number "
+        f"other than {k}": first.k == k and cache.table.fold_seed < 0,
     }
     for reason, applies in reasons.items():
         if applies:
@@ -179,13 +179,13 @@ def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
     """Add evaluations on other folds: scores become means, predictions stay those of the first."""
     if len({_partition(one) for one in (results, *repeats)}) <= len(repeats):
         raise BadFeatures(
-            f"{results.name}: two of its repeats are on the same folds, which says nothing new"
+            f"{results.name}: two of its repeats have the same folds: each repeat needs other folds"
         )
     for other in repeats:
         if other.clip_ids != results.clip_ids or [m.name for m in other.models] != [
             m.name for m in results.models
         ]:
-            raise BadFeatures(f"{other.name}: a repeat is of other clips or models")
+            raise BadFeatures(f"{other.name}: a repeat has different clips or models")
     evaluations = tuple(replace(one, heads=(), repeats=()) for one in (results, *repeats))
     choices = [one.choice for one in evaluations if one.choice is not None]
     choice = None
@@ -223,7 +223,7 @@ def _mean(values: Sequence[F64 | float]) -> F64 | float:
     return mean if mean.ndim else float(mean)
 
 
-# How each set of scores is joined over repeats.
+# Functions that join each set of scores over repeats.
 JOINED: dict[str, Callable[[Sequence[Any]], Any]] = {
     **dict.fromkeys(("scores", "per_output", "calibration", "without_modality"), _mean),
     **dict.fromkeys(("per_fold", "per_output_fold"), np.concatenate),
@@ -231,7 +231,7 @@ JOINED: dict[str, Callable[[Sequence[Any]], Any]] = {
 
 
 FRACTIONS = (0.1, 0.2, 0.4, 0.7)
-# (model, index of a share) to the score and the number of training clips in each fold.
+# (model, index of a share) to a pair for each fold: the score, and the number of training clips.
 Scores = dict[tuple[str, int], list[tuple[float, int]]]
 
 
@@ -241,7 +241,7 @@ def with_learning_curve(
     settings: EvaluationSettings = DEFAULT,
     fractions: Sequence[float] = FRACTIONS,
 ) -> Results:
-    """Add the primary metric of every model with fewer training clips, whole groups at a time."""
+    """Add the primary metric of every model trained on fewer clips, in whole groups."""
     # Under crossfit only the heads see fewer clips; the nets saw all of the training folds.
     values, head = Features(cache, settings), settings.head
     models = [
@@ -255,7 +255,7 @@ def with_learning_curve(
         results.task, results.y_true, results.groups, results.folds, n_outputs, results.seed
     )
     shares = sorted({*fractions, 1.0})
-    # Clips that one split never tests are also trained on: they get a fold of their own.
+    # Clips that a single split never tests are also training clips: they form an extra fold.
     masks = learning_curve_masks(
         np.where(results.tested, results.folds, results.k),
         results.groups,
@@ -296,7 +296,7 @@ def _points(model: str, shares: Sequence[float], scores: Scores) -> tuple[CurveP
     points = []
     for i, share in enumerate(shares):
         of_folds = scores.get((model, i), [])
-        # A mean over fewer folds could not be compared.
+        # A mean over fewer folds would not be comparable.
         if of_folds and len(of_folds) == n_folds:
             score, n_train = np.mean(of_folds, axis=0)
             deviation = float(np.std(of_folds, axis=0)[0])
@@ -312,7 +312,7 @@ def learning_curve_masks(
     *,
     labels: Ints | None = None,
 ) -> NDArray[np.bool_]:
-    """Choose training clips by whole groups: bool (folds, fractions, clips), nested."""
+    """Choose nested sets of training clips in whole groups: bool (folds, fractions, clips)."""
     codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1).astype(np.int64)
     n_groups = int(codes.max()) + 1
     rng = np.random.default_rng(seed)
@@ -337,7 +337,7 @@ def learning_curve_masks(
         before = np.empty(n_groups)
         before[order] = np.cumsum(size[order]) - size[order]
         for i, fraction in enumerate(fractions):
-            # Allow for rounding: 0.7 * 10 may come out above 7.
+            # The margin allows for rounding: 0.7 * 10 may be slightly above 7.
             n_needed = fraction * train.sum() - 1e-9 * len(folds)
             masks[fold, i] = train & (before[codes] < n_needed)
     return masks

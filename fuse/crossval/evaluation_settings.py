@@ -29,16 +29,16 @@ class EvaluationSettings(FeatureSettings):
     models
         Names of the models to evaluate; None for all that the features allow, and the stack.
     permute_labels
-        Shuffle the labels over the clips first, in whole rows. All scores must then be at
-        chance level.
+        Shuffle the labels over the clips (whole rows) before the evaluation, as a check: all
+        scores must then be at chance level.
     scale
-        Scale of valence and arousal, such as ``1..9``; empty for the cache's.
+        Scale of valence and arousal, such as ``1..9``; empty for that of the cache.
     allow_leak
-        Accept scores of clips by nets that saw them; the results then say so.
+        Accept clips scored by nets that were trained on them; the results are then marked `leaky`.
     songs
         Rule to decide whole songs from their segments (`song_level`); None to score clips.
     repeats
-        Number of evaluations, each on other folds; for features that all folds share.
+        Number of evaluations, each on different folds; only for features that all folds share.
     learning_curve
         Also score heads trained on fewer clips.
     refit
@@ -74,12 +74,12 @@ class EvaluationSettings(FeatureSettings):
         check_settings(self, BadFeatures)
         if isinstance(self.folds, Folds) and self.repeats > 1:
             raise BadFeatures(
-                f"--repeats {self.repeats} needs other folds, but --folds gives these: evaluate "
-                "once, or give a number of folds"
+                f"--repeats {self.repeats} needs other folds, but --folds gives fixed folds: leave "
+                "out --repeats, or give --folds a number"
             )
         check_statistics(self.lld_statistics)
         if self.models is not None and not self.models:
-            raise BadFeatures("models names no model: name one at least, or None for all")
+            raise BadFeatures("models is empty: name at least one model, or give None for all")
 
     def record(self) -> dict[str, Any]:
         """Return all settings as JSON values; for given folds, their number and digest."""

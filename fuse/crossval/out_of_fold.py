@@ -3,14 +3,14 @@
 The best score in a table is optimistically biased (selection). So the choice is part of what is
 cross-validated (Varma & Simon 2006, "Bias in error estimation when using cross-validation for
 model selection"): in each fold a model is chosen by inner predictions of the training clips, and
-that model predicts the fold's clips.
+this model predicts the fold's clips.
 
-With few clips the least loss depends on chance. So `integrated-late`, of which only the
-calibration is fitted, is chosen unless another model's loss is lower by more than one standard
-error of the difference over the inner folds' clips (after the one-standard-error rule of Breiman
-et al. 1984, "Classification and Regression Trees", section 3.4.3). That rule was adopted after
-looking at nested scores of the 100 music videos of the `music-video` model and of the songs of
-RAVDESS.
+With few clips, chance decides which model has the lowest loss. So `integrated-late`, in which
+only the calibration is fitted, is chosen unless another model's loss is lower by more than one
+standard error of the difference over the inner folds' clips (after the one-standard-error rule of
+Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3). This rule was adopted
+after looking at nested scores of the 100 music videos of the `music-video` model and of the songs
+of RAVDESS.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from mvemo.fuse.numeric import F64, Bools, Ints
 from mvemo.fuse.results import Choice, ModelResult, score_model
 from mvemo.fuse.tasks.base import Task
 
-# A candidate for the choice predicts at least this share of the clips that another one predicts.
+# A model can be chosen if it predicts this share or more of the clips that another predicts.
 ENOUGH = 0.9
 
 
 @dataclass(frozen=True)
 class Fallback:
-    """Model that predicts for another one when modalities are missing (PL20 3.6)."""
+    """Model that replaces another one when modalities are missing (PL20 3.6)."""
 
-    missing: Missing  # modalities, in the order of reports
+    missing: Missing  # missing modalities, in the order of reports
     key: Key
     thresholds: Key  # key of the model whose thresholds decide
 
@@ -51,27 +51,27 @@ class OutOfFold:
     k: int  # number of folds
     # Models in the order of reports; the stack and the product last.
     models: tuple[Model, ...]
-    # Key (fallbacks, too) to float64 (clips, outputs); NaN rows where a feature is missing.
+    # Key of a model or fallback to float64 (clips, outputs); NaN rows if a feature is missing.
     outputs: dict[Key, F64]
     # (key, fold) to float (clips, outputs): predictions of the fold's training clips, each by a
     # head that never saw the clip; NaN elsewhere.
     inner: dict[tuple[Key, int], NDArray[np.floating]] = field(default_factory=dict)
     # Fold to its inner folds, int64 (clips,); -1 for the fold's own clips.
     inner_folds: dict[int, Ints] = field(default_factory=dict)
-    # Model name to its fallbacks; the first one that can predict a clip does.
+    # Model name to its fallbacks; a clip is predicted by the first one that can.
     fallbacks: dict[str, tuple[Fallback, ...]] = field(default_factory=dict)
     heads: list[Head] = field(default_factory=list)
-    # Feature name to bool (clips,): True for clips that have it, from the net of their fold.
+    # Feature name to bool (clips,): True for clips that have it (from their fold's net).
     present: dict[str, Bools] = field(default_factory=dict)
     # Feature name to bool (clips,): True for outliers (`mvemo.fuse.scaling.fit_scaling`).
     outliers: dict[str, Bools] = field(default_factory=dict)
 
     def blank(self) -> F64:
-        """Return outputs of all clips without predictions."""
+        """Return an array of outputs for all clips, filled with NaN."""
         return np.full((len(self.clips.y_true), self.clips.n_outputs), np.nan)
 
     def add_model(self, model: Model, decided_by: Callable[[Missing], Key] | None) -> None:
-        """Add a model over others' outputs, with fallbacks unless `decided_by` is None."""
+        """Add a model over other models' outputs, with fallbacks unless `decided_by` is None."""
         self.models = (*self.models, model)
         self.outputs[model.key] = self.blank()
         if decided_by is None or len(model.modalities) < 2:
@@ -83,21 +83,21 @@ class OutOfFold:
         self.outputs |= {one.key: self.blank() for one in self.fallbacks[model.name]}
 
     def predict(self, model: Model) -> tuple[F64, Ints]:
-        """Return outputs filled up by fallbacks, and the source of each: n for the n-th, else 0."""
+        """Return outputs with gaps filled by fallbacks, and the fallback's number, 0 for none."""
         return self._fill(model, self.outputs)
 
     def predict_inside(self, model: Model, fold: int) -> F64:
-        """Return outputs as `predict`, for a fold's training clips, from inner folds."""
+        """Return filled outputs for a fold's training clips, predicted on inner folds."""
         inner = {key: values for (key, of_fold), values in self.inner.items() if of_fold == fold}
         return self._fill(model, inner)[0]
 
     def predict_everywhere(self, model: Model) -> F64:
-        """Return outputs as `predict`; clips that only train have inner predictions."""
+        """Return filled outputs, with inner predictions for clips that no fold tests."""
         return self._with_training(self.predict(model)[0], lambda: self.predict_inside(model, 0))
 
     @cached_property
     def thresholds(self) -> dict[Key, F64]:
-        """Thresholds by model, float64 (folds, tags), fitted inside training folds; or empty."""
+        """Return thresholds by model, float64 (folds, tags); empty if the task has none."""
         task, y_true = self.clips.task, self.clips.y_true
         if not task.needs_inner:
             return {}
@@ -109,7 +109,7 @@ class OutOfFold:
         }
 
     def heads_with_thresholds(self) -> list[Head]:
-        """Return all heads; of a head fitted on all clips, out-of-fold predictions decide."""
+        """Return all heads with thresholds, out-of-fold ones for heads fitted on all clips."""
         if not self.thresholds:
             return self.heads
         task, y_true, heads = self.clips.task, self.clips.y_true, []
@@ -124,7 +124,7 @@ class OutOfFold:
         return heads
 
     def score(self, model: Model, *, temperature: bool) -> ModelResult:
-        """Score one model's predictions, filled up by its fallbacks."""
+        """Score one model's predictions, with gaps filled by its fallbacks."""
         clips, task = self.clips, self.clips.task
         outputs, source = self.predict(model)
         by_clip = None
@@ -149,7 +149,7 @@ class OutOfFold:
         )
 
     def choose(self) -> Choice | None:
-        """Choose a model by all clips and inside each fold; None without inner predictions."""
+        """Choose a model on all clips and in each fold; None if there are no inner predictions."""
         clips, models = self.clips, self.models
         if len(models) < 2:
             return None
@@ -179,7 +179,7 @@ class OutOfFold:
         return Choice(models[best].name, tuple(model.name for model in inside), scored)
 
     def _score_without_modality(self, model: Model) -> dict[str, float]:
-        """Return the mean score of the model's clips by missing modalities (PL20 3.6)."""
+        """Map missing modalities to the mean score on the model's clips (PL20 3.6)."""
         fallbacks = self.fallbacks.get(model.name, ())
         if not fallbacks:
             return {}
@@ -224,7 +224,7 @@ class OutOfFold:
 def best_model(
     task: Task, y_true: F64, models: Sequence[Model], outputs: Sequence[F64]
 ) -> int | None:
-    """Return the index of the model of least loss, or of `LATE` if that is not clearly worse."""
+    """Return the index of the model of lowest loss, or of `LATE` if it is not clearly worse."""
     valid = np.stack([complete(values) for values in outputs])
     n = valid.sum(axis=1)
     if not n.any():

@@ -1,7 +1,7 @@
 """Predictions of all models; no part of a model was fitted on the clips that it predicts.
 
-Features that all folds share serve the heads of six folds at once; crossfitted features are
-another set for every fold. Whatever is chosen or fitted in addition to the heads (strength of
+If all folds share the features, the heads of all folds are fitted together; crossfitted
+features differ for every fold. Whatever is chosen or fitted in addition to the heads (strength of
 the penalty, stacking, temperatures, thresholds) uses only inner folds of the training clips.
 """
 
@@ -24,12 +24,12 @@ from mvemo.fuse.models import LATE, STACKED, Key, Model, Parts, parts_of
 from mvemo.fuse.numeric import Ints
 from mvemo.fuse.scaling import fit_scaling
 
-# Inner predictions need less precision than those that are scored.
+# Inner predictions need less precision than scored predictions.
 INNER_TOLERANCE = 1e-5
 
 
 def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFold:
-    """Fit the heads of all models and folds, and predict every clip by one that left it out."""
+    """Fit the heads of all models and folds; predict each clip by heads that left it out."""
     clips, features, models = prepared.clips, prepared.features, prepared.models
     inner = clips.task.needs_inner or settings.choose_model
     inner = inner or (settings.temperature and clips.task.fits_temperature)
@@ -46,7 +46,7 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
     count = settings.head.inner_folds
     oof.inner_folds |= {fold: clips.inner_folds(fold, count) for fold in range(prepared.k)}
     if any((inner_folds < 0).all() for inner_folds in oof.inner_folds.values()):
-        # Training clips of one group have no inner predictions for a second layer.
+        # If all training clips are of one group, a second layer has no inner predictions.
         layers = []
     for layer in layers:
         oof.add_model(layer.model, layer.decided_by if settings.missing_modality else None)
@@ -55,7 +55,7 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
     for net_fold, tested in prepared.passes:
         matrices = {name: features.matrix(name, net_fold) for name in prepared.names}
         _note_present(oof, matrices, tested)
-        # Without missing features nothing falls back, but a stack is scored with modalities
+        # Without missing features no fallback predicts, but a stack is scored with modalities
         # missing, and thresholds are saved.
         needed = needs_parts or not all(m.present.all() for m in matrices.values())
         predicted_inside = _with_parts(inner_models, parts if needed else {})
@@ -69,7 +69,7 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
                 layer.predict_fold(oof, fold)
     if not any(complete(outputs).any() for outputs in oof.outputs.values()):
         raise BadFeatures(
-            f"no head can be trained: no fold leaves training clips {clips.task.too_few}"
+            f"no head can be trained: every fold has too few training clips {clips.task.too_few}"
         )
     for layer in layers:
         if settings.refit and any(head.model == layer.name for head in oof.heads):
@@ -78,7 +78,7 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
 
 
 def _with_parts(models: Sequence[Model], parts: Parts) -> tuple[Model, ...]:
-    """Add to the models what is left of them with modalities missing."""
+    """Return the models and the models that remain of them when modalities are missing."""
     of_models = [part for model in models for part in parts.get(model.name, {}).values()]
     return tuple({model.features: model for model in (*of_models, *models)}.values())
 
@@ -86,20 +86,20 @@ def _with_parts(models: Sequence[Model], parts: Parts) -> tuple[Model, ...]:
 def _second_layers(
     prepared: Preparation, settings: EvaluationSettings, parts: Parts, *, inner: bool
 ) -> list[SecondLayer]:
-    """Return the stack and the product if they are set, or named among the models."""
+    """Return the stack and the product if the settings ask for them or name them."""
     kinds: tuple[tuple[type[SecondLayer], bool, tuple[Model, ...], str], ...] = (
         (
             Stack,
             settings.stacked,
             base_models(prepared.models),
-            f"{STACKED} stacks two models or more: name those, too, or leave it out",
+            f"{STACKED} needs at least two models to stack: name these, too, or leave it out",
         ),
         (
             Product,
             settings.late,
             late_bases(prepared.models),
-            f"{LATE} multiplies what two single features or more predict: name those, too, or "
-            "leave it out",
+            f"{LATE} multiplies the predictions of at least two single features: name these, too, "
+            "or leave it out",
         ),
     )
     layers = []
@@ -129,7 +129,7 @@ def _fit_fold(
     models: Sequence[Model],
     inner_models: Sequence[Model],
 ) -> dict[Key, float]:
-    """Predict a fold, and its training clips by inner folds; return the chosen C by features."""
+    """Predict a fold, and its training clips on inner folds; return the chosen C by features."""
     clips, settings, inner = oof.clips, fitter.settings, oof.inner_folds[fold]
     tested = clips.folds == fold
     strengths: dict[Key, Strength] = {}
@@ -172,18 +172,18 @@ def _fit_all(
         key = model.features
         strengths = sorted(of_fold[key] for of_fold in chosen if key in of_fold)
         C = strengths[len(strengths) // 2] if strengths else fitter.settings.C
-        # Their outputs are not needed.
+        # Outputs of these heads are not needed.
         fits.append(Fit(model, None, everything, C, predict=~everything))
     oof.heads += [fitter.head(one) for one in fitter.fit(fits)]
 
 
-# Inverse strengths to try: a decade apart, because the loss changes slowly between them.
+# Inverse strengths to try; factors of 10 are enough, because the loss changes slowly.
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-# Indices in `GRID` of the first two to try.
+# Indices in `GRID` of the first two strengths to try.
 FIRST = (1, 2)
-# Number of clips that is enough to compare strengths; larger sets predict fewer inner folds.
+# Number of clips that is enough to compare strengths; larger sets use fewer inner folds.
 ENOUGH_CLIPS = 500
-# Tolerance of fits that are only compared.
+# Tolerance of fits that only serve to compare strengths.
 TRIAL_TOLERANCE = 1e-4
 
 
@@ -192,11 +192,11 @@ class Strength:
     """Chosen strength of a model's penalty, and starts for fits with it."""
 
     C: float  # inverse strength of the penalty
-    # Inner fold to the end of the fit that left it out, at the tried strength nearest to `C`.
+    # Inner fold to the result of the fit that left it out, at the tried strength nearest to `C`.
     positions: Mapping[int, Position] = field(default_factory=dict)
 
     def start(self, inner_fold: int | None) -> Position | None:
-        """Return a start for the fit without an inner fold, or (None) on all training clips."""
+        """Return a start for the fit that leaves out `inner_fold` (None: no clip left out)."""
         if inner_fold is not None and inner_fold in self.positions:
             return self.positions[inner_fold]
         if not self.positions:
@@ -209,7 +209,7 @@ class Strength:
 
 @dataclass
 class _Trials:
-    """Trials of one model: index in `GRID` to the loss, and to the ends of the fits."""
+    """Trials of one model: index in `GRID` to the loss, and to the results of the fits."""
 
     losses: dict[int, float] = field(default_factory=dict)
     positions: dict[int, dict[int, Position]] = field(default_factory=dict)
@@ -217,7 +217,7 @@ class _Trials:
 
     @property
     def best(self) -> int:
-        """Return the strongest penalty, unless a weaker one gains more than the margin."""
+        """Return the index of the strongest penalty unless a weaker one is better by a margin."""
         best, *others = sorted(self.losses)
         for i in others:
             if self.losses[i] < self.losses[best] - self.margin:
@@ -225,19 +225,19 @@ class _Trials:
         return best
 
     def next(self) -> int | None:
-        """Return the next strength to try, next to the best; None if both neighbours are known."""
+        """Return an untried neighbour of the best index in `GRID`; None if both are tried."""
         if len(self.losses) < len(FIRST):
             return FIRST[len(self.losses)]
         beside = (self.best + 1, self.best - 1)
         return next((i for i in beside if 0 <= i < len(GRID) and i not in self.losses), None)
 
     def start(self, step: int, inner_fold: int) -> Position | None:
-        """Return the end of the fit without an inner fold at the nearest tried strength."""
+        """Return the result of the fit without an inner fold at the nearest tried strength."""
         nearest = min(self.losses, key=lambda i: abs(i - step), default=None)
         return None if nearest is None else self.positions[nearest].get(inner_fold)
 
     def add(self, step: int, fitted: Sequence[Fitted], clips: Clips, inner: Ints) -> bool:
-        """Add the fits of one strength; return False if they predict nothing."""
+        """Add the fits of one strength; return False if they made no predictions."""
         outputs = np.full((len(inner), clips.n_outputs), np.nan)
         positions = {}
         for one in fitted:

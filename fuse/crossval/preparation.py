@@ -1,6 +1,6 @@
 """Preparation of an evaluation: models, folds, leak guard and provenance.
 
-The leak guard: a clip must not be scored by a net that saw it, or a clip of its group.
+The leak guard refuses to score a clip with a net that was trained on it, or on its group.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from mvemo.manifests import Folds, make_folds
 from mvemo.manifests.labels import Task
 
 DEFAULT_FOLDS = 6
-# Pairs of the fold whose nets made the features (or None) and the folds tested with them.
+# Pairs: the fold whose nets made the features (or None), and the folds tested with them.
 Passes = tuple[tuple[int | None, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Models and folds of one evaluation, past the leak guard."""
+    """Models and folds of one evaluation, checked by the leak guard."""
 
     where: str  # path of the cache, for messages
     features: Features
     models: tuple[Model, ...]  # in the order of reports
-    nets: tuple[Model, ...]  # outputs of nets themselves, which need no head
+    nets: tuple[Model, ...]  # nets whose own outputs are scored, without a head
     names: tuple[str, ...]  # features that `models` use
     # With one split, the fold is 0 for its test clips and -1 for all others.
     clips: Clips
     k: int  # number of folds
-    leaky: bool  # True if a net saw clips that it scores, and that was allowed
+    leaky: bool  # True if a net scores clips that it saw, which was allowed
     # Passes over the features: features that all folds share are read once.
     passes: Passes
 
 
 def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
-    """Choose models and folds; raise `LeakError` if a net saw the clips that it would score."""
+    """Choose models and folds; raise `LeakError` if a net would score clips that it saw."""
     table = cache.table
     features = Features(cache, settings)
     chosen = settings.models
     if chosen is not None:
         chosen = tuple(name for name in chosen if name not in SECOND_LAYERS)
         chosen = tuple(name for name in chosen if name not in features.outputs) or chosen
-    # By default, features that hardly any clip has are left out.
+    # By default, features that very few clips have are left out.
     few = features.rare if chosen is None and len(features.rare) < len(features.modality) else {}
     models = chosen_models(
         {name: kind for name, kind in features.modality.items() if name not in few}, chosen
@@ -79,12 +79,12 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
 
 
 def _clips(cache: Cache, settings: EvaluationSettings, folds: Ints) -> Clips:
-    """Return the clips with their labels, which are shuffled as a check if so set."""
+    """Return the clips with their labels, shuffled if the settings permute them."""
     table, seed, task = cache.table, settings.seed or 0, task_of(cache.table.task)
     y_true = task.read_labels(table.labels)
     task = task.for_labels(table.classes, y_true, settings.scale or table.scale)
     if settings.permute_labels:
-        # In whole rows, so that a clip's tags stay together.
+        # Whole rows are shuffled, so that a clip's tags stay together.
         y_true = np.random.default_rng([seed, 1]).permutation(y_true)
     return Clips(task, y_true, table.groups, folds, len(table.classes), seed)
 
@@ -92,7 +92,7 @@ def _clips(cache: Cache, settings: EvaluationSettings, folds: Ints) -> Clips:
 def _leaks(
     features: Features, names: Sequence[str], table: ClipTable, folds: Ints
 ) -> list[tuple[str, int, int]]:
-    """Return (feature, fold, number of its clips that the net saw, or whose group it saw)."""
+    """Return (feature, fold, number of the fold's clips that the net saw by clip or group)."""
     row = {clip: i for i, clip in enumerate(table.clip_ids)}
     _, group = np.unique(np.array(table.groups, dtype=np.str_), return_inverse=True)
     leaks = []
@@ -113,7 +113,7 @@ def _leak_error(leaks: Sequence[tuple[str, int, int]], folds: Ints, where: str) 
     more = f" (and {len(leaks) - 1} more such cases)" if len(leaks) > 1 else ""
     return LeakError(
         f"{where}: the net of {name} was trained on {count} of the {tested} clips of "
-        f"{part}, or on clips of their groups{more}: its scores would be too good. Extract "
+        f"{part}, or on clips of their groups{more}: its scores would be too high. Extract "
         f"with --protocol {honest}, or accept optimistic scores with --protocol shared"
     )
 
@@ -127,7 +127,7 @@ def passes_over(k: int, *, crossfit: bool) -> Passes:
 def provenance_of(
     cache: Cache, prepared: Preparation, settings: EvaluationSettings
 ) -> dict[str, Any]:
-    """Return the origin of the scores as JSON values."""
+    """Return facts on how the scores were made, as JSON values."""
     within = {}
     if settings.within_groups:
         groups = cache.table.groups
@@ -145,7 +145,7 @@ def provenance_of(
     return {
         **within,
         "prediction_notes": [
-            f"{name} is left out: {n} of {len(cache.table)} clips have it."
+            f"{name} is left out: only {n} of {len(cache.table)} clips have it."
             for name, n in prepared.features.rare.items()
             if name not in prepared.names
         ],
@@ -178,7 +178,7 @@ def _folds(
     """Return the fold that tests each clip, int64 (clips,), and the number of folds."""
     table, folds, seed = cache.table, settings.folds, settings.seed
     if held_out and (folds is not None or table.splits is None):
-        advice = "leave --folds out" if table.splits is not None else "extract them again"
+        advice = "leave out --folds" if table.splits is not None else "extract again"
         raise BadFeatures(
             f"{cache.path}: the nets of {', '.join(held_out)} were trained for one split of the "
             f"clips (holdout), not for folds: {advice}"
@@ -186,7 +186,7 @@ def _folds(
     if held_out and crossfit:
         raise BadFeatures(
             f"{cache.path}: the nets of {', '.join(held_out)} were trained for one split "
-            f"(holdout), those of {', '.join(crossfit)} for folds: choose --models of one kind"
+            f"(holdout), those of {', '.join(crossfit)} for folds: name only one kind with --models"
         )
     if table.splits is not None and folds is None and not crossfit:
         return np.where(table.splits == TEST, 0, -1).astype(np.int64), 1
@@ -199,7 +199,7 @@ def _folds(
         if crossfit and not np.array_equal(folds.assignment, table.folds):
             raise BadFeatures(
                 f"{cache.path}: the nets of {', '.join(crossfit)} were trained for other folds "
-                "than those of the file: leave --folds out, or extract with --folds FILE"
+                "than those of the file: leave out --folds, or extract with --folds FILE"
             )
         return folds.assignment, folds.k
     k = folds or table.k or DEFAULT_FOLDS

@@ -20,16 +20,15 @@ from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.files import parse_json, replacing
 from mvemo.manifests.text_table import listed
 
-# 2: heads of tags and dimensions, with their link. 3: the models and their features. 4: no hidden
-# layers, which a reader must not leave out of a prediction. 5: the limit of standardised values;
-# heads without one have none.
+# 2: added heads of tags and dimensions, with their link. 3: added the models and their features.
+# 4: removed hidden layers. 5: added the limit of standardised values; None in older heads.
 VERSION = 5
 OLDEST = 4
-# Fields of a head in the header, and its arrays: always there, or only for some tasks.
+# Fields of a head in the header; arrays of every head; array that only some tasks have.
 _SCALARS = ("model", "features", "fold", "net_fold", "C", "link", "inputs")
 _ARRAYS = ("mean", "scale", "coef", "intercept")
 _OPTIONAL = "thresholds"
-# Errors of numpy, zipfile and json for a file that is damaged or of another kind.
+# Errors that numpy, zipfile and json raise for a file that is damaged or of another kind.
 DAMAGED = (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile)
 
 
@@ -42,11 +41,11 @@ class SavedHeads:
     classes
         Names of the outputs, in order.
     models
-        Evaluated models, in the order of reports. The fallback of a model with a modality
-        missing is a head of the remaining features (`select_features`).
+        Evaluated models, in the order of reports. If a modality is missing, a head of the
+        remaining features replaces a model (`select_features`).
     heads
         Heads of every model: one per fold, and those fitted on all clips (`Head.fold` is None):
-        one, or one for each fold's nets under ``crossfit``, whose mean is the prediction.
+        one, or under ``crossfit`` one for each fold's nets; their mean is the prediction.
     facts
         JSON values: task, protocol, seed, provenance of the features, temperatures by model.
     """
@@ -57,12 +56,12 @@ class SavedHeads:
     facts: dict[str, Any]
 
     def __repr__(self) -> str:
-        """Return one line."""
+        """Describe the heads in one line."""
         names = listed([model.name for model in self.models])
         return f"<SavedHeads: {len(self.heads)} heads of {len(self.models)} models: {names}>"
 
     def select(self, model: str, fold: int | None = None) -> tuple[Head, ...]:
-        """Return a model's heads that left out a fold, or for None those fitted on all clips.
+        """Return a model's heads that left out a fold; for None, those fitted on all clips.
 
         Raise `BadFeatures` if there is no such head.
         """
@@ -73,14 +72,14 @@ class SavedHeads:
             heads = self.select_features(features[model], fold) if model in features else ()
         if not heads:
             raise BadFeatures(
-                f"no head of model {model!r}, fold {fold}; there are {', '.join(features)}"
+                f"model {model!r} has no head for fold {fold}; the models are {', '.join(features)}"
             )
         return heads
 
     def select_features(
         self, features: tuple[str, ...], fold: int | None = None
     ) -> tuple[Head, ...]:
-        """Return the heads that concatenate these features, as `select`; may be empty."""
+        """Return the heads that concatenate these features, as `select`; () if there are none."""
         return tuple(
             h
             for h in self.heads
@@ -117,7 +116,7 @@ def saved_heads(results: Results) -> SavedHeads:
 def write_heads(
     path: str | Path, saved: SavedHeads, dtypes: Mapping[str, type[np.floating]] | None = None
 ) -> None:
-    """Write heads that need not be those of an evaluation; `dtypes` are those of stored arrays."""
+    """Write heads, of an evaluation or not; `dtypes` maps names of arrays to stored types."""
     arrays: dict[str, NDArray[Any]] = {}
     for i, head in enumerate(saved.heads):
         for name in (*_ARRAYS, _OPTIONAL):
@@ -167,16 +166,16 @@ def load_heads(path: str | Path) -> SavedHeads:
     """
     path = Path(path)
     if not path.is_file():
-        raise FuseError(f"{path}: no such file of heads: 'mvemo fuse' writes one")
+        raise FuseError(f"{path}: does not exist: 'mvemo fuse' writes a file of heads")
     try:
-        # Refuses pickled objects, which can run code.
+        # `NpzFile` refuses pickled objects, which can run code.
         with NpzFile(path) as file:
             header = parse_json(str(file["header"]))
             if not OLDEST <= (version := int(header["mvemo_heads"])) <= VERSION:
-                advice = f"this reads {VERSION}"
+                advice = f"update mvemo, which reads version {VERSION}"
                 if version < OLDEST:
-                    advice = "make them again with 'mvemo fuse'"
-                raise BadFeatures(f"{path}: heads of version {version}; {advice}")
+                    advice = "write them again with 'mvemo fuse'"
+                raise BadFeatures(f"{path}: the heads have version {version}: {advice}")
             heads = tuple(
                 _read_head(file, i, entry, len(header["classes"]))
                 for i, entry in enumerate(header["heads"])
@@ -189,13 +188,13 @@ def load_heads(path: str | Path) -> SavedHeads:
     except FuseError:
         raise
     except DAMAGED as error:
-        raise FuseError(f"{path}: not a file of heads, or damaged: {error}") from error
+        raise FuseError(f"{path}: is damaged, or is not a file of heads: {error}") from error
 
 
 def _read_head(
     file: Mapping[str, NDArray[Any]], i: int, entry: Mapping[str, Any], n_outputs: int
 ) -> Head:
-    """Build head `i` from its arrays and its `entry` in the header."""
+    """Build head `i` from its arrays in `file` and its `entry` in the header."""
     fields: dict[str, Any] = {name: entry[name] for name in _SCALARS}
     fields |= {"features": tuple(entry["features"]), "limit": entry.get("limit")}
     dim = file[f"{i}/mean"].size
@@ -205,6 +204,6 @@ def _read_head(
     for name, shape in shapes.items():
         values = file[f"{i}/{name}"]
         if values.shape != shape or values.dtype.kind != "f":
-            raise ValueError(f"{name} of head {i} is {values.dtype} {values.shape}")
+            raise ValueError(f"{name} of head {i} has type {values.dtype} and shape {values.shape}")
         fields[name] = values.astype(np.float32 if name == "coef" else np.float64)
     return Head(**fields)

@@ -1,7 +1,7 @@
 """Second layers over the outputs of other models: the stack and the product.
 
 The stack is a head over the outputs of its bases: PL20 3.4 combines "the decision-level
-features" of the four fusions. It is trained on outputs that are made out-of-fold inside the
+features" of the four fusions. It is trained on out-of-fold outputs made inside the
 training folds, so it learns how far to trust each base on clips that the base never saw.
 
 The product is late fusion: a product of experts (Hinton 2002, "Training products of experts",
@@ -29,15 +29,15 @@ from mvemo.fuse.metrics.calibration import fit_temperature
 from mvemo.fuse.models import INTEGRATED, LATE, STACKED, Key, Missing, Model, Parts, modalities_of
 from mvemo.fuse.numeric import DECISION_INPUTS, F64, Ints, apply_link, decision_inputs
 
-# The stack's few inputs are already predictions, so its penalty is weaker than that of features.
+# The stack has few inputs, which are predictions, so its penalty is weaker than that of features.
 STACK_C = 0.1
-# Smallest mean squared error of a target, as a share of its variance: a feature must not get
-# all of the weight because it happens to predict a few clips exactly.
+# Smallest mean squared error of a target, as a share of its variance: a feature that happens to
+# predict a few clips exactly must not get all of the weight.
 MIN_ERROR = 1e-6
 
 
 def base_models(models: Sequence[Model]) -> tuple[Model, ...]:
-    """Return the fusions of the most modalities, one feature each; or single features."""
+    """Return the fusions of the most modalities with one feature each, or single features."""
     fusions = [
         m for m in models if len(m.features) == len(m.modalities) > 1 and m.name != INTEGRATED
     ]
@@ -57,9 +57,9 @@ class SecondLayer(ABC):
     """Model over the outputs of its bases."""
 
     bases: tuple[Model, ...]
-    parts: Parts  # models left of a base when modalities are missing (`parts_of`)
+    parts: Parts  # models that remain of a base if modalities are missing (`parts_of`)
     settings: HeadSettings
-    inner: bool  # True to predict inside the training folds, too
+    inner: bool  # True to predict also inside the training folds
     name: ClassVar[str]
 
     @property
@@ -70,15 +70,15 @@ class SecondLayer(ABC):
 
     @abstractmethod
     def decided_by(self, missing: Missing) -> Key:
-        """Return the key of the thresholds with modalities missing."""
+        """Return the key of the thresholds to use when modalities are missing."""
 
     @abstractmethod
     def predict_fold(self, oof: OutOfFold, fold: int) -> None:
-        """Fit one fold's layer and predict the fold's clips, into `oof`."""
+        """Fit one fold's layer, and write its predictions of the fold's clips to `oof`."""
 
     @abstractmethod
     def fit_all(self, oof: OutOfFold) -> Head:
-        """Fit the layer for new clips on all clips' out-of-fold predictions."""
+        """Fit the layer for new clips, on out-of-fold predictions of all clips."""
 
 
 class Stack(SecondLayer):
@@ -87,11 +87,11 @@ class Stack(SecondLayer):
     name = STACKED
 
     def decided_by(self, missing: Missing) -> Key:
-        # Each case has thresholds of its own.
+        # Each set of missing modalities has different thresholds.
         return (self.name, *missing)
 
     def predict_fold(self, oof: OutOfFold, fold: int) -> None:
-        """Predict a fold; with modalities missing, the best model that needs none of them does."""
+        """Predict a fold; if modalities are missing, use the best model that needs none of them."""
         key, tested = self.model.key, oof.clips.folds == fold
         inputs = {}
         for base in self.bases:
@@ -137,7 +137,7 @@ class Stack(SecondLayer):
         return next(key for key in left if key) if best is None else models[best].key
 
     def _left_of(self, base: Model, missing: Missing) -> Key | None:
-        """Return the key of what is left of a base with modalities missing; None for nothing."""
+        """Return the key of what remains of a base if modalities are missing, or None."""
         lost = tuple(kind for kind in missing if kind in base.modalities)
         if not lost:
             return base.key
@@ -146,7 +146,7 @@ class Stack(SecondLayer):
 
 
 def _fitter(clips: Clips, outputs: Mapping[str, F64]) -> tuple[HeadFitter, Model]:
-    """Return a fitter of heads over decision-level outputs, and the model of all of them."""
+    """Return a fitter of heads over the given outputs, and a model that uses all of them."""
     matrices = {
         name: matrix_of(decision_inputs(values, clips.link).astype(np.float32))
         for name, values in outputs.items()
@@ -176,7 +176,7 @@ class Product(SecondLayer):
             return
         oof.heads.append(self._head(clips, fold, weights))
         values = late_outputs(clips, outputs, weights)
-        # If all features of a modality are missing, a fallback predicts, or nothing does.
+        # If all features of a modality are missing, only a fallback may predict.
         for missing in self.model.modalities:
             of_modality = [missing in base.modalities for base in self.bases]
             values[~complete(outputs[of_modality]).any(axis=0)] = np.nan
@@ -212,7 +212,7 @@ class Product(SecondLayer):
 
 
 def late_weights(clips: Clips, outputs: F64) -> F64:
-    """Return weights (bases, outputs) from outputs (bases, clips, outputs) of unseen clips."""
+    """Return weights (bases, outputs) from outputs (bases, clips, outputs) on unseen clips."""
     weights = np.ones((len(outputs), clips.n_outputs))
     for weight, values in zip(weights, outputs, strict=True):
         valid = complete(values)
@@ -225,13 +225,13 @@ def late_weights(clips: Clips, outputs: F64) -> F64:
         else:
             variance = np.maximum(clips.y_true[valid].var(axis=0), np.finfo(np.float64).tiny)
             error = np.square(values[valid] - clips.y_true[valid]).mean(axis=0)
-            # Divided by the variance, so that the weight has no unit.
+            # Division by the variance gives a weight without unit.
             weight[:] = 1.0 / np.maximum(error / variance, MIN_ERROR)
     return weights
 
 
 def late_outputs(clips: Clips, outputs: F64, weights: F64) -> F64:
-    """Return the mean at decision level of the bases that predict a clip, through the link."""
+    """Return the weighted mean of the bases that predict a clip, (clips, outputs)."""
     valid = complete(outputs)
     inputs = np.where(valid[:, :, None], decision_inputs(outputs, clips.link), 0.0)
     total = np.einsum("bnk,bk->nk", inputs, weights)
@@ -242,7 +242,7 @@ def late_outputs(clips: Clips, outputs: F64, weights: F64) -> F64:
 
 
 def late_inner(clips: Clips, outputs: F64, folds: Ints) -> F64:
-    """Return products of the clips of each fold, by weights fitted on all other folds."""
+    """Return products for the clips of each fold, with weights fitted on all other folds."""
     result = np.full(outputs.shape[1:], np.nan)
     for others, rows in leave_each_out(folds):
         weights = late_weights(clips, np.where(others[:, None], outputs, np.nan))
@@ -251,5 +251,5 @@ def late_inner(clips: Clips, outputs: F64, folds: Ints) -> F64:
 
 
 def _shares(clips: Clips, weights: F64) -> F64:
-    """Return each base's share in the divisor of the weighted sum."""
+    """Return the share of each base in the divisor of the weighted mean."""
     return weights if clips.link == "identity" else np.ones_like(weights)

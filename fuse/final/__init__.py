@@ -1,1 +1,1 @@
-"""The model folder: the fitted parts of both stages, for predictions of new clips."""
+"""The model folder: the fitted parts of both stages, to predict new clips."""

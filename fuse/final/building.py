@@ -1,7 +1,7 @@
 """Building of a final model from an evaluation whose heads were refitted on all clips.
 
-The product of all single features works with any subset of them. The subsets that clips without
-pictures, or machines without a net's weights, are left with are scored here out of fold.
+The product of all single features works with any subset of them. Clips without pictures, or
+machines without a net's weights, have only a subset; such subsets are scored here out of fold.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from mvemo.fuse.models import LATE, SECOND_LAYERS, Model, modalities_of, parts_o
 from mvemo.fuse.results import ModelResult, Results, score_model
 from mvemo.fuse.scaling import fit_scaling, rows_of
 
-# Most features whose subsets are all taken; otherwise those of a modality, or without one feature.
+# Up to this number of features all subsets are scored; otherwise those of a modality, and those
+# without one feature.
 MOST_BASES = 5
 
 
@@ -43,9 +44,9 @@ def build_model(
     settings: FeatureSettings = PLAIN,
     preferred: str | None = None,
 ) -> FinalModel:
-    """Return a model of an evaluation with ``refit=True``; `preferred` ranks first."""
+    """Build a model from an evaluation with ``refit=True``; `preferred` names its first model."""
     if results.permuted:
-        raise BadFeatures("labels were shuffled: a model of them would predict nothing")
+        raise BadFeatures("the labels are shuffled: to build a model, leave out --permute-labels")
     heads = tuple(head for head in results.heads if head.fold is None)
     if not heads:
         raise BadFeatures(f"{cache.path}: no head could be fitted on all clips")
@@ -62,11 +63,11 @@ def build_model(
     if not predictors:
         raise BadFeatures(
             f"{cache.path}: every model needs imported features ({', '.join(sorted(imported))}), "
-            "which 'mvemo predict' cannot make of new clips"
+            "which 'mvemo predict' cannot compute for new clips"
         )
     used = dict.fromkeys(name for predictor in predictors for name in predictor.features)
     specs = tuple(replace(s, trained_on=()) for name in used for s in features.variants(name))
-    # The nets of all folds read the same clips.
+    # The nets of all folds read the same clips, so the keys of one fold are enough.
     keys = [cache.keys(*stored) for stored in {stored_as(s)[0]: s.fold for s in specs}.items()]
     return FinalModel(
         name=results.name,
@@ -84,7 +85,7 @@ def build_model(
 def _predictors(
     results: Results, saved: SavedHeads, modality: Mapping[str, str]
 ) -> list[Predictor]:
-    """Return evaluated models and products, best first, then what is left of fusions."""
+    """Return evaluated models and products, best first, then the fallbacks of fusions."""
     layers = {head.model for head in saved.heads}.intersection(SECOND_LAYERS)
     evaluated = [
         m
@@ -95,7 +96,7 @@ def _predictors(
     predictors = [predictor_of(results, model) for model in evaluated]
     if LATE in layers:
         predictors += [predictor_of(results, m, m.features) for m in part_products(results)]
-    # Of equal scores, the one that reads the most features comes first.
+    # If scores are equal, the predictor that reads the most features comes first.
     predictors.sort(
         key=lambda p: (
             -np.inf if p.expected["mean"] is None else p.expected["mean"],
@@ -144,7 +145,7 @@ def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
 
 
 def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = ()) -> Predictor:
-    """Make the predictor of an evaluated model, with its expected scores and calibration."""
+    """Return the predictor of an evaluated model, with its expected scores and calibration."""
     task, valid = results.task, model.valid
     y_true, outputs = results.y_true[valid], model.outputs[valid]
     temperature = 1.0
@@ -177,7 +178,7 @@ def _finite(value: float) -> float | None:
 
 
 def _reference(features: Features, spec: FeatureSpec) -> Reference:
-    # As cached, because small groups are also standardised by it.
+    # Cached values are used, because small groups are also standardised by this reference.
     matrix = features.raw_matrix(spec.name, spec.fold)
     scaling, far = fit_scaling(matrix.values, matrix.present)
     rows = matrix.present & ~far
@@ -187,23 +188,23 @@ def _reference(features: Features, spec: FeatureSpec) -> Reference:
     blocks = rows_of(matrix.values).blocks()
     distances = [reference.distance_from_others(block[rows[some]]) for some, block in blocks]
     largest = float(np.sort(np.concatenate(distances))[reference.rank - 1])
-    # If all clips are equal, nothing is known about usual distances.
+    # If all clips are equal, usual distances are unknown.
     return replace(reference, threshold=largest or np.inf)
 
 
 def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any]:
     notes = []
     if results.leaky:
-        notes.append("scores are of clips that a net was trained on: they are optimistic")
+        notes.append("scores are optimistic: a net was trained on the scored clips")
     if results.synthetic:
-        notes.append("made of generated data: of no use for real music")
+        notes.append("trained on generated data: do not use it for real music")
     if results.predicted_by:
-        notes.append(f"its labels are predictions of {results.predicted_by}, not of people")
+        notes.append(f"its labels were predicted by {results.predicted_by}, not given by people")
     if imported:
-        notes.append(f"models of imported features are left out: {', '.join(imported)}")
+        notes.append(f"models that need imported features are left out: {', '.join(imported)}")
     nested, task = None, results.task
     if results.choice is not None:
-        # The scores to expect of the choice of a model.
+        # Scores to expect, including the cost of choosing a model.
         scored = results.choice.nested
         key, of = task.primary_interval
         nested = {
@@ -228,7 +229,7 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
 
 
 def part_products(results: Results) -> list[ModelResult]:
-    """Score the products of two or more single features, but not of all, out of fold."""
+    """Score out of fold the products of two or more, but not all, single features."""
     models = {
         m.name: m for m in results.models if len(m.features) == 1 and not m.by_net and m.valid.any()
     }
@@ -238,7 +239,7 @@ def part_products(results: Results) -> list[ModelResult]:
     for part in _parts(bases):
         outputs = np.stack([models[base.name].outputs for base in part])
         fused = late_inner(clips, outputs, results.folds)
-        # The product stands for clips that have all of these features.
+        # The product is used for clips that have all of these features.
         fused[~complete(outputs).all(axis=0)] = np.nan
         names = tuple(base.name for base in part)
         model = Model(f"{LATE}:{'+'.join(names)}", names, modalities_of(part))

@@ -1,8 +1,8 @@
 """The model folder: heads fitted on all clips, their predictions, and the scores to expect.
 
 A folder holds only JSON and arrays, so that reading it runs no code. ``model.json`` is written
-last and has the digest of every other file, so that a folder that is incomplete, or mixed from
-two models, is not taken for a model.
+last and has the digest of every other file, so that an incomplete folder, or one with files of
+two models, is refused.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.files import parse_json, replacing, write_json
 from mvemo.manifests.text_table import listed
 
-# Increased whenever an older reader would predict something else.
-# 2: products of some of the features; heads in half precision.
+# Must be increased if an older reader would make different predictions.
+# 2: added products of some of the features; heads are in half precision.
 VERSION = 2
 HEADS, REFERENCE, MODEL = "heads.npz", "reference.npz", "model.json"
-# Array in `REFERENCE`; earlier versions did not write it, and later ones may leave it out.
+# Optional array in `REFERENCE`; earlier versions did not write it.
 KEYS = "training_keys"
-# Share of the training clips that count as typical: a clip is unlike them if it lies farther
-# from them than this share of them does, each compared with the others.
+# Share of the training clips that count as typical: a new clip is unusual if it is farther from
+# the training clips than this share of them, each measured from the others.
 TYPICAL_SHARE = 0.99
-# Share of training residuals inside the interval of a predicted value.
+# Share of out-of-fold residuals inside the interval of a predicted value.
 INTERVAL_SHARE = 0.9
 
-# Types of a head's arrays in files: a few hundred kB for some thousand numbers per clip.
+# Types of a head's arrays in files; small types keep a model at a few hundred kB.
 HEAD_DTYPES: dict[str, type[np.floating]] = {
     "coef": np.float16,
     "mean": np.float32,
     "scale": np.float32,
 }
 
-# A feature's name, and the fold whose net made it (None if all folds share one).
+# A feature's name, and the fold whose net made it (None if all folds share one net).
 FeatureKey = tuple[str, int | None]
 # Values of each feature and net, float64 (clips, dim).
 Vectors = Mapping[FeatureKey, F64]
@@ -58,9 +58,9 @@ Vectors = Mapping[FeatureKey, F64]
 
 @dataclass(frozen=True)
 class Predictor:
-    """One way of a model to predict a clip, from some of its features."""
+    """One of a model's ways to predict a clip, from some of its features."""
 
-    name: str  # of the evaluated model, or of what is left of it with a modality missing
+    name: str  # of the evaluated model, or of its fallback if a modality is missing
     features: tuple[str, ...]  # cached features that it needs
     modalities: tuple[str, ...]  # modalities that it needs
     # JSON values: ``metric``, its ``mean`` over folds (None if not evaluated), the mean's 95 %
@@ -68,10 +68,10 @@ class Predictor:
     expected: Mapping[str, Any]
     # Temperature of the probabilities, fitted on out-of-fold predictions; 1 if none was fitted.
     temperature: float = 1.0
-    # Regression: (low, high) of each target, the quantiles of out-of-fold residuals that hold
-    # `INTERVAL_SHARE` of them; empty for other tasks.
+    # Regression: (low, high) of each target, quantiles of the out-of-fold residuals with
+    # `INTERVAL_SHARE` of them in between; empty for other tasks.
     residuals: tuple[tuple[float, float], ...] = ()
-    # Bases of a product of some of the model's single features; otherwise empty.
+    # Bases of a product of only some of the single features; otherwise empty.
     bases: tuple[str, ...] = ()
 
 
@@ -79,10 +79,10 @@ class Predictor:
 class Reference:
     """Location of the training clips in one feature."""
 
-    mean: F64  # float64 (dim,): of the training clips
-    scale: F64  # float64 (dim,): of the training clips
+    mean: F64  # float64 (dim,): means of the training clips
+    scale: F64  # float64 (dim,): standard deviations of the training clips
     threshold: float  # largest usual distance; infinite if all training clips are equal
-    compared: int = 0  # number of clips that all this was fitted on; 0 in older models
+    compared: int = 0  # number of training clips; 0 in older models
 
     @property
     def rank(self) -> int:
@@ -96,7 +96,7 @@ class Reference:
 
     def distance_from_others(self, x: NDArray[np.floating]) -> F64:
         """Return the distance of each training clip of `x` from all others, float64 (clips,)."""
-        # Without the clip itself, a coordinate z of n clips is z √(n / (n - 1 - z²)).
+        # If the clip itself is left out, a coordinate z of n clips becomes z √(n / (n - 1 - z²)).
         n, off = self.compared, x - self.mean
         rest = n - 1 - np.square(off / self.scale)
         constant = rest < CONSTANT * n
@@ -113,16 +113,16 @@ class FinalModel:
     heads: SavedHeads  # fitted on all clips
     # Origin of each feature, as in the cache, without the clips that a net was trained on.
     specs: tuple[FeatureSpec, ...]
-    predictors: tuple[Predictor, ...]  # best first; the first one predicts whose features exist
+    predictors: tuple[Predictor, ...]  # best first; the first one whose features exist predicts
     reference: Mapping[FeatureKey, Reference]  # by feature and net
     # Regression: target to ``minimum``, ``maximum``, ``mean`` and ``deviation`` of its labels.
     scale: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)  # JSON values, as `building._facts`
-    # uint64 (keys,), sorted: `short_keys` of the rows fitted on; empty in older models.
+    facts: Mapping[str, Any] = field(default_factory=dict)  # JSON values from `building._facts`
+    # uint64 (keys,), sorted: `short_keys` of the training rows; empty in older models.
     training_keys: NDArray[np.uint64] = field(default_factory=lambda: short_keys(()))
 
     def __repr__(self) -> str:
-        """Return one line."""
+        """Describe the model in one line."""
         names = listed([predictor.name for predictor in self.predictors])
         return f"<FinalModel {self.name!r}, {self.task}: {listed(self.classes)}; by {names}>"
 
@@ -133,7 +133,7 @@ class FinalModel:
 
     @property
     def within_groups(self) -> bool:
-        """Return True if features are standardised within groups before heads read them."""
+        """Return True if heads read features that are standardised within groups."""
         return bool(self.facts.get("within_groups"))
 
     def best(self, modalities: tuple[str, ...], without: Collection[str] = ()) -> Predictor | None:
@@ -146,7 +146,7 @@ class FinalModel:
         return next((p for p in self.predictors if set(p.features) <= set(features)), None)
 
     def expected_of(self, predictor: Predictor) -> Mapping[str, Any]:
-        """Return the scores to expect; for the recommended model, with the cost of the choice."""
+        """Return the scores to expect; the recommended model's include the cost of the choice."""
         nested = self.facts.get("nested") or {"model": None}
         chosen = nested["model"] == predictor.name and nested["mean"] is not None
         return nested if chosen else predictor.expected
@@ -156,7 +156,7 @@ class FinalModel:
         return tuple(spec for spec in self.specs if spec.name == feature)
 
     def false_alarms(self, predictor: Predictor) -> float:
-        """Return an upper bound of the share of usual clips called unlike; 1 if unknown."""
+        """Return an upper bound of the share of usual clips marked as unusual; 1 if unknown."""
         shares = {
             name: 1 - reference.rank / (reference.compared + 1)
             for (name, _), reference in self.reference.items()
@@ -165,14 +165,14 @@ class FinalModel:
         return min(1.0, sum(shares.values()))
 
     def trained_on(self, content: str, start: float, duration: float | None) -> bool:
-        """Return True if the heads were fitted on this stretch of a file with this digest."""
+        """Return True if the heads were fitted on this time range of a file with this digest."""
         digests = [stored_as(spec)[1] for spec in self.specs]
         keys = short_keys(row_key(d, content, start, duration).encode() for d in digests)
         return bool(np.isin(keys, self.training_keys).any())
 
 
 def stored_as(spec: FeatureSpec) -> tuple[str, str]:
-    """Return name and digest of a cached feature; for statistics, those of the first sequence."""
+    """Return the cached name and digest of a feature; for statistics, of the first sequence."""
     if "descriptors" not in spec.params:
         return spec.name, spec.digest
     name = spec.params["order"][0]
@@ -180,12 +180,12 @@ def stored_as(spec: FeatureSpec) -> tuple[str, str]:
 
 
 def short_keys(keys: Iterable[bytes]) -> NDArray[np.uint64]:
-    """Return the first 64 bits of keys of cached rows, sorted and unique."""
+    """Return the first 64 bits of the keys of cached rows, sorted, without duplicates."""
     return np.unique(np.array([int(key[:16], 16) for key in keys if key], dtype=np.uint64))
 
 
 def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = ()) -> None:
-    """Write a model folder; `extra` names its other files, whose digests are recorded, too."""
+    """Write a model folder; `extra` names files already in it, to record their digests."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -227,27 +227,27 @@ def load_model(folder: str | Path) -> FinalModel:
     path = folder / MODEL
     if not path.is_file():
         raise BadFeatures(
-            f"{folder}: no model (it has no {MODEL}): 'mvemo fuse FEATURES --final' makes one"
+            f"{folder}: is not a model (it has no {MODEL}): 'mvemo fuse FEATURES --final' makes one"
         )
     try:
         record = parse_json(path.read_text(encoding="utf-8"))
         version = record["mvemo_model"]
         if version != VERSION:
             raise BadFeatures(
-                f"{folder}: a model of version {version}; this reads {VERSION}: make it again with "
-                "'mvemo fuse FEATURES --final'"
+                f"{folder}: expected a model of version {VERSION}, got {version}: make it again "
+                "with 'mvemo fuse FEATURES --final'"
             )
         for name, digest in record["files"].items():
             if content_digest(folder / name) != digest:
                 raise BadFeatures(
-                    f"{folder / name}: not the file that the model was made with: copy the whole "
-                    "folder again"
+                    f"{folder / name}: is not the file that the model was saved with: copy the "
+                    "whole folder again"
                 )
         return _model(folder, record)
     except FuseError:
         raise
     except DAMAGED as error:
-        raise FuseError(f"{path}: not a model, or damaged: {error}") from error
+        raise FuseError(f"{path}: is damaged, or is not a model: {error}") from error
 
 
 def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
@@ -257,15 +257,15 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
             reference[entry["feature"], entry["fold"]] = Reference(
                 arrays[f"{i}/mean"].astype(np.float64),
                 arrays[f"{i}/scale"].astype(np.float64),
-                # JSON has no infinity.
+                # JSON has no infinity, so None stands for it.
                 np.inf if entry["threshold"] is None else float(entry["threshold"]),
-                # Earlier versions did not write it.
+                # Earlier versions did not write this entry.
                 entry.get("compared", 0),
             )
         keys = arrays[KEYS] if KEYS in arrays else short_keys(())
     heads = load_heads(folder / HEADS)
     if list(heads.classes) != record["classes"]:
-        raise ValueError(f"classes {record['classes']} are not those of {HEADS}")
+        raise ValueError(f"classes {record['classes']} differ from those of {HEADS}")
     return FinalModel(
         name=record["name"],
         task=record["task"],
@@ -283,12 +283,12 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
 
 
 def _tuples(value: Any) -> Any:
-    """Return lists as tuples, at any depth."""
+    """Convert nested lists to tuples."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:
-    """Return calibrated probabilities, or values, float64 (clips, outputs)."""
+    """Return calibrated probabilities, or predicted values, float64 (clips, outputs)."""
     layer = second_layer(model, predictor)
     if layer is None:
         outputs = _concatenated(model, predictor.features, vectors)
@@ -314,7 +314,7 @@ def second_layer(model: FinalModel, predictor: Predictor) -> Head | None:
 
 
 def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[str]) -> Vectors:
-    """Standardise vectors (clips, dim) within groups, if the model's heads read them so."""
+    """Standardise vectors (clips, dim) within groups if the model's heads require it."""
     if not model.within_groups:
         return vectors
     scaled = {}
@@ -328,7 +328,7 @@ def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[st
 
 
 def distances(model: FinalModel, predictor: Predictor, vectors: Vectors) -> dict[str, F64]:
-    """Return each feature's distance from the training clips over its threshold, (clips,)."""
+    """Return each feature's distance from the training clips, divided by its threshold."""
     ratios = {}
     for name in predictor.features:
         of_nets = [
@@ -341,7 +341,7 @@ def distances(model: FinalModel, predictor: Predictor, vectors: Vectors) -> dict
 
 
 def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
-    """Return the smallest probability of a decision, float64 (tags,); 0.5 if none was fitted."""
+    """Return the threshold of each tag's probability, float64 (tags,); 0.5 if not fitted."""
     layer = second_layer(model, predictor)
     heads = model.heads.select_features(predictor.features) if layer is None else (layer,)
     fitted = [head.thresholds for head in heads if head.thresholds is not None]
@@ -351,10 +351,10 @@ def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
 
 
 def _concatenated(model: FinalModel, features: tuple[str, ...], vectors: Vectors) -> F64:
-    """Return the mean outputs over the nets, by the heads that concatenate these features."""
+    """Return the mean outputs of the heads that concatenate these features, over the nets."""
     heads = model.heads.select_features(features)
     if not heads:
-        raise BadFeatures(f"the model has no head of {', '.join(features)}")
+        raise BadFeatures(f"the model has no head for {', '.join(features)}")
     outputs = []
     for head in heads:
         keys = [(name, head.net_fold) for name in features]
@@ -364,9 +364,9 @@ def _concatenated(model: FinalModel, features: tuple[str, ...], vectors: Vectors
 
 
 def late_part(head: Head, names: Sequence[str]) -> Head:
-    """Return the product of only some of the bases, for clips that lack the others."""
+    """Return the product of only the bases in `names`, for clips that lack the others."""
     n_outputs = len(head.intercept)
-    # (outputs, bases, outputs): only the diagonals over outputs are not zero.
+    # Shape (outputs, bases, outputs): only the diagonals over outputs are not zero.
     blocks = head.coef.astype(np.float64).reshape(n_outputs, len(head.features), n_outputs)
     part = blocks[:, [head.features.index(name) for name in names]]
     if head.link == "identity":

@@ -1,1 +1,1 @@
-"""Heads: linear layers over features, many fitted at once, and heads over other heads."""
+"""Heads: linear layers over features, fitted together, and heads over other heads."""

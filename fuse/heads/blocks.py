@@ -1,4 +1,4 @@
-"""Features as the solver takes them: standardised blocks of columns that problems share."""
+"""Features in the solver's form: standardised blocks of columns that problems share."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mvemo.fuse.features import Matrix
 from mvemo.fuse.numeric import F32, F64, Bools, Ints
 from mvemo.fuse.scaling import ArrayRows, Rows, Scaling, fit_scaling, rows_of
 
-# Number of directions of largest variance that steps are scaled along.
+# Number of directions (those of largest variance) along which steps are scaled.
 RANK = 64
-# Extra random directions, which make the found ones more exact.
+# Extra random directions, which make the directions found more accurate.
 SPARE = 16
-# Largest number of clips whose span replaces the columns of a feature that has more columns.
+# Up to this number of clips, a feature with more columns than clips is reduced to their span.
 SPANNED = 600
-# Directions of the span with less than this share of the largest variance are rounding.
+# Directions with less than this share of the largest variance are only rounding errors.
 NEGLIGIBLE = 1e-10
 
 
@@ -25,25 +25,25 @@ NEGLIGIBLE = 1e-10
 class Spectrum:
     """Variances along directions, which scale the solver's steps but not its solution."""
 
-    variances: F64  # float64 (directions,): mean squares along them
-    rest: float = 0.0  # mean square of a direction at right angles to all of them
-    # float32 (dim, directions), orthonormal; None if they are the columns.
+    variances: F64  # float64 (directions,): mean squares along the directions
+    rest: float = 0.0  # mean square of a direction orthogonal to all of them
+    # float32 (dim, directions), orthonormal; None if the columns are the directions.
     directions: F32 | None = None
 
 
 @dataclass(frozen=True)
 class Block:
-    """One feature, and the problems that use it."""
+    """Values of one feature, and the problems that use them."""
 
     values: F32 | Rows  # float32 (clips, dim), finite, standardised; in memory or not
     problems: Ints  # int64: indices of the problems that have these columns
-    # float64 (problems of the block,): factor of the columns in each problem; None for 1.
+    # float64 (problems of the block,): factor of the columns in each problem; None means 1.
     factors: F64 | None = None
     spectrum: Spectrum | None = None  # of the values; None for equal variances
 
 
 class RunningBlock:
-    """One block, reduced to the problems that still run."""
+    """A block, reduced to the problems that are still running."""
 
     def __init__(self, block: Block) -> None:
         self.values = rows_of(block.values)
@@ -54,7 +54,7 @@ class RunningBlock:
         self._spectrum = block.spectrum or Spectrum(np.ones(block.values.shape[1]))
         factors = np.ones(len(block.problems)) if block.factors is None else block.factors
         self._factors = factors.astype(np.float32)[:, None, None]
-        # Inverse curvature, see `set_curvature`: along the directions minus the rest; the rest.
+        # Inverse curvatures (`set_curvature`): along the directions, minus the rest; and the rest.
         self._inverse = self._of_rest = np.ones_like(self._factors)
 
     def scores(self, coef: F32) -> F32:
@@ -74,7 +74,7 @@ class RunningBlock:
         return product
 
     def set_curvature(self, curvature: F64, penalty: F64) -> None:
-        """Set the divisor of `precondition` from (problems,) and (problems, outputs)."""
+        """Set the divisor of `precondition`; the arguments are (problems,), (problems, outputs)."""
         spectrum = self._spectrum
         weight = (curvature * np.square(self._factors[:, 0, 0]))[:, None, None]
         inverse = 1.0 / (weight * spectrum.variances + penalty[:, :, None])
@@ -97,7 +97,7 @@ class RunningBlock:
         return result
 
     def drop(self, done: Bools) -> Bools:
-        """Drop the problems of `done`, bool (running problems,); return a mask of those kept."""
+        """Drop the problems in `done`, bool (running problems,); return a mask of those kept."""
         kept: Bools = ~done[self.slots]
         new_slots = np.cumsum(~done) - 1
         self.slots, self.rows = new_slots[self.slots[kept]], self.rows[kept]
@@ -107,7 +107,7 @@ class RunningBlock:
 
 
 def spectrum_of(values: F32 | Rows) -> Spectrum:
-    """Return the directions of largest variance; streamed values are read three times."""
+    """Return the directions of largest variance; values not in memory are read three times."""
     values = rows_of(values)
     n, dim = values.shape
     rank = min(RANK, n, dim)
@@ -136,14 +136,14 @@ def spectrum_of(values: F32 | Rows) -> Spectrum:
 
 @dataclass(frozen=True)
 class ScaledFeature:
-    """One feature as the solver takes it."""
+    """One feature in the solver's form."""
 
     # (clips, columns): standardised and clipped, zeros where missing. With fewer clips than columns
-    # these are coordinates in the span of the clips, which holds the penalised minimum.
+    # these are coordinates in the span of the clips, which contains the penalised minimum.
     values: Rows
     scaling: Scaling  # of the cached values
     spectrum: Spectrum  # of `values`
-    # float32 (cached columns, columns): standardised values are `values @ basis.T`, or None.
+    # float32 (cached columns, columns): standardised values are `values @ basis.T`; None if equal.
     basis: F32 | None = None
 
     def raw_coef(self, coef: F32) -> F32:
@@ -153,16 +153,16 @@ class ScaledFeature:
 
 @dataclass
 class ScaledFeatures:
-    """All features, each standardised on some clips when it is asked for."""
+    """All features, each standardised on the clips of `rows` at its first use."""
 
     matrices: Mapping[str, Matrix]  # feature name to cached values
     rows: Bools  # bool (clips,): clips to standardise on, if they have the feature
     _by_name: dict[str, ScaledFeature] = field(default_factory=dict)
-    # Found only once: directions of large variance hardly depend on the clips.
+    # Computed only once, because directions of large variance hardly depend on the clips.
     _spectra: dict[str, Spectrum] = field(default_factory=dict)
 
     def on(self, rows: Bools) -> ScaledFeatures:
-        """Return the same features, to be standardised on other clips."""
+        """Return the same features, standardised on the clips of `rows`."""
         return ScaledFeatures(self.matrices, rows, _spectra=self._spectra)
 
     def __getitem__(self, name: str) -> ScaledFeature:

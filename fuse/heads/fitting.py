@@ -1,4 +1,4 @@
-"""Fitting of the heads of all models and folds, together."""
+"""Joint fitting of the heads of all models and folds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mvemo.fuse.models import Model
 from mvemo.fuse.numeric import F32, F64, Bools, Link, apply_link
 from mvemo.fuse.scaling import Rows
 
-# Largest excess of the mean loss of a clip over its minimum at the end of a fit, in nats.
+# A fit ends if its mean loss per clip exceeds the minimum by at most this, in nats.
 TOLERANCE = 1e-6
 DEFAULT = HeadSettings()
-# Fewest different classes, or clips with tags or values, that a head can be trained on.
+# Minimum number of classes, or of clips with tags or values, to train a head.
 MIN_DIFFERENT = 2
-# Scores solved for at once (heads x outputs x clips): some arrays of 1.2 MB; or of 200 MB if
-# features are read again at every step, which more heads then share.
+# Number of scores (heads x outputs x clips) in one batch: arrays of 1.2 MB; or of 200 MB if every
+# step reads the features again, so that more heads share a reading.
 BATCH_SCORES, BATCH_STREAMED = 300_000, 50_000_000
 
 
@@ -49,13 +49,14 @@ class Fit:
     C
         Inverse strength of the L2 penalty, above 0.
     tol
-        Largest excess of the mean loss over its minimum at the end, in nats.
+        Allowed excess of the mean loss over its minimum, in nats.
     predict
         bool (clips,): clips whose outputs are returned; None for all.
     scaled_on
         bool (clips,): clips that the features are standardised on; None for the training clips.
     start
-        End of another fit of the same model on features scaled on the same clips; None for zeros.
+        Result of another fit of the same model on features scaled on the same clips; None to
+        start from zeros.
     """
 
     model: Model
@@ -78,7 +79,7 @@ class Fitted:
     fit: Fit
     outputs: F64  # float64 (clips to predict, outputs); NaN rows where a feature is missing
     position: Position
-    target_scale: tuple[F64, F64]  # mean and deviation of the targets, in their unit
+    target_scale: tuple[F64, F64]  # mean and standard deviation of the targets, in their unit
 
 
 def fit_heads(
@@ -92,7 +93,7 @@ def fit_heads(
     """Fit heads together: of classes (softmax), tags (logistic) or targets (least squares).
 
     Targets are standardised on each fit's training clips, so that the penalty and the
-    tolerance mean the same in any unit.
+    tolerance do not depend on their unit.
 
     Parameters
     ----------
@@ -103,7 +104,7 @@ def fit_heads(
     clips, settings
         Clips with labels and folds, and settings of all heads.
     net_fold
-        Fold whose nets made the values, for the record.
+        Fold whose nets made the values; it is only stored in the heads.
 
     Returns
     -------
@@ -113,8 +114,8 @@ def fit_heads(
     Raises
     ------
     BadFeatures
-        The training clips of a head are fewer than two, or of one class; or a setting does not
-        apply to the task.
+        A head has fewer than two training clips, or training clips of only one class; or a
+        setting does not apply to the task.
 
     Examples
     --------
@@ -149,8 +150,8 @@ class HeadFitter:
     ) -> None:
         if settings.class_weight != "none" and clips.link != "softmax":
             raise BadFeatures(
-                f"class_weight {settings.class_weight!r} of heads is for multiclass only, and the "
-                f"task is {clips.task.name}: leave it at 'none'"
+                f"class_weight {settings.class_weight!r} of heads needs the task multiclass, got "
+                f"{clips.task.name}: leave it at 'none'"
             )
         self.matrices, self.clips, self.settings = matrices, clips, settings
         self._net_fold = net_fold
@@ -158,7 +159,7 @@ class HeadFitter:
         self._scaled = ScaledFeatures(matrices, np.zeros(len(clips.y_true), np.bool_))
 
     def fit(self, fits: Sequence[Fit], *, strict: bool = False) -> list[Fitted]:
-        """Solve fits; those with too few training clips are left out or, if `strict`, refused."""
+        """Solve fits; omit those with too few training clips or, if `strict`, raise for them."""
         if not fits:
             return []
         valid = np.array(
@@ -174,8 +175,8 @@ class HeadFitter:
             i = next(i for i in range(len(fits)) if i not in enough)
             unit = "classes" if self.clips.link == "softmax" else "clips"
             raise BadFeatures(
-                f"{fits[i]}: expected {MIN_DIFFERENT} {unit} or more among the training clips that "
-                f"have all of its features, got {counts[i]}"
+                f"{fits[i]}: expected at least {MIN_DIFFERENT} {unit} among the training clips "
+                f"that have all of its features, got {counts[i]}"
             )
         fits, valid, weights = [fits[i] for i in enough], valid[enough], train[enough].astype("f4")
         if self.settings.class_weight == "balanced":
@@ -184,7 +185,7 @@ class HeadFitter:
         for i, fit in enumerate(fits):
             key = _rows_scaled_on(fit).tobytes()
             if self.clips.link == "identity":
-                # Fits of values also share the standardised target.
+                # Fits of regression targets must also share the standardised target.
                 key += fit.train.tobytes()
             together.setdefault(key, []).append(i)
         fitted: dict[int, Fitted] = {}
@@ -193,7 +194,7 @@ class HeadFitter:
         return [fitted[i] for i in range(len(fits))]
 
     def head(self, fitted: Fitted) -> Head:
-        """Return a fit as a head over cached values."""
+        """Convert a solved fit to a head over cached values."""
         fit, position = fitted.fit, fitted.position
         scaled = self._scaled_on(fit)
         names = fit.model.features
@@ -220,7 +221,7 @@ class HeadFitter:
         )
 
     def _scaled_on(self, fit: Fit) -> ScaledFeatures:
-        """Return the features scaled for a fit; those of the last call are kept."""
+        """Return the features scaled for a fit; the result of the last call is cached."""
         rows = _rows_scaled_on(fit)
         if not np.array_equal(self._scaled.rows, rows):
             self._scaled = self._scaled.on(rows)
@@ -229,7 +230,7 @@ class HeadFitter:
     def _fit_together(
         self, members: Sequence[int], fits: Sequence[Fit], valid: Bools, weights: F32
     ) -> dict[int, Fitted]:
-        """Solve fits that share scaled features and, for values, scaled targets."""
+        """Solve fits that share scaled features and, for regression, scaled targets."""
         target, mean, scale = self._target, np.zeros(1), np.ones(self.clips.n_outputs)
         if self.clips.link == "identity":
             values = self.clips.y_true.astype(np.float64)
@@ -257,13 +258,13 @@ class HeadFitter:
         return fitted
 
     def _n_different(self, train: Bools) -> int:
-        """Return the number of classes among the training clips, or of clips for other tasks."""
+        """Return the number of classes of the training clips; for other tasks, of the clips."""
         if self.clips.link == "softmax":
             return len(np.unique(self.clips.y_true[train]))
         return int(train.sum())
 
     def _factors(self, model: Model) -> list[float]:
-        """Return the factor of each feature's columns: 1 if the model has no other feature."""
+        """Return the factor for each feature's columns; 1 if the model has only one feature."""
         if not self.settings.balance_blocks:
             return [1.0] * len(model.features)
         dims = [self.matrices[name].values.shape[1] for name in model.features]
@@ -275,7 +276,7 @@ def _rows_scaled_on(fit: Fit) -> Bools:
 
 
 def balance(weights: F32, target: F32) -> F32:
-    """Return factors (fits, clips) by which all classes weigh the same, as in scikit-learn."""
+    """Return factors (fits, clips) that give all classes the same weight, as in scikit-learn."""
     counts = (weights > 0).astype(np.float32) @ target.T
     present = counts > 0
     factor = counts.sum(axis=1, keepdims=True) / (
@@ -286,20 +287,20 @@ def balance(weights: F32, target: F32) -> F32:
 
 
 class FitProblems:
-    """Fits as the solver takes them; `factors` are those of each fit's features."""
+    """Fits in the solver's form; `factors` has a factor for each feature of each fit."""
 
     def __init__(
         self, fits: Sequence[Fit], factors: Sequence[Sequence[float]], scaled: ScaledFeatures
     ) -> None:
         self.fits, self.factors, self.scaled = fits, factors, scaled
         self._names = list(dict.fromkeys(name for fit in fits for name in fit.model.features))
-        # For each name, the indices of the fits that use it.
+        # For each feature name, the indices of the fits that use it.
         self._members = [
             np.flatnonzero([name in fit.model.features for fit in fits]) for name in self._names
         ]
 
     def solve(self, target: F32, weights: F32, link: Link) -> list[Position]:
-        """Fit all to a target (outputs, clips)."""
+        """Solve all fits for one target (outputs, clips)."""
         rows: Bools = np.asarray((weights > 0).any(axis=0), np.bool_)
         blocks = []
         for name, members in zip(self._names, self._members, strict=True):
@@ -313,7 +314,7 @@ class FitProblems:
             blocks.append(Block(values, members, np.array(factors), feature.spectrum))
         C, tol = np.array([(fit.C, fit.tol) for fit in self.fits]).T
         if link == "identity":
-            # The last digits of squared errors cost few steps.
+            # More precision costs only few steps for squared errors.
             tol = tol * 1e-3
         start = self._start(blocks, len(target))
         solution = solve(
@@ -343,7 +344,7 @@ class FitProblems:
         return [(b, int(np.searchsorted(self._members[b], i))) for b in blocks]
 
     def _start(self, blocks: Sequence[Block], n_outputs: int) -> Start | None:
-        """Return the start of all fits, zeros for fits without one; None if no fit has one."""
+        """Return the start of all fits, zeros for those without; None if all are without."""
         if not any(fit.start for fit in self.fits):
             return None
         intercept = np.zeros((len(self.fits), n_outputs))
@@ -360,7 +361,7 @@ class FitProblems:
 
 
 def fits_by_batch(members: Sequence[int], fits: Sequence[Fit], size: int) -> list[list[int]]:
-    """Split fits into batches of at most `size`; fits of the same clips stay together."""
+    """Split fits into batches of at most `size`; fits on the same clips stay together."""
     by_clips: dict[bytes, list[int]] = {}
     for i in members:
         by_clips.setdefault(fits[i].train.tobytes(), []).append(i)

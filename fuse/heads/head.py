@@ -11,7 +11,7 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.numeric import F32, F64, Link, apply_link
 from mvemo.manifests.declared import check_settings, setting
 
-# Beyond these, the loss or the penalty has no digits left in single precision.
+# Outside these limits, the loss or the penalty is below single precision.
 MIN_C, MAX_C = 1e-10, 1e10
 CLASS_WEIGHTS = ("none", "balanced")
 
@@ -20,9 +20,9 @@ CLASS_WEIGHTS = ("none", "balanced")
 class HeadSettings:
     """Settings of all heads of an evaluation.
 
-    With `balance_blocks`, standardised columns are multiplied by the square root of the mean number
-    of columns over the feature's own number. `inputs` is `Head.inputs`. Raise `BadFeatures` if a
-    value is not allowed.
+    With `balance_blocks`, standardised columns are multiplied by sqrt(mean number of columns of all
+    features / number of columns of this feature). `inputs` is `Head.inputs`. Raise `BadFeatures`
+    if a value is not allowed.
 
     Examples
     --------
@@ -106,13 +106,13 @@ class Head:
     limit: float | None = None
 
     def predict(self, x: NDArray[np.floating]) -> F64:
-        """Return outputs, float64 (clips, outputs), for `x` (clips, dim) of the kind `inputs`.
+        """Return outputs, float64 (clips, outputs), for inputs `x` (clips, dim).
 
         Raise `BadFeatures` if `x` has another number of columns.
         """
         if x.ndim != 2 or x.shape[1] != len(self.mean):
             raise BadFeatures(
-                f"head {self.model} takes {len(self.mean)} numbers a clip, not {x.shape[1:]}"
+                f"head {self.model}: expected shape (clips, {len(self.mean)}), got {x.shape}"
             )
         z = (x - self.mean) / self.scale
         if self.limit is not None:

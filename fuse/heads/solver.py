@@ -1,15 +1,15 @@
 """The solver: many L2-regularised linear models at once, in one pass over the features.
 
-Cross-validating nine models over six folds is 54 fits over the same few matrices. Each step of
-a fit is two products with them, and both cost little more for many right-hand sides than for
-one. So all problems (model, fold and, if asked for, inner fold and strength of the penalty)
-step together; each has its own step length, memory and end.
+Cross-validating nine models over six folds needs 54 fits over the same few matrices. Each step
+of a fit is two products with these matrices, which cost little more for many fits than for one.
+So all problems (a model, a fold and, where needed, an inner fold and a strength of the penalty)
+step together; each problem has a separate step length, L-BFGS memory and end.
 
 Method: L-BFGS with a Wolfe line search (Nocedal & Wright, Numerical Optimization, 2nd ed.,
 algorithms 7.4 and 3.5). The first guess of the second derivatives comes from the spectrum of
 the features (`mvemo.fuse.heads.blocks.Spectrum`): one factorisation serves all problems and
 strengths. A line search needs no product with the features, because the scores are linear in
-the step.
+the step length.
 
 Objective, as in LogisticRegression of scikit-learn: the mean loss over the training clips plus
 |coef|^2 / (2 C total weight).
@@ -18,7 +18,7 @@ Loss: ``softmax``: cross-entropy over classes (J22 eq. 6-8). ``sigmoid``: binary
 summed over tags. ``identity``: half the squared error, summed over targets. `scores` are float32
 (problems, outputs, clips), `target` is (outputs, clips), and `weights` are (problems, 1, clips),
 whose rows sum to 1: the loss of a problem is the weighted mean over clips. Results overwrite the
-given arrays where possible: arrays of the size of the scores are most of the solver's memory.
+given arrays where possible, because arrays as large as the scores take most of the memory.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from mvemo.fuse.numeric import F32, F64, Bools, Ints, Link
 
 # Number of pairs of steps and gradient changes that L-BFGS keeps.
 MEMORY = 10
-# Wolfe conditions: sufficient decrease, and curvature.
+# Constants of the Wolfe conditions: sufficient decrease, and curvature.
 DECREASE, CURVATURE = 1e-4, 0.9
 LINE_STEPS = 12
-# Least curvature of the loss by scores, reached when all clips are fitted well.
+# Lower bound of the curvature of the loss, needed when all clips are fitted well.
 MIN_CURVATURE = 1e-4
 
 
 @dataclass(frozen=True)
 class Start:
-    """Start of the steps; the minimum does not depend on it, only the number of steps."""
+    """Start of the steps; only the number of steps depends on it, not the minimum."""
 
-    # One per block, float32 (its problems, outputs, dim), of standardised columns.
+    # One array per block, float32 (its problems, outputs, dim), for standardised columns.
     coef: tuple[F32, ...]
     intercept: F64  # float64 (problems, outputs)
 
@@ -54,8 +54,8 @@ class Start:
 class Solution:
     """Solution of all problems."""
 
-    scores: F32  # float32 (problems, outputs, clips): of all clips, in training or not
-    # One per block, float32 (its problems, outputs, dim), of its columns times the factor.
+    scores: F32  # float32 (problems, outputs, clips): for training clips and all others
+    # One array per block, float32 (its problems, outputs, dim), for its columns times the factor.
     coef: tuple[F32, ...]
     intercept: F64  # float64 (problems, outputs)
     iterations: Ints  # int64 (problems,)
@@ -73,7 +73,7 @@ def solve(
     max_iter: int = 500,
     start: Start | None = None,
 ) -> Solution:
-    """Minimise the penalised loss of every problem; `tol` limits half its Newton decrement."""
+    """Minimise the penalised loss of every problem, until half the Newton decrement < `tol`."""
     running = _Problems(blocks, target, weights, C, link, start)
     iterations = np.zeros(len(C), dtype=np.int64)
     tolerance = np.broadcast_to(np.asarray(tol, dtype=np.float64), len(C))
@@ -98,12 +98,12 @@ def solve(
     )
 
 
-# A direction, position or gradient of all problems: one array per block, and the intercepts.
+# A direction, position or gradient of all problems: an array per block, then the intercepts.
 _Vector = list[F32]
 
 
 class _Problems:
-    """Position, gradient and memory of the problems that still run."""
+    """Position, gradient and L-BFGS memory of the problems that are still running."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class _Problems:
         self.link = link
         self.target = np.ascontiguousarray(target, dtype=np.float32)
         total = weights.sum(axis=1, dtype=np.float64)
-        # For the mean over training clips: (problems, 1, clips).
+        # Normalised weights, (problems, 1, clips): each problem's weights sum to 1.
         self.weights = (weights / total[:, None]).astype(np.float32)[:, None, :]
         # (problems, outputs)
         self.penalty: F64 = np.repeat(1.0 / (np.asarray(C) * total)[:, None], n_outputs, axis=1)
@@ -178,7 +178,7 @@ class _Problems:
         gradient: _Vector = []
         penalty = self.penalty.astype(np.float32)
         for block, coef in zip(self.blocks, self.position[:-1], strict=True):
-            # Avoid a copy if all problems have the feature.
+            # If all problems have the feature, no copy is needed.
             partial = len(block.slots) < len(self.ids)
             g = block.gradient(self.residual[block.slots] if partial else self.residual)
             g += penalty[block.slots][:, :, None] * coef
@@ -205,10 +205,10 @@ class _Problems:
         result: F64 = 0.5 * self._dot(self.gradient, self.scaled_gradient)
         return result
 
-    # --- a step of all
+    # --- steps of all problems
 
     def step(self) -> None:
-        """Do one L-BFGS step of every running problem."""
+        """Do one L-BFGS step for every running problem."""
         direction, slope = self._descent()
         along = np.zeros_like(self.scores)
         self._add_scores(direction, along)
@@ -231,7 +231,7 @@ class _Problems:
         slope = self._dot(self.gradient, direction)
         uphill = slope >= 0
         if uphill.any():
-            # Rounding spoiled the memory of these problems: restart it.
+            # Rounding errors made the memory of these problems useless, so it is restarted.
             for x, f, g in zip(
                 direction,
                 self._broadcast(uphill.astype(np.float64)),
@@ -256,7 +256,7 @@ class _Problems:
             alphas.append(alpha)
         q = self._precondition(q)
         s, y, rho = self.memory[-1]
-        # A pair without curvature (rho 0) leaves the scale as it is.
+        # A pair without curvature (rho 0) does not change the scale.
         size = self._dot(y, self._precondition(y))
         gamma = np.where(rho > 0, 1.0 / np.maximum(rho * size, 1e-300), 1.0)
         for x, f in zip(q, self._broadcast(gamma), strict=True):
@@ -285,7 +285,7 @@ class _Problems:
         for trial in range(LINE_STEPS):
             np.multiply(along, t.astype(np.float32)[:, None, None], out=moved)
             moved += self.scores
-            # Free the last residual before the next is made.
+            # The last residual is freed before the next one is computed.
             self.residual = moved[:0]
             self.residual, loss = residual_and_loss(moved, self.target, self.weights, self.link)
             value = loss + t * cross + 0.5 * t * t * square
@@ -315,10 +315,10 @@ class _Problems:
         result: F64 = t - slope / np.maximum(second, 1e-300)
         return result
 
-    # --- ends
+    # --- end of problems
 
     def retire(self, done: Bools) -> None:
-        """Store the results of the problems of `done`, bool (running problems,), and drop them."""
+        """Store the results of the problems in `done`, bool (running problems,), and drop them."""
         if not done.any():
             return
         ids, kept = self.ids[done], ~done
@@ -346,7 +346,7 @@ class _Problems:
 
 
 def residual_and_loss(scores: F32, target: F32, weights: F32, link: Link) -> tuple[F32, F64]:
-    """Return weight * (prediction - target), shaped like the scores, and the loss (problems,)."""
+    """Return weight * (prediction - target), shaped like the scores, and each problem's loss."""
     if link == "softmax":
         predicted, log_sum = _softmax(scores)
         each = log_sum - np.einsum("pkn,kn->pn", scores, target)
@@ -365,7 +365,7 @@ def residual_and_loss(scores: F32, target: F32, weights: F32, link: Link) -> tup
 
 
 def curvature(scores: F32, direction: F32, weights: F32, link: Link) -> F64:
-    """Return second derivatives of the loss along a direction of the scores, (problems,)."""
+    """Return the second derivative of each problem's loss along a direction of the scores."""
     if link == "softmax":
         p, _ = _softmax(scores)
         mean = np.einsum("pkn,pkn->pn", p, direction)
@@ -380,7 +380,7 @@ def curvature(scores: F32, direction: F32, weights: F32, link: Link) -> F64:
 
 
 def _softmax(scores: F32) -> tuple[F32, F32]:
-    """Return probabilities, and log sum exp of the scores (problems, clips)."""
+    """Return probabilities, and log(sum(exp(scores))) over outputs, (problems, clips)."""
     largest = scores.max(axis=1, keepdims=True)
     p: F32 = scores - largest
     np.exp(p, out=p)

@@ -12,10 +12,10 @@ from mvemo.fuse.numeric import F64
 
 
 class Measures(NamedTuple):
-    """Scores of one set of clips; NaN for a score that is not defined."""
+    """Scores of one set of clips; NaN for an undefined score."""
 
-    overall: Mapping[str, float]  # score's name to its value over all outputs
-    per_output: Mapping[str, F64]  # score's name to float64 (outputs,)
+    overall: Mapping[str, float]  # name of a score to its value over all outputs
+    per_output: Mapping[str, F64]  # name of a score to float64 (outputs,)
 
 
 def mean_of_finite(values: F64) -> float:
@@ -40,7 +40,7 @@ def ratio(numerator: F64, denominator: F64) -> F64:
 
 
 def complete(values: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Return True for each row (last axis) without NaN or infinity."""
+    """Return True for each row (last axis) that has no NaN or infinity."""
     return np.asarray(np.isfinite(values).all(axis=-1), dtype=np.bool_)
 
 

@@ -1,8 +1,8 @@
 """Calibration of predicted probabilities: ECE, Brier score, log loss and temperature.
 
 In every function `y_true` is int64 (clips,) for classes, or int64 (clips, tags) of 0 and 1 for
-tags, and `proba` is float64 (clips, classes or tags). Rows of `proba` with NaN were not
-predicted and are left out.
+tags, and `proba` is float64 (clips, classes or tags). Rows of `proba` with NaN stand
+for clips without a prediction and are left out.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.numeric import F64, Bools, Ints
 
 N_BINS = 15
-# Range of temperatures; outside it probabilities are practically one-hot or uniform.
+# Range of temperatures; outside it, probabilities are practically one-hot or uniform.
 COLDEST, HOTTEST = 0.02, 50.0
-# scikit-learn's lower bound of a probability in the log loss.
+# Smallest probability in the log loss, as in scikit-learn.
 EPS = float(np.finfo(np.float64).eps)
 
 
@@ -29,11 +29,11 @@ class Reliability:
     edges: F64  # (bins + 1,) from 0 to 1; a bin includes its upper edge
     count: Ints  # (bins,) clips, or pairs of clip and tag, whose probability is in the bin
     confidence: F64  # (bins,) mean probability; NaN for an empty bin
-    accuracy: F64  # (bins,) share that is right; NaN for an empty bin
+    accuracy: F64  # (bins,) share of correct predictions; NaN for an empty bin
 
     @property
     def ece(self) -> float:
-        """Expected calibration error (Guo et al. 2017, eq. 3), in [0, 1]; NaN without clips."""
+        """Return the expected calibration error (Guo et al. 2017, eq. 3); NaN without clips."""
         filled = self.count > 0
         if not filled.any():
             return float("nan")
@@ -44,22 +44,22 @@ class Reliability:
 def reliability(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> Reliability:
     """Bin predictions by their stated probability, in bins of equal width.
 
-    Classes are binned by the largest probability of a clip, tags by that of every pair of clip
-    and tag.
+    For classes, each clip is binned by its largest probability; for tags, each pair of clip and
+    tag by its probability.
     """
     y_true, proba = _predicted(y_true, proba)
-    stated, right = _stated_and_right(y_true, proba)
-    stated, right = stated.ravel(), right.ravel()
+    stated, correct = _stated_and_correct(y_true, proba)
+    stated, correct = stated.ravel(), correct.ravel()
     bins = _bins(stated, n_bins)
     count = np.bincount(bins, minlength=n_bins).astype(np.int64)
     with np.errstate(invalid="ignore"):
         confidence = np.bincount(bins, weights=stated, minlength=n_bins) / count
-        accuracy = np.bincount(bins, weights=right, minlength=n_bins) / count
+        accuracy = np.bincount(bins, weights=correct, minlength=n_bins) / count
     return Reliability(np.linspace(0.0, 1.0, n_bins + 1), count, confidence, accuracy)
 
 
 def brier_score(y_true: Ints, proba: F64) -> float:
-    """Return the Brier score: summed over classes, in [0, 2]; mean over tags, in [0, 1]."""
+    """Return the Brier score: a sum over classes, in [0, 2], or a mean over tags, in [0, 1]."""
     y_true, proba = _predicted(y_true, proba)
     if not len(y_true):
         return float("nan")
@@ -70,13 +70,13 @@ def brier_score(y_true: Ints, proba: F64) -> float:
 
 
 def log_loss(y_true: Ints, proba: F64) -> float:
-    """Return the mean log loss in nats, of probabilities of at least `EPS`; NaN without clips."""
+    """Return the mean log loss in nats, with probabilities raised to `EPS`; NaN without clips."""
     y_true, proba = _predicted(y_true, proba)
     return float(log_losses(y_true, proba).mean()) if len(y_true) else float("nan")
 
 
 def log_losses(y_true: Ints, proba: F64) -> F64:
-    """Return the log loss of each clip, float64 (clips,); for tags the mean over tags."""
+    """Return the log loss of each clip, float64 (clips,); for tags, it is the mean over tags."""
     return np.asarray(_losses(y_true, proba).mean(axis=1))
 
 
@@ -91,15 +91,16 @@ def _losses(y_true: Ints, proba: F64) -> F64:
 def calibration_terms(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> tuple[F64, F64, F64, F64]:
     """Return terms of Brier score, log loss and ECE of each clip, to be summed over clips.
 
-    These are squared errors, log losses, gaps (clips, bins) of right minus stated probability, and
-    weights: 1, or the number of tags. ECE is the sum over bins of abs(sum(gaps)) / sum(weights).
+    These are squared errors, log losses, gaps, and weights. A gap (clips, bins) is the correctness,
+    0 or 1, minus the stated probability; a weight is 1, or the number of tags. ECE is the sum over
+    bins of abs(sum(gaps)) / sum(weights).
     """
     valid = complete(proba)[:, None]
     p = np.nan_to_num(proba)
-    stated, right = _stated_and_right(y_true, p)
-    target = y_true[:, None] == np.arange(p.shape[1]) if y_true.ndim == 1 else right
+    stated, correct = _stated_and_correct(y_true, p)
+    target = y_true[:, None] == np.arange(p.shape[1]) if y_true.ndim == 1 else correct
     gaps = np.zeros((len(p), n_bins))
-    np.add.at(gaps, (np.arange(len(p))[:, None], _bins(stated, n_bins)), right - stated)
+    np.add.at(gaps, (np.arange(len(p))[:, None], _bins(stated, n_bins)), correct - stated)
     squares: F64 = (np.square(p - target) * valid).sum(axis=1)
     losses: F64 = (_losses(y_true, p) * valid).sum(axis=1)
     weights = (valid[:, 0] * float(stated.shape[1])).astype(np.float64)
@@ -113,13 +114,13 @@ def log_probabilities(proba: F64) -> F64:
 
 
 def fit_temperature(scores: F64, y_true: Ints) -> float:
-    """Return the temperature T of least log loss (Guo et al. 2017, 4.2); 1 if all rows are uniform.
+    """Return the temperature of lowest log loss (Guo et al. 2017, 4.2); 1 if all rows are uniform.
 
     `scores` are logits or log-probabilities (clips, classes) of clips that the model was not
-    fitted on. The loss is convex in 1 / T, so its slope has one root.
+    fitted on. The loss is convex in the inverse temperature, so its slope has one root.
     """
     y_true, scores = _predicted(y_true, scores)
-    # Scores relative to the true class: the loss is the mean of logsumexp(b z).
+    # z: scores minus that of the true class; the loss is the mean of logsumexp(b z).
     z = scores - np.take_along_axis(scores, y_true[:, None], axis=1)
     if not z.any():
         return 1.0
@@ -138,15 +139,15 @@ def fit_temperature(scores: F64, y_true: Ints) -> float:
 
 
 def apply_temperature(proba: F64, temperature: float | F64) -> F64:
-    """Return softmax(log p / T) over the last axis; T is one number, or (clips, 1)."""
+    """Return softmax(log p / T) over the last axis; T is a number or (clips, 1)."""
     z = log_probabilities(proba) / temperature
     exp = np.exp(z - z.max(axis=-1, keepdims=True))
     result: F64 = exp / exp.sum(axis=-1, keepdims=True)
     return result
 
 
-def _stated_and_right(y_true: Ints, proba: F64) -> tuple[F64, Bools]:
-    """Return stated probabilities (clips, 1 or tags), and True where the prediction was right."""
+def _stated_and_correct(y_true: Ints, proba: F64) -> tuple[F64, Bools]:
+    """Return stated probabilities (clips, 1 or tags), and True for correct predictions."""
     if y_true.ndim == 2:
         return proba, y_true == 1
     stated = np.asarray(proba.max(axis=1, keepdims=True), dtype=np.float64)

@@ -1,8 +1,8 @@
-"""Scores of classes, tags and targets, with NaN where there is nothing to score.
+"""Scores of classes, tags and targets; NaN if a score is undefined.
 
-scikit-learn itself is too slow here: every fold of every model is scored, and its functions
-check the input and rank one column at a time, which took longer than fitting the heads. The
-tests compare the results with it.
+scikit-learn is too slow here: every fold of every model is scored, and its functions check the
+input and rank one column at a time, which took longer than fitting the heads. The tests compare
+the results with those of scikit-learn.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mvemo.fuse.numeric import F64, Bools, Ints
 
 # Threshold of a tag that no training clip has.
 DEFAULT_THRESHOLD = 0.5
-# `quadrants` returns an index into these.
+# Names of the quadrants; `quadrants` returns indices into this tuple.
 QUADRANTS = (
     "valence+ arousal+",
     "valence- arousal+",
@@ -35,7 +35,7 @@ def confusion_matrix(y_true: Ints, y_pred: Ints, n_classes: int) -> Ints:
 
 
 def precision_recall_f1(n_true: F64, n_predicted: F64, n_right: F64) -> dict[str, F64]:
-    """Return precision, recall and F1 of each column from counts of clips; NaN where 0 / 0."""
+    """Return precision, recall and F1 of each column from counts of clips; NaN for 0 / 0."""
     return {
         "precision": ratio(n_right, n_predicted),
         "recall": ratio(n_right, n_true),
@@ -44,14 +44,14 @@ def precision_recall_f1(n_true: F64, n_predicted: F64, n_right: F64) -> dict[str
 
 
 def decision_scores(n_true: F64, n_predicted: F64, n_right: F64) -> dict[str, F64]:
-    """Return `precision_recall_f1` with 0 where 0 / 0, but NaN for a column without any clip."""
+    """Return `precision_recall_f1` with 0 for 0 / 0, but NaN for a column without clips."""
     seen = n_true + n_predicted > 0
     scores = precision_recall_f1(n_true, n_predicted, n_right)
     return {name: np.where(seen, np.nan_to_num(score), np.nan) for name, score in scores.items()}
 
 
 def kappa_of_counts(n_true: F64, n_predicted: F64, n_right: F64) -> F64:
-    """Return Cohen's kappa (Cohen 1960, eq. 1) from counts (..., classes); NaN where 0 / 0."""
+    """Return Cohen's kappa (Cohen 1960, eq. 1) from counts (..., classes); NaN for 0 / 0."""
     n = n_true.sum(axis=-1)
     by_chance = ratio((n_true * n_predicted).sum(axis=-1), n * n)
     return ratio(ratio(n_right.sum(axis=-1), n) - by_chance, 1.0 - by_chance)
@@ -60,9 +60,9 @@ def kappa_of_counts(n_true: F64, n_predicted: F64, n_right: F64) -> F64:
 def multiclass_scores(y_true: Ints, proba: F64, y_pred: Ints) -> Measures:
     """Score probabilities (clips, classes) and the predicted classes (clips,).
 
-    Balanced accuracy is the mean recall over the classes that some clip has, macro F1 the mean over
-    the classes that are true or predicted. The AUC is the mean one-vs-rest ROC-AUC without the
-    classes that all clips or no clips have, which reproduces the AUC published by PL20's authors.
+    Balanced accuracy is the mean recall over the classes that occur; macro F1 is the mean F1 over
+    the classes that occur or are predicted. The AUC is the mean one-vs-rest ROC-AUC over the
+    classes that some but not all clips have, as in the AUC published by PL20's authors.
     """
     n_classes = proba.shape[1]
     counts = confusion_matrix(y_true, y_pred, n_classes).astype(np.float64)
@@ -80,7 +80,7 @@ def multiclass_scores(y_true: Ints, proba: F64, y_pred: Ints) -> Measures:
 
 
 def multilabel_scores(y_true: Ints, proba: F64, y_pred: Bools) -> Measures:
-    """Score probabilities and decisions (clips, tags): mean over tags, and all pairs (micro)."""
+    """Score probabilities and decisions (clips, tags): means over tags (macro), and micro."""
     true = y_true.astype(np.bool_)
     per_tag = _column_scores(true, proba, y_pred)
     column = (-1, 1)
@@ -106,7 +106,7 @@ def _column_scores(y_true: Bools, proba: F64, y_pred: Bools) -> dict[str, F64]:
 def best_thresholds(proba: F64, y_true: Ints) -> F64:
     """Return the threshold of each tag that maximises its F1 (inner predictions), float64 (tags,).
 
-    It is the middle between two neighbouring probabilities; ties go to the highest threshold.
+    It is the mean of two neighbouring probabilities; of thresholds with equal F1, the highest.
     """
     valid = complete(proba)
     positive, p = y_true[valid].astype(np.bool_), proba[valid]
@@ -121,7 +121,7 @@ def best_thresholds(proba: F64, y_true: Ints) -> F64:
     lowest_chosen = ranking.scores[best, columns]
     next_down = ranking.scores[np.minimum(best + 1, len(p) - 1), columns]
     middle = (lowest_chosen + next_down) / 2
-    # The middle of two neighbouring floats may round down to the lower one.
+    # The mean of two neighbouring floats may round down to the lower one.
     middle = np.where(middle > next_down, middle, lowest_chosen)
     seen = n_positive > 0
     thresholds[seen] = middle[seen]
@@ -135,40 +135,40 @@ def best_thresholds(proba: F64, y_true: Ints) -> F64:
 class Ranking:
     """Clips of each column, sorted from the highest score down."""
 
-    scores: F64  # (clips, columns), falling
+    scores: F64  # (clips, columns), descending
     hits: F64  # (clips, columns): number of positive clips so far
-    ends: Bools  # (clips, columns): True at the end of a run of equal scores; read counts there
+    ends: Bools  # (clips, columns): True at the end of a run of equal scores; use counts there
 
     @property
     def n_clips(self) -> F64:
-        """Number of clips so far, float64 (clips, 1)."""
+        """Return the number of clips so far, float64 (clips, 1)."""
         return np.arange(1.0, len(self.scores) + 1.0)[:, None]
 
     def before(self, counts: F64) -> F64:
-        """Return rising counts (clips, columns) as they were at the end of the run before."""
+        """Return ascending counts (clips, columns) at the end of the previous run of scores."""
         at_ends = np.maximum.accumulate(np.where(self.ends, counts, 0.0), axis=0)
         return np.vstack([np.zeros((1, counts.shape[1])), at_ends[:-1]])
 
 
 def rank_columns(positive: Bools, scores: F64) -> Ranking:
-    """Sort the clips of each column by falling score; scores must not contain NaN."""
+    """Sort the clips of each column by descending score; scores must not contain NaN."""
     order = np.argsort(-scores, axis=0, kind="stable")
-    falling = np.take_along_axis(scores, order, axis=0)
+    descending = np.take_along_axis(scores, order, axis=0)
     hits = np.cumsum(np.take_along_axis(positive, order, axis=0), axis=0).astype(np.float64)
     last = np.ones((min(len(scores), 1), scores.shape[1]), dtype=np.bool_)
-    return Ranking(falling, hits, np.vstack([falling[1:] != falling[:-1], last]))
+    return Ranking(descending, hits, np.vstack([descending[1:] != descending[:-1], last]))
 
 
 def roc_auc(positive: Bools, scores: F64) -> F64:
-    """Return the ROC-AUC of each column, ties counted half; NaN if all or no clips are positive."""
+    """Return the ROC-AUC of each column, ties count half; NaN if all or no clips are positive."""
     n_positive = positive.sum(axis=0).astype(np.float64)
     n_negative = len(positive) - n_positive
     ranking = rank_columns(positive, scores)
     misses = ranking.n_clips - ranking.hits
     hits_before, misses_before = ranking.before(ranking.hits), ranking.before(misses)
-    # The negative clips of a run lie below the hits before it and tie with the hits in it.
-    right = (misses - misses_before) * (hits_before + ranking.hits) / 2.0
-    return ratio(np.where(ranking.ends, right, 0.0).sum(axis=0), n_positive * n_negative)
+    # Negative clips of a run rank below the hits before the run and tie with the hits in it.
+    correct = (misses - misses_before) * (hits_before + ranking.hits) / 2.0
+    return ratio(np.where(ranking.ends, correct, 0.0).sum(axis=0), n_positive * n_negative)
 
 
 def average_precision(positive: Bools, scores: F64) -> F64:
@@ -184,13 +184,13 @@ def average_precision(positive: Bools, scores: F64) -> F64:
 
 
 def regression_scores(y_true: F64, y_pred: F64) -> Measures:
-    """Score predictions (clips, targets) of each target, and by the means over targets.
+    """Score predictions (clips, targets) for each target, and by means over targets.
 
     ``ccc`` is Lin's concordance correlation coefficient (Lin 1989, eq. 1), with variances over n,
 
         CCC = 2 cov(y, p) / (var(y) + var(p) + (mean(y) - mean(p))^2).
 
-    R2 is NaN if labels do not vary, Pearson's correlation also if predictions do not vary.
+    R2 is NaN if labels are constant, Pearson's correlation also if predictions are constant.
     """
     if not len(y_true):
         nothing = np.full(y_true.shape[1], np.nan)
@@ -201,7 +201,7 @@ def regression_scores(y_true: F64, y_pred: F64) -> Measures:
         y, p = y_true - y_true.mean(axis=0), y_pred - y_pred.mean(axis=0)
         spread = y_true.var(axis=0) + y_pred.var(axis=0)
         spread = spread + (y_true.mean(axis=0) - y_pred.mean(axis=0)) ** 2
-        # The deviations of a constant are not exactly 0 if its mean is rounded.
+        # A constant column may have deviations other than 0, because its mean is rounded.
         varies = (np.ptp(y_true, axis=0) > 0) & (np.ptp(y_pred, axis=0) > 0)
         scale = np.sqrt(np.square(y).sum(axis=0) * np.square(p).sum(axis=0))
         per_target = {
@@ -218,7 +218,7 @@ def regression_scores(y_true: F64, y_pred: F64) -> Measures:
 def quadrants(valence: F64, arousal: F64, centre: tuple[float, float] = (0.0, 0.0)) -> Ints:
     """Return the index in `QUADRANTS` of points in the valence-arousal plane, int64 (clips,).
 
-    A value on the centre counts as high; NaN in either value gives -1.
+    A value equal to the centre counts as high; NaN in valence or arousal gives -1.
     """
     pleasant, excited = valence >= centre[0], arousal >= centre[1]
     index = np.where(excited, np.where(pleasant, 0, 1), np.where(pleasant, 3, 2))

@@ -1,9 +1,9 @@
 """Figures drawn as SVG elements for a page.
 
-A figure is one ``<svg>`` element without a prolog. Its ids have a prefix of their own, so that
-one page can hold many. Text stays text: it is searchable and uses the page's font. Ink is
-``currentColor``, which works on light and dark pages. Equal drawings give equal bytes. Matplotlib
-is imported only when a figure is drawn; its global state and the user's style have no effect.
+A figure is one ``<svg>`` element without a prolog. Its ids have a unique prefix, so that one page
+can hold many figures. Text is not drawn as paths: it is searchable and uses the page's font. Ink
+is ``currentColor``, which works on light and dark pages. Equal drawings give equal bytes.
+Matplotlib is imported only when a figure is drawn; its global state and style have no effect.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Middle tones: each has a contrast of at least 3 with white and with near-black.
+# Colours of medium lightness: each has a contrast of at least 3 with white and near-black.
 COLOURS = (
     "#3b82c4",
     "#d06d1c",
@@ -40,10 +40,10 @@ COLOURS = (
     "#808894",
 )
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)))
-# Placeholder for the page's text colour; no other ink has this value.
+# Placeholder for the page's text colour; no other colour has this value.
 INK = "#010203"
 FILL = "#1d5fa8"
-# Text stays text, and names with dollar signs are not read as formulas.
+# Text is not drawn as paths, and names with dollar signs are not parsed as formulas.
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mvemo",
@@ -59,11 +59,11 @@ _STYLE: Any = {
     "ytick.color": INK,
 }
 GRID: dict[str, Any] = {"color": "#80808a", "alpha": 0.3, "linewidth": 0.6}
-# Inches: a phone shows this width without shrinking the text much.
+# Width in inches that a phone shows without shrinking the text much.
 WIDE = 4.2
-# Enlargement on wider screens.
+# Factor by which figures are enlarged on wider screens.
 _ZOOM = 1.15
-# From this number of classes on, counts in cells would not be legible.
+# With this many classes or more, counts in cells would not be legible.
 _MANY_CLASSES = 16
 
 
@@ -76,7 +76,7 @@ class Picture:
     svg
         One ``<svg>`` element.
     head, caption
-        Text above and text below the figure; may be empty.
+        Text above and text below the figure; '' for none.
     """
 
     svg: str
@@ -104,7 +104,7 @@ def short(text: str, length: int = 20) -> str:
 
 
 class Drawing:
-    """One figure while it is drawn: its axes, and its rendering as a titled SVG element."""
+    """A figure being drawn: its axes, and its rendering as a titled SVG element."""
 
     def __init__(self, width: float, height: float) -> None:
         from matplotlib.figure import Figure
@@ -114,7 +114,7 @@ class Drawing:
         self.ax.set_facecolor("none")
 
     def line(self, xs: Any, ys: Any, **style: Any) -> None:
-        """Draw a line in the ink of the text: an axis, a diagonal, a level."""
+        """Draw a line in the colour of the text: an axis, a diagonal or a level."""
         self.ax.plot(xs, ys, **{"color": INK, "linewidth": 1.0, **style})
 
     def points(self, xs: Any, ys: Any, colour: str, **style: Any) -> None:
@@ -131,7 +131,7 @@ class Drawing:
         grid: Literal["", "x", "both"] = "both",
         legend: Mapping[str, Any] | None = None,
     ) -> str:
-        """Label the axes, add grid and legend, and return the figure as an element."""
+        """Label the axes, add a grid and a legend, and return the figure as an SVG element."""
         self.ax.set_xlabel(x)
         if y:
             self.ax.set_ylabel(y)
@@ -146,11 +146,11 @@ class Drawing:
 
 @contextmanager
 def drawing(width: float, height: float) -> Iterator[Drawing]:
-    """Yield a figure of a size in inches, in the style of the page."""
+    """Yield a figure of the given size (inches), in the style of the page."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # The browser finds glyphs that the font used for measuring lacks.
+        # If the font used for measuring lacks a glyph, the browser takes it from another font.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
         warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support")
         matplotlib.rcdefaults()
@@ -176,7 +176,7 @@ def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
         )
         if n < _MANY_CLASSES:
             for i, j in np.ndindex(n, n):
-                # On paler cells the page's own ink is easier to read.
+                # On paler cells, the page's text colour is easier to read.
                 ink = "#ffffff" if share[i, j] > 0.75 else INK
                 place: Any = {"ha": "center", "va": "center_baseline", "fontsize": size}
                 ax.text(j, i, str(int(confusion[i, j])), color=ink, **place)
@@ -195,7 +195,7 @@ def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
 
 
 def render_svg(figure: Figure) -> str:
-    """Render a figure as an SVG file, in its own colours."""
+    """Render a figure as the text of an SVG file, without changing its colours."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer = io.StringIO()
@@ -214,7 +214,7 @@ def render_png(figure: Figure, dpi: int = 150) -> bytes:
 
 
 def _laid_out(figure: Figure, canvas_class: Any, dpi: int) -> Any:
-    """Place axes and legends once: `Figure.savefig` would draw the figure twice to do so."""
+    """Return a canvas with axes and legends placed; `Figure.savefig` would draw twice."""
     canvas = canvas_class(figure)
     figure.set_dpi(dpi)
     layout = figure.get_layout_engine()
@@ -225,10 +225,10 @@ def _laid_out(figure: Figure, canvas_class: Any, dpi: int) -> Any:
 
 
 def _element(svg: str, title: str) -> str:
-    """Turn Matplotlib's SVG file into an element of a page."""
+    """Turn the text of Matplotlib's SVG file into an element for a page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Its style rule would apply to the whole page.
+    # The style rule of the file would apply to the whole page.
     svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
     svg = re.sub(r" id=\"(?:\w+_\d+|matplotlib\.\w+_\d+)\"", "", svg)
@@ -241,7 +241,7 @@ def _element(svg: str, title: str) -> str:
     head, rest = svg.split(">", 1)
     match = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', head)
     assert match is not None
-    # A point is 4/3 px; narrow screens shrink the figure.
+    # A point (pt) is 4/3 px; narrow screens shrink the figure.
     head = head.replace(match.group(0), "").replace(
         "<svg",
         f'<svg role="img" aria-label={quoteattr(title)} style="width: 100%; max-width: '

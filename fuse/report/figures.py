@@ -1,7 +1,7 @@
 """Figures of one evaluation as SVG text for a page.
 
-`Task.figures` names the figures of a task, and `draw_figures` draws them. The figures of training,
-loss by epoch and learning curves, do not depend on the task.
+`Task.figures` names the figures of a task, and `draw_figures` draws them. Figures of training
+(loss by epoch, learning curves) do not depend on the task.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from mvemo.fuse.report.drawing import (
 from mvemo.fuse.report.text import fraction
 from mvemo.fuse.results import ModelResult, Results, recommended_model
 
-# Scatter plots of more targets than this would make the page too long.
+# With more targets than this, scatter plots would make the page too long.
 _MANY_TARGETS = 6
-# A page with more points than this as vectors would be slow to open.
+# With more points than this in vector form, a page would be slow to open.
 _MANY_POINTS = 5000
-# False positive rates of ROC curves.
+# False positive rates at which ROC curves are evaluated.
 _RATES = np.linspace(0.0, 1.0, 201)
-# More curves than this cannot be told apart.
+# More curves than this cannot be distinguished.
 _MOST_CURVES = 12
 _DASHED = (0, (4, 2))
 
@@ -50,8 +50,8 @@ def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str
     results
         Results of one evaluation.
     shown
-        Model for the figures of a single model; by default the recommended one. If no model made
-        a prediction, these figures are left out.
+        Model for the figures of a single model; by default the recommended one. These
+        figures are left out if no model made a prediction.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str
 
 
 def fold_figure(results: Results) -> list[Picture]:
-    """Draw the primary metric per model and fold (dots), its mean (bar) and the baseline."""
+    """Draw the primary metric per model and fold (dots), its mean (bar), and the baseline."""
     task, models = results.task, results.models
     factor, unit = (100.0, " (%)") if task.in_percent else (1.0, "")
     scores = [factor * results.primary_per_fold(model) for model in models]
@@ -115,7 +115,7 @@ def _name_rows(drawn: Drawing, names: Sequence[str]) -> None:
 
 
 def roc_figure(results: Results) -> list[Picture]:
-    """Draw the macro one-vs-rest ROC curve of each model; the recommended one's is thick."""
+    """Draw the macro one-vs-rest ROC curve of each model; that of the recommended one is thick."""
     top = recommended_model(results)
     positive = results.task.indicators(results.y_true, len(results.classes))
     with _roc_drawing(len(results.models)) as drawn:
@@ -123,7 +123,7 @@ def roc_figure(results: Results) -> list[Picture]:
             curves = [each for each in curves_of(positive, model.outputs) if len(each[0])]
             if not curves:
                 continue
-            # The AUC of the drawn curves; the model's own score covers all repeats.
+            # The AUC is that of the drawn curves; the model's score covers all repeats.
             area = mean_of_finite(np.array([area for _, area in curves]))
             drawn.ax.plot(
                 _RATES,
@@ -137,11 +137,11 @@ def roc_figure(results: Results) -> list[Picture]:
             drawn, "ROC curve of each model, mean over classes; pooled AUC in the legend"
         )
     caption = (
-        "Every model: mean over classes of the one-vs-rest curves, of the pooled predictions; "
-        "pooled AUC beside the name."
+        "Each model: mean over classes of the one-vs-rest curves of the pooled predictions; the "
+        "pooled AUC is next to the name."
     )
     if top is not None:
-        caption += f" Thick: {top.name}."
+        caption += f" The thick curve is {top.name}."
     return [Picture(svg, caption=caption)]
 
 
@@ -157,7 +157,7 @@ def confusion_figures(results: Results) -> list[Picture]:
 
 
 def quadrant_figure(results: Results, model: ModelResult) -> list[Picture]:
-    """Draw the confusion matrix of the quadrants of valence and arousal, if there is one."""
+    """Draw the confusion matrix of valence-arousal quadrants, if there is one."""
     if model.confusion is None:
         return []
     names = ("V+ A+", "V\u2212 A+", "V\u2212 A\u2212", "V+ A\u2212")
@@ -165,7 +165,7 @@ def quadrant_figure(results: Results, model: ModelResult) -> list[Picture]:
 
 
 def class_roc_figure(results: Results, model: ModelResult) -> list[Picture]:
-    """Draw the pooled one-vs-rest ROC curve of each of the commonest classes, and their mean."""
+    """Draw the pooled one-vs-rest ROC curves of the most common classes, and their mean."""
     positive = results.task.indicators(results.y_true, len(results.classes))
     columns = np.sort(np.argsort(-positive.sum(axis=0), kind="stable")[:_MOST_CURVES])
     names = [results.classes[i] for i in columns.tolist()]
@@ -188,12 +188,12 @@ def class_roc_figure(results: Results, model: ModelResult) -> list[Picture]:
             label = f"mean  {fraction(mean)}"
             drawn.line(_RATES, np.mean(defined, axis=0), linewidth=2.4, label=label)
         svg = _roc_svg(drawn, f"ROC curve of each {noun}, {model.name}")
-    which = "" if len(columns) == len(results.classes) else f" of the {len(columns)} commonest"
+    which = "" if len(columns) == len(results.classes) else f" of the {len(columns)} most common"
     return [Picture(svg, caption=f"{model.name}: each {noun}{which} against the rest.")]
 
 
 def curves_of(positive: Bools, scores: F64) -> list[tuple[F64, float]]:
-    """Return true positive rates at `_RATES`, and the AUC, per column; empty and NaN without."""
+    """Return per column the true positive rates at `_RATES` and the AUC, or empty and NaN."""
     valid = complete(scores)
     areas = roc_auc(positive[valid], scores[valid])
     curves: list[tuple[F64, float]] = []
@@ -203,7 +203,7 @@ def curves_of(positive: Bools, scores: F64) -> list[tuple[F64, float]]:
             continue
         ranking = rank_columns(truth[:, None], score[:, None])
         hits, misses = ranking.hits[ranking.ends], (ranking.n_clips - ranking.hits)[ranking.ends]
-        # At a vertical step np.interp takes the upper end; each curve starts in (0, 0).
+        # At a vertical step, np.interp returns the upper end; each curve starts at (0, 0).
         false_rate, true_rate = misses / misses[-1], hits / hits[-1]
         rates = np.interp(_RATES, np.append(0.0, false_rate), np.append(0.0, true_rate))
         rates[0] = 0.0
@@ -212,7 +212,7 @@ def curves_of(positive: Bools, scores: F64) -> list[tuple[F64, float]]:
 
 
 def _roc_drawing(n_labels: int) -> AbstractContextManager[Drawing]:
-    """Return a drawing with room for a legend in two columns."""
+    """Return a drawing with space for a legend in two columns."""
     return drawing(WIDE, 3.9 + 0.22 * -(-n_labels // 2))
 
 
@@ -262,7 +262,7 @@ def _scatter_figure(y_true: F64, y_pred: F64, target: str, model: str) -> str:
 
 
 def reliability_figure(results: Results, model: ModelResult) -> list[Picture]:
-    """Draw the share of right predictions against the stated probability, in bins."""
+    """Draw the share of correct predictions against the stated probability, in bins."""
     task = results.task
     bins = reliability(results.y_true, model.outputs)
     filled = bins.count > 0
@@ -276,8 +276,8 @@ def reliability_figure(results: Results, model: ModelResult) -> list[Picture]:
         labels = f"probability of {task.probability_of}", f"share that {task.right_words}"
         svg = drawn.svg(f"Reliability of {model.name}", *labels)
     caption = (
-        f"{model.name}: of the {task.probable_words} given a probability, the share that "
-        f"{task.right_words}. On the diagonal, probabilities can be taken at their word."
+        f"{model.name}: by stated probability, the share of {task.probable_words} that "
+        f"{task.right_words}. On the diagonal, the two are equal."
     )
     return [Picture(svg, caption=caption)]
 
@@ -300,7 +300,7 @@ OF_ONE: Mapping[str, Callable[[Results, ModelResult], list[Picture]]] = {
 
 
 def loss_figures(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Picture]:
-    """Draw training and validation loss by epoch: a figure per net of ``net@fold``."""
+    """Draw training and validation loss by epoch, one figure per net; keys are ``net@fold``."""
     nets: dict[str, list[Mapping[str, Sequence[float]]]] = {}
     for key, curve in curves.items():
         net, _, fold = key.rpartition("@")
@@ -322,7 +322,7 @@ def _loss_figure(net: str, curves: Sequence[Mapping[str, Sequence[float]]]) -> s
                 )
                 if len(losses) != len(epochs) or not np.isfinite(losses).any():
                     continue
-                # One epoch draws no line, so it gets a marker.
+                # A single epoch has no line, so it is drawn as a marker.
                 marker = "." if len(losses) == 1 else ""
                 drawn.ax.plot(epochs, losses, color=colour, ls=dash, lw=width, marker=marker)
                 if name == "val_loss":
@@ -340,13 +340,13 @@ def _loss_figure(net: str, curves: Sequence[Mapping[str, Sequence[float]]]) -> s
 
 
 def learning_curve_figure(results: Results) -> str:
-    """Draw the primary metric of each model, and deviations, against the number of clips."""
+    """Draw the mean and deviation of the primary metric against the number of clips."""
     task, curves = results.task, results.learning_curve
     factor = 100.0 if task.in_percent else 1.0
     top = recommended_model(results)
     one = top.name if top is not None and top.name in curves else next(iter(curves))
     single = {model.name for model in results.models if len(model.features) == 1}
-    # More than three bands hide each other.
+    # More than three bands would hide each other.
     banded = set(curves) if len(curves) <= 3 else {one}
     with drawing(WIDE, WIDE + 0.18 * len(curves)) as drawn:
         for i, (name, points) in enumerate(curves.items()):

@@ -1,4 +1,4 @@
-"""Published figures of the papers, shown next to the user's own scores; see published.toml."""
+"""Published scores of the papers, shown next to the user's scores; see published.toml."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABEL = "published, other data"
 _DATA: dict[str, Any] = tomllib.loads(
     Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
 )
-# Short name -> citation, of the papers that a report may cite.
+# Short name to citation of the papers that a report may cite.
 SOURCES: Mapping[str, str] = {name: _DATA["sources"][name] for name in ("PL20", "Z22")}
 CLASSES: tuple[str, ...] = tuple(_DATA["PL20"]["classes"])
 CHOSEN_OPTIMIZER: Mapping[str, str] = _DATA["PL20"]["optimizer"]
@@ -33,9 +33,9 @@ FUSIONS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Published:
-    """One published result in fractions; None for a score that the source does not print."""
+    """A published result, as fractions; None for a score that the source does not state."""
 
-    source: str  # short name from `SOURCES` and the table
+    source: str  # short name from `SOURCES`, and the table
     accuracy: float  # mean over folds if the source has folds
     f1: float
     roc_auc: float
@@ -47,12 +47,12 @@ class Published:
         return percent(self.accuracy), fraction(self.f1, 2), fraction(self.roc_auc)
 
 
-# Source -> model -> figures, PL20's first.
+# Source to models to scores, PL20's first.
 SCORES: Mapping[str, Mapping[str, Published]] = {
     source: {model: Published(source, *values) for model, values in table.items()}
     for source, table in _DATA["scores"].items()
 }
-# Optimizer -> net.
+# Optimizer to scores by net.
 PL20_TABLE_2 = {name: SCORES[f"PL20 Table 2, {name}"] for name in ("Adam", "SGD", "RMSprop")}
 PL20_TABLE_3 = SCORES["PL20 Table 3"]
 Z22_TABLE_1 = {name: SCORES[f"Z22 Table 1, {name}"] for name in ("Adam", "SGD")}
@@ -67,8 +67,8 @@ def comparable(classes: Sequence[str]) -> bool:
 def published_name(results: Results, model: ModelResult) -> str:
     """Return the name of the published model that has the same parts as a model, or ''.
 
-    PL20's Table 2 and Z22's Table 1 score the nets themselves, so their figures belong to a
-    net's own outputs and not to a head fitted on its embedding.
+    PL20's Table 2 and Z22's Table 1 score the nets themselves, so their scores belong to a
+    net's outputs and not to a head fitted on its embedding.
     """
     if results.task.published != "PL20" or results.permuted or not comparable(results.classes):
         return ""
@@ -81,7 +81,7 @@ def published_name(results: Results, model: ModelResult) -> str:
         if set(nets) != set(model.features):
             return ""
     features = results.provenance.get("features", {})
-    # All are embeddings of mvemo's own nets at the papers' width.
+    # True if all features are embeddings of mvemo's nets at the papers' width.
     of_papers = all(
         features.get(net)
         and all(
@@ -95,7 +95,7 @@ def published_name(results: Results, model: ModelResult) -> str:
 
 
 def published_beside(results: Results) -> dict[str, Published]:
-    """Return PL20's figure (Table 3, of a net Table 2) for each model that has one."""
+    """Return PL20's scores (Table 3; for a net, Table 2) of each model that has them."""
     figures = dict(PL20_TABLE_3)
     figures |= {net: PL20_TABLE_2[name][net] for net, name in CHOSEN_OPTIMIZER.items()}
     names = {model.name: published_name(results, model) for model in results.models}
@@ -103,7 +103,7 @@ def published_beside(results: Results) -> dict[str, Published]:
 
 
 def all_published_beside(results: Results) -> list[tuple[str, Published]]:
-    """Return every published figure of the models, with the model's name, PL20's first."""
+    """Return all published scores of the models, with the model's name; PL20's are first."""
     names = [(model.name, published_name(results, model)) for model in results.models]
     return [
         (model, table[name]) for model, name in names for table in SCORES.values() if name in table
@@ -111,7 +111,7 @@ def all_published_beside(results: Results) -> list[tuple[str, Published]]:
 
 
 def published_confusion(results: Results) -> list[list[int]]:
-    """Return Z22's Table 3 in the order of the classes; empty without the integrated model."""
+    """Return Z22's Table 3 in the order of the classes; empty without the model integrated."""
     if INTEGRATED not in {published_name(results, model) for model in results.models}:
         return []
     order = [[c.casefold() for c in CLASSES].index(c.casefold()) for c in results.classes]
@@ -119,7 +119,7 @@ def published_confusion(results: Results) -> list[list[int]]:
 
 
 def sentence_beside(results: Results) -> str:
-    """Return C17's figures if the data set is C17's by its size and targets, otherwise ''."""
+    """Return a sentence with C17's scores if size and targets are those of C17's data, or ''."""
     c17 = _DATA["C17"]
     names = {name.casefold() for name in results.classes}
     of_emomusic = names == {"arousal", "valence"} and len(results.clip_ids) == c17["clips"]
@@ -131,6 +131,6 @@ def sentence_beside(results: Results) -> str:
         for features, values in c17["r2"].items()
     )
     return (
-        f"Published: Choi et al. 2017 on emoMusic, which has {c17['clips']} clips, too, {listed} "
-        "(hyper-parameters chosen on the scored folds)."
+        f"Published by Choi et al. 2017 for emoMusic, which also has {c17['clips']} clips: "
+        f"{listed} (their hyper-parameters were chosen on the scored folds)."
     )

@@ -1,6 +1,6 @@
 """Files of a run's folder: the page, ``metrics.json``, ``predictions.csv``, ``heads.npz``.
 
-A folder holds one run: files of an older run are replaced or removed.
+A folder holds one run: the files of an older run are replaced or removed.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from mvemo.manifests.tables import CsvWriter
 if TYPE_CHECKING:
     import jinja2
 
-# Every file that a run may have; `write_report` removes those of an older run.
+# All files that a run may have; `write_report` removes those of an older run.
 RUN_FILES = ("report.html", "metrics.json", "predictions.csv", "heads.npz")
 TEMPLATES = Path(__file__).with_name("templates")
 _REASONS = 5
-# Settings that the first table of the page already shows.
+# Settings that are already in the first table of the page.
 _IN_FACTS = ("folds", "seed", "permute_labels")
 
 
 def write_report(results: Results, out: str | Path, *, heads: bool = False) -> None:
     """Write a run's folder: ``report.html``, ``metrics.json``, ``predictions.csv``.
 
-    An older run in the folder stays whole until all files of this one are written. Equal results
-    give equal bytes.
+    An older run in the folder is not changed until all files of this one are written. Equal
+    results give equal bytes.
 
     Parameters
     ----------
@@ -75,17 +75,17 @@ def write_report(results: Results, out: str | Path, *, heads: bool = False) -> N
 
 
 def require_other_folder(out: str | Path, sources: Iterable[str | Path]) -> None:
-    """Raise `BadFeatures` if a source lies in `out`, where its run would be overwritten."""
+    """Raise `BadFeatures` if a source is in `out`, where its run would be overwritten."""
     for source in map(Path, sources):
         if source.resolve().parent == Path(out).resolve():
             raise BadFeatures(
-                f"{out}: the report would overwrite the run that {source} is of: name another "
-                "folder with --out"
+                f"{out}: the report would overwrite the run that {source} belongs to: give "
+                "another folder with --out"
             )
 
 
 def write_texts(out: Path, texts: Mapping[str, str]) -> None:
-    """Write all files into a folder or none; the folder is created if it does not exist."""
+    """Write all files or none into a folder, which is created if it does not exist."""
     with replacing_together(out, error=FuseError) as new:
         for name, text in texts.items():
             write_text(new / name, text, error=FuseError)
@@ -95,7 +95,7 @@ def write_texts(out: Path, texts: Mapping[str, str]) -> None:
 
 
 def report_html(results: Results) -> str:
-    """Render the whole report as one HTML page that loads nothing; all text is escaped."""
+    """Render the report as one HTML page without external files; all text is escaped."""
     results, note = without_twin(results), scoring_note(results)
     top = recommended_model(results)
     clips, groups = tables.hard_clips(results, top)
@@ -138,7 +138,7 @@ def report_html(results: Results) -> str:
 
 
 def _told_once(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the provenance without entries that the page shows elsewhere or twice."""
+    """Return the provenance without entries that the page already shows."""
     told = dict(provenance)
     settings, stage_one = told.get("settings"), told.get("stage_one")
     if isinstance(settings, dict):
@@ -168,7 +168,7 @@ def _environment() -> jinja2.Environment:
 
 
 def provenance_sections(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return JSON values as tables of text with ``title``, ``header`` (may be empty), ``rows``."""
+    """Return JSON values as text tables with ``title``, ``header`` (may be empty) and ``rows``."""
     single = [(k, _text(v)) for k, v in provenance.items() if not isinstance(v, (dict, list))]
     sections: list[dict[str, Any]] = []
     if single:
@@ -197,7 +197,7 @@ def provenance_sections(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Yield a row for each value of nested mappings: the keys joined by dots, and the value."""
+    """Yield (keys joined by dots, text) for each value in nested mappings."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{before}{key}.")
@@ -219,16 +219,16 @@ def _text(value: Any) -> str:
 
 
 def metrics_dict(results: Results) -> dict[str, Any]:
-    """Return the results as strict JSON values: numbers that are not finite become None.
+    """Return the results as strict JSON values; numbers that are not finite become None.
 
     Scores are fractions or in the targets' unit, never percentages; with ``repeats`` they cover all
     repeats. Other programs can rely on the keys ``task``, ``protocol``, ``synthetic``, ``folds``,
-    ``clips``, ``classes``, ``primary_metric``, ``baseline``, ``provenance`` and ``models``. It
-    maps a model's name to ``modalities``, ``features``, the primary metric under its name (``min``,
-    ``mean``, ``max`` over folds, ``per_fold``, ``pooled``), every other score under its name
-    (``f1_macro``, ``roc_auc_macro_ovr``: see the task), ``per_fold`` and ``per_output`` of these,
-    ``confusion`` (rows true, columns predicted) and ``intervals`` (95 %, from resampled groups).
-    Other keys may change.
+    ``clips``, ``classes``, ``primary_metric``, ``baseline``, ``provenance`` and ``models``. The
+    last maps a model's name to ``modalities``, ``features``, the primary metric under its name
+    (``min``, ``mean``, ``max`` over folds, ``per_fold``, ``pooled``), every other score under its
+    name (``f1_macro``, ``roc_auc_macro_ovr``: see the task), ``per_fold`` and ``per_output`` of
+    these, ``confusion`` (rows true, columns predicted) and ``intervals`` (95 %, from resampled
+    groups). Other keys may change.
 
     Parameters
     ----------

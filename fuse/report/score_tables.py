@@ -46,7 +46,7 @@ _MANY_FOLDS = 12
 CALIBRATION = (("ece", "ECE"), ("brier", "Brier"), ("log_loss", "log loss"))
 # Maximum number of listed failures.
 MANY_FAILURES = 500
-# Numbers of clips and groups that are listed as the hardest.
+# Numbers of clips and of groups that are listed as the hardest.
 N_CLIPS, N_GROUPS = 20, 15
 
 
@@ -54,7 +54,7 @@ N_CLIPS, N_GROUPS = 20, 15
 
 
 def scores_table(results: Results, top: ModelResult | None) -> Table:
-    """Return the main table: the primary metric over folds and the task's scores, per model."""
+    """Return the main table: per model, the primary metric over folds and the task's scores."""
     task = results.task
     shown = task.columns(results.classes)
     partial = results.partly_predicted
@@ -100,7 +100,7 @@ def _score_cell(model: ModelResult, column: Column) -> Cell:
 
 
 def results_tables(results: Results) -> list[PaperTable]:
-    """Return the table of scores, with the corrected test of each fusion."""
+    """Return the table of scores, with a corrected test for each fusion."""
     results = without_twin(results)
     top, scores = best_model(results), scores_table(results, None)
     p, fused = {}, any(model.features for model in results.models)
@@ -126,13 +126,13 @@ def results_tables(results: Results) -> list[PaperTable]:
         + ("; in brackets: 95 % interval over groups." if results.has_intervals else ".")
     )
     if p:
-        rival = "the best single feature in it" if fused else "the best model"
+        rival = "its best single feature" if fused else "the best model"
         caption += f" p: corrected test against {rival}, with Holm's correction."
     return [(caption, table(head, rows, n_foot=len(scores.foot)))]
 
 
 def intervals_table(results: Results) -> Table | None:
-    """Return the 95 % intervals of the scores of the main table and of calibration, if any."""
+    """Return the 95 % intervals of the main table's scores and of calibration, or None."""
     if not results.has_intervals:
         return None
     task = results.task
@@ -215,12 +215,12 @@ def outputs_table(results: Results, model: ModelResult) -> Table:
 
 
 def comparisons_table(results: Results) -> Table | None:
-    """Return each paired difference with its interval, test and verdict; None without any."""
+    """Return all paired differences with interval, test and verdict, or None."""
     task = results.task
     fused = any(model.features for model in results.models)
     partial = results.partly_predicted
     head: Heads = [Head("fusion" if fused else "model", TEXT)]
-    head += [Head("best single feature in it" if fused else "against", TEXT)]
+    head += [Head("its best single feature" if fused else "against", TEXT)]
     head += ["clips"] if partial else []
     head += ["difference, points" if task.in_percent else "difference"]
     head += ["95 %", "t", "p", "p, Holm", Head("verdict", LINE)]
@@ -234,7 +234,7 @@ def comparisons_table(results: Results) -> Table | None:
 
 
 def without_modality_table(results: Results) -> Table | None:
-    """Return the primary metric of fusions with one modality missing, and with only one."""
+    """Return the primary metric of fusions without one modality, and with only one."""
     task = results.task
     models = [model for model in results.models if model.without_modality]
     kinds = modality_order(kind for model in models for kind in model.modalities)
@@ -242,8 +242,8 @@ def without_modality_table(results: Results) -> Table | None:
     head: Heads = [Head(f"model, {title}", TEXT), "both" if len(kinds) == 2 else "all"]
     head += [f"no {kind}" for kind in kinds]
     if len(kinds) > 2:
-        head += [f"{kind} alone" for kind in kinds]
-    head.append("clips predicted so")
+        head += [f"only {kind}" for kind in kinds]
+    head.append("clips predicted this way")
     rows = []
     for model in models:
         missing = ["none", *kinds]
@@ -264,12 +264,12 @@ def _all_but(kind: str, modalities: tuple[str, ...]) -> str:
 
 
 def calibration_table(results: Results) -> Table | None:
-    """Return the calibration of probabilities, also at fitted temperatures if there are any."""
+    """Return the calibration of probabilities, and at fitted temperatures if there are any."""
     models = [model for model in results.models if model.calibration]
     scaled = any("temperature" in model.calibration for model in models)
     head: Heads = [Head("model", TEXT), *(title for _, title in CALIBRATION)]
     if scaled:
-        head += ["temperature", "ECE then", "Brier then"]
+        head += ["temperature", "ECE scaled", "Brier scaled"]
     rows = []
     for model in models:
         values = model.calibration
@@ -284,7 +284,7 @@ def calibration_table(results: Results) -> Table | None:
 
 
 def repeats_table(results: Results) -> Table | None:
-    """Return the mean primary metric of every repeat; each repeat has its own folds."""
+    """Return the mean primary metric of every repeat; repeats have different folds."""
     if not results.repeats:
         return None
     rows = []
@@ -343,7 +343,7 @@ def hard_clips(results: Results, best: ModelResult | None) -> tuple[Listing, Lis
 
 
 def _most_often_wrong(results: Results, best: ModelResult) -> tuple[Listing, Listing]:
-    """Rank clips by the share of wrong models, then by the mean probability of the truth."""
+    """Rank clips by the share of wrong models, then by the true class's mean probability."""
     y_pred = np.stack([model.y_pred for model in results.models])
     valid = np.stack([model.valid for model in results.models])
     wrong = valid & (y_pred != results.y_true)
@@ -356,23 +356,23 @@ def _most_often_wrong(results: Results, best: ModelResult) -> tuple[Listing, Lis
     listed = []
     for i in order[:N_CLIPS]:
         votes = Counter(y_pred[wrong[:, i], i].tolist())
-        # Ties go to the first class, so that equal results give equal pages.
+        # If votes are equal, the first class is taken, so that equal results give equal pages.
         taken = min(votes, key=lambda c: (-votes[c], c))
         classes = results.classes[int(results.y_true[i])], results.classes[taken]
         counts = str(int(n_wrong[i])), str(int(n_valid[i]))
         listed.append([*_clip(results, i), *classes, *counts, fraction(float(mean[i]), 2)])
     head: Heads = [Head("clip", ID), Head("group", ID), Head("true", TEXT)]
-    head += [Head("mostly taken for", TEXT), "models wrong", "of"]
+    head += [Head("mostly predicted as", TEXT), "models wrong", "of"]
     head.append("mean probability of the truth")
     clips = Listing(
         "Clips most often wrong",
-        "Over all models; of equals, the one whose true class was given the lower probability "
-        "comes first. A clip that every model gets wrong may be mislabelled.",
+        "Over all models; ties are sorted by the probability of the true class, lowest first. "
+        "A clip that every model gets wrong may be mislabelled.",
         _listing(head, listed),
     )
     groups = Listing(
         "Groups most often wrong",
-        "Of two clips or more: share of wrong predictions over all models.",
+        "Groups of two or more clips: share of wrong predictions over all models.",
         _groups(results, n_wrong, n_valid, "wrong, %", percent),
     )
     return clips, groups
@@ -394,13 +394,13 @@ def _furthest_off(results: Results, best: ModelResult) -> tuple[Listing, Listing
     head.append(task.error_title)
     clips = Listing(
         f"Clips furthest off: {best.name}",
-        f"{task.error_note} Wrong labels and damaged clips collect here.",
+        f"{task.error_note} Wrongly labelled and damaged clips are often among them.",
         _listing(head, listed),
     )
     amount = np.where(valid, errors, 0.0)
     groups = Listing(
         f"Groups furthest off: {best.name}",
-        "Of two clips or more: mean of the same over the group's clips.",
+        "Groups of two or more clips: mean error over the group's clips.",
         _groups(results, amount, valid, task.error_title, lambda value: fraction(value, 2)),
     )
     return clips, groups
@@ -413,7 +413,7 @@ HARD_CLIPS: Mapping[str, Callable[[Results, ModelResult], tuple[Listing, Listing
 
 
 def _clip(results: Results, row: int) -> list[str | Cell]:
-    """Return the cells of a clip's id, linked to its file if that is known, and of its group."""
+    """Return the cells of a clip's id (linked to its file if known) and of its group."""
     clip_id = results.clip_ids[row]
     return [Cell(clip_id, link=results.media.get(clip_id, "")), results.groups[row]]
 

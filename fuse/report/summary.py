@@ -1,4 +1,4 @@
-"""The terminal's table, and sentences for it and the page: verdict, comparison, notes."""
+"""The terminal's table, and sentences for table and page: verdict, comparison, notes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MANY = 3
 
 
 def describe(results: Results) -> str:
-    """Return one line on the data, the folds and the protocol."""
+    """Return one line that describes the data, the folds and the protocol."""
     classes = count(len(results.classes), *results.task.output_nouns)
     groups = count(len(set(results.groups)), "group")
     models, clips = count(len(results.models), "model"), count(len(results.clip_ids), "clip")
@@ -58,19 +58,19 @@ def describe(results: Results) -> str:
 
 
 def opening(results: Results) -> tuple[list[str], list[str], list[str]]:
-    """Return the sentences at the head of a page: verdict, method, and weaknesses of the model."""
+    """Return the sentences at the top of a page: verdict, method, weaknesses of the model."""
     model = recommended_model(results)
     verdicts = [recommend(results), "" if results.permuted else compare_best(results)]
     how = [_what_was_predicted(results)]
     if results.leaky and results.protocol != OTHERS:
-        how.append("The nets under them, however, saw clips that they are scored on.")
+        how.append("However, their nets saw clips that the models are scored on.")
     if model is None:
         verdicts = ["No model made a prediction."]
     else:
         how.append(_score_and_baseline(results, model))
         how.append(results.task.remark(results.classes, model.scores, results.baseline.scores))
         if results.permuted:
-            how.append("As labels were shuffled, no model should do better than that.")
+            how.append("As the labels were shuffled, no model should do better than chance.")
         how += scaling_notes(results)
     return list(filter(None, verdicts)), list(filter(None, how)), findings(results, model)
 
@@ -85,8 +85,8 @@ def recommend(results: Results) -> str:
     interval = f" (95 % interval of {what}: {interval})" if interval else ""
     return (
         f"Use {choice.model}. Expect {_indefinite(task.primary_title)} of "
-        f"{_mean(results, choice.nested)}{interval}: that is of clips "
-        "predicted by models that were chosen without them. The best score in a table is "
+        f"{_mean(results, choice.nested)}{interval}: this score is of "
+        "clips that had no part in choosing the model. The best score in a table is "
         "optimistically biased (selection)."
     )
 
@@ -105,7 +105,7 @@ def _what_was_predicted(results: Results) -> str:
     if one_split(results):
         return (
             f"Models that were trained on {count(n_clips - n_tested, 'clip')} predicted "
-            f"{each} held out; no group of clips is on both sides."
+            f"{each} held out; no group of clips is in both parts."
         )
     return (
         f"Models that were trained on the other {results.k - 1} of {results.k} folds predicted "
@@ -119,17 +119,17 @@ def _score_and_baseline(results: Results, model: ModelResult) -> str:
     over_folds = ""
     if results.k > 1:
         low, high = score_text(task, scores.min), score_text(task, scores.max)
-        over_folds = f" in a fold on average ({low} to {high}{' %' * task.in_percent})"
+        over_folds = f" on average over folds ({low} to {high}{' %' * task.in_percent})"
     top = best_model(results)
-    # The score to expect is not its row in the table: it includes the cost of choosing.
+    # The score to expect differs from the table: it includes the cost of choosing.
     chosen = results.choice is not None and not results.permuted
     which, higher = "In the table the recommended model" if chosen else "The best model", ""
     if top is not None and top.name != model.name:
-        higher = f" The highest row is {top.name} with {_mean(results, top)}."
+        higher = f" The highest score is that of {top.name}, {_mean(results, top)}."
     ends = model.intervals.get(task.primary_interval[0])
     doubt = ""
     if ends is not None and ends[0] <= results.primary_mean(results.baseline):
-        doubt = ", which is inside the model's 95 % interval: nothing shows that it does better"
+        doubt = ", which is inside the model's 95 % interval: the model may not be better"
     return (
         f"{which}, {model.name}, has {_indefinite(task.primary_title)} of "
         f"{_mean(results, model)}{over_folds}.{higher} The baseline, "
@@ -150,7 +150,7 @@ def _mean(results: Results, model: ModelResult) -> str:
 
 
 def compare_best(results: Results) -> str:
-    """Return a sentence on the paired difference of `best_comparison`; '' without any."""
+    """Return a sentence on the paired difference of `best_comparison`, or ''."""
     c, task = best_comparison(results), results.task
     if c is None:
         return ""
@@ -162,7 +162,7 @@ def compare_best(results: Results) -> str:
     top = best_model(results, [m for m in results.models if (len(m.features) > 1) == fused])
     which = "best" if top is not None and top.name == c.model else "recommended"
     kind = f"{which} {'fusion' if fused else 'model'}"
-    rival = "the best single feature in it" if fused else "the next"
+    rival = "its best single feature" if fused else "the next"
     if c.same:
         return f"The {kind}, {winner}, predicts the same as {rival}, {other}."
     facts = []
@@ -187,7 +187,7 @@ def compare_best(results: Results) -> str:
 
 
 def best_comparison(results: Results) -> Comparison | None:
-    """Return the comparison of the best fusion, or without fusions of the best model."""
+    """Return the comparison of the best fusion or, if there are no fusions, the best model."""
     fusions = [m for m in results.models if len(m.features) > 1]
     candidates = fusions or [m for m in results.models if not m.features]
     model = recommended_model(results)
@@ -211,10 +211,10 @@ def verdict(c: Comparison) -> str:
     if c.same:
         return "the same predictions"
     if c.significant is None:
-        return "whether that is more than chance was not tested"
+        return "this difference was not tested"
     if np.isfinite(c.p_holm):
         return f"{'significant' if c.significant else 'not significant'} at 5 %"
-    return f"the interval {'leaves out' if c.significant else 'includes'} no difference"
+    return f"the interval {'leaves out' if c.significant else 'includes'} 0"
 
 
 def _although(c: Comparison) -> str:
@@ -231,14 +231,14 @@ def _although(c: Comparison) -> str:
 
 
 def scaling_notes(results: Results) -> list[str]:
-    """Return sentences on unusual scaling of features; empty for the usual scaling."""
+    """Return sentences on scaling within groups and on outliers; empty if there are none."""
     notes = []
     if within := results.provenance.get("within_groups"):
         notes.append(
             f"Features are standardised within groups, without labels: {within['clips']} of "
             f"{within['of_clips']} clips, in the {within['groups']} of {within['of_groups']} "
-            f"groups that have {within['min_clips']} clips or more. The scores are of groups "
-            "whose clips are all there at once."
+            f"groups that have {within['min_clips']} clips or more. The scores hold for "
+            "groups whose clips are all available at once."
         )
     far = [
         f"{name}: {', '.join(ids[:MANY])}" + f" and {len(ids) - MANY} more" * (len(ids) > MANY)
@@ -259,7 +259,7 @@ def over_folds(results: Results) -> str:
 
 
 def one_split(results: Results) -> bool:
-    """Return True for one split into training and test clips instead of folds."""
+    """Return True for a single split into training and test clips instead of folds."""
     return not bool(results.tested.all())
 
 
@@ -271,23 +271,23 @@ def scoring_note(results: Results) -> str:
 
 
 def row_notes(results: Results) -> list[str]:
-    """Return notes on single rows and on their nets."""
+    """Return notes on rows of the main table and on their nets."""
     notes = []
     if twin := twin_of_integrated(results):
-        notes.append(f"{twin} has all features: it is {INTEGRATED}, too.")
+        notes.append(f"{twin} has all features, so it is also {INTEGRATED}.")
     nets = [model.name for model in results.models if model.by_net]
     if nets:
         decided = " Its tags are decided at 0.5." if results.task.needs_inner else ""
         notes.append(
-            f"{', '.join(nets)}: what a net predicts itself, by its own last layer; no head is "
+            f"{', '.join(nets)}: predicted by the last layer of the net itself; no head is "
             f"fitted.{decided}"
         )
     stacked = any(model.name == STACKED for model in results.models)
     if stacked and any(p.protocol == "crossfit" for p in (results, *results.repeats)):
         notes.append(
             f"{STACKED}: its second layer is fitted on inner predictions whose heads never saw "
-            "the clip, but whose nets did: they are better than those of new clips, so its "
-            "weights may be off. No tested clip has a part in that."
+            "the clip, but whose nets did: these are better than predictions of new clips, "
+            "so its weights may be inaccurate. Tested clips are not used for this."
         )
     notes += [str(note) for note in results.provenance.get("prediction_notes", ())]
     stage_one = results.provenance.get("stage_one")

@@ -16,7 +16,7 @@ from mvemo.manifests.files import write_text
 from mvemo.manifests.text_table import align_columns
 
 WIDTH = 79
-# CSS classes of the page.
+# CSS classes of cells in the page.
 TEXT, NUMBER, ID, OTHER, LINE = "", "n", "id", "n other", "line"
 _LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
@@ -39,7 +39,7 @@ def fraction(value: float, digits: int = 3) -> str:
 
 
 def score_text(task: Task, value: float, sign: str = "") -> str:
-    """Format a primary metric, or with ``sign="+"`` a difference of two, in the task's unit."""
+    """Format a primary metric, or with ``sign="+"`` a difference, in the task's unit."""
     if not np.isfinite(value):
         return "n/a"
     digits, factor = (1, 100.0) if task.in_percent else (3, 1.0)
@@ -78,7 +78,7 @@ def count(n: int, one: str, many: str | None = None) -> str:
 def columns(
     body: Sequence[Sequence[str]], foot: Sequence[Sequence[str]] = (), *, left: int = 1
 ) -> list[str]:
-    """Return the lines of a table: rules around `body[1:]`, `foot`, and `left` columns of text."""
+    """Return the lines of a table with rules around `body[1:]`; `left` columns are text."""
     lines = align_columns([*body, *foot], left=range(left))
     rule = "-" * max(map(len, lines))
     above = [lines[0], rule, *lines[1 : len(body)]]
@@ -98,7 +98,7 @@ def wrap(text: str, mark: str = "") -> str:
 
 
 def clean(text: str) -> str:
-    """Replace control characters, which could drive the terminal."""
+    """Replace control characters, which a terminal would execute."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
@@ -110,31 +110,31 @@ class Cell:
     """A table cell."""
 
     text: str
-    hint: str = ""  # text shown when hovering
-    below: str = ""  # small line under the text
+    hint: str = ""  # text shown on mouse-over
+    below: str = ""  # small text under the main text
     strong: bool = False  # True for bold text
     link: str = ""
 
 
 @dataclass(frozen=True)
 class Head:
-    """Title of a column and style of its cells."""
+    """Title of a column, and the style of its cells."""
 
     title: str
     style: str = NUMBER
 
 
-Heads = list[Head | str]  # a title without style is of numbers
+Heads = list[Head | str]  # a title without style stands for a column of numbers
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; the first cell of a row is its name."""
+    """A table; the first cell of a row is the row's name."""
 
     head: tuple[Head, ...]  # one per column
     rows: tuple[tuple[Cell, ...], ...]
     foot: tuple[tuple[Cell, ...], ...] = ()  # rows that stay at the bottom when sorting
-    spans: tuple[tuple[Head, int], ...] = ()  # titles above, with column counts
+    spans: tuple[tuple[Head, int], ...] = ()  # titles above the head, with the number of columns
     best: int | None = None  # index of the highlighted row
 
 
@@ -155,7 +155,7 @@ def table(
 
 
 def write_paper(tables: Sequence[PaperTable], latex: Path | None, markdown: Path | None) -> None:
-    """Write tables as LaTeX and as Markdown; a path of None leaves out that format."""
+    """Write tables as LaTeX and as Markdown; None as path leaves out that format."""
     for path, render in ((latex, _latex), (markdown, _markdown)):
         if path is not None:
             write_text(path, "\n".join(render(*one) for one in tables), error=FuseError)
@@ -185,7 +185,7 @@ def _markdown(caption: str, t: Table) -> str:
 
 
 def _whole(cell: Cell, escape: Callable[[str], str], bold: str) -> str:
-    """Return a cell's text, in bold if it is strong, followed by the text below it."""
+    """Return a cell's text, bold if it is strong, followed by the text below it."""
     text = bold.format(escape(cell.text)) if cell.strong else escape(cell.text)
     return f"{text} [{escape(cell.below)}]" if cell.below else text
 

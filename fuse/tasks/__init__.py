@@ -16,7 +16,7 @@ TASKS: dict[str, type[Task]] = {
 
 
 def task_of(name: str) -> Task:
-    """Return the task with a name, as a manifest or a cache states it.
+    """Return the task with this name, as a manifest or a cache states it.
 
     Parameters
     ----------
@@ -35,10 +35,10 @@ def task_of(name: str) -> Task:
     """
     if name == UNLABELLED:
         raise BadFeatures(
-            "these clips have no labels, which heads and scores need: give the manifest a column "
-            "'label' and run the same 'mvemo extract' or 'mvemo cache import' again, which keeps "
-            "the features"
+            "these clips have no labels, which heads and scores need: add a column 'label' to the "
+            "manifest and run the same 'mvemo extract' or 'mvemo cache import' again; the "
+            "features are kept"
         )
     if name not in TASKS:
-        raise BadFeatures(f"task {name!r} is not known: one of {', '.join(TASKS)}")
+        raise BadFeatures(f"unknown task {name!r}; expected one of {', '.join(TASKS)}")
     return TASKS[name]()

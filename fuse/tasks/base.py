@@ -1,7 +1,7 @@
 """Interface between an evaluation and its task, with three implementations.
 
 Every difference between classes, tags and values is a method or an attribute here, so code
-outside this package never asks which task it has.
+outside this package never needs to check the task.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Column:
 
     @property
     def interval(self) -> str:
-        """Key of the score's interval in `ModelResult.intervals`."""
+        """Return the key of the score's interval in `ModelResult.intervals`."""
         return self.score if self.output is None else f"{self.score}:{self.output}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Labels, and the predictions of one model, or with a first axis of several, for them."""
+    """Labels with the predictions of one model, or of several along a first axis."""
 
     y_true: NDArray[Any]
     outputs: F64
@@ -46,7 +46,7 @@ class Outcome:
     k: int
 
 
-# Titles of the columns, and the cells of each output.
+# Titles of the columns, and a list of cells for each output.
 LabelColumns = tuple[list[str], list[list[str]]]
 
 
@@ -54,8 +54,8 @@ class Task(ABC):
     """Reading, fitting, prediction, scoring and presentation of labels.
 
     Labels `y_true` are int64 (clips,) for classes, int64 (clips, tags) of 0 and 1 for tags, and
-    float64 (clips, targets) for values. Outputs are float64 (clips, outputs); rows with NaN were
-    not predicted. Folds are int64 (clips,), -1 for clips that no fold tests.
+    float64 (clips, targets) for values. Outputs are float64 (clips, outputs); rows with NaN have
+    no prediction. Folds are int64 (clips,), -1 for clips that no fold tests.
 
     Attributes
     ----------
@@ -75,11 +75,11 @@ class Task(ABC):
     link: ClassVar[Link]
     primary_metric: ClassVar[str]
     baseline_name: ClassVar[str]
-    needs_inner: ClassVar[bool] = False  # decisions rest on inner predictions (`fit_thresholds`)
-    fits_temperature: ClassVar[bool] = False  # a temperature can scale the probabilities
-    decides_songs: ClassVar[bool] = False  # the segments of a song can decide its class
-    too_few: ClassVar[str] = "(two at least)"  # ends the message on folds with too few clips
-    pooled_interval: ClassVar[bool] = False  # the primary interval is of the pooled predictions
+    needs_inner: ClassVar[bool] = False  # True if `fit_thresholds` needs inner predictions
+    fits_temperature: ClassVar[bool] = False  # True if a temperature can scale the probabilities
+    decides_songs: ClassVar[bool] = False  # True if the segments of a song can decide its class
+    too_few: ClassVar[str] = "(at least two are needed)"  # end of the message on too few clips
+    pooled_interval: ClassVar[bool] = False  # True if the primary interval is of pooled predictions
     # Key in `ModelResult.intervals` of the primary metric's interval, and its description.
     primary_interval: ClassVar[tuple[str, str]]
     primary_output: ClassVar[str] = ""  # key of `ModelResult.per_output_fold` shown over folds
@@ -94,15 +94,15 @@ class Task(ABC):
     averaged_over: ClassVar[str] = ""  # suffix for a score that is a mean: ", mean over tags"
     axis_from: ClassVar[float] = 0.0  # usual start of the axis of the primary metric
     baseline_words: ClassVar[str]  # description of the baseline within a sentence
-    baseline_scored: ClassVar[bool] = True  # False if other scores mean nothing for the baseline
+    baseline_scored: ClassVar[bool] = True  # False if other scores are meaningless for it
     hard_clips: ClassVar[str] = "furthest_off"  # key of `score_tables.HARD_CLIPS`
     error_title: ClassVar[str] = "error"  # title of the column of `clip_errors`
     error_note: ClassVar[str] = ""  # sentence that explains `clip_errors`
     probability_of: ClassVar[str] = ""  # event that a probability is stated for
     probable_words: ClassVar[str] = ""  # items that are given a probability
-    right_words: ClassVar[str] = ""  # predicate of the items that are counted as right
-    published: ClassVar[str] = ""  # paper whose figures may be shown; '' for none
-    output_columns: ClassVar[tuple[Column, ...]]  # of the table of outputs, without `output`
+    right_words: ClassVar[str] = ""  # verb phrase for the items that are counted as correct
+    published: ClassVar[str] = ""  # paper whose scores may be shown; '' for none
+    output_columns: ClassVar[tuple[Column, ...]]  # of the table of outputs, with `output` unset
     csv_kinds: ClassVar[tuple[str, ...]] = ("true", "predicted")  # columns of each output
 
     # Labels.
@@ -112,7 +112,7 @@ class Task(ABC):
         return self
 
     def read_labels(self, labels: NDArray[Any]) -> NDArray[Any]:
-        """Convert labels to the shape and type that all methods here take as `y_true`."""
+        """Convert labels to the shape and type of `y_true` in all other methods."""
         return np.asarray(labels, dtype=np.int64)
 
     def target(self, y_true: NDArray[Any], n_outputs: int) -> NDArray[np.float32]:
@@ -126,7 +126,7 @@ class Task(ABC):
         """Return the loss of each clip, float64 (clips,); NaN if it was not predicted."""
 
     def choice_loss(self, y_true: NDArray[Any], outputs: F64) -> float:
-        """Return the mean loss, by which heads and models are chosen; NaN without predictions."""
+        """Return the mean loss for choosing heads and models; NaN without predictions."""
         return mean_of_finite(self.losses(y_true, outputs))
 
     def primary(self, y_true: NDArray[Any], outputs: F64) -> float:
@@ -136,7 +136,7 @@ class Task(ABC):
 
     @abstractmethod
     def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
-        """Return the primary metric of at least one clip, all of them predicted."""
+        """Return the primary metric of one or more clips, all with predictions."""
 
     def primary_per_fold(self, y_true: NDArray[Any], outputs: F64, folds: Ints, k: int) -> F64:
         """Return the primary metric of each fold, float64 (k,)."""
@@ -146,7 +146,7 @@ class Task(ABC):
     # Decisions.
 
     def fit_thresholds(self, y_true: NDArray[Any], outputs: F64) -> F64 | None:
-        """Fit thresholds of decisions on inner out-of-fold predictions; None if there are none."""
+        """Fit decision thresholds on inner out-of-fold predictions; None if the task has none."""
         return None
 
     @abstractmethod
@@ -168,7 +168,7 @@ class Task(ABC):
 
     @abstractmethod
     def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
-        """Score clips that are all predicted; without clips all scores are NaN."""
+        """Score clips that all have predictions; without clips, all scores are NaN."""
 
     def summarise(
         self, pooled: Mapping[str, float], per_fold: Mapping[str, F64]
@@ -196,7 +196,7 @@ class Task(ABC):
     def residual_ends(
         self, y_true: NDArray[Any], outputs: F64, share: float
     ) -> tuple[tuple[float, float], ...]:
-        """Return for each target (low, high) of the central share of label minus output."""
+        """Return for each target the (low, high) ends of the central `share` of residuals."""
         return ()
 
     def label_scale(
@@ -240,16 +240,16 @@ class Task(ABC):
     def share_masks(
         self, y_true: NDArray[Any], y_pred: NDArray[Any], valid: Bools, n_outputs: int
     ) -> dict[str, Bools]:
-        """Return for each score that is a share of clips a mask of these clips, bool (clips,).
+        """Return, for each score that is a share of some clips, a mask of them, bool (clips,).
 
-        A share that is constant over resamples has an interval by the groups of these clips.
+        If a share is constant over resamples, its interval uses the number of their groups.
         """
         return {}
 
     # Presentation.
 
     def facts(self) -> dict[str, Any]:
-        """Return further facts on the scores, as JSON values."""
+        """Return additional facts about the scores, as JSON values."""
         return {}
 
     @abstractmethod
@@ -259,7 +259,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def columns_note(self) -> str:
-        """Explanation of the columns of the main table."""
+        """Return an explanation of the columns of the main table."""
 
     @abstractmethod
     def prediction(self, names: Sequence[str]) -> str:
@@ -268,7 +268,7 @@ class Task(ABC):
     def remark(
         self, names: Sequence[str], best: Mapping[str, float], baseline: Mapping[str, float]
     ) -> str:
-        """Return one more sentence for the summary, from `ModelResult.scores`; may be empty."""
+        """Return an extra sentence for the summary, from `ModelResult.scores`, or ''."""
         return ""
 
     @abstractmethod
@@ -276,7 +276,7 @@ class Task(ABC):
         """Return columns that describe the labels of each output: titles and cells."""
 
     def label_facts(self, names: Sequence[str], y_true: NDArray[Any]) -> list[tuple[str, str]]:
-        """Return rows (name, text) on the labels for the page's table of settings."""
+        """Return rows (name, text) that describe the labels in the page's table of settings."""
         return []
 
     def label_texts(self, names: Sequence[str], y: NDArray[Any]) -> list[str]:
@@ -284,7 +284,7 @@ class Task(ABC):
         raise NotImplementedError
 
     def clip_errors(self, y_true: NDArray[Any], outputs: F64) -> F64:
-        """Return the error of each prediction, float64 (clips,); NaN if not predicted."""
+        """Return the error of each prediction, float64 (clips,); NaN without a prediction."""
         raise NotImplementedError
 
     def csv_columns(self, names: Sequence[str]) -> list[str]:

@@ -13,16 +13,16 @@ from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label
 from mvemo.manifests.tables import Table, parse_names
 
-# Columns with a fixed meaning in files of every task.
+# Columns that have the same meaning for every task.
 RESERVED = ("repeat", "clip_id", "label", "group", "fold", "model", "predicted")
-# A row of probabilities is divided by its sum if that differs from 1 by more than this.
+# A row of probabilities is divided by its sum if the sum differs from 1 by more than this.
 TOLERANCE = 1e-3
 # Probabilities with at least this many decimals may be rounded values.
 _DECIMALS = 2
 
 
 class Columns(ABC):
-    """Columns of one file; `names` are its classes, tags or targets, if given beforehand those."""
+    """Columns of one file; `names` are the expected classes, tags or targets, if known."""
 
     prefixes: tuple[str, ...] = ("p_",)
     nouns = ("probability", "probabilities")
@@ -32,12 +32,12 @@ class Columns(ABC):
         self.places = {name: i for i, name in enumerate(self.header)}
         self.plain = {n: i for n, i in self.places.items() if n and n not in RESERVED}
         self.marked = self._marked()
-        self.columns = self._value_columns(names)  # name of each output to its column's index
+        self.columns = self._value_columns(names)  # name of each output to the index of its column
         self.names = tuple(self.columns)
         self.has_truth = "label" in self.header
 
     def _marked(self) -> dict[str, int]:
-        """Map each output to its column, for columns named by a prefix."""
+        """Map each output to its column's index, for columns with a prefix."""
         for prefix in self.prefixes:
             marked = {
                 name[len(prefix) :]: i
@@ -55,7 +55,7 @@ class Columns(ABC):
         for name in names:
             if name not in columns:
                 raise BadFeatures(
-                    f"{self.path}: no column of {name!r}; there are {', '.join(self.header)}"
+                    f"{self.path}: has no column for {name!r}, only {', '.join(self.header)}"
                 )
         return {name: columns[name] for name in names}
 
@@ -103,7 +103,7 @@ class Columns(ABC):
 
 
 class ClassColumns(Columns):
-    """``label`` and a probability of each class, or only ``predicted``, a class."""
+    """``label``, and a probability of each class or only the class ``predicted``."""
 
     hard = False
 
@@ -118,9 +118,9 @@ class ClassColumns(Columns):
         columns = super()._value_columns(names)
         if len(columns) < 2:
             raise BadFeatures(
-                f"{self.path}: {len(columns)} columns of probabilities: one for each class is "
-                "needed, named like the class, or p_ and the class; or a column 'predicted' with "
-                "the class (--column predicted=NAME)"
+                f"{self.path}: expected a column of probabilities for each class, got "
+                f"{len(columns)}: name each like its class, or p_ and the class; or give a column "
+                "'predicted' with the class (--column predicted=NAME)"
             )
         return columns
 
@@ -153,16 +153,16 @@ class ClassColumns(Columns):
             return numbers, False
         # Rounding shifts each probability by at most half of its last decimal.
         texts = [cells[i].strip().lower() for i in self.columns.values()]
-        # An exponent counts as an exact number.
+        # A number with an exponent counts as exact.
         decimals = max(17 if "e" in text else len(text.partition(".")[2]) for text in texts)
         if decimals < _DECIMALS or abs(total - 1.0) > len(numbers) * 0.5 * 10.0**-decimals + 1e-9:
             raise BadFeatures(
-                f"{place}: the probabilities sum to {total:.6g}, not to 1{self._left_out(cells)}"
+                f"{place}: the probabilities sum to {total:.6g}, not 1{self._left_out(cells)}"
             )
         return [value / total for value in numbers], True
 
     def _left_out(self, cells: Sequence[str]) -> str:
-        """Name the columns that may be of classes that the manifest lacks, for a message."""
+        """Return the end of a message: columns that may be classes missing in the manifest."""
         others = [
             name
             for name, i in (self.marked or self.plain).items()
@@ -185,7 +185,7 @@ class TagColumns(Columns):
         super().__init__(path, table, names)
         if not self.columns:
             raise BadFeatures(
-                f"{path}: no columns of scores: one for each tag is needed, named like the tag, "
+                f"{path}: has no columns of scores: give one for each tag, named like the tag, "
                 "or p_ and the tag"
             )
         self.has_truth |= all(f"true_{name}" in self.header for name in self.names)
@@ -203,9 +203,9 @@ class TagColumns(Columns):
             raise BadFeatures(f"{place}: {error}") from None
         for tag in tags:
             if tag not in self.names:
-                hint = next((f": join tags by ';', not {s!r}" for s in "|," if s in tag), "")
+                hint = next((f": join tags with ';', not {s!r}" for s in "|," if s in tag), "")
                 raise BadFeatures(
-                    f"{place}: tag {shown(tag)} has no column of scores; there are "
+                    f"{place}: tag {shown(tag)} has no column of scores; expected one of "
                     f"{', '.join(self.names)}{hint}"
                 )
         return tuple(name for name in self.names if name in tags)
@@ -222,8 +222,8 @@ class ValueColumns(Columns):
         super().__init__(path, table, names if names is not None else stated or None)
         if names is None and not stated and not self.marked:
             raise BadFeatures(
-                f"{path}: no columns label_NAME with the true value of a target NAME, next to a "
-                f"column NAME with the predicted one; there are {', '.join(self.header)}"
+                f"{path}: expected columns label_NAME (true value of a target NAME) and NAME "
+                f"(predicted value), got {', '.join(self.header)}"
             )
         # Name of the column with the true values; '' without one.
         candidates = {name: (f"label_{name}", f"true_{name}") for name in self.names}

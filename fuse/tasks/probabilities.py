@@ -63,7 +63,7 @@ class ProbabilityTask(Task):
 
     @abstractmethod
     def _resample_scores(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
-        """Return every score but the primary metric and the calibration in each resample."""
+        """Return all scores except the primary metric and calibration in each resample."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Multiclass(ProbabilityTask):
     `ModelResult.scores` has ``accuracy``, ``balanced_accuracy`` (mean recall over classes),
     ``cohen_kappa`` and ``f1_macro`` (mean F1 over classes) of the pooled predictions,
     ``roc_auc_macro_ovr`` (macro one-vs-rest ROC-AUC, mean over folds) and
-    ``roc_auc_macro_ovr_pooled`` (the same for the pooled predictions). `per_fold` has all except
+    ``roc_auc_macro_ovr_pooled`` (this AUC of the pooled predictions). `per_fold` has all except
     the last. `per_output` has ``precision``, ``recall`` and ``f1``.
     """
 
@@ -88,17 +88,17 @@ class Multiclass(ProbabilityTask):
     baseline_name = "majority class"
     fits_temperature = True
     decides_songs = True
-    too_few = "of two classes"
+    too_few = "(at least two classes are needed)"
     findings = ("weakest_class", "confusion", "confidence")
     figures = ("folds", "roc", "class_roc", "confusion", "reliability")
     primary_interval = ("accuracy", "the pooled accuracy")
-    baseline_words = "always predicting the commonest class of the training clips"
-    # It does not rank clips, and is never right for all other classes.
+    baseline_words = "always predicting the most common class of the training clips"
+    # The baseline does not rank clips, and is never correct for the other classes.
     baseline_scored = False
     hard_clips = "most_often_wrong"
     probability_of = "the predicted class"
     probable_words = "clips"
-    right_words = "is right"
+    right_words = "is correct"
     brier_max = 2
     published = "PL20"
     output_columns = (
@@ -119,7 +119,7 @@ class Multiclass(ProbabilityTask):
     def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
         """Return log losses at the temperature that minimises their mean.
 
-        With few clips, plain log loss would prefer a penalty so strong that only the commonest
+        With few clips, plain log loss would prefer a penalty so strong that only the most common
         class is predicted.
         """
         losses, valid = np.full(len(y_true), np.nan), complete(outputs)
@@ -163,7 +163,7 @@ class Multiclass(ProbabilityTask):
     def baseline(
         self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
     ) -> tuple[F64, F64 | None]:
-        """Predict the commonest class of the training folds (of all clips if one fold has them)."""
+        """Predict the most common training class (of all clips if one fold tests all of them)."""
         outputs = np.full((len(y_true), n_outputs), np.nan)
         for fold in range(k):
             test = folds == fold
@@ -173,7 +173,7 @@ class Multiclass(ProbabilityTask):
         return outputs, None
 
     def _resample_scores(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
-        # With one fold the mean over folds is the pooled score.
+        # With one fold, the mean over folds is the pooled score.
         folds = models.folds if models.k > 1 else None
         return bootstrap_multiclass(models.y_true, models.outputs, resamples, folds)
 
@@ -198,7 +198,7 @@ class Multiclass(ProbabilityTask):
         self, names: Sequence[str], best: Mapping[str, float], baseline: Mapping[str, float]
     ) -> str:
         return (
-            f"Guessing among {len(names)} equally likely classes is right for "
+            f"Guessing among {len(names)} equally likely classes is correct for "
             f"{100 / len(names):.1f} % of the clips."
         )
 
@@ -238,7 +238,7 @@ class Multiclass(ProbabilityTask):
 
 @dataclass(frozen=True)
 class Multilabel(ProbabilityTask):
-    """Any number of tags for each clip; `y_pred` marks probabilities that reach a threshold.
+    """Any number of tags for each clip; `y_pred` is True if a probability reaches its threshold.
 
     The threshold of each tag is fitted inside the training folds.
 
@@ -265,7 +265,7 @@ class Multilabel(ProbabilityTask):
     axis_from = 0.4
     baseline_words = "each tag's share of the training clips for every clip"
     error_title = "log loss"
-    error_note = "By log loss over the tags."
+    error_note = "The error is the log loss over the tags."
     probability_of = "the tag"
     probable_words = "pairs of clip and tag"
     right_words = "has the tag"
@@ -278,8 +278,8 @@ class Multilabel(ProbabilityTask):
     )
     columns_note = (
         "F1, AUC and AP (average precision) of the pooled predictions: mean over tags, or "
-        "micro, over all pairs of clip and tag. Heads' decisions are by thresholds fitted "
-        "inside the training folds; those of nets' own outputs and of others at 0.5."
+        "micro, over all pairs of clip and tag. Heads decide by thresholds fitted inside the "
+        "training folds; nets' own outputs and other programs' predictions are decided at 0.5."
     )
     csv_kinds = ("true", "predicted", "decided")
 
@@ -305,7 +305,7 @@ class Multilabel(ProbabilityTask):
     def baseline(
         self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
     ) -> tuple[F64, F64 | None]:
-        """Predict each tag's frequency in training, with the threshold that maximises F1 there."""
+        """Predict each tag's training frequency, with the threshold of highest training F1."""
         outputs, _ = super().baseline(y_true, folds, k, n_outputs)
         thresholds = np.full((k, n_outputs), np.nan)
         for fold in range(k):

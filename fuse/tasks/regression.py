@@ -17,7 +17,7 @@ from mvemo.fuse.numeric import F64, Bools, Ints
 from mvemo.fuse.tasks.base import Column, LabelColumns, Outcome, Task
 from mvemo.manifests.labels import PLANE, parse_scale
 
-# Number of targets up to which the main table shows the score of each.
+# Maximum number of targets for which the main table shows the score of each.
 FEW_TARGETS = 3
 
 
@@ -28,13 +28,13 @@ class Plane:
     valence: int  # index of the target valence
     arousal: int  # index of the target arousal
     centre: tuple[float, float]  # valence and arousal where the quadrants meet
-    scale: str = ""  # scale around the centre, as ``1..9``; empty if the centre is the median
+    scale: str = ""  # scale around the centre, such as ``1..9``; empty if the centre is the median
 
     def __str__(self) -> str:
         point = f"valence {self.centre[0]:.3g}, arousal {self.centre[1]:.3g}"
         if self.scale:
-            return f"about {point}, the middle of the scale {self.scale}"
-        return f"about the median ({point}): scale not stated, --scale states it"
+            return f"around {point}, the middle of the scale {self.scale}"
+        return f"around the median ({point}), as no scale is stated with --scale"
 
     def quadrants(self, values: F64) -> Ints:
         """Return the quadrant of values (clips, targets), int64 (clips,); -1 for NaN."""
@@ -42,7 +42,7 @@ class Plane:
 
 
 def plane_of(names: Sequence[str], y_true: F64, scale: str = "") -> Plane | None:
-    """Return the plane of labels (clips, targets) on a scale as ``1..9``; None without one."""
+    """Return the plane of labels (clips, targets) on a scale such as ``1..9``, or None."""
     lower = [name.lower() for name in names]
     if not set(PLANE) <= set(lower):
         return None
@@ -54,7 +54,7 @@ def plane_of(names: Sequence[str], y_true: F64, scale: str = "") -> Plane | None
     low, high = parse_scale(scale)
     if both.min() < low or both.max() > high:
         raise BadFeatures(
-            f"scale {scale}: expected valence and arousal on it, got {both.min():g} to "
+            f"scale {scale}: valence and arousal must lie on it, got {both.min():g} to "
             f"{both.max():g}"
         )
     return Plane(v, a, ((low + high) / 2, (low + high) / 2), scale)
@@ -109,7 +109,7 @@ class Regression(Task):
         return np.asarray(labels, dtype=np.float64)
 
     def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
-        """Return squared errors over the targets' variances; their mean is 1 - R2."""
+        """Return squared errors divided by the targets' variances; their mean is 1 - R2."""
         losses, valid = np.full(len(y_true), np.nan), complete(outputs)
         if valid.any():
             errors = np.square(outputs[valid] - y_true[valid])
@@ -126,8 +126,8 @@ class Regression(Task):
     def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
         overall, per_output = regression_scores(y_true, outputs)
         if self.plane is not None:
-            right = self.plane.quadrants(y_true) == self.plane.quadrants(outputs)
-            overall = {**overall, "quadrant_accuracy": mean_of_finite(right.astype(np.float64))}
+            correct = self.plane.quadrants(y_true) == self.plane.quadrants(outputs)
+            overall = {**overall, "quadrant_accuracy": mean_of_finite(correct.astype(np.float64))}
         return Measures(overall, per_output)
 
     def confusion(self, y_true: NDArray[Any], y_pred: NDArray[Any], n_outputs: int) -> Ints | None:
@@ -188,7 +188,7 @@ class Regression(Task):
         return {"quadrants": {"names": QUADRANTS, "centre": centre, "scale": scale}}
 
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
-        # The table of targets has the other scores of each target.
+        # The other scores of each target are in the table of targets.
         columns = tuple(
             Column(f"R2 {output}", "r2", i)
             for i, output in enumerate(names)
@@ -210,7 +210,7 @@ class Regression(Task):
         note = "R2, r (Pearson's), CCC, RMSE and MAE of the targets: pooled over folds."
         if self.plane is None:
             return note
-        return f"{note} Quadrants: share of clips in the right one, {self.plane}."
+        return f"{note} Quadrants: share of clips in the correct one, {self.plane}."
 
     def prediction(self, names: Sequence[str]) -> str:
         *others, last = names
@@ -221,9 +221,9 @@ class Regression(Task):
     ) -> str:
         if "quadrant_accuracy" not in best:
             return ""
-        right, by_chance = (100 * scores["quadrant_accuracy"] for scores in (best, baseline))
+        correct, by_chance = (100 * scores["quadrant_accuracy"] for scores in (best, baseline))
         return (
-            f"The model puts {right:.1f} % of the clips into the right quadrant of valence and "
+            f"The model puts {correct:.1f} % of the clips into the correct quadrant of valence and "
             f"arousal, the baseline {by_chance:.1f} %."
         )
 

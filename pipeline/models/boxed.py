@@ -1,6 +1,6 @@
 """Included models, by name, and the cards of models: data, scores and limits.
 
-Included models are folders next to this file, as `mvemo fuse --final` writes them.
+Included models are folders next to this file, in the form that `mvemo fuse --final` writes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import tell
 from mvemo.pipeline.errors import BadOption
 
-# The default model predicts from sound, pictures or both: songs and videos give one table.
+# The default model predicts from sound, pictures or both, so songs and videos share one table.
 DEFAULT = "music-video"
 
 FOLDER = Path(__file__).parent
@@ -28,7 +28,7 @@ _KINDS: dict[type, str] = {
     list: "a list of sentences",
     dict: "a table of sentences",
 }
-# Key of the file -> its type. `scale` describes each target of ratings.
+# Key of the TOML file to the type of its value. `scale` describes each target of ratings.
 KEYS: dict[str, type] = {
     "title": str,
     "data": str,
@@ -48,27 +48,27 @@ def boxed_names() -> list[str]:
 
 
 def pick_model(name: str | None) -> Path:
-    """Return the folder of a model; without a name that of `DEFAULT`, which is told."""
+    """Return the folder of a model; without a name, use `DEFAULT` and print a message."""
     if name is None:
-        tell(f"by the model {DEFAULT}, of songs and their videos; others: mvemo models")
+        tell(f"using the model {DEFAULT}, for songs and music videos; others: mvemo models")
     return model_folder(DEFAULT if name is None else name)
 
 
 def model_folder(name: str | Path) -> Path:
-    """Return the folder with this path if it has a model, or that of an included model."""
+    """Return the folder at this path if it has a model, otherwise that of an included model."""
     folder = Path(name)
     if (folder / MODEL).is_file():
         return folder
     if str(name) in boxed_names():
         return FOLDER / str(name)
     if folder.is_dir():
-        # Reading it will report the problem.
+        # The folder is returned because reading it will report the problem.
         return folder
     raise BadOption(f"--model {name}: expected a folder, or one of {', '.join(boxed_names())}")
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Read the TOML file of ``mvemo fuse --about``; it may have any of `KEYS`."""
+    """Read the TOML file of ``mvemo fuse --about``; its keys must be in `KEYS`."""
     from mvemo.manifests.files import parse_toml
 
     try:
@@ -78,7 +78,7 @@ def read_about(path: Path) -> dict[str, Any]:
     for key, value in about.items():
         if key not in KEYS:
             raise BadOption(
-                f"--about {path}: unknown key {key!r}: expected some of {', '.join(KEYS)}"
+                f"--about {path}: unknown key {key!r}; expected one of {', '.join(KEYS)}"
             )
         values = value.values() if isinstance(value, dict) else value
         parts = values if isinstance(value, (dict, list)) else [value]
@@ -88,11 +88,11 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def summary_lines(name: str, folder: Path) -> list[str]:
-    """Describe a model in a few lines, for a list of models."""
+    """Return a few lines that describe a model, for a list of models."""
     model = load_model(folder)
     about: dict[str, Any] = model.facts.get("about", {})
     expected = model.expected_of(model.predictors[0])
-    title = about.get("title", f"made of {model.name}")
+    title = about.get("title", f"trained on {model.name}")
     score = f"{_count(model)}; {expected['metric']} {_score(expected)}"
     lines = [title, f"{len(model.classes)} {_TASKS[model.task]}: {', '.join(model.classes)}"]
     lines += [f"reads {_modalities(model)}", score]
@@ -100,7 +100,7 @@ def summary_lines(name: str, folder: Path) -> list[str]:
 
 
 def card_text(name: str, folder: Path) -> str:
-    """Return the whole card, at most 79 columns wide; `name` is that of the command line."""
+    """Return the whole card, at most 79 columns wide; `name` is from the command line."""
     model = load_model(folder)
     about: dict[str, Any] = model.facts.get("about", {})
     lines = [name, "=" * len(name), ""]
@@ -149,7 +149,7 @@ def _facts(model: FinalModel, about: dict[str, Any], folder: Path) -> Iterator[s
 
 
 def _scores(model: FinalModel) -> list[str]:
-    """Return a line per predictor; the first one whose features a clip has predicts it."""
+    """Return a line per predictor; a clip is predicted by the first whose features it has."""
     rows = [("  model", "needs", model.predictors[0].expected["metric"], "95 % interval")]
     for predictor in model.predictors:
         mean, interval = predictor.expected["mean"], predictor.expected.get("interval")
@@ -181,13 +181,13 @@ def _needs(predictor: Predictor) -> str:
 
 
 def _modalities(model: FinalModel) -> str:
-    """Return the modalities that a clip may have, in words."""
+    """Return in words the modalities that a clip may have."""
     sets = list(dict.fromkeys(_needs(predictor) for predictor in model.predictors))
     return f"{sets[0]}, or only {' or '.join(sets[1:])}" if len(sets) > 1 else sets[0]
 
 
 def _score(expected: Mapping[str, Any]) -> str:
-    """Format a mean with its interval."""
+    """Format an expected mean score with its interval."""
     mean, interval = expected["mean"], expected.get("interval")
     if mean is None:
         return "not known"

@@ -131,7 +131,7 @@ def test_models_of_other_names_are_compared_with_each_other(runs, tmp_path):
         ("a:integrated", "a:music1d"),
     ]
     assert "1 run on the same 120 clips" in format_run_comparison(found)
-    with pytest.raises(FuseError, match="no model 'oak' in it; there are music1d, c3d"):
+    with pytest.raises(FuseError, match="unknown model 'oak'; expected one of music1d, c3d"):
         compare_runs([f"{run}:oak", f"{run}:c3d"])
 
 
@@ -192,14 +192,14 @@ def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
     other = {
         "seed": (
             replace(a, folds=(a.folds + 1) % 6),
-            "folds of 120 clips differ, such as 'clip 0'",
+            "folds of 120 clips differ, for example 'clip 0'",
         ),
         "k": (None, "number of folds is 5, not 6"),
-        "few": (None, "10 are missing and 0 are new, such as 'clip 110'"),
-        "label": (replace(a, y_true=labels), "labels of 1 clips differ, such as 'clip 3'"),
-        "groups": (replace(a, groups=a.clip_ids), "groups of 120 clips differ"),
+        "few": (None, "10 are missing and 0 are new, for example 'clip 110'"),
+        "label": (replace(a, y_true=labels), "labels of 1 clips differ, for example 'clip 3'"),
+        "groups": (replace(a, groups=a.clip_ids), "the groups of 120 clips differ"),
         "classes": (replace(a, classes=tuple("abcdef")), r"classes is \['a', 'b'"),
-        "permuted": (None, "one of them has permuted labels"),
+        "permuted": (None, "one of the runs has permuted labels"),
     }
     write(tmp_path / "k", table, folds=5)
     write(tmp_path / "few", make_table(110))
@@ -214,16 +214,16 @@ def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
 
 def test_what_is_no_run_is_refused(runs, tmp_path):
     base, a, _ = runs
-    with pytest.raises(BadFeatures, match=r"1 run\(s\) given: a comparison needs two"):
+    with pytest.raises(BadFeatures, match="expected at least two runs to compare, got 1"):
         compare_runs([base / "a"])
     with pytest.raises(BadFeatures, match="given twice"):
         compare_runs([base / "a", base / "a"])
-    with pytest.raises(FuseError, match=r"metrics\.json: no such file"):
+    with pytest.raises(FuseError, match=r"metrics\.json: does not exist"):
         compare_runs([base / "a", tmp_path])
     write_report(a, tmp_path)
     (tmp_path / "predictions.csv").write_text("clip_id,group,fold\nx,y,0\n")
-    with pytest.raises(FuseError, match=r"predictions\.csv: not the predictions of"):
+    with pytest.raises(FuseError, match=r"predictions\.csv: does not match"):
         compare_runs([base / "a", tmp_path])
     (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(FuseError, match=r"metrics\.json: not the metrics"):
+    with pytest.raises(FuseError, match=r"metrics\.json: is not the metrics"):
         compare_runs([base / "a", tmp_path])

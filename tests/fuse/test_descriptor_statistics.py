@@ -106,8 +106,8 @@ def test_it_is_evaluated_like_a_feature_of_the_cache(cached):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("mfcc",), "fuse.lld names 'mfcc': expected one of its sequences: f0, mel"),
-        (("music1d",), "names 'music1d': expected one of its sequences"),
+        (("mfcc",), "fuse.lld: unknown sequence 'mfcc'; the file has f0, mel"),
+        (("music1d",), "unknown sequence 'music1d'"),
         (("mel", "mel"), "names 'mel' twice"),
     ],
 )
@@ -123,7 +123,7 @@ def test_a_feature_of_that_name_is_not_hidden(tmp_path, table):
         own = replace(spec("music1d", 12), name="lld")
         writer.put(own, table.clip_ids[0], "k", np.zeros(12, dtype=np.float32))
     with open_cache(tmp_path / "f.h5") as cache:
-        with pytest.raises(BadFeatures, match="has a feature 'lld' already"):
+        with pytest.raises(BadFeatures, match="already has a feature 'lld'"):
             DescriptorStatistics(cache, ("mel",))
         video = sequence_spec("mel", modality="video")
         assert video.digest != sequence_spec("mel").digest

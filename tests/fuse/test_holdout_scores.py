@@ -93,11 +93,11 @@ def test_the_record_of_training_clips_counts_not_the_name(tmp_path):
 
 def test_folds_and_one_split_do_not_mix(cached, tmp_path):
     table, path = cached
-    with pytest.raises(BadFeatures, match=r"trained for one split.*leave --folds out"):
+    with pytest.raises(BadFeatures, match=r"trained for one split.*leave out --folds"):
         evaluated(path, folds=5)
     vectors = [(spec("c3d", 12, "holdout", None, table.clip_ids[:9]), features(table, "c3d"))]
     write_cache(tmp_path / "n.h5", replace(table, splits=None), vectors)
-    with pytest.raises(BadFeatures, match="extract them again"):
+    with pytest.raises(BadFeatures, match="extract again"):
         evaluated(tmp_path / "n.h5")
 
 

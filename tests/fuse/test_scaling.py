@@ -212,7 +212,7 @@ def test_the_same_optimum_for_every_loss(link):
 
 def test_groups_need_memory(tmp_path):
     path = frozen_cache(tmp_path / "f.h5", names=("music1d", "c3d"))
-    with open_cache(path) as cache, pytest.raises(BadFeatures, match=r"GiB: set fuse\.memory to"):
+    with open_cache(path) as cache, pytest.raises(BadFeatures, match=r"GiB\): set fuse\.memory to"):
         evaluate(cache, EvaluationSettings(memory=0.0, within_groups=True))
     with pytest.raises(BadFeatures, match="memory is -1: it must be 0 or more"):
         EvaluationSettings(memory=-1)

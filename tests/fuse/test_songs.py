@@ -109,7 +109,7 @@ def test_segments_that_do_not_belong_together_are_refused(what):
     values = np.array(getattr(results, name))
     values[1] = values[-1]
     results = replace(results, **{name: values})
-    with pytest.raises(BadFeatures, match=f"song 0@10' has another {what} than"):
+    with pytest.raises(BadFeatures, match=f"song 0@10' differs in its {what} from"):
         song_level(results)
 
 

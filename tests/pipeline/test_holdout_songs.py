@@ -108,9 +108,9 @@ def test_segments_and_songs_are_scored_on_the_test_clips(features, tmp_path, cap
     ("options", "said"),
     [
         (["--folds", "3"], "trained for one split of the clips (holdout), not for folds"),
-        (["--protocol", "crossfit"], "made under holdout, not 'crossfit'"),
-        (["--repeats", "2"], "its clips have one split"),
-        (["--song-level", "--learning-curve"], "a learning curve is of segments"),
+        (["--protocol", "crossfit"], "expected features of protocol crossfit, got holdout"),
+        (["--repeats", "2"], "its clips have one fixed split"),
+        (["--song-level", "--learning-curve"], "learning curves use segments"),
     ],
 )
 def test_what_one_split_cannot_give_is_one_line(features, tmp_path, capsys, options, said):

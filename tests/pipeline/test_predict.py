@@ -318,7 +318,7 @@ def test_csv_and_table_say_the_same(made, tmp_path, capsys):
     assert "not predicted: " in shown
     assert "text.mp3: cannot be read" in shown
     assert record["label"] in shown
-    assert "made of generated data" in shown
+    assert "trained on generated data" in shown
     with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
         first, second = csv.DictReader(file)
     assert (first["label"], float(first["confidence"])) == (record["label"], record["confidence"])
@@ -365,7 +365,7 @@ def test_where_nothing_can_be_predicted_the_exit_code_is_2(made, tmp_path, capsy
     assert predict(made, made / "song.wav", "--modality", "video") == 2
     assert "pictures: no video stream" in capsys.readouterr().out
     assert run("mvemo", "predict", made / "song.wav", "--model", tmp_path) == 2
-    assert "no model (it has no model.json)" in capsys.readouterr().err
+    assert "is not a model (it has no model.json)" in capsys.readouterr().err
 
 
 def test_without_the_nets_one_line_says_how_to_get_them(made, tmp_path, capsys):
@@ -373,24 +373,24 @@ def test_without_the_nets_one_line_says_how_to_get_them(made, tmp_path, capsys):
     shutil.copy(made / "work" / "features.h5", carried)
     fuse = ["fuse", carried, "--out", tmp_path / "out", "--models", "music1d"]
     assert run("mvemo", *fuse, "--final") == 0
-    assert "run this again with --work WORK" in capsys.readouterr().out
+    assert "run the same command again with --work WORK" in capsys.readouterr().out
     predict = ["predict", made / "song.wav", "--model", tmp_path / "out" / "model"]
     assert run("mvemo", *predict) == 2
     assert "the trained net nets/music1d-fold0.npz is missing: create" in capsys.readouterr().err
     capsys.readouterr()
     assert run("mvemo", *fuse) == 0
-    assert "out/model is of an earlier run, not of this" in capsys.readouterr().err
+    assert "out/model is from an earlier run, not from this" in capsys.readouterr().err
     assert run("mvemo", *fuse, "--final-to", tmp_path / "m", "--work", made / "work") == 0
     captured = capsys.readouterr()
-    assert "it predicts by music1d" in captured.out
-    assert "out/model is of an earlier run" in captured.err
+    assert "it predicts with music1d" in captured.out
+    assert "out/model is from an earlier run" in captured.err
     assert run("mvemo", *predict[:2], "--model", tmp_path / "m") == 0
     assert run("mvemo", *fuse, "--final", "--work", made / "work") == 0
     assert "earlier run" not in capsys.readouterr().err
     predictions = tmp_path / "theirs.csv"
     predictions.write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\n")
     assert run("mvemo", "report", "--predictions", predictions, "--out", tmp_path / "out") == 0
-    assert "out/model is of an earlier run" in capsys.readouterr().err
+    assert "out/model is from an earlier run" in capsys.readouterr().err
 
 
 def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys):

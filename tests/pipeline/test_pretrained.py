@@ -193,7 +193,7 @@ def test_descriptors_that_a_profile_names_and_the_cache_has_not_are_left_out(
     features = tmp_path / "work" / "features.h5"
     capsys.readouterr()
     assert settings_for(features, None).lld == ("mel",)
-    assert "note: lld is without mfcc, contrast, chroma" in capsys.readouterr().err
+    assert "note: the feature lld leaves out mfcc, contrast, chroma" in capsys.readouterr().err
     # What somebody asks for by name must be there.
     assert settings_for(features, None, ["fuse.lld=mel,mfcc"]).lld == ("mel", "mfcc")
     assert settings_for(features, "paper").lld == ()

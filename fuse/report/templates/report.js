@@ -1,4 +1,4 @@
-// Click a column's head to sort its table; the order of the page is the third click.
+// Click a column's head to sort its table; the third click restores the page's order.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const original = Array.from(body.rows);
@@ -21,7 +21,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
         rows.sort((a, b) => {
           const x = value(a, i), y = value(b, i);
           if (!numeric) return sign * x.localeCompare(y, undefined, { numeric: true });
-          // What is no number goes last either way.
+          // Cells that are not numbers go last in both directions.
           const p = parseFloat(x), q = parseFloat(y);
           if (isNaN(p) || isNaN(q)) return isNaN(p) - isNaN(q);
           return sign * (p - q);

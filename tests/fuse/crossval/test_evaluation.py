@@ -336,7 +336,7 @@ def test_clips_that_no_head_could_be_trained_for_lack_no_feature(tmp_path, songs
     assert models["c3d"].n_untrained == 6 // of_song
     assert (~models["music1d"].valid).sum() == 8 // of_song
     text = " ".join(format_table(results).split())
-    assert f"have too few clips of two classes: music1d {8 // of_song}, " in text
+    assert f"have too few clips (at least two classes are needed): music1d {8 // of_song}, " in text
 
 
 def test_class_weights_make_rare_classes_count(tmp_path):

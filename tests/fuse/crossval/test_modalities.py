@@ -55,7 +55,7 @@ def test_a_feature_that_few_clips_have_makes_no_model(tmp_path):
     results = evaluated(path)
     assert [model.name for model in results.models] == ["music1d", "music2d", "integrated"]
     assert without_modality_table(results) is None
-    assert "i3d is left out: 3 of 48 clips have it." in scoring_note(results)
+    assert "i3d is left out: only 3 of 48 clips have it." in scoring_note(results)
 
 
 def command(*words):
@@ -120,7 +120,7 @@ def test_scores_with_modalities_missing_are_those_of_the_other_heads(results):
 def test_the_table_has_a_column_for_each_modality(results):
     table = without_modality_table(results)
     titles = ["all", "no audio", "no video", "no lyrics"]
-    titles += [f"{kind} alone" for kind in ("audio", "video", "lyrics")]
+    titles += [f"only {kind}" for kind in ("audio", "video", "lyrics")]
     assert [head.title for head in table.head][1:-1] == titles
     rows = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
     of_pair = rows["i3d+music1d"]

@@ -99,13 +99,13 @@ def test_a_file_with_pickled_objects_is_refused_and_runs_nothing(name, made, tmp
     arrays = arrays_of(made[1])
     arrays[name] = np.array([Trap()], dtype=object)
     np.savez(tmp_path / "trap.npz", **arrays)
-    with pytest.raises(FuseError, match=r"trap\.npz: not a file of heads"):
+    with pytest.raises(FuseError, match=r"trap\.npz: is damaged, or is not a file of heads"):
         load_heads(tmp_path / "trap.npz")
     assert capsys.readouterr().out == ""
 
 
 def test_other_and_damaged_files_are_refused(made, tmp_path):
-    with pytest.raises(FuseError, match="no such file of heads"):
+    with pytest.raises(FuseError, match="does not exist"):
         load_heads(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("hello")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
@@ -113,25 +113,25 @@ def test_other_and_damaged_files_are_refused(made, tmp_path):
     (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
     np.save(tmp_path / "array.npy", np.zeros(3))
     for name in ("text.npz", "other.npz", "half.npz", "array.npy"):
-        with pytest.raises(FuseError, match=f"{name}: not a file of heads"):
+        with pytest.raises(FuseError, match=f"{name}: is damaged, or is not a file of heads"):
             load_heads(tmp_path / name)
     arrays = arrays_of(made[1])
     for changed in (arrays["0/coef"][:, 1:], arrays["0/coef"].astype(int)):
         np.savez(tmp_path / "shape.npz", **{**arrays, "0/coef": changed})
-        message = rf"shape\.npz: .* coef of head 0 is {changed.dtype} \(6, {changed.shape[1]}\)"
+        message = rf"shape\.npz: .* coef of head 0 has type {changed.dtype}"
         with pytest.raises(FuseError, match=message):
             load_heads(tmp_path / "shape.npz")
     header = json.loads(str(arrays["header"]))
-    for version, said in ((99, "this reads"), (3, "make them again")):
+    for version, said in ((99, "update mvemo"), (3, "write them again")):
         text = np.array(json.dumps({**header, "mvemo_heads": version}))
         np.savez(tmp_path / "version.npz", **{**arrays, "header": text})
-        with pytest.raises(FuseError, match=f"heads of version {version}; {said}"):
+        with pytest.raises(FuseError, match=f"version {version}: {said}"):
             load_heads(tmp_path / "version.npz")
 
 
 def test_what_the_heads_do_not_know_is_refused(made):
     saved = load_heads(made[1])
-    with pytest.raises(FuseError, match=r"no head of model 'i3d'.*c3d"):
+    with pytest.raises(FuseError, match=r"model 'i3d' has no head.*c3d"):
         saved.select("i3d", 0)
-    with pytest.raises(FuseError, match=r"takes 12 numbers a clip, not \(5,\)"):
+    with pytest.raises(FuseError, match=r"expected shape \(clips, 12\), got \(\d+, 5\)"):
         saved.select("c3d", 0)[0].predict(np.zeros((2, 5)))

@@ -151,7 +151,7 @@ def test_a_stack_without_a_modality_is_the_best_remaining_model(tmp_path):
 @pytest.mark.parametrize("name", [STACKED, LATE])
 def test_a_second_layer_over_nothing_is_refused(name, tmp_path):
     path = frozen_cache(tmp_path / "f.h5")
-    with pytest.raises(BadFeatures, match=f"{name} (stacks|multiplies) .*name those, too, or lea"):
+    with pytest.raises(BadFeatures, match=f"{name} (needs|multiplies) .*name these, too, or lea"):
         evaluated(path, models=[name])
     named = evaluated(path, models=["music1d", "c3d", name])
     assert [m.name for m in named.models] == ["music1d", "c3d", name]

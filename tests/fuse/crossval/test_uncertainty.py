@@ -80,9 +80,9 @@ def test_repeats_that_do_not_go_together_are_refused(tmp_path):
     # In another order they are the same folds.
     turned = replace(first, folds=(first.folds + 1) % 3)
     for repeats in ([turned], [again, again]):
-        with pytest.raises(BadFeatures, match="on the same folds"):
+        with pytest.raises(BadFeatures, match="have the same folds"):
             with_repeats(first, repeats)
-    with pytest.raises(BadFeatures, match="other clips or models"):
+    with pytest.raises(BadFeatures, match="different clips or models"):
         with_repeats(first, [other])
 
 

@@ -240,15 +240,15 @@ def test_tags_without_thresholds_take_a_half(model):
 
 def test_what_is_no_model_is_one_line(model, tmp_path):
     folder = tmp_path / "model"
-    with pytest.raises(FuseError, match=r"no model \(it has no model.json\)"):
+    with pytest.raises(FuseError, match=r"is not a model \(it has no model.json\)"):
         load_model(folder)
     save_model(folder, model)
     record = json.loads((folder / "model.json").read_text())
     (folder / "reference.npz").write_bytes(b"other")
     for text, message in (
-        (json.dumps({**record, "mvemo_model": 99}), "a model of version 99; this reads 2"),
-        (json.dumps(record), r"reference\.npz: not the file that the model"),
-        ("{", "not a model, or damaged"),
+        (json.dumps({**record, "mvemo_model": 99}), "expected a model of version 2, got 99"),
+        (json.dumps(record), r"reference\.npz: is not the file that the model"),
+        ("{", "is damaged, or is not a model"),
     ):
         (folder / "model.json").write_text(text)
         with pytest.raises(FuseError, match=message):

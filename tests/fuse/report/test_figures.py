@@ -123,7 +123,7 @@ def test_legends_name_models_and_areas(results):
     colour = COLOURS[results.models.index(top) % len(COLOURS)]
     assert picture.svg.count("stroke-width: 2.4") == 2
     assert len(re.findall(f'stroke: {colour};[^"]*stroke-width: 2.4', picture.svg)) == 2
-    assert picture.caption.endswith(f"Thick: {top.name}.")
+    assert picture.caption.endswith(f"The thick curve is {top.name}.")
     for model in results.models:
         assert f"{model.name} {model.scores['roc_auc_macro_ovr_pooled']:.3f}" in shown
     model = results.models[1]

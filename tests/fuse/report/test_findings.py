@@ -33,14 +33,15 @@ def test_the_class_that_is_missed_and_the_commonest_mistake(results):
     predicted = np.where(y == 1, 4, y)
     predicted[np.flatnonzero(y == 1)[0]] = 1
     text, n = text_of(with_predicted(results, predicted, 0.9)), int((y == 1).sum())
-    assert f"net misses Fear most: recall {1 / n:.2f} (1 of {n} clips)" in text
-    assert f"take Fear for Sad: {n - 1} of {n} clips, of {n - 1} mistakes in all." in text
+    assert f"net misses Fear most often: recall {1 / n:.2f} (1 of {n} clips)" in text
+    assert f"predict Sad for Fear: {n - 1} of {n} clips; there are {n - 1} mistakes in all." in text
     text = text_of(with_predicted(results, y, 0.9))
-    assert "net finds every class equally often: recall 1.00. No clip is taken for another" in text
+    assert "net finds every class equally often: recall 1.00. No clip is predicted as" in text
 
 
 @pytest.mark.parametrize(
-    ("stated", "words"), [(0.95, "overconfident"), (0.4, "underconfident"), (0.75, "at its word")]
+    ("stated", "words"),
+    [(0.95, "overconfident"), (0.4, "underconfident"), (0.75, "calibrated")],
 )
 def test_confidence_in_words(results, stated, words):
     y = results.y_true
@@ -49,7 +50,7 @@ def test_confidence_in_words(results, stated, words):
     made = with_predicted(results, predicted, stated)
     (sentence,) = [s for s in findings(made, made.models[0]) if "on average it states" in s]
     assert words in sentence
-    assert f"states {100 * stated:.0f} %, and is right in 75 %" in sentence
+    assert f"states {100 * stated:.0f} % and is correct in 75 %" in sentence
 
 
 def test_tags_and_targets_say_which_is_worst():
@@ -63,13 +64,13 @@ def test_tags_and_targets_say_which_is_worst():
     # Yes and no count alike.
     right = np.mean((proba >= 0.5) == (table.labels == 1))
     stated = np.maximum(proba, 1 - proba).mean()
-    assert f"it states {100 * stated:.0f} %, and is right in {100 * right:.0f} %" in text
+    assert f"it states {100 * stated:.0f} % and is correct in {100 * right:.0f} %" in text
     table = output_table("regression", n=60)
     values = np.stack([table.labels[:, 0], 0.5 * table.labels[:, 1]], axis=1)
     changes = {"y_true": table.labels, "classes": ("arousal", "valence")}
     text = text_of(one_model(base, values, task=task_of("regression"), **changes))
     assert "net predicts valence worst (R2 0." in text
-    assert "100 % (arousal), 50 % (valence) of the labels' standard deviation" in text
+    assert "100 % (arousal), 50 % (valence) of the labels'." in text
 
 
 def test_clips_without_a_prediction_and_failures_are_told(results):

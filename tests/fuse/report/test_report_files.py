@@ -210,7 +210,7 @@ def test_a_folder_that_is_read_from_is_not_written_to(tmp_path, monkeypatch):
     source = tmp_path / "out" / "predictions.csv"
     source.parent.mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BadFeatures, match="name another folder with --out") as caught:
+    with pytest.raises(BadFeatures, match="give another folder with --out") as caught:
         require_other_folder("out", [tmp_path / "other.csv", source])
     assert str(source) in str(caught.value)
     require_other_folder("report", [source])
@@ -356,7 +356,7 @@ def test_many_failures_are_shortened_and_counted():
     many = tuple((f"clip {i}", "decode", "empty file") for i in range(600))
     made = few_results(failures=many)
     words = Page(report_html(replace(made, models=made.models[-1:], curves={}))).words
-    assert "600 clips concerned. 100 more failures are not listed here." in words
+    assert "600 clips had failures. 100 more failures are not listed here." in words
 
 
 def test_provenance_as_tables():
@@ -384,7 +384,7 @@ def test_failures_are_summed_up_by_their_reason(few):
     failures.append(("c9", "decode:video", "no frame decodes"))
     made = replace(few, failures=tuple(failures), models=(), curves={})
     text = Page(report_html(made)).words
-    assert "6 clips concerned. The commonest reasons: 5 x decode:audio: ends at 0.5 s" in text
+    assert "6 clips had failures. The most common reasons: 5 x decode:audio: ends at 0.5 s" in text
     assert "(c0, c1, c2, …); 1 x decode:video" in text
 
 

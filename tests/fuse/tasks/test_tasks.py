@@ -25,13 +25,13 @@ def test_quadrants_without_a_stated_scale_are_about_the_median_and_say_so():
     assert plane.centre == (50.0, 1.0)
     assert plane.quadrants(labels).tolist() == [3, 1, 0]
     assert str(plane) == (
-        "about the median (valence 50, arousal 1): scale not stated, --scale states it"
+        "around the median (valence 50, arousal 1), as no scale is stated with --scale"
     )
     assert plane_of(("arousal", "tension"), labels) is None
 
 
 def test_labels_off_the_stated_scale_are_refused():
-    with pytest.raises(BadFeatures, match=r"scale 1\.\.7: expected .* on it, got 2 to 8\.8"):
+    with pytest.raises(BadFeatures, match=r"scale 1\.\.7: .* must lie on it, got 2 to 8\.8"):
         plane_of(("valence", "arousal"), np.array([[2.0, 8.8]]), "1..7")
 
 

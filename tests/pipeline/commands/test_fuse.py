@@ -88,16 +88,16 @@ def test_dimensions_from_import_to_heads_and_comparison(cache, tmp_path, capsys)
     capsys.readouterr()
     assert run("mvemo", "compare", tmp_path / "a", tmp_path / "d") == 2
     error = capsys.readouterr().err.strip()
-    assert "one of them has permuted labels" in error
+    assert "one of the runs has permuted labels" in error
     assert len(error.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--set", "fuse.class_weight=balanced"], "class_weight 'balanced' of heads is for"),
+        (["--set", "fuse.class_weight=balanced"], "class_weight 'balanced' of heads needs the"),
         (["--models", ","], "--models ',': expected at least one name"),
-        (["--song-level"], "songs cannot be decided: they need classes"),
+        (["--song-level"], "--song-level cannot be used: songs need classes"),
     ],
 )
 def test_what_only_classes_have_is_refused(cache, tmp_path, capsys, options, said):

@@ -164,8 +164,8 @@ def test_a_seed_that_changes_no_fold_is_told_of(tmp_path, capsys):
         return "".join(notes)
 
     crossfit = crossfit_cache(tmp_path / "c.h5", table, names=("music1d",))
-    assert said(crossfit).endswith("--seed 3 changes no fold: they are those that the features' "
-                                   "nets were trained for")  # fmt: skip
+    assert said(crossfit).endswith("--seed 3 does not change the folds: they are the folds that "
+                                   "the nets were trained for")  # fmt: skip
     frozen = frozen_cache(tmp_path / "f.h5", table, names=("music1d",))
     assert said(frozen) == ""
     prescribed = frozen_cache(tmp_path / "p.h5", replace(table, fold_seed=-1), names=("music1d",))

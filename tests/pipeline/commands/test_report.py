@@ -42,7 +42,7 @@ def test_a_report_reads_what_it_writes_but_never_overwrites_it(tmp_path, monkeyp
     before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
     again = CliRunner().invoke(mvemo, ["report", "--predictions", "out/predictions.csv"])
     assert isinstance(again.exception, BadFeatures)
-    assert "name another folder with --out" in str(again.exception)
+    assert "give another folder with --out" in str(again.exception)
     assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
     other = ["report", "--predictions", "out/predictions.csv", "--out", "other"]
     assert CliRunner().invoke(mvemo, other).exit_code == 0
@@ -57,7 +57,7 @@ def test_bad_input_is_one_line(tmp_path):
     file.write_text("clip_id,label,x,y\na,x,0.9,0.9\n")
     done = CliRunner().invoke(mvemo, ["report", "--predictions", str(file)])
     assert isinstance(done.exception, BadFeatures)
-    assert str(done.exception) == f"{file}:2: the probabilities sum to 1.8, not to 1"
+    assert str(done.exception) == f"{file}:2: the probabilities sum to 1.8, not 1"
 
 
 def test_predictions_with_other_columns_and_of_mvemo_itself(tmp_path):

@@ -86,4 +86,4 @@ def test_sound_is_predicted_also_without_a_network(tmp_path, monkeypatch):
     assert record["model"] == f"{DEFAULT}/lld"
     assert sum(record["proba"].values()) == pytest.approx(1.0)
     assert "no network" in done.stderr
-    assert f"by the model {DEFAULT}" in done.stderr
+    assert f"using the model {DEFAULT}" in done.stderr

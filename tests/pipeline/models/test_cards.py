@@ -82,7 +82,7 @@ def test_a_name_is_of_the_box_unless_a_folder_has_a_model(box, tmp_path, monkeyp
 
 def test_the_default_is_told(box, capsys):
     assert pick_model(None) == box / "moods"
-    assert "by the model moods" in capsys.readouterr().err
+    assert "using the model moods" in capsys.readouterr().err
     assert pick_model("moods") == box / "moods"
     assert capsys.readouterr().err == ""
 
@@ -93,7 +93,7 @@ def test_the_default_is_told(box, capsys):
         ("title = 1", "title: expected a sentence, got 1"),
         ('avoid = "all"', "avoid: expected a list of sentences, got 'all'"),
         ("scale = {valence = 2}", "expected a table of sentences"),
-        ('colour = "red"', "unknown key 'colour': expected some of title, data"),
+        ('colour = "red"', "unknown key 'colour'; expected one of title, data"),
         ("title = ", "cannot be read as TOML"),
     ],
 )
