@@ -47,7 +47,7 @@ def test_windows_are_different_and_within_the_clip(layout, length):
         ({"rate": -1.0}, "rate is -1.0"),
         ({"layout": "middle"}, "layout: expected one of start, spread, dense"),
         ({"pooling": "max"}, "pooling: expected one of mean"),
-        ({"pooling": "mean+std"}, "needs views of 2 or more"),
+        ({"pooling": "mean+std"}, "needs 2 or more views"),
     ],
 )
 def test_bad_views_are_refused(values, says):

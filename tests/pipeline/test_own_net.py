@@ -65,6 +65,6 @@ def test_it_is_there_by_name_alone(colours):
     # What it reads is known without a net.
     assert nets.input_of(settings) == nets.VideoInput(n_frames=8, size=16)
     colours.with_name("empty.py").write_text('"""No net here."""\n')
-    with pytest.raises(ValueError, match=r"empty\.py: has no class whose name is 'empty'"):
+    with pytest.raises(ValueError, match=r"empty\.py: has no class with the name 'empty'"):
         nets.default_settings("empty")
     sys.modules.pop("mvemo.extract.nets.empty", None)

@@ -105,7 +105,7 @@ def test_overrides_reach_their_setting_in_its_type():
         ("extract.folds.x=1", "not a table of settings"),
         ("nets.c3d.name=i3d", "nets.c3d.name: unknown setting"),
         ("nets.c3d.lr=0", "nets.c3d.lr is 0.0: it must be above 0"),
-        ("nets.c3d.options.depth=3", "c3d: option 'depth' is not known"),
+        ("nets.c3d.options.depth=3", "c3d: unknown option 'depth'; the options are"),
         ("nets.c3d.options=3", "expected a table, got 3"),
         ("nets.c3d=3", "expected a table of settings, got 3"),
         *(

@@ -236,7 +236,7 @@ BAD_OPTIONS: list[tuple[str, dict, str]] = [
     ("rnn", {"n_mfcc": 0}, "n_mfcc"),
     ("speccnn", {"bands": 0}, "speccnn: bands is 0"),
     ("speccnn", {"dropout": 1.0}, "at least 0 and below 1"),
-    ("swin3d_t", {"width": 0.5}, "width is 0.5: torchvision's nets have width 1 only"),
+    ("swin3d_t", {"width": 0.5}, "width is 0.5: it must be 1 for torchvision's nets"),
     ("swin3d_t", {"n_frames": 0}, "n_frames is 0"),
     ("swin3d_t", {"size": 8}, "swin3d_t: size is 8: it must be 32 or more"),
     ("swin3d_t", {"dropout": 1.0}, "dropout is 1.0"),

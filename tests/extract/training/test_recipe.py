@@ -65,7 +65,7 @@ def test_parts_out_of_range_and_parts_that_exclude_each_other_are_refused():
             RecipeSettings(**{name: value})
     with pytest.raises(BadSetting, match="set patience = 0"):
         TrainSettings(patience=3, recipe=RecipeSettings(average=0.5))
-    with pytest.raises(BadSetting, match="only with the loss softmax"):
+    with pytest.raises(BadSetting, match="it needs loss = 'softmax'"):
         TrainSettings(loss="centre", recipe=RecipeSettings(mixup=0.2))
 
 

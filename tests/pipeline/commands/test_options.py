@@ -99,7 +99,7 @@ REFUSED = [
         # A device that is not here, too: before a model or a file is looked for.
         for device, text in (
             ("cude", "unknown --device 'cude'; expected auto, cpu, cuda, cuda:N or mps"),
-            ("cuda:99", "device is 'cuda:99', but torch finds none here"),
+            ("cuda:99", "device is 'cuda:99', but torch does not find it"),
         )
     ),
     *(
@@ -142,7 +142,7 @@ def test_a_prescribed_split_is_asked_about(manifest, tmp_path, capsys):
         assert "makes folds" not in said
         assert "no clip could be decoded" in said
     line = error_of(capsys, "mvemo", "study", "j22", *own, "--folds", 3)
-    assert "--folds 3: this study trains and tests on one split: leave --folds out" in line
+    assert "--folds 3: this study uses one split instead of folds: leave out --folds" in line
     # Folds that are asked for are made.
     assert run(*command, "--folds", 3) == 2
     said = capsys.readouterr().err

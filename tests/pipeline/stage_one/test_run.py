@@ -198,7 +198,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, 
     ("options", "said"),
     [
         (["--protocol", "frozen"], "frozen protocol needs pretrained weights"),
-        (["--protocol", "fitted"], "protocol 'fitted' is not known: one of crossfit"),
+        (["--protocol", "fitted"], "extract.protocol: expected one of crossfit"),
         (["--nets", "resnet"], "unknown net 'resnet': expected one of c3d"),
         (["--set", "nets.c3d.lr=-1"], "lr is -1.0: it must be above 0"),
         (["--set", "nets.c3d.pace=1"], "nets.c3d.pace: unknown setting"),

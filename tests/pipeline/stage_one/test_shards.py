@@ -143,7 +143,7 @@ def test_damaged_shards_are_named_and_made_anew_by_force(sounds, whole, tmp_path
     assert "1-of-2.h5: is not the file that 1-of-2.done describes" in refusal()
     first.write_bytes(kept[:5000])
     assert shard(1) == 2
-    assert "1-of-2.h5: a truncated HDF5 file: copy it again, or extract again with --force" in (
+    assert "1-of-2.h5: is a truncated HDF5 file: copy it again, or extract again with --force" in (
         refusal()
     )
     (first.parent / "run.json").write_text("{")
@@ -155,7 +155,7 @@ def test_damaged_shards_are_named_and_made_anew_by_force(sounds, whole, tmp_path
     (tmp_path / "m.h5").write_bytes(kept[:5000])
     again = ("--out", tmp_path / "m.h5")
     assert extract(sounds, "frozen", whole["frozen"], *again) == 2
-    assert "m.h5: a truncated HDF5 file" in refusal()
+    assert "m.h5: is a truncated HDF5 file" in refusal()
     assert extract(sounds, "frozen", whole["frozen"], *again, "--force") == 0
     assert "m.h5: is damaged, and is written again" in capsys.readouterr().err
     assert digest(tmp_path / "m.h5") == sound

@@ -203,9 +203,9 @@ def test_iterations_are_steps_and_epochs_are_told_by_them(made):
     [
         (("segments", "--seconds", "3,x"), "expected numbers, for example 3,5,10,16"),
         (("segments", "--seconds", "-1"), "longer than 0"),
-        (("segments", "--nets", "music1d"), "nets on sequences"),
+        (("segments", "--nets", "music1d"), "expected a net that reads descriptor sequences"),
         (("convnets", "--nets", "vgg"), "unknown net 'vgg'"),
-        (("optimizers", "--nets", "cnn"), "PL20 Table 2 has rates for"),
+        (("optimizers", "--nets", "cnn"), "PL20 Table 2 has learning rates only for"),
         (("baselines", "--profile", "none"), "a file or one of best, c17, demo, paper"),
     ],
 )

@@ -101,7 +101,7 @@ def test_heads_on_several_nets_are_compared_by_protocol(run_file, tmp_path, caps
         ('net = ["cnn"]', "", "grid: expected nets to compare, such as net = "),
         ('"angular"]', '"anglar"]', "grid.loss: unknown 'anglar'; expected one of softmax, an"),
         ('["cnn"]', '["vgg"]', "grid.net: unknown net 'vgg'; expected one of c3d"),
-        ("0.2]\n\n", "-1]\n\n", "grid.segment: segment is -1: it must be 0 or more"),
+        ("0.2]\n\n", "-1]\n\n", "grid.segment: expected 0 or more, got -1"),
         ("0.2]\n\n", '"x"]\n\n', "grid.segment: unknown 'x'; expected seconds"),
         ("epochs = 1", "epochs = 0", "set.epochs: epochs is 0: it must be above 0"),
         ("epochs = 1", "epoch = 1", "set: unknown 'epoch'; expected one of net"),
