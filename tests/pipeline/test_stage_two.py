@@ -80,7 +80,7 @@ def test_the_two_commands_agree(features, fused, tmp_path):
     [
         (["--folds", "5"], "trained for 2 folds, not 5: give --folds 2"),
         (["--models", "c3d,resnet"], "unknown model 'resnet'"),
-        (["--protocol", "frozen"], "made under crossfit, not 'frozen'"),
+        (["--protocol", "frozen"], "expected features of protocol frozen, got crossfit"),
         (["--set", "fuse.D=3"], "fuse.D: unknown setting"),
     ],
 )
