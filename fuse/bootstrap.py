@@ -87,7 +87,7 @@ def resample_groups(
 
 
 def percentile_interval(values: F64, level: float = LEVEL) -> F64:
-    """Return the percentile interval over the last axis, (..., 2), without NaN values."""
+    """Return the percentile interval over the last axis, of shape (..., 2), ignoring NaN values."""
     ends = [50 * (1 - level), 50 * (1 + level)]
     if not np.isnan(values).any():
         result: F64 = np.moveaxis(np.percentile(values, ends, axis=-1), 0, -1)

@@ -33,7 +33,7 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
     """Cross-validate every model over the features of a cache.
 
     A head is a linear layer with L2 penalty on features that are standardised on its training
-    clips. Everything is fitted and chosen inside the training folds, the same for all models.
+    clips. Everything is fitted and chosen inside the training folds, which all models share.
 
     Parameters
     ----------
