@@ -82,7 +82,7 @@ class Index:
         )
 
     def quick_checksum(self, checksum: str) -> str:
-        """Return the XXH3-128 hash of index and `checksum`, ten times as fast as a full checksum."""
+        """Return the XXH3-128 of index and `checksum`, ten times as fast as the full checksum."""
         keys = np.ascontiguousarray(self.keys)
         texts = (checksum, self.spec.digest, str(keys.dtype), *self.spec.trained_on)
         state = xxhash.xxh3_128("\0".join(texts).encode())
