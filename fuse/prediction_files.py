@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +16,7 @@ from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.tasks.prediction_columns import COLUMNS, RESERVED
 from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.labels import Label, Task, label_kind
-from mvemo.manifests.tables import Table, match_ids, read_table
+from mvemo.manifests.tables import Table, collection_paused, match_ids, read_table
 
 _MAY_BE_EMPTY = ("predicted", "group", "label")
 # Fold of clips that were not tested, as in mvemo's ``predictions.csv``.
@@ -95,7 +93,7 @@ def read_predictions(
     kind: Task = task or ("multiclass" if manifest is None else manifest.task)
     if manifest is not None and manifest.task != kind:
         raise BadFeatures(f"expected a manifest of the task {kind}, got {manifest.task}")
-    with _without_collections():
+    with collection_paused():
         classes: tuple[str, ...] = ()
         rows: list[_Row] = []
         files: list[tuple[str, str]] = []
@@ -127,18 +125,6 @@ def read_predictions(
             _predictions(part, classes, kind, tuple(files)) for part in by_repeat.values()
         )
         return repeats[0] if len(repeats) == 1 else replace(repeats[0], repeats=repeats)
-
-
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """Pause garbage collection, which would visit all rows again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _with_truth(rows: Sequence[_Row], manifest: Manifest) -> list[_Row]:

@@ -17,11 +17,9 @@ the labels, if people did not give them. Without ``classes``, they are in alphab
 
 from __future__ import annotations
 
-import gc
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -55,6 +53,7 @@ from mvemo.manifests.tables import (
     RESERVED,
     Table,
     collect_table,
+    collection_paused,
     parse_names,
     plain_text,
 )
@@ -137,7 +136,7 @@ def read_manifest(
     path = Path(path)
     problems = Problems(path)
     given = _Overrides(root, columns or {}, task, name, separator, skip_unlabelled, media, scale)
-    with _no_collection():
+    with collection_paused():
         manifest, rows = _parse(path, problems, given)
         # Broken rows are reported below; the other rows are a valid manifest.
         manifest = replace(manifest, clips=tuple(row.clip() for row in rows))
@@ -181,7 +180,7 @@ def check_manifest(
     """
     path = Path(path)
     problems = Problems(path)
-    with _no_collection():
+    with collection_paused():
         manifest, rows = _parse(path, problems, _Overrides(root, media=media))
     if media:
         check_media(manifest.root, rows, problems, links=root is not None, empty=True)
@@ -198,18 +197,6 @@ def check_manifest(
             problems,
         )
     return problems.in_order()
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Context manager that pauses garbage collection, a third of the time for a large file."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _parse(path: Path, problems: Problems, given: _Overrides) -> tuple[Manifest, list[Row]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import importlib
 import io
 import itertools
@@ -385,3 +386,15 @@ def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, 
 
 def _plain_path(name: str) -> str:
     return plain_text(name).replace("\\", "/")
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """Pause garbage collection, which takes a third of the time to read a large table."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
