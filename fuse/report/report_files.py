@@ -5,12 +5,11 @@ A folder holds one run: the files of an older run are replaced or removed.
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,14 +22,11 @@ from mvemo.fuse.report.figures import draw_figures, learning_curve_figure, loss_
 from mvemo.fuse.report.findings import banners, failure_reasons
 from mvemo.fuse.report.published import LABEL, SOURCES, sentence_beside
 from mvemo.fuse.report.summary import describe, opening, scoring_note
-from mvemo.fuse.report.text import count
+from mvemo.fuse.report.text import count, page_templates
 from mvemo.fuse.results import ModelResult, Results, recommended_model, without_twin
 from mvemo.fuse.tasks.base import Outcome
 from mvemo.manifests.files import dump_json, replacing_together, to_json_values, write_text
 from mvemo.manifests.tables import CsvWriter
-
-if TYPE_CHECKING:
-    import jinja2
 
 # All files that a run may have; `write_report` removes those of an older run.
 RUN_FILES = ("report.html", "metrics.json", "predictions.csv", "heads.npz")
@@ -101,7 +97,7 @@ def report_html(results: Results) -> str:
     clips, groups = tables.hard_clips(results, top)
     provenance = _told_once(to_json_values(results.provenance, "provenance"))
     return (
-        _environment()
+        page_templates(TEMPLATES)
         .get_template("report.html")
         .render(
             results=results,
@@ -150,21 +146,6 @@ def _told_once(provenance: Mapping[str, Any]) -> dict[str, Any]:
         other = {k: v for k, v in (stage_one.get("versions") or {}).items() if versions.get(k) != v}
         told["stage_one"] = {**stage_one, "versions": other}
     return told
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    """Return the template environment; it escapes all text and refuses undefined names."""
-    import jinja2
-
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
 
 
 def provenance_sections(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,12 +1,14 @@
-"""Text: numbers, lines of 79 columns, and tables as plain text, LaTeX and Markdown."""
+"""Text: numbers, lines of 79 columns, templates, and tables as text, LaTeX and Markdown."""
 
 from __future__ import annotations
 
+import functools
 import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +16,9 @@ from mvemo.fuse.errors import FuseError
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests.files import write_text
 from mvemo.manifests.text_table import align_columns
+
+if TYPE_CHECKING:
+    import jinja2
 
 WIDTH = 79
 # CSS classes of cells in the page.
@@ -197,3 +202,18 @@ def _latex_text(text: str) -> str:
 
 def _markdown_text(text: str) -> str:
     return re.sub(r"([\\`*_|<>])", r"\\\1", text)
+
+
+@functools.cache
+def page_templates(folder: Path) -> jinja2.Environment:
+    """Return the templates of a folder; they escape all text and refuse undefined names."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )

@@ -17,6 +17,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from mvemo.extract.array_types import F64, U8
+from mvemo.fuse.report.text import page_templates
 from mvemo.pipeline.prediction.passes import Sketch
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -41,16 +42,7 @@ MOST_BARS, WAVE_HEIGHT = 500, 60.0
 
 def render(template: str, file: str, seconds: float, sketch: Sketch, **values: object) -> str:
     """Return a page on a clip as one self-contained HTML text, with all text escaped."""
-    import jinja2
-
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    templates = page_templates(TEMPLATES)
     templates.filters["clock"] = clock
     return templates.get_template(template).render(
         file=file,
