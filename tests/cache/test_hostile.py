@@ -159,9 +159,16 @@ def test_what_an_index_states_of_itself_is_checked(path, name):
     assert verify_cache(path) == ["feature mel cannot be read (it does not match its checksum)"]
 
 
+# A header that states 512 GiB of values, of which the file has none.
+HUGE = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1073741824, 64), }\n"
+HUGE = b"\x93NUMPY\x01\x00" + len(HUGE).to_bytes(2, "little") + HUGE
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
+        ("a.npy", HUGE, "bytes"),
+        ("a.npz", {"values.npy": HUGE}, "bytes"),
         ("a.npz", {"values.npy": b"", "readme.txt": b"hello"}, "readme.txt' is not an array"),
         ("a.npz", {"values.npy": b"text"}, "member 'values'"),
         ("a.npy", b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 5000, "cannot be read"),
