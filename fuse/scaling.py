@@ -114,7 +114,9 @@ class Scaling:
         return z
 
 
-def fit_scaling(values: F32 | Rows, rows: Bools) -> tuple[Scaling, Bools]:
+def fit_scaling(
+    values: F32 | Rows, rows: Bools, far_from: float = FAR
+) -> tuple[Scaling, Bools]:
     """Fit means and deviations on the clips of `rows`; return also the outliers, bool (clips,)."""
     members = np.flatnonzero(rows)
     dim = values.shape[1]
@@ -126,7 +128,7 @@ def fit_scaling(values: F32 | Rows, rows: Bools) -> tuple[Scaling, Bools]:
             shift, scale, distance = _fit_streamed(values, members)
         else:
             shift, scale, distance = _fit_array(values, members)
-        outside = distance > FAR * np.median(distance)
+        outside = distance > far_from * np.median(distance)
         if not outside.any():
             break
         far[members[outside]] = True

@@ -1,0 +1,327 @@
+"""Audit of a cache: faults of data that make scores too good or too bad.
+
+The audit reads features and labels only; it fits small models inside folds that keep groups
+whole. Features of nets that were trained on the clips know the labels of their training clips,
+so they are compared with each other but not with the labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.cache import Cache
+from mvemo.fuse.features import Features, Matrix, leave_each_out
+from mvemo.fuse.metrics.averages import mean_of_finite
+from mvemo.fuse.metrics.scores import roc_auc
+from mvemo.fuse.near_pairs import near_pairs
+from mvemo.fuse.numeric import F32, F64, Bools, Ints
+from mvemo.fuse.scaling import MIN_CLIPS, fit_scaling
+from mvemo.manifests import make_folds
+from mvemo.manifests.labels import UNLABELLED, Task, label_kind
+
+# A model of a few columns with a higher R2 or ROC-AUC knows the labels.
+TOO_GOOD = 0.98
+# Neighbours that predict a clip's classes from these columns.
+NEIGHBOURS = 15
+# Standard deviations of columns that differ by more than this factor have different units.
+UNITS = 1e6
+# Share of variance between groups, and its ratio to the labels' share, that is a batch effect.
+BATCH = 0.1
+BATCH_RATIO = 2.0
+FOLDS = 6
+# Outliers (`fit_scaling`) among vectors that are compared with each other.
+VERY_FAR = 50.0
+# Fewest clips with a feature that allow its audit.
+FEWEST = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault of the data: its kind, the clips, a sentence, and the cure."""
+
+    kind: str  # such as ``duplicate-across-groups``
+    feature: str  # empty for a fault of the labels or groups
+    clips: tuple[str, ...]  # ids; empty if the fault concerns all clips
+    message: str
+    cure: str
+
+    def record(self) -> dict[str, Any]:
+        """Return the finding as JSON values."""
+        return {**asdict(self), "clips": list(self.clips)}
+
+
+def audit_cache(cache: Cache, splits: Sequence[str] | None = None) -> tuple[Finding, ...]:
+    """Look for faults of the data in a cache.
+
+    Parameters
+    ----------
+    cache
+        Open cache.
+    splits
+        Split of each clip (``train``, ``val``, ``test``), in the order of the cache; by default
+        those that the cache has.
+
+    Returns
+    -------
+    Findings: equal or nearly equal vectors in different groups or splits or with different labels
+    (``duplicate-across-groups``, ``duplicate-across-splits``, ``label-conflict``), features that
+    know the labels (``label-leakage``), columns that are ``constant``, ``duplicate-columns`` or in
+    other ``units``, ``outlier`` clips, ``batch-effect``, and ``few-groups`` of a class.
+    """
+    table = cache.table
+    if splits is None and table.splits is not None:
+        splits = [("train", "val", "test")[i] for i in table.splits]
+    features = Features(cache)
+    audit = _Audit(cache, features, splits)
+    findings = [
+        finding
+        for name in features.modality
+        for finding in audit.feature(name, features.raw_matrix(name, 0))
+    ]
+    return (*findings, *audit.leakage(), *audit.few_groups())
+
+
+class _Audit:
+    """Labels, groups and folds that all features are compared with."""
+
+    def __init__(self, cache: Cache, features: Features, splits: Sequence[str] | None) -> None:
+        table = self.table = cache.table
+        self.features, self.splits = features, splits
+        self.group = np.unique(np.array(table.groups), return_inverse=True)[1].reshape(-1)
+        self.labelled = table.task != UNLABELLED
+        self.is_numeric = table.task == "regression"
+        self.k = table.k or min(FOLDS, int(self.group.max()) + 1)
+        self.scores: dict[str, tuple[float, float]] = {}
+        if self.labelled:
+            members = label_kind(table.task).members(table.labels, table.classes)
+            y = table.labels if self.is_numeric else np.column_stack(list(members.values()))
+            self.y: F64 = y.astype(np.float64).reshape(len(table), -1)
+            self.folds = table.folds
+            if not table.k and self.k > 1:
+                task = cast(Task, table.task)
+                self.folds = make_folds(table.labels, table.groups, self.k, 0, task)
+
+    def ids(self, rows: Ints) -> tuple[str, ...]:
+        return tuple(self.table.clip_ids[row] for row in rows.tolist())
+
+    def feature(self, name: str, matrix: Matrix) -> Iterator[Finding]:
+        """Yield the findings of one feature."""
+        rows = np.flatnonzero(matrix.present)
+        if len(rows) < FEWEST:
+            return
+        values = np.asarray(self.features.cache.vectors(name, 0)[0][rows])
+        scaling, far = fit_scaling(values, np.ones(len(rows), np.bool_))
+        constant = values.min(axis=0) == values.max(axis=0)
+        yield from self._columns(name, values, constant, scaling.scale)
+        if far.any():
+            yield Finding(
+                "outlier",
+                name,
+                self.ids(rows[far]),
+                f"{name}: {far.sum()} of {len(rows)} clips are far from all others",
+                "look at the clips; they are not used for scaling",
+            )
+        yield from self._duplicates(name, values[:, ~constant], rows)
+        z = scaling.apply(values)[:, ~constant]
+        trained = {spec.protocol for spec in self.features.variants(name)} - {"frozen", "imported"}
+        if self.labelled and z.shape[1] and not (trained - {"none"}):
+            self.scores[name] = self._knowledge(z, rows)
+            yield from self._batches(name, z, rows)
+
+    def _columns(self, name: str, values: F32, constant: Bools, scale: F64) -> Iterator[Finding]:
+        dim = values.shape[1]
+        cure = f"--exclude {name}, or import it again without them (--skip-columns)"
+        if constant.any():
+            message = f"{name}: {constant.sum()} of {dim} columns are constant"
+            yield Finding("constant", name, (), f"{message}: {_numbers(constant)}", cure)
+        kept = np.flatnonzero(~constant)
+        if not len(kept):
+            return
+        columns = np.ascontiguousarray(values[:, kept].T)
+        _, first = np.unique(columns, axis=0, return_index=True)
+        repeated = np.zeros(dim, np.bool_)
+        repeated[np.delete(kept, first)] = True
+        if repeated.any():
+            message = f"{name}: {repeated.sum()} of {dim} columns equal another column"
+            yield Finding("duplicate-columns", name, (), f"{message}: {_numbers(repeated)}", cure)
+        other_unit = ~constant & (scale > UNITS * np.median(scale[kept]))
+        if other_unit.any():
+            message = f"{name}: {other_unit.sum()} of {dim} columns have values of another size"
+            yield Finding("units", name, (), f"{message}: {_numbers(other_unit)}", cure)
+
+    def _duplicates(self, name: str, values: F32, rows: Ints) -> Iterator[Finding]:
+        scaling, _ = fit_scaling(values, np.ones(len(rows), np.bool_), VERY_FAR)
+        z = replace(scaling, limit=np.inf).apply(values)
+        norms = np.linalg.norm(z, axis=1, keepdims=True)
+        unit = np.ascontiguousarray(z / np.maximum(norms, np.finfo(np.float32).tiny))
+        near = near_pairs(unit, self.group[rows])
+        if not len(near.pairs):
+            return
+        pairs = rows[near.pairs]
+        n_equal, n_near = len(near.rows(equal=True)), len(near.rows())
+        cure = "--merge-groups joins their groups, --drop-duplicates keeps one of them"
+        alike = (
+            f"equal or nearly equal vectors (cosine above {near.threshold:.4f}, which random "
+            "pairs hardly reach)"
+        )
+        yield Finding(
+            "duplicate-across-groups",
+            name,
+            self.ids(np.unique(pairs)),
+            f"{name}: {n_near} of {len(rows)} clips have {alike} in another group; {n_equal} of "
+            "them equal ones",
+            cure,
+        )
+        if self.splits is not None:
+            split = np.array(self.splits)[pairs]
+            crossing = split[:, 0] != split[:, 1]
+            if crossing.any():
+                yield Finding(
+                    "duplicate-across-splits",
+                    name,
+                    self.ids(np.unique(pairs[crossing])),
+                    f"{name}: {crossing.sum()} pairs of clips in different splits have {alike}; "
+                    f"{(crossing & near.equal).sum()} of them equal ones",
+                    cure,
+                )
+        if self.labelled:
+            apart = np.abs(self.y[pairs[:, 0]] - self.y[pairs[:, 1]]).max(axis=1)
+            limit = 2 * self.y.std(axis=0).max() if self.is_numeric else 0.5
+            if (apart > limit).any():
+                yield Finding(
+                    "label-conflict",
+                    name,
+                    self.ids(np.unique(pairs[apart > limit])),
+                    f"{name}: {(apart > limit).sum()} pairs of clips with different labels have "
+                    f"{alike}",
+                    "correct the labels: see 'mvemo labels'",
+                )
+
+    def _knowledge(self, z: F32, rows: Ints) -> tuple[float, float]:
+        """Return the out-of-fold score of a few columns, and of all columns."""
+        if self.k < 2:
+            return float("nan"), float("nan")
+        y, folds = self.y[rows], self.folds[rows]
+        few, all_ = np.full(y.shape, np.nan), np.full(y.shape, np.nan)
+        for train, test in leave_each_out(folds):
+            if train.any() and test.any():
+                columns = _best_columns(z[train], y[train], y.shape[1])
+                few[test] = (_ridge if self.is_numeric else _neighbours)(
+                    z[train][:, columns], y[train], z[test][:, columns]
+                )
+                all_[test] = _ridge(z[train], y[train], z[test])
+        done = np.isfinite(few[:, 0])
+        return self._score(y[done], few[done]), self._score(y[done], all_[done])
+
+    def _score(self, y: F64, predicted: F64) -> float:
+        if self.is_numeric:
+            errors = np.square(y - predicted).sum(axis=0)
+            return mean_of_finite(1 - errors / np.square(y - y.mean(axis=0)).sum(axis=0))
+        return mean_of_finite(roc_auc(y > 0.5, predicted))
+
+    def leakage(self) -> Iterator[Finding]:
+        """Yield features that predict the labels too well."""
+        metric = "R2" if self.is_numeric else "ROC-AUC"
+        for name, (few, all_) in self.scores.items():
+            others = [1 - score for other, (_, score) in self.scores.items() if other != name]
+            far_above = all_ > TOO_GOOD and others and 5 * (1 - all_) < min(others)
+            if few > TOO_GOOD or far_above:
+                n = self.y.shape[1]
+                which = f"{n} of its columns reach" if few > TOO_GOOD else "it reaches"
+                yield Finding(
+                    "label-leakage",
+                    name,
+                    (),
+                    f"{name}: {which} {metric} {max(few, all_):.3f} on clips of other groups, as "
+                    "only values made from the labels do",
+                    f"--exclude {name}, unless you know how it was made",
+                )
+
+    def _batches(self, name: str, z: F32, rows: Ints) -> Iterator[Finding]:
+        group = np.unique(self.group[rows], return_inverse=True)[1].reshape(-1)
+        sizes = np.bincount(group)
+        if len(sizes) < 2 or np.median(sizes) < MIN_CLIPS:
+            return
+        y = self.y[rows]
+        order = np.argsort(group, kind="stable")
+        starts = np.cumsum(sizes) - sizes
+        varies = np.maximum.reduceat(y[order], starts) != np.minimum.reduceat(y[order], starts)
+        if varies.any(axis=1).mean() < 0.5:
+            # Each group has one label, so groups and labels cannot be told apart.
+            return
+        z64 = z - z.mean(axis=0, dtype=np.float64)
+        total = np.square(z64).sum()
+        of_groups = np.square(np.add.reduceat(z64[order], starts)).sum(axis=1) @ (1 / sizes)
+        design = np.column_stack([np.ones(len(y)), y[:, : y.shape[1] - (not self.is_numeric)]])
+        fitted = design @ np.linalg.lstsq(design, z64, rcond=None)[0]
+        shares = [
+            1 - (1 - part / total) * (len(y) - 1) / max(1, len(y) - n)
+            for part, n in ((of_groups, len(sizes)), (np.square(fitted).sum(), design.shape[1]))
+        ]
+        if shares[0] > BATCH and shares[0] > BATCH_RATIO * max(shares[1], 0.0):
+            yield Finding(
+                "batch-effect",
+                name,
+                (),
+                f"{name}: groups explain {shares[0]:.0%} of the variance, labels {shares[1]:.0%}: "
+                "the feature tells groups apart better than labels",
+                "keep groups whole, and try --set fuse.within_groups=true",
+            )
+
+    def few_groups(self) -> Iterator[Finding]:
+        """Yield classes and tags that too few groups have for the folds."""
+        if not self.labelled or self.is_numeric:
+            return
+        for name, has in zip(self.table.classes, self.y.T > 0.5, strict=True):
+            n = len(np.unique(self.group[has]))
+            if has.any() and n < self.k:
+                yield Finding(
+                    "few-groups",
+                    "",
+                    self.ids(np.flatnonzero(has)),
+                    f"{name}: its {has.sum()} clips are in {n} groups, fewer than {self.k} folds",
+                    f"use --folds {max(2, n)}, or add clips of other groups",
+                )
+
+
+def _numbers(mask: Bools, most: int = 8) -> str:
+    numbers = np.flatnonzero(mask).tolist()
+    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
+    return ", ".join(map(str, numbers[:most])) + more
+
+
+def _best_columns(z: F32, y: F64, count: int) -> NDArray[np.intp]:
+    """Return the columns whose means differ most between labels."""
+    y = (y - y.mean(axis=0)) / np.maximum(y.std(axis=0), 1e-12)
+    z = (z - z.mean(axis=0)) / np.maximum(z.std(axis=0), 1e-12)
+    return np.argsort(-np.abs(y.T.astype(np.float32) @ z / len(z)).max(axis=0))[:count]
+
+
+def _neighbours(x: F32, y: F64, new: F32) -> F64:
+    """Return the mean labels of each new clip's neighbours."""
+    from scipy.spatial import KDTree
+
+    nearest = KDTree(x).query(new, min(NEIGHBOURS, len(x)))[1].reshape(len(new), -1)
+    result: F64 = y[nearest].mean(axis=1)
+    return result
+
+
+def _ridge(x: F32, y: F64, new: F32) -> F64:
+    """Return the predictions of a ridge regression with a weak penalty."""
+    mean, offset = x.mean(axis=0), y.mean(axis=0)
+    x = x - mean
+    if x.shape[1] <= len(x):
+        gram = (x.T @ x).astype(np.float64)
+        gram[np.diag_indices_from(gram)] += len(x) / 100
+        coef = np.linalg.solve(gram, x.T @ (y - offset))
+    else:
+        gram = (x @ x.T).astype(np.float64)
+        gram[np.diag_indices_from(gram)] += len(x) / 100
+        coef = x.T @ np.linalg.solve(gram, y - offset)
+    result: F64 = (new - mean) @ coef + offset
+    return result

@@ -1,0 +1,155 @@
+"""Pairs of clips whose vectors are equal or nearly so, without comparing all pairs.
+
+The threshold is calibrated on random pairs of the same feature. Distances of random pairs have a
+lower tail that falls like a power of the distance; the exponent is the intrinsic dimension of the
+vectors (Levina and Bickel 2005). The tail gives the distance below which one pair is expected by
+chance in a hundred data sets of this size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.fuse.numeric import F32, Bools, Ints
+
+# Expected number of pairs of different groups below the strict threshold, by chance.
+BY_CHANCE = 0.01
+# Pairs above this cosine are listed, too, if at most a fifth of them are expected by chance.
+NEARLY = 0.99
+SHARE_BY_CHANCE = 0.2
+# Vectors with a smaller cosine are never called nearly equal.
+LEAST = 0.95
+# Closer vectors differ by rounding alone.
+MOST = 1 - 1e-9
+# Random pairs, and the shares of them between which the tail is fitted: the flattest part counts.
+SAMPLE = 400_000
+TAIL = (1e-4, 3e-4, 1e-3, 1e-2)
+# Clips that are compared at a time.
+BLOCK = 2048
+
+
+@dataclass(frozen=True)
+class NearPairs:
+    """Pairs of clips of different groups with equal or nearly equal vectors."""
+
+    pairs: Ints  # int64 (pairs, 2): rows, the smaller first
+    equal: Bools  # bool (pairs,): True for equal vectors
+    threshold: float  # cosine of standardised vectors above which pairs are listed
+
+    def rows(self, *, equal: bool = False) -> Ints:
+        """Return the rows in any pair, or in pairs of equal vectors, int64 (rows,)."""
+        return np.unique(self.pairs[self.equal] if equal else self.pairs)
+
+
+NO_PAIRS = NearPairs(np.empty((0, 2), np.int64), np.empty(0, np.bool_), 1.0)
+
+
+def near_pairs(unit: F32, group: Ints) -> NearPairs:
+    """Find pairs of different groups that are more alike than random pairs ever are.
+
+    Parameters
+    ----------
+    unit
+        float32 (clips, dim): standardised vectors, each divided by its norm.
+    group
+        int64 (clips,): number of each clip's group.
+    """
+    n = len(unit)
+    if n < 2 or not unit.shape[1]:
+        return NO_PAIRS
+    _, first, same = np.unique(
+        unit.view(np.dtype((np.void, unit.itemsize * unit.shape[1]))).reshape(-1),
+        return_index=True,
+        return_inverse=True,
+    )
+    equal = np.array(list(_equal_pairs(same, group)), np.int64).reshape(-1, 2)
+    chance = _Chance(unit, group)
+    strict = chance.cosine(BY_CHANCE)
+    if strict > MOST:
+        # Vectors of random pairs are close often, as for a feature with a few whole numbers.
+        return NO_PAIRS
+    threshold = max(strict, LEAST)
+    found, cosines = _pairs_above(unit[first], min(threshold, NEARLY))
+    found = first[found]
+    apart = group[found[:, 0]] != group[found[:, 1]]
+    found, cosines = found[apart], cosines[apart]
+    if len(equal) or (cosines > threshold).any():
+        n_listed = len(equal) + int((cosines > NEARLY).sum())
+        if threshold > NEARLY and chance.pairs(NEARLY) <= SHARE_BY_CHANCE * n_listed:
+            threshold = NEARLY
+    pairs = np.concatenate([equal, np.sort(found[cosines > threshold], axis=1)])
+    return NearPairs(pairs, np.arange(len(pairs)) < len(equal), threshold)
+
+
+class _Chance:
+    """Tail of the distances of random pairs of different groups."""
+
+    def __init__(self, unit: F32, group: Ints) -> None:
+        n, rng = len(unit), np.random.default_rng(0)
+        a, b = rng.integers(0, n, (2, min(SAMPLE, 2 * n * n)))
+        apart = group[a] != group[b]
+        a, b = a[apart], b[apart]
+        distances = np.concatenate(
+            [
+                np.linalg.norm(unit[a[i : i + 4096]] - unit[b[i : i + 4096]], axis=1)
+                for i in range(0, len(a), 4096)
+            ]
+            or [np.zeros(1)]
+        )
+        at = np.quantile(distances, TAIL)
+        self._near = at[0]
+        with np.errstate(divide="ignore"):
+            self._dim = (np.diff(np.log(TAIL)) / np.diff(np.log(at))).min() if at[0] > 0 else 0.0
+        self._n = n * (n - 1) / 2 * max(apart.mean(), 1e-9)
+
+    def cosine(self, pairs: float) -> float:
+        """Return the cosine above which so many pairs are expected."""
+        if self._dim <= 0:
+            return 1.0
+        distance = self._near * (pairs / self._n / TAIL[0]) ** (1 / self._dim)
+        return float(1 - distance**2 / 2)
+
+    def pairs(self, cosine: float) -> float:
+        """Return the number of pairs that are expected above a cosine."""
+        distance = np.sqrt(2 - 2 * cosine)
+        return float(self._n * TAIL[0] * (distance / self._near) ** self._dim)
+
+
+def _equal_pairs(same: NDArray[np.intp], group: Ints) -> Iterator[tuple[int, int]]:
+    """Yield, for each clip with an equal earlier one of another group, the first such pair."""
+    order = np.argsort(same, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(same[order])) + 1):
+        if len(rows) > 1 and len(set(group[rows].tolist())) > 1:
+            first = rows[0]
+            other = next(row for row in rows if group[row] != group[first])
+            for row in rows[1:]:
+                yield tuple(sorted((int(row), int(first if group[row] != group[first] else other))))
+
+
+def _pairs_above(unit: F32, cosine: float) -> tuple[Ints, NDArray[np.float32]]:
+    """Return all pairs above a cosine: along one axis near vectors cannot be far apart."""
+    axis = unit.std(axis=0)
+    for _ in range(10):
+        # Power iteration: the longer the axis, the fewer pairs are near along it.
+        axis = (unit @ axis) @ unit
+        axis /= np.linalg.norm(axis)
+    along = unit @ axis
+    order = np.argsort(along)
+    unit, along = unit[order], along[order]
+    reach = np.sqrt(2 - 2 * cosine) + 1e-6
+    pairs, cosines = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
+    for start in range(0, len(unit), BLOCK):
+        block = unit[start : start + BLOCK]
+        last = np.searchsorted(along, along[start : start + BLOCK][-1] + reach, side="right")
+        for other in range(start, int(last), BLOCK):
+            product = block @ unit[other : other + BLOCK].T
+            if other == start:
+                product = np.triu(product, 1)
+            i, j = np.nonzero(product > cosine)
+            pairs.append(np.column_stack([order[start + i], order[other + j]]))
+            cosines.append(product[i, j])
+    return np.concatenate(pairs), np.concatenate(cosines)
