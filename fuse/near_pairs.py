@@ -127,7 +127,8 @@ def _equal_pairs(same: NDArray[np.intp], group: Ints) -> Iterator[tuple[int, int
             first = rows[0]
             other = next(row for row in rows if group[row] != group[first])
             for row in rows[1:]:
-                yield tuple(sorted((int(row), int(first if group[row] != group[first] else other))))
+                pair = int(row), int(first if group[row] != group[first] else other)
+                yield min(pair), max(pair)
 
 
 def _pairs_above(unit: F32, cosine: float) -> tuple[Ints, NDArray[np.float32]]:

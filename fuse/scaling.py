@@ -114,9 +114,7 @@ class Scaling:
         return z
 
 
-def fit_scaling(
-    values: F32 | Rows, rows: Bools, far_from: float = FAR
-) -> tuple[Scaling, Bools]:
+def fit_scaling(values: F32 | Rows, rows: Bools, far_from: float = FAR) -> tuple[Scaling, Bools]:
     """Fit means and deviations on the clips of `rows`; return also the outliers, bool (clips,)."""
     members = np.flatnonzero(rows)
     dim = values.shape[1]

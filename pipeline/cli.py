@@ -45,6 +45,7 @@ COMMANDS = {
         "Show the seconds and frames of a clip that drove its prediction.",
     ),
     "report": ("report:report", "Write the report of any model from its predictions."),
+    "audit": ("audit:audit", "Look for faults of the data in a file of features."),
     "compare": ("fuse:compare", "Compare runs on the same clips and folds."),
     "cache": ("cache:cache", "Inspect, check, repair, merge, trim, export and import features."),
     "nets": ("nets:nets", "List the nets with their input, size and published weights."),

@@ -1,0 +1,140 @@
+"""Each planted fault of the data is found, with its clips; sound data have no finding."""
+
+import numpy as np
+import pytest
+
+from mvemo.cache import ClipTable, import_feature, open_cache
+from mvemo.fuse.audit import audit_cache
+
+N = 240
+CLASSES = ("calm", "happy", "sad", "tense")
+
+
+def table(task="multiclass", **changes):
+    rng = np.random.default_rng(0)
+    labels = {
+        "multiclass": rng.integers(0, 4, N),
+        "multilabel": rng.integers(0, 2, (N, 3)),
+        "regression": rng.normal(size=(N, 2)),
+    }.get(task)
+    classes = {"multiclass": CLASSES, "regression": ("valence", "arousal")}.get(task, CLASSES[:3])
+    values = {
+        "name": "made", "task": task, "classes": classes, "labels": labels, "k": 0,
+        "clip_ids": tuple(f"c{i}" for i in range(N)), "folds": np.full(N, -1),
+        "groups": tuple(f"g{i // 3}" for i in range(N)),
+    }  # fmt: skip
+    return ClipTable(**{**values, **changes})
+
+
+def vectors(seed, dim=24):
+    return np.random.default_rng(seed).normal(size=(N, dim)).astype(np.float32)
+
+
+def findings(tmp_path, clips, splits=None, **features):
+    for name, values in features.items():
+        import_feature(tmp_path / "f.h5", name, "audio", values, table=clips)
+    with open_cache(tmp_path / "f.h5") as cache:
+        return audit_cache(cache, splits)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_independent_features_have_no_finding(tmp_path, task):
+    assert findings(tmp_path, table(task), a=vectors(1), b=vectors(2, 300)) == ()
+
+
+def test_copies_in_other_groups_splits_and_classes(tmp_path):
+    clips, values = table(), vectors(1)
+    values[[100, 200]] = values[[0, 10]]
+    clips.labels[[0, 100]], clips.labels[[10, 200]] = 1, (2, 3)
+    splits = ["val" if i == 100 else "train" for i in range(N)]
+    found = {f.kind: f for f in findings(tmp_path, clips, splits, timbre=values)}
+    assert found["duplicate-across-groups"].clips == ("c0", "c10", "c100", "c200")
+    assert "4 of 240 clips" in found["duplicate-across-groups"].message
+    assert found["duplicate-across-splits"].clips == ("c0", "c100")
+    assert found["label-conflict"].clips == ("c10", "c200")
+    assert len(found) == 3
+    assert all(f.feature == "timbre" and f.cure for f in found.values())
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+@pytest.mark.parametrize("how", ["columns", "mixed", "codes"])
+def test_features_made_from_the_labels(tmp_path, task, how):
+    clips, rng = table(task), np.random.default_rng(5)
+    y = clips.labels if task != "multiclass" else np.eye(4)[clips.labels]
+    leak = {
+        "columns": y,
+        "mixed": y @ rng.normal(size=(y.shape[1], 16)),
+        "codes": clips.labels.reshape(N, -1),
+    }[how] + rng.normal(scale=0.05, size=(N, 1))
+    found = findings(tmp_path, clips, honest=vectors(1), leak=leak.astype(np.float32))
+    assert [(f.kind, f.feature) for f in found] == [("label-leakage", "leak")]
+
+
+def test_a_good_feature_is_not_a_leak(tmp_path):
+    clips = table()
+    values = vectors(1) + 1.5 * np.eye(24, dtype=np.float32)[clips.labels]
+    assert findings(tmp_path, clips, good=values) == ()
+
+
+def test_faulty_columns_and_clips(tmp_path):
+    values = vectors(1)
+    values[:, 3], values[:, 5], values[:, 7] = 2.0, values[:, 4], values[:, 7] * 1e8
+    values[17, 8:] = 1e4
+    found = {f.kind: f for f in findings(tmp_path, table(), timbre=values)}
+    assert {"constant", "duplicate-columns", "units", "outlier"} <= set(found)
+    assert found["duplicate-columns"].message.endswith(": 5")
+    assert found["units"].message.endswith(": 7")
+    assert found["outlier"].clips == ("c17",)
+
+
+def test_singers_that_are_told_apart_better_than_moods(tmp_path):
+    clips = table(groups=tuple(f"singer{i % 12}" for i in range(N)))
+    singer = np.random.default_rng(2).normal(size=(12, 24))[np.arange(N) % 12]
+    found = findings(tmp_path, clips, voice=vectors(1) + singer.astype(np.float32))
+    assert [f.kind for f in found] == ["batch-effect"]
+
+
+def test_a_class_in_fewer_groups_than_folds(tmp_path):
+    labels = np.arange(N) // 3 % 3
+    labels[:12] = 3
+    (found,) = findings(tmp_path, table(labels=labels), timbre=vectors(1))
+    assert (found.kind, len(found.clips)) == ("few-groups", 12)
+    assert found.record()["clips"][:2] == ["c0", "c1"]
+
+
+def test_clips_without_labels_are_compared_with_each_other(tmp_path):
+    clips = table(task="unlabelled", classes=(), labels=np.zeros((N, 0), np.int64))
+    values = vectors(1)
+    values[100] = values[0]
+    (found,) = findings(tmp_path, clips, timbre=values)
+    assert found.kind == "duplicate-across-groups"
+
+
+def test_known_answers_on_emomv(shared_data, tmp_path):
+    import csv
+
+    import h5py
+
+    folder = shared_data / "emomv/DS1_EmoMV_A"
+    names, labels, splits, values = [], [], [], []
+    for part in ("TRAIN", "VAL"):
+        with (folder / f"annotation/DS1_{part}_MATCH_MISMATCH_labels.csv").open() as lines:
+            rows = list(csv.reader(lines))
+        match = [row[2].strip() == "1" for row in rows]
+        names += [row[1] for row, m in zip(rows, match, strict=True) if m]
+        labels += [int(row[5]) for row, m in zip(rows, match, strict=True) if m]
+        splits += [part.lower()] * sum(match)
+        with h5py.File(folder / f"extracted_features/VGGish_DS1_{part}_MATCH_MISMATCH.h5") as file:
+            values.append(file["data"][:][match])
+    clips = ClipTable(
+        "EmoMV", "multiclass", ("exciting", "fear", "tense", "sad", "relax"),
+        tuple(f"{split}/{name}" for split, name in zip(splits, names, strict=True)),
+        tuple(name.rpartition("-of-")[0].rpartition("-")[0] or name for name in names),
+        np.array(labels), np.full(len(names), -1), 0,
+    )  # fmt: skip
+    found = findings(tmp_path, clips, splits, vggish=np.concatenate(values))
+    by_kind = {f.kind: f for f in found}
+    across = by_kind["duplicate-across-groups"]
+    assert "124 of 2518 clips" in across.message
+    assert across.message.endswith("72 of them equal ones")
+    assert by_kind["duplicate-across-splits"].message.endswith("7 of them equal ones")

@@ -1,0 +1,54 @@
+"""Near pairs are found without comparing all pairs, and chance finds none."""
+
+import numpy as np
+import pytest
+
+from mvemo.fuse.near_pairs import near_pairs
+
+
+def unit(values):
+    z = (values - values.mean(axis=0)) / values.std(axis=0)
+    return (z / np.linalg.norm(z, axis=1, keepdims=True)).astype(np.float32)
+
+
+def sample(seed, n=600, dim=32):
+    return np.random.default_rng(seed).normal(size=(n, dim))
+
+
+@pytest.mark.parametrize("n", [600, 5000])
+def test_equal_and_near_vectors_of_other_groups_are_found(n):
+    values = sample(0, n)
+    values[[7, 8]] = values[[300, 9]]
+    values[n - 1] = values[20] + 1e-3
+    group = np.arange(n)
+    group[8] = group[9]
+    near = near_pairs(unit(values), group)
+    assert near.pairs.tolist() == [[7, 300], [20, n - 1]]
+    assert near.equal.tolist() == [True, False]
+    assert near.rows(equal=True).tolist() == [7, 300]
+
+
+def test_all_pairs_are_those_of_a_full_comparison():
+    values = sample(1, 4500, 6) @ sample(2, 6, 12)
+    rng = np.random.default_rng(3)
+    copies = rng.choice(4500, (2, 60), replace=False)
+    values[copies[0]] = values[copies[1]] + rng.normal(scale=1e-4, size=(60, 12))
+    vectors = unit(values)
+    near = near_pairs(vectors, np.arange(4500))
+    cosine = np.triu(vectors @ vectors.T, 1)
+    expected = np.argwhere(cosine > near.threshold)
+    assert {*map(tuple, near.pairs)} == {*map(tuple, expected)}
+    assert {*map(tuple, np.sort(copies.T, axis=1))} <= {*map(tuple, near.pairs)}
+
+
+@pytest.mark.parametrize("dim", [2, 8, 256])
+def test_independent_vectors_have_no_near_pairs(dim):
+    found = [
+        len(near_pairs(unit(sample(seed, 500, dim)), np.arange(500)).pairs) for seed in range(20)
+    ]
+    assert sum(n > 0 for n in found) <= 1
+
+
+def test_whole_numbers_that_are_often_equal_are_no_copies():
+    values = np.random.default_rng(0).integers(0, 4, (400, 2)).astype(float)
+    assert len(near_pairs(unit(values), np.arange(400)).pairs) == 0
