@@ -105,7 +105,7 @@ class NamedFiles:
 def _read_layouts() -> dict[str, NamedFiles]:
     layouts = {}
     for file in resources.files(__package__).iterdir():
-        if file.name.endswith(".toml"):
+        if file.name == "ravdess.toml":
             stated = parse_toml(file.read_text(encoding="utf-8"))
             fields = stated.pop("fields")
             for key, values in fields.items():
