@@ -1,0 +1,51 @@
+"""Kernel heads agree with scikit-learn, and inner predictions with fits without the clips."""
+
+import numpy as np
+import pytest
+from sklearn.kernel_ridge import KernelRidge as Reference
+
+from mvemo.fuse.heads.kernel import RIDGES, fit_kernel, kernel, unit_rows
+
+
+@pytest.fixture(scope="module")
+def sample():
+    rng = np.random.default_rng(0)
+    unit = unit_rows(rng.normal(size=(300, 3)).astype(np.float32))
+    classes = (unit[:, 0] * unit[:, 1] > 0).astype(int) + 2 * (unit[:, 2] > 0.4)
+    return unit, np.eye(4)[classes], np.arange(300) % 3
+
+
+def test_the_kernel_and_the_fit_are_those_of_scikit_learn(sample):
+    unit, target, inner = sample
+    head, _ = fit_kernel(unit, target, inner)
+    assert head.ridge in RIDGES
+    reference = Reference(alpha=head.ridge, kernel="precomputed").fit(
+        kernel(unit, unit).astype(np.float64), target
+    )
+    new = unit_rows(np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32))
+    expected = reference.predict(kernel(new, unit).astype(np.float64))
+    np.testing.assert_allclose(head.scores(new), expected, atol=2e-4)
+
+
+def test_inner_predictions_are_by_fits_without_the_fold(sample):
+    unit, target, inner = sample
+    head, scores = fit_kernel(unit, target, inner)
+    for fold in range(3):
+        train, test = inner != fold, inner == fold
+        reference = Reference(alpha=head.ridge, kernel="precomputed")
+        reference.fit(kernel(unit[train], unit[train]), target[train])
+        expected = reference.predict(kernel(unit[test], unit[train]))
+        np.testing.assert_allclose(scores[test], expected, atol=2e-3)
+
+
+def test_what_no_linear_head_can_tell_apart(sample):
+    unit, target, inner = sample
+    _, scores = fit_kernel(unit, target, inner)
+    assert (scores.argmax(axis=1) == target.argmax(axis=1)).mean() > 0.85
+
+
+def test_rows_of_zeros_have_no_direction():
+    assert unit_rows(np.array([[0.0, 0.0], [3.0, 4.0]], np.float32)).tolist() == [
+        [0.0, 0.0],
+        [pytest.approx(0.6), pytest.approx(0.8)],
+    ]
