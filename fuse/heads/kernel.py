@@ -1,10 +1,10 @@
 """Kernel ridge regression over standardised vectors of length 1: a head that is not linear.
 
 The kernel is k(x, y) = exp(-|x - y|²) + 1, whose constant is the intercept. With A = K + λI and
-a = A⁻¹Y, the predictions for a set B of training clips by a fit without them are
-Y_B - (A⁻¹)_BB⁻¹ a_B (Rasmussen and Williams 2006, section 5.4.2, for sets), so that inner folds
-cost no further fit. Classes are fitted as indicators; the scores become probabilities by a softmax whose
-slope is fitted on inner predictions.
+a = A⁻¹Y, a fit without a set B of training clips predicts Y_B - (A⁻¹)_BB⁻¹ a_B for them (Rasmussen
+and Williams 2006, section 5.4.2, for sets), so that inner folds cost no further fit.
+Classes are fitted as indicators; the scores become probabilities by a softmax whose slope is fitted
+on inner predictions.
 """
 
 from __future__ import annotations
