@@ -43,7 +43,8 @@ def test_columns_and_task(text, task, columns, targets):
     ("mean", "deviation"),
     [
         ("valence_mean", "valence_std"), ("Valence(mean)", "Valence(std)"),
-        ("ValenceMean", "valSD"), ("mean valence", "sd valence"), ("avg_val", "val_dev"), ("label_valence", "valence.stdev"),
+        ("ValenceMean", "valSD"), ("mean valence", "sd valence"), ("avg_val", "val_dev"),
+        ("label_valence", "valence.stdev"),
         ("valence", "valence_sigma"), ("Pleasure", "pleasure_sd"),
     ],
 )  # fmt: skip
