@@ -26,8 +26,9 @@ LEAST = 0.95
 # Closer vectors differ by rounding alone.
 MOST = 1 - 1e-9
 # Random pairs, and the shares of them between which the tail is fitted: the flattest part counts.
+# Copies are rarer than the smallest share, unless there are few clips with many copies.
 SAMPLE = 400_000
-TAIL = (1e-4, 3e-4, 1e-3, 1e-2)
+TAIL = (2e-3, 6e-3, 2e-2)
 # Clips that are compared at a time.
 BLOCK = 2048
 
