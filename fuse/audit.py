@@ -155,7 +155,7 @@ class _Audit:
             yield Finding("units", name, (), f"{message}: {_numbers(other_unit)}", cure)
 
     def _duplicates(self, name: str, values: F32, rows: Ints) -> Iterator[Finding]:
-        # Rows whose columns are all at their minimum, as of silence, are equal without being copies.
+        # Rows whose columns are all at their minimum (silence) are equal without being copies.
         told = (values > values.min(axis=0)).any(axis=1)
         values, rows = values[told], rows[told]
         if len(rows) < FEWEST:
