@@ -202,9 +202,11 @@ class Strength:
         if not self.positions:
             return None
         positions = list(self.positions.values())
-        coef = zip(*(position.coef for position in positions), strict=True)
-        intercept = np.mean([position.intercept for position in positions], axis=0)
-        return Position(tuple(np.mean(of_feature, axis=0) for of_feature in coef), intercept)
+        coef = {
+            name: np.mean([position.coef[name] for position in positions], axis=0)
+            for name in positions[0].coef
+        }
+        return Position(coef, np.mean([position.intercept for position in positions], axis=0))
 
 
 @dataclass
