@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.cache import Cache
 from mvemo.fuse.crossval.comparisons import with_uncertainty
@@ -19,7 +18,7 @@ from mvemo.fuse.features import Clips, Features
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.metrics.averages import mean_finite
 from mvemo.fuse.models import SECOND_LAYERS, Model
-from mvemo.fuse.numeric import F64, Ints, apply_link
+from mvemo.fuse.numeric import F64, Bools, Ints, apply_link
 from mvemo.fuse.results import Choice, CurvePoint, ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.songs import song_level
 from mvemo.fuse.tasks import task_of
@@ -156,7 +155,7 @@ def _evaluate_on_other_folds(
 def _partition(results: Results) -> bytes:
     """Return a key of how the clips are divided into folds, whatever the folds' numbers."""
     _, first, which = np.unique(results.folds, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[which.reshape(-1)].astype(np.int64).tobytes()
+    return np.argsort(np.argsort(first))[which].tobytes()
 
 
 def _refuse_bound_folds(cache: Cache, first: Results) -> None:
@@ -261,7 +260,7 @@ def with_learning_curve(
         results.groups,
         shares,
         results.seed,
-        labels=results.y_true if results.y_true.ndim == 1 else None,
+        results.y_true if results.y_true.ndim == 1 else np.zeros_like(results.folds),
     )[: results.k]
     scores: Scores = {}
     strength = {(h.features, h.fold): h.C for h in results.heads if h.model not in SECOND_LAYERS}
@@ -306,22 +305,22 @@ def _points(model: str, shares: Sequence[float], scores: Scores) -> tuple[CurveP
 
 def learning_curve_masks(
     folds: Ints,
-    groups: Sequence[object],
+    groups: Sequence[str],
     fractions: Sequence[float],
-    seed: int = 0,
-    *,
-    labels: Ints | None = None,
-) -> NDArray[np.bool_]:
-    """Choose nested sets of training clips in whole groups: bool (folds, fractions, clips)."""
-    codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    seed: int,
+    labels: Ints,
+) -> Bools:
+    """Choose nested sets of training clips in whole groups: bool (folds, fractions, clips).
+
+    The groups of each label have the same share in every set.
+    """
+    codes = np.unique(groups, return_inverse=True)[1]
     n_groups = int(codes.max()) + 1
     rng = np.random.default_rng(seed)
     shuffled, spare = rng.permutation(n_groups), rng.random(n_groups)
-    of_class = np.zeros(n_groups, np.int64)
-    if labels is not None:
-        votes = np.zeros((n_groups, int(labels.max()) + 1))
-        np.add.at(votes, (codes, labels), 1)
-        of_class = votes.argmax(axis=1)
+    votes = np.zeros((n_groups, int(labels.max()) + 1))
+    np.add.at(votes, (codes, labels), 1)
+    of_class = votes.argmax(axis=1)
     n_folds = int(folds.max()) + 1
     masks = np.zeros((n_folds, len(fractions), len(folds)), dtype=np.bool_)
     for fold in range(n_folds):

@@ -15,12 +15,12 @@ import numpy as np
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.crossval.out_of_fold import Fallback, OutOfFold
 from mvemo.fuse.crossval.preparation import Preparation
-from mvemo.fuse.crossval.second_layers import Product, SecondLayer, Stack, base_models, late_bases
+from mvemo.fuse.crossval.second_layers import Product, Stack
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Clips, Matrix, leave_each_out
 from mvemo.fuse.heads.fitting import TOLERANCE, Fit, Fitted, HeadFitter, Position
 from mvemo.fuse.metrics.averages import complete
-from mvemo.fuse.models import LATE, STACKED, Key, Model, Parts, parts_of
+from mvemo.fuse.models import Key, Model, Parts, parts_of
 from mvemo.fuse.numeric import Ints
 from mvemo.fuse.scaling import fit_scaling
 
@@ -42,7 +42,16 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
         name: tuple(Fallback(m, part.features, part.features) for m, part in of_model.items())
         for name, of_model in parts.items()
     }
-    layers = _second_layers(prepared, settings, parts, inner=inner)
+    layers: list[Stack | Product] = []
+    for kind, by_default in ((Stack, settings.stacked), (Product, settings.late)):
+        bases = kind.bases_of(models)
+        named = settings.models is not None and kind.name in settings.models
+        if named and not bases:
+            raise BadFeatures(
+                f"{features.cache.path}: {kind.name} {kind.needs}: name these, too, or leave it out"
+            )
+        if bases and (named or (settings.models is None and by_default)):
+            layers.append(kind(bases, parts, settings.head, inner))
     count = settings.head.inner_folds
     oof.inner_folds |= {fold: clips.inner_folds(fold, count) for fold in range(prepared.k)}
     if any((inner_folds < 0).all() for inner_folds in oof.inner_folds.values()):
@@ -81,35 +90,6 @@ def _with_parts(models: Sequence[Model], parts: Parts) -> tuple[Model, ...]:
     """Return the models and the models that remain of them when modalities are missing."""
     of_models = [part for model in models for part in parts.get(model.name, {}).values()]
     return tuple({model.features: model for model in (*of_models, *models)}.values())
-
-
-def _second_layers(
-    prepared: Preparation, settings: EvaluationSettings, parts: Parts, *, inner: bool
-) -> list[SecondLayer]:
-    """Return the stack and the product if the settings ask for them or name them."""
-    kinds: tuple[tuple[type[SecondLayer], bool, tuple[Model, ...], str], ...] = (
-        (
-            Stack,
-            settings.stacked,
-            base_models(prepared.models),
-            f"{STACKED} needs at least two models to stack: name these, too, or leave it out",
-        ),
-        (
-            Product,
-            settings.late,
-            late_bases(prepared.models),
-            f"{LATE} multiplies the predictions of at least two single features: name these, too, "
-            "or leave it out",
-        ),
-    )
-    layers = []
-    for kind, by_default, bases, advice in kinds:
-        named = settings.models is not None and kind.name in settings.models
-        if named and not bases:
-            raise BadFeatures(f"{prepared.where}: {advice}")
-        if bases and (named or (settings.models is None and by_default)):
-            layers.append(kind(bases, parts, settings.head, inner))
-    return layers
 
 
 def _note_present(oof: OutOfFold, matrices: Mapping[str, Matrix], tested: Sequence[int]) -> None:

@@ -31,7 +31,6 @@ Passes = tuple[tuple[int | None, tuple[int, ...]], ...]
 class Preparation:
     """Models and folds of one evaluation, checked by the leak guard."""
 
-    where: str  # path of the cache, for messages
     features: Features
     models: tuple[Model, ...]  # in the order of reports
     nets: tuple[Model, ...]  # nets whose own outputs are scored, without a head
@@ -68,14 +67,13 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     crossfit = [name for name in names if features.crossfit(name)]
     held_out = [name for name in names if features.held_out(name)]
     folds, k = _folds(cache, settings, crossfit, held_out)
-    where = str(cache.path)
     leaks = _leaks(features, names, table, folds)
     if leaks and not settings.allow_leak:
-        raise _leak_error(leaks, folds, where)
+        raise _leak_error(leaks, folds, cache)
     passes = passes_over(k, crossfit=bool(crossfit))
     of_heads = tuple(name for name in names if name not in features.outputs)
     clips = _clips(cache, settings, folds)
-    return Preparation(where, features, models, nets, of_heads, clips, k, bool(leaks), passes)
+    return Preparation(features, models, nets, of_heads, clips, k, bool(leaks), passes)
 
 
 def _clips(cache: Cache, settings: EvaluationSettings, folds: Ints) -> Clips:
@@ -105,14 +103,14 @@ def _leaks(
     return leaks
 
 
-def _leak_error(leaks: Sequence[tuple[str, int, int]], folds: Ints, where: str) -> LeakError:
+def _leak_error(leaks: Sequence[tuple[str, int, int]], folds: Ints, cache: Cache) -> LeakError:
     name, fold, count = leaks[0]
     tested = int((folds == fold).sum())
     split = bool((folds < 0).any())
     part, honest = ("the test split", "holdout") if split else (f"fold {fold}", "crossfit")
     more = f" (and {len(leaks) - 1} more such cases)" if len(leaks) > 1 else ""
     return LeakError(
-        f"{where}: the net of {name} was trained on {count} of the {tested} clips of "
+        f"{cache.path}: the net of {name} was trained on {count} of the {tested} clips of "
         f"{part}, or on clips of their groups{more}: its scores would be too high. Extract "
         f"with --protocol {honest}, or accept optimistic scores with --protocol shared"
     )
