@@ -184,7 +184,7 @@ def _paired_scores(
             if np.isfinite(pair).all():
                 scores.append(pair)
                 ratios += [n_test / n_train] if n_train else []
-    a, b = np.array(scores, dtype=np.float64).reshape(-1, 2).T
+    a, b = np.array(scores, float).reshape(-1, 2).T
     return a, b, float(np.mean(ratios)) if ratios else NAN
 
 
@@ -226,7 +226,7 @@ def nadeau_bengio(differences: F64, ratio: float) -> tuple[float, float, float]:
 
 def holm(p_values: Sequence[float]) -> F64:
     """Correct p-values by Holm's step-down method (Holm 1979)."""
-    p = np.array(p_values, dtype=np.float64)
+    p = np.array(p_values, float)
     order = np.argsort(p, kind="stable")
     p[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
     return p

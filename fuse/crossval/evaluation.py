@@ -122,7 +122,7 @@ def _score_net(prepared: Preparation, model: Model) -> ModelResult:
                 f"{clips.n_outputs} classes, tags or targets: run 'mvemo extract' again"
             )
         rows = present & (clips.folds == fold)
-        outputs[rows] = apply_link(values[rows].astype(np.float64), clips.link)
+        outputs[rows] = apply_link(values[rows].astype(float), clips.link)
     return score_model(clips.task, model, outputs, clips.y_true, clips.folds, prepared.k)
 
 
@@ -218,7 +218,7 @@ def _over_repeats(models: Sequence[ModelResult]) -> ModelResult:
 
 
 def _mean(values: Sequence[F64 | float]) -> F64 | float:
-    mean = mean_finite(np.array(values, dtype=np.float64), axis=0)
+    mean = mean_finite(np.array(values, float), axis=0)
     return mean if mean.ndim else float(mean)
 
 
@@ -322,7 +322,7 @@ def learning_curve_masks(
     np.add.at(votes, (codes, labels), 1)
     of_class = votes.argmax(axis=1)
     n_folds = int(folds.max()) + 1
-    masks = np.zeros((n_folds, len(fractions), len(folds)), dtype=np.bool_)
+    masks = np.zeros((n_folds, len(fractions), len(folds)), bool)
     for fold in range(n_folds):
         train = (folds != fold) & (folds >= 0)
         size = np.bincount(codes[train], minlength=n_groups)

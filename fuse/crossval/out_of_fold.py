@@ -202,15 +202,15 @@ class OutOfFold:
         }
 
     def _inner(self, key: Key, fold: int = 0) -> F64:
-        return self.inner[key, fold].astype(np.float64)
+        return self.inner[key, fold].astype(float)
 
     def _with_training(self, outputs: F64, inner: Callable[[], F64]) -> F64:
         train_only = self.clips.folds < 0
         return np.where(train_only[:, None], inner(), outputs) if train_only.any() else outputs
 
     def _fill(self, model: Model, values: Mapping[Key, NDArray[np.floating]]) -> tuple[F64, Ints]:
-        outputs = np.asarray(values[model.key], dtype=np.float64)
-        source = np.zeros(len(outputs), dtype=np.int64)
+        outputs = np.asarray(values[model.key], float)
+        source = np.zeros(len(outputs), np.int64)
         for n, fallback in enumerate(self.fallbacks.get(model.name, ()), start=1):
             if fallback.key not in values:
                 continue

@@ -146,7 +146,7 @@ def _fit_all(
     chosen: Sequence[Mapping[Key, float]],
 ) -> None:
     """Fit heads on all clips, with the median of the strengths that the folds chose."""
-    everything = np.ones(len(oof.clips.y_true), dtype=np.bool_)
+    everything = np.ones(len(oof.clips.y_true), bool)
     fits = []
     for model in models:
         key = model.features

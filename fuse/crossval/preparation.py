@@ -129,7 +129,7 @@ def provenance_of(
     within = {}
     if settings.within_groups:
         groups = cache.table.groups
-        rows = groups_within(np.ones(len(groups), np.bool_), groups)
+        rows = groups_within(np.ones(len(groups), bool), groups)
         members = {groups[i] for i in np.flatnonzero(rows).tolist()}
         within = {
             "within_groups": {

@@ -117,7 +117,7 @@ class Stack(_SecondLayer):
         fitter, model = _fitter(
             oof.clips, {base.name: oof.predict_everywhere(base) for base in self.bases}
         )
-        all_clips = np.ones(len(oof.clips.y_true), dtype=np.bool_)
+        all_clips = np.ones(len(oof.clips.y_true), bool)
         fit = Fit(model, None, all_clips, STACK_C, predict=~all_clips)
         return fitter.head(fitter.fit([fit], strict=True)[0])
 
@@ -126,7 +126,7 @@ class Stack(_SecondLayer):
         models = [m for m in oof.models if not set(missing) & set(m.modalities)]
         models += [parts[missing] for parts in self.parts.values() if missing in parts]
         models = [m for m in {m.key: m for m in models}.values() if (m.key, fold) in oof.inner]
-        outputs = [oof.inner[m.key, fold].astype(np.float64) for m in models]
+        outputs = [oof.inner[m.key, fold].astype(float) for m in models]
         best = best_model(oof.clips.task, oof.clips.y_true, models, outputs) if models else None
         if best is not None:
             return models[best].key
@@ -162,7 +162,7 @@ class Product(_SecondLayer):
         """Fit one fold's product, and write its predictions of the fold's clips to `oof`."""
         clips, key = oof.clips, self.model.key
         tested = clips.folds == fold
-        inner = np.stack([oof.inner[base.key, fold] for base in self.bases]).astype(np.float64)
+        inner = np.stack([oof.inner[base.key, fold] for base in self.bases]).astype(float)
         weights = late_weights(clips, inner)
         oof.inner[key, fold] = late_inner(clips, inner, oof.inner_folds[fold])
         outputs = np.stack([oof.outputs[base.key][tested] for base in self.bases])
@@ -230,7 +230,7 @@ def late_outputs(clips: Clips, outputs: F64, weights: F64) -> F64:
     valid = complete(outputs)
     inputs = np.where(valid[:, :, None], decision_inputs(outputs, clips.link), 0.0)
     total = np.einsum("bnk,bk->nk", inputs, weights)
-    share = np.einsum("bn,bk->nk", valid.astype(np.float64), _shares(clips, weights))
+    share = np.einsum("bn,bk->nk", valid.astype(float), _shares(clips, weights))
     fused = apply_link(np.nan_to_num(ratio(total, share)), clips.link)
     fused[~valid.any(axis=0)] = np.nan
     return fused

@@ -77,13 +77,13 @@ class Block:
         flat = vector.reshape(-1, vector.shape[2])
         along = (flat @ directions).reshape(self._inverse.shape)
         along *= self._inverse
-        result: F32 = vector * self._of_rest
+        result = vector * self._of_rest
         result += (along.reshape(-1, directions.shape[1]) @ directions.T).reshape(vector.shape)
         return result
 
     def drop(self, done: Bools) -> Bools:
         """Drop the problems in `done`, bool (running problems,); return a mask of those kept."""
-        kept: Bools = ~done[self.slots]
+        kept = ~done[self.slots]
         new_slots = np.cumsum(~done) - 1
         self.slots, self.rows = new_slots[self.slots[kept]], self.rows[kept]
         self._factors, self._inverse = self._factors[kept], self._inverse[kept]
@@ -100,7 +100,7 @@ def spectrum_of(values: Rows) -> Spectrum:
     draw, total = np.random.default_rng(0), 0.0
     product = np.zeros((width, dim), np.float32)
     for _, block in values.blocks():
-        total += float(np.einsum("nd,nd->", block, block, dtype=np.float64)) / n
+        total += float(np.einsum("nd,nd->", block, block, dtype=float)) / n
         product += draw.normal(size=(width, len(block))).astype(np.float32) @ block
     basis = np.linalg.qr(product.T)[0]
     product = np.zeros((width, dim), np.float32)
@@ -111,7 +111,7 @@ def spectrum_of(values: Rows) -> Spectrum:
     for _, block in values.blocks():
         along = block @ basis
         square += along.T @ along
-    squares, rotation = np.linalg.eigh(square.astype(np.float64) / n)
+    squares, rotation = np.linalg.eigh(square.astype(float) / n)
     variances = np.maximum(squares[::-1][:rank], 0.0)
     directions = basis @ rotation[:, ::-1][:, :rank].astype(np.float32)
     rest = max(total - float(variances.sum()), 0.0) / max(dim - rank, 1)
@@ -173,7 +173,7 @@ class ScaledFeatures:
 
 def _in_span(values: F32, scaling: Scaling) -> ScaledFeature:
     """Return a feature in coordinates along the principal directions of its clips."""
-    exact = values.astype(np.float64)
+    exact = values.astype(float)
     squares, directions = np.linalg.eigh(exact @ exact.T)
     kept = squares > NEGLIGIBLE * max(float(squares[-1]), 1e-300)
     size = np.sqrt(squares[kept])

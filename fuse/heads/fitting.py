@@ -156,7 +156,7 @@ class HeadFitter:
         self.matrices, self.clips, self.settings = matrices, clips, settings
         self._net_fold = net_fold
         self._target = clips.target
-        self._scaled = ScaledFeatures(matrices, np.zeros(len(clips.y_true), np.bool_))
+        self._scaled = ScaledFeatures(matrices, np.zeros(len(clips.y_true), bool))
 
     def fit(self, fits: Sequence[Fit], *, strict: bool = False) -> list[Fitted]:
         """Solve fits; omit those with too few training clips or, if `strict`, raise for them."""
@@ -228,7 +228,7 @@ class HeadFitter:
         """Solve fits that share scaled features and, for regression, scaled targets."""
         target, mean, scale = self._target, np.zeros(1), np.ones(self.clips.n_outputs)
         if self.clips.link == "identity":
-            values = self.clips.y_true.astype(np.float64)
+            values = self.clips.y_true.astype(float)
             trained_on = values[fits[members[0]].train]
             mean, scale = trained_on.mean(axis=0), trained_on.std(axis=0)
             scale[scale <= 1e-12 * np.maximum(np.abs(mean), 1e-30)] = 1.0
@@ -250,7 +250,7 @@ class HeadFitter:
                     if fit.predict is not None:
                         values_of = values_of.take(fit.predict)
                     scores = scores + values_of.scores(position.coef[name] * factor).T
-                outputs = apply_link(scores.astype(np.float64), self.clips.link)
+                outputs = apply_link(scores.astype(float), self.clips.link)
                 if self.clips.link == "identity":
                     outputs = outputs * scale + mean
                 outputs[~(valid[i] if fit.predict is None else valid[i][fit.predict])] = np.nan
@@ -293,7 +293,7 @@ class HeadFitter:
         return [
             Position(
                 {name: by_name[name][users[name].index(i)] for name in factors[i]},
-                of_fit.astype(np.float64),
+                of_fit.astype(float),
             )
             for i, of_fit in enumerate(intercept)
         ]
@@ -324,8 +324,7 @@ def balance(weights: F32, target: F32) -> F32:
     factor = counts.sum(axis=1, keepdims=True) / (
         present.sum(axis=1, keepdims=True) * np.where(present, counts, 1.0)
     )
-    factors: F32 = np.where(present, factor, 0.0).astype(np.float32) @ target
-    return factors
+    return np.where(present, factor, 0.0).astype(np.float32) @ target
 
 
 def fits_by_batch(members: Sequence[int], fits: Sequence[Fit], size: int) -> list[list[int]]:

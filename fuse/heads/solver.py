@@ -64,7 +64,7 @@ def solve(
         if not len(running.ids):
             break
         running.step()
-    running.retire(np.ones(len(running.ids), dtype=np.bool_))
+    running.retire(np.ones(len(running.ids), bool))
     return running.final
 
 
@@ -84,11 +84,11 @@ class _Problems:
         n_outputs = len(target)
         self.link = link
         self.target = np.ascontiguousarray(target)
-        total = weights.sum(axis=1, dtype=np.float64)
+        total = weights.sum(axis=1, dtype=float)
         # Normalised weights, (problems, 1, clips): each problem's weights sum to 1.
         self.weights = (weights / total[:, None]).astype(np.float32)[:, None, :]
         # (problems, outputs)
-        self.penalty: F64 = np.repeat(1.0 / (C * total)[:, None], n_outputs, axis=1)
+        self.penalty = np.repeat(1.0 / (C * total)[:, None], n_outputs, axis=1)
         self.ids = np.arange(n_problems)
         self.blocks = blocks
         self.position = start
@@ -107,7 +107,7 @@ class _Problems:
 
     def _dot(self, a: Vector, b: Vector) -> F64:
         """Return inner products, (problems,)."""
-        result: F64 = np.einsum("pk,pk->p", a[-1], b[-1]).astype(np.float64)
+        result: F64 = np.einsum("pk,pk->p", a[-1], b[-1]).astype(float)
         for block, x, y in zip(self.blocks, a[:-1], b[:-1], strict=True):
             flat = (len(x), x.shape[1] * x.shape[2])
             result[block.slots] += np.einsum("pd,pd->p", x.reshape(flat), y.reshape(flat))
@@ -143,13 +143,13 @@ class _Problems:
             g = block.gradient(self.residual[block.slots] if partial else self.residual)
             g += penalty[block.slots][:, :, None] * coef
             gradient.append(g)
-        gradient.append(self.residual.sum(axis=2, dtype=np.float64).astype(np.float32))
+        gradient.append(self.residual.sum(axis=2, dtype=float).astype(np.float32))
         self.gradient = gradient
         if self.link == "identity":
             self.curvature = np.ones(len(self.ids))
         else:
             # An output with residual r has the second derivative |r| (1 - |r|).
-            size = np.abs(self.residual).sum(axis=(1, 2), dtype=np.float64)
+            size = np.abs(self.residual).sum(axis=(1, 2), dtype=float)
             self.curvature = np.maximum(0.5 * size / len(self.target), MIN_CURVATURE)
         for block in self.blocks:
             block.set_curvature(self.curvature[block.slots], self.penalty[block.slots])
@@ -162,8 +162,7 @@ class _Problems:
 
     def excess(self) -> F64:
         """Estimate how far each objective is above its minimum, (problems,)."""
-        result: F64 = 0.5 * self._dot(self.gradient, self.scaled_gradient)
-        return result
+        return 0.5 * self._dot(self.gradient, self.scaled_gradient)
 
     # --- steps of all problems
 
@@ -194,7 +193,7 @@ class _Problems:
             # Rounding errors made the memory of these problems useless, so it is restarted.
             for x, f, g in zip(
                 direction,
-                self._broadcast(uphill.astype(np.float64)),
+                self._broadcast(uphill.astype(float)),
                 self.scaled_gradient,
                 strict=True,
             ):
@@ -249,7 +248,7 @@ class _Problems:
             self.residual = moved[:0]
             self.residual, loss = residual_and_loss(moved, self.target, self.weights, self.link)
             value = loss + t * cross + 0.5 * t * t * square
-            rise = np.einsum("pkn,pkn->p", self.residual, along, dtype=np.float64)
+            rise = np.einsum("pkn,pkn->p", self.residual, along, dtype=float)
             rise += cross + t * square
             # In single precision the loss itself is too coarse near the end; the slope is not.
             slack = 1e-6 * np.maximum(1.0, np.abs(self.loss))
@@ -272,8 +271,7 @@ class _Problems:
     def _newton(self, scores: F32, along: F32, slope: F64, square: F64, t: F64) -> F64:
         """Return Newton's step length for the minimum along a direction, from `scores`."""
         second = curvature(scores, along, self.weights, self.link) + square
-        result: F64 = t - slope / np.maximum(second, 1e-300)
-        return result
+        return t - slope / np.maximum(second, 1e-300)
 
     # --- end of problems
 
@@ -318,7 +316,7 @@ def residual_and_loss(scores: F32, target: F32, weights: F32, link: Link) -> tup
     if link == "identity":
         each = 0.5 * np.einsum("pkn,pkn->pn", residual, residual)
     residual *= weights
-    return residual, np.einsum("pn,pn->p", weights[:, 0], each, dtype=np.float64)
+    return residual, np.einsum("pn,pn->p", weights[:, 0], each, dtype=float)
 
 
 def curvature(scores: F32, direction: F32, weights: F32, link: Link) -> F64:
@@ -332,14 +330,14 @@ def curvature(scores: F32, direction: F32, weights: F32, link: Link) -> F64:
         each = np.einsum("pkn,pkn,pkn->pn", p * (1.0 - p), direction, direction)
     else:
         each = np.einsum("pkn,pkn->pn", direction, direction)
-    result: F64 = np.einsum("pn,pn->p", weights[:, 0], each, dtype=np.float64)
+    result: F64 = np.einsum("pn,pn->p", weights[:, 0], each, dtype=float)
     return result
 
 
 def _softmax(scores: F32) -> tuple[F32, F32]:
     """Return probabilities, and the log of each clip's sum of exponentials, (problems, clips)."""
     largest = scores.max(axis=1, keepdims=True)
-    p: F32 = scores - largest
+    p = scores - largest
     np.exp(p, out=p)
     total = p.sum(axis=1, keepdims=True)
     p /= total

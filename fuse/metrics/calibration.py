@@ -101,16 +101,15 @@ def calibration_terms(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> tuple[F
     target = y_true[:, None] == np.arange(p.shape[1]) if y_true.ndim == 1 else correct
     gaps = np.zeros((len(p), n_bins))
     np.add.at(gaps, (np.arange(len(p))[:, None], _bins(stated, n_bins)), correct - stated)
-    squares: F64 = (np.square(p - target) * valid).sum(axis=1)
-    losses: F64 = (_losses(y_true, p) * valid).sum(axis=1)
-    weights = (valid[:, 0] * float(stated.shape[1])).astype(np.float64)
+    squares = (np.square(p - target) * valid).sum(axis=1)
+    losses = (_losses(y_true, p) * valid).sum(axis=1)
+    weights = (valid[:, 0] * float(stated.shape[1])).astype(float)
     return squares, losses, gaps * valid, weights
 
 
 def log_probabilities(proba: F64) -> F64:
     """Return the logarithms of probabilities, finite at 0; NaN stays NaN."""
-    result: F64 = np.log(np.maximum(proba, np.finfo(np.float64).tiny))
-    return result
+    return np.log(np.maximum(proba, np.finfo(np.float64).tiny))
 
 
 def fit_temperature(scores: F64, y_true: Ints) -> float:
@@ -150,15 +149,14 @@ def _stated_and_correct(y_true: Ints, proba: F64) -> tuple[F64, Bools]:
     """Return stated probabilities (clips, 1 or tags), and True for correct predictions."""
     if y_true.ndim == 2:
         return proba, y_true == 1
-    stated = np.asarray(proba.max(axis=1, keepdims=True), dtype=np.float64)
-    return stated, np.asarray(proba.argmax(axis=1) == y_true, dtype=np.bool_)[:, None]
+    stated = proba.max(axis=1, keepdims=True)
+    return stated, (proba.argmax(axis=1) == y_true)[:, None]
 
 
 def _bins(stated: F64, n_bins: int) -> Ints:
     """Return the bin of each probability; a bin includes its upper edge."""
     edges = np.linspace(0.0, 1.0, n_bins + 1)
-    bins: Ints = np.clip(np.searchsorted(edges, stated, side="left") - 1, 0, n_bins - 1)
-    return bins
+    return np.clip(np.searchsorted(edges, stated, side="left") - 1, 0, n_bins - 1)
 
 
 def _predicted(y_true: Ints, proba: F64) -> tuple[Ints, F64]:

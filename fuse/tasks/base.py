@@ -112,7 +112,7 @@ class Task(ABC):
 
     def read_labels(self, labels: Labels) -> Labels:
         """Convert labels to the shape and type of `y_true` in all other methods."""
-        return np.asarray(labels, dtype=np.int64)
+        return np.asarray(labels, np.int64)
 
     def target(self, y_true: Labels, n_outputs: int) -> F32:
         """Return the targets of a head's outputs, float32 (outputs, clips)."""
@@ -147,7 +147,7 @@ class Task(ABC):
     def primary_per_fold(self, y_true: Labels, outputs: F64, folds: Ints, k: int) -> F64:
         """Return the primary metric of each fold, float64 (k,)."""
         rows = [folds == fold for fold in range(k)]
-        return np.array([self.primary(y_true[r], outputs[r]) for r in rows], dtype=np.float64)
+        return np.array([self.primary(y_true[r], outputs[r]) for r in rows], float)
 
     # Decisions.
 

@@ -204,7 +204,7 @@ class Multiclass(ProbabilityTask):
         return [("clips of each class", listed)]
 
     def indicators(self, y_true: Labels, n_outputs: int) -> Bools:
-        return np.asarray(y_true[:, None] == np.arange(n_outputs), dtype=np.bool_)
+        return np.asarray(y_true[:, None] == np.arange(n_outputs), bool)
 
     def share_masks(
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
@@ -279,7 +279,7 @@ class Multilabel(ProbabilityTask):
         return log_losses(y_true, outputs)
 
     def _primary(self, y_true: Labels, outputs: F64) -> float:
-        return mean_of_finite(roc_auc(y_true.astype(np.bool_), outputs))
+        return mean_of_finite(roc_auc(y_true.astype(bool), outputs))
 
     def fit_thresholds(self, y_true: Labels, outputs: F64) -> F64:
         return best_thresholds(outputs, y_true)
@@ -287,7 +287,7 @@ class Multilabel(ProbabilityTask):
     def decide(self, outputs: F64, thresholds: F64 | None = None) -> Bools:
         # NaN never reaches a threshold.
         reached = outputs >= (DEFAULT_THRESHOLD if thresholds is None else thresholds)
-        return np.asarray(reached, dtype=np.bool_)
+        return reached
 
     def measure(self, y_true: Labels, outputs: F64, y_pred: Labels) -> Measures:
         return multilabel_scores(y_true, outputs, y_pred)
@@ -298,7 +298,7 @@ class Multilabel(ProbabilityTask):
     def _resample_primary(
         self, y_true: Labels, outputs: F64, valid: Bools, resamples: Resamples
     ) -> F64:
-        return mean_finite(areas(y_true.astype(np.bool_), outputs, valid, resamples), axis=1)
+        return mean_finite(areas(y_true.astype(bool), outputs, valid, resamples), axis=1)
 
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
         titles = {"f1": "F1", "roc_auc": "AUC", "average_precision": "AP"}
@@ -320,10 +320,10 @@ class Multilabel(ProbabilityTask):
     def clip_errors(self, y_true: Labels, outputs: F64) -> F64:
         likelihood = np.where(y_true == 1, outputs, 1.0 - outputs)
         tiny = np.finfo(np.float64).tiny
-        return np.asarray(-np.log(np.maximum(likelihood, tiny)).mean(axis=1), dtype=np.float64)
+        return np.asarray(-np.log(np.maximum(likelihood, tiny)).mean(axis=1), float)
 
     def indicators(self, y_true: Labels, n_outputs: int) -> Bools:
-        return np.asarray(y_true == 1, dtype=np.bool_)
+        return np.asarray(y_true == 1, bool)
 
     def share_masks(
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
@@ -331,6 +331,6 @@ class Multilabel(ProbabilityTask):
         true, predicted = (y_true == 1) & valid[:, None], y_pred & valid[:, None]
         masks: dict[str, Bools] = {}
         for name, mask in (("recall", true), ("precision", predicted), ("f1", true | predicted)):
-            masks[f"{name}_micro"] = np.asarray(mask.any(axis=1), dtype=np.bool_)
+            masks[f"{name}_micro"] = np.asarray(mask.any(axis=1), bool)
             masks.update({f"{name}:{t}": mask[:, t] for t in range(n_outputs)})
         return masks

@@ -105,7 +105,7 @@ class Regression(Task):
         return replace(self, plane=plane_of(names, y_true, scale))
 
     def read_labels(self, labels: Labels) -> F64:
-        return np.asarray(labels, dtype=np.float64)
+        return np.asarray(labels, float)
 
     def _losses(self, y_true: Labels, outputs: F64) -> F64:
         """Return squared errors divided by the targets' variances; their mean is 1 - R2."""
@@ -122,7 +122,7 @@ class Regression(Task):
         overall, per_output = regression_scores(y_true, outputs)
         if self.plane is not None:
             correct = self.plane.quadrants(y_true) == self.plane.quadrants(outputs)
-            overall = {**overall, "quadrant_accuracy": mean_of_finite(correct.astype(np.float64))}
+            overall = {**overall, "quadrant_accuracy": mean_of_finite(correct.astype(float))}
         return Measures(overall, per_output)
 
     def confusion(self, y_true: Labels, y_pred: Labels, n_outputs: int) -> Ints | None:
@@ -231,7 +231,7 @@ class Regression(Task):
         """Return root mean squared errors, in units of the labels' standard deviations."""
         scale = y_true.std(axis=0)
         errors = (outputs - y_true) / np.where(scale > 0, scale, 1.0)
-        return np.asarray(np.sqrt(np.square(errors).mean(axis=1)), dtype=np.float64)
+        return np.asarray(np.sqrt(np.square(errors).mean(axis=1)), float)
 
     def share_masks(
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
