@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from mvemo.fuse.metrics.averages import complete
-from mvemo.fuse.numeric import F64, Bools, Ints
+from mvemo.fuse.numeric import F64, Bools, Ints, softmax
 
 N_BINS = 15
 # Range of temperatures; outside it, probabilities are practically one-hot or uniform.
@@ -125,10 +125,7 @@ def fit_temperature(scores: F64, y_true: Ints) -> float:
         return 1.0
 
     def slope(b: float) -> float:
-        scaled = z * b
-        p = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
-        return float((p * z).sum())
+        return float((softmax(z * b) * z).sum())
 
     if slope(1 / HOTTEST) >= 0:
         return HOTTEST
@@ -139,10 +136,7 @@ def fit_temperature(scores: F64, y_true: Ints) -> float:
 
 def apply_temperature(proba: F64, temperature: float | F64) -> F64:
     """Return softmax(log p / T) over the last axis; T is a number or (clips, 1)."""
-    z = log_probabilities(proba) / temperature
-    exp = np.exp(z - z.max(axis=-1, keepdims=True))
-    result: F64 = exp / exp.sum(axis=-1, keepdims=True)
-    return result
+    return softmax(log_probabilities(proba) / temperature)
 
 
 def _stated_and_correct(y_true: Ints, proba: F64) -> tuple[F64, Bools]:

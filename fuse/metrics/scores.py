@@ -16,13 +16,6 @@ from mvemo.fuse.numeric import F64, Bools, Ints
 
 # Threshold of a tag that no training clip has.
 DEFAULT_THRESHOLD = 0.5
-# Names of the quadrants; `quadrants` returns indices into this tuple.
-QUADRANTS = (
-    "valence+ arousal+",
-    "valence- arousal+",
-    "valence- arousal-",
-    "valence+ arousal-",
-)
 
 
 # --- classes and tags
@@ -213,14 +206,3 @@ def regression_scores(y_true: F64, y_pred: F64) -> Measures:
         }
     means = {f"{name}_macro": mean_of_finite(values) for name, values in per_target.items()}
     return Measures(means, per_target)
-
-
-def quadrants(valence: F64, arousal: F64, centre: tuple[float, float] = (0.0, 0.0)) -> Ints:
-    """Return the index in `QUADRANTS` of points in the valence-arousal plane, int64 (clips,).
-
-    A value equal to the centre counts as high; NaN in valence or arousal gives -1.
-    """
-    pleasant, excited = valence >= centre[0], arousal >= centre[1]
-    index = np.where(excited, np.where(pleasant, 0, 1), np.where(pleasant, 3, 2))
-    index[np.isnan(valence) | np.isnan(arousal)] = -1
-    return index.astype(np.int64)

@@ -224,22 +224,15 @@ class Task(ABC):
         self, y_true: Labels, outputs: F64, folds: Ints, k: int, resamples: Resamples
     ) -> F64:
         """Return the primary metric, mean over folds, float64 (models, resamples)."""
-        valid = complete(outputs)
-        by_fold = []
-        for fold in range(k):
-            rows = folds == fold
-            if not rows.any():
-                continue
-            of_fold = resamples.select(rows)
-            by_fold.append(
-                self._resample_primary(y_true[rows], outputs[:, rows], valid[:, rows], of_fold)
-            )
+        by_fold = [
+            self._resample_primary(y_true[rows], outputs[:, rows], resamples.select(rows))
+            for rows in (folds == fold for fold in range(k))
+            if rows.any()
+        ]
         return mean_finite(np.stack(by_fold), axis=0)
 
     @abstractmethod
-    def _resample_primary(
-        self, y_true: Labels, outputs: F64, valid: Bools, resamples: Resamples
-    ) -> F64:
+    def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
         """Return the primary metric of one set of clips, float64 (models, resamples)."""
 
     def indicators(self, y_true: Labels, n_outputs: int) -> Bools:

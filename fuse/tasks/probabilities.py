@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,17 +57,11 @@ class ProbabilityTask(Task):
             drawn["brier"].append(sums[:, 0] / n)
             drawn["log_loss"].append(sums[:, 1] / n)
             drawn["ece"].append(np.abs(sums[:, 3:]).sum(axis=1) / n)
+        of_folds = models.y_true, models.outputs, models.folds, models.k
         return {
-            **self._resample_scores(models, resamples),
-            "primary": self.resample_primary(
-                models.y_true, models.outputs, models.folds, models.k, resamples
-            ),
+            "primary": self.resample_primary(*of_folds, resamples),
             **{name: np.array(values) for name, values in drawn.items()},
         }
-
-    @abstractmethod
-    def _resample_scores(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
-        """Return all scores except the primary metric and calibration in each resample."""
 
 
 @dataclass(frozen=True)
@@ -168,15 +161,15 @@ class Multiclass(ProbabilityTask):
                 outputs[test] = np.eye(n_outputs)[np.bincount(train).argmax()]
         return outputs, None
 
-    def _resample_scores(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
+    def resample(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
         # With one fold, the mean over folds is the pooled score.
         folds = models.folds if models.k > 1 else None
-        return bootstrap_multiclass(models.y_true, models.outputs, resamples, folds)
+        scores = bootstrap_multiclass(models.y_true, models.outputs, resamples, folds)
+        return {**scores, **super().resample(models, resamples)}
 
-    def _resample_primary(
-        self, y_true: Labels, outputs: F64, valid: Bools, resamples: Resamples
-    ) -> F64:
-        return resamples.shares(np.nan_to_num(outputs).argmax(axis=2) == y_true, valid)
+    def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
+        correct = np.nan_to_num(outputs).argmax(axis=2) == y_true
+        return resamples.shares(correct, complete(outputs))
 
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
         return (
@@ -286,18 +279,18 @@ class Multilabel(ProbabilityTask):
 
     def decide(self, outputs: F64, thresholds: F64 | None = None) -> Bools:
         # NaN never reaches a threshold.
-        reached = outputs >= (DEFAULT_THRESHOLD if thresholds is None else thresholds)
-        return reached
+        return outputs >= (DEFAULT_THRESHOLD if thresholds is None else thresholds)
 
     def measure(self, y_true: Labels, outputs: F64, y_pred: Labels) -> Measures:
         return multilabel_scores(y_true, outputs, y_pred)
 
-    def _resample_scores(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
-        return bootstrap_multilabel(models.y_true, models.outputs, models.y_pred, resamples)
+    def resample(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
+        decided = models.y_true, models.outputs, models.y_pred
+        scores = bootstrap_multilabel(*decided, resamples)
+        return {**scores, **super().resample(models, resamples)}
 
-    def _resample_primary(
-        self, y_true: Labels, outputs: F64, valid: Bools, resamples: Resamples
-    ) -> F64:
+    def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
+        valid = complete(outputs)
         return mean_finite(areas(y_true.astype(bool), outputs, valid, resamples), axis=1)
 
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:

@@ -11,11 +11,18 @@ import numpy as np
 from mvemo.fuse.bootstrap import Resamples, bootstrap_regression
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import Measures, complete, mean_finite, mean_of_finite, ratio
-from mvemo.fuse.metrics.scores import QUADRANTS, confusion_matrix, quadrants, regression_scores
+from mvemo.fuse.metrics.scores import confusion_matrix, regression_scores
 from mvemo.fuse.numeric import F64, Bools, Ints, Labels
 from mvemo.fuse.tasks.base import Column, LabelColumns, Outcome, Task
 from mvemo.manifests.labels import PLANE, parse_scale
 
+# Names of the quadrants.
+QUADRANTS = (
+    "valence+ arousal+",
+    "valence- arousal+",
+    "valence- arousal-",
+    "valence+ arousal-",
+)
 # Maximum number of targets for which the main table shows the score of each.
 FEW_TARGETS = 3
 
@@ -36,8 +43,14 @@ class Plane:
         return f"around the median ({point}), as no scale is stated with --scale"
 
     def quadrants(self, values: F64) -> Ints:
-        """Return the quadrant of values (clips, targets), int64 (clips,); -1 for NaN."""
-        return quadrants(values[:, self.valence], values[:, self.arousal], self.centre)
+        """Return the index in `QUADRANTS` of values (clips, targets); -1 for NaN.
+
+        A value equal to the centre counts as high.
+        """
+        point = values[:, [self.valence, self.arousal]]
+        pleasant, excited = (point >= self.centre).T
+        index = np.where(excited, np.where(pleasant, 0, 1), np.where(pleasant, 3, 2))
+        return np.where(complete(point), index, -1)
 
 
 def plane_of(names: Sequence[str], y_true: F64, scale: str = "") -> Plane | None:
@@ -167,11 +180,9 @@ class Regression(Task):
         self, y_true: Labels, outputs: F64, folds: Ints, k: int, resamples: Resamples
     ) -> F64:
         """Return the R2 of the pooled predictions, float64 (models, resamples)."""
-        return self._resample_primary(y_true, outputs, complete(outputs), resamples)
+        return self._resample_primary(y_true, outputs, resamples)
 
-    def _resample_primary(
-        self, y_true: Labels, outputs: F64, valid: Bools, resamples: Resamples
-    ) -> F64:
+    def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
         return mean_finite(bootstrap_regression(y_true, outputs, resamples)["r2"], axis=1)
 
     def facts(self) -> dict[str, Any]:
