@@ -15,6 +15,7 @@ of RAVDESS.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -53,9 +54,11 @@ class OutOfFold:
     models: tuple[Model, ...]
     # Key of a model or fallback to float64 (clips, outputs); NaN rows if a feature is missing.
     outputs: dict[Key, F64]
-    # (key, fold) to float (clips, outputs): predictions of the fold's training clips, each by a
-    # head that never saw the clip; NaN elsewhere.
-    inner: dict[tuple[Key, int], NDArray[np.floating]] = field(default_factory=dict)
+    # Fold to outputs by key, as `outputs`, but of the fold's training clips, each by a head that
+    # never saw the clip; NaN elsewhere.
+    inner: dict[int, dict[Key, NDArray[np.floating]]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
     # Fold to its inner folds, int64 (clips,); -1 for the fold's own clips.
     inner_folds: dict[int, Ints] = field(default_factory=dict)
     # Model name to its fallbacks; a clip is predicted by the first one that can.
@@ -88,8 +91,7 @@ class OutOfFold:
 
     def predict_inside(self, model: Model, fold: int) -> F64:
         """Return filled outputs for a fold's training clips, predicted on inner folds."""
-        inner = {key: values for (key, of_fold), values in self.inner.items() if of_fold == fold}
-        return self._fill(model, inner)[0]
+        return self._fill(model, self.inner[fold])[0]
 
     def predict_everywhere(self, model: Model) -> F64:
         """Return filled outputs, with inner predictions for clips that no fold tests."""
@@ -105,7 +107,7 @@ class OutOfFold:
             key: np.array(
                 [task.fit_thresholds(y_true, self._inner(key, fold)) for fold in range(self.k)]
             )
-            for key in dict.fromkeys(key for key, _ in self.inner)
+            for key in self.inner[0]
         }
 
     def heads_with_thresholds(self) -> list[Head]:
@@ -188,21 +190,17 @@ class OutOfFold:
             fallbacks, key=lambda f: (len(f.missing), [order.index(kind) for kind in f.missing])
         )
         keys = {"none": model.key, **{"+".join(f.missing): f.key for f in by_missing}}
-        rows, folds = complete(self.outputs[model.key]), self.clips.folds
+        rows, clips = complete(self.outputs[model.key]), self.clips
+        labels, folds = clips.y_true[rows], clips.folds[rows]
         return {
             missing: mean_of_finite(
-                np.array(
-                    [
-                        self.clips.score(rows & (folds == fold), self.outputs[key])
-                        for fold in range(self.k)
-                    ]
-                )
+                clips.task.primary_per_fold(labels, self.outputs[key][rows], folds, self.k)
             )
             for missing, key in keys.items()
         }
 
     def _inner(self, key: Key, fold: int = 0) -> F64:
-        return self.inner[key, fold].astype(float)
+        return self.inner[fold][key].astype(float)
 
     def _with_training(self, outputs: F64, inner: Callable[[], F64]) -> F64:
         train_only = self.clips.folds < 0

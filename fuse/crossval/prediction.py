@@ -125,9 +125,9 @@ def _fit_fold(
             start = strength.start(j)
             fits.append(Fit(model, fold, train, strength.C, tolerance, rows, ~tested, start))
     for model in inner_models:
-        oof.inner[model.features, fold] = oof.blank().astype(np.float32)
+        oof.inner[fold][model.features] = oof.blank().astype(np.float32)
     for one in fitter.fit(fits):
-        oof.inner[one.fit.model.features, fold][one.fit.predict] = one.outputs
+        oof.inner[fold][one.fit.model.features][one.fit.predict] = one.outputs
     fits = []
     for model in models:
         strength = strengths.get(model.features, default)
@@ -196,6 +196,7 @@ class _Trials:
     losses: dict[int, float] = field(default_factory=dict)
     positions: dict[int, dict[int, Position]] = field(default_factory=dict)
     margin: float = 0.0
+    failed: bool = False  # True if the heads cannot be trained
 
     @property
     def best(self) -> int:
@@ -207,7 +208,9 @@ class _Trials:
         return best
 
     def next(self) -> int | None:
-        """Return an untried neighbour of the best index in `GRID`; None if both are tried."""
+        """Return an untried neighbour of the best index in `GRID`; None if there is none."""
+        if self.failed:
+            return None
         if len(self.losses) < len(FIRST):
             return FIRST[len(self.losses)]
         beside = (self.best + 1, self.best - 1)
@@ -218,20 +221,18 @@ class _Trials:
         nearest = min(self.losses, key=lambda i: abs(i - step), default=None)
         return None if nearest is None else self.positions[nearest].get(inner_fold)
 
-    def add(self, step: int, fitted: Sequence[Fitted], clips: Clips, inner: Ints) -> bool:
-        """Add the fits of one strength; return False if they made no predictions."""
+    def add(self, step: int, fitted: Sequence[Fitted], clips: Clips, inner: Ints) -> None:
+        """Add the fits of one strength."""
         outputs = np.full((len(inner), clips.n_outputs), np.nan)
         positions = {}
         for one in fitted:
-            predicted = np.flatnonzero(inner >= 0 if one.fit.predict is None else one.fit.predict)
-            outputs[predicted] = one.outputs
-            positions[int(inner[predicted[0]])] = one.position
+            outputs[one.fit.predict] = one.outputs
+            positions[int(inner[one.fit.predict][0])] = one.position
         loss = clips.task.choice_loss(clips.y_true, outputs)
-        if not np.isfinite(loss):
-            return False
-        self.losses[step], self.positions[step] = loss, positions
-        self.margin = 0.5 / int(complete(outputs).sum())
-        return True
+        self.failed = not np.isfinite(loss)
+        if not self.failed:
+            self.losses[step], self.positions[step] = loss, positions
+            self.margin = 0.5 / int(complete(outputs).sum())
 
     def chosen(self) -> Strength:
         """Return the strength at the minimum of a parabola through the best and its neighbours."""
@@ -254,8 +255,7 @@ def choose_strengths(
     per_fold = (inner >= 0).sum() / max(len(splits), 1)
     splits = splits[: int(np.ceil(ENOUGH_CLIPS / max(per_fold, 1.0)))]
     trials = {model.features: _Trials() for model in models}
-    active = [(model, FIRST[0]) for model in models]
-    while active:
+    while active := [(m, step) for m in models if (step := trials[m.features].next()) is not None]:
         fits = [
             Fit(
                 model,
@@ -270,16 +270,8 @@ def choose_strengths(
             for j, (train, rows) in enumerate(splits)
             for model, step in active
         ]
-        by_model: dict[Key, list[Fitted]] = {}
-        for one in fitter.fit(fits):
-            by_model.setdefault(one.fit.model.features, []).append(one)
-        following = []
+        fitted = fitter.fit(fits)
         for model, step in active:
-            tried = trials[model.features]
-            if not tried.add(step, by_model.get(model.features, []), clips, inner):
-                continue
-            beside = tried.next()
-            if beside is not None:
-                following.append((model, beside))
-        active = following
+            of_model = [one for one in fitted if one.fit.model is model]
+            trials[model.features].add(step, of_model, clips, inner)
     return {key: tried.chosen() for key, tried in trials.items() if tried.losses}

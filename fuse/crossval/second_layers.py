@@ -99,13 +99,14 @@ class Stack(_SecondLayer):
                 for train, rows in leave_each_out(oof.inner_folds[fold])
             ]
         fitted = fitter.fit(fits)
-        oof.inner[key, fold] = oof.blank()
+        inner = oof.inner[fold]
+        inner[key] = oof.blank()
         for one in fitted[1:]:
-            oof.inner[key, fold][one.fit.predict] = one.outputs
+            inner[key][one.fit.predict] = one.outputs
         fallbacks = oof.fallbacks.get(self.name, ())
         best = {f.key: self._best_without(oof, f.missing, fold) for f in fallbacks}
         if self.inner:
-            oof.inner |= {(k, fold): oof.inner[best[k], fold] for k in best}
+            inner |= {fallback_key: inner[of] for fallback_key, of in best.items()}
         if fitted:
             oof.heads.append(fitter.head(fitted[0]))
             oof.outputs[key][tested] = fitted[0].outputs
@@ -125,8 +126,9 @@ class Stack(_SecondLayer):
         """Return the key of the best model that needs none of the missing modalities."""
         models = [m for m in oof.models if not set(missing) & set(m.modalities)]
         models += [parts[missing] for parts in self.parts.values() if missing in parts]
-        models = [m for m in {m.key: m for m in models}.values() if (m.key, fold) in oof.inner]
-        outputs = [oof.inner[m.key, fold].astype(float) for m in models]
+        inner = oof.inner[fold]
+        models = [m for m in {m.key: m for m in models}.values() if m.key in inner]
+        outputs = [inner[m.key].astype(float) for m in models]
         best = best_model(oof.clips.task, oof.clips.y_true, models, outputs) if models else None
         if best is not None:
             return models[best].key
@@ -162,9 +164,9 @@ class Product(_SecondLayer):
         """Fit one fold's product, and write its predictions of the fold's clips to `oof`."""
         clips, key = oof.clips, self.model.key
         tested = clips.folds == fold
-        inner = np.stack([oof.inner[base.key, fold] for base in self.bases]).astype(float)
+        inner = np.stack([oof.inner[fold][base.key] for base in self.bases]).astype(float)
         weights = late_weights(clips, inner)
-        oof.inner[key, fold] = late_inner(clips, inner, oof.inner_folds[fold])
+        oof.inner[fold][key] = late_inner(clips, inner, oof.inner_folds[fold])
         outputs = np.stack([oof.outputs[base.key][tested] for base in self.bases])
         if not complete(outputs).any():
             return
