@@ -56,9 +56,14 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
 
     """
     task = task_of(cache.table.task)
-    if settings.songs is not None and (settings.learning_curve or not task.decides_songs):
-        why = "learning curves use segments" if settings.learning_curve else "songs need classes"
-        raise BadFeatures(f"{cache.path}: --song-level cannot be used: {why}; leave it out")
+    if settings.songs is not None and settings.learning_curve:
+        raise BadFeatures(
+            f"{cache.path}: --learning-curve scores segments, --song-level songs: leave out one"
+        )
+    if settings.songs is not None and not task.decides_songs:
+        raise BadFeatures(
+            f"{cache.path}: --song-level needs the task multiclass, got {task.name}: leave it out"
+        )
     results = evaluate_once(cache, settings)
     if settings.repeats > 1:
         results = with_repeats(results, _evaluate_on_other_folds(cache, results, settings))

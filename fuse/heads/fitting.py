@@ -168,7 +168,10 @@ class HeadFitter:
             present = [self.matrices[name].present for name in fit.model.features]
             valid[i] = np.logical_and.reduce(present)
             train[i] = valid[i] & fit.train
-            count = self._n_different(train[i])
+            unit, different = "clips", np.flatnonzero(train[i])
+            if self.clips.link == "softmax":
+                unit, different = "classes", np.unique(self.clips.y_true[train[i]])
+            count = len(different)
             if count >= MIN_DIFFERENT:
                 key = _rows_scaled_on(fit).tobytes()
                 if self.clips.link == "identity":
@@ -176,7 +179,6 @@ class HeadFitter:
                     key += fit.train.tobytes()
                 together.setdefault(key, []).append(i)
             elif strict:
-                unit = "classes" if self.clips.link == "softmax" else "clips"
                 raise BadFeatures(
                     f"{fit}: expected at least {MIN_DIFFERENT} {unit} among the training clips "
                     f"that have all of its features, got {count}"
@@ -244,16 +246,15 @@ class HeadFitter:
             positions = self._solve([fits[i] for i in batch], scaled, target, weights)
             for i, position in zip(batch, positions, strict=True):
                 fit = fits[i]
+                predict = np.ones_like(valid[i]) if fit.predict is None else fit.predict
                 scores = position.intercept.astype(np.float32)
                 for name, factor in self._factors(fit.model).items():
-                    values_of = scaled[name].values
-                    if fit.predict is not None:
-                        values_of = values_of.take(fit.predict)
-                    scores = scores + values_of.scores(position.coef[name] * factor).T
+                    rows = scaled[name].values.take(predict)
+                    scores = scores + rows.scores(position.coef[name] * factor).T
                 outputs = apply_link(scores.astype(float), self.clips.link)
                 if self.clips.link == "identity":
                     outputs = outputs * scale + mean
-                outputs[~(valid[i] if fit.predict is None else valid[i][fit.predict])] = np.nan
+                outputs[~valid[i][predict]] = np.nan
                 fitted[i] = Fitted(fit, outputs, position, (mean, scale))
         return fitted
 
@@ -273,36 +274,24 @@ class HeadFitter:
             feature, of_block = scaled[name], np.array([factors[i][name] for i in members])
             values = feature.values.take(rows)
             blocks.append(Block(values, np.array(members), of_block, feature.spectrum))
-            coef = np.zeros((len(members), len(target), values.shape[1]), np.float32)
-            for of_fit, i in zip(coef, members, strict=True):
-                if position := fits[i].start:
-                    of_fit[:] = position.coef[name]
-            start.append(coef)
-        intercept = np.zeros((len(fits), len(target)), np.float32)
-        for of_fit, fit in zip(intercept, fits, strict=True):
-            if fit.start:
-                of_fit[:] = fit.start.intercept
+            zeros = np.zeros((len(target), values.shape[1]), np.float32)
+            starts = [fits[i].start for i in members]
+            coef = [one.coef[name] if one else zeros for one in starts]
+            start.append(np.array(coef, np.float32))
+        intercept = [fit.start.intercept if fit.start else [0.0] * len(target) for fit in fits]
         C, tol = np.array([(fit.C, fit.tol) for fit in fits]).T
         if self.clips.link == "identity":
             # More precision costs only few steps for squared errors.
             tol = tol * 1e-3
-        *coefs, intercept = solve(
-            blocks, [*start, intercept], target[:, rows], weights[:, rows], C, tol, self.clips.link
+        start.append(np.array(intercept, np.float32))
+        *solved, intercepts = solve(
+            blocks, start, target[:, rows], weights[:, rows], C, tol, self.clips.link
         )
-        by_name = dict(zip(users, coefs, strict=True))
+        coefs = dict(zip(users, solved, strict=True))
         return [
-            Position(
-                {name: by_name[name][users[name].index(i)] for name in factors[i]},
-                of_fit.astype(float),
-            )
-            for i, of_fit in enumerate(intercept)
+            Position({name: coefs[name][users[name].index(i)] for name in factors[i]}, intercept)
+            for i, intercept in enumerate(intercepts.astype(float))
         ]
-
-    def _n_different(self, train: Bools) -> int:
-        """Return the number of classes of the training clips; for other tasks, of the clips."""
-        if self.clips.link == "softmax":
-            return len(np.unique(self.clips.y_true[train]))
-        return int(train.sum())
 
     def _factors(self, model: Model) -> dict[str, np.float32]:
         """Map each feature to the factor of its columns; 1 if the model has only one feature."""
