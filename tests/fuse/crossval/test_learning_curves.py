@@ -30,9 +30,8 @@ def made(seed, n_groups=60, k=5, n_classes=4):
 def test_subsets_are_nested_whole_and_of_the_size_asked_for(seed, stratified):
     folds, groups, labels = made(seed)
     names = np.array(groups)
-    masks = learning_curve_masks(
-        folds, groups, FRACTIONS, seed, labels=labels if stratified else None
-    )
+    labels = labels if stratified else np.zeros_like(labels)
+    masks = learning_curve_masks(folds, groups, FRACTIONS, seed, labels)
     assert masks.shape == (5, 4, len(folds))
     largest = max(np.unique(names, return_counts=True)[1])
     for fold in range(5):
@@ -50,29 +49,32 @@ def test_subsets_are_nested_whole_and_of_the_size_asked_for(seed, stratified):
 
 
 def test_seed_decides_and_the_order_of_fractions_does_not():
-    folds, groups, _ = made(0)
-    one = learning_curve_masks(folds, groups, (0.2, 0.7), 1)
-    np.testing.assert_array_equal(one, learning_curve_masks(folds, groups, (0.7, 0.2), 1)[:, ::-1])
-    assert (one != learning_curve_masks(folds, groups, (0.2, 0.7), 2)).any()
+    folds, groups, labels = made(0)
+    one, turned, other = (
+        learning_curve_masks(folds, groups, fractions, seed, labels)
+        for fractions, seed in (((0.2, 0.7), 1), ((0.7, 0.2), 1), ((0.2, 0.7), 2))
+    )
+    np.testing.assert_array_equal(one, turned[:, ::-1])
+    assert (one != other).any()
     # Exact fractions take no group too many.
-    masks = learning_curve_masks(np.repeat([0, 1], 10), range(20), (0.3, 0.7))
+    groups = tuple(map(str, range(20)))
+    masks = learning_curve_masks(np.repeat([0, 1], 10), groups, (0.3, 0.7), 0, np.zeros(20, int))
     np.testing.assert_array_equal(masks.sum(axis=2), [[3, 7], [3, 7]])
 
 
 def test_small_stratified_sets_keep_the_classes_shares():
     labels = np.repeat([0, 1, 2], [600, 300, 100])
-    groups, folds = np.arange(1000) // 2, np.arange(1000) // 2 % 4
-    masks = learning_curve_masks(folds, groups, (0.1,), labels=labels)
-    for fold in range(4):
-        shares = np.bincount(labels[masks[fold, 0]], minlength=3) / masks[fold, 0].sum()
+    groups, folds = tuple(f"{i // 2}" for i in range(1000)), np.arange(1000) // 2 % 4
+    for chosen in learning_curve_masks(folds, groups, (0.1,), 0, labels)[:, 0]:
         # Within a group of 38 of each class's share.
+        shares = np.bincount(labels[chosen], minlength=3) / chosen.sum()
         np.testing.assert_allclose(shares, [0.6, 0.3, 0.1], atol=0.035)
 
 
 def test_clips_without_a_fold_are_never_trained_on():
-    masks = learning_curve_masks(np.array([0, 1, -1, 0, 1]), list("abcde"), (1.0,))
-    assert not masks[..., 2].any()
-    assert masks[0, 0].tolist() == [False, True, False, False, True]
+    folds = np.array([0, 1, -1, 0, 1])
+    masks = learning_curve_masks(folds, tuple("abcde"), (1.0,), 0, np.zeros(5, int))
+    np.testing.assert_array_equal(masks[:, 0], [folds == 1, folds == 0])
 
 
 def curves_of(path, fractions, **options):
