@@ -19,7 +19,6 @@ from sklearn.metrics import average_precision_score, f1_score, r2_score, roc_auc
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mvemo.cache import merge_caches, select_features
 from mvemo.fuse import BadFeatures, HeadSettings, LeakError, format_table
 from mvemo.fuse.metrics.scores import best_thresholds
 from mvemo.fuse.models import LATE, STACKED
@@ -30,18 +29,20 @@ TASKS = ("multiclass", "multilabel", "regression")
 CHANCE = {"multiclass": 1 / 6, "multilabel": 0.5, "regression": 0.0}
 
 
+def made(folder, task, **options):
+    table = output_table(task)
+    path = output_cache(folder / "f.h5", table, **options)
+    return table, evaluated(path, C=0.1, n_resamples=100), path
+
+
 @pytest.fixture(scope="module")
 def tags(tmp_path_factory):
-    table = output_table("multilabel")
-    path = output_cache(tmp_path_factory.mktemp("t") / "f.h5", table, noise=3.0)
-    return table, evaluated(path, C=0.1, n_resamples=100), path
+    return made(tmp_path_factory.mktemp("tags"), "multilabel", noise=3.0)
 
 
 @pytest.fixture(scope="module")
 def values(tmp_path_factory):
-    table = output_table("regression")
-    path = output_cache(tmp_path_factory.mktemp("v") / "f.h5", table)
-    return table, evaluated(path, C=0.1, n_resamples=100), path
+    return made(tmp_path_factory.mktemp("values"), "regression")
 
 
 def logistic(x, y, train, C, scaled_on=None):
@@ -108,9 +109,7 @@ def test_probabilities_of_tags_are_scikit_learns(tags):
     p, said = model.outputs, model.y_pred
     assert (said == (p >= model.thresholds[table.folds])).all()
     assert model.scores["roc_auc_macro"] == pytest.approx(roc_auc_score(y, p, average="macro"))
-    assert model.scores["roc_auc_micro"] == pytest.approx(roc_auc_score(y, p, average="micro"))
     assert model.scores["f1_micro"] == pytest.approx(f1_score(y, said, average="micro"))
-    np.testing.assert_allclose(model.per_output["f1"], f1_score(y, said, average=None))
     folds = [table.folds == fold for fold in range(3)]
     per_fold = [average_precision_score(y[rows, 1], p[rows, 1]) for rows in folds]
     np.testing.assert_allclose(model.per_output_fold["average_precision"][:, 1], per_fold)
@@ -232,21 +231,6 @@ def test_crossfit_uses_each_folds_own_nets(tmp_path):
     # Each net has a basis of its own: features of another fold's net would be noise.
     assert np.mean(results.models[-1].per_fold["accuracy"]) > 0.7
     assert {h.net_fold for h in results.heads} == set(range(6))
-
-
-def test_a_folder_of_shards_is_evaluated_as_the_file_that_they_merge_to(tmp_path):
-    table = make_table(60, 3)
-    whole = crossfit_cache(tmp_path / "f.h5", table)
-    (tmp_path / "shards").mkdir()
-    for shard in range(2):
-        ids = [clip for i, clip in enumerate(table.clip_ids) if i % 3 != shard]
-        select_features(whole, ["music1d", "c3d"], tmp_path / f"shards/{shard}.h5", clips=ids)
-    merge_caches([tmp_path / "shards"], tmp_path / "merged.h5")
-    of_file, of_folder = evaluated(tmp_path / "merged.h5"), evaluated(tmp_path / "shards")
-    assert of_file.provenance["features_digest"] == of_folder.provenance["features_digest"]
-    for one, other in zip(of_file.models, of_folder.models, strict=True):
-        np.testing.assert_array_equal(one.outputs, other.outputs)
-        np.testing.assert_equal(one.per_fold, other.per_fold)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -1,7 +1,5 @@
 """A third modality: fusions of any number, and what predicts where some are missing."""
 
-import json
-
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -136,15 +134,6 @@ def test_a_model_for_new_clips_leaves_out_what_it_cannot_make(cache, results):
         model = build_model(opened, results)
     assert {name for p in model.predictors for name in p.features} == {"music1d", "i3d"}
     assert model.best(("audio",)).features == ("music1d",)
-
-
-def test_the_command_reports_them(cache, tmp_path):
-    options = ["--models", "bert,i3d+music1d+bert", "--set", "fuse.n_resamples=20"]
-    done = command("cv", cache, "--out", tmp_path, *options)
-    assert done.exit_code == 0, done.output
-    models = json.loads((tmp_path / "metrics.json").read_text())["models"]
-    assert models["i3d+music1d+bert"]["modalities"] == ["audio", "video", "lyrics"]
-    assert "no lyrics" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["Lyrics", "song text", "none", "", "é", "a" * 21, "a+b"])

@@ -8,7 +8,7 @@ from feature_samples import frozen_cache, make_table
 from fuse_samples import by_name, evaluated, primary
 from output_samples import output_table, task_cache, task_crossfit_cache, task_table
 
-from mvemo.fuse import Clips, HeadSettings, Model, format_table, metrics_dict, task_of
+from mvemo.fuse import HeadSettings, Model, format_table, metrics_dict, task_of
 from mvemo.fuse.crossval.out_of_fold import best_model
 from mvemo.fuse.models import STACKED
 from mvemo.fuse.report.summary import recommend
@@ -16,16 +16,6 @@ from mvemo.fuse.report.summary import recommend
 # Enough for a stack, two pairs and all comparisons, in two thirds of the time.
 THREE = ("music1d", "c3d", "i3d")
 TASKS = ["multiclass", "multilabel", "regression"]
-
-
-def test_inner_folds_hold_only_training_clips_and_whole_groups():
-    table = make_table(n=60, k=3)
-    clips = Clips(task_of("multiclass"), np.asarray(table.labels), table.groups, table.folds, 6)
-    inner = clips.inner_folds(2, 3)
-    assert (inner[table.folds == 2] == -1).all()
-    assert set(inner[table.folds != 2].tolist()) == {0, 1, 2}
-    for group in set(table.groups):
-        assert len({inner[i] for i, g in enumerate(table.groups) if g == group}) == 1
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -53,14 +43,15 @@ def test_clips_without_pictures_are_predicted_by_their_sound_also_in_the_stack(t
     assert pair.without_modality["none"] == pytest.approx(
         np.mean(primary(plain["c3d+music1d"])), abs=1e-3
     )
-    by_hand = [
-        results.task.primary(results.y_true[rows], sound.outputs[rows])
-        for rows in (plain["c3d+music1d"].valid & (results.folds == f) for f in range(3))
-    ]
+    both = plain["c3d+music1d"].valid
+    by_hand = results.task.primary_per_fold(
+        results.y_true[both], sound.outputs[both], results.folds[both], 3
+    )
     assert pair.without_modality["video"] == pytest.approx(np.mean(by_hand))
     if task == "multilabel":
         # Decided by the thresholds of the head that predicted.
-        np.testing.assert_array_equal(pair.y_pred[absent], sound.y_pred[absent])
+        for model in (pair, full[STACKED]):
+            np.testing.assert_array_equal(model.y_pred[absent], sound.y_pred[absent])
 
 
 @pytest.mark.parametrize("make", [task_cache, task_crossfit_cache])

@@ -7,7 +7,7 @@ from fuse_samples import by_name, evaluated
 from output_samples import output_cache, output_table, task_cache, task_crossfit_cache, task_table
 
 from mvemo.fuse import BadFeatures, Clips, load_heads, save_heads, task_of
-from mvemo.fuse.crossval.second_layers import base_models, late_outputs, late_weights
+from mvemo.fuse.crossval.second_layers import late_outputs, late_weights, stack_bases
 from mvemo.fuse.metrics.calibration import apply_temperature, fit_temperature
 from mvemo.fuse.metrics.scores import best_thresholds
 from mvemo.fuse.models import LATE, STACKED, models_of
@@ -25,11 +25,11 @@ def clips_of(task, y_true, n_outputs):
 def test_the_bases_of_a_stack_are_the_four_fusions_of_one_feature_each():
     papers = {"music1d": "audio", "music2d": "audio", "c3d": "video", "i3d": "video"}
     fusions = ["c3d+music1d", "i3d+music1d", "c3d+music2d", "i3d+music2d"]
-    assert [m.name for m in base_models(models_of(papers))] == fusions
+    assert [m.name for m in stack_bases(models_of(papers))] == fusions
     # With one fusion there is nothing to stack but the single features.
     two = models_of({"music1d": "audio", "c3d": "video"})
-    assert [m.name for m in base_models(two)] == ["music1d", "c3d"]
-    assert base_models(models_of({"music1d": "audio"})) == ()
+    assert [m.name for m in stack_bases(two)] == ["music1d", "c3d"]
+    assert stack_bases(models_of({"music1d": "audio"})) == ()
 
 
 def test_a_product_of_classes_is_the_geometric_mean_of_calibrated_probabilities():
@@ -123,17 +123,6 @@ def test_clips_without_a_feature_are_predicted_by_the_product_of_the_others(task
     assert set(full.without_modality) == {"audio", "video", "none"}
     sound = by_name(evaluated(path, models=["music1d", "music2d", LATE]))[LATE]
     np.testing.assert_allclose(full.outputs[silent], sound.outputs[silent], atol=1e-4)
-
-
-def test_what_a_fallback_of_a_stack_predicts_is_decided_by_its_own_thresholds(tmp_path):
-    table = output_table("multilabel", n=120)
-    absent = list(range(0, 80))
-    path = output_cache(tmp_path / "f.h5", table, missing={"c3d": absent}, noise=1.0)
-    found = by_name(evaluated(path, stacked=True, missing_modality=True))
-    stack, sound = found[STACKED], found["music1d"]
-    assert stack.n_fallback == 80
-    np.testing.assert_array_equal(stack.outputs[absent], sound.outputs[absent])
-    np.testing.assert_array_equal(stack.y_pred[absent], sound.y_pred[absent])
 
 
 def test_a_stack_without_a_modality_is_the_best_remaining_model(tmp_path):

@@ -96,17 +96,6 @@ def test_temperatures_are_scipys_minima():
         assert loss(np.log(temperature)) <= best.fun + 1e-12
 
 
-def test_temperature_is_recovered_and_calibrates():
-    labels, z = drawn(n=6000, temperature=4.0)
-    fitted = fit_temperature(z[:3000], labels[:3000])
-    # Standard error about 0.1.
-    assert fitted == pytest.approx(4, abs=0.5)
-    raw, cooled = softmax(z[3000:]), apply_temperature(softmax(z[3000:]), fitted)
-    assert reliability(labels[3000:], raw).ece > 0.15
-    assert reliability(labels[3000:], cooled).ece < 0.03
-    np.testing.assert_array_equal(raw.argmax(1), cooled.argmax(1))
-
-
 def test_temperature_of_hopeless_cases_is_bounded():
     labels = np.array([0, 1, 2, 0])
     certain = 5.0 * np.eye(3)[labels]
