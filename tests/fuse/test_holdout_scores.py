@@ -19,21 +19,16 @@ from mvemo.fuse.report.report_files import report_html
 from mvemo.manifests import holdout_split
 
 
-def split_table(n=240, seed=0):
+def split_table(n=240):
     table = make_table(n, 0)
-    splits = holdout_split(table.labels, table.groups, (6, 2, 2), seed, "multiclass")
+    splits = holdout_split(table.labels, table.groups, (6, 2, 2), 0, "multiclass")
     return replace(table, splits=splits)
 
 
-def holdout_cache(
-    path, table, *, strength=1.0, names=("music1d", "c3d"), seen=(0, 1), made=None, missing=None
-):
+def holdout_cache(path, table, *, names=("music1d", "c3d"), seen=(0, 1), made=None, missing=None):
     """Features of nets that saw the clips of some parts; `made` has the classes behind them."""
-    ids = [c for c, s in zip(table.clip_ids, table.splits, strict=True) if s in seen]
-    vectors = [
-        (spec(n, 12, "holdout", None, ids), features(made or table, n, 12, strength=strength))
-        for n in names
-    ]
+    ids = np.array(table.clip_ids)[np.isin(table.splits, seen)].tolist()
+    vectors = [(spec(n, 12, "holdout", None, ids), features(made or table, n, 12)) for n in names]
     return write_cache(path, table, vectors, missing=missing)
 
 
@@ -58,9 +53,8 @@ def test_heads_train_on_training_and_validation_clips_and_score_the_test_clips(c
             model.outputs[test], reference.predict_proba(values[test]), atol=5e-3
         )
         assert np.isnan(model.outputs[~test]).all()
-        assert model.per_fold["accuracy"].shape == (1,)
         said = model.outputs[test].argmax(axis=1)
-        assert model.per_fold["accuracy"][0] == np.mean(said == table.labels[test])
+        assert model.per_fold["accuracy"].tolist() == [np.mean(said == table.labels[test])]
         assert model.confusion.sum() == test.sum()
     common = np.mean(table.labels[test] == np.bincount(table.labels[~test]).argmax())
     assert results.primary_per_fold(results.baseline).tolist() == [common]
@@ -109,21 +103,16 @@ def test_frozen_features_are_scored_on_the_split_unless_folds_are_asked_for(tmp_
     assert [m.name for m in mixed.models] == ["music1d", "c3d", "c3d+music1d", "integrated"]
 
 
-def test_the_report_says_what_was_tested(cached, tmp_path):
+def test_the_report_says_what_was_tested(cached):
     table, path = cached
     n = int((table.splits == 2).sum())
-    options = {"stacked": True, "missing_modality": True, "temperature": True, "refit": True}
-    results = evaluated(path, **options)
+    results = evaluated(path, stacked=True, missing_modality=True, temperature=True, refit=True)
     page = report_html(results)
     assert f"test on {n} held-out clips" in page
     assert f"for each of {n} clips held out" in page
     assert "could not predict every clip" not in page
     assert "holdout" in format_table(results)
-    metrics = metrics_dict(results)
-    assert metrics["protocol"] == "holdout"
-    for model in metrics["models"].values():
-        assert len(model["accuracy"]["per_fold"]) == 1
-        assert np.sum(model["confusion"]) == n
+    assert metrics_dict(results)["protocol"] == "holdout"
 
 
 def test_intervals_and_a_learning_curve(cached):
@@ -144,25 +133,23 @@ def test_intervals_and_a_learning_curve(cached):
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
 def test_heads_for_new_clips_are_fitted_on_all_clips_of_a_split(tmp_path, task):
-    table = split_table()
+    plain = split_table()
     # The test clips are of one class: by themselves they would make no head.
-    test = (table.labels == 0) & (np.arange(240) < 80)
-    classes = table.labels
-    labels = classes
-    if task != "multiclass":
-        labels = np.eye(6, dtype=np.int64)[classes]
-        labels = labels if task == "multilabel" else labels + 0.1 * features(table, "c3d", 6)
-    table = replace(table, splits=np.where(test, 2, table.splits % 2), task=task, labels=labels)
-    plain = replace(table, labels=classes)
-    path = holdout_cache(tmp_path / "f.h5", table, made=plain)
-    results = evaluated(path, stacked=True, refit=True)
+    test = (plain.labels == 0) & (np.arange(240) < 80)
+    tags = np.eye(6, dtype=np.int64)[plain.labels]
+    labels = {"multiclass": plain.labels, "multilabel": tags}
+    labels["regression"] = tags + 0.1 * features(plain, "c3d", 6)
+    splits = np.where(test, 2, plain.splits % 2)
+    table = replace(plain, splits=splits, task=task, labels=labels[task])
+    results = evaluated(
+        holdout_cache(tmp_path / "f.h5", table, made=plain), stacked=True, refit=True
+    )
     final = {h.model: h for h in results.heads if h.fold is None}
     tested = {h.model: h for h in results.heads if h.fold == 0}
     assert set(final) == set(tested) == {m.name for m in results.models}
     if task == "multilabel":
         # Thresholds rest on the training clips, too: of tags that no test clip has.
-        for head in final.values():
-            assert (head.thresholds != 0.5).all()
+        assert all((head.thresholds != 0.5).all() for head in final.values())
     stack = final["integrated-stacked"]
     inputs = [tested[name].predict(features(plain, name)) for name in stack.features]
     said = stack.predict(np.concatenate([decision_inputs(p, stack.link) for p in inputs], axis=1))
