@@ -12,9 +12,8 @@ from mvemo.cache import Cache
 from mvemo.fuse.crossval.comparisons import with_uncertainty
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.crossval.prediction import predict_all
-from mvemo.fuse.crossval.preparation import Preparation, passes_over, prepare, provenance_of
+from mvemo.fuse.crossval.preparation import Preparation, prepare, provenance_of
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.features import Clips, Features
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.metrics.averages import mean_finite
 from mvemo.fuse.models import SECOND_LAYERS, Model
@@ -92,9 +91,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         folds=clips.folds,
         k=k,
         seed=clips.seed,
-        protocol=prepared.features.protocol(
-            (*prepared.names, *(model.name for model in prepared.nets))
-        ),
+        protocol=prepared.features.protocol(prepared.used),
         leaky=prepared.leaky,
         synthetic=table.synthetic,
         predicted_by=table.predicted_by,
@@ -108,7 +105,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         },
         failures=tuple((f.clip_id, f.stage, f.reason) for f in cache.failures),
         curves=cache.curves,
-        provenance=provenance_of(cache, prepared, settings),
+        provenance=provenance_of(prepared, settings),
         heads=tuple(oof.heads_with_thresholds()),
         choice=oof.choose() if settings.choose_model else None,
     )
@@ -242,50 +239,41 @@ Scores = dict[tuple[str, int], list[tuple[float, int]]]
 def with_learning_curve(
     cache: Cache,
     results: Results,
-    settings: EvaluationSettings = DEFAULT,
+    settings: EvaluationSettings,
     fractions: Sequence[float] = FRACTIONS,
 ) -> Results:
     """Add the primary metric of every model trained on fewer clips, in whole groups."""
     # Under crossfit only the heads see fewer clips; the nets saw all of the training folds.
-    values, head = Features(cache, settings), settings.head
-    models = [
-        Model(m.name, m.features, m.modalities)
-        for m in results.models
-        if m.name not in SECOND_LAYERS and not m.by_net
-    ]
-    names = list(dict.fromkeys(name for model in models for name in model.features))
-    n_outputs = len(results.classes)
-    clips = Clips(
-        results.task, results.y_true, results.groups, results.folds, n_outputs, results.seed
-    )
+    prepared = prepare(cache, settings)
+    clips, models = prepared.clips, prepared.models
     shares = sorted({*fractions, 1.0})
     # Clips that a single split never tests are also training clips: they form an extra fold.
     masks = learning_curve_masks(
-        np.where(results.tested, results.folds, results.k),
-        results.groups,
+        np.where(clips.folds >= 0, clips.folds, prepared.k),
+        clips.groups,
         shares,
-        results.seed,
-        results.y_true if results.y_true.ndim == 1 else np.zeros_like(results.folds),
-    )[: results.k]
+        clips.seed,
+        clips.y_true if clips.y_true.ndim == 1 else np.zeros_like(clips.folds),
+    )[: prepared.k]
     scores: Scores = {}
     strength = {(h.features, h.fold): h.C for h in results.heads if h.model not in SECOND_LAYERS}
-    crossfit = any(values.crossfit(name) for name in names)
-    for net_fold, tested in passes_over(results.k, crossfit=crossfit):
-        fitter = HeadFitter({name: values.matrix(name, net_fold) for name in names}, clips, head)
+    for net_fold, tested in prepared.passes:
+        matrices = {name: prepared.features.matrix(name, net_fold) for name in prepared.names}
+        fitter = HeadFitter(matrices, clips, settings.head)
         share_of: dict[int, int] = {}
         fits = []
         for fold in tested:
             for i in range(len(shares)):
                 for model in models:
-                    C = strength.get((model.features, fold), head.C)
-                    rows = results.folds == fold
+                    C = strength.get((model.features, fold), settings.head.C)
+                    rows = clips.folds == fold
                     fits.append(Fit(model, fold, masks[fold, i], C, predict=rows))
                     share_of[id(fits[-1])] = i
         for one in fitter.fit(fits):
             fit = one.fit
             score = clips.task.primary(clips.y_true[fit.predict], one.outputs)
             if np.isfinite(score):
-                present = [fitter.matrices[name].present for name in fit.model.features]
+                present = [matrices[name].present for name in fit.model.features]
                 n_train = int(np.logical_and.reduce([fit.train, *present]).sum())
                 scores.setdefault((fit.model.name, share_of[id(fit)]), []).append((score, n_train))
     curves = {model.name: _points(model.name, shares, scores) for model in models}

@@ -35,6 +35,7 @@ class Preparation:
     models: tuple[Model, ...]  # in the order of reports
     nets: tuple[Model, ...]  # nets whose own outputs are scored, without a head
     names: tuple[str, ...]  # features that `models` use
+    used: tuple[str, ...]  # features that `models` and `nets` use
     # With one split, the fold is 0 for its test clips and -1 for all others.
     clips: Clips
     k: int  # number of folds
@@ -62,18 +63,19 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
         for name in outputs
         if settings.models is None or name in settings.models
     )
-    used = [name for model in (*models, *nets) for name in model.features]
-    names = tuple(dict.fromkeys(used))
+    names = tuple(dict.fromkeys(name for model in (*models, *nets) for name in model.features))
     crossfit = [name for name in names if features.crossfit(name)]
     held_out = [name for name in names if features.held_out(name)]
     folds, k = _folds(cache, settings, crossfit, held_out)
     leaks = _leaks(features, names, table, folds)
     if leaks and not settings.allow_leak:
         raise _leak_error(leaks, folds, cache)
-    passes = passes_over(k, crossfit=bool(crossfit))
+    passes: Passes = tuple((fold, (fold,)) for fold in range(k))
+    if not crossfit:
+        passes = ((None, tuple(range(k))),)
     of_heads = tuple(name for name in names if name not in features.outputs)
     clips = _clips(cache, settings, folds)
-    return Preparation(features, models, nets, of_heads, clips, k, bool(leaks), passes)
+    return Preparation(features, models, nets, of_heads, names, clips, k, bool(leaks), passes)
 
 
 def _clips(cache: Cache, settings: EvaluationSettings, folds: Ints) -> Clips:
@@ -116,17 +118,9 @@ def _leak_error(leaks: Sequence[tuple[str, int, int]], folds: Ints, cache: Cache
     )
 
 
-def passes_over(k: int, *, crossfit: bool) -> Passes:
-    """Return `Preparation.passes` for `k` folds."""
-    folds = tuple(range(k))
-    return tuple((fold, (fold,)) for fold in folds) if crossfit else ((None, folds),)
-
-
-def provenance_of(
-    cache: Cache, prepared: Preparation, settings: EvaluationSettings
-) -> dict[str, Any]:
+def provenance_of(prepared: Preparation, settings: EvaluationSettings) -> dict[str, Any]:
     """Return facts on how the scores were made, as JSON values."""
-    within = {}
+    within, cache = {}, prepared.features.cache
     if settings.within_groups:
         groups = cache.table.groups
         rows = groups_within(np.ones(len(groups), bool), groups)
@@ -165,7 +159,7 @@ def provenance_of(
                 }
                 for spec in prepared.features.variants(name)
             ]
-            for name in (*prepared.names, *(model.name for model in prepared.nets))
+            for name in prepared.used
         },
     }
 

@@ -117,8 +117,9 @@ def test_the_report_says_what_was_tested(cached):
 
 def test_intervals_and_a_learning_curve(cached):
     with open_cache(cached[1]) as cache:
-        results = with_uncertainty(evaluate(cache, plain_settings()), n_resamples=200)
-        results = with_learning_curve(cache, results, fractions=(0.3,))
+        settings = plain_settings()
+        results = with_uncertainty(evaluate(cache, settings), n_resamples=200)
+        results = with_learning_curve(cache, results, settings, (0.3,))
     trained = int((results.folds < 0).sum())
     for model in results.models:
         low, high = model.intervals["accuracy"]

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from fuse_samples import evaluated, primary
+from fuse_samples import plain_settings, primary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from output_samples import task_cache, task_crossfit_cache, task_table
 
 from mvemo.cache import open_cache
-from mvemo.fuse import metrics_dict
+from mvemo.fuse import evaluate, metrics_dict
 from mvemo.fuse.crossval.evaluation import learning_curve_masks, with_learning_curve
 from mvemo.fuse.report.report_files import report_html
 
@@ -19,7 +19,8 @@ TASKS = ("multiclass", "multilabel", "regression")
 def made(seed, n_groups=60, k=5, n_classes=4):
     rng = np.random.default_rng(seed)
     groups = np.repeat(np.arange(n_groups), rng.integers(1, 6, n_groups))
-    folds = (rng.permutation(np.arange(n_groups) % k))[groups]
+    # Clips of fold -1 are never trained on.
+    folds = (rng.permutation(np.arange(n_groups) % (k + 1)) - 1)[groups]
     labels = rng.choice(n_classes, n_groups, p=(0.55, 0.25, 0.15, 0.05))[groups]
     order = rng.permutation(len(groups))
     return folds[order], tuple(f"g{g}" for g in groups[order]), labels[order]
@@ -35,7 +36,7 @@ def test_subsets_are_nested_whole_and_of_the_size_asked_for(seed, stratified):
     assert masks.shape == (5, 4, len(folds))
     largest = max(np.unique(names, return_counts=True)[1])
     for fold in range(5):
-        train = folds != fold
+        train = (folds != fold) & (folds >= 0)
         np.testing.assert_array_equal(masks[fold, -1], train)
         for i, fraction in enumerate(FRACTIONS):
             chosen = masks[fold, i]
@@ -71,16 +72,11 @@ def test_small_stratified_sets_keep_the_classes_shares():
         np.testing.assert_allclose(shares, [0.6, 0.3, 0.1], atol=0.035)
 
 
-def test_clips_without_a_fold_are_never_trained_on():
-    folds = np.array([0, 1, -1, 0, 1])
-    masks = learning_curve_masks(folds, tuple("abcde"), (1.0,), 0, np.zeros(5, int))
-    np.testing.assert_array_equal(masks[:, 0], [folds == 1, folds == 0])
-
-
 def curves_of(path, fractions, **options):
-    results = evaluated(path, **options)
+    settings = plain_settings(**options)
     with open_cache(path) as cache:
-        return results, with_learning_curve(cache, results, fractions=fractions)
+        results = evaluate(cache, settings)
+        return results, with_learning_curve(cache, results, settings, fractions)
 
 
 @pytest.mark.parametrize(

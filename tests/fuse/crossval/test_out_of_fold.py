@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from feature_samples import frozen_cache, make_table
 from fuse_samples import by_name, evaluated, primary
-from output_samples import output_table, task_cache, task_crossfit_cache, task_table
+from output_samples import task_cache, task_crossfit_cache, task_table
 
 from mvemo.fuse import HeadSettings, Model, format_table, metrics_dict, task_of
 from mvemo.fuse.crossval.out_of_fold import best_model
@@ -69,20 +69,16 @@ def test_the_stack_has_a_temperature_too(make, tmp_path):
 def test_training_clips_of_one_group_have_no_inner_folds(task, crossfit, tmp_path):
     # Fold 0 is one group, so fold 1 trains on one group; with crossfit, fold 0 on two.
     n = 36 if crossfit else 24
+    table = task_table(task, n=n, k=2, group_size=12)
     labels = np.arange(n, dtype=np.int64) % 6
-    if task == "multiclass":
-        table = make_table(n=n, k=2, group_size=12)
-    else:
-        table = output_table(task, n=n, k=2, group_size=12)
-        labels = np.eye(3, dtype=np.int64)[np.arange(n) % 3]
-        labels = labels if task == "multilabel" else table.labels
+    if task == "multilabel":
+        labels = np.eye(3, dtype=np.int64)[labels % 3]
     folds = np.repeat([0, 1, 1], 12) if crossfit else table.folds
-    table = replace(table, labels=labels, folds=folds)
+    table = replace(table, labels=table.labels if task == "regression" else labels, folds=folds)
     make = task_crossfit_cache if crossfit else task_cache
     path = make(tmp_path / "f.h5", table, names=("music1d", "c3d"))
     results = evaluated(path, stacked=True, missing_modality=True, refit=True)
-    assert STACKED not in by_name(results)
-    assert STACKED not in {h.model for h in results.heads}
+    assert STACKED not in {*by_name(results), *(h.model for h in results.heads)}
     assert all(np.isfinite(m.outputs).all() for m in results.models)
     if not crossfit:
         chosen = evaluated(path, head=HeadSettings(choose_C=True), models=["c3d"], refit=True)
@@ -108,9 +104,10 @@ def test_each_fold_is_predicted_by_its_own_choice(chosen):
 
 
 def test_all_outputs_say_what_to_use_and_to_expect(chosen):
-    text = recommend(chosen)
     mean = 100 * primary(chosen.choice.nested).mean()
-    assert text.startswith(f"Use {chosen.choice.model}. Expect an accuracy of {mean:.1f} % (95 %")
+    assert recommend(chosen).startswith(
+        f"Use {chosen.choice.model}. Expect an accuracy of {mean:.1f} % (95 %"
+    )
     assert f"Use {chosen.choice.model}." in format_table(chosen)
     kept = metrics_dict(chosen)["choice"]
     assert kept["model"] == chosen.choice.model
