@@ -156,8 +156,8 @@ def _compare(
                 for one, outputs in zip(repeats, both, strict=True)
             ]
         )
-        low, high = percentile_interval(np.subtract(*mean_finite(values, axis=0)))
-        interval = float(low), float(high)
+        low, high = percentile_interval(np.subtract(*mean_finite(values, axis=0))).tolist()
+        interval = low, high
     n_clips = int(complete(both[0][0]).sum())
     return Comparison(model, reference, n_clips, a - b, mean, interval, t, p, same)
 
@@ -244,12 +244,10 @@ def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0
     choice = results.choice
     evaluated = [_all_models(one, nested=choice is not None) for one in evaluations]
     values = _resampled_scores(evaluations, evaluated, resamples)
-    scored = []
+    labels, n_outputs, scored = results.y_true, len(results.classes), []
     for row, model in enumerate(_all_models(results, nested=choice is not None)):
         of_model = {name: scores[row] for name, scores in values.items()}
-        shares = results.task.share_masks(
-            results.y_true, model.y_pred, model.valid, len(results.classes)
-        )
+        shares = results.task.share_masks(labels, model.y_pred, model.valid, n_outputs)
         intervals = score_intervals(of_model, shares, results.groups)
         scored.append(replace(model, intervals=intervals))
     if choice is not None:
@@ -302,7 +300,7 @@ def score_intervals(
     codes = np.unique(groups, return_inverse=True)[1]
     intervals = {}
     for name, resampled in values.items():
-        low, high = (float(end) for end in percentile_interval(resampled))
+        low, high = percentile_interval(resampled).tolist()
         # Sums of the same values in another order differ in their last digits.
         if np.isclose(low, high, rtol=1e-9, atol=0.0):
             value, n_groups = low, len(np.unique(codes[shares[name]])) if name in shares else 0

@@ -185,10 +185,8 @@ class OutOfFold:
         fallbacks = self.fallbacks.get(model.name, ())
         if not fallbacks:
             return {}
-        order = modality_order(model.modalities)
-        by_missing = sorted(
-            fallbacks, key=lambda f: (len(f.missing), [order.index(kind) for kind in f.missing])
-        )
+        order = modality_order(model.modalities).index
+        by_missing = sorted(fallbacks, key=lambda f: (len(f.missing), [*map(order, f.missing)]))
         keys = {"none": model.key, **{"+".join(f.missing): f.key for f in by_missing}}
         rows, clips = complete(self.outputs[model.key]), self.clips
         labels, folds = clips.y_true[rows], clips.folds[rows]

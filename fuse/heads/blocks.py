@@ -151,10 +151,10 @@ class ScaledFeatures:
 
     def __getitem__(self, name: str) -> ScaledFeature:
         if name not in self._by_name:
-            self._by_name[name] = self._scale(name)
+            self._by_name[name] = self._scaled(name)
         return self._by_name[name]
 
-    def _scale(self, name: str) -> ScaledFeature:
+    def _scaled(self, name: str) -> ScaledFeature:
         matrix = self.matrices[name]
         scaling, _ = fit_scaling(matrix.values, self.rows & matrix.present)
         if isinstance(matrix.values, Rows):
