@@ -20,7 +20,7 @@ from mvemo.fuse.tasks.base import Outcome, Task
 
 # Largest difference between outputs of two heads of the same features, fitted in another order.
 SAME = 1e-4
-NAN = float("nan")
+NAN = np.nan
 
 
 @dataclass(frozen=True)

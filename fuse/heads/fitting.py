@@ -145,7 +145,7 @@ class HeadFitter:
         self,
         matrices: Mapping[str, Matrix],
         clips: Clips,
-        settings: HeadSettings = DEFAULT,
+        settings: HeadSettings,
         net_fold: int | None = None,
     ) -> None:
         if settings.class_weight != "none" and clips.link != "softmax":

@@ -56,5 +56,5 @@ def spread(values: F64) -> Spread:
     """Return the minimum, mean and maximum of the finite values."""
     finite = values[np.isfinite(values)]
     if not len(finite):
-        return Spread(float("nan"), float("nan"), float("nan"))
+        return Spread(np.nan, np.nan, np.nan)
     return Spread(float(finite.min()), float(finite.mean()), float(finite.max()))

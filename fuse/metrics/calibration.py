@@ -37,7 +37,7 @@ class Reliability:
         """Return the expected calibration error (Guo et al. 2017, eq. 3); NaN without clips."""
         filled = self.count > 0
         if not filled.any():
-            return float("nan")
+            return np.nan
         gap = np.abs(self.accuracy[filled] - self.confidence[filled])
         return float(np.average(gap, weights=self.count[filled]))
 
@@ -63,7 +63,7 @@ def brier_score(y_true: Ints, proba: F64) -> float:
     """Return the Brier score: a sum over classes, in [0, 2], or a mean over tags, in [0, 1]."""
     y_true, proba = _predicted(y_true, proba)
     if not len(y_true):
-        return float("nan")
+        return np.nan
     if y_true.ndim == 2:
         return float(np.square(y_true - proba).mean())
     target = y_true[:, None] == np.arange(proba.shape[1])
@@ -73,7 +73,7 @@ def brier_score(y_true: Ints, proba: F64) -> float:
 def log_loss(y_true: Ints, proba: F64) -> float:
     """Return the mean log loss in nats, with probabilities raised to `EPS`; NaN without clips."""
     y_true, proba = _predicted(y_true, proba)
-    return float(log_losses(y_true, proba).mean()) if len(y_true) else float("nan")
+    return float(log_losses(y_true, proba).mean()) if len(y_true) else np.nan
 
 
 def log_losses(y_true: Ints, proba: F64) -> F64:

@@ -138,7 +138,7 @@ class Task(ABC):
     def primary(self, y_true: Labels, outputs: F64) -> float:
         """Return the primary metric of some clips; NaN if none of them was predicted."""
         valid = complete(outputs)
-        return self._primary(y_true[valid], outputs[valid]) if valid.any() else float("nan")
+        return self._primary(y_true[valid], outputs[valid]) if valid.any() else np.nan
 
     @abstractmethod
     def _primary(self, y_true: Labels, outputs: F64) -> float:
