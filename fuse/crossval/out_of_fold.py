@@ -155,30 +155,30 @@ class OutOfFold:
         clips, models = self.clips, self.models
         if len(models) < 2:
             return None
-        outer = [self.predict(model)[0] for model in models]
-        inside: list[Model] = []
-        outputs = self.blank()
+
+        def best(outputs: Sequence[F64]) -> Model | None:
+            return best_model(clips.task, clips.y_true, models, outputs)
+
+        chosen = best([self.predict_everywhere(model) for model in models])
+        if chosen is None:
+            return None
+        inside, outputs = [], self.blank()
         by_clip = self.blank() if self.thresholds else None
         for fold in range(self.k):
-            inner = [self.predict_inside(model, fold) for model in models]
-            best = best_model(clips.task, clips.y_true, models, inner)
-            if best is None:
+            model = best([self.predict_inside(model, fold) for model in models])
+            if model is None:
                 return None
+            inside.append(model.name)
             tested = clips.folds == fold
-            inside.append(models[best])
-            outputs[tested] = outer[best][tested]
+            outputs[tested] = self.predict(model)[0][tested]
             if by_clip is not None:
-                by_clip[tested] = self.thresholds[models[best].key][fold]
-        everywhere = [self.predict_everywhere(model) for model in models]
-        best = best_model(clips.task, clips.y_true, models, everywhere)
-        if best is None:
-            return None
+                by_clip[tested] = self.thresholds[model.key][fold]
         kinds = tuple(dict.fromkeys(kind for model in models for kind in model.modalities))
         nested = Model("nested choice", (), kinds)
         scored = score_model(
             clips.task, nested, outputs, clips.y_true, clips.folds, self.k, by_clip
         )
-        return Choice(models[best].name, tuple(model.name for model in inside), scored)
+        return Choice(chosen.name, tuple(inside), scored)
 
     def _score_without_modality(self, model: Model) -> dict[str, float]:
         """Map missing modalities to the mean score on the model's clips (PL20 3.6)."""
@@ -219,8 +219,8 @@ class OutOfFold:
 
 def best_model(
     task: Task, y_true: F64, models: Sequence[Model], outputs: Sequence[F64]
-) -> int | None:
-    """Return the index of the model of lowest loss, or of `LATE` if it is not clearly worse."""
+) -> Model | None:
+    """Return the model of lowest loss, or `LATE` if it is not clearly worse."""
     valid = np.stack([complete(values) for values in outputs])
     n = valid.sum(axis=1)
     if not n.any():
@@ -231,7 +231,8 @@ def best_model(
     means = {i: losses[i].mean() for i in candidates if np.isfinite(losses[i]).all()}
     best = min(means, key=lambda i: (means[i], len(models[i].features)), default=None)
     late = next((i for i in means if models[i].name == LATE), None)
-    if best is None or late is None:
-        return best
-    gains = losses[late] - losses[best]
-    return best if gains.mean() > gains.std() / np.sqrt(len(gains)) else late
+    if best is not None and late is not None:
+        gains = losses[late] - losses[best]
+        if gains.mean() <= gains.std() / np.sqrt(len(gains)):
+            best = late
+    return None if best is None else models[best]

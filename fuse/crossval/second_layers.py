@@ -131,7 +131,7 @@ class Stack(_SecondLayer):
         outputs = [inner[m.key].astype(float) for m in models]
         best = best_model(oof.clips.task, oof.clips.y_true, models, outputs) if models else None
         if best is not None:
-            return models[best].key
+            return best.key
         # Without inner predictions: what is left of the first base that can still predict.
         base = next(base for base in self.bases if set(base.modalities) - set(missing))
         lost = tuple(kind for kind in missing if kind in base.modalities)

@@ -131,4 +131,4 @@ def test_another_model_replaces_late_fusion_by_one_standard_error(gains, expecte
     late = np.full(24, 0.6)
     better = np.exp(np.log(late) + np.repeat(gains, 8))
     outputs = [np.where(y_true == 1, p, 1 - p)[:, None] for p in (better, late)]
-    assert names[best_model(task_of("multilabel"), y_true[:, None], models, outputs)] == expected
+    assert best_model(task_of("multilabel"), y_true[:, None], models, outputs).name == expected
