@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+# Labels of clips, as `Task.read_labels` returns them.
+Labels = NDArray[Any]
 
 Link = Literal["softmax", "sigmoid", "identity"]
 # Link of the heads below a second layer to the kind of its inputs.

@@ -117,5 +117,5 @@ class Head:
         z = (x - self.mean) / self.scale
         if self.limit is not None:
             np.clip(z, -self.limit, self.limit, out=z)
-        scores: F64 = z @ self.coef.T + self.intercept
+        scores = z @ self.coef.T + self.intercept
         return apply_link(scores, self.link)

@@ -28,20 +28,20 @@ def mean_finite(values: F64, axis: int) -> F64:
     finite = np.isfinite(values)
     n = finite.sum(axis=axis)
     total = np.where(finite, values, 0.0).sum(axis=axis)
-    return ratio(np.asarray(total, dtype=np.float64), np.asarray(n, dtype=np.float64))
+    return ratio(total, n)
 
 
 def ratio(numerator: F64, denominator: F64) -> F64:
     """Divide two arrays, with NaN where the denominator is 0."""
     shape = np.broadcast_shapes(np.shape(numerator), np.shape(denominator))
-    result: F64 = np.full(shape, np.nan)
+    result = np.full(shape, np.nan)
     np.divide(numerator, denominator, out=result, where=denominator != 0)
     return result
 
 
 def complete(values: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Return True for each row (last axis) that has no NaN or infinity."""
-    return np.asarray(np.isfinite(values).all(axis=-1), dtype=np.bool_)
+    return np.asarray(np.isfinite(values).all(axis=-1), bool)
 
 
 class Spread(NamedTuple):
@@ -56,5 +56,5 @@ def spread(values: F64) -> Spread:
     """Return the minimum, mean and maximum of the finite values."""
     finite = values[np.isfinite(values)]
     if not len(finite):
-        return Spread(float("nan"), float("nan"), float("nan"))
+        return Spread(np.nan, np.nan, np.nan)
     return Spread(float(finite.min()), float(finite.mean()), float(finite.max()))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
-from mvemo.fuse.metrics.calibration import reliability
+from mvemo.fuse.metrics.calibration import EDGES, reliability
 from mvemo.fuse.metrics.scores import rank_columns, roc_auc
 from mvemo.fuse.numeric import F64, Bools
 from mvemo.fuse.report.drawing import (
@@ -266,7 +266,7 @@ def reliability_figure(results: Results, model: ModelResult) -> list[Picture]:
     task = results.task
     bins = reliability(results.y_true, model.outputs)
     filled = bins.count > 0
-    left, width, share = bins.edges[:-1][filled], np.diff(bins.edges)[filled], bins.accuracy[filled]
+    left, width, share = EDGES[:-1][filled], np.diff(EDGES)[filled], bins.accuracy[filled]
     size = 12 + 160 * bins.count[filled] / max(int(bins.count.sum()), 1)
     with drawing(WIDE, 0.9 * WIDE) as drawn:
         drawn.line([0, 1], [0, 1], linewidth=0.8, linestyle=(0, (4, 3)))

@@ -73,7 +73,7 @@ def test_differences_by_hand(runs):
         per_fold = np.array([gain[r].mean() for r in rows])
         assert c.mean == pytest.approx(per_fold.mean())
         ratio = np.mean([r.sum() / (valid.sum() - r.sum()) for r in rows])
-        _, t, p = nadeau_bengio(per_fold, 1, ratio)
+        _, t, p = nadeau_bengio(per_fold, ratio)
         assert (c.t, c.p) == (pytest.approx(t), pytest.approx(p))
         p_values.append(p)
         drawn = [np.mean([np.average(gain[r], weights=w[r]) for r in rows]) for w in weights]

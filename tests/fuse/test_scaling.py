@@ -23,8 +23,6 @@ from mvemo.fuse import (
     task_of,
 )
 from mvemo.fuse.features import Features, matrix_of
-from mvemo.fuse.heads.blocks import Block
-from mvemo.fuse.heads.solver import solve
 from mvemo.fuse.scaling import (
     LIMIT,
     MIN_CLIPS,
@@ -191,23 +189,6 @@ def test_an_evaluation_within_little_memory(tmp_path, make):
         np.testing.assert_allclose(other.outputs, one.outputs, atol=TOLERANCE)
         assert one.n_fallback == other.n_fallback
     assert len(in_memory.heads) == len(streamed.heads)
-
-
-@pytest.mark.parametrize("link", ["softmax", "sigmoid", "identity"])
-def test_the_same_optimum_for_every_loss(link):
-    draw = np.random.default_rng(2)
-    x = draw.normal(size=(300, 8)).astype(np.float32)
-    target = (x[:, :3] @ draw.normal(size=(3, 3)) + draw.normal(size=(300, 3))).T
-    if link != "identity":
-        target = (target == target.max(axis=0)).astype(np.float32)
-    weights, C = np.ones((2, 300), np.float32), np.array([0.01, 1.0])
-    weights[1, ::3] = 0.0
-    one, other = (
-        solve([Block(values, np.arange(2))], target, weights, C, link=link, tol=1e-10)
-        for values in (x, in_blocks(x))
-    )
-    assert other.converged.all()
-    np.testing.assert_allclose(other.scores, one.scores, atol=TOLERANCE)
 
 
 def test_groups_need_memory(tmp_path):

@@ -97,7 +97,7 @@ def test_dimensions_from_import_to_heads_and_comparison(cache, tmp_path, capsys)
     [
         (["--set", "fuse.class_weight=balanced"], "class_weight 'balanced' of heads needs the"),
         (["--models", ","], "--models ',': expected at least one name"),
-        (["--song-level"], "--song-level cannot be used: songs need classes"),
+        (["--song-level"], "--song-level needs the task multiclass, got regression"),
     ],
 )
 def test_what_only_classes_have_is_refused(cache, tmp_path, capsys, options, said):
