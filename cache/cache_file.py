@@ -293,15 +293,11 @@ class CacheFile:
 
         return self._read_feature(digest, read)
 
-    def vectors(self, digest: str, rows: Ints) -> F32:
-        """Return the vectors of these rows, float32 (rows, dim), for `rewrite`."""
-        first, last = int(rows.min()), int(rows.max())
-        return self.rows(self.indexes[digest], first, last + 1)[rows - first]
-
-    def sequence(self, digest: str, row: int) -> F32:
-        """Return the sequence of a row, float32 (frames, dim), for `rewrite`."""
-        index = self.indexes[digest]
-        return self.rows(index, int(index.starts[row]), int(index.starts[row + 1]))
+    def values(self, digest: str, rows: Ints) -> F32:
+        """Return vectors, or the frames of a single sequence, float32 (rows, dim)."""
+        index, first = self.indexes[digest], int(rows.min())
+        found = self.rows(index, int(index.bounds[first]), int(index.bounds[rows.max() + 1]))
+        return found if index.spec.kind == "sequence" else found[rows - first]
 
     # --- access to the file
 

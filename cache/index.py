@@ -61,8 +61,10 @@ class Index:
             values[rows] = 0
 
     @cached_property
-    def starts(self) -> Ints:
-        """First frame of each clip in the array of all frames; the last element is their number."""
+    def bounds(self) -> Ints:
+        """int64 (clips + 1,): the values of clip i are from `bounds[i]` to `bounds[i + 1]`."""
+        if self.spec.kind != "sequence":
+            return np.arange(len(self.present) + 1)
         return np.concatenate([[0], np.cumsum(self.frames)])
 
     def fits(self, i: int, clip_id: str, row: F32) -> bool:
@@ -176,8 +178,7 @@ def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
 def values_array(group: Any, index: Index) -> PlainArray:
     """Return a feature's values, not yet read; raise ValueError for a wrong type or shape."""
     spec = index.spec
-    rows = int(index.starts[-1]) if spec.kind == "sequence" else len(index.present)
-    return array_of(group, "values", spec.dtype, (rows, spec.dim))
+    return array_of(group, "values", spec.dtype, (int(index.bounds[-1]), spec.dim))
 
 
 def read_index(group: Any, spec: FeatureSpec, n_clips: int) -> tuple[Index, PlainArray]:
@@ -230,7 +231,7 @@ def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
     group.create_dataset("keys", data=index.keys)
     group.create_dataset("checksums", data=index.checksums)
     if spec.kind == "sequence":
-        group.create_dataset("offsets", data=index.starts.astype("<i8"))
+        group.create_dataset("offsets", data=index.bounds.astype("<i8"))
     seen = frozenset(spec.trained_on)
     mask = np.fromiter((c in seen for c in clip_ids), dtype=np.bool_, count=len(clip_ids))
     group.create_dataset("trained_on", data=mask)

@@ -264,7 +264,7 @@ class Cache:
                 continue
             index = self._index(file, spec)
             if index.present[i]:
-                values = file.rows(index, int(index.starts[i]), int(index.starts[i + 1]))
+                values = file.rows(index, int(index.bounds[i]), int(index.bounds[i + 1]))
                 if not (np.isfinite(values).all() and index.fits(i, clip_id, values)):
                     raise _damaged(file, spec)
                 return values

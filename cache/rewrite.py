@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -96,13 +97,10 @@ class MemoryRows:
                 spec = replace(spec, trained_on=tuple(c for c in table.clip_ids if c in seen))
             self.indexes[digest] = replace(index, spec=spec, n_trained_on=len(seen))
 
-    def vectors(self, digest: str, rows: Ints) -> F32:
-        """Return the vectors of these rows, float32 (rows, dim)."""
-        return np.stack([self.sequence(digest, i) for i in rows.tolist()])
-
-    def sequence(self, digest: str, row: int) -> F32:
-        """Return the values of one row."""
-        return self._rows[digest][self.table.clip_ids[row]][1]
+    def values(self, digest: str, rows: Ints) -> F32:
+        """Return the values of these rows, float32 (rows or frames, dim)."""
+        stored = self._rows[digest]
+        return np.vstack([stored[self.table.clip_ids[i]][1] for i in rows])
 
 
 Source = CacheFile | MemoryRows
@@ -200,8 +198,7 @@ def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, list[int]]]:
         # A shard may hold two versions of one feature.
         item = group.create_group(name if name not in group else f"{name}~{digest[:12]}")
         item.attrs["order"] = order
-        write = _write_vectors if feature.spec.kind != "sequence" else _write_sequences
-        checksum, corrupt = write(item, plan, feature)
+        checksum, corrupt = _write_values(item, plan, feature)
         if corrupt:
             damaged.append((feature, corrupt))
         if not damaged:
@@ -211,57 +208,32 @@ def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, list[int]]]:
     return damaged
 
 
-def _write_vectors(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]]:
+def _write_values(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]]:
     """Write ``values``; return their checksum, and the corrupt rows."""
-    n, dim, digest = len(plan.table), feature.spec.dim, feature.spec.digest
-    values = item.create_dataset("values", shape=(n, dim), dtype="<f4")
-    step = max(1, BLOCK // (4 * dim))
-    corrupt: list[int] = []
-    checksum = schema.values_checksum()
-    for start in range(0, n, step):
-        origin = feature.origin[start : start + step]
-        block = np.full((len(origin), dim), np.nan, np.float32)
-        for number in np.unique(origin[origin >= 0]).tolist():
-            places = np.flatnonzero(origin == number)
-            try:
-                block[places] = plan.sources[number].vectors(digest, feature.row[start + places])
-            except DAMAGE:
-                block[places] = np.nan
-        for i in np.flatnonzero(origin >= 0).tolist():
-            if not _is_sound(plan, feature, start + i, block[i]):
-                corrupt.append(start + i)
-        values[start : start + len(block)] = block
-        checksum.update(block.data.cast("B"))
-    return checksum.hexdigest(), corrupt
-
-
-def _write_sequences(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]]:
-    """Write ``values``; return their checksum, and the corrupt rows."""
-    spec, frames = feature.spec, feature.frames
-    shape = (int(frames.sum()), spec.dim)
+    spec, bounds, ids = feature.spec, feature.bounds, plan.table.clip_ids
+    shape = (int(bounds[-1]), spec.dim)
     values = item.create_dataset("values", shape=shape, dtype=spec.dtype)
-    start = 0
+    # Sequences are read one by one because they are long.
+    step = 1 if spec.kind == "sequence" else max(1, BLOCK // (4 * spec.dim))
     corrupt: list[int] = []
     checksum = schema.values_checksum()
-    for i in np.flatnonzero(feature.origin >= 0).tolist():
-        stop = start + int(frames[i])
-        try:
-            source = plan.sources[feature.origin[i]]
-            row = source.sequence(spec.digest, int(feature.row[i]))
-        except DAMAGE:
-            row = np.empty((0, spec.dim), np.float32)
-        if row.shape == (stop - start, spec.dim) and _is_sound(plan, feature, i, row):
-            stored = np.ascontiguousarray(row, dtype=spec.dtype)
-            values[start:stop] = stored
-            checksum.update(stored.data.cast("B"))
-        else:
-            corrupt.append(i)
-        start = stop
+    for start in range(0, len(ids), step):
+        origin = feature.origin[start : start + step]
+        starts = bounds[start : start + step + 1] - bounds[start]
+        block = np.full((starts[-1], spec.dim), np.nan, np.float32)
+        for number in np.unique(origin[origin >= 0]):
+            places = np.flatnonzero(origin == number)
+            with suppress(*DAMAGE):
+                read = plan.sources[number].values(spec.digest, feature.row[start + places])
+                block[... if spec.kind == "sequence" else places] = read
+        for i in np.flatnonzero(origin >= 0).tolist():
+            row = block[starts[i] : starts[i + 1]]
+            if not np.isfinite(row).all() or not feature.fits(start + i, ids[start + i], row):
+                corrupt.append(start + i)
+        stored = block.astype(spec.dtype, copy=False)
+        values[bounds[start] : bounds[start] + len(block)] = stored
+        checksum.update(stored.data.cast("B") if stored.size else b"")
     return checksum.hexdigest(), corrupt
-
-
-def _is_sound(plan: Plan, feature: Index, i: int, row: F32) -> bool:
-    return bool(np.isfinite(row).all()) and feature.fits(i, plan.table.clip_ids[i], row)
 
 
 def corrupt_stage(spec: FeatureSpec) -> str:

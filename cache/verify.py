@@ -189,10 +189,8 @@ def _values_problems(index: Index, values: PlainArray, table: ClipTable) -> list
 
 def _row_problems(index: Index, values: PlainArray, table: ClipTable) -> Iterator[str]:
     """Yield the problems of the rows, read one by one."""
-    vector = index.spec.kind != "sequence"
     for i, clip in enumerate(table.clip_ids):
-        start, stop = (i, i + 1) if vector else index.starts[i : i + 2].tolist()
-        row = values.read(start, stop)
+        row = values.read(int(index.bounds[i]), int(index.bounds[i + 1]))
         if not index.present[i]:
             if not np.isnan(row).all():
                 yield f"{clip!r} is marked missing, but has values"
