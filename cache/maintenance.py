@@ -22,7 +22,7 @@ from mvemo.cache.cache_file import (
 from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.reader import open_cache, unknown_feature
 from mvemo.cache.rewrite import Plan, curve_names, newest_failures, newest_plan, rewrite
-from mvemo.cache.shards import locked_files, read_shards, refuse_unfinished, remove_shards
+from mvemo.cache.shards import locked_cache, read_shards, refuse_unfinished, remove_shards
 from mvemo.cache.table import subset
 from mvemo.cache.verify import verify_cache
 
@@ -62,7 +62,7 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     out = Path(out)
     if not paths:
         raise BadCache(f"{out}: there are no caches to merge: give at least one")
-    with locked_files(out) as pool:
+    with locked_cache(out) as pool:
         refuse_unfinished(out)
         files = [CacheFile(file, pool).load() for p in paths for file in cache_files(Path(p))]
         rewrite(out, _union_plan(files, out), parts_folder(out) / "merged.tmp")
@@ -142,7 +142,7 @@ def select_features(
     path, out = Path(path), Path(out)
     if not path.exists():
         raise MissingCache(f"{path}: no such file")
-    with locked_files(out) as pool:
+    with locked_cache(out) as pool:
         for file in {path, out}:
             refuse_unfinished(file)
         files = [CacheFile(file, pool).load() for file in cache_files(path)]
@@ -233,7 +233,7 @@ def repair_cache(path: Path | str) -> list[str]:
     opening = parts / "table.h5"  # clips of the unfinished run
     if not path.exists() and not parts.is_dir():
         raise MissingCache(f"{path}: no such file")
-    with locked_files(path) as pool:
+    with locked_cache(path) as pool:
         main, done = _readable_part(path, pool)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

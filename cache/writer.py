@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Container, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mvemo.cache.cache_file import CacheFile, FilePool, shard_paths
+from mvemo.cache.cache_file import CacheFile, shard_paths
 from mvemo.cache.errors import CacheError
 from mvemo.cache.index import Index
 from mvemo.cache.rewrite import MemoryRows, Plan, newest_failures, newest_plan, rewrite
 from mvemo.cache.row_writer import KEPT, RowWriter, StoredRows
-from mvemo.cache.shards import WriterLock, read_shards, remove_shards, shard_number
+from mvemo.cache.shards import locked_cache, read_shards, remove_shards, shard_number
 from mvemo.cache.spec import saw_its_fold
 from mvemo.cache.table import ClipTable, check_table
 from mvemo.manifests.files import cause, to_json_values
@@ -83,8 +83,8 @@ class CacheWriter(RowWriter):
     ) -> None:
         super().__init__(path, table, provenance, (commit_rows, commit_bytes, commit_seconds))
         self._withdrawn: set[str] = set()
-        self._pool = FilePool()
-        self._lock = WriterLock(self.path)
+        self._lock = ExitStack()
+        self._pool = self._lock.enter_context(locked_cache(self.path))
         try:
             for temp in self._parts.glob("*.tmp"):
                 temp.unlink(missing_ok=True)
@@ -205,10 +205,9 @@ class CacheWriter(RowWriter):
 
     def _end(self) -> None:
         self._closed = True
-        self._pool.close()
         if not shard_paths(self.path):
             remove_shards(self.path)
-        self._lock.release()
+        self._lock.close()
 
     def _stored(self, digest: str) -> dict[str, bytes]:
         return _stored_keys(self._sources(), digest, self._clips)

@@ -85,7 +85,7 @@ def unfinished(path: Path, spec: FeatureSpec, *ids: str, clips: ClipTable = CLIP
     for clip in ids:
         put(writer, spec, clip)
     writer.commit()
-    writer._lock.release()
+    writer._lock.close()
 
 
 def flip(path: Path, content: bytes) -> None:

@@ -83,7 +83,7 @@ def test_commit_makes_rows_known_to_the_next_writer(path):
     put(first, VECTOR, "c1")
     assert len(current(first, VECTOR)) == 2
     # As a kill would: the lock goes with the process, the buffer is lost.
-    first._lock.release()
+    first._lock.close()
     with CacheWriter(path, CLIPS) as second:
         assert current(second, VECTOR) == {"c0"}
     assert not path.with_name(path.name + ".parts").exists()
@@ -435,7 +435,7 @@ def test_training_clips_are_named_once_and_rows_without_them_are_not_kept(path):
     writer = CacheWriter(path, clips, commit_rows=4)
     for clip in clips.clip_ids:
         put(writer, spec, clip)
-    writer._lock.release()
+    writer._lock.close()
     others = []
     for shard in shards_of(path):
         with h5py.File(shard) as file:
@@ -448,7 +448,7 @@ def test_training_clips_are_named_once_and_rows_without_them_are_not_kept(path):
     with pytest.warns(UserWarning, match="music1d@fold0: the shard with its training clip"):
         again = CacheWriter(path, clips)
     assert not current(again, spec)
-    again._lock.release()
+    again._lock.close()
     first.write_bytes(lost)
     with CacheWriter(path, clips) as last:
         assert len(current(last, spec)) == 24
