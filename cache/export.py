@@ -10,8 +10,7 @@ import numpy as np
 
 from mvemo.cache.errors import BadCache, CacheError, MissingCache
 from mvemo.cache.index import spec_to_json
-from mvemo.cache.reader import Cache, open_cache
-from mvemo.cache.table import F32
+from mvemo.cache.reader import Cache, clip_reader, open_cache
 from mvemo.manifests.files import replacing
 from mvemo.manifests.tables import CsvWriter
 
@@ -84,35 +83,26 @@ def _write_npz(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
     if spec.kind != "sequence":
         arrays["values"], arrays["present"] = cache.vectors(name, fold)
     else:
-        rows = [cache.sequence(name, clip, fold) for clip in table.clip_ids]
-        arrays["present"] = np.array([row is not None for row in rows], dtype=np.bool_)
-        frames = [0 if row is None else len(row) for row in rows]
-        arrays["offsets"] = np.concatenate([[0], np.cumsum(frames)]).astype(np.int64)
-        empty = np.empty((0, spec.dim), np.float32)
-        arrays["values"] = np.concatenate([empty, *(row for row in rows if row is not None)])
+        arrays["present"] = cache.present(name, fold)
+        rows = [*map(clip_reader(cache, spec), np.flatnonzero(arrays["present"]).tolist())]
+        arrays["offsets"] = np.zeros(len(table) + 1, np.int64)
+        arrays["offsets"][1:][arrays["present"]] = [len(row) for row in rows]
+        np.cumsum(arrays["offsets"], out=arrays["offsets"])
+        arrays["values"] = np.concatenate([np.empty((0, spec.dim), np.float32), *rows])
     with temp.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
 def _write_csv(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
-    table, spec = cache.table, cache.spec(name, fold)
-    columns = [f"{name}_{i}" for i in range(spec.dim)]
-    if spec.kind != "sequence":
-        values, present = cache.vectors(name, fold)
+    spec = cache.spec(name, fold)
+    present, read = cache.present(name, fold), clip_reader(cache, spec)
+    frame = ["frame"] if spec.kind == "sequence" else []
     with temp.open("w", newline="", encoding="utf-8") as file:
         lines = CsvWriter(file)
-        vectors = spec.kind != "sequence"
-        lines.writerow(["clip_id", *([] if vectors else ["frame"]), *columns])
-        for i, clip in enumerate(table.clip_ids):
-            if vectors:
-                lines.writerow([clip, *(_cells(values[i]) if present[i] else [""] * spec.dim)])
+        lines.writerow(["clip_id", *frame, *(f"{name}_{i}" for i in range(spec.dim))])
+        for i, clip in enumerate(cache.table.clip_ids):
+            if not present[i]:
+                lines.writerow([clip, *[""] * (len(frame) + spec.dim)])
                 continue
-            frames = cache.sequence(name, clip, fold)
-            if frames is None:
-                lines.writerow([clip, "", *[""] * spec.dim])
-            for number, row in enumerate(() if frames is None else frames):
-                lines.writerow([clip, number, *_cells(row)])
-
-
-def _cells(row: F32) -> list[str]:
-    return [f"{value:.9g}" for value in row.tolist()]
+            for number, row in enumerate(np.atleast_2d(read(i)).tolist()):
+                lines.writerow([clip, *([number] if frame else []), *(f"{v:.9g}" for v in row)])

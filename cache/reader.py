@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ class Cache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pool = FilePool()
-        self._indexes: dict[tuple[Path, str], Index] = {}
+        self._index = cache(CacheFile.index)
         try:
             self._files = [CacheFile(file, self._pool) for file in cache_files(path)]
             self.table: ClipTable = union.merge_tables(self._files)
@@ -217,7 +217,7 @@ class Cache:
         spec = self._vector(name, fold)
         given = np.zeros(len(self.table), np.bool_)
         for file, places in self._having(spec):
-            for stored_rows, block in _vector_blocks(file, self._index(file, spec), n_bytes):
+            for stored_rows, block in _vector_blocks(file, file.index(spec.digest), n_bytes):
                 rows = places[stored_rows]
                 new = ~given[rows]
                 given[rows] = True
@@ -262,7 +262,7 @@ class Cache:
         for file, i in zip(self._files, rows, strict=True):
             if i is None or spec.digest not in file.specs:
                 continue
-            index = self._index(file, spec)
+            index = self._index(file, spec.digest)
             if index.present[i]:
                 values = file.rows(index, int(index.bounds[i]), int(index.bounds[i + 1]))
                 if not (np.isfinite(values).all() and index.fits(i, clip_id, values)):
@@ -296,19 +296,6 @@ class Cache:
         ]
         return union.plan_feature(self.table, parts, clashes)
 
-    def _index(self, file: CacheFile, spec: FeatureSpec) -> Index:
-        """Return a feature's index in a file, cached; vectors keep only `present`."""
-        at = file.path, spec.digest
-        if at not in self._indexes:
-            index = file.index(spec.digest)
-            if spec.kind != "sequence" and index.values_checksum:
-                nothing = Index.empty(spec, 0)
-                index = replace(
-                    index, keys=nothing.keys, checksums=nothing.checksums, frames=nothing.frames
-                )
-            self._indexes[at] = index
-        return self._indexes[at]
-
     def close(self) -> None:
         """Close the file; arrays that were read stay valid."""
         self._pool.close()
@@ -341,6 +328,13 @@ def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tupl
         yield rows, block if len(rows) == len(block) else block[present]
     if checksum and state.hexdigest() != checksum:
         raise _damaged(file, spec)
+
+
+def clip_reader(cache: Cache, spec: FeatureSpec) -> Callable[[int], F32]:
+    """Return a function that reads the values of one clip, given a row that is present."""
+    if spec.kind != "sequence":
+        return cache.vectors(spec.name, spec.fold)[0].__getitem__
+    return lambda row: cast(F32, cache.sequence(spec.name, cache.table.clip_ids[row], spec.fold))
 
 
 def unknown_feature(path: Path, name: str, names: Iterable[str]) -> BadCache:

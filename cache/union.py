@@ -73,11 +73,9 @@ def _refuse_other_manifest(file: CacheFile, first: CacheFile) -> None:
 
 def _refuse_other_rows(together: ClipTable, first_rows: Ints, files: Sequence[CacheFile]) -> None:
     """Refuse files that disagree about a clip; row `first_rows[i]` is the first of row i's clip."""
-    columns: list[NDArray[Any]] = [np.array(together.groups, object), together.folds]
+    columns = [together.labels, np.array(together.groups, object), together.folds]
     columns += [] if together.splits is None else [together.splits]
-    same = equal_labels(together.labels, together.labels[first_rows])
-    for column in columns:
-        same &= np.asarray(column == column[first_rows], np.bool_)
+    same = np.all([equal_rows(column, column[first_rows]) for column in columns], axis=0)
     if same.all():
         return
     row = int(np.flatnonzero(~same)[0])
@@ -89,12 +87,14 @@ def _refuse_other_rows(together: ClipTable, first_rows: Ints, files: Sequence[Ca
     )
 
 
-def equal_labels(a: NDArray[Any], b: NDArray[Any]) -> Bools:
-    """Return True for each row of labels that is equal in both arrays; NaN equals NaN."""
+def equal_rows(a: NDArray[Any], b: NDArray[Any]) -> Bools:
+    """Return True for each row that is equal in both arrays; NaN equals NaN."""
+    if a.shape != b.shape:
+        return np.zeros(len(a), np.bool_)
     same = a == b
     if a.dtype.kind == "f":
         same |= np.isnan(a) & np.isnan(b)
-    return np.asarray(same.reshape(len(a), -1).all(axis=1), np.bool_)
+    return np.asarray(same.all(axis=tuple(range(1, a.ndim))), np.bool_)
 
 
 def rows_in(table: ClipTable, parts: Iterable[ClipTable]) -> list[Ints]:
