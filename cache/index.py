@@ -59,6 +59,7 @@ class Index:
         self.keys[rows] = b""
         for values in (self.present, self.checksums, self.frames):
             values[rows] = 0
+        vars(self).pop("bounds", None)  # it depends on the frames
 
     @cached_property
     def bounds(self) -> Ints:
@@ -78,7 +79,7 @@ class Index:
             self.spec.digest,
             "\0".join(sorted(self.spec.trained_on)),
             np.packbits(self.present).tobytes().hex(),
-            _joined(self.keys),
+            b"\0".join(self.keys.tolist()).decode("latin-1"),
             hexlify(self.checksums.tobytes()),
             hexlify(self.frames.astype("<i8").tobytes()),
         )
@@ -92,19 +93,6 @@ class Index:
             if array.size:
                 state.update(np.ascontiguousarray(array).view(np.uint8).data.cast("B"))
         return state.hexdigest()
-
-
-def _joined(keys: NDArray[np.bytes_]) -> bytes:
-    """Return the keys joined by zero bytes, as UTF-8."""
-    width = keys.dtype.itemsize
-    square = np.zeros((len(keys), width + 1), np.uint8)
-    square[:, :width] = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, width)
-    if width and square[:, width - 1].all():
-        # In the usual case, all keys have the same length.
-        data = square.tobytes()[:-1]
-    else:
-        data = b"\0".join(keys.tolist())
-    return data if data.isascii() else data.decode("latin-1").encode()
 
 
 # --- values
@@ -151,7 +139,7 @@ def _blocks(
 
 def spec_to_json(spec: FeatureSpec) -> str:
     """Return a spec without `trained_on` as canonical JSON."""
-    return json.dumps(spec.facts, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return json.dumps(spec.facts, sort_keys=True, allow_nan=False)
 
 
 def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
@@ -233,7 +221,7 @@ def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
     if spec.kind == "sequence":
         group.create_dataset("offsets", data=index.bounds.astype("<i8"))
     seen = frozenset(spec.trained_on)
-    mask = np.fromiter((c in seen for c in clip_ids), dtype=np.bool_, count=len(clip_ids))
+    mask = np.array([clip in seen for clip in clip_ids], np.bool_)
     group.create_dataset("trained_on", data=mask)
     others = sorted(seen.difference(clip_ids))
     schema.write_strings(group, "trained_on_others", others)

@@ -77,6 +77,7 @@ _FAILURE_COLUMNS = {
     "times": "time",
     "versions": "version",
 }
+_ORIGINS = ("times", "versions")
 _NUMBERS = {int, float, type(None)}  # types of a curve's values in JSON
 
 
@@ -125,13 +126,7 @@ def text_checksum(*parts: str | bytes) -> str:
 
 def to_json(value: Any) -> str:
     """Return canonical JSON of `to_json_values(value)`."""
-    return json.dumps(
-        to_json_values(value),
-        sort_keys=True,
-        separators=(",", ":"),
-        ensure_ascii=True,
-        allow_nan=False,
-    )
+    return json.dumps(to_json_values(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def table_checksum(table: ClipTable) -> str:
@@ -250,13 +245,15 @@ def write_extras(
     group = file.create_group("failures")
     items = sorted(failures.items(), key=lambda item: item[0])
     rows = [why or Failure(clip, stage, "") for (clip, stage), why in items]
-    for name, field in _FAILURE_COLUMNS.items():
-        write_strings(group, name, [getattr(row, field) for row in rows])
+    columns = {k: [getattr(row, v) for row in rows] for k, v in _FAILURE_COLUMNS.items()}
+    for name, texts in columns.items():
+        write_strings(group, name, texts)
     cleared = np.array([why is None for _, why in items], dtype=np.bool_)
     group.create_dataset("cleared", data=cleared)
     write_attribute(group, "checksum", _failures_checksum(failures))
-    origins = _origins_checksum([row.time for row in rows], [row.version for row in rows])
-    write_attribute(group, "origin_checksum", origins)
+    write_attribute(
+        group, "origin_checksum", _joined_checksum(columns["times"], columns["versions"])
+    )
     write_text(file, "curves", to_json(curves))
     write_text(file, "provenance", to_json(provenance))
 
@@ -267,25 +264,24 @@ def _failures_checksum(failures: Failures) -> str:
     return text_checksum(to_json(sorted(rows)))
 
 
-def _origins_checksum(times: Sequence[str], versions: Sequence[str]) -> str:
-    return text_checksum("\0".join(times), "\0".join(versions))
+def _joined_checksum(*columns: Sequence[str]) -> str:
+    return text_checksum(*map("\0".join, columns))
 
 
 def read_failures(file: Any) -> Failures:
     """Read ``/failures``; raise ValueError if they do not match their checksum."""
     group = part(file, "failures")
-    clips = read_strings(group, "clips")
-    times = versions = ("",) * len(clips)
+    columns = [read_strings(group, name) for name in ("clips", "stages", "reasons")]
     # Files of mvemo 0.1 have no times and versions.
     if stated := attribute(group, "origin_checksum", str, ""):
-        times, versions = read_strings(group, "times"), read_strings(group, "versions")
-        if _origins_checksum(times, versions) != stated:
+        origins = [read_strings(group, name) for name in _ORIGINS]
+        if _joined_checksum(*origins) != stated:
             raise ValueError(MISFIT)
-    columns = (clips, read_strings(group, "stages"), read_strings(group, "reasons"))
-    cleared = array_of(group, "cleared", np.bool_, (len(clips),)).read().tolist()
+        columns += origins
+    cleared = array_of(group, "cleared", np.bool_, (len(columns[0]),)).read().tolist()
     failures: Failures = {
         (why.clip_id, why.stage): None if is_cleared else why
-        for why, is_cleared in zip(map(Failure, *columns, times, versions), cleared, strict=True)
+        for why, is_cleared in zip(map(Failure, *columns), cleared, strict=True)
     }
     if _failures_checksum(failures) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)

@@ -188,10 +188,10 @@ def array_of(
 
 def _dtype_of(kept: Any, expected: Any) -> np.dtype[Any]:
     """Return the NumPy type of a stored type; comparing with `expected` first is faster."""
-    dtype: np.dtype[Any] = _TEXT if expected is None else np.dtype(expected)
-    if expected is None or not kept.equal(_hdf5_type(dtype)):
-        is_text = isinstance(kept, h5py.h5t.TypeStringID) and kept.is_variable_str()
-        dtype = _TEXT if is_text else kept.dtype
+    if expected is not None and kept.equal(_hdf5_type(np.dtype(expected))):
+        return np.dtype(expected)
+    is_text = isinstance(kept, h5py.h5t.TypeStringID) and kept.is_variable_str()
+    dtype: np.dtype[Any] = _TEXT if is_text else kept.dtype
     return dtype
 
 
@@ -239,17 +239,11 @@ def _texts(item: Any, name: str, group: PlainGroup, most: int) -> list[str]:
             )
         collections: dict[int, tuple[bytes, Mapping[int, tuple[int, int]]]] = {}
         texts = []
-        last, content = -1, b""
-        objects: Mapping[int, tuple[int, int]] = {}
         for length, place, number in references.tolist():
-            if not length:
-                texts.append("")
-                continue
-            if place != last:
-                if place not in collections:
-                    content = _read_collection(group.base + place, most, read_at)
-                    collections[place] = content, _objects_of(content)
-                last, (content, objects) = place, collections[place]
+            if length and place not in collections:
+                content = _read_collection(group.base + place, most, read_at)
+                collections[place] = content, _objects_of(content)
+            content, objects = collections.get(place, (b"", {}))
             start, end = objects.get(number, (0, 0))
             if start + length > end:
                 raise ValueError(f"the texts of {name} are damaged")
@@ -292,10 +286,8 @@ def _objects_of(content: bytes) -> Mapping[int, tuple[int, int]]:
 def data_set_names(file: Any) -> list[str]:
     """Return the paths of all data sets of another program's HDF5 file."""
     names: list[str] = []
-    file.visititems(
-        lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
-    )
-    return names
+    file.visit(names.append)
+    return [name for name in names if isinstance(file[name], h5py.Dataset)]
 
 
 def data_set(file: Any, name: str, size: int) -> Any:

@@ -129,17 +129,16 @@ def _table_problems(table: ClipTable) -> list[str]:
         check_table(table, "the clip table")
     except BadCache as error:
         return [str(error)]
-    problems = []
-    labels, folds = table.labels, np.asarray(table.folds)
-    invalid = label_kind(table.task).invalid(labels, len(table.classes))
-    for i in np.flatnonzero(invalid).tolist():
-        problems.append(f"label {labels[i].tolist()} of clip {table.clip_ids[i]!r} is out of range")
-    if table.k == 0:
-        if (folds != -1).any():
-            problems.append("clips have folds, but the number of folds is 0")
-    elif ((folds < 0) | (folds >= table.k)).any():
-        outside = sorted(set(folds[(folds < 0) | (folds >= table.k)].tolist()))
-        problems.append(f"folds {outside} are outside 0 to {table.k - 1}")
+    labels, folds, k = table.labels, table.folds, table.k
+    problems = [
+        f"label {labels[i].tolist()} of clip {table.clip_ids[i]!r} is out of range"
+        for i in np.flatnonzero(label_kind(table.task).invalid(labels, len(table.classes)))
+    ]
+    outside = sorted(set(folds.tolist()).difference(range(k) if k else [-1]))
+    if outside and k:
+        problems.append(f"folds {outside} are outside 0 to {k - 1}")
+    elif outside:
+        problems.append("clips have folds, but the number of folds is 0")
     problems += _straddling(table, folds, "folds")
     if table.splits is not None:
         problems += _split_problems(table, table.splits)
@@ -160,9 +159,6 @@ def _split_problems(table: ClipTable, splits: Ints) -> list[str]:
 
 def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
     """Report groups with clips in more than one fold or split."""
-    last = dict(zip(table.groups, parts.tolist(), strict=True))
-    if [last[group] for group in table.groups] == parts.tolist():
-        return []
     parts_of: dict[str, set[int]] = {}
     for group, number in zip(table.groups, parts.tolist(), strict=True):
         parts_of.setdefault(group, set()).add(number)

@@ -106,15 +106,8 @@ class CacheWriter(RowWriter):
     def stored_rows(self, clip_ids: Iterable[str]) -> StoredRows:
         """Return the stored rows of some clips, for a `PartWriter` of these clips."""
         wanted = frozenset(clip_ids)
-        keys: dict[str, dict[str, bytes]] = {}
-        for source in self._sources():
-            ids = source.table.clip_ids
-            rows = [i for i, clip in enumerate(ids) if clip in wanted]
-            for digest, index in source.indexes.items():
-                stored = ((ids[i], bytes(index.keys[i])) for i in rows if index.present[i])
-                keys.setdefault(digest, {}).update(stored)
         failures = {k: why for k, why in self._failures.items() if k[0] in wanted}
-        return StoredRows(keys, failures, self._next)
+        return StoredRows(_stored_keys(self._sources(), wanted), failures, self._next)
 
     def take_up(self, shards: Iterable[str]) -> None:
         """Add shards, given by name, that a `PartWriter` committed for this cache."""
@@ -124,8 +117,9 @@ class CacheWriter(RowWriter):
             self._shards.append(source)
             self._next = max(self._next, shard_number(source.path) + 1)
             self._failures.update(source.failures)
+            new = _stored_keys([source], self._clips)
             for digest, known in self._rows.items():
-                known.update(_stored_keys([source], digest, self._clips))
+                known.update(new.get(digest, {}))
 
     def withdraw(self, name: str) -> None:
         """Remove the rows of this run under a feature's name; earlier runs' features are kept.
@@ -210,7 +204,7 @@ class CacheWriter(RowWriter):
         self._lock.close()
 
     def _stored(self, digest: str) -> dict[str, bytes]:
-        return _stored_keys(self._sources(), digest, self._clips)
+        return _stored_keys(self._sources(), self._clips, digest).get(digest, {})
 
     def _note_shard(self, path: Path) -> None:
         self._shards.append(CacheFile(path, self._pool).load())
@@ -221,15 +215,17 @@ class CacheWriter(RowWriter):
 
 
 def _stored_keys(
-    sources: Iterable[CacheFile], digest: str, clips: Container[str]
-) -> dict[str, bytes]:
-    """Map clip ids to the keys of the newest rows of a feature, for these clips."""
-    keys: dict[str, bytes] = {}
+    sources: Iterable[CacheFile], clips: Container[str], digest: str | None = None
+) -> dict[str, dict[str, bytes]]:
+    """Map digests of features (or only `digest`) and ids of clips to keys of the newest rows."""
+    keys: dict[str, dict[str, bytes]] = {}
     for source in sources:
-        index, ids = source.indexes.get(digest), source.table.clip_ids
-        if index is not None:
-            rows = np.flatnonzero(index.present).tolist()
-            keys.update((ids[i], bytes(index.keys[i])) for i in rows if ids[i] in clips)
+        ids = source.table.clip_ids
+        rows = [i for i, clip in enumerate(ids) if clip in clips]
+        for known, index in source.indexes.items():
+            if digest in (None, known):
+                stored = ((ids[i], bytes(index.keys[i])) for i in rows if index.present[i])
+                keys.setdefault(known, {}).update(stored)
     return keys
 
 
