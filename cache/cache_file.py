@@ -16,7 +16,7 @@ import numpy as np
 from mvemo.cache import schema
 from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
 from mvemo.cache.failures import Failures
-from mvemo.cache.index import Index, is_whole, read_index, read_spec, values_array
+from mvemo.cache.index import Index, read_index, read_spec, values_array
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Ints
 from mvemo.cache.untrusted import PlainArray, PlainGroup, array_of, attribute, part
@@ -56,12 +56,11 @@ def open_file(path: Path) -> Any:
         with path.open("rb") as raw:
             start = raw.read(8)
     except FileNotFoundError:
-        hint = (
+        hint = shard_paths(path) and (
             f", but an unfinished run left rows in {parts_folder(path).name}: run the same command "
             f"again, or run 'mvemo cache repair {path}'"
         )
-        hint = hint if shard_paths(path) else ""
-        raise MissingCache(f"{path}: no such file{hint}") from None
+        raise MissingCache(f"{path}: no such file{hint or ''}") from None
     except IsADirectoryError:
         raise BadCache(f"{path}: expected a feature cache (HDF5 file), got a folder") from None
     except OSError as error:
@@ -283,15 +282,6 @@ class CacheFile:
             lambda group: values_array(group, index).read(start, stop),
         )
         return values.astype("<f4", copy=False)
-
-    def read_vectors(self, digest: str, into: F32) -> tuple[Bools, bool]:
-        """Read all vectors into `into`; return bool (clips,) of present rows, True if undamaged."""
-
-        def read(group: PlainGroup) -> tuple[Bools, bool]:
-            index, values = read_index(group, self.specs[digest], len(self.table))
-            return index.present, is_whole(index, values, self.table.clip_ids, into)
-
-        return self._read_feature(digest, read)
 
     def values(self, digest: str, rows: Ints) -> F32:
         """Return vectors, or the frames of a single sequence, float32 (rows, dim)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from binascii import hexlify
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress
@@ -98,40 +98,26 @@ class Index:
 # --- values
 
 
-def is_whole(
-    index: Index, values: PlainArray, clip_ids: Sequence[str], into: F32 | None = None
-) -> bool:
+def is_whole(index: Index, values: PlainArray) -> bool:
     """Read all values of a feature; return True if values, missing rows and checksum are valid."""
     state = schema.values_checksum()
     vector = index.spec.kind != "sequence"
-    for rows, block, finite in _blocks(values, state, into):
-        expected = index.present[rows] if vector else True
-        if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):
-            return False
-    if index.values_checksum or into is None:
-        return state.hexdigest() == index.values_checksum
-    present = np.flatnonzero(index.present).tolist()
-    return all(index.fits(i, clip_ids[i], into[i]) for i in present)
-
-
-def _blocks(
-    values: PlainArray, state: xxhash.xxh3_128, into: F32 | None
-) -> Iterator[tuple[slice, F32, Bools]]:
-    """Yield a slice of rows, their values until the next block, and True for finite rows."""
     n, dim = values.shape
     step = max(1, STEP // (4 * dim))
-    half = values.dtype.itemsize == 2
-    buffer = np.empty((min(step, n), dim), values.dtype) if into is None else into
+    buffer = np.empty((min(step, n), dim), values.dtype)
     # The weights prevent overflow, so that a weighted sum is finite if all its terms are. This is
     # ten times as fast as checking each number.
     weights = np.full(dim, 2.0 ** -dim.bit_length(), np.float32)
     for start in range(0, n, step):
-        rows = slice(start, min(n, start + step))
-        block = buffer[: rows.stop - start] if into is None else into[rows]
+        block = buffer[: n - start]
         values.read_into(block, start)
         state.update(block.data.cast("B"))
         with np.errstate(all="ignore"):
-            yield rows, block, np.isfinite((block.astype("<f4") if half else block) @ weights)
+            finite = np.isfinite(block.astype("<f4", copy=False) @ weights)
+        expected = index.present[start : start + step] if vector else True
+        if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):
+            return False
+    return state.hexdigest() == index.values_checksum
 
 
 # --- reading and writing

@@ -188,10 +188,11 @@ def array_of(
 
 def _dtype_of(kept: Any, expected: Any) -> np.dtype[Any]:
     """Return the NumPy type of a stored type; comparing with `expected` first is faster."""
+    dtype: np.dtype[Any] = _TEXT
     if expected is not None and kept.equal(_hdf5_type(np.dtype(expected))):
-        return np.dtype(expected)
-    is_text = isinstance(kept, h5py.h5t.TypeStringID) and kept.is_variable_str()
-    dtype: np.dtype[Any] = _TEXT if is_text else kept.dtype
+        dtype = np.dtype(expected)
+    elif not isinstance(kept, h5py.h5t.TypeStringID) or not kept.is_variable_str():
+        dtype = kept.dtype
     return dtype
 
 

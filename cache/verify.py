@@ -173,7 +173,7 @@ def _values_problems(index: Index, values: PlainArray, table: ClipTable) -> list
     """Return the problems of a feature's values, by row if they are damaged."""
     label = index.spec.label
     try:
-        if is_whole(index, values, table.clip_ids):
+        if is_whole(index, values):
             return []
         found = [f"{label} of clip {problem}" for problem in _row_problems(index, values, table)]
     except DAMAGE as error:
