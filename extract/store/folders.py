@@ -241,13 +241,15 @@ def digest_file(path: Path) -> tuple[str, Stamp]:
     return digest, before
 
 
-def check_unchanged(path: Path, content: str, stamp: Stamp) -> Stamp:
+def check_unchanged(job: DecodeJob) -> Stamp:
     """Check that the file's content did not change, and return its current stamp."""
-    now = stamp_of(path)
-    if now == stamp:
+    now = stamp_of(job.path)
+    if job.stamp in (None, now):
         return now
     # The stamp differs, but a copy with identical bytes is accepted.
-    found, now = digest_file(path)
-    if found != content:
-        raise MediaUnavailable(f"{path}: changed after it was digested: run the same command again")
+    found, now = digest_file(job.path)
+    if found != job.content:
+        raise MediaUnavailable(
+            f"{job.path}: changed after it was digested: run the same command again"
+        )
     return now
