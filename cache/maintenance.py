@@ -71,7 +71,7 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
 def _union_plan(files: Sequence[CacheFile], where: Path) -> Plan:
     """Plan one file with the content of several caches; raise BadCache if they do not match."""
     table = union.merge_tables(files)
-    features = union.in_order(union.plan_rows(table, files, str(where)))
+    features = union.in_order(union.plan_rows(table, files, where))
     union.refuse_rivals(files, where)
     failures, curves = union.merge_failures(files), union.merge_curves(files)
     return Plan(table, files, features, failures, curves, union.merge_provenance(files))

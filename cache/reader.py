@@ -57,9 +57,7 @@ class Cache:
             self._specs = union.merge_specs(self._files, self.table)
             if sum(map(len, self._places)) > len(self.table):
                 for spec in self._specs.values():
-                    clashes: list[str] = []
-                    self._plan(spec, clashes)
-                    union.refuse_clashes(clashes, path)
+                    self._plan(spec, path)
         except BaseException:
             self._pool.close()
             raise
@@ -282,13 +280,13 @@ class Cache:
         files = zip(self._files, self._places, strict=True)
         return ((file, places) for file, places in files if spec.digest in file.specs)
 
-    def _plan(self, spec: FeatureSpec, clashes: list[str] | None = None) -> Index:
+    def _plan(self, spec: FeatureSpec, where: Path | None = None) -> Index:
         """Return an index of all files' rows, with the source file of each row."""
         parts = [
             (number, file.name, places, file.index(spec.digest))
             for number, (file, places) in enumerate(self._having(spec))
         ]
-        return union.plan_feature(self.table, parts, clashes)
+        return union.plan_feature(self.table, parts, where)
 
     def close(self) -> None:
         """Close the file; arrays that were read stay valid."""

@@ -115,36 +115,37 @@ def rows_in(table: ClipTable, parts: Iterable[ClipTable]) -> list[Ints]:
 Part = tuple[int, str, Ints, Index]
 
 
-def plan_feature(
-    table: ClipTable, parts: Sequence[Part], clashes: list[str] | None = None
-) -> Index:
-    """Align the rows of all parts of one feature, oldest first; later rows replace earlier ones."""
+def plan_feature(table: ClipTable, parts: Sequence[Part], where: object = None) -> Index:
+    """Align the rows of all parts of one feature, oldest first; later rows replace earlier ones.
+
+    If `where` (for messages) is given, raise BadCache for rows that differ between parts.
+    """
     spec = parts[0][3].spec
     width = max(index.keys.dtype.itemsize for _, _, _, index in parts)
     whole = Index.empty(spec, len(table), f"S{width}")
-    names: dict[int, str] = {}
-    seen: set[str] = set()
-    # If two parts have different values or keys of a row, a sentence is added to `clashes`.
+    names = {number: name for number, name, _, _ in parts}
     for number, name, places, index in parts:
-        names[number] = name
         rows = np.flatnonzero(index.present & (places >= 0))
         to = places[rows]
-        if clashes is not None:
+        if where:
             other_key = whole.keys[to] != index.keys[rows]
             differ = other_key | (whole.checksums[to] != index.checksums[rows]).any(axis=1)
-            clashes += [
-                f"{spec.label} of clip {table.clip_ids[to[k]]!r} has "
-                f"{'another key' if other_key[k] else 'other values'} in {name} than in "
-                f"{names[whole.origin[to[k]]]}"
-                for k in np.flatnonzero(whole.present[to] & differ).tolist()
-            ]
+            clashes = np.flatnonzero(whole.present[to] & differ)
+            if len(clashes):
+                first = clashes[0]
+                more = f", and {len(clashes) - 1} more such rows" if len(clashes) > 1 else ""
+                raise BadCache(
+                    f"{where}: {spec.label} of clip {table.clip_ids[to[first]]!r} has "
+                    f"{'another key' if other_key[first] else 'other values'} in {name} than in "
+                    f"{names[whole.origin[to[first]]]}{more}"
+                )
         whole.origin[to] = number
         whole.row[to] = rows
         whole.present[to] = True
         whole.keys[to] = index.keys[rows]
         whole.checksums[to] = index.checksums[rows]
         whole.frames[to] = index.frames[rows]
-        seen.update(index.spec.trained_on)
+    seen = {clip for _, _, _, index in parts for clip in index.spec.trained_on}
     stated = max(index.n_trained_on for _, _, _, index in parts)
     return replace(
         whole,
@@ -153,11 +154,8 @@ def plan_feature(
     )
 
 
-def plan_rows(table: ClipTable, sources: Sequence[Any], where: str = "") -> dict[str, Index]:
-    """Plan all features by spec digest, the most recent last.
-
-    If `where` (for messages) is given, raise BadCache for rows that differ between sources.
-    """
+def plan_rows(table: ClipTable, sources: Sequence[Any], where: object = None) -> dict[str, Index]:
+    """Plan all features by spec digest, the most recent last; `where` is that of `plan_feature`."""
     parts: dict[str, list[Part]] = {}
     places = rows_in(table, [source.table for source in sources])
     for number, source in enumerate(sources):
@@ -165,17 +163,7 @@ def plan_rows(table: ClipTable, sources: Sequence[Any], where: str = "") -> dict
             # It is removed and added again, so that the most recent feature comes last.
             parts[digest] = parts.pop(digest, [])
             parts[digest].append((number, source.name, places[number], index))
-    clashes: list[str] | None = [] if where else None
-    plans = {digest: plan_feature(table, of_one, clashes) for digest, of_one in parts.items()}
-    refuse_clashes(clashes or (), where)
-    return plans
-
-
-def refuse_clashes(clashes: Sequence[str], where: object) -> None:
-    """Raise BadCache with the first clash and the number of others, if there are any."""
-    if clashes:
-        more = f", and {len(clashes) - 1} more such rows" if len(clashes) > 1 else ""
-        raise BadCache(f"{where}: {clashes[0]}{more}")
+    return {digest: plan_feature(table, of_one, where) for digest, of_one in parts.items()}
 
 
 def in_order(features: Mapping[str, Index]) -> dict[str, Index]:
