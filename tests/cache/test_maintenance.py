@@ -206,15 +206,6 @@ def test_differences_of_values_clips_and_parameters(path, tmp_path):
     assert lines[-1] == "failures differ for 'c4' (decode:audio), 'c4' (embed:c3d)"
 
 
-def test_differences_of_a_nets_outputs(tmp_path):
-    outputs = replace(crossfit(0, CLIPS), name="c3d-outputs", kind="outputs")
-    for salt in (0, 1):
-        with CacheWriter(tmp_path / f"{salt}.h5", CLIPS) as writer:
-            put(writer, outputs, "c0", salt=salt)
-    (line,) = diff_caches(tmp_path / "0.h5", tmp_path / "1.h5")
-    assert line.startswith("c3d-outputs@fold0: values of 1 of 1 clips differ by at most ")
-
-
 def test_checks_in_a_process_of_their_own(path):
     with pytest.raises(BadCache, match="above 0"):
         verify_untrusted(path, seconds=0)

@@ -1,6 +1,5 @@
 """What a reader answers, and how it refuses."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -100,13 +99,6 @@ def test_threads_share_a_cache(path):
     with open_cache(path) as cache, ThreadPoolExecutor(8) as pool:
         expected = contents(cache)
         assert all(stored == expected for stored in pool.map(contents, [cache] * 24))
-
-
-def test_readers_write_nothing(path):
-    before = (path.read_bytes(), path.stat().st_mtime_ns, sorted(os.listdir(path.parent)))
-    path.chmod(0o400)
-    contents(open_cache(path))
-    assert (path.read_bytes(), path.stat().st_mtime_ns, sorted(os.listdir(path.parent))) == before
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.25])

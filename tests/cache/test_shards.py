@@ -1,6 +1,5 @@
 """One writer at a time, also when it is killed at any moment."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,12 +73,6 @@ def test_a_second_writer_is_told_who_holds_the_cache(tmp_path, path):
     with CacheWriter(path, table()) as writer:
         assert len(current(writer, VECTOR)) == 6
     assert sorted(p.name for p in tmp_path.iterdir()) == ["features.h5", "features.h5.lock"]
-
-
-def test_a_second_writer_in_the_same_process(path):
-    with CacheWriter(path, table()), pytest.raises(CacheBusy, match=f"process {os.getpid()} "):
-        CacheWriter(path, table())
-    fill(path, table())
 
 
 def test_readers_see_the_file_last_closed(path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
+from mvemo.extract.errors import ExtractError, OutOfMemory, WorkerDied
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import run_calls, start_workers, stop_workers
 from mvemo.extract.workers.process import Call, ClipLimits, imports_uncollected, peak_memory
@@ -187,10 +187,9 @@ def test_last_words_are_those_of_the_call():
 
 
 def test_an_error_that_cannot_be_sent_is_told_by_its_words():
-    call = Call("mvemo.extract.workers.process:receive", (None,))
-    (found,) = answers(call)
-    assert isinstance(found.error, AttributeError)
-    assert not isinstance(found.error, BadMedia)
+    (found,) = answers(Call("builtins:exec", ("raise ValueError(lambda: 0)",)))
+    assert isinstance(found.error, RuntimeError)
+    assert str(found.error).startswith("ValueError: <function")
 
 
 @pytest.mark.parametrize("tunables", [None, "glibc.malloc.check=0"])
