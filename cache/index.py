@@ -53,7 +53,7 @@ class Index:
             row=np.zeros(n_clips, np.int64),
         )
 
-    def drop(self, rows: Ints) -> None:
+    def drop(self, rows: Ints | int) -> None:
         """Mark rows of a plan as missing."""
         self.origin[rows] = -1
         self.keys[rows] = b""

@@ -7,7 +7,6 @@ slim copies, removals and repairs all create a `Plan` and write it with `rewrite
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -121,20 +120,16 @@ class Plan:
     @property
     def n_bytes(self) -> int:
         """Estimated size of the file, rather too large than too small."""
-        n = len(self.table)
-        specs = [feature.spec for feature in self.features.values()]
-        values = 0
-        for spec, feature in zip(specs, self.features.values(), strict=True):
-            rows = n if spec.kind != "sequence" else int(feature.frames.sum())
-            values += np.dtype(spec.dtype).itemsize * spec.dim * rows
-        curves = sum(len(s) for curve in self.curves.values() for s in curve.values())
-        texts = len(json.dumps(self.provenance, default=str))
-        texts += sum(len(why.reason if why else "") + 300 for why in self.failures.values())
-        texts += sum(len(json.dumps(spec.params, default=str)) for spec in specs)
-        texts += sum(len(clip) for spec in specs for clip in spec.trained_on)
-        texts += 2 * sum(map(len, self.table.clip_ids)) + sum(map(len, self.table.groups))
+        n, indexes = len(self.table), self.features.values()
+        values = sum(
+            np.dtype(index.spec.dtype).itemsize * index.spec.dim * int(index.bounds[-1])
+            for index in indexes
+        )
+        texts = (self.table.clip_ids, self.table.groups, self.failures, self.curves)
+        specs = [(index.spec, index.spec.trained_on) for index in indexes]
         # Per clip: keys and checksums of every feature, labels, and overhead of HDF5.
-        return values + 4 * texts + n * (160 * len(specs) + 256) + 32 * curves + (1 << 17)
+        clips = n * (160 * len(specs) + 256)
+        return values + clips + 4 * len(repr((texts, specs, self.provenance))) + (1 << 17)
 
 
 def rewrite(
@@ -146,6 +141,7 @@ def rewrite(
     `temp` is the path of the temporary file.
     """
     dropped: list[str] = []
+    ids = plan.table.clip_ids
     # `kept` ends the message for a file that cannot be written.
     with replacing(target, temp, error=CacheError, kept=kept) as temp:
         while True:
@@ -154,26 +150,22 @@ def rewrite(
                 corrupt = _write_plan(file, plan)
             if not corrupt:
                 return dropped
-            rows = [
-                (feature.spec, plan.table.clip_ids[i], plan.sources[feature.origin[i]].name)
-                for feature, numbers in corrupt
-                for i in numbers
+            sentences = [
+                f"{feature.spec.label} of clip {ids[i]!r} is corrupt in {_source(plan, feature, i)}"
+                for feature, i in corrupt
             ]
-            sentences = [f"{s.label} of clip {c!r} is corrupt in {name}" for s, c, name in rows]
             if not drop:
-                more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
+                more = f" (and {len(corrupt) - 1} more rows)" if len(corrupt) > 1 else ""
+                damaged = _source(plan, *corrupt[0])
                 raise BadCache(
-                    f"{target}: {sentences[0]}{more}: run 'mvemo cache repair {rows[0][2]}'"
+                    f"{target}: {sentences[0]}{more}: run 'mvemo cache repair {damaged}'"
                 )
             dropped += sentences
-            for feature, numbers in corrupt:
-                feature.drop(np.array(numbers))
-            for spec, clip, _ in rows:
-                plan.failures[clip, corrupt_stage(spec)] = failure_now(
-                    clip,
-                    corrupt_stage(spec),
-                    "the stored values did not match their checksum and were dropped",
-                )
+            why = "the stored values did not match their checksum and were dropped"
+            for feature, i in corrupt:
+                feature.drop(i)
+                at = ids[i], corrupt_stage(feature.spec)
+                plan.failures[at] = failure_now(*at, why)
 
 
 def require_room(path: Path, n_bytes: int) -> None:
@@ -187,20 +179,23 @@ def require_room(path: Path, n_bytes: int) -> None:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
-def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, list[int]]]:
-    """Write a plan into an empty HDF5 file; return each feature with its corrupt rows, if any."""
+def _source(plan: Plan, feature: Index, row: int) -> str:
+    return str(plan.sources[feature.origin[row]].name)
+
+
+def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, int]]:
+    """Write a plan into an empty HDF5 file; return the corrupt rows: feature, and number."""
     schema.write_header(file)
     schema.write_table(file, plan.table)
     group = file.create_group("features")
-    damaged = []
+    damaged: list[tuple[Index, int]] = []
     for order, (digest, feature) in enumerate(plan.features.items()):
         name = feature.spec.label
         # A shard may hold two versions of one feature.
         item = group.create_group(name if name not in group else f"{name}~{digest[:12]}")
         item.attrs["order"] = order
         checksum, corrupt = _write_values(item, plan, feature)
-        if corrupt:
-            damaged.append((feature, corrupt))
+        damaged += [(feature, i) for i in corrupt]
         if not damaged:
             write_attribute(item, "values_checksum", checksum)
             write_index(item, feature, plan.table.clip_ids)

@@ -15,6 +15,7 @@ import filelock
 
 from mvemo.cache.cache_file import CacheFile, FilePool, parts_folder, refuse_folder, shard_paths
 from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
+from mvemo.cache.index import Index
 from mvemo.manifests.files import parse_json
 
 # Environment variable to set to 1 for file systems without locks. A second writer is then not
@@ -106,21 +107,18 @@ def read_shards(cache: Path, pool: FilePool, main: CacheFile | None) -> list[Cac
 
 def _leave_out_unknown(sources: Sequence[CacheFile]) -> None:
     """Leave out features for which the sources do not name all training clips of the net."""
-    stated: dict[str, int] = {}
-    named: dict[str, set[str]] = {}
-    labels: dict[str, str] = {}
+    features: dict[str, list[Index]] = {}
     for source in sources:
         for digest, index in source.indexes.items():
-            stated[digest] = max(stated.get(digest, 0), index.n_trained_on)
-            named.setdefault(digest, set()).update(index.spec.trained_on)
-            labels[digest] = index.spec.label
-    for digest, n in stated.items():
-        if len(named[digest]) < n:
+            features.setdefault(digest, []).append(index)
+    for digest, indexes in features.items():
+        named = {clip for index in indexes for clip in index.spec.trained_on}
+        if len(named) < max(index.n_trained_on for index in indexes):
             for source in sources:
                 source.indexes.pop(digest, None)
             warnings.warn(
-                f"{labels[digest]}: the shard with its training clips is lost; the rows of this "
-                "feature are extracted again",
+                f"{indexes[0].spec.label}: the shard with its training clips is lost; the rows of "
+                "this feature are extracted again",
                 stacklevel=3,
             )
 

@@ -104,23 +104,19 @@ def check_table(table: ClipTable, where: str) -> None:
         shape = label_kind(table.task).shape(n, len(table.classes))
     except ValueError as error:
         raise BadCache(f"{where}: {error}") from None
-    if len(table.groups) != n or np.shape(table.folds) != (n,):
-        raise BadCache(
-            f"{where}: {n} clips have {len(table.groups)} groups and folds of shape "
-            f"{np.shape(table.folds)}; expected one of each per clip"
-        )
+    shapes = {"groups": (n,), "folds": (n,), "labels": shape}
     if table.splits is not None:
-        if np.shape(table.splits) != (n,):
-            raise BadCache(f"{where}: splits: expected shape ({n},), got {np.shape(table.splits)}")
+        shapes["splits"] = (n,)
         if table.k:
             raise BadCache(
                 f"{where}: the clips have both splits and {table.k} folds: give only one"
             )
-    if np.shape(table.labels) != shape:
-        raise BadCache(
-            f"{where}: labels of task {table.task}: expected shape {shape}, got "
-            f"{np.shape(table.labels)}"
-        )
+    for name, expected in shapes.items():
+        if np.shape(getattr(table, name)) != expected:
+            raise BadCache(
+                f"{where}: {name} of {n} clips of task {table.task}: expected shape {expected}, "
+                f"got {np.shape(getattr(table, name))}"
+            )
     if len(set(table.clip_ids)) != n:
         twice = next(clip for clip, times in Counter(table.clip_ids).items() if times > 1)
         raise BadCache(f"{where}: duplicate clip id {twice!r}")

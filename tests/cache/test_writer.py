@@ -283,7 +283,7 @@ def test_bad_rows(path, spec, values, message):
     [
         ({"clip_ids": ("c0",) * 6}, "duplicate clip id 'c0'"),
         ({"task": "tagging"}, "unknown task 'tagging'; expected one of multiclass, multilabel"),
-        ({"groups": ("g",)}, "6 clips have 1 groups"),
+        ({"groups": ("g",)}, r"groups of 6 clips .* got \(1,\)"),
         ({"labels": np.zeros((6, 2), np.int64)}, r"expected shape \(6,\), got \(6, 2\)"),
         ({"groups": ("g\0",) * 6}, "has a NUL"),
         ({"groups": ("g\udcff",) * 6}, "not valid Unicode"),
