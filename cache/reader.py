@@ -230,12 +230,10 @@ class Cache:
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
         """Return the ids of the clips whose row has the given key and so is up to date."""
-        found: set[str] = set()
-        for file, _ in self._having(spec):
-            stored_keys = file.index(spec.digest).keys.tolist()
-            stored = zip(file.table.clip_ids, stored_keys, strict=True)
-            found |= {clip for clip, key in stored if clip in keys and key == keys[clip].encode()}
-        return frozenset(found)
+        if spec not in self.specs:
+            return frozenset()
+        stored = zip(self.table.clip_ids, self._plan(spec).keys.tolist(), strict=True)
+        return frozenset(c for c, key in stored if c in keys and key == keys[c].encode())
 
     def sequence(self, name: str, clip_id: str, fold: int | None = None) -> F32 | None:
         """Return the sequence of one clip, float32 (frames, dim), or None if missing.

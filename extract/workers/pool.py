@@ -287,8 +287,8 @@ def start_workers(
 
 def stop_workers(environment: Mapping[str, str] | None = None) -> None:
     """End the idle workers of an environment; the next call starts new ones."""
-    chosen = [worker for worker in _idle if worker.environment == (environment or {})]
-    _close([worker for worker in chosen if _claim(worker)])
+    wanted = environment or {}
+    _close([each for each in list(_idle) if each.environment == wanted and _claim(each)])
 
 
 @atexit.register
@@ -346,9 +346,11 @@ class _Run:
 
     def _take_worker(self) -> Worker:
         """Return the most recently used idle worker that fits, or start a worker."""
-        if self._idle is not _idle and self._idle:
-            return self._idle.pop()
-        environment = self._environments.pop() if self._idle is not _idle else {}
+        environment: Mapping[str, str] = {}
+        if self._idle is not _idle:
+            if self._idle:
+                return self._idle.pop()
+            environment = self._environments.pop()
         for worker in reversed(list(_idle)):
             # Variables can be added to those of a worker, but not removed.
             fits = bool(worker.environment) == bool(environment)
