@@ -15,8 +15,9 @@ from mvemo.manifests.text_table import listed
 
 # Maximum number of names in a list; further names are counted.
 SHOWN = 3
-# Compared parts of a clip table; the last four have a value for each clip.
-FIELDS = ("task", "classes", "k", "fold_seed", "digest", "labels", "groups", "folds", "splits")
+# Compared parts of a clip table: single values, and values of each clip.
+SINGLE = ("task", "classes", "k", "fold_seed", "digest")
+FIELDS = (*SINGLE, "labels", "groups", "folds", "splits")
 
 
 def diff_caches(first: Path | str, second: Path | str) -> list[str]:
@@ -69,7 +70,7 @@ def table_differences(
     for what in fields:
         one, other = getattr(a, what), getattr(b, what)
         name = what.replace("_", " ")
-        if what not in FIELDS[-4:]:
+        if what in SINGLE:
             lines += [f"different {name}: {one!r} and {other!r}"] if one != other else []
         elif one is None or other is None:
             lines += [f"only one of the caches has {name}"] if one is not other else []

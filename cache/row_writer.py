@@ -231,12 +231,11 @@ class RowWriter(ABC):
     def _known(self, spec: FeatureSpec) -> dict[str, bytes]:
         """Map clip ids to keys of a feature's rows, and record that the feature is requested."""
         digest = spec.digest
-        if not self._requested or next(reversed(self._requested)) != digest:
-            if digest not in self._requested:
-                check_spec(spec, str(self.path))
-                check_texts((spec.name, *spec.trained_on), str(self.path))
-            self._requested.pop(digest, None)
-            self._requested[digest] = spec
+        if digest not in self._requested:
+            check_spec(spec, str(self.path))
+            check_texts((spec.name, *spec.trained_on), str(self.path))
+        self._requested.pop(digest, None)
+        self._requested[digest] = spec
         if digest not in self._rows:
             self._rows[digest] = self._stored(digest)
         return self._rows[digest]

@@ -144,11 +144,9 @@ def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> ND
             known = _checked.get(path)
             if known is None or known.state != state:
                 known = _check(file, state)
-            fits = len(known.shape) == len(shape) and all(
-                length > 0 if expected is None else length == expected
-                for length, expected in zip(known.shape, shape, strict=True)
-            )
-            if not fits or known.dtype != dtype:
+            if known.dtype != dtype or len(known.shape) != len(shape):
+                return None
+            if any(wanted not in (None, n) for n, wanted in zip(known.shape, shape, strict=True)):
                 return None
             _checked[path] = known
             return _map(file, known)
