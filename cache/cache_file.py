@@ -19,7 +19,7 @@ from mvemo.cache.failures import Failures
 from mvemo.cache.index import Index, read_index, read_spec, values_array
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Ints
-from mvemo.cache.untrusted import PlainArray, PlainGroup, array_of, attribute, part
+from mvemo.cache.untrusted import PlainArray, array_of, attribute, part
 from mvemo.manifests.files import shown
 
 T = TypeVar("T")
@@ -291,7 +291,7 @@ class CacheFile:
 
     # --- access to the file
 
-    def _read_feature(self, digest: str, read: Callable[[PlainGroup], T]) -> T:
+    def _read_feature(self, digest: str, read: Callable[[h5py.Group], T]) -> T:
         """Call `read` with the HDF5 group of a feature."""
         group = self._groups[digest]
         return self.read(f"feature {group}", lambda file: read(part(file["features"], group)))

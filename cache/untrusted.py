@@ -32,26 +32,12 @@ _COLLECTION = struct.Struct("<4sB3xQ")
 _OBJECT = struct.Struct("<H6xQ")
 
 
-class PlainGroup(h5py.Group):  # type: ignore[misc]
-    """Group with properties of its file that are needed to read arrays, queried only once."""
-
-    def __init__(self, place: Any) -> None:
-        super().__init__(place)
-        file = h5py.h5i.get_file_id(place)
-        created = file.get_create_plist()
-        self.n_bytes: int = file.get_filesize()
-        self.handle: int = file.get_vfd_handle()  # file descriptor that HDF5 uses
-        self.sizes: tuple[int, int] = created.get_sizes()  # bytes of an address and of a length
-        # Offset that all addresses are relative to (size of the user block).
-        self.base: int = created.get_userblock()
-
-
-def part(group: Any, name: str) -> PlainGroup:
+def part(group: Any, name: str) -> h5py.Group:
     """Return the group with this name; raise KeyError or ValueError for a link or other object."""
     item = _member(group, name)
     if not isinstance(item, h5py.h5g.GroupID):
         raise ValueError(f"{name} is not a group")
-    return PlainGroup(item)
+    return h5py.Group(item)
 
 
 def _member(group: Any, name: str) -> Any:
@@ -117,7 +103,7 @@ class PlainArray:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     offset: int | None  # offset of the first byte in the file; None if only HDF5 can read it
-    group: PlainGroup
+    file: Any  # HDF5's handle of the file
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Return rows `start` to `stop`, or the whole array."""
@@ -137,10 +123,11 @@ class PlainArray:
             self.item.read(h5py.h5s.ALL, h5py.h5s.ALL, everything)
             values[...] = everything[start : start + len(values)] if self.shape else everything
             return
+        handle = self.file.get_vfd_handle()
         remaining = values.reshape(-1).view(np.uint8).data
         place = self.offset + (start * (values.nbytes // len(values)) if self.shape else 0)
         while remaining:
-            count = os.preadv(self.group.handle, [remaining], place)
+            count = os.preadv(handle, [remaining], place)
             if not count:
                 raise OSError(f"{self.name} is cut off")
             remaining, place = remaining[count:], place + count
@@ -151,7 +138,7 @@ class PlainArray:
             raise ValueError(f"{self.name}: expected texts, got {self.dtype}")
         texts = np.empty(self.shape, object)
         if texts.size:
-            texts.flat[:] = _texts(self.item, self.name, self.group, self.group.n_bytes)
+            texts.flat[:] = _texts(self.item, self.name, self.file, self.file.get_filesize())
         return texts
 
 
@@ -178,12 +165,12 @@ def array_of(
             raise ValueError(f"the values of {name} lie in another file, which is not read")
         if layout == h5py.h5d.CHUNKED or created.get_nfilters():
             raise ValueError(f"{name} is compressed or in chunks; arrays of a cache must not be")
-    plain = group if isinstance(group, PlainGroup) else PlainGroup(h5py.h5g.open(group.id, b"."))
+    file = h5py.h5i.get_file_id(item)
     size = _REFERENCE.itemsize if _is_text(stored_dtype) else stored_dtype.itemsize
-    _check_size(item, name, math.prod(stored_shape) * size, plain.n_bytes)
+    _check_size(item, name, math.prod(stored_shape) * size, file.get_filesize())
     if not hasattr(os, "preadv"):
         offset = None
-    return PlainArray(item, name, stored_shape, stored_dtype, offset, plain)
+    return PlainArray(item, name, stored_shape, stored_dtype, offset, file)
 
 
 def _dtype_of(kept: Any, expected: Any) -> np.dtype[Any]:
@@ -217,9 +204,10 @@ def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:
 # --- texts
 
 
-def _texts(item: Any, name: str, group: PlainGroup, most: int) -> list[str]:
+def _texts(item: Any, name: str, file: Any, most: int) -> list[str]:
     """Return the texts of a contiguous data set, together at most `most` bytes."""
-    if group.sizes != (8, 8):
+    created = file.get_create_plist()
+    if created.get_sizes() != (8, 8):
         raise ValueError(f"{name} is in a file whose addresses do not have 8 bytes")
     with open(os.fsdecode(h5py.h5f.get_name(item)), "rb", buffering=0) as raw:
 
@@ -238,11 +226,13 @@ def _texts(item: Any, name: str, group: PlainGroup, most: int) -> list[str]:
             raise ValueError(
                 f"{name}: truncated file ({total:,} bytes of text declared, {most:,} present)"
             )
+        # Addresses are relative to the end of the user block.
+        base = created.get_userblock()
         collections: dict[int, tuple[bytes, Mapping[int, tuple[int, int]]]] = {}
         texts = []
         for length, place, number in references.tolist():
             if length and place not in collections:
-                content = _read_collection(group.base + place, most, read_at)
+                content = _read_collection(base + place, most, read_at)
                 collections[place] = content, _objects_of(content)
             content, objects = collections.get(place, (b"", {}))
             start, end = objects.get(number, (0, 0))
@@ -310,5 +300,5 @@ def data_set(file: Any, name: str, size: int) -> Any:
         _check_size(item.id, name, expected, file.id.get_filesize())
         if text and item.id.get_offset() is not None:
             # They are checked before HDF5 reads them: it may loop endlessly on damaged texts.
-            _texts(item.id, name, PlainGroup(file["/"].id), most)
+            _texts(item.id, name, file.id, most)
     return item
