@@ -16,18 +16,10 @@ def table(clips=tuple(f"c{i}" for i in range(6))):
     """Clips c0, c1, ... in groups of two; groups g0, g1, ... in folds 0, 1, 2, 0, ..."""
     ids = tuple(clips)
     numbers = [int(clip[1:]) for clip in ids]
-    return ClipTable(
-        name="sample",
-        task="multiclass",
-        classes=("calm", "tense"),
-        clip_ids=ids,
-        groups=tuple(f"g{i // 2}" for i in numbers),
-        labels=np.array([i // 2 % 2 for i in numbers], dtype=np.int64),
-        folds=np.array([i // 2 % 3 for i in numbers], dtype=np.int64),
-        k=3,
-        fold_seed=1,
-        digest="d" * 64,
-    )
+    groups = tuple(f"g{i // 2}" for i in numbers)
+    labels, folds = (np.array([i // 2 % n for i in numbers], np.int64) for n in (2, 3))
+    facts = {"k": 3, "fold_seed": 1, "digest": "d" * 64}
+    return ClipTable("sample", "multiclass", ("calm", "tense"), ids, groups, labels, folds, **facts)
 
 
 CLIPS = table()

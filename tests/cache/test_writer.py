@@ -181,14 +181,10 @@ def test_a_changed_medium_is_extracted_again_or_missing(path):
 
 def test_failures_are_overwritten_and_cleared(path):
     with CacheWriter(path, CLIPS) as writer:
-        for clip, stage, reason in (
-            ("c0", "decode:audio", "first"),
-            ("c0", "decode:audio", "second\n  line"),
-            ("c0", "decode:video", "gone"),
-            ("c1", "decode:audio", "x"),
-            ("c1", "decode:video", "x"),
-        ):
-            writer.fail(clip, stage, reason)
+        writer.fail("c0", "decode:audio", "first")
+        writer.fail("c0", "decode:audio", "second\n  line")
+        for at in (("c0", "decode:video"), ("c1", "decode:audio"), ("c1", "decode:video")):
+            writer.fail(*at, "x")
         writer.commit()
         writer.clear_failures("c0", "decode:video")
     with CacheWriter(path, CLIPS) as writer:
