@@ -31,14 +31,14 @@ def merge_tables(files: Sequence[CacheFile]) -> ClipTable:
     for file in files[1:]:
         _refuse_other_manifest(file, files[0])
     tables = [file.table for file in files]
-    number: dict[str, int] = {}
-    # For the concatenated rows of all tables: clip number, and first row of each clip.
-    clip = np.array([number.setdefault(c, len(number)) for t in tables for c in t.clip_ids], int)
-    _, first_rows = np.unique(clip, return_index=True)
+    # For each of the concatenated rows of all tables, the first row of its clip.
+    place: dict[str, int] = {}
+    ids = [clip for table in tables for clip in table.clip_ids]
+    first_rows = np.array([place.setdefault(clip, i) for i, clip in enumerate(ids)])
     together = replace(
         first,
         name=min(table.name for table in tables),
-        clip_ids=tuple(c for t in tables for c in t.clip_ids),
+        clip_ids=tuple(ids),
         groups=tuple(group for t in tables for group in t.groups),
         labels=np.concatenate([t.labels for t in tables]),
         folds=np.concatenate([t.folds for t in tables]),
@@ -46,12 +46,12 @@ def merge_tables(files: Sequence[CacheFile]) -> ClipTable:
         if first.splits is not None
         else None,
     )
-    if len(first_rows) < len(clip):
-        _refuse_other_rows(together, first_rows[clip], files)
-    whole = [table for table in tables if len(table) == len(first_rows)]
+    if len(place) < len(ids):
+        _refuse_other_rows(together, first_rows, files)
+    whole = [table for table in tables if len(table) == len(place)]
     if whole:
         return replace(min(whole, key=lambda t: t.clip_ids), name=together.name)
-    return subset(together, first_rows[[number[c] for c in sorted(number)]].tolist())
+    return subset(together, [place[clip] for clip in sorted(place)])
 
 
 def _refuse_other_manifest(file: CacheFile, first: CacheFile) -> None:
@@ -78,9 +78,9 @@ def _refuse_other_rows(together: ClipTable, first_rows: Ints, files: Sequence[Ca
     same = np.all([equal_rows(column, column[first_rows]) for column in columns], axis=0)
     if same.all():
         return
-    row = int(np.flatnonzero(~same)[0])
-    ends = np.cumsum([len(file.table) for file in files])
-    file, earlier = (files[int(np.searchsorted(ends, r, "right"))] for r in (row, first_rows[row]))
+    row = int(same.argmin())
+    file_of = [file for file in files for _ in file.table.clip_ids]
+    file, earlier = file_of[row], file_of[first_rows[row]]
     raise BadCache(
         f"{file.path}: the label, group, fold or split of clip {together.clip_ids[row]!r} differs "
         f"from that in {earlier.path}"
@@ -217,10 +217,9 @@ def merge_failures(files: Sequence[CacheFile]) -> Failures:
     """Return all failures; if reasons differ, the first in alphabetical order."""
     union: Failures = {}
     for file in files:
-        for clip_stage, reason in file.failures.items():
-            if reason is not None:
-                earlier = union.get(clip_stage)
-                union[clip_stage] = reason if earlier is None else min(earlier, reason)
+        for at, failure in file.failures.items():
+            if failure is not None:
+                union[at] = min(failure, union.get(at) or failure)
     return union
 
 

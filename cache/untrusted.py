@@ -43,13 +43,9 @@ def part(group: Any, name: str) -> h5py.Group:
 def _member(group: Any, name: str) -> Any:
     """Return HDF5's handle of a member that is not a link; h5py's objects would be slower."""
     place, key = group.id, name.encode()
-    try:
-        link = place.links.get_info(key)
-    except (RuntimeError, KeyError):
-        if place.links.exists(key):
-            raise
-        raise KeyError(f"{name} is missing") from None
-    if link.type != h5py.h5l.TYPE_HARD:
+    if not place.links.exists(key):
+        raise KeyError(f"{name} is missing")
+    if place.links.get_info(key).type != h5py.h5l.TYPE_HARD:
         raise ValueError(f"{name} is a link to another place, which is not followed")
     return h5py.h5o.open(place, key)
 
