@@ -15,10 +15,9 @@ import numpy as np
 
 from mvemo.cache import schema
 from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
-from mvemo.cache.failures import Failures
 from mvemo.cache.index import Index, read_index, read_spec, values_array
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import F32, Bools, ClipTable, Curves, Ints
+from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failures, Ints
 from mvemo.cache.untrusted import PlainArray, array_of, attribute, part
 from mvemo.manifests.files import shown
 

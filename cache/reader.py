@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from mvemo.cache import union
 from mvemo.cache.cache_file import CacheFile, FilePool, cache_files
 from mvemo.cache.errors import BadCache
-from mvemo.cache.failures import Failure
 from mvemo.cache.index import Index
 from mvemo.cache.schema import table_checksum, values_checksum
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import F32, Bools, ClipTable, Curves, Ints
+from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failure, Ints
 from mvemo.manifests.text_table import html_table, listed
 
 # Approximate bytes of a block of `Cache.blocks`.

@@ -22,10 +22,9 @@ import numpy as np
 from mvemo.cache import schema
 from mvemo.cache.cache_file import DAMAGE, CacheFile
 from mvemo.cache.errors import BadCache, CacheError
-from mvemo.cache.failures import Failure, Failures
 from mvemo.cache.index import Index, write_index
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import F32, ClipTable, Curves, Ints
+from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints
 from mvemo.cache.union import in_order, plan_rows
 from mvemo.cache.untrusted import write_attribute
 from mvemo.manifests.files import replacing

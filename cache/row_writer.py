@@ -14,10 +14,9 @@ import numpy as np
 
 from mvemo.cache.cache_file import parts_folder
 from mvemo.cache.errors import BadCache
-from mvemo.cache.failures import Failure, Failures
 from mvemo.cache.rewrite import MemoryRows, Plan, corrupt_stage, failure_now, rewrite
 from mvemo.cache.spec import HALF_LARGEST, FeatureSpec, check_spec
-from mvemo.cache.table import F32, ClipTable, check_table, check_texts, subset
+from mvemo.cache.table import F32, ClipTable, Failure, Failures, check_table, check_texts, subset
 from mvemo.cache.union import plan_rows
 from mvemo.manifests.files import to_json_values
 

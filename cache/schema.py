@@ -45,8 +45,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from mvemo.cache.failures import Failure, Failures
-from mvemo.cache.table import F32, ClipTable, Curves, Ints
+from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints
 from mvemo.cache.untrusted import array_of, attribute, part, write_attribute
 from mvemo.manifests.files import parse_json, to_json_values
 from mvemo.manifests.labels import label_kind

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from mvemo.cache.cache_file import CacheFile
 from mvemo.cache.errors import BadCache
-from mvemo.cache.failures import Failures
 from mvemo.cache.index import Index
 from mvemo.cache.schema import to_json
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import Bools, ClipTable, Curves, Ints, subset
+from mvemo.cache.table import Bools, ClipTable, Curves, Failures, Ints, subset
 
 # --- clips
 
