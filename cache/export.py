@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from mvemo.cache.errors import BadCache, CacheError, MissingCache
 from mvemo.cache.index import spec_to_json
 from mvemo.cache.reader import Cache, clip_reader, open_cache
+from mvemo.cache.spec import FeatureSpec
 from mvemo.manifests.files import replacing
 from mvemo.manifests.tables import CsvWriter
 
@@ -55,21 +55,21 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
     b,2,4
     """
     out = Path(out)
-    writers = {".npz": _write_npz, ".csv": _write_csv}
-    write: Callable[[Path, Cache, str, int | None], None] | None = writers.get(out.suffix.lower())
+    write = {".npz": _write_npz, ".csv": _write_csv}.get(out.suffix.lower())
     if write is None:
         raise BadCache(f"{out}: unknown suffix {out.suffix!r}: expected .npz or .csv")
     if not out.parent.is_dir():
         raise MissingCache(f"{out}: its folder does not exist: create it first")
     with open_cache(path) as cache:
-        if cache.spec(name, fold).fold is None and fold is not None:
+        spec = cache.spec(name, fold)
+        if spec.fold is None and fold is not None:
             raise BadCache(f"{path}: {name} is the same for all folds: leave out fold {fold}")
         with replacing(out, error=CacheError) as temp:
-            write(temp, cache, name, fold)
+            write(temp, cache, spec)
 
 
-def _write_npz(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
-    table, spec = cache.table, cache.spec(name, fold)
+def _write_npz(temp: Path, cache: Cache, spec: FeatureSpec) -> None:
+    table = cache.table
     arrays: dict[str, Any] = {
         "clip_ids": np.array(table.clip_ids, dtype=np.str_),
         "groups": np.array(table.groups, dtype=np.str_),
@@ -81,9 +81,9 @@ def _write_npz(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
     if table.splits is not None:
         arrays["splits"] = table.splits
     if spec.kind != "sequence":
-        arrays["values"], arrays["present"] = cache.vectors(name, fold)
+        arrays["values"], arrays["present"] = cache.vectors(spec.name, spec.fold)
     else:
-        arrays["present"] = cache.present(name, fold)
+        arrays["present"] = cache.present(spec.name, spec.fold)
         rows = [*map(clip_reader(cache, spec), np.flatnonzero(arrays["present"]).tolist())]
         arrays["offsets"] = np.zeros(len(table) + 1, np.int64)
         arrays["offsets"][1:][arrays["present"]] = [len(row) for row in rows]
@@ -93,13 +93,12 @@ def _write_npz(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def _write_csv(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
-    spec = cache.spec(name, fold)
-    present, read = cache.present(name, fold), clip_reader(cache, spec)
+def _write_csv(temp: Path, cache: Cache, spec: FeatureSpec) -> None:
+    present, read = cache.present(spec.name, spec.fold), clip_reader(cache, spec)
     frame = ["frame"] if spec.kind == "sequence" else []
     with temp.open("w", newline="", encoding="utf-8") as file:
         lines = CsvWriter(file)
-        lines.writerow(["clip_id", *frame, *(f"{name}_{i}" for i in range(spec.dim))])
+        lines.writerow(["clip_id", *frame, *(f"{spec.name}_{i}" for i in range(spec.dim))])
         for i, clip in enumerate(cache.table.clip_ids):
             if not present[i]:
                 lines.writerow([clip, *[""] * (len(frame) + spec.dim)])

@@ -41,12 +41,12 @@ class Index:
     row: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
     @classmethod
-    def empty(cls, spec: FeatureSpec, n_clips: int, key_type: Any = "S64") -> Index:
+    def empty(cls, spec: FeatureSpec, n_clips: int, key_width: int) -> Index:
         """Return the index of a feature without rows, to be filled."""
         return cls(
             spec,
             np.zeros(n_clips, np.bool_),
-            np.zeros(n_clips, key_type),
+            np.zeros(n_clips, f"S{key_width}"),
             np.zeros((n_clips, schema.CHECKSUM), np.uint8),
             np.zeros(n_clips, np.int64),
             origin=np.full(n_clips, -1, np.int64),
@@ -100,7 +100,7 @@ class Index:
 
 def is_whole(index: Index, values: PlainArray) -> bool:
     """Read all values of a feature; return True if values, missing rows and checksum are valid."""
-    state = schema.values_checksum()
+    state = xxhash.xxh3_128()
     vector = index.spec.kind != "sequence"
     n, dim = values.shape
     step = max(1, STEP // (4 * dim))

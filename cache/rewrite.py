@@ -18,6 +18,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import xxhash
 
 from mvemo.cache import schema
 from mvemo.cache.cache_file import DAMAGE, CacheFile
@@ -84,7 +85,7 @@ class MemoryRows:
         for digest, rows in self._rows.items():
             spec, seen = self._specs[digest], named.get(digest, frozenset())
             width = max(64, *(len(key) for key, _, _ in rows.values()))
-            index = Index.empty(spec, len(table), f"S{width}")
+            index = Index.empty(spec, len(table), width)
             for i, clip in enumerate(table.clip_ids):
                 if clip in rows:
                     key, values, checksum = rows[clip]
@@ -184,7 +185,9 @@ def _source(plan: Plan, feature: Index, row: int) -> str:
 
 def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, int]]:
     """Write a plan into an empty HDF5 file; return the corrupt rows: feature, and number."""
-    schema.write_header(file)
+    write_attribute(file, "format", schema.FORMAT)
+    file.attrs["schema"] = schema.SCHEMA
+    write_attribute(file, "mvemo", schema.code_version())
     schema.write_table(file, plan.table)
     group = file.create_group("features")
     damaged: list[tuple[Index, int]] = []
@@ -210,7 +213,7 @@ def _write_values(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]
     # Sequences are read one by one because they are long.
     step = 1 if spec.kind == "sequence" else max(1, BLOCK // (4 * spec.dim))
     corrupt: list[int] = []
-    checksum = schema.values_checksum()
+    checksum = xxhash.xxh3_128()
     for start in range(0, len(ids), step):
         origin = feature.origin[start : start + step]
         starts = bounds[start : start + step + 1] - bounds[start]

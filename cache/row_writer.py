@@ -59,7 +59,6 @@ class RowWriter(ABC):
         self.provenance: dict[str, Any] = dict(provenance or {})
         self._limits = limits
         self._row = {clip: i for i, clip in enumerate(table.clip_ids)}
-        self._clips = self._row.keys()
         self._memory = MemoryRows()
         self._failures: Failures = {}
         self._rows: dict[str, dict[str, bytes]] = {}
@@ -102,7 +101,7 @@ class RowWriter(ABC):
     @property
     def failures(self) -> tuple[tuple[str, str, str], ...]:
         """(clip id, stage, reason) of each failure of the table's clips, sorted."""
-        known = (why for (clip, _), why in self._failures.items() if why and clip in self._clips)
+        known = (why for (clip, _), why in self._failures.items() if why and clip in self._row)
         return tuple(sorted((why.clip_id, why.stage, why.reason) for why in known))
 
     # --- new rows
@@ -130,7 +129,7 @@ class RowWriter(ABC):
         """
         self._check_open()
         where = f"{self.path}: {spec.label} of clip {clip_id!r}"
-        if clip_id not in self._clips:
+        if clip_id not in self._row:
             raise BadCache(f"{where}: the table has no such clip")
         known = self._known(spec)
         values = _checked_values(spec, array, where)
@@ -163,7 +162,7 @@ class RowWriter(ABC):
             Cause, in one line.
         """
         self._check_open()
-        if clip_id not in self._clips:
+        if clip_id not in self._row:
             raise BadCache(f"{self.path}: failure of clip {clip_id!r}: the table has no such clip")
         text = " ".join(reason.replace("\0", " ").split()) or "no reason given"
         check_texts([stage], str(self.path))

@@ -10,8 +10,8 @@
         splits                      aligned to ids; only under the holdout protocol
     /features/<name>[@foldN]        attrs: digest (of the spec), checksum (of the index), order;
                                     values_checksum, quick_checksum (of index and checksum;
-                                    both since mvemo 0.2); n_trained_on (only in shards of an
-                                    unfinished run)
+                                    both XXH3-128, since mvemo 0.2); n_trained_on (only in
+                                    shards of an unfinished run)
         spec                        JSON, without trained_on
         present      bool (clips,)
         keys         bytes (clips,), empty if missing
@@ -42,7 +42,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints
@@ -89,13 +88,6 @@ def code_version() -> str:
         return "unknown"
 
 
-def write_header(file: Any) -> None:
-    """Mark a file as a cache of the current schema."""
-    write_attribute(file, "format", FORMAT)
-    file.attrs["schema"] = SCHEMA
-    write_attribute(file, "mvemo", code_version())
-
-
 # --- checksums
 
 
@@ -104,14 +96,6 @@ def row_checksum(clip_id: str, key: bytes, row: F32) -> bytes:
     state = hashlib.blake2b(clip_id.encode() + b"\0" + key + b"\0", digest_size=CHECKSUM)
     state.update(np.ascontiguousarray(row, dtype="<f4").data)
     return state.digest()
-
-
-def values_checksum(*blocks: F32) -> xxhash.xxh3_128:
-    """Return the XXH3-128 of a feature's values, thirty times as fast as `row_checksum`."""
-    state = xxhash.xxh3_128()
-    for block in blocks:
-        state.update(np.ascontiguousarray(block).data.cast("B") if block.size else b"")
-    return state
 
 
 def text_checksum(*parts: str | bytes) -> str:

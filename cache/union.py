@@ -121,7 +121,7 @@ def plan_feature(table: ClipTable, parts: Sequence[Part], where: object = None) 
     """
     spec = parts[0][3].spec
     width = max(index.keys.dtype.itemsize for _, _, _, index in parts)
-    whole = Index.empty(spec, len(table), f"S{width}")
+    whole = Index.empty(spec, len(table), width)
     names = {number: name for number, name, _, _ in parts}
     for number, name, places, index in parts:
         rows = np.flatnonzero(index.present & (places >= 0))

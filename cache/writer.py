@@ -117,7 +117,7 @@ class CacheWriter(RowWriter):
             self._shards.append(source)
             self._next = max(self._next, shard_number(source.path) + 1)
             self._failures.update(source.failures)
-            new = _stored_keys([source], self._clips)
+            new = _stored_keys([source], self._row)
             for digest, known in self._rows.items():
                 known.update(new.get(digest, {}))
 
@@ -204,7 +204,7 @@ class CacheWriter(RowWriter):
         self._lock.close()
 
     def _stored(self, digest: str) -> dict[str, bytes]:
-        return _stored_keys(self._sources(), self._clips, digest).get(digest, {})
+        return _stored_keys(self._sources(), self._row, digest).get(digest, {})
 
     def _note_shard(self, path: Path) -> None:
         self._shards.append(CacheFile(path, self._pool).load())
