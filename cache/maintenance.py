@@ -6,9 +6,8 @@ import warnings
 from collections.abc import Collection, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
-
-import numpy as np
 
 from mvemo.cache import union
 from mvemo.cache.cache_file import (
@@ -148,9 +147,10 @@ def select_features(
         files = [CacheFile(file, pool).load() for file in cache_files(path)]
         whole = _union_plan(files, path)
         plan = _selection(path, whole, frozenset(features), clips)
+        kept = set(plan.table.clip_ids)
         removed = Removed(
             features=tuple(sorted({f.spec.name for f in whole.features.values()} - set(features))),
-            clips=tuple(c for c in whole.table.clip_ids if c not in set(plan.table.clip_ids)),
+            clips=tuple(c for c in whole.table.clip_ids if c not in kept),
             curves=tuple(sorted(whole.curves.keys() - plan.curves.keys())),
             failures=len(whole.failures) - len(plan.failures),
         )
@@ -298,5 +298,5 @@ def unfinished_run(path: Path) -> UnfinishedRun | None:
                 source = CacheFile(shard, pool).load()
                 name = source.table.name
                 for index in source.indexes.values():
-                    clips.update(source.table.clip_ids[i] for i in np.flatnonzero(index.present))
+                    clips.update(compress(source.table.clip_ids, index.present))
     return UnfinishedRun(name, frozenset(clips)) if clips else None
