@@ -208,6 +208,8 @@ class Inbox:
 # Workers without a call. Every change of the list is atomic: no other thread or signal interrupts
 # it.
 _idle: list[Worker] = []
+# Environment variables of the workers that all runs without environments share.
+_SHARED: Mapping[str, str] = {}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_idle.clear)
 
@@ -276,19 +278,15 @@ def _noted_interrupts() -> Iterator[list[int]]:
             signal.signal(signal.SIGINT, previous)
 
 
-def start_workers(
-    count: int, preload: str = "", environment: Mapping[str, str] | None = None
-) -> None:
+def start_workers(count: int, preload: str = "", environment: Mapping[str, str] = _SHARED) -> None:
     """Start workers that import the module `preload`, until `count` workers are idle."""
-    wanted = environment or {}
-    while sum(worker.environment == wanted for worker in _idle) < count:
-        _idle.append(Worker(preload, wanted))
+    while sum(worker.environment == environment for worker in _idle) < count:
+        _idle.append(Worker(preload, environment))
 
 
-def stop_workers(environment: Mapping[str, str] | None = None) -> None:
+def stop_workers(environment: Mapping[str, str] = _SHARED) -> None:
     """End the idle workers of an environment; the next call starts new ones."""
-    wanted = environment or {}
-    _close([each for each in list(_idle) if each.environment == wanted and _claim(each)])
+    _close([each for each in list(_idle) if each.environment == environment and _claim(each)])
 
 
 @atexit.register
@@ -346,7 +344,7 @@ class _Run:
 
     def _take_worker(self) -> Worker:
         """Return the most recently used idle worker that fits, or start a worker."""
-        environment: Mapping[str, str] = {}
+        environment = _SHARED
         if self._idle is not _idle:
             if self._idle:
                 return self._idle.pop()
