@@ -44,10 +44,8 @@ def diff_caches(first: Path | str, second: Path | str) -> list[str]:
             lines += [f"feature {label} is only in the {where}" for label in labels]
         for at in filter(other.__contains__, one):
             lines += _feature_lines(a, b, one[at], other[at])
-        reasons = [{(f.clip_id, f.stage): f.reason for f in cache.failures} for cache in (a, b)]
-        differing = sorted(
-            at for at in {*reasons[0], *reasons[1]} if reasons[0].get(at) != reasons[1].get(at)
-        )
+        ours, theirs = ({(f.clip_id, f.stage, f.reason) for f in c.failures} for c in (a, b))
+        differing = sorted({failure[:2] for failure in ours ^ theirs})
         if differing:
             named = [f"{clip!r} ({stage})" for clip, stage in differing]
             lines.append(f"failures differ for {listed(named, SHOWN)}")
