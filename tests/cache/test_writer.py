@@ -23,7 +23,6 @@ from cache_samples import (
     put,
     row,
     table,
-    unfinished,
 )
 
 from mvemo.cache import CacheWriter, Failure, merge_caches, open_cache, verify_cache
@@ -144,16 +143,6 @@ def test_other_settings_replace(path, before, asked, written, after):
         assert set(cache.curves) == {spec.label for spec in after}
         for spec in written:
             assert cache.present(spec.name, spec.fold).tolist() == [True] + 5 * [False]
-
-
-def test_going_back_to_earlier_parameters_after_a_killed_run(path):
-    fill(path, CLIPS, VECTOR)
-    unfinished(path, OTHER, "c0")
-    with CacheWriter(path, CLIPS) as writer:
-        assert len(current(writer, VECTOR)) == 6
-    with open_cache(path) as cache:
-        assert cache.specs == (VECTOR,)
-        assert cache.present("music1d").all()
 
 
 def test_nets_that_saw_clips_now_in_their_fold_are_dropped(path):
