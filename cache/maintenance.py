@@ -49,6 +49,7 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from mvemo.cache import ClipTable, import_feature
     >>> clips = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
     ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
