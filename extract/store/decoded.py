@@ -119,19 +119,18 @@ def decode_many(
                 report(folder, problems)
     n_new = sum(map(len, waiting.values()))
     while unstored := [folder for folder, remaining in waiting.items() if remaining]:
-        needed = [store.request.without_stored(folder) for folder in unstored]
-        first_jobs = [waiting[folder][0] for folder in unstored]
         threads = max(cores() // min(settings.workers or cores(), len(unstored)), 1)
-        calls = [
-            Call(_DECODE, (job, folder, request, threads), *settings.limits.of_file(job.path))
-            for job, folder, request in zip(first_jobs, unstored, needed, strict=True)
-        ]
+        calls = []
+        for folder in unstored:
+            job, request = waiting[folder][0], store.request.without_stored(folder)
+            limits = settings.limits.of_file(job.path)
+            calls.append(Call(_DECODE, (job, folder, request, threads), *limits))
         for outcome in run_calls(calls, workers=settings.workers):
-            folder, request = unstored[outcome.index], needed[outcome.index]
+            job, folder, request, _ = calls[outcome.index].arguments
             problems = _problems_of(outcome, folder, request, settings.limits)
             # A missing or changed file does not affect other files with the same content.
             temporary = any(problem.passing for problem in problems.values())
-            path = first_jobs[outcome.index].path if temporary else None
+            path = job.path if temporary else None
             report(folder, _asked(folders.read_problems(folder) | problems, store.request), path)
     return len(jobs) - n_new
 
