@@ -69,15 +69,21 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
 
 
 def _write_npz(temp: Path, cache: Cache, spec: FeatureSpec) -> None:
-    table, texts = cache.table, ("clip_ids", "groups", "classes")
-    arrays: dict[str, Any] = {name: np.array(getattr(table, name), np.str_) for name in texts}
-    arrays |= {"labels": table.labels, "folds": table.folds, "spec": np.array(spec_to_json(spec))}
+    table = cache.table
+    arrays: dict[str, Any] = {
+        "clip_ids": np.array(table.clip_ids, np.str_),
+        "groups": np.array(table.groups, np.str_),
+        "labels": table.labels,
+        "classes": np.array(table.classes, np.str_),
+        "folds": table.folds,
+        "spec": np.array(spec_to_json(spec)),
+    }
     if table.splits is not None:
         arrays["splits"] = table.splits
-    arrays["present"] = present = cache.present(spec.name, spec.fold)
     if spec.kind != "sequence":
-        arrays["values"], _ = cache.vectors(spec.name, spec.fold)
+        arrays["values"], arrays["present"] = cache.vectors(spec.name, spec.fold)
     else:
+        arrays["present"] = present = cache.present(spec.name, spec.fold)
         rows = [*map(clip_reader(cache, spec), np.flatnonzero(present).tolist())]
         frames = np.zeros(len(table), np.int64)
         frames[present] = [len(row) for row in rows]
