@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvemo.cache.shards import WriterLock
+from mvemo.cache.shards import locked_cache
 from mvemo.pipeline.errors import BadOption
 
 # Subfolders of stage one: decoded media and trained nets.
@@ -53,7 +53,7 @@ def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> Work
     caches = sorted([*work.glob("*.h5.lock"), *work.glob("*.shards/*.h5.lock")])
     with ExitStack() as locks:
         for path in caches:
-            locks.callback(WriterLock(path.with_suffix("")).release)
+            locks.enter_context(locked_cache(path.with_suffix("")))
         for name in (DECODED, NETS)[: 1 + nets]:
             folder = work / name
             if folder.is_symlink():

@@ -42,7 +42,7 @@ FLOORS = {
         "demo",
     ),
     "cache": (
-        "errors failures untrusted",
+        "errors untrusted",
         "import_arrays table",
         "spec",
         "schema",

@@ -37,9 +37,7 @@ def decode_job(
 def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) -> Decoded:
     """Decode the clip; if its file causes an error, return it as the clip's problems."""
     try:
-        stamp = folders.stamp_of(job.path)
-        if job.stamp is not None:
-            stamp = folders.check_unchanged(job.path, job.content, job.stamp)
+        stamp = folders.check_unchanged(job)
         decoded = decode_clip(
             job.path,
             start=job.start,

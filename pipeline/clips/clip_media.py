@@ -214,13 +214,7 @@ class ClipMedia:
                 bar.step(failed=int(bool(reason)))
                 self._end_at_failure(clip_id, reason)
 
-            bar.kept = describe_many(
-                self._sequences,
-                clip_ids,
-                workers=self._decoding.workers,
-                limits=self._decoding.limits,
-                on_clip=on_clip,
-            )
+            bar.kept = describe_many(self._sequences, clip_ids, self._decoding, on_clip=on_clip)
 
     def _end_at_failure(self, clip_id: str, reason: str) -> None:
         if reason and self._fail_fast:

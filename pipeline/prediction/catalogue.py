@@ -17,7 +17,7 @@ from mvemo.cache import (
     open_cache,
     unfinished_run,
 )
-from mvemo.cache.shards import WriterLock
+from mvemo.cache.shards import locked_cache
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.media_files import digest_media
@@ -42,8 +42,8 @@ class Catalogue:
     def __init__(self, path: Path, reader: BatchReader) -> None:
         self._path, self._reader = path, reader
         # Check that the file can be locked and written before the media are digested.
-        WriterLock(path).release()
-        self._earlier, self._records = _contents(path)
+        with locked_cache(path):
+            self._earlier, self._records = _contents(path)
         windows = {"windows": [reader.window, LONG, MOST_WINDOWS]}
         specs = [s for name in reader.features for s in reader.maker.model.variants(name)]
         # For new clips, the nets of several folds are separate features, not a crossfitted one.

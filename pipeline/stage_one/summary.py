@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvemo.cache.cache_file import parts_folder
-from mvemo.cache.failures import failures_by_reason
+from mvemo.cache.table import failures_by_reason
 from mvemo.extract.store.folders import stamp_of
 from mvemo.manifests import ManifestError, read_manifest
 from mvemo.manifests.files import dump_json, parse_json, write_json

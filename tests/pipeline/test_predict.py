@@ -13,7 +13,7 @@ import soundfile
 from stage_samples import run, tiny_demo, tiny_settings
 
 from mvemo.cache import CacheWriter, open_cache
-from mvemo.cache.shards import WriterLock
+from mvemo.cache.shards import locked_cache
 from mvemo.cache.spec import content_digest
 from mvemo.extract.nets import build_net
 from mvemo.fuse import FuseError
@@ -286,7 +286,7 @@ def test_a_catalogue_whose_run_was_killed_goes_on(made, tmp_path, capsys, monkey
     nightly = [made, tmp_path / "songs", "--cache", cache]
     with monkeypatch.context() as patched:
         # As kill -9 leaves it: shards, and no cache.
-        patched.setattr(CacheWriter, "__exit__", lambda writer, *error: writer._lock.release())
+        patched.setattr(CacheWriter, "__exit__", lambda writer, *error: writer._lock.close())
         patched.setattr(CacheWriter, "commit", killed_after_two(CacheWriter.commit))
         folder, clips = made / "out" / "model", find_clips([str(tmp_path / "songs")])
         with pytest.raises(KeyboardInterrupt):
@@ -296,10 +296,9 @@ def test_a_catalogue_whose_run_was_killed_goes_on(made, tmp_path, capsys, monkey
     assert predict(*nightly) == 0
     assert "1 new, 4 kept, 0 removed" in capsys.readouterr().err
     assert read_clips == ["4.wav"]
-    lock = WriterLock(cache)
-    assert predict(*nightly) == 2
+    with locked_cache(cache):
+        assert predict(*nightly) == 2
     assert f"is locked by another writer: process {os.getpid()} on" in capsys.readouterr().err
-    lock.release()
     assert predict(made, made / "long.wav", "--cache", cache) == 2
     assert "none of its 5 clips is among the 1 given" in capsys.readouterr().err
     features = made / "work" / "features.h5"

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from mvemo.cache import CacheBusy
-from mvemo.cache.shards import WriterLock
+from mvemo.cache.shards import locked_cache
 from mvemo.pipeline.commands.cache import cache
 from mvemo.pipeline.commands.doctor import check_work
 from mvemo.pipeline.errors import BadOption
@@ -64,10 +64,9 @@ def test_other_folders_are_refused(work, tmp_path):
 @pytest.mark.parametrize("name", ["features.h5", "features.h5.shards/1-of-2.h5"])
 def test_a_folder_that_a_run_uses_is_left_alone(name, work):
     (work / name).parent.mkdir(exist_ok=True)
-    lock = WriterLock(work / name)
-    with pytest.raises(CacheBusy):
-        clean_work(work)
-    assert measure_work(work).decoded
-    lock.release()
+    with locked_cache(work / name):
+        with pytest.raises(CacheBusy):
+            clean_work(work)
+        assert measure_work(work).decoded
     clean_work(work)
     assert not measure_work(work).decoded

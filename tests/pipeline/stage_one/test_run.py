@@ -12,7 +12,7 @@ import torch
 from stage_samples import rewrite, run, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
-from mvemo.cache.shards import WriterLock
+from mvemo.cache.shards import locked_cache
 from mvemo.cache.writer import CacheWriter
 from mvemo.extract.media.request import Problem
 from mvemo.extract.nets import build_net
@@ -111,7 +111,7 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(made, demo, tmp_path,
 
     with monkeypatch.context() as patch:
         # As kill -9 leaves it once the first net is trained: shards, and no cache.
-        patch.setattr(CacheWriter, "__exit__", lambda writer, *error: writer._lock.release())
+        patch.setattr(CacheWriter, "__exit__", lambda writer, *error: writer._lock.close())
         patch.setattr(steps.FeatureWriter, "write_embeddings", killed)
         assert run(*command) == 130
     assert not (tmp_path / "features.h5").exists()
@@ -247,11 +247,8 @@ def test_training_that_diverges_is_one_line_that_names_net_fold_and_cure(demo, t
 
 
 def test_a_second_writer_is_told_who_holds_the_cache(made, demo, capsys):
-    lock = WriterLock(made / "features.h5")
-    try:
+    with locked_cache(made / "features.h5"):
         code = run("mvemo", "extract", demo / "manifest.csv", "--work", made, *tiny_settings())
-    finally:
-        lock.release()
     assert code == 2
     assert str(os.getpid()) in capsys.readouterr().err
 
