@@ -24,8 +24,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mvemo.manifests.clip_rows import (
-    Columns,
     Row,
+    RowParser,
     check_media,
     finish_rows,
     holds_mark,
@@ -231,8 +231,8 @@ def _parse(path: Path, problems: Problems, given: _Overrides) -> tuple[Manifest,
         notes.append(f"{n_rows - len(table.rows)} rows without a label are left out")
 
     needs_media = given.media and not table.kind
-    columns = Columns(kind, spread, classes, given.columns, root, needs_media)
-    rows = columns.parse_rows(table, problems) if table.rows else []
+    found = RowParser(table, kind, spread, classes, given.columns, root, needs_media, problems)
+    rows = found.parse() if table.rows else []
     if len(table.rows) < 2:
         problems.add(0, "the table has no clips")
     if classes is None:

@@ -72,7 +72,7 @@ def read_songs(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
             continue
         label = _label(cells, chosen, line, problems)
         if song in files:
-            rows.append(Row(line, files[song], label, clip_id=song, group=song))
+            rows.append(Row(line, files[song], song, song, label))
     problems.raise_any()
     remarks = _remarks("cal500", len(songs), len(words), len(chosen), tags)
     return FoundClips(rows, list(chosen), "multilabel", left_out, remarks)
@@ -135,7 +135,7 @@ def _segments(
         # It is rounded to microseconds because a difference of decimals has rounding errors.
         duration = round(stop - start, 6)
         name = f"{song}@{round(start, 6):g}"
-        yield Row(line, path, label, clip_id=name, group=song, start=start, duration=duration)
+        yield Row(line, path, name, song, label, start, duration)
 
 
 def _chosen_tags(words: Sequence[str], tags: str, path: Path) -> dict[str, int]:

@@ -89,7 +89,8 @@ class NamedFiles:
             if best.get(self._take(facts)) == path:
                 group = f"{self.group}-{facts[self.group]}"
                 extra = tuple((key, facts[key]) for key in self.extra)
-                rows.append(Row(len(rows) + 1, path, (facts[self.label],), "", group, extra=extra))
+                label = (facts[self.label],)
+                rows.append(Row(len(rows) + 1, path, "", group, label, extra=extra))
             elif kind not in (None, facts[self.copies]):
                 left_out.append((path, f"{self.select[self.copies]} is not {kind}"))
             else:

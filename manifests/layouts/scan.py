@@ -223,12 +223,12 @@ def _class_folders(paths: Sequence[str], labels: bool) -> FoundClips:
             continue
         split = SPLITS[part_of(parts[0]) or 0] if splits else None
         label = plain_text(parts[1 if splits else 0].strip())
-        found.rows.append(Row(len(found.rows) + 1, path, (label,), split=split))
+        found.rows.append(Row(len(found.rows) + 1, path, label=(label,), split=split))
     found.classes = sorted({str(row.label[0]) for row in found.rows})
     if found.rows:
         return found
     remark = "no clip is in a class folder: the manifest has no labels"
-    rows = [Row(number, path, ()) for number, path in enumerate(paths, start=1)]
+    rows = [Row(number, path) for number, path in enumerate(paths, start=1)]
     return FoundClips(rows, (), UNLABELLED, remarks=(remark,) if labels else ())
 
 
