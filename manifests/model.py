@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.labels import F64, Ints, Label, Task, label_kind
@@ -79,16 +80,12 @@ class Manifest:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of task, classes, scale, and the clips in order; the root does not matter."""
-        facts = [
-            self.task,
-            list(self.classes),
-            [
-                [c.clip_id, c.path, list(c.label), c.group, c.start, c.duration, c.fold, c.split]
-                for c in self.clips
-            ],
-            # Manifests without a scale keep the digest from before scales existed.
-            *([self.scale] if self.scale else []),
+        clips = [
+            (c.clip_id, c.path, c.label, c.group, c.start, c.duration, c.fold, c.split)
+            for c in self.clips
         ]
+        # Manifests without a scale keep the digest from before scales existed.
+        facts = [self.task, self.classes, clips, *filter(None, [self.scale])]
         text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -142,25 +139,21 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     columns += [*kind.columns(manifest.classes), "group"]
     if any(clip.start or clip.duration is not None for clip in clips):
         columns += ["start", "duration"]
-    columns += ["fold"] * any(clip.fold is not None for clip in clips)
-    columns += ["split"] * any(clip.split is not None for clip in clips)
+    for name in ("fold", "split"):
+        columns += [name] * any(getattr(clip, name) is not None for clip in clips)
     extra = dict.fromkeys(name for clip in clips for name, _ in clip.extra)
     columns += [name for name in extra if name not in (*RESERVED, *manifest.classes)]
-    rows = [["clip_id", *columns]]
+    rows: list[list[Any]] = [["clip_id", *columns]]
     for clip in clips:
         _check_clip(clip, manifest.root, path)
         label = kind.format(clip.label, manifest.classes)
         cells = {
             **dict(clip.extra),
-            "path": clip.path,
             **dict(zip(kind.columns(manifest.classes), label, strict=True)),
-            "group": clip.group,
-            "start": repr(clip.start),
-            "duration": "" if clip.duration is None else repr(clip.duration),
-            "fold": "" if clip.fold is None else str(clip.fold),
-            "split": clip.split or "",
+            **{name: getattr(clip, name) for name in RESERVED[1:]},
         }
-        rows.append([clip.clip_id, *(cells.get(column, "") for column in columns)])
+        # None becomes an empty cell.
+        rows.append([clip.clip_id, *map(cells.get, columns)])
     stated = {key: value for key, value in settings.items() if value or key == "classes"}
     write_table(path, f"mvemo manifest {MANIFEST_VERSION}", stated, rows)
 

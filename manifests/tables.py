@@ -6,7 +6,6 @@ import csv
 import gc
 import importlib
 import io
-import itertools
 import json
 import re
 import unicodedata
@@ -76,47 +75,52 @@ class Table:
         if name not in self.header:
             return []
         i = self.header.index(name)
-        return [cells[i].strip() for _, cells in self.rows[1:] if i < len(cells)]
+        return [cells[i].strip() for _, cells in self.rows[1:] if cells[i:]]
 
     @property
     def predicted_by(self) -> str:
         """Models that predicted the labels; empty if `mvemo predict` did not write the table."""
         names = self.header
-        if self.kind or not set(names) >= _OF_PREDICT or "" in names[names.index("model") :][1:2]:
+        if self.kind or not {*names} >= _OF_PREDICT or "" in names[names.index("model") :][1:2]:
             return ""  # the predicted column lost its name because another column is the label
-        models = self.cells("model")
-        return ", ".join(sorted({name.rpartition("/")[0] or name for name in models if name}))
+        models = filter(None, self.cells("model"))
+        return ", ".join(sorted({name.rpartition("/")[0] or name for name in models}))
 
     def renamed(self, columns: Mapping[str, str]) -> Table:
         """Return the table with renamed columns; `columns` maps our names to the file's."""
+        if not columns:
+            return self
         theirs = self.header
+        # Another column that already has one of our names loses its name.
+        names = ["" if name in {*columns, *columns.values()} else name for name in theirs]
+        copied = []
         for ours, name in columns.items():
             if theirs.count(name) != 1:
                 n = theirs.count(name) or "no"
                 raise BadText(1, f"{n} column {name!r} for {ours}; the columns are {theirs}")
-        # Another column that already has one of our names loses its name.
-        named = [
-            [ours for ours, name in columns.items() if name == column]
-            or ["" if column in columns else column]
-            for column in theirs
-        ]
-        copies = [(i, ours) for i, many in enumerate(named) for ours in many[1:]]
-        names = [many[0] for many in named] + [ours for _, ours in copies]
-        rows = self.rows[1:]
-        if copies:
+            i = theirs.index(name)
+            if names[i]:
+                copied.append(i)
+                names.append(ours)
+            else:
+                names[i] = ours
+        (line, _), *rows = self.rows
+        if copied:
             # Rows that are too short are left to later checks.
-            rows = tuple((n, [*row, *(row[i] for i, _ in copies if row[i:])]) for n, row in rows)
-        return replace(self, rows=((self.rows[0][0], names), *rows)) if columns else self
+            rows = [(n, [*row, *(row[i] for i in copied if row[i:])]) for n, row in rows]
+        return replace(self, rows=((line, names), *rows))
 
     def with_path(self) -> Table:
         """Return the table with a column ``file`` renamed to ``path``, if there is no ``path``.
 
         In a table of `mvemo predict`, the column ``duration`` loses its name.
         """
-        old = "path" not in self.header and "file" in self.header
-        table = self.renamed({"path": "file"}) if old else self
-        of_files = set(table.header) >= _OF_PREDICT | {"content", "duration"}
-        return table.renamed({"": "duration"}) if of_files and not table.kind else table
+        renamed = {}
+        if "path" not in self.header and "file" in self.header:
+            renamed["path"] = "file"
+        if not self.kind and {*self.header} >= _OF_PREDICT | {"content", "duration"}:
+            renamed[""] = "duration"
+        return self.renamed(renamed)
 
 
 # --- reading
@@ -176,23 +180,18 @@ def _load_table(path: Path) -> Table:
         return Table(rows=tuple(_parquet_rows(path)))
     kind = version = ""
     settings: dict[str, tuple[int, str]] = {}
-    lines: Iterator[str] = iter(io.StringIO(_read_text(path), newline=""))
+    lines = list(io.StringIO(_read_text(path), newline=""))
+    # A spreadsheet adds commas to every line, up to the number of columns.
+    filled = lines[0].rstrip().endswith(",")
     n_comments = 0
-    filled = False
-    for text_line in lines:
-        comment = _comment(text_line)
-        if comment is None:
-            lines = itertools.chain([text_line], lines)
-            break
+    while n_comments < len(lines) and (comment := _comment(lines[n_comments])) is not None:
         n_comments += 1
-        # A spreadsheet adds commas to every line, up to the number of columns.
-        filled |= text_line.rstrip().endswith(",") and n_comments == 1
         comment = comment.rstrip(", ") if filled else comment
         if first := _VERSION.match(comment):
             kind, version = first.groups()
         elif setting := _SETTING.match(comment):
             settings[setting[1].lower()] = (n_comments, setting[2].strip())
-    return Table(kind, version, settings, tuple(iter_csv(lines, first=n_comments + 1)))
+    return Table(kind, version, settings, tuple(_csv_rows(lines[n_comments:], n_comments + 1)))
 
 
 def _read_text(path: Path) -> str:
@@ -223,17 +222,14 @@ def _comment(line: str) -> str | None:
     return text if text.startswith("#") or not text.strip(", ") else None
 
 
-def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
+def _csv_rows(lines: Sequence[str], first: int) -> Iterator[CsvRow]:
     """Yield line number and cells of each row that is not blank; recognise the separator."""
-    lines = iter(lines)
-    before = list(_to_first_row(lines))
-    stated = _STATED.match(before[-1]) if before else None
+    stated = _STATED.match(lines[0]) if lines else None
     if stated:
-        first += len(before)
-        before = list(_to_first_row(lines))
-    header = re.sub('"[^"]*"', "", before[-1]) if before else ""
+        lines, first = lines[1:], first + 1
+    header = re.sub('"[^"]*"', "", next(filter(str.strip, lines), ""))
     mark = stated[1] if stated else next((mark for mark in ",;\t" if mark in header), ",")
-    reader = csv.reader(itertools.chain(before, lines), strict=True, delimiter=mark)
+    reader = csv.reader(lines, strict=True, delimiter=mark)
     start = 0
     try:
         for cells in reader:
@@ -244,14 +240,6 @@ def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
             start = reader.line_num
     except csv.Error as error:
         raise BadText(first + start, f"the file is not CSV from this line on: {error}") from None
-
-
-def _to_first_row(lines: Iterator[str]) -> Iterator[str]:
-    """Yield the lines up to the first line that is not blank, included."""
-    for line in lines:
-        yield line
-        if line.strip():
-            return
 
 
 def _parquet_rows(path: Path) -> Iterator[CsvRow]:
@@ -281,7 +269,7 @@ def _cell_of(value: Any) -> str:
 
 
 class CsvWriter:
-    """Writer of CSV rows; text that begins like a formula gets an apostrophe, as in `iter_csv`."""
+    """Writer of CSV rows; text like a formula gets an apostrophe, which `read_table` drops."""
 
     def __init__(self, file: Any) -> None:
         self._writer = csv.writer(file, lineterminator="\n")
@@ -303,15 +291,14 @@ def write_table(
 ) -> None:
     """Write a manifest or fold file atomically: line `first`, settings and rows."""
     buffer = io.StringIO()
-    buffer.write(f"# {first}\n")
-    buffer.writelines(f"# {key}: {value}\n" for key, value in settings.items())
+    for line in (first, *(f"{key}: {value}" for key, value in settings.items())):
+        buffer.write(f"# {line}\n")
     CsvWriter(buffer).writerows(rows)
     try:
-        content = buffer.getvalue().encode()
+        write_bytes(path, buffer.getvalue().encode(), error=BadManifest)
     except UnicodeEncodeError as error:
         bad = error.object[error.start : error.end]
         raise BadManifest(f"{path}: cannot be written because {bad!r} is not UTF-8") from None
-    write_bytes(path, content, error=BadManifest)
 
 
 # --- cells

@@ -79,7 +79,7 @@ class Selection:
         for named in NAMED_FILES.values():
             for key, name in named.select.items():
                 value, allowed = getattr(self, key), named.fields[key]
-                if value is not None and value not in allowed:
+                if value not in (None, *allowed):
                     listing = ", ".join(allowed)
                     raise BadManifest(f"unknown {name} {value!r}; expected one of {listing}")
                 if value is not None and layout != named.name:
@@ -170,8 +170,7 @@ def scan_clips(
         read = read_songs if layout == "cal500" else read_segments
         found = read(folder, paths, select.tags or "emotion")
     elif layout in NAMED_FILES:
-        stems = {path: _stem(path) for path in paths}
-        found = NAMED_FILES[layout].find(stems, vars(select))
+        found = NAMED_FILES[layout].find({path: _stem(path) for path in paths}, vars(select))
     else:
         found = _class_folders(paths, labels)
     left_out += found.left_out
@@ -197,14 +196,12 @@ def _layout_of(folder: Path, paths: Sequence[str]) -> str:
         if all(layout.parse(_stem(path)) for path in paths):
             return layout.name
     annotations, tables = find_annotations(folder)
-    if annotations is not None and tables:
+    if annotations and tables:
         raise BadManifest(
             f"{folder}: has annotations both of songs and of segments: give --layout cal500 or "
             "--layout cal500exp"
         )
-    if annotations is not None:
-        return "cal500"
-    return "cal500exp" if tables else "class-folders"
+    return "cal500" if annotations else "cal500exp" if tables else "class-folders"
 
 
 def _stem(path: str) -> str:
@@ -213,20 +210,19 @@ def _stem(path: str) -> str:
 
 def _class_folders(paths: Sequence[str], labels: bool) -> FoundClips:
     """Return the clips in folders of classes; all clips, without labels, if there are none."""
-    tops = {path.split("/")[0] for path in paths if "/" in path}
-    splits = bool(tops) and all(part_of(top) is not None for top in tops)
-    found = FoundClips([], ())
-    for path in paths if labels else ():
-        parts = path.split("/")
-        if len(parts) < (3 if splits else 2):
-            found.left_out.append((path, "not in a class folder"))
+    parts = {part_of(path.split("/")[0]) for path in paths if "/" in path}
+    depth = int(bool(parts) and None not in parts)  # 1 for folders of splits above the classes
+    rows: list[Row] = []
+    left_out: list[tuple[str, str]] = []
+    for number, path in enumerate(paths if labels else (), start=1):
+        folders = path.split("/")[:-1]
+        if len(folders) <= depth:
+            left_out.append((path, "not in a class folder"))
             continue
-        split = SPLITS[part_of(parts[0]) or 0] if splits else None
-        label = plain_text(parts[1 if splits else 0].strip())
-        found.rows.append(Row(len(found.rows) + 1, path, label=(label,), split=split))
-    found.classes = sorted({str(row.label[0]) for row in found.rows})
-    if found.rows:
-        return found
+        split = SPLITS[part_of(folders[0]) or 0] if depth else None
+        rows.append(Row(number, path, label=(plain_text(folders[depth].strip()),), split=split))
+    if rows:
+        return FoundClips(rows, sorted({str(row.label[0]) for row in rows}), left_out=left_out)
     remark = "no clip is in a class folder: the manifest has no labels"
     rows = [Row(number, path) for number, path in enumerate(paths, start=1)]
     return FoundClips(rows, (), UNLABELLED, remarks=(remark,) if labels else ())
@@ -277,11 +273,10 @@ def _why_left_out(place: str, path: str, root: str) -> str | None:
             return "a pipe, socket or device, not a file"
     except OSError as error:
         return f"cannot be accessed: {error.strerror}"
-    suffix = posixpath.splitext(path)[1].lower()
-    if suffix in VIDEO_SUFFIXES or suffix in AUDIO_SUFFIXES:
+    if posixpath.splitext(path)[1].lower() in VIDEO_SUFFIXES | AUDIO_SUFFIXES:
         linked = root and os.path.islink(place)
         return LINK if linked and not os.path.realpath(place).startswith(root) else None
-    ours = False
     with suppress(OSError), open(place, "rb") as file:
-        ours = file.read(8) == b"# mvemo "
-    return "" if ours else "unknown type of media file"
+        if file.read(8) == b"# mvemo ":
+            return ""
+    return "unknown type of media file"
