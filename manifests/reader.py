@@ -205,15 +205,14 @@ def _parse(path: Path, problems: Problems, given: _Overrides) -> tuple[Manifest,
     if problems.found:
         return Manifest(path.stem, "multiclass", (), (), path.parent), []
     if table.kind not in ("", "manifest"):
-        problems.add(1, f"this is a file of mvemo {table.kind}, not a manifest")
+        problems.add(1, f"expected a manifest, got a file of mvemo {table.kind}")
     elif table.kind and table.version != MANIFEST_VERSION:
         problems.add(1, f"manifest version: expected {MANIFEST_VERSION}, got {table.version}")
     task = _task(table, given, problems)
     synthetic = table.setting("synthetic", "false").lower()
     if synthetic not in ("true", "false"):
-        problems.add(
-            table.line("synthetic"), f"synthetic: expected true or false, got {synthetic!r}"
-        )
+        message = f"synthetic: expected true or false, got {synthetic!r}"
+        problems.add(table.line("synthetic"), message)
     root = _media_root(path, table, given, problems)
     kind = label_kind(task)
     notes = []
@@ -266,12 +265,10 @@ def _check_scale(
     except ValueError as error:
         problems.add(line, str(error))
         return
-    for i, name in enumerate(classes):
-        if name.lower() not in PLANE:
-            continue
-        for row in rows:
-            value = row.label[i]
-            if isinstance(value, float) and (value < low or value > high):
+    for row in rows:
+        for name, value in zip(classes, map(float, row.label), strict=True):
+            # NaN stands for a cell that is not a number, which is reported elsewhere.
+            if name.lower() in PLANE and (value < low or value > high):
                 problems.add(row.line, f"{name} {value:g} is outside the scale {scale}")
 
 
@@ -299,12 +296,11 @@ def _media_root(path: Path, table: Table, given: _Overrides, problems: Problems)
 
 def _without_unlabelled(table: Table, names: Sequence[str]) -> Table:
     places = [table.header.index(name) for name in names if name in table.header]
-    rows = [
-        (line, cells)
-        for line, cells in table.rows[1:]
-        if not places or any(cells[i].strip() for i in places if i < len(cells))
-    ]
-    return replace(table, rows=(*table.rows[:1], *rows))
+    if not places:
+        return table
+    header, *rows = table.rows
+    kept = (row for row in rows if "".join(row[1][i] for i in places if row[1][i:]).strip())
+    return replace(table, rows=(header, *kept))
 
 
 def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
@@ -314,8 +310,9 @@ def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
     if not {"task", "classes"} & table.settings.keys():
         return recognised_task(table, problems)
     word = table.setting("task", "multiclass").lower()
-    if found := [task for task in (*TASKS, UNLABELLED) if task == word]:
-        return found[0]
+    for task in (*TASKS, UNLABELLED):
+        if task == word:
+            return task
     problems.add(table.line("task"), f"unknown task {word!r}; expected one of {', '.join(TASKS)}")
     return "multiclass"
 
@@ -336,22 +333,18 @@ def _stated_classes(
         found = {} if classes else (value_columns if kind.numeric else tag_columns)(table)
         table = table.renamed(found)
         classes = classes or [*found]
-        if not classes and kind.numeric:
-            problems.add(
-                0,
-                f"a {kind.task} manifest needs columns of targets: name each by --column "
-                "NAME=COLUMN of 'mvemo manifest import', or all in a line `# classes:`",
+        if not classes:
+            needed = (
+                "columns of targets: name each by --column NAME=COLUMN of 'mvemo manifest "
+                "import', or all in a line `# classes:`"
+                if kind.numeric
+                else "a column label, or a column of 0 and 1 for each tag"
             )
-        elif not classes:
-            problems.add(
-                0,
-                f"a {kind.task} manifest needs a column label, or a column of 0 and 1 for each tag",
-            )
+            problems.add(0, f"a {kind.task} manifest needs {needed}")
     if classes is None:
         return table, None
     classes = [*map(plain_text, classes)]
-    repeated = sorted({name for name in classes if classes.count(name) > 1})
-    if repeated:
+    if repeated := sorted(name for name, n in Counter(classes).items() if n > 1):
         problems.add(line, f"duplicate class names: {', '.join(map(repr, repeated))}")
     if "" in classes:
         problems.add(line, "a class has an empty name")
@@ -369,10 +362,8 @@ def _order_names(rows: Sequence[Row], classes: Sequence[str]) -> None:
     """Remove repeated names from each row's label, and sort them in the order of the classes."""
     order = {name: i for i, name in enumerate(classes)}
     for row in rows:
-        if len(row.label) < 2:
-            continue
-        names = {str(name) for name in row.label}
-        row.label = tuple(sorted(names, key=lambda name: order.get(name, 0)))
+        if len(row.label) > 1:
+            row.label = tuple(sorted({*map(str, row.label)}, key=order.__getitem__))
 
 
 def _check_names(rows: Sequence[Row], kind: LabelKind, problems: Problems) -> None:
@@ -383,22 +374,20 @@ def _check_names(rows: Sequence[Row], kind: LabelKind, problems: Problems) -> No
         for name in map(str, row.label):
             first.setdefault(name, row.line)
             counts[name] += 1
-    by_case: dict[str, list[str]] = {}
-    for name in first:
-        by_case.setdefault(name.casefold(), []).append(name)
-    for names in by_case.values():
-        usual, *others = sorted(names, key=lambda name: (-counts[name], name))
-        for name in others:
+    usual: dict[str, str] = {}
+    for name in sorted(first, key=lambda name: (-counts[name], name)):
+        other = usual.setdefault(name.casefold(), name)
+        if other != name:
             problems.add(
                 first[name],
-                f"label {name!r} differs from {usual!r} only in case ({counts[name]} and "
-                f"{counts[usual]} clips): write both in the same way",
+                f"label {name!r} differs from {other!r} only in case ({counts[name]} and "
+                f"{counts[other]} clips): write both in the same way",
             )
-    for mark in "|," if not kind.exclusive else "":
+    for mark in "" if kind.exclusive else "|,":
         joined = {tag: [p.strip() for p in tag.split(mark)] for tag in first if mark in tag}
-        parts = Counter(part for parts in joined.values() for part in parts)
+        parts = Counter([*first, *(part for parts in joined.values() for part in parts)])
         for tag in joined:
-            if any(part in first or parts[part] > 1 for part in joined[tag]):
+            if any(parts[part] > 1 for part in joined[tag]):
                 what = f"{tag!r} is read as one tag: separate the tags of a clip by ';'"
                 problems.add(first[tag], f"{what}, not by {mark!r}")
                 return
