@@ -133,14 +133,12 @@ def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:
     n_windows = (len(waveform) - size) // hop + 1
     if n_windows < 2:
         return _NO_WORDS, _NO_WORDS, _NO_WINDOWS
-    view = np.lib.stride_tricks.sliding_window_view(waveform, size)[::hop][:n_windows]
+    view = np.lib.stride_tricks.sliding_window_view(waveform, size)[::hop]
     power = np.abs(np.fft.rfft(view * np.hanning(size).astype(np.float32), axis=1)) ** 2
     edges = np.geomspace(LOW, HIGH, BANDS + 1) * size / SR
-    cumulated = np.concatenate([np.zeros((n_windows, 1)), np.cumsum(power, axis=1)], axis=1)
-    bins: I64 = np.round(edges).astype(np.int64)
-    bands = cumulated[:, bins[1:]] - cumulated[:, bins[:-1]]  # (windows, 33)
-    across = bands[:, :-1] - bands[:, 1:]  # (windows, 32)
-    rise = across[1:] - across[:-1]  # (windows - 1, 32)
+    cumulated = np.pad(np.cumsum(power, axis=1), ((0, 0), (1, 0)))
+    bands = np.diff(cumulated[:, np.round(edges).astype(np.int64)])  # (windows, 33)
+    rise = -np.diff(np.diff(bands), axis=0)  # (windows - 1, 32)
     bits = np.uint32(1) << np.arange(32, dtype=np.uint32)
     words = ((rise > 0) * bits).sum(axis=1, dtype=np.uint32)
     weakest_bits = bits[np.abs(rise).argmin(axis=1)]
@@ -152,15 +150,14 @@ def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:
 def picture_hashes(frames: U8) -> tuple[Mask, I64]:
     """Return difference hashes, bool (pictures, 64), and the rows of their frames."""
     hashes: list[Mask] = []
-    rows: list[int] = []
+    rows = []
     for row, frame in enumerate(frames):
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         small = cv2.resize(grey, (_COLUMNS + 1, _ROWS), interpolation=cv2.INTER_AREA)
-        cells = small.astype(np.float32)
-        if cells.std() < CONTRAST:
-            continue
-        bits = (cells[:, :-1] > cells[:, 1:]).ravel()
-        if not hashes or int((bits != hashes[-1]).sum()) > SAME_SCENE:
+        bits = (small[:, :-1] > small[:, 1:]).ravel()
+        if small.astype(np.float32).std() >= CONTRAST and (
+            not hashes or (bits != hashes[-1]).sum() > SAME_SCENE
+        ):
             hashes.append(bits)
             rows.append(row)
     return np.array(hashes, dtype=np.bool_).reshape(-1, HASH_BITS), np.array(rows, np.int64)
@@ -233,9 +230,8 @@ def find_duplicates(
     ]
     prints = [_EMPTY] * len(files)
     for row, result in read_each(_FINGERPRINT, files, workers=workers or 0):
-        if failed := isinstance(result, ExtractError):
-            result = replace(_EMPTY, problems={"clip": str(result)})
-        prints[row] = result
+        failed = isinstance(result, ExtractError)
+        prints[row] = replace(_EMPTY, problems={"clip": str(result)}) if failed else result
         if progress is not None:
             progress(failed)
     problems = [
@@ -257,6 +253,8 @@ def compare_fingerprints(
     prints: Sequence[Fingerprint], groups: I64 | None = None
 ) -> list[tuple[int, int, str, float, float]]:
     """Return the near-duplicates (i, j, modality, similarity, offset) of different `groups`."""
+    if not prints:
+        return []
     pairs = _same_sound(prints, groups) + _same_pictures(prints, groups)
     return sorted(pairs, key=lambda pair: pair[:3])
 
@@ -265,8 +263,6 @@ def _same_sound(
     prints: Sequence[Fingerprint], groups: I64 | None
 ) -> list[tuple[int, int, str, float, float]]:
     clip = np.repeat(np.arange(len(prints)), [len(p.words) for p in prints])
-    if not len(clip):
-        return []
     when = np.concatenate([np.arange(len(p.words)) for p in prints])
     words = np.concatenate([p.words for p in prints])
     weakest_bits = np.concatenate([p.weakest_bits for p in prints])
@@ -274,24 +270,18 @@ def _same_sound(
     new = np.ones(len(words), dtype=np.bool_)
     new[1:] = (words[1:] != words[:-1]) | (clip[1:] != clip[:-1])
     compared = np.flatnonzero(np.concatenate([p.audible for p in prints]) & new)
-    rows = np.concatenate([compared, compared])
-    left, right = _pairs_sharing_a_key(
-        np.concatenate([words[compared], words[compared] ^ weakest_bits[compared]]),
-        rows,
-        clip,
-        groups,
-    )
-    # Encode each match as an integer: the pair of clips and the lag between them, in windows.
-    span = 2 * int(when.max()) + 1
-    lag = when[left] - when[right]
-    keys = (clip[left] * len(prints) + clip[right]) * span + lag + span // 2
+    keys = np.concatenate([words[compared], words[compared] ^ weakest_bits[compared]])
+    left, right = _pairs_sharing_a_key(keys, np.tile(compared, 2), clip, groups)
+    # Each match is encoded as an integer: the two clips and the lag between them, in windows.
+    longest = int(when.max(initial=0))
+    shape = (len(prints), len(prints), 2 * longest + 1)
+    lags = when[left] - when[right] + longest
+    keys = np.unique(np.ravel_multi_index((clip[left], clip[right], lags), shape))
     best: dict[tuple[int, int], tuple[float, int]] = {}
-    for key in np.unique(keys).tolist():
-        pair, shifted = divmod(key, span)
-        i, j = divmod(pair, len(prints))
-        similarity = _equal_bits(prints[i], prints[j], shifted - span // 2)
+    for i, j, shifted in np.stack(np.unravel_index(keys, shape), axis=1).tolist():
+        similarity = _equal_bits(prints[i], prints[j], shifted - longest)
         if similarity >= SOUND_BITS and similarity > best.get((i, j), (0.0, 0))[0]:
-            best[i, j] = (similarity, shifted - span // 2)
+            best[i, j] = (similarity, shifted - longest)
     return [(i, j, "audio", s, round(lag * HOP, 3)) for (i, j), (s, lag) in best.items()]
 
 
@@ -300,9 +290,8 @@ def _equal_bits(a: Fingerprint, b: Fingerprint, lag: int) -> float:
     start, stop = max(0, lag), min(len(a.words), len(b.words) + lag)
     in_a, in_b = slice(start, stop), slice(start - lag, stop - lag)
     both = a.audible[in_a] & b.audible[in_b]
-    shorter = min(int(a.audible.sum()), int(b.audible.sum()))
     n_windows = int(both.sum())
-    if n_windows < max(MIN_WINDOWS, MIN_SHARE * shorter):
+    if n_windows < max(MIN_WINDOWS, MIN_SHARE * min(a.audible.sum(), b.audible.sum())):
         return 0.0
     differing = (a.words[in_a] ^ b.words[in_b])[both]
     return 1.0 - float(_SET_BITS[differing.view(np.uint16)].sum()) / (32 * n_windows)
@@ -312,8 +301,6 @@ def _same_pictures(
     prints: Sequence[Fingerprint], groups: I64 | None
 ) -> list[tuple[int, int, str, float, float]]:
     clip = np.repeat(np.arange(len(prints)), [len(p.hashes) for p in prints])
-    if not len(clip):
-        return []
     # Split hashes into four 16-bit numbers: similar pictures often share at least one of them.
     parts = np.packbits(np.concatenate([p.hashes for p in prints]), axis=1).view(np.uint16)
     pairs = [np.empty(0, np.int64)]
@@ -323,8 +310,7 @@ def _same_pictures(
             a_rows, b_rows = left[first : first + (1 << 20)], right[first : first + (1 << 20)]
             alike = _SET_BITS[parts[a_rows] ^ parts[b_rows]].sum(axis=1) <= PICTURE_BITS
             pairs.append(a_rows[alike] * len(parts) + b_rows[alike])
-    joined = np.unique(np.concatenate(pairs))
-    left, right = np.divmod(joined, len(parts))
+    left, right = np.divmod(np.unique(np.concatenate(pairs)), len(parts))
     keys, counts = np.unique(clip[left] * len(prints) + clip[right], return_counts=True)
     duplicates = []
     for key in keys[counts >= MIN_PICTURES].tolist():
@@ -357,7 +343,7 @@ def _pairs_sharing_a_key(
     order = np.argsort(keys, kind="stable")
     keys, rows = keys[order], rows[order]
     group = clip[rows] if groups is None else groups[clip[rows]]
-    lefts, rights = [], []
+    pairs = [np.empty((2, 0), np.int64)]
     places = np.arange(len(keys))
     for gap in range(1, _MAX_SHARING):
         # Keys are sorted, so a key that equals the one `gap` places later also equals all between.
@@ -366,10 +352,7 @@ def _pairs_sharing_a_key(
         if not len(places):
             break
         across = places[group[places] != group[places + gap]]
-        lefts.append(rows[across])
-        rights.append(rows[across + gap])
-    if not lefts:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    left, right = np.concatenate(lefts), np.concatenate(rights)
-    swap = clip[left] > clip[right]
-    return np.where(swap, right, left), np.where(swap, left, right)
+        pairs.append(np.stack([rows[across], rows[across + gap]]))
+    # Rows are in the order of the clips.
+    left, right = np.sort(np.concatenate(pairs, axis=1), axis=0)
+    return left, right
