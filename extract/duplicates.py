@@ -230,8 +230,9 @@ def find_duplicates(
     ]
     prints = [_EMPTY] * len(files)
     for row, result in read_each(_FINGERPRINT, files, workers=workers or 0):
-        failed = isinstance(result, ExtractError)
-        prints[row] = replace(_EMPTY, problems={"clip": str(result)}) if failed else result
+        if failed := isinstance(result, ExtractError):
+            result = replace(_EMPTY, problems={"clip": str(result)})
+        prints[row] = result
         if progress is not None:
             progress(failed)
     problems = [

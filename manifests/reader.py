@@ -230,8 +230,8 @@ def _parse(path: Path, problems: Problems, given: _Overrides) -> tuple[Manifest,
         notes.append(f"{n_rows - len(table.rows)} rows without a label are left out")
 
     needs_media = given.media and not table.kind
-    found = RowParser(table, kind, spread, classes, given.columns, root, needs_media, problems)
-    rows = found.parse() if table.rows else []
+    parser = RowParser(table, kind, spread, classes, given.columns, root, needs_media, problems)
+    rows = parser.parse() if table.rows else []
     if len(table.rows) < 2:
         problems.add(0, "the table has no clips")
     if classes is None:

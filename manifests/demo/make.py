@@ -169,9 +169,9 @@ def _make(
     missing = [i for i, clip in enumerate(clips) if not (same and _intact(manifest, clip, sizes))]
     tasks = []
     for i in missing:
-        label, n = divmod(i, settings.clips_per_class)
+        of_class, n = divmod(i, settings.clips_per_class)
         path, numbers = manifest.media_path(clips[i]), divmod(n, settings.clips_per_group)
-        drawn = (label, *numbers, settings.seconds, settings.seed)
+        drawn = (of_class, *numbers, settings.seconds, settings.seed)
         tasks.append(joblib.delayed(_make_clip)(path, *drawn, codec))
     short = len(missing) * settings.seconds < _SHORT
     workers = 1 if short else min(joblib.cpu_count(), _WORKERS)

@@ -7,7 +7,7 @@ import scipy.linalg
 import scipy.signal
 
 from mvemo.extract.descriptors import DescriptorSettings, describe
-from mvemo.extract.descriptors.framing import frames_of
+from mvemo.extract.descriptors.framing import blocks
 from mvemo.extract.descriptors.spectral import power_spectrum
 from mvemo.extract.descriptors.voice import (
     NOISE,
@@ -48,7 +48,7 @@ def music(seed=0):
 
 
 def some_frames(y, settings, count=5):
-    return frames_of(y, settings, np.arange(count))
+    return next(blocks(y, settings, np.arange(count)))
 
 
 def test_frames_without_energy_have_zero_coefficients():
