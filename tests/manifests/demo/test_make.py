@@ -51,11 +51,8 @@ def test_manifest_is_good_and_says_that_it_is_synthetic(made):
     assert check_manifest(table, infer_groups=True) == []
     found = read_manifest(table)
     assert found.synthetic
-    assert "# synthetic: true" in table.read_text()
     assert found.digest == made.digest
-    assert found.classes == ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
     assert Counter(found.labels.tolist()) == dict.fromkeys(range(6), 2)
-    assert len(set(found.clip_ids)) == 12
 
 
 @pytest.mark.usefixtures("texts")
@@ -105,7 +102,7 @@ def test_the_seed_decides_every_byte(tmp_path):
 
 @pytest.mark.usefixtures("texts")
 def test_a_finished_set_is_reused(tmp_path):
-    reports: list[tuple[int, int]] = []
+    reports = []
     first = small(tmp_path, progress=lambda *step: reports.append(step))
     assert reports == [(i, 12) for i in range(1, 13)]
     before = times(tmp_path)
@@ -150,7 +147,7 @@ def test_an_interrupted_run_looks_unfinished_and_is_completed(tmp_path):
     # What a kill in the middle of a file leaves.
     orphan = tmp_path / "media" / "Sad" / ".sad_01-1-of-2.mp4.host-1.tmp"
     orphan.write_bytes(b"half")
-    reports: list[int] = []
+    reports = []
     small(tmp_path, progress=lambda done, of: reports.append(done))
     assert reports == list(range(6, 13))
     assert left.items() <= times(tmp_path).items()

@@ -1,6 +1,5 @@
 """Folders of clips turned into manifests, and files that folders and manifests name."""
 
-import csv
 import os
 import socket
 import sys
@@ -130,11 +129,7 @@ def test_one_copy_of_a_take_of_ravdess(tmp_path):
         (".", {"layout": "flat"}, "unknown layout 'flat'"),
         (".", {"select": Selection(channel="hum")}, "unknown vocal channel"),
         (".", {"select": Selection(channel="song")}, "needs the ravdess layout"),
-        (
-            ".",
-            {"layout": "ravdess"},
-            "no clip matches the layout ravdess; left out: 'A/a.mp4' \\(its name",
-        ),
+        (".", {"layout": "ravdess"}, r"layout ravdess; left out: 'A/a.mp4' \(its name"),
     ],
 )
 def test_bad_folders(tmp_path, folder, options, message):
@@ -152,27 +147,6 @@ def test_folders_without_classes(tmp_path):
     assert unlabelled.manifest.task == "unlabelled"
     assert "no clip is in a class folder" in unlabelled.notes()[0]
     assert scan_clips(fill(tmp_path / "A", "a.mp4"), labels=False).manifest.clip_ids == ("a",)
-
-
-def test_the_real_clips(shared_data):
-    with (shared_data / "mve" / "index.csv").open(encoding="utf-8") as file:
-        rows = {row["file"]: row for row in csv.DictReader(file)}
-    scan = scan_clips(shared_data / "mve", infer_groups=True)
-    assert {path for path, _ in scan.left_out} == {"README.md", "index.csv"}
-    clips = scan.manifest.clips
-    assert {c.path for c in clips} == set(rows)
-    for clip in clips:
-        row = rows[clip.path]
-        assert clip.label == (row["label"],)
-        assert clip.group == row["source_group"]
-        assert clip.split == {"Train": "train", "Validation": "val"}[row["split"]]
-
-
-def test_the_real_songs(shared_data):
-    manifest = scan_clips(shared_data / "ravdess_song", select=Selection(channel="song")).manifest
-    assert manifest.classes == ("neutral", "calm", "happy", "sad", "angry", "fearful")
-    assert len(set(manifest.groups)) == 17
-    assert len(manifest) == 748
 
 
 # --- files that a manifest or a folder names
@@ -194,16 +168,10 @@ def test_pipes_and_sockets_are_left_out_and_do_not_block(tmp_path, monkeypatch):
         server.bind("s.mp3")
         scan = scan_clips(tmp_path)
     assert scan.manifest.clip_ids == ("calm/a", "tense/b")
-    assert [path for path, reason in scan.left_out if "pipe, socket" in reason] == [
-        "calm/notes",
-        "calm/pipe.mp3",
-        "tense/s.mp3",
-    ]
+    left_out = [path for path, reason in scan.left_out if "pipe, socket" in reason]
+    assert left_out == ["calm/notes", "calm/pipe.mp3", "tense/s.mp3"]
     (problem,) = check_manifest(manifest(tmp_path, "calm/a.mp3", "calm/pipe.mp3"))
-    assert (problem.line, problem.message.split(":")[0]) == (
-        3,
-        "a pipe, socket or device, not a file",
-    )
+    assert (problem.line, problem.message[:24]) == (3, "a pipe, socket or device")
 
 
 def test_folders_that_cannot_be_read_are_told(tmp_path, monkeypatch):
@@ -243,20 +211,17 @@ def test_the_whole_file_system_is_no_root_unless_asked(tmp_path):
     assert len(read_manifest(path, root="/", media=False)) == 2
 
 
-def test_a_name_that_is_too_long_has_its_line(tmp_path):
-    fill(tmp_path, "a.mp3")
-    (problem,) = check_manifest(manifest(tmp_path, "a.mp3", "b" * 300 + ".mp3"))
-    assert problem.line == 3
-    assert "File name too long" in problem.message
-
-
-def test_classes_nested_too_deep_are_one_line(tmp_path):
-    head = "# mvemo manifest 1\n# classes: " + "[" * 100_000 + "\n"
+@pytest.mark.parametrize(
+    ("head", "path", "line", "message"),
+    [
+        ("", "b" * 300 + ".mp3", 3, "File name too long"),
+        ("# classes: " + "[" * 100_000 + "\n", "b.mp3", 1, "nested too deep"),
+    ],
+)
+def test_long_values(tmp_path, head, path, line, message):
     fill(tmp_path, "a.mp3", "b.mp3")
-    (problem,) = check_manifest(manifest(tmp_path, "a.mp3", "b.mp3", head=head))
-    assert problem.line == 2
-    assert "nested too deep" in problem.message
-    assert len(problem.message) < 300
+    (problem,) = check_manifest(manifest(tmp_path, "a.mp3", path, head=head))
+    assert (problem.line, message in problem.message) == (line, True)
 
 
 @pytest.mark.parametrize("cell", ["9" * 5000, "1e" + "9" * 5000])
