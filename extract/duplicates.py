@@ -6,8 +6,6 @@ that survive re-encoding. Similar music, or another part of the same song, has a
 fingerprint.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

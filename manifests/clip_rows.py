@@ -1,7 +1,5 @@
 """Columns and rows of a manifest's table: parsing, and checks of rows and of their media files."""
 
-from __future__ import annotations
-
 import os
 import posixpath
 import stat

@@ -1,7 +1,5 @@
 """Errors of manifests, and problems of a file, which are collected and reported together."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace

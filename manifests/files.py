@@ -4,8 +4,6 @@ This is the lowest module: every package reads and writes its files with these f
 passes its own error class for failures.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

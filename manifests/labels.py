@@ -3,8 +3,6 @@
 Manifests and caches call the methods of a `LabelKind` and never compare the task itself.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

@@ -15,8 +15,6 @@ is the scale of valence and arousal, such as ``1..9``. ``predicted`` names the m
 the labels, if people did not give them. Without ``classes``, they are in alphabetical order.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Class schemes, which map the words of a data set's labels to a paper's classes."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Segments of equal length (J22 3.2), named ``CLIP@START``; they keep their clip's fold."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Tables and lists as text for the terminal, and as HTML for notebooks."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Collection, Sequence
 from html import escape

@@ -1,7 +1,5 @@
 """Descriptors of a clip, and their specifications in the cache."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property

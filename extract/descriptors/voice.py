@@ -5,8 +5,6 @@ uses float64, because the window's side lobes are at -92 dB, so that the normal 
 sound are nearly singular: in float32 the small residual would be lost.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import scipy  # not scipy.fft, see `spectral`
 

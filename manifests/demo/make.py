@@ -1,7 +1,5 @@
 """Creation of the demo data set; an existing set is reused, an interrupted set is completed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

@@ -9,8 +9,6 @@ from Relaxation; pictures hardly separate Exciting from Tension, or Fear from Sa
 differ in sound or in pictures.
 """
 
-from __future__ import annotations
-
 import colorsys
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction

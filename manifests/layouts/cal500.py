@@ -7,8 +7,6 @@ seconds and one per tag. Both have one audio file per song, with the song's name
 taken from public programs, such as JAMS; the data sets themselves were not available.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 import posixpath

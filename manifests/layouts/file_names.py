@@ -1,7 +1,5 @@
 """Facts that file names state: sources of clips, and two-digit numbers (see ``ravdess.toml``)."""
 
-from __future__ import annotations
-
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Manifests made from folders of clips, by the layouts of published data sets."""
 
-from __future__ import annotations
-
 import os
 import posixpath
 import stat

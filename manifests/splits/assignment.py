@@ -4,8 +4,6 @@ J22 section 3 splits its songs at random by 7:2:1. Here songs (groups) stay whol
 segments of a song are in one part, and every part has its share of each class.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress

@@ -4,8 +4,6 @@ scikit-learn's StratifiedGroupKFold is not used: in the releases for Python 3.10
 stratify when it shuffles, and it supports neither tags nor numbers as labels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

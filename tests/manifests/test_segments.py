@@ -1,7 +1,5 @@
 """Segments cover their clips, keep what folds need, and lead back to their songs."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from pathlib import Path
