@@ -81,24 +81,6 @@ def test_samples_that_are_no_sound_are_reported(y, reason):
 def test_noise_below_the_threshold_is_silent():
     with pytest.raises(BadMedia, match=r"-80 dB of full scale, expected at least -60 dB"):
         describe(noise(44_100, 1e-4), SETTINGS, ["mfcc"])
-    assert len(describe(noise(44_100, 1e-2), SETTINGS, ["mfcc"])["mfcc"])
-
-
-@pytest.mark.parametrize(
-    "y",
-    [
-        np.full(8192, 0.5),
-        np.full(8192, -1.0),
-        np.sign(np.sin(np.arange(8192) / 20)),
-        np.clip(5 * np.sin(np.arange(8192) / 30), -1, 1),
-        np.eye(1, 8192, 4000)[0] * 10,
-        np.where(np.arange(8192) % 2, 1.0, -1.0),
-        np.sin(np.arange(8192) / 30) * 32_000,
-    ],
-    ids=["dc", "negative dc", "square", "clipped", "click", "half the rate", "unscaled"],
-)
-def test_odd_sound_is_described(y):
-    check(describe(y.astype(np.float32), SETTINGS, DESCRIPTORS), SETTINGS)
 
 
 SOUNDS = hnp.arrays(np.float32, st.integers(1, 1500), elements=st.floats(-1, 1, width=32))
@@ -106,6 +88,11 @@ SOUNDS = hnp.arrays(np.float32, st.integers(1, 1500), elements=st.floats(-1, 1, 
 
 @given(SOUNDS)
 @example(np.array([0.03125], np.float32))
+@example(np.full(1500, -0.5, np.float32))
+@example(np.sign(np.sin(np.arange(1500, dtype=np.float32) / 20)))
+@example(np.eye(1, 1500, 700, dtype=np.float32)[0] * 10)
+@example(np.where(np.arange(1500) % 2, np.float32(1), np.float32(-1)))
+@example(np.sin(np.arange(1500, dtype=np.float32) / 30) * 32_000)
 @budget(max_examples=40, deadline=None)
 def test_any_sound_is_described_or_reported(y):
     # The spectrogram has longer frames of its own, in which a click is quieter.
@@ -205,13 +192,9 @@ def test_settings_out_of_range(change):
 
 
 def test_unknown_names():
-    for call in (
-        lambda: dim_of("mfc", SETTINGS),
-        lambda: descriptor_spec("mfc", SETTINGS),
-        lambda: describe(noise(4096), SETTINGS, ["mfcc", "mfc"]),
-    ):
+    for function in (dim_of, descriptor_spec, lambda name, s: describe(noise(4096), s, [name])):
         with pytest.raises(BadSetting, match="unknown descriptor 'mfc'; expected one of mel, "):
-            call()
+            function("mfc", SETTINGS)
 
 
 def test_given_filter_banks_are_those_that_are_used():

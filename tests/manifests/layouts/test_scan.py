@@ -31,11 +31,9 @@ def test_a_folder_for_each_class(tmp_path):
     assert manifest.classes == ("Exciting", "Sad")
     assert [c.path for c in manifest.clips] == paths
     assert manifest.labels.tolist() == [0, 0, 1, 1]
-    assert manifest.clip_ids[3] == "Sad/b [x] (1).v2"
-    assert manifest.groups == manifest.clip_ids
+    assert manifest.groups[3] == manifest.clip_ids[3] == "Sad/b [x] (1).v2"
     assert manifest.name == "mine"
     write_manifest(manifest, tmp_path / "manifest.csv")
-    assert read_manifest(tmp_path / "manifest.csv").digest == manifest.digest
     # Its own manifest is nothing to warn of.
     assert scan_clips(tmp_path).left_out == ()
 
@@ -53,13 +51,10 @@ def test_folders_of_splits(tmp_path):
 def test_files_left_out_are_reported(tmp_path):
     fill(tmp_path, "A/a.mp4", "B/b.mp4", "B/notes.txt", "top.mp4", "C/noext")
     scan = scan_clips(tmp_path)
-    assert "2 left out (unknown type of media file): 'B/notes.txt'" in scan.notes()[0]
-    assert dict(scan.left_out) == {
-        "B/notes.txt": "unknown type of media file",
-        "C/noext": "unknown type of media file",
-        "top.mp4": "not in a class folder",
-    }
-    assert "and 1 more" in " ".join(scan.notes(most=1))
+    assert scan.notes(most=1) == (
+        "2 left out (unknown type of media file): 'B/notes.txt' and 1 more",
+        "1 left out (not in a class folder): 'top.mp4'",
+    )
     assert len(scan.manifest) == 2
 
 
@@ -72,8 +67,7 @@ def test_a_name_that_is_not_utf8_is_reported(tmp_path):
         pytest.skip("this file system takes UTF-8 names only")
     scan = scan_clips(tmp_path)
     assert len(scan.manifest) == 2
-    assert "rename" in scan.left_out[0][1]
-    assert "\\udcfc" in scan.notes()[0]
+    assert "rename it): 'A/\\udcfc.mp4'" in scan.notes()[0]
 
 
 def test_linked_folders_are_followed_once(tmp_path):
@@ -114,10 +108,8 @@ def test_one_copy_of_a_take_of_ravdess(tmp_path):
     assert strong.manifest.clip_ids == tuple(f"02-{take}" for take in takes[:2])
     # What names say is kept in the manifest's file.
     write_manifest(strong.manifest, tmp_path / "strong.csv")
-    again = read_manifest(tmp_path / "strong.csv")
-    extra = {"modality": "video", "channel": "speech", "intensity": "strong"}
-    assert dict(again.clips[0].extra) == extra
-    assert again.digest == strong.manifest.digest
+    extra = read_manifest(tmp_path / "strong.csv").clips[0].extra
+    assert dict(extra) == {"modality": "video", "channel": "speech", "intensity": "strong"}
 
 
 @pytest.mark.parametrize(
