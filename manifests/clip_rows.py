@@ -65,7 +65,6 @@ class RowParser:
 
     def parse(self) -> list[Row]:
         """Return the rows; errors are added to `problems`."""
-        header, problems = self.table.header, self.problems
         self._place = self._find_columns()
         if not self._place:
             return []
@@ -74,13 +73,14 @@ class RowParser:
         self._known: dict[tuple[str, ...], tuple[Any, ...]] = {}
         used = set(self._place.values())
         # Other columns are kept only from our own files, where their meaning is known.
-        extra = [(i, name) for i, name in enumerate(header) if self.table.kind and i not in used]
+        extra = [
+            (i, name)
+            for i, name in enumerate(self.table.header)
+            if self.table.kind and i not in used
+        ]
         rows: list[Row] = []
         outside: list[Row] = []
-        for line, cells in self.table.rows[1:]:
-            if len(cells) != len(header):
-                problems.add(line, f"the row has {len(cells)} cells, the header {len(header)}")
-                continue
+        for line, cells in self.table.full_rows(self.problems):
             row = self._parse_row(cells, line)
             if extra:
                 row.extra = tuple((name, cells[i].strip()) for i, name in extra)

@@ -253,7 +253,7 @@ _KINDS: dict[str, LabelKind] = {
 
 
 def label_kind(task: str) -> LabelKind:
-    """Return the kind of a task's labels; raise ValueError for an unknown task."""
+    """Return the kind of a task's labels; raise `BadManifest` for an unknown task."""
     if task not in _KINDS:
-        raise ValueError(f"unknown task {task!r}; expected one of {', '.join(_KINDS)}")
+        raise BadManifest(f"unknown task {task!r}; expected one of {', '.join(_KINDS)}")
     return _KINDS[task]

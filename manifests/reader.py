@@ -131,17 +131,12 @@ def read_manifest(
     >>> manifest.classes, manifest.clip_ids, manifest.labels
     (('calm', 'tense'), ('a', 'b'), array([0, 1]))
     """
-    path = Path(path)
-    problems = Problems(path)
     given = _Overrides(root, columns or {}, task, name, separator, skip_unlabelled, media, scale)
-    with collection_paused():
-        manifest, rows = _parse(path, problems, given)
-        # Broken rows are reported below; the other rows are a valid manifest.
-        manifest = replace(manifest, clips=tuple(row.clip() for row in rows))
-    if media:
-        check_media(manifest.root, rows, problems, links=root is not None)
+    problems = Problems(Path(path))
+    manifest, rows = _parse(problems, given)
     problems.raise_any()
-    return manifest
+    with collection_paused():
+        return replace(manifest, clips=tuple(row.clip() for row in rows))
 
 
 def check_manifest(
@@ -176,12 +171,8 @@ def check_manifest(
     >>> [problem.message for problem in check_manifest(path, media=False)]
     ['start -1 is negative: it must be at least 0 seconds']
     """
-    path = Path(path)
-    problems = Problems(path)
-    with collection_paused():
-        manifest, rows = _parse(path, problems, _Overrides(root, media=media))
-    if media:
-        check_media(manifest.root, rows, problems, links=root is not None, empty=True)
+    problems = Problems(Path(path))
+    manifest, rows = _parse(problems, _Overrides(root, media=media), empty=True)
     kind = label_kind(manifest.task)
     if not kind.numeric:
         _check_names(rows, kind, problems)
@@ -197,8 +188,12 @@ def check_manifest(
     return problems.in_order()
 
 
-def _parse(path: Path, problems: Problems, given: _Overrides) -> tuple[Manifest, list[Row]]:
-    """Return the manifest without clips, and the rows of its clips."""
+@collection_paused()
+def _parse(
+    problems: Problems, given: _Overrides, empty: bool = False
+) -> tuple[Manifest, list[Row]]:
+    """Return the manifest without clips, and the rows of its clips; see `check_media`."""
+    path = problems.path
     table = collect_table(path, problems, given.columns)
     if problems.found:
         return Manifest(path.stem, "multiclass", (), (), path.parent), []
@@ -211,7 +206,7 @@ def _parse(path: Path, problems: Problems, given: _Overrides) -> tuple[Manifest,
     if synthetic not in ("true", "false"):
         message = f"synthetic: expected true or false, got {synthetic!r}"
         problems.add(table.line("synthetic"), message)
-    root = _media_root(path, table, given, problems)
+    root = _media_root(table, given, problems)
     kind = label_kind(task)
     notes = []
     if task == "multilabel" and "label" in table.header:
@@ -251,6 +246,8 @@ def _parse(path: Path, problems: Problems, given: _Overrides) -> tuple[Manifest,
     scale = given.scale or table.setting("scale", "")
     if scale and kind.numeric:
         _check_scale(scale, table.line("scale"), classes, rows, problems)
+    if given.media:
+        check_media(root, rows, problems, links=given.root is not None, empty=empty)
     of_file = (tuple(classes), (), root, synthetic == "true", scale, predicted_by, tuple(notes))
     return Manifest(name, task, *of_file), rows
 
@@ -270,11 +267,12 @@ def _check_scale(
                 problems.add(row.line, f"{name} {value:g} is outside the scale {scale}")
 
 
-def _media_root(path: Path, table: Table, given: _Overrides, problems: Problems) -> Path:
+def _media_root(table: Table, given: _Overrides, problems: Problems) -> Path:
     """Return the media root: given, stated, common to all absolute paths, or the file's folder."""
-    root = Path(given.root) if given.root is not None else path.parent / table.setting("root", ".")
+    stated = table.setting("root", "")
+    root = problems.path.parent / stated if given.root is None else Path(given.root)
     cells = table.cells("path")
-    if given.root is None and not table.setting("root", "") and all(map(os.path.isabs, cells)):
+    if given.root is None and not stated and all(map(os.path.isabs, cells)):
         # The whole file system is a root only if it is given explicitly.
         drives = {os.path.splitdrive(cell)[0] for cell in cells}
         folder = os.path.commonpath([*map(os.path.dirname, cells)]) if len(drives) == 1 else ""

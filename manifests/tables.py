@@ -77,6 +77,15 @@ class Table:
         i = self.header.index(name)
         return [cells[i].strip() for _, cells in self.rows[1:] if cells[i:]]
 
+    def full_rows(self, problems: Problems) -> Iterator[CsvRow]:
+        """Yield the rows below the header; report rows with another number of cells."""
+        width = len(self.header)
+        for line, cells in self.rows[1:]:
+            if len(cells) == width:
+                yield line, cells
+            else:
+                problems.add(line, f"the row has {len(cells)} cells, the header {width}")
+
     @property
     def predicted_by(self) -> str:
         """Models that predicted the labels; empty if `mvemo predict` did not write the table."""

@@ -114,10 +114,7 @@ def read_segments(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
 def _segments(
     table: Table, song: str, path: str, chosen: dict[str, int], problems: Problems
 ) -> Iterator[Row]:
-    for line, cells in table.rows[1:]:
-        if len(cells) != len(table.header):
-            problems.add(line, f"the row has {len(cells)} cells, the header {len(table.header)}")
-            continue
+    for line, cells in table.full_rows(problems):
         start, stop = map(_number, cells[:2])
         if not 0 <= start < stop < math.inf:
             problems.add(

@@ -203,10 +203,7 @@ def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
     if not {"clip_id", "fold"} <= {*header}:
         raise BadManifest(f"{problems.path}: expected columns clip_id and fold, got {header}")
     fold_of: dict[str, int] = {}
-    for line, cells in table.rows[1:]:
-        if len(cells) != len(header):
-            problems.add(line, f"the row has {len(cells)} cells, the header {len(header)}")
-            continue
+    for line, cells in table.full_rows(problems):
         clip_id, fold = (cells[header.index(name)].strip() for name in ("clip_id", "fold"))
         if clip_id in fold_of:
             problems.add(line, f"clip_id {clip_id!r} occurs twice")

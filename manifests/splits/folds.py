@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.labels import F64, TASKS, UNLABELLED, Bools, Ints, Task, label_kind
+from mvemo.manifests.labels import F64, Bools, Ints, Task, label_kind
 
 Names = Sequence[str] | NDArray[np.str_]
 _PASSES = 4
@@ -71,9 +71,8 @@ def make_folds(
     counts, member = _group_counts(labels, groups, task)
     if len(counts) < k:
         raise BadManifest(f"{len(counts)} group(s) cannot fill {k} folds: use k <= {len(counts)}")
-    fixed = np.full(len(counts), -1, dtype=np.int64)
-    if earlier:
-        fixed[:] = [earlier.get(group, -1) for group in np.unique(np.asarray(groups)).tolist()]
+    kept = earlier or {}
+    fixed = np.array([kept.get(group, -1) for group in np.unique(groups).tolist()], np.int64)
     if fixed.max() >= k:
         raise BadManifest(
             f"the earlier folds include fold {fixed.max()}, but folds must be 0 to {k - 1}"
@@ -189,8 +188,6 @@ def fold_notes(
 def _group_counts(labels: ArrayLike, groups: Names, task: Task) -> tuple[F64, Ints]:
     """Return clips per group (sorted) and stratum (the last has all), and each clip's group."""
     values, names = np.asarray(labels), np.asarray(groups)
-    if task not in (*TASKS, UNLABELLED):
-        raise BadManifest(f"unknown task {task!r}; expected one of {', '.join(TASKS)}")
     kind = label_kind(task)
     if values.ndim not in kind.n_axes or names.ndim != 1 or len(values) != len(names):
         raise BadManifest(
@@ -199,11 +196,10 @@ def _group_counts(labels: ArrayLike, groups: Names, task: Task) -> tuple[F64, In
         )
     if len(values) == 0:
         raise BadManifest("there are no clips to split")
-    strata = kind.strata(values)
+    strata = np.column_stack([kind.strata(values), np.ones(len(values))])
     unique, member = np.unique(names, return_inverse=True)
-    everything = np.column_stack([strata, np.ones(len(values))])
-    counts = np.zeros((len(unique), everything.shape[1]))
-    np.add.at(counts, member, everything)
+    counts = np.zeros((len(unique), strata.shape[1]))
+    np.add.at(counts, member, strata)
     return counts, member.astype(np.int64)
 
 
@@ -223,11 +219,10 @@ def _assign_groups(counts: F64, shares: F64, seed: int, fixed: Ints | None = Non
     # Weights are rounded, so that equal groups tie in spite of rounding errors.
     rank = np.round(weight / weight.max(), 9)
     order = np.lexsort((rng.permutation(n_groups), -rank))
-    excess = -shares[:, None] * np.ones(group_shares.shape[1])  # c_ps / N_s - t_p
     part = np.full(n_groups, -1, dtype=np.int64) if fixed is None else fixed.copy()
     free = part < 0
-    for p in range(len(shares)):
-        excess[p] += group_shares[part == p].sum(axis=0)
+    sums = [group_shares[part == p].sum(axis=0) for p in range(len(shares))]
+    excess = np.array(sums) - shares[:, None]  # c_ps / N_s - t_p
     for g in order[free[order]]:
         growth = (2.0 * excess @ group_shares[g] + weight[g]) / shares
         ties = np.flatnonzero(growth <= growth.min() + 1e-12)
