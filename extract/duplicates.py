@@ -56,6 +56,8 @@ MIN_SHARE = 0.4
 MIN_PICTURES = 3
 # Rows with the same key are compared only if their places in its list differ by less than this.
 _MAX_SHARING = 2000
+# Clips (their indices), modality, similarity and offset of near-duplicates.
+Pair = tuple[int, int, str, float, float]
 _FINGERPRINT = "mvemo.extract.duplicates:fingerprint"
 _SET_BITS = np.array([bin(i).count("1") for i in range(1 << 16)], dtype=np.uint8)
 
@@ -128,8 +130,7 @@ def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:
     # E(n, m) the energy of the m-th of 33 bands, equally wide in log frequency (Haitsma and Kalker,
     # A Highly Robust Audio Fingerprinting System, ISMIR 2002).
     size, hop = round(WINDOW * SR), round(HOP * SR)
-    n_windows = (len(waveform) - size) // hop + 1
-    if n_windows < 2:
+    if len(waveform) < size + hop:
         return _NO_WORDS, _NO_WORDS, _NO_WINDOWS
     view = np.lib.stride_tricks.sliding_window_view(waveform, size)[::hop]
     power = np.abs(np.fft.rfft(view * np.hanning(size).astype(np.float32), axis=1)) ** 2
@@ -238,19 +239,14 @@ def find_duplicates(
         for clip_id, clip_print in zip(manifest.clip_ids, prints, strict=True)
         for modality, reason in clip_print.problems.items()
     ]
-    groups = np.unique(np.array(manifest.groups), return_inverse=True)[1].reshape(-1)
-    duplicates = [
-        Duplicate(manifest.clip_ids[i], manifest.clip_ids[j], modality, similarity, offset)
-        for i, j, modality, similarity, offset in compare_fingerprints(
-            prints, groups if across_groups else None
-        )
-    ]
+    groups = np.unique(manifest.groups, return_inverse=True)[1].reshape(-1)
+    pairs = compare_fingerprints(prints, groups if across_groups else None)
+    names = manifest.clip_ids
+    duplicates = (Duplicate(names[i], names[j], what, s, offset) for i, j, what, s, offset in pairs)
     return Search(tuple(duplicates), tuple(problems))
 
 
-def compare_fingerprints(
-    prints: Sequence[Fingerprint], groups: I64 | None = None
-) -> list[tuple[int, int, str, float, float]]:
+def compare_fingerprints(prints: Sequence[Fingerprint], groups: I64 | None = None) -> list[Pair]:
     """Return the near-duplicates (i, j, modality, similarity, offset) of different `groups`."""
     if not prints:
         return []
@@ -258,9 +254,7 @@ def compare_fingerprints(
     return sorted(pairs, key=lambda pair: pair[:3])
 
 
-def _same_sound(
-    prints: Sequence[Fingerprint], groups: I64 | None
-) -> list[tuple[int, int, str, float, float]]:
+def _same_sound(prints: Sequence[Fingerprint], groups: I64 | None) -> list[Pair]:
     clip = np.repeat(np.arange(len(prints)), [len(p.words) for p in prints])
     when = np.concatenate([np.arange(len(p.words)) for p in prints])
     words = np.concatenate([p.words for p in prints])
@@ -296,9 +290,7 @@ def _equal_bits(a: Fingerprint, b: Fingerprint, lag: int) -> float:
     return 1.0 - float(_SET_BITS[differing.view(np.uint16)].sum()) / (32 * n_windows)
 
 
-def _same_pictures(
-    prints: Sequence[Fingerprint], groups: I64 | None
-) -> list[tuple[int, int, str, float, float]]:
+def _same_pictures(prints: Sequence[Fingerprint], groups: I64 | None) -> list[Pair]:
     clip = np.repeat(np.arange(len(prints)), [len(p.hashes) for p in prints])
     # Split hashes into four 16-bit numbers: similar pictures often share at least one of them.
     parts = np.packbits(np.concatenate([p.hashes for p in prints]), axis=1).view(np.uint16)

@@ -81,9 +81,8 @@ def replacing(
 
 def _is_stream(path: Path) -> bool:
     """Return True for a device, a pipe, or a link in ``/dev``, such as ``/dev/stdout``."""
-    if path.is_symlink() and path.absolute().parent == Path("/dev"):
-        return True
-    return path.exists() and not (path.is_file() or path.is_dir())
+    link = path.is_symlink() and path.absolute().parent == Path("/dev")
+    return link or (path.exists() and not (path.is_file() or path.is_dir()))
 
 
 @contextmanager

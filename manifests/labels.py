@@ -66,13 +66,20 @@ class LabelKind(ABC):
         """Return the shape of an array of labels."""
         return (n_clips,) if self.exclusive else (n_clips, n_classes)
 
-    @abstractmethod
     def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
         """Return bool (clips,), True for rows that are not a valid label."""
+        allowed = range(n_classes if self.exclusive else 2)
+        valid = np.isfinite(labels) if self.numeric else np.isin(labels, allowed)
+        return np.logical_not(valid if self.exclusive else valid.all(axis=1))
 
     def members(self, labels: ArrayLike, classes: Names) -> dict[str, Bools]:
         """Map each class or tag to bool (clips,), True if a clip has it; empty for numbers."""
-        return {}
+        values = np.asarray(labels)
+        if self.numeric:
+            return {}
+        if self.exclusive:
+            values = values[:, None] == np.arange(len(classes))
+        return dict(zip(classes, values.T > 0, strict=True))
 
     @abstractmethod
     def strata(self, labels: ArrayLike) -> F64:
@@ -102,13 +109,6 @@ class ClassLabels(LabelKind):
     def array(self, labels: Sequence[Label], classes: Names) -> Ints:
         index = {name: i for i, name in enumerate(classes)}
         return np.array([index[str(label[0])] for label in labels], dtype=self.dtype)
-
-    def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
-        return np.logical_or(labels < 0, labels >= n_classes)
-
-    def members(self, labels: ArrayLike, classes: Names) -> dict[str, Bools]:
-        values = np.asarray(labels)
-        return {name: values == i for i, name in enumerate(classes)}
 
     def strata(self, labels: ArrayLike) -> F64:
         return _one_hot(np.unique(labels, return_inverse=True)[1])
@@ -147,13 +147,6 @@ class TagLabels(LabelKind):
             tags[row, [index[str(tag)] for tag in label]] = 1
         return tags
 
-    def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
-        return np.logical_not(np.isin(labels, (0, 1)).all(axis=1))
-
-    def members(self, labels: ArrayLike, classes: Names) -> dict[str, Bools]:
-        values = np.asarray(labels)
-        return {name: values[:, i] > 0 for i, name in enumerate(classes)}
-
     def strata(self, labels: ArrayLike) -> F64:
         tags = np.asarray(labels) > 0
         return np.column_stack([tags, ~tags.any(axis=1)]).astype(np.float64)
@@ -172,9 +165,6 @@ class ValueLabels(LabelKind):
 
     def array(self, labels: Sequence[Label], classes: Names) -> F64:
         return np.array(labels, self.dtype).reshape(self.shape(len(labels), len(classes)))
-
-    def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
-        return np.logical_not(np.isfinite(labels).all(axis=1))
 
     def strata(self, labels: ArrayLike) -> F64:
         values = np.asarray(labels, np.float64)

@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -43,8 +43,7 @@ class BadText(ValueError):
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
-        self.line = line
-        self.message = message
+        self.line, self.message = line, message
 
 
 @dataclass(frozen=True)
@@ -209,9 +208,8 @@ def _read_text(path: Path) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        problem = f"byte {content[error.start]:#04x} is not UTF-8; save the file as UTF-8"
-        raise BadText(line, problem) from None
+        bad = f"byte {content[error.start]:#04x} is not UTF-8; save the file as UTF-8"
+        raise BadText(content.count(b"\n", 0, error.start) + 1, bad) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise BadText(line, "the line has a zero byte; this is not a text file")
@@ -224,10 +222,8 @@ def _comment(line: str) -> str | None:
     """Return the text of a comment line or blank line; None for any other line."""
     text = line.strip()
     if text.startswith('"#'):
-        try:
+        with suppress(csv.Error):
             text = next(csv.reader([text]))[0].strip()
-        except csv.Error:
-            return None
     return text if text.startswith("#") or not text.strip(", ") else None
 
 

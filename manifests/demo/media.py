@@ -238,7 +238,7 @@ def _scene(recipe: Picture, rng: Rng) -> _Scene:
     slope = ((slope - slope.min()) / (slope.max() - slope.min()))[..., None]
     count = int(rng.integers(3, 6))
     ranges = ((0, 1), (0, HEIGHT / WIDTH), (0.06, 0.16), (0, 2 * np.pi))
-    discs = np.stack([rng.uniform(*ends, count) for ends in ranges], axis=1)
+    discs = np.stack([rng.uniform(low, high, count) for low, high in ranges], axis=1)
     shades = np.clip(disc * rng.uniform(0.75, 1.1, (count, 1)), 0, 255)
     ground = dark + slope * (bright - dark)
     return ground, discs.astype(np.float32), shades.astype(np.float32)

@@ -55,9 +55,9 @@ def left_out_notes(left_out: Sequence[tuple[str, str]], most: int = 10) -> list[
     """Return for each reason in `Scan.left_out` a line with the first `most` files."""
     by_reason: dict[str, list[str]] = {}
     for path, reason in left_out:
-        by_reason.setdefault(reason, []).append(path)
+        by_reason.setdefault(reason, []).append(repr(path))
     return [
-        f"{len(paths)} left out ({reason}): {listed([*map(repr, paths)], most)}"
+        f"{len(paths)} left out ({reason}): {listed(paths, most)}"
         for reason, paths in by_reason.items()
     ]
 

@@ -217,11 +217,10 @@ def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
 def _whole_number(table: Table, key: str, problems: Problems) -> int:
     """Return the value of a setting, or -1 if it is missing."""
     text = table.setting(key, "-1")
-    try:
+    with suppress(ValueError):
         return int(text)
-    except ValueError:
-        problems.add(table.line(key), f"{key} {shown(text)} is not a whole number")
-        return -1
+    problems.add(table.line(key), f"{key} {shown(text)} is not a whole number")
+    return -1
 
 
 def _straddling(groups: Sequence[str], assignment: Ints, parts: Sequence[str] = ()) -> str:
@@ -315,8 +314,8 @@ def holdout_of(
     if VALIDATION not in assignment:
         rows = np.flatnonzero(assignment == TRAIN)
         share = fractions[VALIDATION] / (fractions[TRAIN] + fractions[VALIDATION])
-        labels, groups = np.asarray(manifest.labels)[rows], np.asarray(manifest.groups)[rows]
-        validation = inner_split(labels, groups, share, seed, manifest.task)
+        groups = np.asarray(manifest.groups)[rows]
+        validation = inner_split(manifest.labels[rows], groups, share, seed, manifest.task)
         assignment[rows[validation]] = VALIDATION
         notes.append(
             f"the manifest prescribes no validation clips: {validation.sum()} of its "
@@ -398,10 +397,8 @@ def _move_to_test(assignment: Ints) -> list[str]:
     if TEST in assignment or not validation.any():
         return []
     assignment[validation] = TEST
-    return [
-        f"the manifest prescribes no test clips: its {validation.sum()} validation clips are "
-        "used for the test"
-    ]
+    used = f"its {validation.sum()} validation clips are used for the test"
+    return [f"the manifest prescribes no test clips: {used}"]
 
 
 def _class_notes(manifest: Manifest, assignment: Ints) -> tuple[str, ...]:
