@@ -78,8 +78,8 @@ class RowParser:
             for i, name in enumerate(self.table.header)
             if self.table.kind and i not in used
         ]
-        rows: list[Row] = []
-        outside: list[Row] = []
+        rows = []
+        outside = []
         for line, cells in self.table.full_rows(self.problems):
             row = self._parse_row(cells, line)
             if extra:

@@ -77,7 +77,7 @@ class Problems:
         by_kind: dict[str, list[Problem]] = {}
         for problem in sorted(self.found, key=lambda problem: problem.line):
             by_kind.setdefault(_VALUES.sub("…", problem.message), []).append(problem)
-        listed: list[Problem] = []
+        listed = []
         for alike in by_kind.values():
             equal = len({problem.message for problem in alike}) == 1
             many = len(alike) > (MOST_EQUAL if equal else MOST_ALIKE)

@@ -76,7 +76,7 @@ def segment_manifest(
         raise BadManifest(f"unknown tail {tail!r}; expected one of {', '.join(TAILS)}")
     if first is not None and not 0 < first < math.inf:
         raise BadManifest(f"the used length of each clip is {first} s, but it must be above 0")
-    segments: list[Clip] = []
+    segments = []
     owner: dict[str, str] = {}
     for clip in manifest.clips:
         length = _length(manifest, clip, durations)

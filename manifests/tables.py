@@ -187,7 +187,7 @@ def _load_table(path: Path) -> Table:
     if path.suffix.lower() in PARQUET:
         return Table(rows=tuple(_parquet_rows(path)))
     kind = version = ""
-    settings: dict[str, tuple[int, str]] = {}
+    settings = {}
     lines = list(io.StringIO(_read_text(path), newline=""))
     # A spreadsheet adds commas to every line, up to the number of columns.
     filled = lines[0].rstrip().endswith(",")

@@ -221,7 +221,7 @@ def describe(
     for name in names:
         _check_name(name)
         by_framing.setdefault(settings.framed(name), []).append(name)
-    values: dict[str, F32] = {}
+    values = {}
     for framed, alike in by_framing.items():
         numbers = audible_frames(y, framed)
         centres = (numbers * framed.hop_length + framed.n_fft / 2) / framed.sr

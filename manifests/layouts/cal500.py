@@ -61,7 +61,7 @@ def read_songs(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
         problems.add(0, f"it has {len(lines)} rows, but {SONGS} has {len(songs)} songs")
     chosen = _chosen_tags(words, tags, annotations.with_name(WORDS))
     files, left_out = _files_of(songs, media, folder)
-    rows: list[Row] = []
+    rows = []
     for song, (line, cells) in zip(songs, lines, strict=False):
         if len(cells) != len(words):
             n_cells = f"the row has {len(cells)} cells"
@@ -91,7 +91,7 @@ def read_segments(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
     tables = {song: read_table(path, error=BadManifest) for song, path in by_song.items()}
     words = tables[paths[0].stem].header[2:]
     chosen = _chosen_tags(words, tags, paths[0])
-    rows: list[Row] = []
+    rows = []
     for song, table in tables.items():
         problems = Problems(by_song[song])
         found = table.header[2:]

@@ -61,8 +61,8 @@ class NamedFiles:
 
     def find(self, stems: Mapping[str, str], selected: Mapping[str, str | None]) -> FoundClips:
         """Return one clip per take with the selected values; `stems` maps paths to file names."""
-        names: dict[str, dict[str, str]] = {}
-        left_out: list[tuple[str, str]] = []
+        names = {}
+        left_out = []
         for path, stem in stems.items():
             facts = self.parse(stem)
             if facts is None:

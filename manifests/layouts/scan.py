@@ -210,8 +210,8 @@ def _class_folders(paths: Sequence[str], labels: bool) -> FoundClips:
     """Return the clips in folders of classes; all clips, without labels, if there are none."""
     parts = {part_of(path.split("/")[0]) for path in paths if "/" in path}
     depth = int(bool(parts) and None not in parts)  # 1 for folders of splits above the classes
-    rows: list[Row] = []
-    left_out: list[tuple[str, str]] = []
+    rows = []
+    left_out = []
     for number, path in enumerate(paths if labels else (), start=1):
         folders = path.split("/")[:-1]
         if len(folders) <= depth:
@@ -229,7 +229,7 @@ def _class_folders(paths: Sequence[str], labels: bool) -> FoundClips:
 def find_media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool) -> list[str]:
     """Return sorted paths of media files relative to the folder; add others to `left_out`."""
     paths = []
-    seen: set[str] = set()
+    seen = set()
     root = os.path.join(os.path.realpath(folder), "")
 
     def unreadable(error: OSError) -> None:

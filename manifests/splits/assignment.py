@@ -202,7 +202,7 @@ def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
     header = table.header
     if not {"clip_id", "fold"} <= {*header}:
         raise BadManifest(f"{problems.path}: expected columns clip_id and fold, got {header}")
-    fold_of: dict[str, int] = {}
+    fold_of = {}
     for line, cells in table.full_rows(problems):
         clip_id, fold = (cells[header.index(name)].strip() for name in ("clip_id", "fold"))
         if clip_id in fold_of:
