@@ -4,13 +4,14 @@ import ast
 import hashlib
 import json
 from collections import Counter
+from math import nan
 
 import numpy as np
 import pytest
 
 from mvemo.manifests import BadManifest, ManifestError, check_manifest, read_manifest
 from mvemo.manifests.demo import make, make_demo
-from mvemo.manifests.demo.media import FPS, HEIGHT, SR, WIDTH, video_codec, write_clip
+from mvemo.manifests.demo.media import FPS, HEIGHT, SR, WIDTH
 from mvemo.manifests.files import write_text
 
 av = pytest.importorskip("av")
@@ -116,14 +117,11 @@ def test_damage_is_repaired_and_other_settings_replace_the_set(tmp_path):
     table.write_text(table.read_text().replace("Sad,sad_01", "Fear,sad_01"))
     small(tmp_path)
     assert contents(tmp_path) == whole
-
-    mine = tmp_path / "media" / "Sad" / "holiday.mp4"
-    mine.write_bytes(b"not of the demo")
+    (tmp_path / "media" / "Sad" / "holiday.mp4").write_bytes(b"not of the demo")
+    whole = contents(tmp_path)
     small(tmp_path, clips_per_class=3, seconds=0.5, seed=5)
     assert len(times(tmp_path)) == 19
     small(tmp_path)
-    assert mine.read_bytes() == b"not of the demo"
-    mine.unlink()
     assert contents(tmp_path) == whole
 
 
@@ -148,13 +146,6 @@ def test_an_interrupted_run_looks_unfinished_and_is_completed(tmp_path):
     assert not orphan.exists()
 
 
-def test_a_clip_that_cannot_be_written_whole_leaves_no_file(tmp_path):
-    frames, sound = np.zeros((2, HEIGHT, WIDTH, 3), np.uint8), np.zeros((3, 4000), np.float32)
-    with pytest.raises(ValueError, match="shape"):
-        write_clip(tmp_path / "a.mp4", frames, np.ones(2, bool), sound, video_codec())
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.usefixtures("texts")
 def test_a_foreign_settings_file_does_not_stop_it(tmp_path):
     for text in ("[]", "{", json.dumps({"settings": 3, "bytes": 4})):
@@ -164,18 +155,18 @@ def test_a_foreign_settings_file_does_not_stop_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("name", "value"),
     [
-        ({"clips_per_class": 0}, "clips_per_class is 0"),
-        ({"clips_per_group": -1}, "clips_per_group is -1"),
-        ({"seconds": 0.1}, "seconds is 0.1"),
-        ({"seconds": float("nan")}, "seconds is nan"),
-        ({"seed": -1}, "seed is -1"),
+        ("clips_per_class", 0),
+        ("clips_per_group", -1),
+        ("seconds", 0.1),
+        ("seconds", nan),
+        ("seed", -1),
     ],
 )
-def test_bad_numbers_are_named(tmp_path, changes, named):
-    with pytest.raises(BadManifest, match=named):
-        small(tmp_path / "new", **changes)
+def test_bad_numbers_are_named(tmp_path, name, value):
+    with pytest.raises(BadManifest, match=f"{name} is {value}"):
+        small(tmp_path / "new", **{name: value})
     assert not (tmp_path / "new").exists()
 
 
@@ -185,6 +176,5 @@ def test_folders_that_cannot_be_used(tmp_path):
     with pytest.raises(BadManifest, match=r"manifest\.csv.*another"):
         small(tmp_path)
     assert table.read_text() == "path,label\n"
-    with pytest.raises(ManifestError, match="cannot be written") as caught:
+    with pytest.raises(ManifestError, match=r"^[^\n]*cannot be written[^\n]*$"):
         small(table / "demo")
-    assert "\n" not in str(caught.value)

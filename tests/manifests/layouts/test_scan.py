@@ -70,15 +70,6 @@ def test_a_name_that_is_not_utf8_is_reported(tmp_path):
     assert "rename it): 'A/\\udcfc.mp4'" in scan.notes()[0]
 
 
-def test_linked_folders_are_followed_once(tmp_path):
-    data = fill(tmp_path / "data", "B/b.mp4")
-    elsewhere = fill(tmp_path / "elsewhere", "a.mp4")
-    (data / "A").symlink_to(elsewhere, target_is_directory=True)
-    (elsewhere / "loop").symlink_to(data, target_is_directory=True)
-    clips = scan_clips(data, follow_links=True).manifest.clips
-    assert [c.path for c in clips] == ["A/a.mp4", "B/b.mp4"]
-
-
 def test_ravdess_is_recognised_by_its_names(tmp_path):
     fill(tmp_path, "Actor_01/03-02-05-01-01-01-01.wav", "Actor_02/03-02-03-01-01-01-02.wav")
     fill(tmp_path, "Actor_02/03-01-01-01-01-01-02.wav")
@@ -189,7 +180,10 @@ def test_links_out_of_the_folder_are_taken_when_asked(tmp_path):
     scan = scan_clips(folder)
     assert scan.manifest.clip_ids == ("calm/a", "calm/same", "tense/b")
     assert [path for path, _ in scan.left_out] == ["calm/x.mp3", "tense/more"]
-    assert "tense/more/y" in scan_clips(folder, follow_links=True).manifest.clip_ids
+    # A link to a parent is followed once.
+    (outside / "more/loop").symlink_to(folder, target_is_directory=True)
+    followed = scan_clips(folder, follow_links=True).manifest.clip_ids
+    assert followed == ("calm/a", "calm/same", "calm/x", "tense/b", "tense/more/y")
 
     path = manifest(folder, "calm/a.mp3", "calm/same.mp3", "calm/x.mp3", "tense/more/y.mp3")
     assert [(p.line, "--root" in p.message) for p in check_manifest(path)] == [(4, True), (5, True)]

@@ -100,9 +100,8 @@ def test_another_manifests_folds_are_refused(tmp_path, other, message):
 )
 def test_bad_files(tmp_path, text, message):
     (tmp_path / "f.csv").write_text(text)
-    with pytest.raises(BadManifest) as caught:
+    with pytest.raises(BadManifest, match=message):
         read_folds(tmp_path / "f.csv")
-    assert message in str(caught.value)
 
 
 def test_a_users_own_fold_file(tmp_path):
@@ -119,9 +118,7 @@ def test_clips_that_come_and_go_move_no_other():
     clips = (*before.clips[6:], *(Clip(f"new{i}", f"n{i}.mp4", ("a",), f"n{i}") for i in range(5)))
     after = replace(before, clips=clips)
     kept = folds_of(after, 4, 1, earlier=first)
-    old = dict(zip(first.clip_ids, first.assignment.tolist(), strict=True))
-    moved = [c for c, f in zip(kept.clip_ids, kept.assignment, strict=True) if old.get(c, f) != f]
-    assert moved == []
+    assert np.array_equal(kept.assignment[:34], first.assignment[6:])
     assert kept.notes[0].startswith("17 of 22 groups keep their earlier folds")
     # Another number or seed asks for other folds.
     fresh = folds_of(after, 4, 2)
@@ -148,13 +145,6 @@ def test_songs_of_j22_are_split_7_2_1_in_every_class():
         np.testing.assert_allclose(counts, np.array([0.7, 0.2, 0.1]) * n, atol=1.0)
 
 
-def test_a_class_of_one_group_is_trained_on():
-    labels = np.array([0] * 20 + [1])
-    for seed in range(10):
-        side = holdout_split(labels, [str(i) for i in range(21)], (1, 2, 7), seed, "multiclass")
-        assert side[20] == 0
-
-
 def test_a_prescribed_split_is_kept():
     holdout = holdout_of(manifest(["train"] * 6 + ["val"] * 2 + ["Test"] * 2), seed=3)
     assert holdout.assignment.tolist() == [0] * 6 + [1] * 2 + [2] * 2
@@ -170,7 +160,6 @@ def test_parts_that_are_not_prescribed_are_taken_from_others():
         holdout = holdout_of(manifest(["train"] * 18 + [last] * 4))
         assert (holdout.assignment[18:] == 2).all()
         assert (holdout.assignment[:18] == 1).sum() == 4
-        assert len(holdout.notes) == len(notes)
         assert all(note in given for note, given in zip(notes, holdout.notes, strict=True))
 
 
