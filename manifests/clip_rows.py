@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -248,10 +249,10 @@ def holds_mark(mark: str, cells: Sequence[str]) -> bool:
 
 def _hold_tags(cells: Sequence[str]) -> bool:
     """Return True if cells list several names, most of which also occur in other cells."""
-    different = set(cells)
     mark = tag_separator(cells)
-    counts = Counter(part.strip() for cell in different for part in cell.split(mark))
-    joined = {part.strip() for cell in different if mark in cell for part in cell.split(mark)}
+    parts = [[part.strip() for part in cell.split(mark)] for cell in set(cells)]
+    counts = Counter(chain.from_iterable(parts))
+    joined = {*chain.from_iterable(tags for tags in parts if len(tags) > 1)}
     return 2 * sum(counts[part] > 1 for part in joined) > len(joined)
 
 

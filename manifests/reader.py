@@ -18,6 +18,7 @@ the labels, if people did not give them. Without ``classes``, they are in alphab
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -207,13 +208,13 @@ def _parse(
         message = f"synthetic: expected true or false, got {synthetic!r}"
         problems.add(table.line("synthetic"), message)
     root = _media_root(table, given, problems)
-    kind = label_kind(task)
+    kind, labels = label_kind(task), table.cells("label")
     notes = []
     if task == "multilabel" and "label" in table.header:
-        found = ";" if table.kind else tag_separator(table.cells("label"))
+        found = ";" if table.kind else tag_separator(labels)
         separator = given.separator or table.setting("separator", found)
         kind = TagLabels(separator)
-        if not table.kind and holds_mark(separator, table.cells("label")):
+        if not table.kind and holds_mark(separator, labels):
             notes.append(f"cells of the label column hold several tags, separated by {separator!r}")
     spread = kind.numeric or (kind.named_by_columns and "label" not in table.header)
     table, classes = _stated_classes(table, kind, spread, given, problems)
@@ -222,8 +223,8 @@ def _parse(
         table = _without_unlabelled(table, classes or () if spread else ("label",))
         notes.append(f"{n_rows - len(table.rows)} rows without a label are left out")
 
-    needs_media = given.media and not table.kind
-    parser = RowParser(table, kind, spread, classes, given.columns, root, needs_media, problems)
+    media = given.media and not table.kind
+    parser = RowParser(table, kind, spread, classes, given.columns, root, media, problems)
     rows = parser.parse() if table.rows else []
     if len(table.rows) < 2:
         problems.add(0, "the table has no clips")
@@ -236,20 +237,19 @@ def _parse(
     if not kind.numeric:
         _order_names(rows, classes)
     finish_rows(rows, problems)
-    predicted_by = table.setting("predicted", table.predicted_by)
-    if predicted_by:
+    if predicted_by := table.setting("predicted", table.predicted_by):
         notes.append(
             f"the labels are predictions of the model {predicted_by}: scores against them measure "
             "agreement with that model, not correctness"
         )
-    name = given.name or table.setting("name", path.stem)
     scale = given.scale or table.setting("scale", "")
     if scale and kind.numeric:
         _check_scale(scale, table.line("scale"), classes, rows, problems)
     if given.media:
         check_media(root, rows, problems, links=given.root is not None, empty=empty)
-    of_file = (tuple(classes), (), root, synthetic == "true", scale, predicted_by, tuple(notes))
-    return Manifest(name, task, *of_file), rows
+    name = given.name or table.setting("name", path.stem)
+    facts = (tuple(classes), (), root, synthetic == "true", scale, predicted_by, tuple(notes))
+    return Manifest(name, task, *facts), rows
 
 
 def _check_scale(
@@ -274,12 +274,11 @@ def _media_root(table: Table, given: _Overrides, problems: Problems) -> Path:
     cells = table.cells("path")
     if given.root is None and not stated and all(map(os.path.isabs, cells)):
         # The whole file system is a root only if it is given explicitly.
-        drives = {os.path.splitdrive(cell)[0] for cell in cells}
-        folder = os.path.commonpath([*map(os.path.dirname, cells)]) if len(drives) == 1 else ""
-        usable = os.path.isdir(folder) or not given.media
-        below = Path(folder).is_relative_to(root.absolute())
-        if usable and folder != os.path.dirname(folder) and not below:
-            root = Path(folder)
+        with suppress(ValueError):  # there are no rows, or the paths are on several drives
+            folder = Path(os.path.commonpath([*map(os.path.dirname, cells)]))
+            usable = folder.is_dir() or not given.media
+            if usable and folder != folder.parent and not folder.is_relative_to(root.absolute()):
+                root = folder
     if given.root is None and root.is_dir() and root.resolve() == Path(root.resolve().anchor):
         problems.add(
             table.line("root"),

@@ -142,7 +142,7 @@ def _drawn(recipes: dict[str, _Recipe], label: str, clip: Rng) -> _Recipe:
 
 
 def _share(value: float) -> float:
-    return float(np.clip(value, 0.0, 1.0))
+    return min(max(float(value), 0.0), 1.0)
 
 
 def synthesise(recipe: Sound, seconds: float, rng: Rng) -> F32:
@@ -306,7 +306,6 @@ def write_clip(
         for first in range(0, sound.shape[1], _BLOCK):
             piece = np.ascontiguousarray(sound[:, first : first + _BLOCK])
             samples = av.AudioFrame.from_ndarray(piece, format="fltp", layout="stereo")
-            samples.sample_rate = SR
-            samples.pts, samples.time_base = first, Fraction(1, SR)
+            samples.sample_rate, samples.pts, samples.time_base = SR, first, Fraction(1, SR)
             container.mux(audio.encode(samples))
         container.mux(audio.encode())

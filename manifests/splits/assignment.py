@@ -60,8 +60,7 @@ class Folds:
         """Return bool (clips,), True for the clips of this fold."""
         if not 0 <= fold < self.k:
             raise BadManifest(f"there is no fold {fold}; folds are 0 to {self.k - 1}")
-        mask: NDArray[np.bool_] = self.assignment == fold
-        return mask
+        return np.equal(self.assignment, fold)
 
     def train(self, fold: int) -> NDArray[np.bool_]:
         """Return bool (clips,), True for the clips of all other folds."""
