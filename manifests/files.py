@@ -51,7 +51,8 @@ def replacing(
     after a power failure. A device or a pipe, such as ``/dev/stdout``, is written to, not replaced.
     `kept` is added to the message of `error`.
     """
-    to_stream = _is_stream(path)
+    link = path.is_symlink() and path.absolute().parent == Path("/dev")
+    to_stream = link or (path.exists() and not (path.is_file() or path.is_dir()))
     if to_stream:
         temp = _temporary(Path(tempfile.gettempdir(), path.name))
     elif temp is None:
@@ -77,12 +78,6 @@ def replacing(
     finally:
         with suppress(OSError):
             temp.unlink(missing_ok=True)
-
-
-def _is_stream(path: Path) -> bool:
-    """Return True for a device, a pipe, or a link in ``/dev``, such as ``/dev/stdout``."""
-    link = path.is_symlink() and path.absolute().parent == Path("/dev")
-    return link or (path.exists() and not (path.is_file() or path.is_dir()))
 
 
 @contextmanager

@@ -280,15 +280,15 @@ class CsvWriter:
         self._writer = csv.writer(file, lineterminator="\n")
 
     def writerow(self, row: Iterable[Any]) -> None:
-        self._writer.writerow([_harmless(c) if isinstance(c, str) else c for c in row])
+        cells = list(row)
+        for i, cell in enumerate(cells):
+            if isinstance(cell, str) and _FORMULA.match(cell) and not are_numbers([cell]):
+                cells[i] = f"'{cell}"
+        self._writer.writerow(cells)
 
     def writerows(self, rows: Iterable[Iterable[Any]]) -> None:
         for row in rows:
             self.writerow(row)
-
-
-def _harmless(cell: str) -> str:
-    return f"'{cell}" if _FORMULA.match(cell) and not are_numbers([cell]) else cell
 
 
 def write_table(

@@ -110,14 +110,6 @@ def autocorrelation(x: F64, lags: int) -> F64:
     return r
 
 
-def autocorrelation_of(power: F64, lags: int) -> F64:
-    """Return the autocorrelation, (frames, lags + 1), from power spectra of even DFT length."""
-    half = power.shape[1] - 1
-    waves = np.cos(np.pi / half * np.outer(np.arange(half + 1), np.arange(lags + 1)))
-    waves[1:half] *= 2.0
-    return np.asarray(power @ (waves / (2.0 * half)))
-
-
 def levinson(r: F64) -> tuple[F64, F64]:
     """Return a_i of ``h(t) ~ sum a_i h(t - i)``, (frames, order), and the errors' power."""
     frames, order = r.shape[0], r.shape[1] - 1
@@ -187,7 +179,10 @@ def formants(power: F32, settings: DescriptorSettings) -> F32:
     rate = 2.0 * top * settings.sr / settings.n_fft
     band = power[:, : top + 1].astype(np.float64)
     band *= 1.0 + EMPHASIS**2 - 2.0 * EMPHASIS * np.cos(np.pi * np.arange(top + 1) / top)
-    r = autocorrelation_of(band, order)
+    # The autocorrelation from power spectra of even DFT length.
+    waves = np.cos(np.pi / top * np.outer(np.arange(top + 1), np.arange(order + 1)))
+    waves[1:top] *= 2.0
+    r = band @ (waves / (2.0 * top))
     r[:, 0] *= 1.0 + NOISE
     a = levinson(r)[0]
     companion = np.zeros((len(a), order, order))

@@ -148,10 +148,13 @@ def _share(value: float) -> float:
 def synthesise(recipe: Sound, seconds: float, rng: Rng) -> F32:
     """Return stereo music, float32 (2, samples) at `SR`, within [-1, 1]."""
     n = round(seconds * SR)
-    onsets = _onsets(recipe, seconds, rng)
+    on_time = np.arange(0.0, seconds - 0.1, 60.0 / recipe.tempo)
+    loose = np.sort(rng.uniform(0.0, seconds - 0.1, len(on_time)))
+    onsets = recipe.regularity * on_time + (1 - recipe.regularity) * loose
+    onsets[0] = 0.0
     both = np.zeros((2, n))
     progression = _MINOR if recipe.minor >= 0.5 else _MAJOR
-    for i, (onset, end) in enumerate(pairwise([*onsets, seconds])):
+    for i, (onset, end) in enumerate(pairwise([*onsets.tolist(), seconds])):
         notes = [recipe.root + step for step in progression[(i // 4) % 4]]
         if rng.random() < recipe.dissonance:
             # A cluster: two notes, each with its minor second.
@@ -171,15 +174,6 @@ def synthesise(recipe: Sound, seconds: float, rng: Rng) -> F32:
 
 def _rms(sound: F64) -> float:
     return float(np.sqrt(np.mean(sound**2) + 1e-12))
-
-
-def _onsets(recipe: Sound, seconds: float, rng: Rng) -> list[float]:
-    """Return the times of the beats in seconds, shifted if the rhythm is irregular."""
-    on_time = np.arange(0.0, seconds - 0.1, 60.0 / recipe.tempo)
-    loose = np.sort(rng.uniform(0.0, seconds - 0.1, len(on_time)))
-    times = recipe.regularity * on_time + (1 - recipe.regularity) * loose
-    times[0] = 0.0
-    return list(map(float, times))
 
 
 def _chord(notes: list[float], seconds: float, recipe: Sound, rng: Rng) -> F64:
