@@ -39,11 +39,7 @@ CsvRow = tuple[int, list[str]]  # line and cells
 
 
 class BadText(ValueError):
-    """Error for a file that is not a table in text form; line 0 means the whole file."""
-
-    def __init__(self, line: int, message: str) -> None:
-        super().__init__(message)
-        self.line, self.message = line, message
+    """Error for a file that is not a table in text form: line (0 for the whole file), message."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +156,7 @@ def collect_table(
         try:
             return _load_table(path).renamed(columns or {}).with_path()
         except BadText as error:
-            problems.add(error.line, error.message)
+            problems.add(*error.args)
             return Table()
 
 
@@ -179,7 +175,7 @@ def _reading(path: Path, error: MakeError, missing: MakeError | None = None) -> 
     except OSError as problem:
         raise error(f"{path}: cannot be read: {problem.strerror or problem}") from None
     except BadText as problem:
-        raise error(str(Problem(path, problem.line, problem.message))) from None
+        raise error(str(Problem(path, *problem.args))) from None
 
 
 def _load_table(path: Path) -> Table:

@@ -232,12 +232,9 @@ def _ends_part(first: int, size: int, settings: DescriptorSettings) -> bool:
 def _views(y: F32, start: I64, length: int) -> F32:
     """Return parts of a waveform that begin at `start` (ascending), padded with zeros."""
     low, high = int(start[0]), int(start[-1]) + length
-    if low >= 0 and high <= len(y):
-        part = y[low:high]
-    else:
+    part = y[max(low, 0) : high]
+    if len(part) < high - low:
         # Only blocks at the clip's ends are copied: a long clip must not be in memory twice.
-        part = np.zeros(high - low, dtype=np.float32)
-        inside = y[max(low, 0) : high]
-        part[max(-low, 0) : max(-low, 0) + len(inside)] = inside
+        part = np.pad(part, (max(-low, 0), max(high - len(y), 0)))
     views: F32 = sliding_window_view(part, length)[start - low]
     return views

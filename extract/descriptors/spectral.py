@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -183,18 +182,16 @@ def octave_bands(settings: DescriptorSettings) -> tuple[tuple[int, int, int], ..
     """Return (first bin, bin after the last, number of averaged bins) of each contrast band."""
     # As in librosa, a band begins one bin below its edge and ends one bin before the next band.
     hz = np.arange(settings.n_fft // 2 + 1) * (settings.sr / settings.n_fft)
-    edges = [0.0, *(settings.contrast_min * 2.0 ** np.arange(settings.n_bands + 1))]
+    edges = np.append(0.0, settings.contrast_min * 2.0 ** np.arange(settings.n_bands + 1))
+    firsts = np.searchsorted(hz, edges[:-1]).tolist()
+    stops = np.searchsorted(hz, edges[1:], side="right").tolist()
     bands = []
-    for k, (low, high) in enumerate(pairwise(edges)):
-        inside = np.flatnonzero((hz >= low) & (hz <= high))
-        if len(inside) == 0:
-            bands.append((0, 0, 0))
-            continue
-        last = k == settings.n_bands
-        first = max(int(inside[0]) - (k > 0), 0)
-        stop = len(hz) if last else int(inside[-1])
+    for k, (first, stop) in enumerate(zip(firsts, stops, strict=True)):
+        last, empty = k == settings.n_bands, first == stop
+        first = max(first - (k > 0), 0)
+        stop = len(hz) if last else stop - 1
         share = max(round(CONTRAST_SHARE * (stop + (not last) - first)), 1)
-        bands.append((first, stop, share) if stop > first else (0, 0, 0))
+        bands.append((0, 0, 0) if empty or stop <= first else (first, stop, share))
     return tuple(bands)
 
 

@@ -22,7 +22,7 @@ SONGS, WORDS, ANNOTATIONS = "songNames.txt", "vocab.txt", "hardAnnotations.txt"
 SOFT_FOLDER = "seglabelsoft"
 EMOTION = "Emotion-"
 # Published numbers of songs (or segments) and of words (or tags).
-PUBLISHED = {"cal500": (502, 174), "cal500exp": (3223, 67)}
+PUBLISHED = {"cal500": ("songs", 502, 174), "cal500exp": ("segments", 3223, 67)}
 N_EMOTIONS = 18
 
 
@@ -210,8 +210,7 @@ def _letters(name: str) -> str:
 
 
 def _remarks(layout: str, n_rows: int, n_words: int, n_tags: int, asked: str) -> tuple[str, ...]:
-    rows, words = PUBLISHED[layout]
-    what = "songs" if layout == "cal500" else "segments"
+    what, rows, words = PUBLISHED[layout]
     remarks = []
     if (n_rows, n_words) != (rows, words):
         remarks.append(
