@@ -155,8 +155,7 @@ def test_still_pictures_are_one():
 def test_pictures_that_are_cut_to_two_fifths(tmp_path):
     rng = np.random.default_rng(5)
     wide = {
-        name: cv2.resize(rng.uniform(30, 200, (9, 150, 3)), (1500, 64), interpolation=2)
-        for name in ("a", "b")
+        n: cv2.resize(rng.uniform(30, 200, (9, 150, 3)), (1500, 64), None, 0, 0, 2) for n in "ab"
     }
 
     def moving(name, start, seconds):
@@ -164,10 +163,9 @@ def test_pictures_that_are_cut_to_two_fifths(tmp_path):
         lefts = 6 * np.arange(round(8 * start), round(8 * (start + seconds)))
         return [whole[:, left : left + 64] for left in lefts]
 
-    stretches = {"whole": ("a", 0.0), "cut": ("a", 11.3), "other": ("b", 0.0)}
-    for name, (source, start) in stretches.items():
-        length = 12.0 if name == "cut" else 29.0
-        film(tmp_path / f"{name}.mp4", moving(source, start, length), 125)
+    stretches = {"whole": ("a", 0.0, 29.0), "cut": ("a", 11.3, 12.0), "other": ("b", 0.0, 29.0)}
+    for name, stretch in stretches.items():
+        film(tmp_path / f"{name}.mp4", moving(*stretch), 125)
     listed = [Clip(n, f"{n}.mp4", ("x",), n) for n in stretches]
     found = find_duplicates(Manifest("m", "multiclass", ("x",), tuple(listed), tmp_path))
     assert [(d.first, d.second) for d in found.duplicates] == [("whole", "cut")]

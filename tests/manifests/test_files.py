@@ -47,23 +47,19 @@ def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path, problem):
 
 def test_a_folder_keeps_all_of_its_files_until_the_new_ones_are_whole(tmp_path):
     run, user_file = tmp_path / "run", tmp_path / "run" / "notes.txt"
-    for text in ("old", "new"):
+    for names in (("a.txt", "b.txt", "model/m.txt"), ("a.txt", "model/m.txt")):
         with replacing_together(run, error=OwnError, remove=("b.txt",)) as new:
-            write_text(new / "a.txt", text)
             (new / "model").mkdir()
-            write_text(new / "model" / "m.txt", text)
-            if text == "old":
-                write_text(new / "b.txt", text)
+            for name in names:
+                write_text(new / name, str(names))
         user_file.write_text("mine")
         with (
             pytest.raises(OwnError, match=rf"^{run}/none/a.txt: cannot be written"),
             replacing_together(run, error=OwnError, remove=("b.txt",)) as new,
         ):
             write_text(new / "none" / "a.txt", "half", error=OwnError)
-        assert (run / "a.txt").read_text() == (run / "model" / "m.txt").read_text() == text
-        assert (run / "b.txt").exists() == (text == "old")
-    assert user_file.read_text() == "mine"
-    assert sorted(p.name for p in run.iterdir()) == ["a.txt", "model", "notes.txt"]
+        found = {str(p.relative_to(run)): p.read_text() for p in run.rglob("*.txt")}
+        assert found == {**dict.fromkeys(names, str(names)), "notes.txt": "mine"}
     with pytest.raises(OwnError), replacing_together(tmp_path / "none", error=OwnError):
         raise OSError("full")
     assert not (tmp_path / "none").exists()
@@ -139,13 +135,12 @@ def test_values_of_other_libraries():
 
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
     path = tmp_path / "report.csv"
-    dead = 999_999_999  # more processes than a system has
-    with replacing(path) as temp:
-        temp.write_text("own")
-        own = temp.name
-    orphan = path.with_name(own.replace(f"-{os.getpid()}.", f"-{dead}."))
-    others = [path.with_name(".report.csv.elsewhere-1.tmp"), path.with_name(f"{own}.notes")]
-    for file in (orphan, *others):
+    with replacing(path) as own:
+        own.write_text("own")
+    # More processes than a system has.
+    path.with_name(own.name.replace(f"-{os.getpid()}.", "-999999999.")).write_text("left")
+    others = [path.with_name(".report.csv.elsewhere-1.tmp"), path.with_name(f"{own.name}.notes")]
+    for file in others:
         file.write_text("left")
     write_text(path, "whole")
     assert sorted(tmp_path.iterdir()) == sorted([path, *others])

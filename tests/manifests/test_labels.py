@@ -76,9 +76,8 @@ def test_members_and_counts(task, labels, members, counts):
 def test_strata():
     # Names stand for themselves; clips without a tag are a stratum of their own.
     np.testing.assert_array_equal(label_kind("multiclass").strata(["b", "a"]), [[0, 1], [1, 0]])
-    np.testing.assert_array_equal(
-        label_kind("multilabel").strata([[1, 1], [0, 0]]), [[1, 1, 0], [0, 0, 1]]
-    )
+    tags = label_kind("multilabel").strata([[1, 1], [0, 0]])
+    np.testing.assert_array_equal(tags, [[1, 1, 0], [0, 0, 1]])
     # Fifths of each of the first two targets.
     values = np.column_stack([np.arange(10.0), -np.arange(10.0), np.zeros(10)])
     strata = label_kind("regression").strata(values)

@@ -77,8 +77,7 @@ def test_tags_are_merged():
 
 
 def test_what_has_no_scheme():
-    clip = Clip("a", "a", (0.5,), "a")
     with pytest.raises(BadManifest, match="not numbers"):
-        apply_scheme(Manifest("m", "regression", ("v",), (clip,), Path()), PL20)
+        apply_scheme(make("0.5", task="regression"), PL20)
     with pytest.raises(BadManifest, match="one of pl20, j22"):
         find_scheme("pl21")

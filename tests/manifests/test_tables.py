@@ -11,12 +11,7 @@ from hypothesis import strategies as st
 
 from mvemo.manifests import BadManifest, read_manifest
 from mvemo.manifests.files import shown
-from mvemo.manifests.tables import (
-    CsvWriter,
-    format_names,
-    parse_names,
-    read_table,
-)
+from mvemo.manifests.tables import CsvWriter, format_names, parse_names, read_table
 from mvemo.manifests.text_table import align_columns, html_table, listed, shown_name
 
 
