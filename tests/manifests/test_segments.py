@@ -8,13 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvemo.manifests import (
-    BadManifest,
-    Clip,
-    Manifest,
-    segment_manifest,
-    song_of,
-)
+from mvemo.manifests import BadManifest, Clip, Manifest, segment_manifest, song_of
 from mvemo.manifests.segments import TAILS
 
 

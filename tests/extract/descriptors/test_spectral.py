@@ -10,11 +10,7 @@ from scipy.signal import get_window
 
 from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.descriptors.framing import window_of
-from mvemo.extract.descriptors.spectral import (
-    MelSettings,
-    filter_banks,
-    mel_filter_bank,
-)
+from mvemo.extract.descriptors.spectral import MelSettings, filter_banks, mel_filter_bank
 from mvemo.extract.errors import BadSetting
 
 SETTINGS = DescriptorSettings()

@@ -5,13 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mvemo.manifests import (
-    BadManifest,
-    Clip,
-    Manifest,
-    source_of,
-    with_inferred_groups,
-)
+from mvemo.manifests import BadManifest, Clip, Manifest, source_of, with_inferred_groups
 from mvemo.manifests.layouts.file_names import NAMED_FILES
 
 
