@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,12 +17,6 @@ def random_case(seed, task, n=120, n_groups=30):
     if task == "multilabel":
         return (rng.random((n, 5)) < rng.uniform(0.05, 0.6, 5)).astype(np.int64), groups
     return rng.normal(size=(n, 2)), groups
-
-
-def unevenness(labels, folds, k):
-    """Mean over classes of the standard deviation over folds of the class's share."""
-    shares = [np.bincount(folds[labels == c], minlength=k) / sum(labels == c) for c in set(labels)]
-    return np.std(shares, axis=1).mean()
 
 
 cases = st.builds(
@@ -68,25 +61,17 @@ def test_groups_stay_whole_and_no_part_is_empty(name, case, seed):
         assert np.array_equal(parts, split(labels.astype(str), groups, seed, task))
 
 
-@pytest.mark.skipif(
-    tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8),
-    reason="earlier releases do not stratify when shuffled",
-)
-@pytest.mark.filterwarnings("ignore:The least populated class")
-def test_not_less_even_than_scikit_learn():
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    ours, theirs = [], []
+def test_shares_are_even():
+    # The standard deviation over folds of each class's share; 0.029 with scikit-learn's
+    # StratifiedGroupKFold, 0.021 without swaps.
+    deviations = []
     for seed in range(25):
         labels, groups = random_case(seed, "multiclass")
-        splitter = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
-        folds = np.empty(len(labels), dtype=np.int64)
-        for fold, (_, test) in enumerate(splitter.split(labels, labels, groups)):
-            folds[test] = fold
-        theirs.append(unevenness(labels, folds, 5))
-        ours.append(unevenness(labels, make_folds(labels, groups, 5, seed, "multiclass"), 5))
-    assert np.mean(ours) <= np.mean(theirs)
-    assert np.mean(np.array(ours) <= np.array(theirs) + 1e-12) >= 0.9
+        folds = make_folds(labels, groups, 5, seed, "multiclass")
+        for label in set(labels):
+            counts = np.bincount(folds[labels == label], minlength=5)
+            deviations.append(np.std(counts / counts.sum()))
+    assert np.mean(deviations) < 0.018
 
 
 def test_tags_and_numbers_are_stratified_too():
