@@ -77,8 +77,8 @@ class Fingerprint:
     step: float = 0.0  # seconds between the pictures that were examined
 
 
-_NO_WORDS, _NO_WINDOWS = np.empty(0, np.uint32), np.empty(0, np.bool_)
-_EMPTY = Fingerprint(_NO_WORDS, _NO_WORDS, _NO_WINDOWS, np.empty((0, HASH_BITS), np.bool_), {})
+_NO_SOUND = (np.empty(0, np.uint32), np.empty(0, np.uint32), np.empty(0, np.bool_))
+_EMPTY = Fingerprint(*_NO_SOUND, np.empty((0, HASH_BITS), np.bool_), {})
 
 
 def fingerprint(
@@ -115,13 +115,11 @@ def fingerprint(
         pictures=(FRAMES,),
         threads=threads,
     )
-    words, weakest_bits, audible = sound_words(decoded.waveforms.get(SR, np.empty(0, np.float32)))
-    frames = decoded.frames.get(FRAMES, np.empty((0, 64, 64, 3), np.uint8))
-    hashes, rows = picture_hashes(frames)
+    sound = sound_words(decoded.waveforms.get(SR, np.empty(0, np.float32)))
+    hashes, rows = picture_hashes(decoded.frames.get(FRAMES, np.empty((0, 64, 64, 3), np.uint8)))
     step = decoded.seconds / FRAMES.n_frames
     problems = {modality: problem.reason for modality, problem in decoded.problems.items()}
-    times: F64 = np.multiply(rows, step)
-    return Fingerprint(words, weakest_bits, audible, hashes, problems, times, step)
+    return Fingerprint(*sound, hashes, problems, np.multiply(rows, step), step)
 
 
 def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:
@@ -131,7 +129,7 @@ def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:
     # A Highly Robust Audio Fingerprinting System, ISMIR 2002).
     size, hop = round(WINDOW * SR), round(HOP * SR)
     if len(waveform) < size + hop:
-        return _NO_WORDS, _NO_WORDS, _NO_WINDOWS
+        return _NO_SOUND
     view = np.lib.stride_tricks.sliding_window_view(waveform, size)[::hop]
     power = np.abs(np.fft.rfft(view * np.hanning(size).astype(np.float32), axis=1)) ** 2
     edges = np.geomspace(LOW, HIGH, BANDS + 1) * size / SR
@@ -234,14 +232,14 @@ def find_duplicates(
         prints[row] = result
         if progress is not None:
             progress(failed)
+    names = manifest.clip_ids
     problems = [
-        (clip_id, modality, reason)
-        for clip_id, clip_print in zip(manifest.clip_ids, prints, strict=True)
-        for modality, reason in clip_print.problems.items()
+        (name, *problem)
+        for name, clip_print in zip(names, prints, strict=True)
+        for problem in clip_print.problems.items()
     ]
     groups = np.unique(manifest.groups, return_inverse=True)[1].reshape(-1)
     pairs = compare_fingerprints(prints, groups if across_groups else None)
-    names = manifest.clip_ids
     duplicates = (Duplicate(names[i], names[j], what, s, offset) for i, j, what, s, offset in pairs)
     return Search(tuple(duplicates), tuple(problems))
 

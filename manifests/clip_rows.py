@@ -14,7 +14,16 @@ from typing import Any
 
 from mvemo.manifests.errors import Problems, Report
 from mvemo.manifests.files import shown
-from mvemo.manifests.labels import UNLABELLED, Label, LabelKind, Names, Task, is_flag, parse_number
+from mvemo.manifests.labels import (
+    PLANE,
+    UNLABELLED,
+    Label,
+    LabelKind,
+    Names,
+    Task,
+    is_flag,
+    parse_number,
+)
 from mvemo.manifests.model import Clip, inside_root
 from mvemo.manifests.tables import RESERVED, Table, are_numbers, plain_text
 
@@ -27,7 +36,7 @@ _MISSING, _FOLDER = "no such file", "is a folder"
 # Possible separators of the tags in a cell; the first separator that occurs is used.
 _MARKS = (";", "|", ",")
 # Targets that are recognised without the prefix ``label_`` if valence or arousal is present.
-_DIMENSIONS = ("valence", "arousal", "energy", "tension", "dominance")
+_DIMENSIONS = (*PLANE, "energy", "tension", "dominance")
 _PREFIX = "label_"
 _clip_fields = attrgetter(*(each.name for each in fields(Clip)))
 
@@ -220,7 +229,7 @@ def value_columns(table: Table) -> dict[str, str]:
         return stated
     plain = {n.casefold().removeprefix("mean_").removesuffix("_mean"): n for n in numeric}
     found = {target: plain[target] for target in _DIMENSIONS if target in plain}
-    return found if {*_DIMENSIONS[:2]} & found.keys() else {}
+    return found if {*PLANE} & found.keys() else {}
 
 
 def tag_columns(table: Table) -> dict[str, str]:
@@ -375,7 +384,7 @@ def check_media(
         return links or os.path.join(os.path.realpath(root / path), "").startswith(real_root)
 
     faults = {path: _fault(root, path, inside, empty) for path in {row.path for row in named}}
-    if len(faults) > 1 and all(fault in (_MISSING, _FOLDER) for fault in faults.values()):
+    if len(faults) > 1 and {*faults.values()} <= {_MISSING, _FOLDER}:
         problems.add(
             0,
             f"none of the {len(faults)} media files is below {str(root)!r} (the first is "

@@ -358,7 +358,7 @@ def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, 
 
     `names` maps ids and paths to clip ids. A text without a match is returned unchanged.
     """
-    best: tuple[int, tuple[str, ...], str] = (0, tuple(ids), "")
+    most, matched, how = 0, tuple(ids), ""
     for kind, form in _FORMS.items():
         clips: dict[str, set[str]] = {}
         for name, clip in names.items():
@@ -366,10 +366,11 @@ def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, 
         found = [clips.get(form(_plain_path(text)), set()) for text in ids]
         n = sum(len(clip) == 1 for clip in found)
         # A few texts may match by chance, such as 7 and Sad/7.mp4.
-        if n > best[0] and (not kind or 2 * n > len(ids)):
-            matched = (min(c) if len(c) == 1 else t for c, t in zip(found, ids, strict=True))
-            best = (n, tuple(matched), kind)
-    return best[1], best[2]
+        if n > most and (not kind or 2 * n > len(ids)):
+            most, how = n, kind
+            pairs = zip(found, ids, strict=True)
+            matched = tuple(min(clip) if len(clip) == 1 else text for clip, text in pairs)
+    return matched, how
 
 
 def _plain_path(name: str) -> str:

@@ -171,8 +171,8 @@ def _make(
         path, numbers = manifest.media_path(clips[i]), divmod(n, settings.clips_per_group)
         drawn = (of_class, *numbers, settings.seconds, settings.seed)
         tasks.append(joblib.delayed(_make_clip)(path, *drawn, codec))
-    short = len(missing) * settings.seconds < _SHORT
-    workers = 1 if short else min(joblib.cpu_count(), _WORKERS)
+    long = len(missing) * settings.seconds >= _SHORT
+    workers = min(joblib.cpu_count(), _WORKERS if long else 1)
     finished = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(tasks)
     for done, _ in enumerate(finished, start=len(clips) - len(missing) + 1):
         if progress is not None:

@@ -171,17 +171,11 @@ def fold_notes(
     names = np.asarray(groups)
     notes = []
     for name, member in label_kind(task).members(labels, classes).items():
-        n_groups = len(set(names[member].tolist()))
-        if n_groups == 0:
-            notes.append(f"class {name!r} has no clips")
-        elif n_groups == 1:
-            notes.append(
-                f"class {name!r} has only one group: it is never in training and test together"
-            )
-        elif n_groups < k:
-            notes.append(
-                f"class {name!r} has only {n_groups} groups: some of the {k} folds lack it"
-            )
+        n_groups = len({*names[member].tolist()})
+        few = {0: "no clips", 1: "only one group: it is never in training and test together"}
+        some = f"only {n_groups} groups: some of the {k} folds lack it"
+        if n_groups < max(k, 2):
+            notes.append(f"class {name!r} has {few.get(n_groups, some)}")
     return tuple(notes)
 
 
