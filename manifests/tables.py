@@ -247,11 +247,10 @@ def _parquet_rows(path: Path) -> Iterator[CsvRow]:
     """Yield the rows of a Parquet file like those of a CSV, with the header as line 1."""
     try:
         parquet = importlib.import_module("pyarrow.parquet")
+        columns = parquet.ParquetFile(path).read().to_pydict()
     except ImportError:
         cure = "run 'pip install pyarrow', or save the table as CSV"
         raise BadText(0, f"reading Parquet needs pyarrow: {cure}") from None
-    try:
-        columns = parquet.ParquetFile(path).read().to_pydict()
     except (ValueError, NotImplementedError, MemoryError) as error:
         raise BadText(0, f"the file is not Parquet: {str(error).splitlines()[0]}") from None
     yield 1, list(columns)

@@ -110,11 +110,11 @@ def autocorrelation(x: F64, lags: int) -> F64:
     return r
 
 
-def levinson(r: F64) -> tuple[F64, F64]:
-    """Return a_i of ``h(t) ~ sum a_i h(t - i)``, (frames, order), and the errors' power."""
+def levinson(r: F64) -> F64:
+    """Return a_i of ``h(t) ~ sum a_i h(t - i)``, (frames, order), with noise added to h."""
     frames, order = r.shape[0], r.shape[1] - 1
     a = np.zeros((frames, order))
-    error = r[:, 0].copy()
+    error = r[:, 0] * (1.0 + NOISE)
     alive = error > 0
     for i in range(order):
         rest = r[:, i + 1] - np.einsum("fj,fj->f", a[:, :i], r[:, i:0:-1])
@@ -123,14 +123,13 @@ def levinson(r: F64) -> tuple[F64, F64]:
         a[:, i] = k
         error = error * (1.0 - k * k)
         alive &= error > 0
-    return a, error
+    return a
 
 
 def prediction_coefficients(frames: Frames, settings: DescriptorSettings) -> F64:
     """Return each windowed frame's prediction coefficients, (frames, lpc_order)."""
     r = autocorrelation(frames.values * window_of(settings), settings.lpc_order)
-    r[:, 0] *= 1.0 + NOISE
-    return levinson(r)[0]
+    return levinson(r)
 
 
 def residual(frames: Frames, coefficients: F64) -> F64:
@@ -183,8 +182,7 @@ def formants(power: F32, settings: DescriptorSettings) -> F32:
     waves = np.cos(np.pi / top * np.outer(np.arange(top + 1), np.arange(order + 1)))
     waves[1:top] *= 2.0
     r = band @ (waves / (2.0 * top))
-    r[:, 0] *= 1.0 + NOISE
-    a = levinson(r)[0]
+    a = levinson(r)
     companion = np.zeros((len(a), order, order))
     companion[:, 0] = a
     companion[:, np.arange(1, order), np.arange(order - 1)] = 1.0

@@ -128,11 +128,10 @@ def folds_of(
 
 def write_folds(folds: Folds, path: str | Path) -> None:
     """Write folds as CSV: clip_id and fold, with k, seed and digest above the table."""
-    settings: dict[str, object] = {"k": folds.k, "seed": folds.seed}
-    if folds.manifest_digest:
-        settings["manifest"] = folds.manifest_digest
+    settings = {"k": folds.k, "seed": folds.seed, "manifest": folds.manifest_digest}
+    stated = {key: value for key, value in settings.items() if value != ""}
     rows = zip(folds.clip_ids, folds.assignment.tolist(), strict=True)
-    write_table(Path(path), f"mvemo folds {VERSION}", settings, [("clip_id", "fold"), *rows])
+    write_table(Path(path), f"mvemo folds {VERSION}", stated, [("clip_id", "fold"), *rows])
 
 
 def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:

@@ -32,9 +32,7 @@ def music(samples=6 * 2048):
 
 
 def test_frames_without_energy_have_zero_coefficients():
-    a, error = levinson(np.zeros((2, 5)))
-    assert not a.any()
-    assert not error.any()
+    assert not levinson(np.zeros((2, 5))).any()
 
 
 @pytest.mark.parametrize("window", ["blackmanharris", "hann"])
