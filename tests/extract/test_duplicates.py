@@ -119,21 +119,17 @@ def test_clips_that_cannot_be_decoded_are_reported(clips, tmp_path):
 def test_words_are_the_signs_of_band_differences():
     sound = music(7, 1.0, SR)[0]
     size, hop = 3072, 384
-    energy = []
-    for at in range(0, len(sound) - size + 1, hop):
-        power = np.abs(np.fft.rfft(sound[at : at + size].astype(float) * np.hanning(size))) ** 2
-        edges = [round(300 * 10 ** (m / 33) * size / SR) for m in range(34)]
-        energy.append([power[a:b].sum() for a, b in pairwise(edges)])
+    frames = (sound[at : at + size] for at in range(0, len(sound) - size + 1, hop))
+    power = [np.abs(np.fft.rfft(frame.astype(float) * np.hanning(size))) ** 2 for frame in frames]
+    edges = [round(300 * 10 ** (m / 33) * size / SR) for m in range(34)]
+    e = np.array([[p[a:b].sum() for a, b in pairwise(edges)] for p in power])
+    rise = e[1:, :-1] - e[1:, 1:] - (e[:-1, :-1] - e[:-1, 1:])
     words, weakest_bits, _ = sound_words(sound)
-    assert len(words) == len(energy) - 1
-    for n in range(1, len(energy)):
-        e, d = energy[n], energy[n - 1]
-        rise = [e[m] - e[m + 1] - (d[m] - d[m + 1]) for m in range(32)]
-        weakest = int(np.argmin(np.abs(rise)))
-        assert weakest_bits[n - 1] == 1 << weakest
-        # In single precision the weakest may come out either way.
-        expected = sum(1 << m for m in range(32) if rise[m] > 0)
-        assert (int(words[n - 1]) ^ expected) & ~(1 << weakest) == 0
+    weakest = 1 << np.abs(rise).argmin(axis=1)
+    assert weakest_bits.tolist() == weakest.tolist()
+    # In single precision the weakest may come out either way.
+    expected = ((rise > 0) << np.arange(32)).sum(axis=1)
+    assert not ((words ^ expected) & ~weakest).any()
 
 
 def test_silence_and_empty_pictures_match_nothing():
@@ -146,9 +142,7 @@ def test_silence_and_empty_pictures_match_nothing():
 
 
 def test_still_pictures_are_one():
-    frames = np.array(scenes(8, 4))
-    hashes, rows = picture_hashes(frames)
-    assert len(hashes) == 4
+    _, rows = picture_hashes(np.array(scenes(8, 4)))
     assert rows.tolist() == [0, 8, 16, 24]
 
 

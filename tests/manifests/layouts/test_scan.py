@@ -28,11 +28,10 @@ def test_a_folder_for_each_class(tmp_path):
     paths = ["Exciting/Happy_001.mp4", "Exciting/deeper/c.wav", "Sad/a.ogg", "Sad/b [x] (1).v2.MP4"]
     fill(tmp_path, *paths[::-1], "Sad/.hidden.mp4", ".git/x.mp4")
     manifest = scan_clips(tmp_path, name="mine").manifest
-    assert manifest.classes == ("Exciting", "Sad")
+    assert (manifest.name, manifest.classes) == ("mine", ("Exciting", "Sad"))
     assert [c.path for c in manifest.clips] == paths
     assert manifest.labels.tolist() == [0, 0, 1, 1]
     assert manifest.groups[3] == manifest.clip_ids[3] == "Sad/b [x] (1).v2"
-    assert manifest.name == "mine"
     write_manifest(manifest, tmp_path / "manifest.csv")
     # Its own manifest is nothing to warn of.
     assert scan_clips(tmp_path).left_out == ()
