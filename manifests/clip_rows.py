@@ -78,6 +78,8 @@ class RowParser:
         self._place = self._find_columns()
         if not self._place:
             return []
+        # A column that is missing is read as an empty text after the last cell.
+        self._of_row = [self._place.get(key, -1) for key in _OF_ROW]
         self._shared = {key: i for key, i in self._place.items() if key not in _OF_ROW}
         # Label, start, duration, fold and split by the texts of their cells.
         self._known: dict[tuple[str, ...], tuple[Any, ...]] = {}
@@ -105,8 +107,8 @@ class RowParser:
     def _parse_row(self, cells: list[str], line: int) -> Row:
         """Return the row of a line's cells; report bad values and replace them by valid ones."""
         place = self._place
-        stripped = [*map(str.strip, cells), ""]  # a column that is missing is read as the last
-        path, clip_id, group = (stripped[place.get(key, -1)] for key in _OF_ROW)
+        stripped = [*map(str.strip, cells), ""]
+        path, clip_id, group = [stripped[i] for i in self._of_row]
         if not (path if "path" in place else clip_id):
             self.problems.add(line, f"empty {'path' if 'path' in place else 'clip_id'}")
         elif path and self.table.kind:

@@ -134,9 +134,9 @@ def read_manifest(
     """
     given = _Overrides(root, columns or {}, task, name, separator, skip_unlabelled, media, scale)
     problems = Problems(Path(path))
-    manifest, rows = _parse(problems, given)
-    problems.raise_any()
     with collection_paused():
+        manifest, rows = _parse(problems, given)
+        problems.raise_any()
         return replace(manifest, clips=tuple(row.clip() for row in rows))
 
 
@@ -208,9 +208,10 @@ def _parse(
         message = f"synthetic: expected true or false, got {synthetic!r}"
         problems.add(table.line("synthetic"), message)
     root = _media_root(table, given, problems)
-    kind, labels = label_kind(task), table.cells("label")
+    kind = label_kind(task)
     notes = []
     if task == "multilabel" and "label" in table.header:
+        labels = table.cells("label")
         found = ";" if table.kind else tag_separator(labels)
         separator = given.separator or table.setting("separator", found)
         kind = TagLabels(separator)
