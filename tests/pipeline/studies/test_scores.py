@@ -8,7 +8,7 @@ from mvemo.fuse.tasks import task_of
 from mvemo.pipeline.studies.class_tables import confusion_table
 from mvemo.pipeline.studies.classical import QUADRANTS, predict_out_of_fold, quadrants_of
 from mvemo.pipeline.studies.iterations import smoothed, stable_from
-from mvemo.pipeline.studies.scores import Labels, baseline_score, score
+from mvemo.pipeline.studies.scores import Labels, score, score_baselines
 from mvemo.pipeline.studies.study_file import published
 
 
@@ -59,7 +59,8 @@ def test_the_baseline_is_of_the_other_folds():
     def majority(labels, folds):
         groups = tuple(map(str, range(len(labels))))
         of_clips = Labels(task_of("multiclass"), ("a", "b"), np.array(labels), groups)
-        return baseline_score(of_clips, np.array(folds))
+        (result,) = score_baselines(of_clips, [np.array(folds)])
+        return np.mean(result.per_fold["accuracy"])
 
     # Fold 0 sees only class 1 elsewhere, and the other way round: never right.
     assert majority([0, 0, 1, 1], [0, 0, 1, 1]) == 0.0
@@ -102,11 +103,12 @@ def test_confusion_has_the_papers_shares_in_the_order_of_the_classes():
     labels = np.array([0, 0, 1, 2, 3])
     p = np.eye(4)[[0, 1, 1, 2, 3]]
     classes = ["calm", "happy", "sad", "angry"]
-    table = confusion_table("crnn", classes, labels, [p], printed=True)
-    assert table.rows[0][:6] == ("calm", 2, 0.5, 0.5, 0.0, 0.0)
+    labels = Labels(task_of("multiclass"), classes, labels, ())
+    table = confusion_table("crnn", labels, [p], printed=True)
+    assert table.rows[0][:6] == ["calm", 2, 0.5, 0.5, 0.0, 0.0]
     # J22's quiet row: as quiet, happy, sad, anger.
-    assert table.rows[0][6:] == (0.8793, 0.0295, 0.0278, 0.0634)
-    other = confusion_table("crnn", classes, labels, [p], printed=False)
+    assert table.rows[0][6:] == [0.8793, 0.0295, 0.0278, 0.0634]
+    other = confusion_table("crnn", labels, [p], printed=False)
     assert not any(column.published for column in other.columns)
 
 
