@@ -55,6 +55,9 @@ class ExtractPlan:
     facts: dict[str, Any]  # provenance for the cache
     notes: tuple[str, ...]  # notes on omitted nets
     weights: tuple[WeightReport, ...]
+    work: Path  # folder of decoded media and checkpoints
+    out: Path  # feature cache; for a shard, the whole cache
+    execution: backends.Execution
 
 
 def plan_extract(
@@ -107,7 +110,18 @@ def plan_extract(
         manifest=clip_tables.manifest_facts(manifest, path),
         notes=start,
     )
-    return ExtractPlan(manifest, settings, tuple(plans), evaluation, facts, tuple(notes), reports)
+    return ExtractPlan(
+        manifest,
+        settings,
+        tuple(plans),
+        evaluation,
+        facts,
+        tuple(notes),
+        weights=reports,
+        work=work,
+        out=out,
+        execution=execution,
+    )
 
 
 def _check_protocol(manifest: Manifest, settings: Settings) -> None:

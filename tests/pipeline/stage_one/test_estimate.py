@@ -89,7 +89,7 @@ def test_processes_share_the_time(sounds, tmp_path, capsys, monkeypatch, kind, j
         return timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0)
 
     monkeypatch.setattr(timing, "measure_net", cost)
-    monkeypatch.setattr(estimate, "forecast_reading", lambda *_: ReadingForecast(0, 0))
+    monkeypatch.setattr(estimate, "forecast_reading", lambda *_: ReadingForecast())
     monkeypatch.setattr("mvemo.pipeline.console.progress.duration_text", "{:.3f}".format)
 
     def seconds(*jobs):
