@@ -1,7 +1,5 @@
 """What a run will do and cost: `--plan`, and the warning before a long run."""
 
-from dataclasses import replace
-
 import pytest
 from spread_samples import extract
 
@@ -36,14 +34,11 @@ def test_a_plan_says_what_the_run_then_does(sounds, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "decode: 11 done, 1 failed" in said
     # One more clip: another file of the same sound would be no new one.
-    more = sounds.manifest.with_name("more.csv")
+    more, first = (sounds.manifest.with_name(name) for name in ("more.csv", "0.wav"))
     lines = sounds.manifest.read_text().splitlines()
-    more.write_text("\n".join([*lines[:-1], "c10,0.wav,calm,g0"]) + "\n")
-    (sounds.manifest.parent / "new.wav").write_bytes(
-        (sounds.manifest.parent / "0.wav").read_bytes() + b"\0" * 2
-    )
-    more.write_text(more.read_text().replace("c10,0.wav", "c10,new.wav"))
-    other = replace(sounds, manifest=more)
+    more.write_text("\n".join([*lines[:-1], "c10,new.wav,calm,g0"]) + "\n")
+    first.with_name("new.wav").write_bytes(first.read_bytes() + b"\0" * 2)
+    other = sounds._replace(manifest=more)
     assert extract(other, "frozen", work, "--out", tmp_path / "f.h5") == 0
     assert "decode: 1 new, 10 kept" in capsys.readouterr().err
     assert extract(other, "frozen", work, "--out", tmp_path / "f.h5", "--plan") == 0
@@ -61,11 +56,7 @@ def test_a_plan_says_what_the_run_then_does(sounds, tmp_path, capsys):
 
 def test_a_long_run_on_a_processor_is_told_before_it(sounds, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(estimate, "LONG", 0.0)
-    monkeypatch.setattr(
-        timing,
-        "measure_net",
-        lambda *_, **__: timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0),
-    )
+    monkeypatch.setattr(timing, "measure_net", lambda *_, **__: timing.NetCost(100.0, 0, 0))
     assert extract(sounds, "frozen", tmp_path / "w") == 0
     said = capsys.readouterr().err
     # Eleven clips of 100 s.
@@ -86,7 +77,7 @@ def test_processes_share_the_time(sounds, tmp_path, capsys, monkeypatch, kind, j
 
     def cost(*_, threads):
         asked.append(threads)
-        return timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0)
+        return timing.NetCost(100.0, 0, 0)
 
     monkeypatch.setattr(timing, "measure_net", cost)
     monkeypatch.setattr(estimate, "forecast_reading", lambda *_: ReadingForecast())

@@ -1,9 +1,7 @@
 """A run that is finished: the same command is known again, and any change is noticed."""
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -24,7 +22,7 @@ def settings(tmp_path):
 
 @pytest.fixture
 def summary(tmp_path):
-    """Of two clips, one of which failed, with their files and all that a run writes."""
+    """Summary of two clips, one of which failed, with their files and all that a run writes."""
     for name in ("a.wav", "b.wav", "features.h5"):
         (tmp_path / name).write_bytes(name.encode())
     clips = (Clip("a", "a.wav", ("x",), "a"), Clip("b", "b.wav", ("y",), "b"))
@@ -61,7 +59,7 @@ def test_the_same_command_has_the_same_summary(tmp_path, settings, summary):
     assert repeatable(tmp_path, overrides=("extract.folds=3",)).recall() is None
 
 
-CHANGES: dict[str, Callable[[Path], object]] = {
+CHANGES = {
     "a clip": lambda folder: (folder / "a.wav").write_bytes(b"A.wav"),
     "a clip that is gone": lambda folder: (folder / "b.wav").unlink(),
     "the manifest": lambda folder: (folder / "m.csv").write_text(
