@@ -160,10 +160,10 @@ def test_the_table_is_printed_also_if_the_report_cannot_be_written(
 
 def test_files_that_are_no_cache_are_one_line(tmp_path, capsys):
     (tmp_path / "text.h5").write_text("no cache")
-    for name, said in (("none.h5", "none.h5"), ("text.h5", "text.h5")):
+    for name in ("none.h5", "text.h5"):
         assert run("mvemo-cv", tmp_path / name, "--out", tmp_path / "o") == 2
         error = capsys.readouterr().err.strip()
-        assert said in error
+        assert name in error
         assert len(error.splitlines()) == 1
     assert not (tmp_path / "o").exists()
 

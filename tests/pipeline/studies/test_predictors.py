@@ -11,9 +11,9 @@ from mvemo.pipeline.studies.predictors import NetPredictor, predict
 
 def test_predictions_are_those_of_the_net(tmp_path):
     study = opened(tmp_path)
-    media = study.media([study.plan("rnn")])
-    torch.manual_seed(0)
     plan = study.plan("rnn")
+    media = study.media([plan])
+    torch.manual_seed(0)
     net = build_net("rnn", 4, width=plan.width, **plan.options)
     rows = np.array([5, 0, 3])
     got = predict(net, media, plan.view, rows, "softmax")

@@ -50,11 +50,11 @@ def test_cells_as_text(cell, kind, text):
 
 def test_a_table_for_a_paper_has_intervals_in_cells_and_the_best_strong():
     names = ("accuracy", "sd", "low", "high")
-    columns = (
+    columns = [
         Column("net"),
         *(Column(n, "percent") for n in names),
         Column("J22", "percent", True),
-    )
+    ]
     rows = (("a", 0.5, 0.1, 0.4, 0.6, 0.9), ("b", 0.75, 0.1, 0.7, 0.8, None), ("c", *[None] * 5))
     paper = Table("t", "Title", columns, rows).for_paper()
     titles = ["net", "accuracy", "sd", "J22 (published, other data)"]

@@ -82,13 +82,6 @@ def test_chosen_rates_are_those_of_the_paper_profile():
         assert (plan.train.lr, plan.train.momentum) == (own.train.lr, own.train.momentum)
 
 
-def test_permuted_labels_keep_counts_and_groups(tmp_path):
-    plain, mixed = (opened(tmp_path, permute_labels=permuted) for permuted in (False, True))
-    assert mixed.manifest.groups == plain.manifest.groups
-    assert sorted(mixed.manifest.labels) == sorted(plain.manifest.labels)
-    assert (mixed.manifest.labels != plain.manifest.labels).any()
-
-
 def test_clips_that_cannot_be_read_are_told(tmp_path):
     study = opened(tmp_path)
     (tmp_path / "set" / "sad1.wav").write_bytes(b"no sound")
