@@ -21,8 +21,7 @@ from mvemo.cache import Cache, open_cache
 from mvemo.extract.nets.parts import cards, registry
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore, stored_problems
-from mvemo.extract.training import data, devices, protocols, steps, timing
-from mvemo.extract.views import window_starts
+from mvemo.extract.training import data, devices, protocols, timing
 from mvemo.extract.workers import pool, process
 from mvemo.manifests import Manifest
 from mvemo.manifests.text_table import align_columns
@@ -30,8 +29,8 @@ from mvemo.pipeline.clips import clip_media, media_files
 from mvemo.pipeline.console import messages, progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one import backends
-from mvemo.pipeline.stage_one.plan import ExtractPlan
+from mvemo.pipeline.stage_one import backends, steps
+from mvemo.pipeline.stage_one import plan as planning
 from mvemo.pipeline.work_folder import measure_work, size_text
 
 T = TypeVar("T")
@@ -102,16 +101,6 @@ def forecast_reading(
     return ReadingForecast(n_sampled, seconds / workers, n_bytes * share, worker_bytes, workers)
 
 
-def n_windows(net: NetSettings, length: float | None, duration: float | None = None) -> float:
-    """Return a net's work for a clip, in windows; the maximum if the length is unknown."""
-    taken = registry.input_of(net)
-    if length is None or not isinstance(taken, cards.AudioInput):
-        return net.view.views
-    length = length if duration is None else min(length, duration)
-    count = len(window_starts(length, taken.seconds, net.view))
-    return count * (min(length / taken.seconds, 1.0) if taken.mark_end else 1.0)
-
-
 # --- whole runs
 
 
@@ -140,7 +129,7 @@ class _Known:
     lengths: Mapping[str, float | None] = field(default_factory=dict)
 
 
-def forecast_run(plan: ExtractPlan) -> str:
+def forecast_run(plan: planning.ExtractPlan) -> str:
     """Forecast a run from kept results, a few timed clips, and one timed pass of each net."""
     # This comes first, so that a scheduler that does not answer is reported at once.
     processes = _n_processes(plan)
@@ -174,7 +163,10 @@ def forecast_run(plan: ExtractPlan) -> str:
 
 
 def _cost_lines(
-    plan: ExtractPlan, reading: ReadingForecast, nets: Sequence[NetForecast], processes: int
+    plan: planning.ExtractPlan,
+    reading: ReadingForecast,
+    nets: Sequence[NetForecast],
+    processes: int,
 ) -> list[str]:
     """Return the table of nets, and lines on time, memory and disk space."""
     settings, work = plan.settings, plan.work
@@ -213,7 +205,7 @@ def _cost_lines(
     return [*lines, f"time: about {progress.duration_text(seconds)} at most", memory, disk]
 
 
-def long_run_note(plan: ExtractPlan) -> str:
+def long_run_note(plan: planning.ExtractPlan) -> str:
     """Return a note if a new run takes an hour or more on this CPU, otherwise ''."""
     run, execution = plan.settings.extract.run, plan.execution
     # A continued run has no note: its progress shows the remaining time.
@@ -221,7 +213,7 @@ def long_run_note(plan: ExtractPlan) -> str:
     if devices.pick_device(run.device).type != "cpu" or begun or execution.scheduler:
         return ""
     parts = execution.shard.count if execution.shard else _n_processes(plan)
-    if sum(_most_windows(plan, net) for net in plan.nets) * SLOWEST / parts < LONG:
+    if sum(_most_seconds(plan, net) for net in plan.nets) / parts < LONG:
         return ""
     known = _Known(dict.fromkeys(plan.manifest.clip_ids, ""))
     seconds = sum(_forecast_net(plan, net, known).seconds for net in plan.nets) / parts
@@ -233,7 +225,7 @@ def long_run_note(plan: ExtractPlan) -> str:
     )
 
 
-def _n_processes(plan: ExtractPlan) -> int:
+def _n_processes(plan: planning.ExtractPlan) -> int:
     """Return the number of concurrent processes, at most one per GPU and part of the work."""
     run, folds, execution = plan.settings.extract.run, plan.evaluation.table.folds, plan.execution
     frozen = run.protocol == "frozen"
@@ -247,17 +239,18 @@ def _n_processes(plan: ExtractPlan) -> int:
     return max(min(most, n_parts), 1)
 
 
-def _most_windows(plan: ExtractPlan, net: NetSettings) -> int:
-    """Return roughly the number of windows that a net reads in a new run."""
+def _most_seconds(plan: planning.ExtractPlan, net: NetSettings) -> float:
+    """Return the time of a net in a new run if a window takes `SLOWEST`."""
     n_clips, run = len(plan.manifest), plan.settings.extract.run
+    embedding = n_clips * net.view.views * SLOWEST
     if run.protocol == "frozen":
-        return n_clips * net.view.views
+        return embedding
+    training = timing.NetCost(SLOWEST, 0, 0).training_seconds(net, n_clips, 0)
     n_nets = len(backends.trainings_of([net], run, plan.evaluation.table.folds))
-    n_passes = timing.PASSES * steps.n_epochs(net.train, n_clips) + net.view.views
-    return n_nets * n_clips * n_passes
+    return n_nets * (training + embedding)
 
 
-def _forecast_net(plan: ExtractPlan, net: NetSettings, known: _Known) -> NetForecast:
+def _forecast_net(plan: planning.ExtractPlan, net: NetSettings, known: _Known) -> NetForecast:
     manifest, extract, table = plan.manifest, plan.settings.extract, plan.evaluation.table
     content, modality = known.content, registry.NETS[net.name].modality
     usable = np.array([modality not in known.missing.get(c, ()) for c in manifest.clip_ids])
@@ -267,15 +260,14 @@ def _forecast_net(plan: ExtractPlan, net: NetSettings, known: _Known) -> NetFore
     n_kept = 0
     for spec in (each.spec for each in trained):
         if spec is not None and known.cache is not None:
-            keys = {c.clip_id: spec.key(content[c.clip_id], c.start, c.duration) for c in readable}
-            n_kept += len(known.cache.current(spec, keys))
+            n_kept += len(known.cache.current(spec, steps.row_keys(spec, readable, content)))
     n_new = len(readable) * len(trained) - n_kept
     to_train = [each.split for each in trained if each.split is not None and each.spec is None]
     cost = timing.NetCost(0.0, 0, 0)
     if n_new or to_train:
         threads = backends.threads_of(plan.execution.jobs)
         cost = timing.measure_net(net, extract.run, plan.settings.descriptors, threads=threads)
-    windows = [n_windows(net, known.lengths.get(c.clip_id), c.duration) for c in readable]
+    windows = [timing.clip_windows(net, known.lengths.get(c.clip_id), c.duration) for c in readable]
     seconds = n_new * cost.seconds * sum(windows) / max(len(windows), 1)
     for split in to_train:
         n_validation = int(split.validation.sum())

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from mvemo.cache import CacheError, CacheWriter, DamagedCache, open_cache
 from mvemo.cache.table import subset
-from mvemo.extract.errors import TrainingDiverged
+from mvemo.extract import NetSettings, TrainingDiverged
 from mvemo.extract.nets import NETS
-from mvemo.extract.settings import NetSettings
 from mvemo.extract.training import data, devices, protocols, ranks
 from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests import write_folds
@@ -21,7 +20,7 @@ from mvemo.pipeline.console.messages import note_resumable, silenced, tell, tell
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one import backends, estimate, shards, steps, summary, tasks
-from mvemo.pipeline.stage_one import plan as planning
+from mvemo.pipeline.stage_one.plan import ExtractPlan, plan_extract
 from mvemo.pipeline.starting_weights import tell_weights
 
 
@@ -54,7 +53,7 @@ def run_extract(
             shard = execution.shard
             _remove_damaged(out if shard is None else shards.ShardFolder(out).cache(shard))
         with nullcontext() if joined.is_writer else silenced():
-            plan = planning.plan_extract(
+            plan = plan_extract(
                 manifest_path,
                 settings,
                 work=work,
@@ -92,7 +91,7 @@ def _remove_damaged(path: Path) -> None:
         pass
 
 
-def _write(plan: planning.ExtractPlan) -> summary.ExtractSummary:
+def _write(plan: ExtractPlan) -> summary.ExtractSummary:
     """Write the cache, or the shard."""
     for report in plan.weights:
         tell_weights(report)
@@ -127,7 +126,7 @@ def _write(plan: planning.ExtractPlan) -> summary.ExtractSummary:
 
 
 def _summary(
-    plan: planning.ExtractPlan,
+    plan: ExtractPlan,
     writer: CacheWriter,
     features: Sequence[str],
     missing: Sequence[tuple[str, str, str]],
@@ -150,7 +149,7 @@ def _summary(
     )
 
 
-def _train_with_first_rank(plan: planning.ExtractPlan) -> summary.ExtractSummary:
+def _train_with_first_rank(plan: ExtractPlan) -> summary.ExtractSummary:
     """Train every net together with the first rank, the only one that writes."""
     table, run = plan.evaluation.table, plan.settings.extract.run
     media = clip_media.ClipMedia(plan.manifest, plan.settings, plan.work, plans=plan.nets)
@@ -171,7 +170,7 @@ def _train_with_first_rank(plan: planning.ExtractPlan) -> summary.ExtractSummary
 
 
 @contextmanager
-def _backend(plan: planning.ExtractPlan) -> Iterator[backends.Backend | None]:
+def _backend(plan: ExtractPlan) -> Iterator[backends.Backend | None]:
     """Yield the backend of a run, or None if only this process works."""
     execution = plan.execution
     if execution.scheduler:
@@ -186,7 +185,7 @@ def _backend(plan: planning.ExtractPlan) -> Iterator[backends.Backend | None]:
 
 
 def _extract(
-    plan: planning.ExtractPlan, writer: CacheWriter, spread: tasks.SpreadRun | None
+    plan: ExtractPlan, writer: CacheWriter, spread: tasks.SpreadRun | None
 ) -> tuple[summary.ExtractSummary, list[TrainingDiverged]]:
     """Read all clips in this process; train and embed here or through `spread`."""
     settings, descriptors = plan.settings, plan.settings.extract.descriptors
@@ -225,7 +224,7 @@ def _extract(
 
 
 def _spread_clips(
-    plan: planning.ExtractPlan, writer: CacheWriter, spread: tasks.SpreadRun
+    plan: ExtractPlan, writer: CacheWriter, spread: tasks.SpreadRun
 ) -> summary.ExtractSummary:
     """Read and embed all clips through `spread`, in batches."""
     extract, manifest = plan.settings.extract, plan.manifest
@@ -245,16 +244,16 @@ def _spread_clips(
     return _summary(plan, writer, spread.features, spread.missing, settled=not failures)
 
 
-def _tell_device(plan: planning.ExtractPlan) -> None:
+def _tell_device(plan: ExtractPlan) -> None:
     tell(f"nets run {plan.execution.place(plan.settings.extract.run)}")
 
 
-def _tell_same_files(plan: planning.ExtractPlan, content: Mapping[str, str]) -> None:
+def _tell_same_files(plan: ExtractPlan, content: Mapping[str, str]) -> None:
     for note in media_files.same_file_notes(plan.manifest, content):
         tell_note(note)
 
 
-def _write_shard(plan: planning.ExtractPlan, shard: backends.Shard) -> summary.ExtractSummary:
+def _write_shard(plan: ExtractPlan, shard: backends.Shard) -> summary.ExtractSummary:
     """Write one shard, unless it is already done with the same settings (see ``--force``)."""
     settings, whole = plan.settings, plan.evaluation.table
     rows, run, force = shard.rows(plan.manifest), settings.extract.run, plan.execution.force
@@ -301,7 +300,7 @@ def _write_shard(plan: planning.ExtractPlan, shard: backends.Shard) -> summary.E
 
 
 def _trainer(
-    plan: planning.ExtractPlan, trainings: Sequence[backends.Training], writer: CacheWriter
+    plan: ExtractPlan, trainings: Sequence[backends.Training], writer: CacheWriter
 ) -> tuple[steps.FeatureWriter, list[NetSettings]]:
     """Return a writer that trains these nets and embeds all clips, and the nets' settings."""
     chosen = {name for name, _ in trainings}
@@ -321,7 +320,7 @@ def _row_keys(path: Path, features: Sequence[str]) -> dict[str, str]:
 
 
 def _divergence(
-    plan: planning.ExtractPlan,
+    plan: ExtractPlan,
     out: Path,
     diverged: Sequence[TrainingDiverged],
     features: Sequence[str],

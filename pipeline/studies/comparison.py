@@ -274,12 +274,12 @@ def _value(file: StudyFile, name: str, row: Row) -> Cell:
     """Return a row's cell in the column `name`, one of the first columns."""
     if name == "nets":
         return ", ".join(plan.name for plan in row.plans)
-    train = row.plans[0].train if row.plans else None
-    if name == "tau" and train is not None:
-        return train.tau if "centre" in train.loss else None
-    if name == "rate" and train is not None:
-        return f"{train.lr:g}"
-    if name == "momentum" and train is not None:
+    if row.plans and name in ("tau", "rate", "momentum"):
+        train = row.plans[0].train
+        if name == "tau":
+            return train.tau if "centre" in train.loss else None
+        if name == "rate":
+            return f"{train.lr:g}"
         return f"{train.momentum:g}" if train.optimizer == "sgd" else ""
     value = row.values.get(name)
     cell: Cell = file.names.get(str(value), value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 
@@ -133,23 +132,22 @@ def score_part(manifest: Manifest, outputs: F64, tested: Bools) -> Scores:
 def loss_plot(
     title: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, printed: bool
 ) -> Plot:
-    known = published()["J22"]["figure_7"]
-    level, since = known["loss"] if printed else None, float(known["stable_from"])
+    known = published()["J22"]["figure_7"] if printed else {}
+    level, since = known.get("loss"), known.get("stable_from", 0)
     return Plot("loss", title, lambda axes: loss_lines(axes, lines, level, since), (6.4, 4.0))
 
 
 def smoothed(losses: Sequence[float], count: int = SMOOTH) -> list[float]:
     """Return the running mean of the last `count` losses."""
     sums = np.cumsum([0.0, *losses])
-    ends = np.arange(1, len(losses) + 1)
-    starts = np.maximum(ends - count, 0)
-    means: list[float] = ((sums[ends] - sums[starts]) / (ends - starts)).tolist()
+    ends = np.arange(1, len(sums))
+    counts = np.minimum(ends, count)
+    means: list[float] = ((sums[ends] - sums[ends - counts]) / counts).tolist()
     return means
 
 
 def stable_from(iterations: list[float], losses: list[float], share: float = 0.05) -> int:
     """Return the iteration after which losses differ from the last by at most `share` of range."""
-    span = max(losses) - min(losses)
-    near = [abs(value - losses[-1]) <= share * span for value in losses]
-    last_far = max((i for i, (ok, _) in enumerate(pairwise([*near, True])) if not ok), default=-1)
-    return int(iterations[min(last_far + 1, len(iterations) - 1)])
+    far = np.abs(np.subtract(losses, losses[-1])) > share * np.ptp(losses)
+    # The last iteration is near itself.
+    return int(iterations[np.flatnonzero(far).max(initial=-1) + 1])

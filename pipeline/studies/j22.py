@@ -49,8 +49,9 @@ def run_j22(draft: Draft) -> StudyResult:
         for row, predictor in zip(rows, predictors, strict=True):
             results.append((replace(row, plans=(predictor.plan,)), predictor(0, folds)))
             bar.step()
-    main, predictions = next(r for r in results if r[0].values["net"] == file.grid["net"][-1])
-    printed = matches_j22(study, *main.plans)
+    row, predictions = next(r for r in results if r[0].values["net"] == file.grid["net"][-1])
+    (plan,) = row.plans
+    printed = matches_j22(study, plan)
     counts: list[list[Cell]] = [
         [name, int((split.assignment == part).sum()), int((parts == part).sum())]
         for part, name in enumerate(PARTS)
@@ -60,16 +61,15 @@ def run_j22(draft: Draft) -> StudyResult:
     title = "Songs and segments of each part (J22: 7:2:1)"
     draft.tables = [Table("counts", title, columns, counts)]
     draft.tables.append(_j22_table(draft, results, songs, split.assignment, parts))
-    net = main.plans[0].name
     if draft.labels.y_true.ndim == 1:
         outputs = [np.where((parts == TEST)[:, None], predictions.outputs, np.nan)]
-        draft.tables.append(confusion_table(net, draft.labels, outputs, printed=printed))
+        draft.tables.append(confusion_table(plan.name, draft.labels, outputs, printed=printed))
     curve, plots = predictions.curves[0], []
     if "iteration" in curve:
         losses = curve["iteration"], smoothed(curve["iteration_loss"])
         lines = {f"training, mean of {SMOOTH} batches": losses}
-        title = f"Loss of {net} ({main.plans[0].train.loss}) by iterations (as J22 Fig. 7)"
-        plots.append(loss_plot(title, lines, printed=printed and net == "crnn"))
+        title = f"Loss of {plan.name} ({plan.train.loss}) by iterations (as J22 Fig. 7)"
+        plots.append(loss_plot(title, lines, printed=printed and plan.name == "crnn"))
     steps = options["iterations"]
     lasted = f"for {steps} iterations" if steps else "until early stopping"
     notes = (
@@ -102,16 +102,14 @@ def _j22_rows(draft: Draft) -> list[Row]:
     base = dict.fromkeys(file.grid["net"])
     for values in row_values(file):
         plan = plan_of(draft, {**values, **train})
-        message = f"--nets {plan.name}: expected a net that reads descriptor sequences"
-        features = read_descriptors(plan, message)
+        features = read_descriptors(plan, "--nets")
         axis = next((axis for axis in file.vary if axis in values), "")
         value = values.get(axis, "")
-        if (
-            (axis in ("tau", "loss") and (not classes or plan == base[plan.name]))
-            or (axis == "tau" and "centre" not in plan.train.loss)
-            or (axis == "alpha" and "mfcc_rp" not in features)
-            or (axis == "alpha" and value == study.settings.descriptors.alpha)
-        ):
+        unused = axis == "alpha" and (
+            "mfcc_rp" not in features or value == study.settings.descriptors.alpha
+        )
+        unused |= axis in ("tau", "loss") and (not classes or plan == base[plan.name])
+        if unused or (axis == "tau" and "centre" not in plan.train.loss):
             continue
         base[plan.name] = base[plan.name] or plan
         shown = f"{value:g}" if isinstance(value, float) else value
@@ -158,7 +156,7 @@ def _j22_table(
         validation = score_part(segments, outputs, of_segments == VALIDATION)
         test = score_part(segments, outputs, of_segments == TEST)
         whole = score_part(songs.manifest, songs.decide(segments, outputs), of_songs == TEST)
-        cells = [row.values["net"], row.values["varied"], row.values["value"]]
+        cells = [row.values[name] for name in ("net", "varied", "value")]
         cells += [predictions.train_scores[0], validation.primary, test.primary]
         cells += [test.low, test.high, whole.primary, test.baseline]
         if percent:

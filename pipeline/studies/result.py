@@ -251,8 +251,8 @@ def banners(study: Study) -> list[str]:
         )
     if study.manifest.synthetic:
         sentences.append("The clips are synthetic (generated data).")
-    if study.narrow:
-        sentences.append(small_nets_text(list(study.narrow)))
+    if study.small_nets:
+        sentences.append(small_nets_text(list(study.small_nets)))
     if study.manifest.predicted_by:
         sentences.append(f"The labels are predictions by {study.manifest.predicted_by}.")
     return sentences

@@ -55,11 +55,11 @@ def run_study(study: Study, file: StudyFile, options: Mapping[str, Any]) -> Stud
     return draft.result(draft.text(file.title), [score_plot(draft)], notes=notes)
 
 
-def read_descriptors(plan: NetSettings, message: str) -> tuple[str, ...]:
-    """Return the descriptors that a net reads; raise `message` if it reads no sequences."""
+def read_descriptors(plan: NetSettings, place: str) -> tuple[str, ...]:
+    """Return the descriptors that a net reads; `place` is the option that names the net."""
     net_input = input_of(plan)
     if not isinstance(net_input, SequenceInput):
-        raise BadOption(message)
+        raise BadOption(f"{place} {plan.name}: expected a net that reads descriptor sequences")
     return net_input.features
 
 
@@ -97,10 +97,9 @@ def plan_of(draft: Draft, values: Mapping[str, Any]) -> NetSettings:
     entries = [entry.values for entry in file.set if matches(entry.where, values)]
     if file.table.nets and not entries:
         raise BadOption(f"--nets {net}: {file.table.nets}")
-    for entry in entries:
-        for key, value in entry.items():
-            given = isinstance(value, str) and value.startswith("$")
-            settings.setdefault(key, options[value[1:]] if given else value)
+    for key, value in (item for entry in entries for item in entry.items()):
+        given = isinstance(value, str) and value.startswith("$")
+        settings.setdefault(key, options[value[1:]] if given else value)
     train = {key: settings[key] for key in TRAINING if key in settings}
     if "optimizer" in settings:
         train["optimizer"] = settings["optimizer"].lower()
@@ -127,9 +126,9 @@ def _compare_all(draft: Draft) -> None:
         draft.notes.append(cut_of(options).note())
     songs = find_songs(study) if any(lengths) else None
     draft.notes += songs.notes if songs else ()
-    if options.get("rate_scale", 1.0) != 1.0:
-        factor = f"{options['rate_scale']:g}"
-        draft.notes.append(f"All learning rates are {factor} times the papers' rates.")
+    scale = options.get("rate_scale", 1.0)
+    if scale != 1.0:
+        draft.notes.append(f"All learning rates are {scale:g} times the papers' rates.")
     if options.get("epochs"):
         draft.notes.append(f"Nets are trained for at most {options['epochs']} epochs.")
     make_rows = file.function("rows")
@@ -148,16 +147,15 @@ def _compare_all(draft: Draft) -> None:
 def _check_lengths(draft: Draft, lengths: Sequence[float]) -> None:
     """Refuse lengths that clips cannot be cut to, and nets that cannot read segments."""
     file, from_options = draft.file, "seconds" in draft.options
+    many = len(lengths) > 1
     for length in lengths:
-        if not (length > 0 or (length == 0 and len(lengths) == 1)):
+        if not (length > 0 or (length == 0 and not many)):
             place = "--seconds" if from_options else f"{file.path}: grid.segment"
             raise BadOption(f"{place} {length:g}: a segment must be longer than 0 s")
-    if len(lengths) > 1:
-        place = "--nets" if from_options else f"{file.path}: grid.net"
-        for values in row_values(file):
-            for plan in grid_row(draft, values).plans:
-                message = f"{place} {plan.name}: expected a net that reads descriptor sequences"
-                read_descriptors(plan, message)
+    place = "--nets" if from_options else f"{file.path}: grid.net"
+    for values in row_values(file) if many else ():
+        for plan in grid_row(draft, values).plans:
+            read_descriptors(plan, place)
 
 
 def _compare_grid(draft: Draft, songs: Songs | None) -> None:
@@ -241,7 +239,7 @@ def _compare_group(draft: Draft, rows: Sequence[Row], songs: Songs | None = None
         draft.notes += media.left_out(np.frombuffer(packed, np.bool_), what + of_nets)
     compared = compare(study, rows, [_predictor(draft, media, row) for row in rows])
     if songs is not None and "song" in draft.file.measure.level:
-        compared = [with_songs(each, songs) for each in compared]
+        return [with_songs(each, songs) for each in compared]
     return compared
 
 

@@ -101,7 +101,7 @@ class Study:
     # Notes on the nets, each once, in order.
     notes: dict[str, None] = field(default_factory=dict, compare=False)
     # Names and widths of the nets that are narrower than published, each once, in order.
-    narrow: dict[str, None] = field(default_factory=dict, compare=False)
+    small_nets: dict[str, None] = field(default_factory=dict, compare=False)
     failures: dict[str, str] = field(default_factory=dict, compare=False)  # clip id -> reason
 
     def folds(self, run: int = 0) -> Ints:
@@ -155,12 +155,13 @@ class Study:
         """Decode the clips, compute what `plans` and `descriptors` need, and collect notes."""
         media = StudyMedia(self, plans=plans, descriptors=descriptors)
         self.failures.update((clip, media.reason(clip)) for clip, _, _ in media.failures)
-        self.narrow.update(
+        self.small_nets.update(
             (f"{p.name} (width {p.width:g} of 1)", None) for p in plans if p.width < 1
         )
         seconds, shared = media.seconds(), self.settings.shared
-        starts = [random_start_note([plan], self.settings) for plan in plans]
-        for note in (*starts, *(longer_clips_note(plan, seconds, shared) for plan in plans)):
+        notes = [random_start_note([plan], self.settings) for plan in plans]
+        notes += [longer_clips_note(plan, seconds, shared) for plan in plans]
+        for note in notes:
             if note and note not in self.notes:
                 self.notes[note] = None
                 tell_note(note)

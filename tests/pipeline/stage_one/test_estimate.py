@@ -9,7 +9,7 @@ from mvemo.extract.training import timing
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import estimate
 from mvemo.pipeline.stage_one.backends import threads_of
-from mvemo.pipeline.stage_one.estimate import ReadingForecast, n_windows
+from mvemo.pipeline.stage_one.estimate import ReadingForecast
 
 
 def rows(text):
@@ -101,9 +101,9 @@ def test_a_plan_is_of_the_whole_run(sounds, tmp_path, capsys):
 
 def test_a_short_clip_takes_a_part_of_a_window():
     nets = load_settings("pretrained").nets
-    full = n_windows(nets["musicnn"], 10_000.0)
-    half = n_windows(nets["musicnn"], 30.0)
-    assert (half / full, n_windows(nets["musicnn"], 60.0, 6.0) / full) == (0.5, 0.1)
+    full = timing.clip_windows(nets["musicnn"], 10_000.0)
+    half = timing.clip_windows(nets["musicnn"], 30.0)
+    assert (half / full, timing.clip_windows(nets["musicnn"], 60.0, 6.0) / full) == (0.5, 0.1)
 
 
 def test_bytes_of_a_net_are_those_of_its_tensors():
