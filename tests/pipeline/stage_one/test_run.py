@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,12 +20,9 @@ from mvemo.extract.media.request import Problem
 from mvemo.extract.nets import build_net
 from mvemo.extract.store.folders import write_problems
 from mvemo.extract.training import trainer
-from mvemo.manifests import Clip, Manifest, folds_of, read_folds, read_manifest, write_folds
+from mvemo.manifests import Clip, read_folds, read_manifest
 from mvemo.pipeline.clips import media_files
-from mvemo.pipeline.clips.clip_tables import extracted_clips
-from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import steps
-from mvemo.pipeline.stage_one.plan import read_fold_file
 from mvemo.pipeline.stage_one.summary import FINISHED
 
 # A run of one net and one epoch.
@@ -57,9 +55,7 @@ def test_every_net_of_a_fold_saw_neither_its_clips_nor_their_groups(made):
     assert verify_cache(made / "features.h5") == []
     with open_cache(made / "features.h5") as cache:
         table = cache.table
-        assert table.synthetic
-        assert table.k == 2
-        assert set(cache.names()) >= {"music1d", "c3d"}
+        assert (table.synthetic, table.k) == (True, 2)
         for name, modality in (("music1d", "audio"), ("c3d", "video")):
             variants = cache.variants(name)
             assert [spec.fold for spec in variants] == [0, 1]
@@ -249,25 +245,18 @@ def test_a_cache_of_other_clips_is_not_replaced_unasked(tmp_path, capsys):
         assert cache.table.clip_ids[0] == "two0"
 
 
-def test_a_file_that_may_not_be_read_is_a_failure_of_its_clip(demo, tmp_path, capsys, monkeypatch):
-    first = sorted(demo.rglob("*.mp4"))[0]
-    real = media_files.digest_file
+def test_files_that_are_missing_or_locked_are_failures_of_their_clips(
+    demo, tmp_path, capsys, monkeypatch
+):
+    listed = read_manifest(demo / "manifest.csv")
+    locked, real = listed.clips[3], media_files.digest_file
 
-    def refuse(path):
-        if path.name == first.name:
+    def digest_file(path):
+        if path.name == Path(locked.path).name:
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr(media_files, "digest_file", refuse)
-    assert extract(demo / "manifest.csv", tmp_path, *ONE_NET) == 0
-    shown = capsys.readouterr().out
-    assert f"{first.name}: cannot be read: Permission denied" in shown
-    with open_cache(tmp_path / "features.h5") as cache:
-        assert cache.present("music1d", 0).sum() == len(cache.table) - 1
-
-
-def test_a_missing_file_is_a_failure_of_its_clip(demo, tmp_path, capsys):
-    listed = read_manifest(demo / "manifest.csv")
+    monkeypatch.setattr(media_files, "digest_file", digest_file)
     lost = replace(listed.clips[0], clip_id="lost", path="lost.mp4", group="lost")
     rewrite(replace(listed, clips=(*listed.clips, lost)), tmp_path / "m.csv")
     assert extract(tmp_path / "m.csv", tmp_path / "w", *ONE_NET) == 0
@@ -275,10 +264,11 @@ def test_a_missing_file_is_a_failure_of_its_clip(demo, tmp_path, capsys):
     assert "note: 1 of 13 media files are not in" in shown.err
     assert "(lost)" in shown.out
     assert "lost.mp4: file not found" in shown.out
+    assert f"{Path(locked.path).name}: cannot be read: Permission denied" in shown.out
     with open_cache(tmp_path / "w" / "features.h5") as cache:
-        assert {failure.clip_id for failure in cache.failures} == {"lost"}
-        assert cache.present("music1d", 0).sum() == len(listed)
-    # It is looked for again by every run.
+        assert {failure.clip_id for failure in cache.failures} == {"lost", locked.clip_id}
+        assert cache.present("music1d", 0).sum() == len(listed) - 1
+    # They are looked for again by every run.
     assert not (tmp_path / "w" / FINISHED).exists()
     assert extract(tmp_path / "m.csv", tmp_path / "w", *ONE_NET, "--strict") == 1
 
@@ -293,8 +283,10 @@ def test_where_all_files_are_missing_the_folder_is_wrong(demo, tmp_path, capsys)
 
 
 def test_folds_of_a_file_are_those_of_the_features(demo, tmp_path, capsys):
-    folds = tmp_path / "folds.csv"
-    manifest = demo / "manifest.csv"
+    folds, listed = tmp_path / "folds.csv", read_manifest(demo / "manifest.csv")
+    # They replace a split, too.
+    clips = tuple(replace(clip, split="train") for clip in listed.clips)
+    manifest = rewrite(replace(listed, clips=clips), tmp_path / "m.csv")
     options = ("--folds", 3, "--seed", 5, "--out", folds)
     assert run("mvemo", "manifest", "folds", manifest, *options) == 0
     arguments = (manifest, tmp_path / "w", *ONE_NET, "--folds", folds)
@@ -302,7 +294,7 @@ def test_folds_of_a_file_are_those_of_the_features(demo, tmp_path, capsys):
     expected = read_folds(folds, read_manifest(manifest))
     with open_cache(tmp_path / "w" / "features.h5") as cache:
         assert cache.table.folds.tolist() == expected.assignment.tolist()
-        assert (cache.table.k, cache.table.fold_seed) == (3, -1)
+        assert (cache.table.k, cache.table.fold_seed, cache.table.splits) == (3, -1, None)
         assert cache.table.digest == read_manifest(manifest).digest
         assert cache.provenance["manifest"]["digest"] == read_manifest(manifest).digest
         assert [spec.fold for spec in cache.variants("music1d")] == [0, 1, 2]
@@ -315,23 +307,6 @@ def test_folds_of_a_file_are_those_of_the_features(demo, tmp_path, capsys):
     assert "use the fold file of these clips" in capsys.readouterr().err
     assert extract(*arguments, "--folds", "none.csv") == 2
     assert "expected a number of folds or a fold file" in capsys.readouterr().err
-
-
-def test_folds_of_a_file_replace_a_split(tmp_path):
-    clips = tuple(
-        Clip(c, f"{c}.wav", ("xy"[i % 2],), c, split="train") for i, c in enumerate("abcd")
-    )
-    manifest = Manifest("m", "multiclass", ("x", "y"), clips, tmp_path)
-    folds = folds_of(manifest, 2)
-    write_folds(folds, tmp_path / "folds.csv")
-    settings = load_settings("paper", ["extract.protocol=frozen"])
-    assert read_fold_file(None, manifest, settings) == (None, settings)
-    prescribed, settings = read_fold_file(tmp_path / "folds.csv", manifest, settings)
-    assert settings.extract.folds == 2
-    table = extracted_clips(manifest, settings.extract, prescribed).table
-    assert table.digest == manifest.digest
-    assert table.splits is None
-    assert table.folds.tolist() == folds.assignment.tolist()
 
 
 def test_imported_features_of_clips_that_would_go_are_not_dropped_unasked(demo, tmp_path, capsys):
