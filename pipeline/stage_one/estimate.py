@@ -109,13 +109,12 @@ class NetForecast:
     """Work and cost of one net."""
 
     name: str
-    n_nets: int  # number of trainings; 0 if the protocol trains nothing
-    n_trained: int  # trainings that are already finished
-    n_new: int  # embeddings to compute, over all trainings
-    n_kept: int  # embeddings that are already in the cache
+    # Numbers of trainings that are to be done and that are done ("-" if the protocol trains
+    # nothing), of embeddings to compute over all trainings, and of those in the cache.
+    counts: tuple[object, ...]
     seconds: float  # upper bound, for training and embedding in one process
     training_bytes: int  # memory of the training, or of embedding if nothing is to be trained
-    weight_bytes: int  # size of the weights on the disk
+    weight_bytes: int  # size on the disk of the weights to be trained
 
 
 @dataclass(frozen=True)
@@ -170,11 +169,10 @@ def _cost_lines(
 ) -> list[str]:
     """Return the table of nets, and lines on time, memory and disk space."""
     settings, work = plan.settings, plan.work
-    rows = [("net", "to train", "trained", "to embed", "embedded", "at most")]
+    rows = [["net", "to train", "trained", "to embed", "embedded", "at most"]]
     for net in nets:
-        trained = (str(net.n_nets - net.n_trained), str(net.n_trained))
-        counts = (*(trained if net.n_nets else ("-", "-")), str(net.n_new), str(net.n_kept))
-        rows.append((net.name, *counts, progress.duration_text(net.seconds / processes)))
+        duration = progress.duration_text(net.seconds / processes)
+        rows.append([net.name, *map(str, net.counts), duration])
     names = [*settings.extract.descriptors, *(net.name for net in nets)]
     remark = "; times assume workers as fast as this machine" if plan.execution.scheduler else ""
     place = plan.execution.place(settings.extract.run) + remark
@@ -192,8 +190,8 @@ def _cost_lines(
     if reading.worker_bytes:
         in_worker = size_text(reading.worker_bytes)
         memory += f", and {in_worker} in each worker while clips are read"
-    weights = sum(net.weight_bytes * (net.n_nets - net.n_trained) for net in nets)
-    needed, taken = reading.n_bytes + weights, measure_work(work)
+    needed = reading.n_bytes + sum(net.weight_bytes for net in nets)
+    taken = measure_work(work)
     absolute = work.absolute()
     free = shutil.disk_usage(next(p for p in (absolute, *absolute.parents) if p.exists())).free
     disk = (
@@ -278,14 +276,7 @@ def _forecast_net(plan: planning.ExtractPlan, net: NetSettings, known: _Known) -
         at_once = devices.windows_at_once(batch, device, registry.NETS[net.name])
         # Inference needs less memory: a layer's input is freed once its output exists.
         training_bytes = cost.weight_bytes + at_once * cost.window_bytes // 4
-    n_nets = 0 if extract.run.protocol == "frozen" else len(trained)
-    return NetForecast(
-        net.name,
-        n_nets,
-        n_trained=n_nets - len(to_train),
-        n_new=n_new,
-        n_kept=n_kept,
-        seconds=seconds,
-        training_bytes=training_bytes,
-        weight_bytes=cost.weight_bytes,
-    )
+    trainings = (len(to_train), len(trained) - len(to_train))
+    counts = ("-", "-") if extract.run.protocol == "frozen" else trainings
+    weight_bytes = cost.weight_bytes * len(to_train)
+    return NetForecast(net.name, (*counts, n_new, n_kept), seconds, training_bytes, weight_bytes)

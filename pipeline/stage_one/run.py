@@ -7,14 +7,15 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mvemo.cache import CacheError, CacheWriter, DamagedCache, open_cache
 from mvemo.cache.table import subset
-from mvemo.extract import NetSettings, TrainingDiverged
+from mvemo.extract import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.training import data, devices, protocols, ranks
 from mvemo.extract.workers.pool import cores, stop_workers
-from mvemo.manifests import write_folds
+from mvemo.manifests import Manifest, write_folds
 from mvemo.pipeline.clips import clip_media, media_files
 from mvemo.pipeline.console.messages import note_resumable, silenced, tell, tell_note
 from mvemo.pipeline.errors import BadOption
@@ -189,13 +190,9 @@ def _extract(
 ) -> tuple[summary.ExtractSummary, list[TrainingDiverged]]:
     """Read all clips in this process; train and embed here or through `spread`."""
     settings, descriptors = plan.settings, plan.settings.extract.descriptors
-    media = clip_media.ClipMedia(
-        plan.manifest, settings, plan.work, plans=plan.nets, descriptors=descriptors
-    )
-    # Workers are stopped to free their memory for the nets.
-    stop_workers()
+    features = _decode(plan, writer, plan.manifest, plans=plan.nets, descriptors=descriptors)
+    media = features.media
     _tell_same_files(plan, media.digests)
-    features = steps.FeatureWriter(media, settings, writer, plan.work)
     features.write_failures()
     nets = features.runnable(plan.nets)
     if not nets:
@@ -270,22 +267,26 @@ def _write_shard(plan: ExtractPlan, shard: backends.Shard) -> summary.ExtractSum
     table = whole if trainings else subset(whole, rows)
     clips = tuple(plan.manifest.clips[row] for row in rows)
     with CacheWriter(path, table, provenance=plan.facts) as writer:
-        media = clip_media.ClipMedia(
-            replace(plan.manifest, clips=clips),
-            settings,
-            plan.work,
+        part = replace(plan.manifest, clips=clips)
+        descriptors = settings.extract.descriptors
+        features = _decode(
+            plan,
+            writer,
+            part,
             plans=plan.nets,
-            descriptors=settings.extract.descriptors,
+            descriptors=descriptors,
             require_any=False,
             numbers=rows,
         )
-        stop_workers()
-        features = steps.FeatureWriter(media, settings, writer, plan.work)
+        missing = features.media.missing
         features.write_failures()
         features.write_descriptors()
         nets = list(plan.nets) if run.protocol == "frozen" and rows else []
         if trainings:
-            features, nets = _trainer(plan, trainings, writer)
+            chosen = {name for name, _ in trainings}
+            nets = [net for net in plan.nets if net.name in chosen]
+            features = _decode(plan, writer, plan.manifest, trainings, plans=nets)
+            nets = features.runnable(nets)
         _tell_device(plan)
         diverged = steps.write_nets(features, nets, writer)
         failures = writer.failures
@@ -294,21 +295,21 @@ def _write_shard(plan: ExtractPlan, shard: backends.Shard) -> summary.ExtractSum
     folder.finish(shard, facts)
     with open_cache(path) as done:
         names = done.names()
-    return summary.ExtractSummary(
-        path, len(rows), names, failures, media.missing, plan.notes, plan.work
-    )
+    return summary.ExtractSummary(path, len(rows), names, failures, missing, plan.notes, plan.work)
 
 
-def _trainer(
-    plan: ExtractPlan, trainings: Sequence[backends.Training], writer: CacheWriter
-) -> tuple[steps.FeatureWriter, list[NetSettings]]:
-    """Return a writer that trains these nets and embeds all clips, and the nets' settings."""
-    chosen = {name for name, _ in trainings}
-    nets = [net for net in plan.nets if net.name in chosen]
-    media = clip_media.ClipMedia(plan.manifest, plan.settings, plan.work, plans=nets)
+def _decode(
+    plan: ExtractPlan,
+    writer: CacheWriter,
+    manifest: Manifest,
+    trainings: Sequence[backends.Training] | None = None,
+    **options: Any,
+) -> steps.FeatureWriter:
+    """Read clips, and return a writer of their features; `options` are those of `ClipMedia`."""
+    media = clip_media.ClipMedia(manifest, plan.settings, plan.work, **options)
+    # Workers are stopped to free their memory for the nets.
     stop_workers()
-    features = steps.FeatureWriter(media, plan.settings, writer, plan.work, trainings)
-    return features, features.runnable(nets)
+    return steps.FeatureWriter(media, plan.settings, writer, plan.work, trainings)
 
 
 def _row_keys(path: Path, features: Sequence[str]) -> dict[str, str]:
