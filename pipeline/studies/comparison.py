@@ -65,13 +65,22 @@ class Compared:
     """Row with its predictions and scores."""
 
     row: Row
-    study: Study  # the data on which the row was scored
-    labels: Labels
+    predictor: Predictor
     folds: Sequence[Ints]  # fold of each clip, for each repeat
     runs: tuple[FoldPredictions, ...] = ()  # of each repeat; () if a training diverged
     scores: Scores = NO_SCORES  # all NaN if a training diverged
     songs: Scores = NO_SCORES  # scores of whole songs, if they are asked for
     divergence: str = ""  # message about the training that diverged, if any
+
+    @property
+    def study(self) -> Study:
+        """Data on which the row was scored."""
+        return self.predictor.study
+
+    @property
+    def labels(self) -> Labels:
+        """True labels of the clips; shuffled ones for a check."""
+        return Labels.of(self.predictor.manifest)
 
     @property
     def train_score(self) -> float:
@@ -142,41 +151,39 @@ class Draft:
         return StudyResult(self.file.name, title, self.tables, plots, sources=sources, **parts)
 
 
-def compare(study: Study, rows: Sequence[Row], predictors: Sequence[Predictor]) -> list[Compared]:
-    """Predict and score all clips for each row; a row whose training diverges has no scores."""
-    compared = [
-        Compared(row, study, Labels.of(predictor.manifest), study.folds_of_runs(row.runs))
-        for row, predictor in zip(rows, predictors, strict=True)
-    ]
+def compare(
+    study: Study, predictors: Sequence[tuple[Row, Predictor]], songs: Songs | None
+) -> list[Compared]:
+    """Predict and score all clips for each row; a row whose training diverges has no scores.
+
+    The scores of `songs` are decided by the mean of their segments' outputs.
+    """
+    compared = [Compared(row, each, study.folds_of_runs(row.runs)) for row, each in predictors]
     train_ahead(
         study,
         [
             training
-            for predictor, each in zip(predictors, compared, strict=True)
-            for run, assignment in enumerate(each.folds)
-            for training in predictor.trainings(run, assignment)
+            for each in compared
+            for run, folds in enumerate(each.folds)
+            for training in each.predictor.trainings(run, folds)
         ],
     )
-    with Progress("table", len(rows), "row") as bar:
-        for i, (predictor, each) in enumerate(zip(predictors, compared, strict=True)):
+    with Progress("table", len(compared), "row") as bar:
+        for i, each in enumerate(compared):
             try:
-                runs = tuple(predictor(run, folds) for run, folds in enumerate(each.folds))
+                runs = tuple(each.predictor(run, folds) for run, folds in enumerate(each.folds))
             except TrainingDiverged as error:
                 compared[i] = replace(each, divergence=error.problem)
             else:
                 scores = score(each.labels, [run.outputs for run in runs], each.folds)
                 compared[i] = replace(each, runs=runs, scores=scores)
+                if songs is not None:
+                    outputs = [songs.decide(study.manifest, run.outputs) for run in runs]
+                    of_songs = replace(study, manifest=songs.manifest, songs=None).folds_of_runs()
+                    whole = score(Labels.of(songs.manifest), outputs, of_songs)
+                    compared[i] = replace(compared[i], songs=whole)
             bar.step()
     return compared
-
-
-def with_songs(compared: Compared, songs: Songs) -> Compared:
-    """Add the scores of whole songs, decided by the mean of their segments' outputs."""
-    if compared.divergence:
-        return compared
-    outputs = [songs.decide(compared.study.manifest, each) for each in compared.outputs]
-    folds = replace(compared.study, manifest=songs.manifest, songs=None).folds_of_runs()
-    return replace(compared, songs=score(Labels.of(songs.manifest), outputs, folds))
 
 
 def divergence_notes(draft: Draft) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mvemo.extract.training.data import training_splits
 from mvemo.extract.training.steps import Curve, steps_per_epoch
-from mvemo.fuse.numeric import F64, Bools, Ints
+from mvemo.fuse.numeric import F64, Bools
 from mvemo.manifests import Manifest
 from mvemo.pipeline.studies.comparison import Compared, Draft, Row, measured
 from mvemo.pipeline.studies.predictors import FoldPredictions, NetPredictor
@@ -60,7 +60,7 @@ def run_iterations(draft: Draft) -> StudyResult:
     draft.tables = [
         _loss_table(table_title, curve, losses, ends),
         _summary_table(curve, losses, ends, printed=printed),
-        _test_table(draft, folds, predictions),
+        _test_table(draft, predictor, predictions),
     ]
     notes = (
         f"An iteration is a step on a batch of {plan.train.batch_size} clips; an epoch has "
@@ -110,12 +110,12 @@ def _summary_table(curve: Curve, losses: list[float], ends: list[float], *, prin
     return Table("summary", "Final and lowest losses", columns, rows)
 
 
-def _test_table(draft: Draft, folds: Ints, predictions: FoldPredictions) -> Table:
+def _test_table(draft: Draft, predictor: NetPredictor, predictions: FoldPredictions) -> Table:
     """Return a table of the scores on the first fold, with the baseline."""
+    folds = draft.study.folds()
     tested = folds == folds.min()  # the other folds are trained on
     scores = score_part(draft.study.manifest, predictions.outputs, tested)
-    row = Row("", {})
-    values = Compared(row, draft.study, draft.labels, [], (predictions,), scores)
+    values = Compared(Row("", {}), predictor, [], (predictions,), scores)
     measure = Measure(metrics=("clips", "score", "others", "baseline"))
     columns = measured(replace(draft, file=replace(draft.file, measure=measure)))
     title = "Scores on the first fold, with the weights of the lowest validation loss"

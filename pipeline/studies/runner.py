@@ -22,7 +22,6 @@ from mvemo.pipeline.studies.comparison import (
     measured,
     printed_figure,
     score_plot,
-    with_songs,
 )
 from mvemo.pipeline.studies.predictors import (
     HeadPredictor,
@@ -237,10 +236,8 @@ def _compare_group(draft: Draft, rows: Sequence[Row], songs: Songs | None = None
     for packed, names in masks.items():
         of_nets = f" of {', '.join(dict.fromkeys(names))}" if len(masks) > 1 else ""
         draft.notes += media.left_out(np.frombuffer(packed, np.bool_), what + of_nets)
-    compared = compare(study, rows, [_predictor(draft, media, row) for row in rows])
-    if songs is not None and "song" in draft.file.measure.level:
-        return [with_songs(each, songs) for each in compared]
-    return compared
+    of_songs = songs if "song" in draft.file.measure.level else None
+    return compare(study, [(row, _predictor(draft, media, row)) for row in rows], of_songs)
 
 
 def _readable(draft: Draft, media: StudyMedia, rows: Sequence[Row]) -> list[Row]:
