@@ -20,7 +20,7 @@ from mvemo.pipeline.studies import trainings
 
 # Study -> its own options, and what the first column of one of its tables has.
 STUDIES = {
-    "segments": (("--seconds", "0.3,0.5"), "accuracy", ["cnn", "crnn"] * 2),
+    "segments": (("--seconds", "0.3,0.5", "--nets", "cnn"), "accuracy", ["cnn"] * 2),
     "losses": (("--net", "cnn"), "scores", ["softmax", "angular", "centre", "improved"]),
     "convnets": ((), "accuracy", ["cnn", "lightcnn", "crnn"]),
     "iterations": (("--net", "rnn", "--iterations", "5"), "loss", [1, 2, 3, 4, 5]),
