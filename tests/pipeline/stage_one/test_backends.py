@@ -137,22 +137,18 @@ def test_a_scheduler_that_ends_is_one_line(tmp_path, monkeypatch):
         process.wait()
 
 
-class FakeClient:
-    """Answers `run` as workers would."""
-
-    def __init__(self, **answers):
-        self.answers = answers
-
-    def run(self, function, argument, on_error=""):
-        return self.answers.get(argument, self.answers["folder"])
-
-
 def test_workers_that_could_not_do_the_work_are_refused():
     ours = backends.versions()["mvemo"]
     good = {
         name: {"tcp://a:1": it} for name, it in (("mvemo", ours), ("torch", "1"), ("folder", 1))
     }
-    assert backends.check_workers(FakeClient(**good), "x", [Path("/shared")]) == 1
+
+    def check(**changes):
+        answers = {**good, **changes}
+        client = SimpleNamespace(run=lambda f, name, **_: answers.get(name, answers["folder"]))
+        return backends.check_workers(client, "x", [Path("/shared")])
+
+    assert check() == 1
     missing = ModuleNotFoundError("No package metadata was found for mvemo")
     for change, said in (
         ({"mvemo": {"tcp://b:2": missing}}, "tcp://b:2: this worker has no mvemo"),
@@ -164,7 +160,7 @@ def test_workers_that_could_not_do_the_work_are_refused():
         ({"folder": {"tcp://a:1": False}}, "tcp://a:1: this worker does not see /shared"),
     ):
         with pytest.raises(BadOption, match=said):
-            backends.check_workers(FakeClient(**{**good, **change}), "x", [Path("/shared")])
+            check(**change)
 
 
 def test_a_task_that_fails_is_given_out_again_but_not_for_ever(monkeypatch):
