@@ -102,9 +102,8 @@ class RepeatableRun:
             if path.stat().st_size > _MOST_BYTES or parts_folder(self.out).exists():
                 return None
             kept = parse_json(path.read_bytes())
-            if self._key is None or kept["key"] != self._key:
-                return None
-            if any(_stamp(Path(name)) != stamp for name, stamp in kept["files"].items()):
+            changed = any(_stamp(Path(name)) != stamp for name, stamp in kept["files"].items())
+            if changed or kept["key"] != self._key:
                 return None
             facts = {name: _tuples(kept["summary"][name]) for name in _KEPT}
             summary = ExtractSummary(self.out, work=self.work, settled=True, **facts)

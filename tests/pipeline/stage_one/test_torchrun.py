@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from spread_samples import extract
 from stage_samples import refusal, run
 
 from mvemo.cache import open_cache
+from mvemo.extract.training import ranks
 
 # What torchrun states of its second process.
 SECOND = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}
@@ -102,15 +104,6 @@ def test_a_killed_torchrun_leaves_no_process():
 def test_options_that_ranks_do_not_support_are_refused(
     kind, options, said, sounds, tmp_path, monkeypatch, capsys
 ):
-    from mvemo.pipeline.stage_one import run as stage_one
-
-    class Together(stage_one.ranks.Ranks):
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr(stage_one.ranks, "joined_ranks", lambda device: Together(0, 2))
+    monkeypatch.setattr(ranks, "joined_ranks", lambda device: nullcontext(ranks.Ranks(0, 2)))
     assert extract(sounds, kind, tmp_path / "work", *options) == 2
     assert said in refusal(capsys)
