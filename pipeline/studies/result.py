@@ -82,16 +82,6 @@ class Table:
         rule = "  " + "-" * (max(map(len, [header, *lines])) - 2)
         return "\n".join([*title, header, rule, *lines])
 
-    def without_empty_figures(self) -> Table:
-        """Return the table without the published columns that have no value in any row."""
-        kept = [
-            i
-            for i, column in enumerate(self.columns)
-            if not column.published or any(row[i] is not None for row in self.rows)
-        ]
-        rows = [[row[i] for i in kept] for row in self.rows]
-        return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
-
     def for_paper(self) -> paper.Table:
         """Return the table with each interval in the cell of its score, and the best score bold."""
         names = self.names
@@ -229,9 +219,16 @@ def write_papers(
 
 def without_empty_figures(result: StudyResult, of_user: Sequence[str] = ()) -> StudyResult:
     """Remove empty published columns and say so in a note; `of_user` names a user's columns."""
-    tables = [table.without_empty_figures() for table in result.tables]
-    pairs = zip(result.tables, tables, strict=True)
-    empty = {c.name for old, new in pairs for c in old.columns if c not in new.columns}
+    tables, empty = [], set()
+    for table in result.tables:
+        kept = []
+        for i, column in enumerate(table.columns):
+            if column.published and all(row[i] is None for row in table.rows):
+                empty.add(column.name)
+            else:
+                kept.append(i)
+        rows = [[row[i] for i in kept] for row in table.rows]
+        tables.append(replace(table, columns=[table.columns[i] for i in kept], rows=rows))
     notes = [f"{name}: no row matches its 'where'." for name in of_user if name in empty]
     if empty - set(of_user):
         notes.append(
