@@ -91,15 +91,9 @@ def run_fuse(
             # Late fusion is added because it can predict clips that lack a feature.
             settings = replace(settings, late=True)
         results = evaluate(cache, settings)
-        results = replace(
-            results,
-            media=links_of_cache(cache, out),
-            provenance={
-                **results.provenance,
-                **provenance(cache=features.name),
-                "stage_one": cache.provenance,
-            },
-        )
+        origin = {**results.provenance, **provenance(cache=features.name)}
+        origin["stage_one"] = cache.provenance
+        results = replace(results, media=links_of_cache(cache, out), provenance=origin)
         preferred = None if results.choice is None else results.choice.model
         model, why_none = None, None
         if final is not None:
