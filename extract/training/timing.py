@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from mvemo.extract.descriptors import DescriptorSettings
+from mvemo.extract.nets.parts.cards import AudioInput
 from mvemo.extract.nets.parts.fast_conv import optimized
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets.parts.registry import build_net, input_of
 from mvemo.extract.nets.parts.sequences import empty_input
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import (
@@ -20,6 +21,7 @@ from mvemo.extract.training.devices import (
     resolve_precision,
 )
 from mvemo.extract.training.steps import n_epochs
+from mvemo.extract.views import window_starts
 
 # A training step takes as long as three forward passes: the gradients of a layer's inputs and
 # of its weights each take as long as the layer.
@@ -93,3 +95,13 @@ def measure_net(
         weight_bytes=sum(p.untyped_storage().nbytes() for p in net.parameters()),
         window_bytes=sum(stored.values()) // n_windows,
     )
+
+
+def clip_windows(net: NetSettings, length: float | None, duration: float | None = None) -> float:
+    """Return a net's work for a clip, in windows; the maximum if the length is unknown."""
+    taken = input_of(net)
+    if length is None or not isinstance(taken, AudioInput):
+        return net.view.views
+    length = length if duration is None else min(length, duration)
+    count = len(window_starts(length, taken.seconds, net.view))
+    return count * (min(length / taken.seconds, 1.0) if taken.mark_end else 1.0)

@@ -270,11 +270,11 @@ def check_weights() -> list[Finding]:
 
 def check_speed(settings: Settings, n_clips: int, seconds: float = 30.0) -> Iterator[Finding]:
     """Measure time and disk space for a generated clip, and extrapolate to `n_clips`."""
-    from mvemo.extract.training.timing import measure_net
+    from mvemo.extract.training.timing import clip_windows, measure_net
     from mvemo.extract.workers.pool import cores
     from mvemo.manifests.model import Clip, Manifest
     from mvemo.pipeline.console.progress import duration_text
-    from mvemo.pipeline.stage_one.estimate import forecast_reading, n_windows
+    from mvemo.pipeline.stage_one.estimate import forecast_reading
 
     plans = [settings.nets[name] for name in settings.extract.nets]
     with tempfile.TemporaryDirectory(prefix="mvemo-doctor-") as temp:
@@ -283,7 +283,7 @@ def check_speed(settings: Settings, n_clips: int, seconds: float = 30.0) -> Iter
         manifest = Manifest("doctor", "multilabel", (), (clip,), Path(temp))
         reading = forecast_reading(manifest, settings, plans, {"clip": 1.0})
     run = settings.extract.run
-    times = {p.name: measure_net(p, run).seconds * n_windows(p, seconds) for p in plans}
+    times = {p.name: measure_net(p, run).seconds * clip_windows(p, seconds) for p in plans}
     nets = ", ".join(f"{name} {taken:.1f} s" for name, taken in times.items())
     text = f"a clip of {seconds:.0f} s takes: reading {reading.seconds:.1f} s, {nets}"
     with suppress(AttributeError, OSError):  # some systems do not report their load

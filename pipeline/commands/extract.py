@@ -148,7 +148,7 @@ def extract(
             tell_note(note)
         tell(f"nothing to do: {out} was made with these clips, settings and weights")
         return _tell_summary(summary, strict)
-    from mvemo.pipeline.stage_one.backends import Execution, early_processes
+    from mvemo.pipeline.stage_one.backends import early_processes
 
     # A plan does not need processes, and a scheduler uses its workers instead.
     jobs = 1 if options["plan"] or options["scheduler"] else options["jobs"]
@@ -165,8 +165,9 @@ def extract(
             from mvemo.pipeline.stage_one.estimate import forecast_run
             from mvemo.pipeline.stage_one.plan import plan_extract
 
-            plan = plan_extract(manifest, settings, execution=Execution(fetch=False), **paths)
-            click.echo(forecast_run(plan, work, out, execution).text())
+            execution = replace(execution, fetch=False, force=False)
+            plan = plan_extract(manifest, settings, execution=execution, **paths)
+            click.echo(forecast_run(plan))
             return 0
         summary = run_extract(manifest, settings, execution=execution, **paths)
     if run is not None and summary.settled:

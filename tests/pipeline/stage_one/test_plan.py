@@ -19,7 +19,7 @@ def timed(monkeypatch, tmp_path):
     facts = tmp_path / "cpuinfo"
     facts.write_text("model name\t: Made CPU\nflags\t\t: fpu avx512_bf16\n")
     monkeypatch.setattr(planning, "_CPU_FACTS", facts)
-    measured: list[str] = []
+    measured = []
 
     def measure(plan, run, descriptors, threads=0):
         measured.append(f"{plan.name} {run.precision}")
@@ -60,9 +60,11 @@ def test_what_was_measured_is_in_the_cache(timed, tmp_path, capsys):
     manifest = tiny_demo(tmp_path / "demo")
     write_manifest(manifest, tmp_path / "demo" / "clips.csv")
     work = tmp_path / "work"
-    arguments = ("mvemo", "extract", tmp_path / "demo" / "clips.csv", "--work", work,
-                 *tiny_settings(AUTO, "extract.device=cpu", "extract.nets=music1d",
-                                "nets.music1d.epochs=1", "extract.descriptors=[]"))  # fmt: skip
+    settings = tiny_settings(
+        *(AUTO, "extract.device=cpu", "extract.nets=music1d", "extract.descriptors=[]"),
+        "nets.music1d.epochs=1",
+    )
+    arguments = ("mvemo", "extract", tmp_path / "demo" / "clips.csv", "--work", work, *settings)
     assert run(*arguments, "--plan") == 0
     assert not (work / planning.PRECISION_FILE).exists()
     assert run(*arguments) == 0
