@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.data import RawBatches, split_rows
+from mvemo.extract.training.data import RawBatches, read_ahead, split_rows
 from mvemo.extract.training.devices import (
     autocast,
     memory_text,
@@ -50,34 +49,25 @@ def embed_rows(
     embedder = _Embedder(net, device, precision, windows_at_once(batch_size, device, net))
     per_batch = batches.rows_per_batch(embedder.at_once)
     chunks = chunk_rows(rows, per_batch) if independent else split_rows(rows, embedder.at_once)
-    waiting: _Embedded | None = None
-    for chosen, (raw, counts) in batches.views_ahead(chunks):
+
+    def pooled(
+        rows: Sequence[int], counts: Sequence[int], where: Tensor, values: Tensor
+    ) -> tuple[Sequence[int], F32]:
+        return rows, pool_windows(values.cpu()[where], counts, batches.view.pooling).numpy()
+
+    waiting = None
+    for chosen, (raw, counts) in read_ahead(batches.load_views, chunks):
         where = torch.arange(len(raw))
         if independent and per_batch > 1:
             places = [row % per_batch for row in chosen]
-            shape = (per_batch, batches.view.views)
-            raw, where = fill_places(raw, counts, places, shape)
-        embedded = _Embedded(chosen, counts, where, embedder.embed(raw))
+            raw, where = fill_places(raw, counts, places, (per_batch, batches.view.views))
+        embedded = chosen, counts, where, embedder.embed(raw)
         # The GPU gets its next batch before this process waits for the previous one.
         if waiting is not None:
-            yield waiting.pooled(batches.view.pooling)
+            yield pooled(*waiting)
         waiting = embedded
     if waiting is not None:
-        yield waiting.pooled(batches.view.pooling)
-
-
-class _Embedded(NamedTuple):
-    """Embedded windows of a batch of rows, not yet pooled."""
-
-    rows: Sequence[int]
-    counts: Sequence[int]  # windows of each row
-    where: Tensor  # places of the rows' windows in `values`
-    values: Tensor  # on the device
-
-    def pooled(self, pooling: str) -> tuple[Sequence[int], F32]:
-        """Return the rows and one vector per row."""
-        values = self.values.cpu()[self.where]
-        return self.rows, pool_windows(values, self.counts, pooling).numpy()
+        yield pooled(*waiting)
 
 
 class _Embedder:

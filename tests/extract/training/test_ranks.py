@@ -61,13 +61,18 @@ def test_shared_norms_are_torchs_where_there_is_one_rank(one_rank, momentum):
     torch.testing.assert_close(nets[0](x), nets[1](x))
 
 
-def test_a_process_that_was_started_alone_trains_alone(monkeypatch):
-    assert not started_together({})
-    assert not started_together({"RANK": "0", "WORLD_SIZE": "4"})
-    assert not started_together({**TOGETHER, "WORLD_SIZE": "1"})
-    assert started_together(TOGETHER)
-    with joined_ranks("cpu") as alone:
-        assert (alone.number, alone.count, alone.is_writer) == (0, 1, True)
+@pytest.mark.parametrize(
+    ("changed", "together"),
+    [({"MASTER_PORT": None}, False), ({"WORLD_SIZE": "1"}, False), ({}, True)],
+)
+def test_processes_of_torchrun_are_found(monkeypatch, changed, together):
+    for name, value in {**TOGETHER, **changed}.items():
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert started_together() is together
+    if not together:
+        with joined_ranks("cpu") as alone:
+            assert (alone.number, alone.count, alone.is_writer) == (0, 1, True)
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):

@@ -168,14 +168,14 @@ def folder(tmp_path, digest="a" * 64):
 def test_state_comes_back_and_goes_when_the_job_is_done(tmp_path):
     job = folder(tmp_path)
     assert '"lr": 0.1' in (job.path / "settings.json").read_text()
-    assert job.load_state() is None
+    assert job.load("state.pt") is None
     assert job.result() is None
-    job.save_state({"epoch": 3, "weights": {"w": torch.arange(4.0)}})
-    state = job.load_state()
+    job.save("state.pt", {"epoch": 3, "weights": {"w": torch.arange(4.0)}})
+    state = job.load("state.pt")
     assert state["epoch"] == 3
     torch.testing.assert_close(state["weights"]["w"], torch.arange(4.0))
     job.finish({"w": torch.ones(2)}, {"epoch": [1.0]})
-    assert job.load_state() is None
+    assert job.load("state.pt") is None
     result = job.result()
     torch.testing.assert_close(result[0]["w"], torch.ones(2))
     assert result[1] == {"epoch": [1.0]}
@@ -185,11 +185,11 @@ def test_state_comes_back_and_goes_when_the_job_is_done(tmp_path):
 
 def test_a_damaged_state_is_a_miss_with_a_warning(tmp_path):
     job = folder(tmp_path)
-    job.save_state({"epoch": 3})
+    job.save("state.pt", {"epoch": 3})
     whole = (job.path / "state.pt").read_bytes()
     (job.path / "state.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.warns(UserWarning, match="damaged"):
-        assert job.load_state() is None
+        assert job.load("state.pt") is None
 
 
 def test_a_curve_without_validation_is_strict_json_and_comes_back(tmp_path):
