@@ -70,32 +70,24 @@ class _Blocks:
 
     def __init__(self, spool: Path | None) -> None:
         self._spool = spool
-        self._blocks: list[F32] = []
-        self._n_samples = self._n_spooled = 0
-        self._file: IO[bytes] | None = None
+        self._file: IO[bytes] = io.BytesIO()
 
     def add(self, block: F32) -> None:
-        self._blocks.append(block)
-        self._n_samples += len(block)
-        if self._spool is not None and self._n_samples - self._n_spooled > _IN_MEMORY:
-            self._write(self._spool)
+        if len(block):
+            self._file.write(np.ascontiguousarray(block, dtype=np.float32).data)
+        in_memory = isinstance(self._file, io.BytesIO)
+        if self._spool is not None and in_memory and self._file.tell() > 4 * _IN_MEMORY:
+            self._spool.mkdir(parents=True, exist_ok=True)
+            samples = self.joined()
+            # The file stays open, because the mapped waveform needs it.
+            self._file = tempfile.TemporaryFile(dir=self._spool)  # noqa: SIM115
+            self._file.write(samples.data)
 
     def joined(self) -> F32:
-        if self._spool is None or self._file is None:
-            return np.concatenate(self._blocks)
-        self._write(self._spool)
+        if isinstance(self._file, io.BytesIO):
+            return np.frombuffer(self._file.getbuffer(), np.float32)
         self._file.flush()
-        return np.memmap(self._file, np.float32, "r", shape=(self._n_samples,))
-
-    def _write(self, spool: Path) -> None:
-        if self._file is None:
-            spool.mkdir(parents=True, exist_ok=True)
-            # The file stays open, because the mapped waveform needs it.
-            self._file = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115
-        for block in self._blocks:
-            self._file.write(np.ascontiguousarray(block, dtype=np.float32).data)
-        self._blocks.clear()
-        self._n_spooled = self._n_samples
+        return np.memmap(self._file, np.float32, "r")
 
 
 class Waveforms:

@@ -19,7 +19,7 @@ from av.video.reformatter import VideoReformatter
 from mvemo.extract.array_types import F32, F64, U8
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media import packets
-from mvemo.extract.media.audio import SoundCollector
+from mvemo.extract.media.audio import OnBlock, SoundCollector
 from mvemo.extract.media.formats import check_format, is_cut_off
 from mvemo.extract.media.request import (
     CUT_OFF,
@@ -35,6 +35,8 @@ from mvemo.extract.media.request import (
     starts_after_end,
 )
 
+# Callback for a PyAV frame and the rows of the times at which it is shown.
+OnFrame = Callable[[Any, slice], None]
 # Maximum number of waiting calls. Each call holds a frame, so the decoder must not run far ahead.
 MAX_WAITING = 8
 # Number of audio frames that are joined at a time.
@@ -50,9 +52,7 @@ _SKIPPING_CODECS = ("h264",)
 class FramePicker:
     """Picker of the frames shown at the given `times`, in seconds, ascending."""
 
-    def __init__(
-        self, start: float, end: float, times: F64, on_frame: Callable[[Any, slice], None]
-    ) -> None:
+    def __init__(self, start: float, end: float, times: F64, on_frame: OnFrame) -> None:
         self._start, self._end = start, end
         self.times = times
         self._on_frame = on_frame
@@ -183,47 +183,66 @@ class OpenClip:
         return end if self.request.stop is None else min(end, self.request.stop)
 
 
-def open_clip(path: Path, request: ClipRequest, choice: Sound, stack: ExitStack) -> OpenClip:
-    """Open a container, choose its streams, and seek to the clip; `stack` closes the container."""
-    container = stack.enter_context(packets.open_container(path))
-    check_format(path, container.format.name)
-    found, problems = _select_streams(path, container, request, choice)
-    note = _sound_note(container, found.get("audio"), choice)
-    indices = [stream.index for stream in found.values()]
-    origin, times = packets.start_of(container), None
-    if "video" in found:
-        times = packets.frame_times(container, found["video"], origin, request)
-    # Without video, nothing has been read yet, and audio decodes fast: do not seek.
-    if "video" in found or ("audio" in found and "mov" in container.format.name):
-        container = packets.rewind(path, container, stack, request.start, origin, times)
-    streams = [container.streams[index] for index in indices]
-    return OpenClip(path, request, container, streams, problems, choice, note, origin, times)
+@contextmanager
+def open_clip(path: Path, request: ClipRequest, choice: Sound) -> Iterator[OpenClip]:
+    """Open a container, choose its streams, and seek to the clip."""
+    with ExitStack() as stack:
+        container = stack.enter_context(packets.open_container(path))
+        check_format(path, container.format.name)
+        found, problems = _select_streams(path, container, request, choice)
+        note = _sound_note(container, found.get("audio"), choice)
+        indices = [stream.index for stream in found.values()]
+        origin, times = packets.start_of(container), None
+        if "video" in found:
+            times = packets.frame_times(container, found["video"], origin, request)
+        # Without video, nothing has been read yet, and audio decodes fast: do not seek.
+        if "video" in found or ("audio" in found and "mov" in container.format.name):
+            container = packets.rewind(path, container, stack, request.start, origin, times)
+        streams = [container.streams[index] for index in indices]
+        yield OpenClip(path, request, container, streams, problems, choice, note, origin, times)
 
 
-def decode_packets(
-    clip: OpenClip, picker: FramePicker, sound: SoundCollector, submit: Callable[..., None]
-) -> None:
-    """Decode a clip's streams; `submit` must call ``sound.add`` in order, now or later."""
+def decode_streams(
+    clip: OpenClip,
+    times: F64,
+    on_frame: OnFrame,
+    on_block: OnBlock | None = None,
+    *,
+    threaded: bool = False,
+) -> tuple[Decoded, SoundCollector]:
+    """Decode the sound of an open clip, and call `on_frame` for its frames at `times`.
+
+    If `threaded`, a second thread scales frames and resamples sound.
+    """
     needed = None
     skipping = any(stream.codec_context.name in _SKIPPING_CODECS for stream in clip.streams)
     if clip.times and packets.is_indexed(clip.container) and skipping:
         # The clip's last frame is needed to learn how far the video can be decoded.
-        needed = clip.times.stamps_at(np.append(picker.times, clip.end))
+        needed = clip.times.stamps_at(np.append(times, clip.end))
     packets.thread_decoders(clip.streams, clip.request.threads)
+    sound = SoundCollector(clip.request, on_block, clip.choice.channel)
     waiting: list[tuple[float, Any]] = []
-    frames = packets.decoded_frames(
-        clip.container, clip.streams, clip.origin, clip.request.stop, needed
-    )
-    for kind, when, frame in frames:
-        if kind == "video":
-            picker.add(when, frame)
-            continue
-        waiting.append((when, frame))
-        if len(waiting) >= _SOUND_FRAMES:
-            submit(sound.add, waiting)
-            waiting = []
-    submit(sound.add, waiting)
-    picker.finish()
+    with background_calls(threaded=threaded) as submit:
+        picker = FramePicker(clip.request.start, clip.end, times, partial(submit, on_frame))
+        for kind, when, frame in packets.decoded_frames(
+            clip.container, clip.streams, clip.origin, clip.request.stop, needed
+        ):
+            if kind == "video":
+                picker.add(when, frame)
+                continue
+            waiting.append((when, frame))
+            if len(waiting) >= _SOUND_FRAMES:
+                submit(sound.add, waiting)
+                waiting = []
+        submit(sound.add, waiting)
+        picker.finish()
+    problems = find_problems(clip, picker, sound)
+    waveforms: dict[int, F32] = {}
+    if "audio" in clip.kinds and "audio" not in problems:
+        waveforms, problem = sound.finish()
+        problems |= {"audio": problem} if problem else {}
+    seconds = sound.seconds if waveforms else picker.seconds
+    return Decoded(waveforms, {}, seconds, problems, clip.note), sound
 
 
 def find_problems(clip: OpenClip, picker: FramePicker, sound: SoundCollector) -> dict[str, Problem]:
@@ -233,7 +252,7 @@ def find_problems(clip: OpenClip, picker: FramePicker, sound: SoundCollector) ->
     # If a duration is given, only that part of the file must be complete.
     whole_file = request.duration is None
     cut_off = CUT_OFF if whole_file and is_cut_off(clip.path, container.format.name) else None
-    found: dict[str, Problem | None] = {}
+    found: dict[str, Problem | None] = {**clip.problems}
     if "video" in expected:
         found["video"] = _video_problem(clip, picker, expected["video"], cut_off)
     if "audio" in expected:
@@ -245,7 +264,7 @@ def find_problems(clip: OpenClip, picker: FramePicker, sound: SoundCollector) ->
             found["audio"] = (
                 sound.problem() or check_length(sound.decoded_seconds, whole) or cut_off
             )
-    return clip.problems | {name: problem for name, problem in found.items() if problem is not None}
+    return {name: problem for name, problem in found.items() if problem is not None}
 
 
 def _expected_seconds(clip: OpenClip, longest: float) -> dict[str, float]:
@@ -351,30 +370,15 @@ def choose_sound(path: Path, request: ClipRequest) -> Sound:
 
 def decode_container(path: Path, request: ClipRequest, choice: Sound | None = None) -> Decoded:
     """Decode a clip of a container; see `mvemo.extract.media.reading.decode_clip`."""
-    with ExitStack() as stack:
-        clip = open_clip(path, request, choice or Sound(), stack)
-        if not clip.streams:
-            return Decoded(problems=clip.problems)
+    with open_clip(path, request, choice or Sound()) as clip:
         scaler = FrameScaler(request.pictures, request.start, clip.end)
-        sound = SoundCollector(request, channel=clip.choice.channel)
-        with background_calls(threaded=request.threads != 1) as submit:
-            picker = FramePicker(request.start, clip.end, scaler.times, partial(submit, scaler.add))
-            decode_packets(clip, picker, sound, submit)
-        problems = find_problems(clip, picker, sound)
-        kinds = clip.kinds
+        threaded = request.threads != 1
+        decoded, sound = decode_streams(clip, scaler.times, scaler.add, threaded=threaded)
         others = len(clip.container.streams.audio) > 1 or sound.channel is not None
-    silent = "audio" in kinds and problems.get("audio", CUT_OFF).missing
+    silent = decoded.problems.get("audio", CUT_OFF).missing
     if silent and others and choice is None and (found := choose_sound(path, request)) != Sound():
         return decode_container(path, request, found)
-    frames = scaler.pictures if "video" in kinds and "video" not in problems else {}
-    waveforms: dict[int, F32] = {}
-    problem = None
-    if "audio" in kinds and "audio" not in problems:
-        waveforms, problem = sound.finish()
-    if problem is not None:
-        problems["audio"] = problem
-    seconds = sound.seconds if waveforms else picker.seconds
-    return Decoded(waveforms, frames, seconds, problems, clip.note)
+    return decoded if "video" in decoded.problems else replace(decoded, frames=scaler.pictures)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import soundfile
 from mvemo.extract.array_types import F32
 from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable, MissingFile
 from mvemo.extract.media import container, packets
-from mvemo.extract.media.audio import AUDIO_SUFFIXES, SoundCollector, decode_audio_file, open_parts
+from mvemo.extract.media.audio import AUDIO_SUFFIXES, OnBlock, decode_audio_file, open_parts
 from mvemo.extract.media.formats import check_format
 from mvemo.extract.media.request import (
     NO_VIDEO,
@@ -180,11 +180,15 @@ def _by_packets(path: Path) -> float:
 def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, Problem]:
     """Decode a clip in one pass, with constant memory, and return its problems by modality."""
     choice = Sound()
+    # Number of samples at each rate: emitted, and to skip because a failed reader emitted them.
     sent: Counter[int] = Counter()
+    known: Counter[int] = Counter()
 
     def emit_sound(sr: int, y: F32) -> None:
-        emit(("sound", sr, y))
+        n_known = min(known[sr], len(y))
+        known[sr] -= n_known
         sent[sr] += len(y)
+        emit(("sound", sr, y[n_known:]))
 
     with media_errors(path):
         if request.sample_rates:
@@ -200,23 +204,14 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
                 if request.reads_pictures:
                     emit(("problem", "video", NO_VIDEO))
                 return decode_audio_file(path, request, emit_sound).problems
-        return _stream_container(path, request, choice, emit, sent)
+            known.update(sent)
+        return _stream_container(path, request, choice, emit, emit_sound)
 
 
 def _stream_container(
-    path: Path,
-    request: StreamRequest,
-    choice: Sound,
-    emit: Emit,
-    sent: Counter[int],
+    path: Path, request: StreamRequest, choice: Sound, emit: Emit, emit_sound: OnBlock
 ) -> dict[str, Problem]:
-    """Stream a clip of a container; skip the samples at each rate that were `sent` before."""
     scaler = container.SquareScaler()
-
-    def emit_sound(sr: int, y: F32) -> None:
-        known = min(sent[sr], len(y))
-        sent[sr] -= known
-        emit(("sound", sr, y[known:]))
 
     def emit_pictures(frame: Any, rows: slice) -> None:
         wanted = range(rows.start, rows.stop)
@@ -225,24 +220,13 @@ def _stream_container(
         for row in wanted:
             emit(("picture", row, {size: pictures[size] for size in request.sizes[row]}))
 
-    with ExitStack() as stack:
-        clip = container.open_clip(path, request, choice, stack)
+    with container.open_clip(path, request, choice) as clip:
         if clip.note:
             emit(("note", clip.note))
         for modality, problem in clip.problems.items():
             emit(("problem", modality, problem))
-        if not clip.streams:
-            return clip.problems
         times = request.start + request.times
-        picker = container.FramePicker(request.start, clip.end, times, emit_pictures)
-        sound = SoundCollector(request, emit_sound, choice.channel)
-        container.decode_packets(clip, picker, sound, lambda function, frames: function(frames))
-        problems = container.find_problems(clip, picker, sound)
-        if "audio" in clip.kinds and "audio" not in problems:
-            # This emits the rest of the sound.
-            _, sound_problem = sound.finish()
-            problems.update({} if sound_problem is None else {"audio": sound_problem})
-    return problems
+        return container.decode_streams(clip, times, emit_pictures, emit_sound)[0].problems
 
 
 @contextmanager
