@@ -81,10 +81,6 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     assert ranks.assists()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with (
-        pytest.raises(
-            BadSetting, match="process 3 on this machine has no GPU, because there are only 2"
-        ),
-        joined_ranks("auto"),
-    ):
+    message = "process 3 on this machine has no GPU, because there are only 2"
+    with pytest.raises(BadSetting, match=message), joined_ranks("auto"):
         pass
