@@ -153,7 +153,7 @@ def _problems_of(
         problems: dict[str, Problem] = outcome.value
         return problems
     if isinstance(error, WorkerDied):
-        problem = Problem(error.reason, passing=error.passing)
+        problem = Problem(str(error), passing=error.passing)
     elif isinstance(error, OutOfMemory):
         reason = f"decoding it takes more than {limits.memory:g} GiB of memory"
         problem = Problem(reason, passing=True)

@@ -114,17 +114,15 @@ class Stepper:
     def __init__(self, net: Net, job: TrainingJob) -> None:
         self.net = net
         self.job = job
-        self.recipe = job.settings.recipe
+        self.settings, self.recipe = job.settings, job.settings.recipe
         self.ranks = current_ranks()
         self.n_parts = 1
         self.device = net.classifier.weight.device
         # Only a GPU reports that memory is exhausted; otherwise the system kills the process.
         self._is_measured = self.device.type != "cpu"
-        self.optimizer = make_optimizer(net, job.settings)
-        last, settings = net.classifier, job.settings
-        self.loss = make_loss(
-            settings.loss, job.task, last.out_features, last.in_features, tau=settings.tau
-        )
+        self.optimizer = make_optimizer(net, self.settings)
+        n_outputs, dim = net.classifier.weight.shape
+        self.loss = make_loss(self.settings.loss, job.task, n_outputs, dim, tau=self.settings.tau)
         module = NetLoss(net, self.loss)
         self._module: nn.Module = torch.compile(module) if job.compiled else module  # type: ignore[assignment]
 
@@ -196,11 +194,10 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         if not self._can_be_divided(n_clips):
-            settings = self.job.settings
             least = 2 if self.ranks.count == 1 else n_clips
             raise ExtractError(
                 f"{self.job.label}: the memory of {memory_text(self.device)} is too small to "
-                f"train on {least} clips at once (batch_size is {settings.batch_size}): use a "
+                f"train on {least} clips at once (batch_size is {self.settings.batch_size}): use a "
                 f"larger GPU, shorter or smaller inputs (nets.{self.net.name}.options), or "
                 "--set extract.device=cpu"
             ) from None

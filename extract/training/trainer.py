@@ -126,7 +126,7 @@ class Trainer(Stepper):
         net, rows = self.net, self.job.train_rows
         net.eval()
         features = []
-        for _, raw in self.batches.ahead(split_rows(rows, self.job.settings.batch_size)):
+        for _, raw in self.batches.ahead(split_rows(rows, self.settings.batch_size)):
             with autocast(self.device, self.job.precision):
                 features.append(net.features(net.prepare(raw.to(self.device))).float())
         with torch.enable_grad():
@@ -135,7 +135,7 @@ class Trainer(Stepper):
     def resume(self, folder: JobFolder) -> TrainingRun:
         """Return the saved run of a folder, or a new run."""
         curve: Curve = {name: [] for name in EPOCH_VALUES} | self.kept
-        if self.job.settings.iterations:
+        if self.settings.iterations:
             curve |= {"iteration": [], "iteration_loss": []}
         state = folder.load("state.pt")
         if state is None:
@@ -159,11 +159,11 @@ class Trainer(Stepper):
         groups = self._batch_rows(epoch)
         losses = self.train_batches(groups, self.job.steps_before(epoch))
         sizes = [len(group) for group in groups]
-        train_loss = sum(a * n for a, n in zip(losses, sizes, strict=True)) / max(sum(sizes), 1)
+        train_loss = sum(a * n for a, n in zip(losses, sizes, strict=True)) / sum(sizes)
         val_loss = accuracy = math.nan
         if len(self.job.val_rows):
             val_loss, accuracy = self.score(self.job.val_rows)
-        iterations = self.job.settings.iterations
+        iterations = self.settings.iterations
         for step, value in enumerate(losses, self.job.steps_before(epoch) + 1):
             if iterations and step % math.ceil(iterations / MAX_POINTS) == 0:
                 run.curve["iteration"].append(float(step))
@@ -172,7 +172,7 @@ class Trainer(Stepper):
         for name, value in zip(EPOCH_VALUES, values, strict=True):
             run.curve[name].append(value)
         run.epoch = epoch
-        if not self.job.settings.patience:
+        if not self.settings.patience:
             first = first_averaged_epoch(self.recipe, self.job.epochs)
             if first and epoch >= first:
                 run.best = add_to_average(run.best, self.net.state_dict(), epoch - first + 1)
@@ -220,7 +220,7 @@ class Trainer(Stepper):
         totals = [torch.zeros((), dtype=torch.float64, device=self.device)]
         n_correct = [totals[0]]
         part = list(rows)[self.ranks.number :: self.ranks.count]
-        parts = split_rows(part, self.job.settings.batch_size)
+        parts = split_rows(part, self.settings.batch_size)
         for (batch, raw), indices in zip(
             self.batches.ahead(parts), indices_on(self.device, parts), strict=True
         ):
@@ -237,15 +237,15 @@ class Trainer(Stepper):
 
     def check_finite(self, run: TrainingRun) -> None:
         """Raise `TrainingDiverged` if a weight is not finite and no earlier weights were kept."""
-        if self.job.settings.patience and math.isfinite(run.best_loss):
+        if self.settings.patience and math.isfinite(run.best_loss):
             return
         state = self.net.state_dict().values()
-        if not all(bool(torch.isfinite(v).all()) for v in state if v.is_floating_point()):
+        if not all(torch.isfinite(v).all() for v in state if v.is_floating_point()):
             raise self.divergence(run)
 
     def divergence(self, run: TrainingRun) -> TrainingDiverged:
         """Build the error of a training without a finite loss."""
-        lr = self.job.settings.lr
+        lr = self.settings.lr
         return TrainingDiverged(
             f"{self.job.label}: training diverged: no finite loss by epoch {run.epoch} "
             f"(training {run.curve['train_loss'][-1]:g}, validation "
