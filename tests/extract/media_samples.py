@@ -53,13 +53,10 @@ def write_media(
     gop=12,
     sound_at=0.0,
     container_options=None,
-    title="",
     time_base=MS,
 ):
     """Write pictures shown from `times_ms` on and sound (channels, samples)."""
     with av.open(str(path), "w", options=container_options or {}) as container:
-        if title:
-            container.metadata["title"] = title
         packets, video = [], None
         if len(frames):
             video = container.add_stream(codec, rate=25)
@@ -79,18 +76,17 @@ def write_media(
             packets += video.encode(None)
         if sound is not None:
             size = audio.codec_context.frame_size or 1024
+            name = audio.codec_context.format.name
             for at in range(0, sound.shape[1], size):
                 part = np.ascontiguousarray(sound[:, at : at + size])
-                if audio.codec_context.format.name == "s16":
+                if name == "s16":
                     part = np.round(part.T * 32767).astype(np.int16).reshape(1, -1)
-                name = audio.codec_context.format.name
                 block = av.AudioFrame.from_ndarray(part, format=name, layout=layout)
                 block.sample_rate = sr
                 block.pts, block.time_base = at + round(sound_at * sr), Fraction(1, sr)
                 packets += audio.encode(block)
             packets += audio.encode(None)
-        packets.sort(key=lambda p: float(p.dts * p.time_base))
-        for packet in packets:
+        for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
             container.mux(packet)
     return path
 

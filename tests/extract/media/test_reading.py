@@ -1,5 +1,7 @@
 """Media against ground truth: frames that say their number, and sound that is known."""
 
+import struct
+
 import av
 import cv2
 import numpy as np
@@ -68,26 +70,18 @@ def test_skipped_frames_change_no_other(tmp_path):
 
 
 def test_pictures_that_begin_late_and_sound_that_does(tmp_path):
-    pcm, frames = {"audio_codec": "pcm_s16le"}, [grey(i) for i in range(10)]
-    times = range(1000, 2000, 100)
-    late = write_media(
-        tmp_path / "a.mkv", frames=frames, times_ms=times, sound=sine(2.0, 16000), **pcm
-    )
+    pcm = {"audio_codec": "pcm_s16le"}
+    times = {"frames": [grey(i) for i in range(10)], "times_ms": range(1000, 2000, 100)}
+    late = write_media(tmp_path / "a.mkv", sound=sine(2.0, 16000), **times, **pcm)
     # Until 1 s there is only the first; they end at 1.94 s.
-    assert decode(late, n_frames=4, sizes=(16,), duration=2.0).problems == {}
     assert chosen(late, n_frames=4, duration=2.0) == [0, 0, 2, 6]
+    still = film(tmp_path / "still.mkv", 1, sound=sine(2.0, 16000), **pcm)
+    assert chosen(still, n_frames=3) == [0, 0, 0]
     path = film(tmp_path / "b.mkv", sound=sine(0.7, 16000), sound_at=0.5, **pcm)
     wave = decode(path).waveforms[16000]
     assert len(wave) == 1.2 * 16000
     assert not wave[:8000].any()
     assert np.abs(wave[8000:] - sine(0.7, 16000)[0]).max() < 1e-4
-
-
-def test_a_still_picture_with_sound(tmp_path):
-    path = film(tmp_path / "a.mkv", 1, sound=sine(2.0, 16000), audio_codec="flac")
-    decoded = decode(path, n_frames=3, sizes=(16,))
-    assert decoded.problems == {}
-    assert [index_of(f) for f in decoded.frames[16]] == [0, 0, 0]
 
 
 def test_pictures_that_an_edit_list_leaves_out(tmp_path):
@@ -96,9 +90,8 @@ def test_pictures_that_an_edit_list_leaves_out(tmp_path):
         units = int(0.4 / container.streams.video[0].time_base)
     data = bytearray(path.read_bytes())
     at = data.index(b"elst") + 12
-    for place, change in ((at, -400), (at + 4, units)):
-        value = int.from_bytes(data[place : place + 4], "big", signed=True) + change
-        data[place : place + 4] = value.to_bytes(4, "big", signed=True)
+    length, start = struct.unpack_from(">2i", data, at)
+    struct.pack_into(">2i", data, at, length - 400, start + units)
     path.write_bytes(data)
     assert chosen(path, n_frames=20) == list(range(10, 30))
 
@@ -120,9 +113,12 @@ def test_pictures_that_an_edit_list_leaves_out(tmp_path):
 def test_display_matrices(tmp_path, matrix, turn, degrees):
     picture = grey(0, 64, 96)
     picture[:16, 16:48] = 250
-    plain = film(tmp_path / "a.mp4", [picture] * 10)
-    turned = tmp_path / "b.mp4"
-    turned.write_bytes(with_matrix(plain.read_bytes(), *matrix))
+    plain, turned = film(tmp_path / "a.mp4", [picture] * 10), tmp_path / "b.mp4"
+    # Another display matrix in the track header.
+    data, (a, b, c, d) = bytearray(plain.read_bytes()), matrix
+    values = [65536 * value for value in (a, b, 0, c, d, 0, 0, 0)]
+    struct.pack_into(">8i", data, data.index(b"tkhd") + 44, *values)
+    turned.write_bytes(data)
     if degrees is not None:
         with av.open(str(turned)) as container:
             assert next(container.decode(video=0)).rotation % 360 == degrees
@@ -132,14 +128,6 @@ def test_display_matrices(tmp_path, matrix, turn, degrees):
     )
     assert upright[:10, :26].min() > 200 > upright[-10:].max()
     assert np.array_equal(found, turn(upright))
-
-
-def with_matrix(data, a, b, c, d):
-    """An MP4's bytes with another display matrix in the track header."""
-    at = data.index(b"tkhd") + 4 + 4 + 20 + 16
-    values = [a, b, 0, c, d, 0, 0, 0]
-    matrix = b"".join((v * 65536).to_bytes(4, "big", signed=True) for v in values)
-    return data[:at] + matrix + (1 << 30).to_bytes(4, "big") + data[at + 36 :]
 
 
 @pytest.mark.parametrize("pix_fmt", ["gray", "yuv444p", "rgb48le"])
@@ -162,30 +150,19 @@ def test_short_side_is_scaled_and_the_middle_taken(tmp_path):
     assert np.abs(found - expected).max() <= 1
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
-@pytest.mark.parametrize("sr", [8000, 48000])
-def test_audio_files_are_the_mean_of_their_channels(tmp_path, suffix, sr):
-    path = tmp_path / f"a{suffix}"
-    soundfile.write(path, sine(1.0, sr, 500.0, channels=2).T, sr)
-    wave = decode(path, sample_rates=(sr,), sizes=()).waveforms[sr]
-    expected = soundfile.read(path, dtype="float32")[0].mean(axis=1)
-    assert len(wave) == len(expected) == sr
-    assert np.abs(wave - expected).max() < 1e-4
-
-
 @pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("stereo", 2), ("5.1", 6)])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mkv"])
 @pytest.mark.parametrize("sr", [8000, 48000])
-def test_sound_is_the_mean_of_its_channels(tmp_path, layout, channels, sr):
-    sound = sine(0.5, sr, channels=channels)
-    path = write_media(
-        tmp_path / "a.mkv", sound=sound, sr=sr, layout=layout, audio_codec="pcm_s16le"
-    )
+def test_sound_is_the_mean_of_its_channels(tmp_path, name, layout, channels, sr):
+    path, sound = tmp_path / name, sine(0.5, sr, channels=channels)
+    if name == "a.mkv":
+        write_media(path, sound=sound, sr=sr, layout=layout, audio_codec="pcm_s16le")
+    else:
+        soundfile.write(path, sound.T, sr)
     decoded = decode(path, sample_rates=(sr,), sizes=())
     wave = decoded.waveforms[sr]
-    assert wave.dtype == np.float32
-    assert wave.shape == (sr // 2,)
-    assert decoded.seconds == 0.5
-    assert np.abs(wave - sound.mean(axis=0)).max() < 1e-4
+    assert (wave.dtype, wave.shape, decoded.seconds) == (np.float32, (sr // 2,), 0.5)
+    assert np.abs(wave - sound.mean(axis=0)).max() < (0.05 if name == "a.ogg" else 1e-4)
 
 
 def test_a_sine_keeps_its_frequency_and_loudness(tmp_path):
@@ -322,10 +299,9 @@ def test_a_video_of_which_no_frame_decodes(tmp_path):
 
 
 def test_a_title_that_is_not_utf_8(tmp_path):
-    path = write_media(
-        tmp_path / "a.mkv", sound=sine(0.5, 16000), audio_codec="pcm_s16le", title="cafe."
-    )
-    data = path.read_bytes()
-    assert data.count(b"cafe.") == 1
-    path.write_bytes(data.replace(b"cafe.", b"caf\xe9\xff"))
+    path = write_media(tmp_path / "a.mkv", sound=sine(0.5, 16000), audio_codec="pcm_s16le")
+    # The title is the name of the program that wrote the file.
+    path.write_bytes(path.read_bytes().replace(b"Lavf", b"La\xe9\xff"))
+    with pytest.raises(UnicodeDecodeError):
+        av.open(str(path))
     assert decode(path, sizes=()).problems == {}

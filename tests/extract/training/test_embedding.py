@@ -110,30 +110,22 @@ FROZEN_RUN = RunSettings("frozen", device="cpu")
 FROZEN_OPTIONS = {"n_frames": 8, "size": 32}
 
 
+def save_net(path, seed):
+    torch.manual_seed(seed)
+    torch.save(build_net("i3d", 2, width=0.25, **FROZEN_OPTIONS).state_dict(), path)
+
+
 @pytest.fixture
 def settings(tmp_path):
     save_net(tmp_path / "own.pt", seed=0)
     return NetSettings("i3d", 0.25, str(tmp_path / "own.pt"), FROZEN_OPTIONS)
 
 
-def save_net(path, seed):
-    torch.manual_seed(seed)
-    torch.save(build_net("i3d", 2, width=0.25, **FROZEN_OPTIONS).state_dict(), path)
-
-
-@torch.inference_mode()
-def test_it_embeds_as_the_net_that_it_is_made_of(settings):
-    plain, fast = frozen_net(settings, 2, FROZEN_RUN), FrozenNets(FROZEN_RUN, 2).get(settings)
-    assert fast.spec == plain.spec
-    raw = torch.randint(0, 256, (2, 8, 32, 32, 3), dtype=torch.uint8)
-    expected, found = (each.net.embed(each.net.prepare(raw)) for each in (plain, fast))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
-
-
 def test_a_changed_file_or_setting_is_another_net(settings):
     nets = FrozenNets(FROZEN_RUN, 2)
     assert nets.get(settings) is nets.get(settings)
     first = nets.get(settings).spec
+    assert first == frozen_net(settings, 2, FROZEN_RUN).spec
     slower = replace(settings, options={**FROZEN_OPTIONS, "n_frames": 16})
     assert nets.get(slower).spec.params != first.params
     file = Path(settings.weights)

@@ -95,14 +95,6 @@ def test_centres_move_with_the_batch(problem, name):
     assert not loss.centres.requires_grad
 
 
-def test_centres_are_saved_and_nothing_is_learnt_by_gradient():
-    for name in LOSSES:
-        loss = make_loss(name, "multiclass", CLASSES, DIM)
-        assert list(loss.parameters()) == []
-        saved = list(loss.state_dict())
-        assert saved == (["centres"] if "centre" in name else [])
-
-
 def test_angular_puts_the_layer_where_it_gives_the_same_logits(problem):
     x, layer, _, _ = problem
     loss = make("angular")
