@@ -241,42 +241,46 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
             return Decoded(problems=problems)
     sound: Waveforms | None = None
     problem: Problem | None = None
-    n_frames, stated = 0, 0.0
+    n_frames, stated, kind = 0, 0.0, ""
     for file in open_parts(path):
         sr, kind = file.samplerate, file.format.lower()
         if file.frames == 0:
             raise ValueError("no length is stated")
         sound = sound or Waveforms(sr, request, on_block)
-        if sr != sound.sr:
-            problem = Problem(f"the sampling rate changes from {sound.sr} to {sr} Hz")
-            break
         first = max(round(request.start * sr) - n_frames, 0)
         remaining = file.frames - first
         if request.duration is not None:
             remaining = min(remaining, round(request.duration * sr) - sound.n_samples)
         n_frames += file.frames
-        stated += file.frames / sr * stated_length_ratio(file.extra_info)
-        block = _BLOCK if on_block is None else sr * file.channels
-        problem = problem or _read_blocks(file, first, remaining, sound, block)
+        stated += file.frames / sr * _stated_length_ratio(file.extra_info)
+        if sr != sound.sr:
+            problem = Problem(f"the sampling rate changes from {sound.sr} to {sr} Hz")
+        else:
+            block = _BLOCK if on_block is None else sr * file.channels
+            problem = _read_blocks(file, first, remaining, sound, block)
+        if problem is not None:
+            break
     assert sound is not None
-    if problem is None and round(request.start * sr) >= n_frames:
-        problems["audio"] = starts_after_end(request.start, "sound ends", n_frames / sr)
-        return Decoded(problems=problems)
-    expected = stated - request.start if request.duration is None else request.duration
+    seconds = sound.n_samples / sound.sr
+    if problem is None and round(request.start * sound.sr) >= n_frames:
+        problem = starts_after_end(request.start, "sound ends", n_frames / sound.sr)
+        return Decoded(problems={**problems, "audio": problem})
     if sound.is_silent and sound.channel is not None:
         raise ValueError("its channels cancel each other")
-    problem = problem or sound.problem() or check_length(sound.n_samples / sr, expected)
-    states_end = kind in _STATING_END
-    if problem is None and request.duration is None and states_end and is_cut_off(path, kind):
+    expected = stated - request.start if request.duration is None else request.duration
+    problem = problem or sound.problem() or check_length(seconds, expected)
+    states_end = kind in _STATING_END and request.duration is None
+    if problem is None and states_end and is_cut_off(path, kind):
         problem = CUT_OFF
+    waveforms: dict[int, F32] = {}
     if problem is None:
         waveforms, problem = sound.finish()
     if problem is not None:
         return Decoded(problems={**problems, "audio": problem})
-    return Decoded(waveforms, {}, sound.n_samples / sr, problems)
+    return Decoded(waveforms, {}, seconds, problems)
 
 
-def stated_length_ratio(info: str) -> float:
+def _stated_length_ratio(info: str) -> float:
     """Return stated / real length of a file by libsndfile's log; 1 for a file written to a pipe."""
     match = re.search(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", info, re.MULTILINE)
     if match is None:
@@ -289,10 +293,8 @@ def _read_blocks(
     file: soundfile.SoundFile, first: int, remaining: int, sound: Waveforms, block: int
 ) -> Problem | None:
     """Read `remaining` samples from index `first` on, `block` values of all channels at a time."""
-    if remaining <= 0:
-        return None
     size = max(block // file.channels, 1)
-    file.seek(first)
+    file.seek(min(first, file.frames))
     while remaining > 0:
         samples = file.read(min(size, remaining), dtype="float32", always_2d=True)
         if len(samples) == 0:

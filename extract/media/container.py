@@ -318,9 +318,7 @@ def _select_streams(
     path: Path, container: Any, request: ClipRequest, choice: Sound
 ) -> tuple[dict[str, Any], dict[str, Problem]]:
     """Return the streams to decode by type, and the problems of missing streams."""
-    # A cover picture in an audio file is not a video.
-    videos = [stream for stream in container.streams.video if not packets.is_cover(stream)]
-    audios = packets.sound_tracks(container)
+    videos, audios = packets.videos(container), packets.sound_tracks(container)
     if choice.track is not None:
         audios = [container.streams[choice.track]]
     if not videos and not audios:

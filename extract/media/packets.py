@@ -57,9 +57,9 @@ def start_of(container: Any) -> float:
     return 0.0 if container.start_time is None else float(container.start_time / av.time_base)
 
 
-def is_cover(stream: Any) -> bool:
-    """Return True if a video stream is an audio file's cover picture, or thumbnails."""
-    return bool(int(stream.disposition) & _COVER)
+def videos(container: Any) -> list[Any]:
+    """Return the video streams that are not an audio file's cover picture, or thumbnails."""
+    return [s for s in container.streams.video if not int(s.disposition) & _COVER]
 
 
 def sound_tracks(container: Any) -> list[Any]:

@@ -163,8 +163,7 @@ def _by_packets(path: Path) -> float:
     """Return the seconds from the first presentation time to the last packet's end, or 0."""
     with packets.open_container(path) as opened:
         check_format(path, opened.format.name)
-        streams: list[Any] = packets.sound_tracks(opened)[:1]
-        streams += [s for s in opened.streams.video if not packets.is_cover(s)][:1]
+        streams = packets.sound_tracks(opened)[:1] + packets.videos(opened)[:1]
         ends = {stream.index: 0.0 for stream in streams}
         origin = packets.start_of(opened)
         if streams:

@@ -52,10 +52,10 @@ def parameter_groups(net: Net, settings: TrainSettings) -> list[dict[str, Any]]:
     for name, parameter in named:
         parts = name.split(".")
         layers.setdefault(".".join(parts[: 1 + (parts[0] in lists)]), []).append(parameter)
-    order = [name for name in layers if name != "classifier"] + ["classifier"]
+    layers["classifier"] = layers.pop("classifier")
     return [
-        {"params": layers[name], "lr": settings.lr * decay ** (len(order) - 1 - depth)}
-        for depth, name in enumerate(order)
+        {"params": parameters, "lr": settings.lr * decay ** (len(layers) - 1 - depth)}
+        for depth, parameters in enumerate(layers.values())
     ]
 
 
