@@ -15,8 +15,7 @@ from mvemo.cache.table import TEST, VALIDATION
 from mvemo.extract.array_types import F32, I64, U8, Mask
 from mvemo.extract.errors import BadMedia, BadSetting
 from mvemo.extract.nets.parts.cards import AudioInput, NetInput, SequenceInput, VideoInput
-from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.views import ViewSettings, window_starts
+from mvemo.extract.settings import NetSettings, RunSettings, ViewSettings, window_starts
 from mvemo.manifests import Manifest, inner_split
 
 T = TypeVar("T")

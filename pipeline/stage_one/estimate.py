@@ -18,10 +18,9 @@ import numpy as np
 
 from mvemo.cache import Cache, open_cache
 from mvemo.extract.nets.parts import cards, registry
-from mvemo.extract.settings import NetSettings
+from mvemo.extract.settings import NetSettings, window_starts
 from mvemo.extract.store.decoded import DecodedStore, stored_problems
 from mvemo.extract.training import data, devices, protocols, steps, timing
-from mvemo.extract.views import window_starts
 from mvemo.extract.workers import pool, process
 from mvemo.manifests import Manifest
 from mvemo.manifests.text_table import align_columns

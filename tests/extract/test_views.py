@@ -11,11 +11,10 @@ from mvemo.extract.errors import BadSetting
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.nets import AudioInput, SequenceInput, VideoInput, build_net
-from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.settings import LAYOUTS, NetSettings, RunSettings, ViewSettings, window_starts
 from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.training.protocols import embedding_spec
-from mvemo.extract.views import LAYOUTS, ViewSettings, window_starts
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -9,11 +9,10 @@ import torch
 
 from mvemo.extract.errors import BadSetting, ExtractError, MissingFile
 from mvemo.extract.nets import AudioInput, SequenceInput, build_net
-from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.settings import NetSettings, RunSettings, ViewSettings
 from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.embedding import FrozenNets, chunk_rows, embed_rows
 from mvemo.extract.training.protocols import frozen_net
-from mvemo.extract.views import ViewSettings
 
 CPU = torch.device("cpu")
 
