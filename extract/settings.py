@@ -103,6 +103,16 @@ class TrainSettings:
         if self.recipe.mixup and self.loss != "softmax":
             raise BadSetting(f"mixup is {self.recipe.mixup}: it needs loss = 'softmax'")
 
+    def steps_per_epoch(self, n_clips: int) -> int:
+        """Return the steps of an epoch; a last batch of one clip joins the previous one."""
+        return max(math.ceil((n_clips - 1) / self.batch_size), 1)
+
+    def max_epochs(self, n_clips: int) -> int:
+        """Return the maximum number of epochs for a number of training clips."""
+        if not self.iterations:
+            return self.epochs
+        return math.ceil(self.iterations / self.steps_per_epoch(n_clips))
+
 
 @dataclass(frozen=True)
 class ViewSettings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ class TrainingJob:
     @property
     def epochs(self) -> int:
         """Maximum number of epochs; early stopping may end sooner."""
-        return n_epochs(self.settings, len(self.train_rows))
+        return self.settings.max_epochs(len(self.train_rows))
 
     @property
     def steps(self) -> int:
@@ -62,20 +61,7 @@ class TrainingJob:
 
     def steps_before(self, epoch: int) -> int:
         """Return the number of optimizer steps before an epoch, counted from 1."""
-        return (epoch - 1) * steps_per_epoch(self.settings, len(self.train_rows))
-
-
-def n_epochs(settings: TrainSettings, n_rows: int) -> int:
-    """Return the maximum number of epochs for a number of training clips."""
-    if not settings.iterations:
-        return settings.epochs
-    return math.ceil(settings.iterations / steps_per_epoch(settings, n_rows))
-
-
-def steps_per_epoch(settings: TrainSettings, n_rows: int) -> int:
-    """Return the number of optimizer steps of a whole epoch, at least 1."""
-    # A last batch of one clip joins the previous one.
-    return max(math.ceil((n_rows - 1) / settings.batch_size), 1)
+        return (epoch - 1) * self.settings.steps_per_epoch(len(self.train_rows))
 
 
 def training_batches(rows: Sequence[int], batch_size: int) -> list[list[int]]:

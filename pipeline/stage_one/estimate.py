@@ -20,7 +20,7 @@ from mvemo.cache import Cache, open_cache
 from mvemo.extract.nets.parts import cards, registry
 from mvemo.extract.settings import NetSettings, window_starts
 from mvemo.extract.store.decoded import DecodedStore, stored_problems
-from mvemo.extract.training import data, devices, protocols, steps, timing
+from mvemo.extract.training import data, devices, protocols
 from mvemo.extract.workers import pool, process
 from mvemo.manifests import Manifest
 from mvemo.manifests.text_table import align_columns
@@ -308,7 +308,7 @@ def _most_windows(plan: ExtractPlan, net: NetSettings) -> int:
     if run.protocol == "frozen":
         return n_clips * net.view.views
     n_nets = len(backends.trainings_of([net], run, plan.evaluation.table.folds))
-    n_passes = timing.PASSES * steps.n_epochs(net.train, n_clips) + net.view.views
+    n_passes = devices.PASSES * net.train.max_epochs(n_clips) + net.view.views
     return n_nets * n_clips * n_passes
 
 
@@ -329,10 +329,10 @@ def _forecast_net(plan: ExtractPlan, net: NetSettings, known: _Known) -> NetFore
             n_kept += len(known.cache.current(spec, keys))
     n_new = len(readable) * len(trained) - n_kept
     to_train = [each.split for each in trained if each.split is not None and each.spec is None]
-    cost = timing.NetCost(0.0, 0, 0)
+    cost = devices.NetCost(0.0, 0, 0)
     if n_new or to_train:
         descriptors = plan.settings.descriptors
-        cost = timing.measure_net(net, run, descriptors, threads=known.threads)
+        cost = devices.measure_net(net, run, descriptors, threads=known.threads)
     windows = [n_windows(net, known.lengths.get(c.clip_id), c.duration) for c in readable]
     seconds = n_new * cost.seconds * sum(windows) / max(len(windows), 1)
     for split in to_train:

@@ -14,7 +14,7 @@ from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training import devices, losses, protocols, ranks, timing
+from mvemo.extract.training import devices, losses, protocols, ranks
 from mvemo.manifests import (
     Folds,
     Manifest,
@@ -284,7 +284,7 @@ def _measured(
     seconds = dict.fromkeys(precisions, 0.0)
     for name in precisions:
         for plan in plans:
-            cost = timing.measure_net(plan, replace(run, precision=name), settings.descriptors)
+            cost = devices.measure_net(plan, replace(run, precision=name), settings.descriptors)
             seconds[name] += plan.view.views * cost.seconds
     if keep:
         path.parent.mkdir(parents=True, exist_ok=True)

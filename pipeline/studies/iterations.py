@@ -13,7 +13,6 @@ import numpy as np
 from mvemo.extract import NetSettings, RunSettings, TrainingClips
 from mvemo.extract.training.data import training_splits
 from mvemo.extract.training.steps import Curve
-from mvemo.extract.training.steps import steps_per_epoch as trained_steps
 from mvemo.fuse.numeric import F64, Ints
 from mvemo.manifests import Manifest
 from mvemo.pipeline.studies.comparison import Compared, Draft, Row, citations, measured
@@ -172,4 +171,4 @@ def steps_per_epoch(study: Study, media: StudyMedia, folds: Ints, plan: NetSetti
     clips = TrainingClips(media.manifest, media.digests, media.usable(plan), folds)
     run = RunSettings("crossfit", study.settings.extract.run.seed)
     first = training_splits(plan, clips, run)[0]
-    return trained_steps(plan.train, len(first.train_rows))
+    return plan.train.steps_per_epoch(len(first.train_rows))

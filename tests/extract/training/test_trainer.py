@@ -12,7 +12,7 @@ from mvemo.extract.errors import BadSetting, TrainingDiverged
 from mvemo.extract.settings import LOSSES, RecipeSettings, TrainSettings
 from mvemo.extract.training import trainer as finetune
 from mvemo.extract.training.data import RawBatches
-from mvemo.extract.training.steps import TrainingJob, n_epochs
+from mvemo.extract.training.steps import TrainingJob
 from mvemo.extract.training.trainer import JobFolder
 
 VAL = range(45, 60)
@@ -114,8 +114,8 @@ def test_training_stops_at_exactly_that_iteration(tmp_path):
     sizes = [11, 11, 11, 12]
     mean = np.dot(sizes, curve["iteration_loss"][:4]) / 45
     assert curve["train_loss"][0] == pytest.approx(mean)
-    assert n_epochs(TrainSettings(iterations=9, batch_size=11), 45) == 3
-    assert n_epochs(TrainSettings(epochs=7), 45) == 7
+    assert TrainSettings(iterations=9, batch_size=11).max_epochs(45) == 3
+    assert TrainSettings(epochs=7).max_epochs(45) == 7
 
 
 def test_a_long_run_keeps_a_point_every_so_many_iterations(tmp_path, monkeypatch):
