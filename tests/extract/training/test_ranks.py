@@ -31,7 +31,7 @@ def test_parts_of_a_batch_are_the_batch(count):
 
 @pytest.fixture
 def one_rank(tmp_path):
-    """A group of this process alone: its sums are its own."""
+    # A group of this process alone: its sums are its own.
     store = dist.FileStore(str(tmp_path / "store"), 1)
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield
