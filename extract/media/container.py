@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,14 @@ from mvemo.extract.media.request import (
     NO_VIDEO,
     ClipRequest,
     Decoded,
-    FrameSampling,
     Problem,
     Sound,
     check_length,
     starts_after_end,
 )
 
-# Callback for a PyAV frame and the rows of the times at which it is shown.
-OnFrame = Callable[[Any, slice], None]
+# Callback for the row of a time, and the picture that is shown at it by size.
+OnPictures = Callable[[int, dict[int, U8]], None]
 # Maximum number of waiting calls. Each call holds a frame, so the decoder must not run far ahead.
 MAX_WAITING = 8
 # Number of audio frames that are joined at a time.
@@ -52,7 +52,9 @@ _SKIPPING_CODECS = ("h264",)
 class FramePicker:
     """Picker of the frames shown at the given `times`, in seconds, ascending."""
 
-    def __init__(self, start: float, end: float, times: F64, on_frame: OnFrame) -> None:
+    def __init__(
+        self, start: float, end: float, times: F64, on_frame: Callable[[Any, slice], None]
+    ) -> None:
         self._start, self._end = start, end
         self.times = times
         self._on_frame = on_frame
@@ -135,29 +137,6 @@ class SquareScaler:
         return np.asarray(converted.to_ndarray(), dtype=np.uint8)
 
 
-class FrameScaler:
-    """Square pictures of the decoded frames of a clip from `start` to `end`, in seconds."""
-
-    def __init__(self, samplings: Sequence[FrameSampling], start: float, end: float) -> None:
-        targets = [(t, s, row) for s in samplings for row, t in enumerate(s.times(start, end))]
-        # (time, sampling, row in the pictures of that sampling), sorted by time.
-        self._targets = sorted(targets, key=lambda target: target[0])
-        self.times: F64 = np.array([time for time, _, _ in self._targets])
-        counts = Counter(sampling for _, sampling, _ in targets)
-        # uint8 (windows * n_frames, size, size, 3), RGB; zeros until frames are added.
-        self.pictures: dict[FrameSampling, U8] = {
-            s: np.zeros((counts[s], s.size, s.size, 3), dtype=np.uint8) for s in samplings
-        }
-        self._scaler = SquareScaler()
-
-    def add(self, frame: Any, rows: slice) -> None:
-        """Put a PyAV frame into `pictures`, for the given rows of `times`."""
-        targets = self._targets[rows]
-        squares = self._scaler.squares(frame, sorted({sampling.size for _, sampling, _ in targets}))
-        for _, sampling, row in targets:
-            self.pictures[sampling][row] = squares[sampling.size]
-
-
 @dataclass(frozen=True)
 class OpenClip:
     """Container at the start of a clip, with the streams to decode."""
@@ -205,15 +184,23 @@ def open_clip(path: Path, request: ClipRequest, choice: Sound) -> Iterator[OpenC
 def decode_streams(
     clip: OpenClip,
     times: F64,
-    on_frame: OnFrame,
+    sizes: Sequence[Set[int]],
+    on_pictures: OnPictures,
     on_block: OnBlock | None = None,
     *,
     threaded: bool = False,
 ) -> tuple[Decoded, SoundCollector]:
-    """Decode the sound of an open clip, and call `on_frame` for its frames at `times`.
+    """Decode the sound of an open clip, and the pictures at `times`, each in its `sizes`.
 
     If `threaded`, a second thread scales frames and resamples sound.
     """
+    scaler = SquareScaler()
+
+    def scale(frame: Any, rows: slice) -> None:
+        pictures = scaler.squares(frame, sorted(set[int]().union(*sizes[rows])))
+        for row in range(rows.start, rows.stop):
+            on_pictures(row, pictures)
+
     needed = None
     skipping = any(stream.codec_context.name in _SKIPPING_CODECS for stream in clip.streams)
     if clip.times and packets.is_indexed(clip.container) and skipping:
@@ -223,7 +210,7 @@ def decode_streams(
     sound = SoundCollector(clip.request, on_block, clip.choice.channel)
     waiting: list[tuple[float, Any]] = []
     with background_calls(threaded=threaded) as submit:
-        picker = FramePicker(clip.request.start, clip.end, times, partial(submit, on_frame))
+        picker = FramePicker(clip.request.start, clip.end, times, partial(submit, scale))
         for kind, when, frame in packets.decoded_frames(
             clip.container, clip.streams, clip.origin, clip.request.stop, needed
         ):
@@ -317,7 +304,7 @@ def _video_problem(
 def _select_streams(
     path: Path, container: Any, request: ClipRequest, choice: Sound
 ) -> tuple[dict[str, Any], dict[str, Problem]]:
-    """Return the streams to decode by type, and the problems of missing streams."""
+    """Return by type the streams to decode, and the problems of streams that cannot be."""
     videos, audios = packets.videos(container), packets.sound_tracks(container)
     if choice.track is not None:
         audios = [container.streams[choice.track]]
@@ -369,14 +356,33 @@ def choose_sound(path: Path, request: ClipRequest) -> Sound:
 def decode_container(path: Path, request: ClipRequest, choice: Sound | None = None) -> Decoded:
     """Decode a clip of a container; see `mvemo.extract.media.reading.decode_clip`."""
     with open_clip(path, request, choice or Sound()) as clip:
-        scaler = FrameScaler(request.pictures, request.start, clip.end)
-        threaded = request.threads != 1
-        decoded, sound = decode_streams(clip, scaler.times, scaler.add, threaded=threaded)
+        times = {s: s.times(request.start, clip.end) for s in request.pictures}
+        # uint8 (windows * n_frames, size, size, 3), RGB; zeros until frames are decoded.
+        frames = {
+            s: np.zeros((len(times[s]), s.size, s.size, 3), dtype=np.uint8)
+            for s in request.pictures
+        }
+        # (time, sampling, row in the frames of that sampling), sorted by time.
+        targets = sorted(
+            ((when, s, row) for s in times for row, when in enumerate(times[s])), key=itemgetter(0)
+        )
+
+        def keep(target: int, pictures: dict[int, U8]) -> None:
+            _, sampling, row = targets[target]
+            frames[sampling][row] = pictures[sampling.size]
+
+        decoded, sound = decode_streams(
+            clip,
+            np.array([when for when, _, _ in targets]),
+            [{sampling.size} for _, sampling, _ in targets],
+            keep,
+            threaded=request.threads != 1,
+        )
         others = len(clip.container.streams.audio) > 1 or sound.channel is not None
     silent = decoded.problems.get("audio", CUT_OFF).missing
     if silent and others and choice is None and (found := choose_sound(path, request)) != Sound():
         return decode_container(path, request, found)
-    return decoded if "video" in decoded.problems else replace(decoded, frames=scaler.pictures)
+    return decoded if "video" in decoded.problems else replace(decoded, frames=frames)
 
 
 @contextmanager

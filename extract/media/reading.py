@@ -18,7 +18,7 @@ import av.error
 import cv2
 import soundfile
 
-from mvemo.extract.array_types import F32
+from mvemo.extract.array_types import F32, U8
 from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable, MissingFile
 from mvemo.extract.media import container, packets
 from mvemo.extract.media.audio import AUDIO_SUFFIXES, OnBlock, decode_audio_file, open_parts
@@ -36,7 +36,7 @@ from mvemo.extract.media.request import (
 )
 
 # Errors that the machine causes, not the file.
-_PASSING = frozenset(
+_TEMPORARY = frozenset(
     getattr(errno, name)
     for name in ("ENOMEM", "EMFILE", "ENFILE", "EIO", "EAGAIN", "ENOSPC", "ESTALE", "ETIMEDOUT")
     if hasattr(errno, name)
@@ -210,14 +210,8 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
 def _stream_container(
     path: Path, request: StreamRequest, choice: Sound, emit: Emit, emit_sound: OnBlock
 ) -> dict[str, Problem]:
-    scaler = container.SquareScaler()
-
-    def emit_pictures(frame: Any, rows: slice) -> None:
-        wanted = range(rows.start, rows.stop)
-        sizes = frozenset[int]().union(*(request.sizes[row] for row in wanted))
-        pictures = scaler.squares(frame, sorted(sizes))
-        for row in wanted:
-            emit(("picture", row, {size: pictures[size] for size in request.sizes[row]}))
+    def emit_pictures(row: int, pictures: dict[int, U8]) -> None:
+        emit(("picture", row, {size: pictures[size] for size in request.sizes[row]}))
 
     with container.open_clip(path, request, choice) as clip:
         if clip.note:
@@ -225,7 +219,8 @@ def _stream_container(
         for modality, problem in clip.problems.items():
             emit(("problem", modality, problem))
         times = request.start + request.times
-        return container.decode_streams(clip, times, emit_pictures, emit_sound)[0].problems
+        decoded, _ = container.decode_streams(clip, times, request.sizes, emit_pictures, emit_sound)
+    return decoded.problems
 
 
 @contextmanager
@@ -255,7 +250,7 @@ def _media_error(path: Path, error: Exception) -> ExtractError:
     """Convert a library's error to `BadMedia`, or to `MediaUnavailable` if it is temporary."""
     if isinstance(error, MemoryError):
         return MediaUnavailable(f"{path}: not enough memory to read it")
-    if isinstance(error, OSError) and error.errno in _PASSING:
+    if isinstance(error, OSError) and error.errno in _TEMPORARY:
         return MediaUnavailable(f"{path}: cannot be read now: {error_line(error)}")
     # Messages of other errors name internal objects of the library, so they are not shown.
     reason = "it is damaged or its codec is unknown"

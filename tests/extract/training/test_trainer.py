@@ -38,7 +38,7 @@ def test_learns_a_separable_problem_and_keeps_the_best_weights(tmp_path):
 
 def test_steps_use_the_learning_rates_of_the_recipe():
     recipe = RecipeSettings(warmup=0.5, layer_decay=0.5)
-    trainer = trainer_of(Toy(3), settings(recipe=recipe, iterations=8))
+    trainer = trainer_of(Toy(3), settings(recipe=recipe, epochs=8))
     trainer.train_batches([[0, 1], [2, 3]], 0)
     assert [group["lr"] for group in trainer.optimizer.param_groups] == [0.005, 0.01]
 
