@@ -72,7 +72,8 @@ class _Track:
         self.n_samples = 0
         self._rate, self._spool, self._on_block = rate, spool, on_block
         self._resampler = None if rate == sr else soxr.ResampleStream(sr, rate, 1, dtype="float32")
-        self._file: IO[bytes] = io.BytesIO()
+        self._blocks: list[F32] = []
+        self._file: IO[bytes] | None = None
 
     def add(self, block: F32, *, last: bool = False) -> None:
         if self._resampler is not None:
@@ -84,18 +85,19 @@ class _Track:
         if self._on_block is not None:
             self._on_block(self._rate, block)
             return
-        self._file.write(block.data)
-        in_memory = isinstance(self._file, io.BytesIO)
-        if self._spool is not None and in_memory and self.n_samples > _IN_MEMORY:
-            self._spool.mkdir(parents=True, exist_ok=True)
-            samples = self.joined()
-            # The file stays open, because the mapped waveform needs it.
-            self._file = tempfile.TemporaryFile(dir=self._spool)  # noqa: SIM115
-            self._file.write(samples.data)
+        self._blocks.append(block)
+        if self._spool is not None and self.n_samples > _IN_MEMORY:
+            if self._file is None:
+                self._spool.mkdir(parents=True, exist_ok=True)
+                # The file stays open, because the mapped waveform needs it.
+                self._file = tempfile.TemporaryFile(dir=self._spool)  # noqa: SIM115
+            for samples in self._blocks:
+                self._file.write(samples.data)
+            self._blocks.clear()
 
     def joined(self) -> F32:
-        if isinstance(self._file, io.BytesIO):
-            return np.frombuffer(self._file.getbuffer(), np.float32)
+        if self._file is None:
+            return np.concatenate(self._blocks)
         self._file.flush()
         return np.memmap(self._file, np.float32, "r")
 
