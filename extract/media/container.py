@@ -21,7 +21,7 @@ from mvemo.extract.array_types import F32, F64, U8
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media import packets
 from mvemo.extract.media.audio import OnBlock, SoundCollector
-from mvemo.extract.media.formats import check_format, is_cut_off
+from mvemo.extract.media.formats import is_cut_off
 from mvemo.extract.media.request import (
     CUT_OFF,
     MIN_DECODED_SHARE,
@@ -167,7 +167,6 @@ def open_clip(path: Path, request: ClipRequest, choice: Sound) -> Iterator[OpenC
     """Open a container, choose its streams, and seek to the clip."""
     with ExitStack() as stack:
         container = stack.enter_context(packets.open_container(path))
-        check_format(path, container.format.name)
         found, problems = _select_streams(path, container, request, choice)
         note = _sound_note(container, found.get("audio"), choice)
         indices = [stream.index for stream in found.values()]

@@ -15,7 +15,7 @@ import numpy as np
 
 from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.media.formats import FORMAT_WHITELIST, check_head
+from mvemo.extract.media.formats import FORMAT_WHITELIST, check_format, check_head
 from mvemo.extract.media.request import ClipRequest, Problem
 
 # Files in these formats may be joined end to end, each part with its own time stamps. In "jumping"
@@ -44,13 +44,15 @@ def open_container(path: Path) -> Any:
     try:
         # The prefix and the whitelists prevent playlists and unusual names from opening other
         # files or URLs. Titles need not be valid UTF-8.
-        return av.open(
+        container = av.open(
             f"file:{path.resolve()}",
             options={"protocol_whitelist": "file", "format_whitelist": FORMAT_WHITELIST},
             metadata_errors="replace",
         )
     except av.error.ArgumentError as error:
         raise BadMedia(f"{path}: is not in a supported audio or video format") from error
+    check_format(path, container.format.name)
+    return container
 
 
 def start_of(container: Any) -> float:

@@ -22,7 +22,6 @@ from mvemo.extract.array_types import F32, U8
 from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable, MissingFile
 from mvemo.extract.media import container, packets
 from mvemo.extract.media.audio import AUDIO_SUFFIXES, OnBlock, decode_audio_file, open_parts
-from mvemo.extract.media.formats import check_format
 from mvemo.extract.media.request import (
     NO_VIDEO,
     ClipRequest,
@@ -162,7 +161,6 @@ def probe_seconds(path: str | Path) -> float:
 def _by_packets(path: Path) -> float:
     """Return the seconds from the first presentation time to the last packet's end, or 0."""
     with packets.open_container(path) as opened:
-        check_format(path, opened.format.name)
         streams = packets.sound_tracks(opened)[:1] + packets.videos(opened)[:1]
         ends = {stream.index: 0.0 for stream in streams}
         origin = packets.start_of(opened)

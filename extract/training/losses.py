@@ -161,7 +161,7 @@ class RegressionLoss(Loss):
         classifier.bias.mul_(self.deviation).add_(self.mean)
 
 
-def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.01) -> Loss:
+def make_loss(name: str, task: str, n_outputs: int, dim: int, tau: float) -> Loss:
     """Return a loss by name, one of `settings.LOSSES`; tags and regression take only ``softmax``.
 
     J22 gives no `tau`. The term of ``centre`` grows with the square of the features, so a small

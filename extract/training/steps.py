@@ -108,7 +108,7 @@ class Stepper:
         self._is_measured = self.device.type != "cpu"
         self.optimizer = make_optimizer(net, self.settings)
         n_outputs, dim = net.classifier.weight.shape
-        self.loss = make_loss(self.settings.loss, job.task, n_outputs, dim, tau=self.settings.tau)
+        self.loss = make_loss(self.settings.loss, job.task, n_outputs, dim, self.settings.tau)
         module = NetLoss(net, self.loss)
         self._module: nn.Module = torch.compile(module) if job.compiled else module  # type: ignore[assignment]
 

@@ -170,7 +170,7 @@ def _check_losses_and_weights(
     for plan in plans:
         if manifest.task != labels.UNLABELLED:
             train = plan.train
-            losses.make_loss(train.loss, manifest.task, n_outputs, 1, tau=train.tau)
+            losses.make_loss(train.loss, manifest.task, n_outputs, 1, train.tau)
         if plan.weights:
             reports.append(protocols.make_net(plan, n_outputs, run)[1])
     return tuple(filter(None, reports))

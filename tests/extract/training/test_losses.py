@@ -29,7 +29,7 @@ def problem():
 
 
 def make(name, centres=None, task="multiclass"):
-    loss = make_loss(name, task, CLASSES, DIM, tau=TAU).double()
+    loss = make_loss(name, task, CLASSES, DIM, TAU).double()
     if centres is not None and hasattr(loss, "centres"):
         loss.centres.copy_(torch.from_numpy(centres))
     return loss
@@ -136,7 +136,7 @@ def test_right_answers_are_of_classes_alone(problem):
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 def test_losses_for_classes_are_for_classes_only(task):
     with pytest.raises(BadSetting, match=f"only for classes, but the task is {task}"):
-        make_loss("angular", task, 3, 5)
+        make("angular", task=task)
 
 
 def test_nets_learn_with_every_loss_and_centre_losses_gather_the_classes(tmp_path):

@@ -71,7 +71,7 @@ def test_the_probe_is_a_penalised_logistic_regression():
     x[:, 0] += 0.01 * y
     x[:, 7] = 3.0  # a unit that is dead
     net = Toy(3)
-    loss = make_loss("softmax", "multiclass", 3, 8)
+    loss = make_loss("softmax", "multiclass", 3, 8, 0.01)
     recipe.fit_probe(net, loss, torch.tensor(x, dtype=torch.float32), torch.tensor(y))
     z = (x[:, :7] - x[:, :7].mean(0)) / x[:, :7].std(0)
     # scikit-learn: C sum of losses + |w|^2 / 2
