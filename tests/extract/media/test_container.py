@@ -20,10 +20,9 @@ SR = 16000
 def write_tracks(path, tracks):
     """Sounds, float32 (1, samples), with their dispositions."""
     with av.open(str(path), "w") as container:
-        streams = []
-        for _, disposition in tracks:
-            streams.append(container.add_stream("pcm_s16le", rate=SR, layout="mono"))
-            streams[-1].disposition = disposition
+        streams = [container.add_stream("pcm_s16le", rate=SR, layout="mono") for _ in tracks]
+        for stream, (_, disposition) in zip(streams, tracks, strict=True):
+            stream.disposition = disposition
         for stream, (sound, _) in zip(streams, tracks, strict=True):
             samples = np.round(sound * 32767).astype(np.int16)
             frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
@@ -54,7 +53,6 @@ LOW, HIGH, SILENT = sine(1.0, SR, 300.0), sine(1.0, SR, 3000.0), np.zeros((1, SR
         (LOW, DEFAULT | COMMENT, DEFAULT, 2),
         (SILENT, DEFAULT, 0, 2),
     ],
-    ids=["first", "default", "no commentary", "default commentary", "not silent"],
 )
 def test_one_of_several_tracks(tmp_path, first, disposition, other, read):
     tracks = [(first, disposition), (HIGH, other)]
@@ -75,8 +73,7 @@ def test_tracks_that_are_all_silent_are_missing(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".mka"])
 def test_channels_that_cancel_each_other(tmp_path, suffix):
-    sound = sine(1.0, SR)[0]
-    path = tmp_path / f"a{suffix}"
+    sound, path = sine(1.0, SR)[0], tmp_path / f"a{suffix}"
     both = np.stack([sound, -sound])
     if suffix == ".mka":
         write_media(path, sound=both, sr=SR, layout="stereo", audio_codec="pcm_s16le")
