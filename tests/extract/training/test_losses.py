@@ -113,7 +113,7 @@ def test_tags_and_dimensions_match_their_formulas(problem, task):
     d = np.abs(logits - target)
     losses = np.where(d < 1, d**2 / 2, d - 0.5)
     if task == "multilabel":
-        target = target > 0
+        target = (target > 0).astype(np.int64)
         losses = -target * np.log(p) - (1 - target) * np.log(1 - p)
     got = make("softmax", task=task)(torch.from_numpy(x), layer, torch.from_numpy(target))
     assert got.item() == pytest.approx(np.mean(losses), rel=1e-10)
