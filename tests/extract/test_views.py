@@ -118,14 +118,8 @@ def test_an_embedding_is_pooled_over_the_windows_of_its_clip():
 
 def test_keys_change_with_every_view_and_stay_without():
     net = build_net("music1d", 2, width=0.1)
-    # Each differs from the default in one setting or two.
-    others = [
-        {"views": 2},
-        {"layout": "dense"},
-        {"rate": 12.5},
-        {"views": 2, "pooling": "mean+std"},
-    ]
-    plans = [NetSettings("music1d", 0.1, view=ViewSettings(**values)) for values in ({}, *others)]
+    values = [(), (2,), (1, "dense"), (1, "spread", 12.5), (2, "spread", 0.0, "mean+std")]
+    plans = [NetSettings("music1d", 0.1, view=ViewSettings(*each)) for each in values]
     specs = [embedding_spec(plan, net, RunSettings()) for plan in plans]
     assert "view" not in specs[0].params
     assert len({spec.digest for spec in specs}) == len(specs)
