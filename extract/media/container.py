@@ -59,12 +59,12 @@ class FramePicker:
         self.times = times
         self._on_frame = on_frame
         self._next_row = 0
-        self._frame: Any = None
+        self.frame: Any = None  # the last frame
         self._frame_start = self._frame_end = start
 
     def add(self, when: float, frame: Any) -> None:
         """Add the frame that is shown from time `when` on; frames must be in presentation order."""
-        if when >= self._end and self._frame is not None:
+        if when >= self._end and self.frame is not None:
             # The previous frame lasts until the clip's end, because this frame begins after it.
             self._show_until(len(self.times))
             self._frame_end = self._end
@@ -75,25 +75,21 @@ class FramePicker:
         duration = float((frame.duration or 0) * (frame.time_base or 0))
         self._frame_end = when + (duration or max(when - self._frame_start, 0.0))
         self._frame_start = when
-        self._frame = frame
+        self.frame = frame
 
     def _show_until(self, row: int) -> None:
         """Assign the last frame to all times before `row` that have no frame yet."""
-        if self._frame is not None and row > self._next_row:
-            self._on_frame(self._frame, slice(self._next_row, row))
+        if self.frame is not None and row > self._next_row:
+            self._on_frame(self.frame, slice(self._next_row, row))
             self._next_row = row
 
     def finish(self) -> None:
         self._show_until(len(self.times))
 
     @property
-    def is_empty(self) -> bool:
-        return self._frame is None
-
-    @property
     def seconds(self) -> float:
         """Seconds from the clip's start to the end of the last decoded frame."""
-        if self._frame is None:
+        if self.frame is None:
             return 0.0
         return max(min(self._frame_end, self._end) - self._start, 0.0)
 
@@ -293,7 +289,7 @@ def _video_problem(
     start, times = clip.request.start, clip.times
     if times and start >= times.end:
         return starts_after_end(start, "pictures end", times.end)
-    if picker.is_empty:
+    if picker.frame is None:
         return Problem("no frame can be decoded")
     if times and times.single:
         return None
