@@ -56,8 +56,7 @@ def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, .
 
 def plan_of(spec: FeatureSpec, weights: str = "", *, name: str = "") -> NetSettings:
     """Return the settings of the net that made a feature; `name` replaces its name."""
-    from mvemo.extract.settings import NetSettings
-    from mvemo.extract.views import ViewSettings
+    from mvemo.extract.settings import NetSettings, ViewSettings
 
     params = spec.params
     return NetSettings(

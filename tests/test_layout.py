@@ -57,8 +57,8 @@ FLOORS = {
     "extract": (
         "array_types errors",
         "workers",
-        "views",
-        "media settings",
+        "settings",
+        "media",
         "descriptors duplicates",
         "nets store",
         "pretrained",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.views import ViewSettings, window_starts
+from mvemo.extract.settings import ViewSettings, window_starts
 from mvemo.manifests.clip_rows import MAX_SECONDS
 from mvemo.manifests.declared import Allowed, check_settings, setting
 
@@ -75,7 +75,7 @@ class FrameSampling:
     size
         Height and width in pixels.
     views, layout, rate
-        Windows, as in `mvemo.extract.views.ViewSettings`; by default a single window, whose
+        Windows, as in `mvemo.extract.settings.ViewSettings`; by default a single window, whose
         frames are spread over the whole clip.
 
     Examples

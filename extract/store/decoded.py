@@ -150,7 +150,7 @@ def _problems_of(
         problems: dict[str, Problem] = outcome.value
         return problems
     if isinstance(error, WorkerDied):
-        reason, passing = error.reason, error.passing
+        reason, passing = str(error), error.passing
     elif isinstance(error, OutOfMemory):
         reason = f"decoding it takes more than {limits.memory:g} GiB of memory"
     elif isinstance(error, (ExtractError, ImportError)) or not isinstance(error, Exception):

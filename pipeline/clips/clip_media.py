@@ -10,11 +10,10 @@ import numpy as np
 from mvemo.extract.array_types import F32, Mask
 from mvemo.extract.media.request import FrameSampling, Problem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput, input_of
-from mvemo.extract.settings import NetSettings
+from mvemo.extract.settings import NetSettings, ViewSettings
 from mvemo.extract.store.decoded import DecodedStore, DescribedStore, decode_many, describe_many
 from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest
 from mvemo.extract.training.data import RawBatches
-from mvemo.extract.views import ViewSettings
 from mvemo.manifests import Manifest
 from mvemo.pipeline.clips.media_files import MediaDigests, digest_media, media_files
 from mvemo.pipeline.console.messages import tell_note

@@ -11,9 +11,8 @@ from pathlib import Path
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.media.isolated import PROBE, read_each
 from mvemo.extract.nets import AudioInput, SequenceInput, SharedSettings, input_of
-from mvemo.extract.settings import NetSettings
+from mvemo.extract.settings import NetSettings, window_starts
 from mvemo.extract.store.folders import Stamp, digest_file
-from mvemo.extract.views import window_starts
 from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.text_table import listed
 from mvemo.pipeline.console.progress import Progress

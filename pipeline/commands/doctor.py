@@ -270,7 +270,7 @@ def check_weights() -> list[Finding]:
 
 def check_speed(settings: Settings, n_clips: int, seconds: float = 30.0) -> Iterator[Finding]:
     """Measure time and disk space for a generated clip, and extrapolate to `n_clips`."""
-    from mvemo.extract.training.timing import clip_windows, measure_net
+    from mvemo.extract.training.devices import clip_windows, measure_net
     from mvemo.extract.workers.pool import cores
     from mvemo.manifests.model import Clip, Manifest
     from mvemo.pipeline.console.progress import duration_text

@@ -308,11 +308,11 @@ def _prediction(net: Net, video: Path) -> str:
     describe = getattr(net, "describe_prediction", None)
     if describe is None or not isinstance(net.input, VideoInput):
         raise BadOption(f"--video: {net.name} has no labels to predict")
-    from mvemo.extract.media.isolated import decode_isolated
+    from mvemo.extract.media.isolated import DECODE, read_one
     from mvemo.extract.media.request import FrameSampling
 
     sampling = FrameSampling(net.input.n_frames, net.input.size)
-    decoded = decode_isolated(video, pictures=(sampling,))
+    decoded = read_one(DECODE, video, pictures=(sampling,))
     if "video" in decoded.problems:
         raise BadOption(f"--video: {video}: {decoded.problems['video']}")
     raw = torch.from_numpy(decoded.frames[sampling]).unsqueeze(0)

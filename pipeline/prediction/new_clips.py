@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.extract.errors import BadMedia, ExtractError
-from mvemo.extract.media.isolated import probe_isolated
+from mvemo.extract.media.isolated import PROBE, read_one
 from mvemo.manifests.clip_rows import parse_stretch
 from mvemo.manifests.errors import Problems
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, find_media, left_out_notes
@@ -119,7 +119,7 @@ class Windows:
 
 def clip_seconds(clip: NewClip) -> float:
     """Return the length of a clip in seconds; raise ExtractError if it cannot be read."""
-    length = probe_isolated(clip.path) - clip.start
+    length: float = read_one(PROBE, clip.path) - clip.start
     if length <= 0:
         raise BadMedia(f"{clip.path}: the clip starts at {clip.start:g} s, after the file's end")
     return length if clip.duration is None else min(length, clip.duration)

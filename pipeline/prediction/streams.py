@@ -24,8 +24,8 @@ from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput
 from mvemo.extract.nets.parts.cards import PieceInput
 from mvemo.extract.nets.parts.fast_conv import optimized
+from mvemo.extract.settings import ViewSettings
 from mvemo.extract.training.embedding import pool_windows
-from mvemo.extract.views import ViewSettings
 from mvemo.fuse.features import sequence_statistics
 
 Span = tuple[float, float]

@@ -21,7 +21,7 @@ from mvemo.cache import Cache, open_cache
 from mvemo.extract.nets.parts import cards, registry
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore, stored_problems
-from mvemo.extract.training import data, devices, protocols, timing
+from mvemo.extract.training import data, devices, protocols
 from mvemo.extract.workers import pool, process
 from mvemo.manifests import Manifest
 from mvemo.manifests.text_table import align_columns
@@ -243,7 +243,7 @@ def _most_seconds(plan: planning.ExtractPlan, net: NetSettings) -> float:
     embedding = n_clips * net.view.views * SLOWEST
     if run.protocol == "frozen":
         return embedding
-    training = timing.NetCost(SLOWEST, 0, 0).training_seconds(net, n_clips, 0)
+    training = devices.NetCost(SLOWEST, 0, 0).training_seconds(net, n_clips, 0)
     n_nets = len(backends.trainings_of([net], run, plan.evaluation.table.folds))
     return n_nets * (training + embedding)
 
@@ -261,11 +261,13 @@ def _forecast_net(plan: planning.ExtractPlan, net: NetSettings, known: _Known) -
             n_kept += len(known.cache.current(spec, steps.row_keys(spec, readable, content)))
     n_new = len(readable) * len(trained) - n_kept
     to_train = [each.split for each in trained if each.split is not None and each.spec is None]
-    cost = timing.NetCost(0.0, 0, 0)
+    cost = devices.NetCost(0.0, 0, 0)
     if n_new or to_train:
         threads = backends.threads_of(plan.execution.jobs)
-        cost = timing.measure_net(net, extract.run, plan.settings.descriptors, threads=threads)
-    windows = [timing.clip_windows(net, known.lengths.get(c.clip_id), c.duration) for c in readable]
+        cost = devices.measure_net(net, extract.run, plan.settings.descriptors, threads=threads)
+    windows = [
+        devices.clip_windows(net, known.lengths.get(c.clip_id), c.duration) for c in readable
+    ]
     seconds = n_new * cost.seconds * sum(windows) / max(len(windows), 1)
     for split in to_train:
         n_validation = int(split.validation.sum())

@@ -14,7 +14,7 @@ from mvemo.cache import ClipTable, digest_of, open_cache, unfinished_run
 from mvemo.extract import NetSettings, RunSettings, WeightReport
 from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import with_fetched_weights
-from mvemo.extract.training import devices, losses, protocols, ranks, timing
+from mvemo.extract.training import devices, losses, protocols, ranks
 from mvemo.manifests import (
     Folds,
     Manifest,
@@ -174,7 +174,7 @@ def _check_losses_and_weights(
     for plan in plans:
         if manifest.task != labels.UNLABELLED:
             train = plan.train
-            losses.make_loss(train.loss, manifest.task, n_outputs, 1, tau=train.tau)
+            losses.make_loss(train.loss, manifest.task, n_outputs, 1, train.tau)
         if plan.weights:
             reports.append(protocols.make_net(plan, n_outputs, run)[1])
     return tuple(filter(None, reports))
@@ -248,7 +248,7 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
 def choose_precision(
     settings: Settings, plans: Sequence[NetSettings], work: Path, *, keep: bool = True
 ) -> tuple[Settings, str]:
-    """Replace the precision ``auto`` by the faster one; also return a note on the timing."""
+    """Replace the precision ``auto`` by the faster one; also return a note on the devices."""
     run = settings.extract.run
     device = devices.pick_device(run.device)
     note, precision = "", devices.resolve_precision(run.precision, device)
@@ -279,7 +279,7 @@ def _measured(
             return {name: float(kept["seconds"][name]) for name in precisions}
     seconds = dict.fromkeys(precisions, 0.0)
     for name, plan in product(precisions, plans):
-        cost = timing.measure_net(plan, replace(run, precision=name), settings.descriptors)
+        cost = devices.measure_net(plan, replace(run, precision=name), settings.descriptors)
         seconds[name] += plan.view.views * cost.seconds
     if keep:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from mvemo.extract.training.data import training_splits
-from mvemo.extract.training.steps import Curve, steps_per_epoch
+from mvemo.extract.training.steps import Curve
 from mvemo.fuse.numeric import F64, Bools
 from mvemo.manifests import Manifest
 from mvemo.pipeline.studies.comparison import Compared, Draft, Row, measured
@@ -46,7 +46,7 @@ def run_iterations(draft: Draft) -> StudyResult:
     # Number of steps in a full epoch; the last epoch may be incomplete.
     (training,) = predictor.trainings(0, folds)
     split = training_splits(plan, training.clips, training.run)[0]
-    steps = steps_per_epoch(plan.train, len(split.train_rows))
+    steps = plan.train.steps_per_epoch(len(split.train_rows))
     ends = [min(steps * epoch, float(iterations)) for epoch in curve["epoch"]]
     losses = smoothed(curve["iteration_loss"])
     title = f"Loss of {net} by iterations"

@@ -5,8 +5,7 @@ import pytest
 
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets import NETS, input_of, net_names
-from mvemo.extract.settings import NetSettings, RecipeSettings
-from mvemo.extract.views import ViewSettings
+from mvemo.extract.settings import NetSettings, RecipeSettings, ViewSettings
 from mvemo.fuse import EvaluationSettings
 from mvemo.manifests.declared import profile_fields
 from mvemo.manifests.files import parse_toml

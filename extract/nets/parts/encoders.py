@@ -25,8 +25,7 @@ from mvemo.extract.nets.parts.hugging_face import (
 )
 from mvemo.extract.nets.parts.layers import mean_and_deviation
 from mvemo.extract.nets.parts.registry import OUTPUT, EncoderFolder
-from mvemo.extract.settings import NetSettings, TrainSettings
-from mvemo.extract.views import ViewSettings
+from mvemo.extract.settings import NetSettings, TrainSettings, ViewSettings
 from mvemo.manifests.declared import setting
 
 # Constant that Wav2Vec2FeatureExtractor adds to a variance.

@@ -260,7 +260,7 @@ def check_view(settings: NetSettings) -> None:
 
     Examples
     --------
-    >>> from mvemo.extract.views import ViewSettings
+    >>> from mvemo.extract.settings import ViewSettings
     >>> check_view(NetSettings("musicnn", view=ViewSettings(rate=12.5)))
     Traceback (most recent call last):
     mvemo.extract.errors.BadSetting: musicnn: rate is 12.5, but only video nets have a rate

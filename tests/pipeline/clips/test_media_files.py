@@ -13,8 +13,7 @@ from stage_samples import rewrite, run, tiny_demo, tiny_settings
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets import SharedSettings, build_net
-from mvemo.extract.settings import NetSettings
-from mvemo.extract.views import ViewSettings
+from mvemo.extract.settings import NetSettings, ViewSettings
 from mvemo.extract.workers.pool import Outcome
 from mvemo.extract.workers.process import resolve
 from mvemo.manifests import Clip, Manifest

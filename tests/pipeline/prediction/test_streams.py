@@ -13,7 +13,7 @@ from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.nets import build_net
-from mvemo.extract.views import ViewSettings
+from mvemo.extract.settings import ViewSettings
 from mvemo.fuse.features import sequence_statistics
 from mvemo.pipeline.prediction.new_clips import NewClip
 from mvemo.pipeline.prediction.passes import ClipPass

@@ -5,7 +5,7 @@ from spread_samples import extract
 
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import RunSettings
-from mvemo.extract.training import timing
+from mvemo.extract.training import devices
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import estimate
 from mvemo.pipeline.stage_one.backends import threads_of
@@ -56,7 +56,7 @@ def test_a_plan_says_what_the_run_then_does(sounds, tmp_path, capsys):
 
 def test_a_long_run_on_a_processor_is_told_before_it(sounds, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(estimate, "LONG", 0.0)
-    monkeypatch.setattr(timing, "measure_net", lambda *_, **__: timing.NetCost(100.0, 0, 0))
+    monkeypatch.setattr(devices, "measure_net", lambda *_, **__: devices.NetCost(100.0, 0, 0))
     assert extract(sounds, "frozen", tmp_path / "w") == 0
     said = capsys.readouterr().err
     # Eleven clips of 100 s.
@@ -77,9 +77,9 @@ def test_processes_share_the_time(sounds, tmp_path, capsys, monkeypatch, kind, j
 
     def cost(*_, threads):
         asked.append(threads)
-        return timing.NetCost(100.0, 0, 0)
+        return devices.NetCost(100.0, 0, 0)
 
-    monkeypatch.setattr(timing, "measure_net", cost)
+    monkeypatch.setattr(devices, "measure_net", cost)
     monkeypatch.setattr(estimate, "forecast_reading", lambda *_: ReadingForecast())
     monkeypatch.setattr("mvemo.pipeline.console.progress.duration_text", "{:.3f}".format)
 
@@ -101,14 +101,14 @@ def test_a_plan_is_of_the_whole_run(sounds, tmp_path, capsys):
 
 def test_a_short_clip_takes_a_part_of_a_window():
     nets = load_settings("pretrained").nets
-    full = timing.clip_windows(nets["musicnn"], 10_000.0)
-    half = timing.clip_windows(nets["musicnn"], 30.0)
-    assert (half / full, timing.clip_windows(nets["musicnn"], 60.0, 6.0) / full) == (0.5, 0.1)
+    full = devices.clip_windows(nets["musicnn"], 10_000.0)
+    half = devices.clip_windows(nets["musicnn"], 30.0)
+    assert (half / full, devices.clip_windows(nets["musicnn"], 60.0, 6.0) / full) == (0.5, 0.1)
 
 
 def test_bytes_of_a_net_are_those_of_its_tensors():
     plan = load_settings("demo").nets["c3d"]
-    cost = timing.measure_net(plan, RunSettings(device="cpu"))
+    cost = devices.measure_net(plan, RunSettings(device="cpu"))
     net = build_net("c3d", 2, width=plan.width, **plan.options)
     assert cost.weight_bytes == sum(4 * p.numel() for p in net.parameters())
     # Training keeps the input of every layer with weights, at least that of the first.

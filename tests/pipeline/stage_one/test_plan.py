@@ -4,7 +4,7 @@ import pytest
 from stage_samples import run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache
-from mvemo.extract.training.timing import NetCost
+from mvemo.extract.training.devices import NetCost
 from mvemo.manifests import write_manifest
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import plan as planning
@@ -26,7 +26,7 @@ def timed(monkeypatch, tmp_path):
         slow = (run.precision == "bf16") == (plan.name == "i3d")
         return NetCost(2.0 if slow else 1.0, 0, 0)
 
-    monkeypatch.setattr(planning.timing, "measure_net", measure)
+    monkeypatch.setattr(planning.devices, "measure_net", measure)
     return measured
 
 
