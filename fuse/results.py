@@ -240,6 +240,11 @@ class Results:
         return any(model.intervals for model in self.models)
 
     @property
+    def fused(self) -> bool:
+        """Return True if the models read features, so that fusions are compared with features."""
+        return any(model.features for model in self.models)
+
+    @property
     def partly_predicted(self) -> bool:
         """Return True if a model did not predict every tested clip."""
         return any(not model.valid[self.tested].all() for model in self.models)

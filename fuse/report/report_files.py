@@ -17,11 +17,8 @@ from mvemo.fuse.crossval.comparisons import Comparison
 from mvemo.fuse.crossval.saving import save_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.metrics.averages import mean_of_finite, spread
-from mvemo.fuse.report import score_tables as tables
+from mvemo.fuse.report import findings, published, score_tables, summary
 from mvemo.fuse.report.figures import draw_figures, learning_curve_figure, loss_figures
-from mvemo.fuse.report.findings import banners, failure_reasons
-from mvemo.fuse.report.published import LABEL, SOURCES, sentence_beside
-from mvemo.fuse.report.summary import describe, opening, scoring_note
 from mvemo.fuse.report.text import count, page_templates
 from mvemo.fuse.results import ModelResult, Results, recommended_model, without_twin
 from mvemo.fuse.tasks.base import Outcome
@@ -31,7 +28,6 @@ from mvemo.manifests.tables import CsvWriter
 # All files that a run may have; `write_report` removes those of an older run.
 RUN_FILES = ("report.html", "metrics.json", "predictions.csv", "heads.npz")
 TEMPLATES = Path(__file__).with_name("templates")
-_REASONS = 5
 # Settings that are already in the first table of the page.
 _IN_FACTS = ("folds", "seed", "permute_labels")
 
@@ -92,9 +88,8 @@ def write_texts(out: Path, texts: Mapping[str, str]) -> None:
 
 def report_html(results: Results) -> str:
     """Render the report as one HTML page without external files; all text is escaped."""
-    results, note = without_twin(results), scoring_note(results)
+    results, note = without_twin(results), summary.scoring_note(results)
     top = recommended_model(results)
-    clips, groups = tables.hard_clips(results, top)
     provenance = _told_once(to_json_values(results.provenance, "provenance"))
     return (
         page_templates(TEMPLATES)
@@ -102,30 +97,16 @@ def report_html(results: Results) -> str:
         .render(
             results=results,
             task=results.task,
-            count=count,
-            banners=banners(results),
-            subtitle=describe(results),
-            opening=opening(results),
             best=top,
-            figures=draw_figures(results, top),
-            tables={
-                "scores": tables.scores_table(results, top),
-                "outputs": None if top is None else tables.outputs_table(results, top),
-                **{name: build(results) for name, build in tables.OF_RESULTS.items()},
-            },
-            hard_clips=clips,
-            hard_groups=groups,
+            findings=findings,
+            published=published,
+            summary=summary,
+            tables=score_tables,
+            count=count,
             scoring_note=note,
-            fused=any(model.features for model in results.models),
-            scaled=any("temperature" in model.calibration for model in results.models),
-            published_label=LABEL,
-            sources=SOURCES,
-            beside=sentence_beside(results),
+            figures=draw_figures(results, top),
             learning_svg=learning_curve_figure(results) if results.learning_curve else None,
             losses=loss_figures(results.curves),
-            n_failed=len({clip_id for clip_id, _, _ in results.failures}),
-            n_unlisted=max(0, len(results.failures) - tables.MANY_FAILURES),
-            reasons=failure_reasons(results, _REASONS),
             fold_sizes=np.bincount(results.folds[results.tested], minlength=results.k).tolist(),
             label_facts=results.task.label_facts(results.classes, results.y_true),
             sections=provenance_sections(provenance),
@@ -150,30 +131,29 @@ def _told_once(provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 def provenance_sections(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return JSON values as text tables with ``title``, ``header`` (may be empty) and ``rows``."""
-    single = [(k, _text(v)) for k, v in provenance.items() if not isinstance(v, (dict, list))]
-    sections: list[dict[str, Any]] = []
-    if single:
-        sections.append({"title": "", "header": [], "rows": single})
-    for key, value in provenance.items():
-        if not isinstance(value, (dict, list)) or not value:
-            continue
-        section: dict[str, Any] = {"title": key, "header": [], "rows": []}
-        if isinstance(value, dict) and all(
+    nested = {k: v for k, v in provenance.items() if isinstance(v, (dict, list))}
+    single = {k: v for k, v in provenance.items() if k not in nested}
+    sections = []
+    for title, value in {"": single, **nested}.items():
+        header: list[str] = []
+        rows: list[tuple[str, ...]]
+        if isinstance(value, list):
+            rows = [(str(i), _text(v)) for i, v in enumerate(value)]
+        elif all(
             isinstance(listed, list) and listed and all(isinstance(item, dict) for item in listed)
             for listed in value.values()
         ):
-            header = list(dict.fromkeys(k for specs in value.values() for s in specs for k in s))
-            section["header"] = ["name", *header]
-            section["rows"] = [
-                [name, *(_text(spec.get(k)) for k in header)]
+            keys = dict.fromkeys(k for specs in value.values() for s in specs for k in s)
+            header = ["name", *keys]
+            rows = [
+                (name, *(_text(spec.get(k)) for k in keys))
                 for name, specs in value.items()
                 for spec in specs
             ]
-        elif isinstance(value, dict):
-            section["rows"] = list(_flat(value))
         else:
-            section["rows"] = [(str(i), _text(v)) for i, v in enumerate(value)]
-        sections.append(section)
+            rows = list(_flat(value))
+        if rows:
+            sections.append({"title": title, "header": header, "rows": rows})
     return sections
 
 

@@ -95,7 +95,7 @@ class Task(ABC):
     axis_from: ClassVar[float] = 0.0  # usual start of the axis of the primary metric
     baseline_words: ClassVar[str]  # description of the baseline within a sentence
     baseline_scored: ClassVar[bool] = True  # False if other scores are meaningless for it
-    hard_clips: ClassVar[str] = "furthest_off"  # key of `score_tables.HARD_CLIPS`
+    hard_clips: ClassVar[str] = "furthest_off"  # or "most_often_wrong": order of the worst clips
     error_title: ClassVar[str] = "error"  # title of the column of `clip_errors`
     error_note: ClassVar[str] = ""  # sentence that explains `clip_errors`
     probability_of: ClassVar[str] = ""  # event that a probability is stated for
