@@ -138,8 +138,7 @@ class Drawing:
         if grid:
             self.ax.grid(axis=grid, **GRID)
             bare(self.ax)
-        labels = self.ax.get_legend_handles_labels()[1]
-        if legend is not None and (labels or "handles" in legend):
+        if legend is not None and self.ax.get_legend_handles_labels()[1]:
             self.figure.legend(loc="outside lower center", frameon=False, **legend)
         return _element(render_svg(self.figure), title)
 

@@ -375,7 +375,7 @@ def test_provenance_as_tables():
     assert sections[0]["rows"] == [("command", "x"), ("C", "0.5"), ("none", "")]
     assert sections[1]["rows"] == [("python", "3.11")]
     assert sections[2]["header"] == ["name", "fold", "dim"]
-    assert sections[2]["rows"] == [["c3d", "0", ""], ["c3d", "1", "8"], ["i3d", "", ""]]
+    assert sections[2]["rows"] == [("c3d", "0", ""), ("c3d", "1", "8"), ("i3d", "", "")]
     assert sections[3]["rows"] == [("0", "a"), ("1", '{"b": 1}')]
 
 
