@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -38,7 +38,10 @@ def banners(results: Results) -> tuple[Banner, ...]:
     straddling = ""
     if results.provenance.get("groups_in_several_folds"):
         straddling = " Some groups are in more than one fold: scores on new groups will be lower."
+    why, lower = "One fine-tuned net serves all folds.", "Scores on new clips will be lower."
     saw = results.leaky and (not by_others or results.provenance.get("leaky_files"))
+    if saw:
+        why = "Clips were scored by nets that saw them, or clips of their groups, in training."
     narrow = small_nets(results)
     listed = [
         (
@@ -55,17 +58,7 @@ def banners(results: Results) -> tuple[Banner, ...]:
             "mvemo neither trained nor ran this model, so the model may have seen the clips that "
             f"it is scored on.{straddling}",
         ),
-        (
-            saw or results.protocol == "shared",
-            "optimistic",
-            "OPTIMISTIC",
-            (
-                "Clips were scored by nets that saw them, or clips of their groups, in training."
-                if saw
-                else "One fine-tuned net serves all folds."
-            )
-            + " Scores on new clips will be lower.",
-        ),
+        (saw or results.protocol == "shared", "optimistic", "OPTIMISTIC", f"{why} {lower}"),
         (
             results.predicted_by,
             "optimistic",
@@ -97,12 +90,10 @@ def small_nets(results: Results) -> list[str]:
     small = []
     features = results.provenance.get("features", {})
     for name, variants in features.items():
-        if name.endswith("-outputs") and name.removesuffix("-outputs") in features:
-            # These are the outputs of a net that is already listed.
-            continue
-        widths = [spec.get("width") for spec in variants if isinstance(spec, dict)]
-        narrow = [w for w in widths if isinstance(w, (int, float)) and w < 1]
-        if narrow:
+        # Outputs of a net whose embedding is already listed are left out.
+        listed = name.endswith("-outputs") and name.removesuffix("-outputs") in features
+        narrow = [w for spec in variants if (w := spec.get("width")) is not None and w < 1]
+        if narrow and not listed:
             small.append(f"{name} (width {narrow[0]:g} of 1)")
     return small
 
@@ -239,7 +230,7 @@ def failure_reasons(results: Results, most: int) -> list[str]:
     return [kind.text() for kind in failures_by_reason(results.failures)[:most]]
 
 
-FINDINGS: Mapping[str, Callable[[Results, ModelResult], str]] = {
+FINDINGS: dict[str, Callable[[Results, ModelResult], str]] = {
     "weakest_class": weakest_class,
     "confusion": confusion,
     "confidence": confidence,
