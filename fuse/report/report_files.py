@@ -117,21 +117,20 @@ def report_html(results: Results) -> str:
 def _told_once(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Return the provenance without entries that the page already shows."""
     told = dict(provenance)
-    settings, stage_one = told.get("settings"), told.get("stage_one")
-    if isinstance(settings, dict):
+    if settings := told.get("settings"):
         told["settings"] = {k: v for k, v in settings.items() if k not in _IN_FACTS}
         if "n_resamples" in settings:
             told.pop("n_resamples", None)
-    if isinstance(stage_one, dict):
-        versions = told.get("versions", {})
-        other = {k: v for k, v in (stage_one.get("versions") or {}).items() if versions.get(k) != v}
+    if stage_one := told.get("stage_one"):
+        same = told.get("versions", {}).items()
+        other = {k: v for k, v in stage_one.get("versions", {}).items() if (k, v) not in same}
         told["stage_one"] = {**stage_one, "versions": other}
     return told
 
 
 def provenance_sections(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return JSON values as text tables with ``title``, ``header`` (may be empty) and ``rows``."""
-    nested = {k: v for k, v in provenance.items() if isinstance(v, (dict, list))}
+    nested = {k: v for k, v in provenance.items() if isinstance(v, dict | list)}
     single = {k: v for k, v in provenance.items() if k not in nested}
     sections = []
     for title, value in {"": single, **nested}.items():
@@ -171,7 +170,7 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, list) and not any(isinstance(v, (dict, list)) for v in value):
+    if isinstance(value, list) and not any(isinstance(v, dict | list) for v in value):
         return ", ".join(map(_text, value))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
@@ -196,12 +195,11 @@ def metrics_dict(results: Results) -> dict[str, Any]:
     results
         Results of `mvemo.fuse.evaluate`.
     """
-    metric, choice = results.task.primary_metric, results.choice
-    chosen = None
-    if choice is not None:
+    metric, chosen = results.task.primary_metric, None
+    if choice := results.choice:
         nested = _model_dict(results, choice.nested)
-        scores = {metric: nested[metric], "intervals": nested["intervals"]}
-        chosen = {"model": choice.model, "inside": choice.inside, **scores}
+        chosen = {"model": choice.model, "inside": choice.inside}
+        chosen |= {name: nested[name] for name in (metric, "intervals")}
     values: dict[str, Any] = {
         "name": results.name,
         "task": results.task.name,
@@ -241,7 +239,7 @@ def metrics_dict(results: Results) -> dict[str, Any]:
         },
         "choice": chosen,
         "missing": results.missing,
-        "outliers": dict(results.outliers),
+        "outliers": results.outliers,
         "failures": len(results.failures),
         "provenance": results.provenance,
     }
@@ -280,14 +278,12 @@ def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:
 
 
 def _output_dict(model: ModelResult, output: int) -> dict[str, Any]:
+    per_fold = {name: values[:, output] for name, values in model.per_output_fold.items()}
     ending = f":{output}"
     return {
         **{name: values[output] for name, values in model.per_output.items()},
-        "mean_over_folds": {
-            name: mean_of_finite(values[:, output])
-            for name, values in model.per_output_fold.items()
-        },
-        "per_fold": {name: values[:, output] for name, values in model.per_output_fold.items()},
+        "mean_over_folds": {name: mean_of_finite(values) for name, values in per_fold.items()},
+        "per_fold": per_fold,
         "intervals": {
             name.removesuffix(ending): ends
             for name, ends in model.intervals.items()
@@ -303,19 +299,16 @@ def predictions_csv(results: Results) -> str:
     """Return the out-of-fold predictions as CSV: a row per clip and model, in clip order."""
     buffer = io.StringIO()
     writer = CsvWriter(buffer)
-    names, task = results.classes, results.task
+    names, task, repeated = results.classes, results.task, bool(results.repeats)
     head = ["clip_id", "group", "fold", *task.csv_columns(names)]
-    repeated = bool(results.repeats)
-    writer.writerow(["repeat", *head] if repeated else head)
-    for number, one in enumerate(results.repeats or (results,)):
-        repeat = [number] if repeated else []
-        cells = [
-            task.csv_cells(
-                names, m.name, Outcome(one.y_true, m.outputs, m.y_pred, one.folds, one.k)
-            )
-            for m in one.models
-        ]
-        for i, clip_id in enumerate(one.clip_ids):
-            start = [*repeat, clip_id, one.groups[i], int(one.folds[i])]
-            writer.writerows([*start, *of_model[i]] for of_model in cells)
+    writer.writerow([*["repeat"] * repeated, *head])
+    for repeat, one in enumerate(results.repeats or (results,)):
+        cells = []
+        for m in one.models:
+            outcome = Outcome(one.y_true, m.outputs, m.y_pred, one.folds, one.k)
+            cells.append(task.csv_cells(names, m.name, outcome))
+        by_clip = zip(one.clip_ids, one.groups, one.folds, *cells, strict=True)
+        for clip_id, group, fold, *rows in by_clip:
+            start = [*[repeat] * repeated, clip_id, group, fold]
+            writer.writerows([*start, *row] for row in rows)
     return buffer.getvalue()
