@@ -53,8 +53,7 @@ def test_each_rule_by_hand(rule):
             np.testing.assert_allclose(got[i], votes / 3, atol=1e-5)
             among = np.flatnonzero(votes == votes.max())
             assert got[i].argmax() == among[own.mean(axis=0)[among].argmax()]
-    labels = np.arange(24) // 2 % 6
-    right = got.argmax(axis=1) == labels
+    right = got.argmax(axis=1) == np.arange(24) // 2 % 6
     folds = np.arange(24) // 2 % 3
     expected = [right[folds == f].mean() for f in range(3)]
     np.testing.assert_allclose(songs.models[0].per_fold["accuracy"], expected)
@@ -102,15 +101,15 @@ def test_a_sure_no_of_one_segment_rules_nothing_out():
     assert decide_songs(p, np.zeros(5, np.int64), 1, "log-mean")[0, 0] > 0.01
 
 
-@pytest.mark.parametrize("what", ["label", "group", "fold"])
-def test_segments_that_do_not_belong_together_are_refused(what):
+@pytest.mark.parametrize(
+    ("what", "name"), [("label", "y_true"), ("group", "groups"), ("fold", "folds")]
+)
+def test_segments_that_do_not_belong_together_are_refused(what, name):
     results = segments()
-    name = {"label": "y_true", "group": "groups", "fold": "folds"}[what]
     values = np.array(getattr(results, name))
     values[1] = values[-1]
-    results = replace(results, **{name: values})
     with pytest.raises(BadFeatures, match=f"song 0@10' differs in its {what} from"):
-        song_level(results)
+        song_level(replace(results, **{name: values}))
 
 
 def test_an_unknown_rule_is_refused():
