@@ -17,12 +17,11 @@ def texts(table):
 
 def test_folds_of_repeats_are_rows_of_their_own(results):
     few = replace(results, models=results.models[:2])
-    twice = [
+    *twice, baseline = (
         replace(m, per_fold={"accuracy": np.tile(m.per_fold["accuracy"], 2)})
         for m in (*few.models, few.baseline)
-    ]
-    both = replace(few, models=tuple(twice[:2]), baseline=twice[2], repeats=(few, few))
-    table = folds_table(both)
+    )
+    table = folds_table(replace(few, models=twice, baseline=baseline, repeats=(few, few)))
     assert [head.title for head in table.head][1:] == ["repeat", *"012345", "mean"]
     assert [row[:2] for row in texts(table)] == [[m.name, r] for m in few.models for r in "01"]
     assert len(table.foot) == 2
@@ -55,8 +54,7 @@ def test_most_often_wrong_by_hand():
     made = make_results(24, 2, missing=0)
     proba = np.eye(6)[made.y_true] * 0.5 + 0.5 / 6
     wrong = proba.copy()
-    wrong[3] = np.eye(6)[(made.y_true[3] + 1) % 6]
-    wrong[5] = np.eye(6)[(made.y_true[5] + 2) % 6]
+    wrong[[3, 5]] = np.eye(6)[(made.y_true[[3, 5]] + [1, 2]) % 6]
     missing = wrong.copy()
     missing[3] = np.nan
     models = tuple(
