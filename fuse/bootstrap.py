@@ -157,7 +157,7 @@ def _counts(y_true: Bools, y_pred: Bools, mask: Bools, resamples: Resamples) -> 
 
 def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict[str, F64]:
     """Map each regression score to float64 (models, targets, resamples)."""
-    result: dict[str, list[F64]] = {"r2": [], "rmse": [], "ccc": [], "pearson_r": [], "mae": []}
+    by_model = []
     # Centring keeps the sums of squares precise; no score depends on the centre.
     centre = y_true.mean(axis=0)
     for predicted in y_pred:
@@ -170,19 +170,20 @@ def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict
         mean_y, mean_p, mean_yy, mean_pp, squared, absolute = np.split(mean, 6, axis=1)
         var_y = np.maximum(mean_yy - mean_y * mean_y, 0.0)
         var_p = np.maximum(mean_pp - mean_p * mean_p, 0.0)
-        result["r2"].append((1 - ratio(squared, var_y)).T)
-        result["rmse"].append(np.sqrt(squared).T)
         # E (y - p)^2 = var y + var p - 2 cov + (mean y - mean p)^2.
         spread = var_y + var_p + (mean_y - mean_p) ** 2
-        result["ccc"].append(ratio(spread - squared, spread).T)
         # A variance below rounding error means the column is constant.
         tiny = 1e-12 * (mean_yy + mean_pp)
         scale = np.where((var_y > tiny) & (var_p > tiny), np.sqrt(var_y * var_p), 0.0)
-        result["pearson_r"].append(
-            ratio((var_y + var_p - squared + (mean_y - mean_p) ** 2) / 2, scale).T
-        )
-        result["mae"].append(absolute.T)
-    return {name: np.stack(values) for name, values in result.items()}
+        scores = {
+            "r2": 1 - ratio(squared, var_y),
+            "rmse": np.sqrt(squared),
+            "ccc": ratio(spread - squared, spread),
+            "pearson_r": ratio((var_y + var_p - squared + (mean_y - mean_p) ** 2) / 2, scale),
+            "mae": absolute,
+        }
+        by_model.append(scores)
+    return {name: np.stack([one[name].T for one in by_model]) for name in by_model[0]}
 
 
 def areas(positive: Bools, scores: F64, mask: Bools, resamples: Resamples) -> F64:

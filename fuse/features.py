@@ -222,9 +222,7 @@ class Features:
 
     def spec(self, name: str, fold: int) -> FeatureSpec:
         """Return the spec of the values that are used to score a fold's clips."""
-        if self._statistics is not None and name == LLD:
-            return self._statistics.spec
-        return self.cache.spec(name, fold)
+        return next(spec for spec in self._variants[name] if spec.fold in (None, fold))
 
     def protocol(self, names: tuple[str, ...]) -> str:
         """Return the most optimistic protocol of these features."""
@@ -235,23 +233,20 @@ class Features:
     def matrix(self, name: str, fold: int | None) -> Matrix:
         """Return a feature as heads read it, from the fold's net if each fold has one."""
         matrix = self.raw_matrix(name, fold)
-        if not self._settings.within_groups:
-            return matrix
-        assert not isinstance(matrix.values, Rows)
-        values = standardise_within(matrix.values, matrix.present, self.cache.table.groups)
-        return Matrix(values, matrix.present)
+        if self._settings.within_groups and not isinstance(matrix.values, Rows):
+            values = standardise_within(matrix.values, matrix.present, self.cache.table.groups)
+            return Matrix(values, matrix.present)
+        return matrix
 
     def raw_matrix(self, name: str, fold: int | None) -> Matrix:
         """Return the cached values of a feature, without standardisation within groups."""
         if self._statistics is not None and name == LLD:
-            values, present = self._statistics.vectors()
-        elif self._streamed:
-            shape = len(self.cache.table), self._variants[name][0].dim
-            rows = Rows(shape, partial(self.cache.blocks, name, fold))
-            return Matrix(rows, self.cache.present(name, fold))
-        else:
-            values, present = self.cache.vectors(name, fold)
-        return matrix_of(values, present)
+            return matrix_of(*self._statistics.vectors())
+        if not self._streamed:
+            return matrix_of(*self.cache.vectors(name, fold))
+        shape = len(self.cache.table), self._variants[name][0].dim
+        rows = Rows(shape, partial(self.cache.blocks, name, fold))
+        return Matrix(rows, self.cache.present(name, fold))
 
 
 def matrix_of(values: NDArray[np.float32], present: NDArray[np.bool_] | None = None) -> Matrix:
@@ -306,7 +301,7 @@ class Clips:
         Groups stay whole. All are -1 if the training clips form one group.
         """
         train = np.flatnonzero(self.folds != fold)
-        groups = [self.groups[row] for row in train.tolist()]
+        groups = [self.groups[row] for row in train]
         inner = np.full(len(self.y_true), -1, dtype=np.int64)
         count = min(count, len(set(groups)))
         if count >= 2:

@@ -124,14 +124,13 @@ def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
         np.add.at(total, song, values)
         return total / count
 
+    if rule == "log-mean":
+        return softmax(mean_by_song(np.log(np.maximum(proba, MIN_PROBABILITY))))
     mean = mean_by_song(proba)
-    if rule == "mean":
-        return mean
     if rule == "vote":
         votes = np.eye(proba.shape[1])[proba.argmax(axis=1)]
-        shares: F64 = (1 - TIE_WEIGHT) * mean_by_song(votes)
-        return shares + TIE_WEIGHT * mean
-    return softmax(mean_by_song(np.log(np.maximum(proba, MIN_PROBABILITY))))
+        mean = (1 - TIE_WEIGHT) * mean_by_song(votes) + TIE_WEIGHT * mean
+    return mean
 
 
 def _check(results: Results, songs: Sequence[str], song: Ints, first: Ints) -> None:

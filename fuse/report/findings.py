@@ -164,11 +164,8 @@ def shrinkage(results: Results, model: ModelResult) -> str:
     """Compare the spread of the predictions with that of the labels."""
     valid = model.valid
     true, predicted = results.y_true[valid].std(axis=0), model.outputs[valid].std(axis=0)
-    shares = [
-        f"{percent(p / t, 0)} % ({name})"
-        for name, t, p in zip(results.classes, true, predicted, strict=True)
-        if t > 0
-    ]
+    deviations = zip(results.classes, true, predicted, strict=True)
+    shares = [f"{percent(p / t, 0)} % ({name})" for name, t, p in deviations if t > 0]
     if not shares or len(shares) > _MANY_TARGETS:
         return ""
     return f"The standard deviation of its predictions is {', '.join(shares)} of the labels'."
@@ -184,13 +181,12 @@ def confidence(results: Results, model: ModelResult) -> str:
         stated, correct = np.maximum(proba, 1.0 - proba), (proba >= 0.5) == (y_true == 1)
     else:
         stated, correct = proba.max(axis=1), proba.argmax(axis=1) == y_true
-    mean, share = float(stated.mean()), float(correct.mean())
+    mean, share = stated.mean(), correct.mean()
+    verdict = "It is overconfident" if mean > share else "It is underconfident"
+    if abs(mean - share) <= CLOSE:
+        verdict = "Its confidence is well calibrated"
     facts = f"on average it states {percent(mean, 0)} % and is correct in {percent(share, 0)} %"
-    if mean - share > CLOSE:
-        return f"It is overconfident: {facts}."
-    if share - mean > CLOSE:
-        return f"It is underconfident: {facts}."
-    return f"Its confidence is well calibrated: {facts}."
+    return f"{verdict}: {facts}."
 
 
 # --- clips

@@ -53,13 +53,12 @@ def write_report(results: Results, out: str | Path, *, heads: bool = False) -> N
     FuseError
         A file cannot be written.
     """
-    out = Path(out)
     texts = {
         "report.html": report_html(results),
         "metrics.json": dump_json(metrics_dict(results)),
         "predictions.csv": predictions_csv(results),
     }
-    with replacing_together(out, error=FuseError, remove=RUN_FILES) as new:
+    with replacing_together(Path(out), error=FuseError, remove=RUN_FILES) as new:
         for name, text in texts.items():
             write_text(new / name, text, error=FuseError)
         if heads:
