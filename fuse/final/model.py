@@ -361,7 +361,7 @@ def _concatenated(model: FinalModel, features: tuple[str, ...], vectors: Vectors
 
 
 def late_part(head: Head, names: Sequence[str]) -> Head:
-    """Return the product of only the bases in `names`, for clips that lack the others."""
+    """Return the head of a product that multiplies only the outputs of the bases in `names`."""
     n_outputs = len(head.intercept)
     # Shape (outputs, bases, outputs): only the diagonals over outputs are not zero.
     blocks = head.coef.astype(np.float64).reshape(n_outputs, len(head.features), n_outputs)
