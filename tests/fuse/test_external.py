@@ -124,10 +124,9 @@ def test_several_files_are_several_models(tmp_path):
 @pytest.mark.parametrize("second", ["2,0,1", "-1,,"])
 def test_a_group_in_two_folds_or_both_tested_and_not_is_told(tmp_path, second):
     text = f"{FOLDED}a,x,g,1,1,0\nb,y,g,{second}\nc,y,,10,0,1\n"
-    predictions = read(tmp_path, text)
-    assert predictions.groups == ("g", "g", "c")
-    assert predictions.folds.tolist() == ([0, 1, 2] if second[0] == "2" else [0, -1, 1])
-    results = results_of_predictions(predictions)
+    results = results_of_predictions(read(tmp_path, text))
+    assert results.groups == ("g", "g", "c")
+    assert results.folds.tolist() == ([0, 1, 2] if second[0] == "2" else [0, -1, 1])
     assert results.leaky
     assert results.provenance["groups_in_several_folds"] == 1
     assert "more than one fold" in banners(results)[0].text
@@ -189,13 +188,13 @@ def test_refused_with_the_line(tmp_path, task, text, message):
 
 
 def test_files_that_do_not_go_together(tmp_path):
-    one = write(tmp_path / "one.csv", GOOD)
-    other = write(tmp_path / "other.csv", "clip_id,label,x,y\na,x,1,0\n")
-    with pytest.raises(BadFeatures, match=r"its classes \(x, y\) differ from those of"):
-        read_predictions(one, other)
-    folded = write(tmp_path / "folded.csv", "fold," + HEAD + "1,q,calm,1,0\n")
-    with pytest.raises(BadFeatures, match="this clip has no fold"):
-        read_predictions(one, folded)
+    one, other = write(tmp_path / "one.csv", GOOD), tmp_path / "other.csv"
+    for text, message in (
+        ("clip_id,label,x,y\na,x,1,0\n", r"its classes \(x, y\) differ from those of"),
+        ("fold," + HEAD + "1,q,calm,1,0\n", "this clip has no fold"),
+    ):
+        with pytest.raises(BadFeatures, match=message):
+            read_predictions(one, write(other, text))
     with pytest.raises(BadFeatures, match="no such file"):
         read_predictions(tmp_path / "none.csv")
     (tmp_path / "latin.csv").write_bytes(HEAD.encode() + b"\xe9,calm,1,0\n")
