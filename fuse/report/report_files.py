@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mvemo.fuse.crossval.comparisons import Comparison
 from mvemo.fuse.crossval.saving import save_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
@@ -106,8 +104,6 @@ def report_html(results: Results) -> str:
             figures=draw_figures(results, top),
             learning_svg=learning_curve_figure(results) if results.learning_curve else None,
             losses=loss_figures(results.curves),
-            fold_sizes=np.bincount(results.folds[results.tested], minlength=results.k).tolist(),
-            label_facts=results.task.label_facts(results.classes, results.y_true),
             sections=provenance_sections(provenance),
         )
     )
