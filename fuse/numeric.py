@@ -34,7 +34,7 @@ def apply_link(scores: F64, link: Link) -> F64:
 
 
 def decision_inputs(outputs: F64, link: Link) -> F64:
-    """Turn outputs of heads, float64 (clips, outputs), into inputs that a second layer adds."""
+    """Convert probabilities to log-probabilities or log-odds for a second layer; copy values."""
     if link == "identity":
         return outputs.copy()
     if link == "softmax":
@@ -44,7 +44,7 @@ def decision_inputs(outputs: F64, link: Link) -> F64:
 
 
 def softmax(scores: F64) -> F64:
-    """Normalise over the last axis (J22 eq. 6)."""
+    """Convert scores to probabilities that sum to 1 over the last axis (J22 eq. 6)."""
     shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
     result: F64 = shifted / shifted.sum(axis=-1, keepdims=True)
     return result
