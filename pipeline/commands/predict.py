@@ -25,7 +25,7 @@ from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.fuse.final.model import FinalModel
-    from mvemo.pipeline.prediction.embedding import PredictSettings
+    from mvemo.pipeline.prediction.feature_maker import PredictSettings
     from mvemo.pipeline.prediction.formats import Record
     from mvemo.pipeline.prediction.new_clips import NewClip
     from mvemo.pipeline.prediction.predictions import Prediction
@@ -224,7 +224,7 @@ def clips_and_settings(
         from mvemo.extract.training.devices import keep_freed_memory, pick_device
         from mvemo.pipeline.model_nets import fetch_model_weights
         from mvemo.pipeline.models.boxed import pick_model
-        from mvemo.pipeline.prediction.embedding import PredictSettings
+        from mvemo.pipeline.prediction.feature_maker import PredictSettings
         from mvemo.pipeline.prediction.new_clips import find_clips, modalities_of
 
     keep_freed_memory()
@@ -302,7 +302,7 @@ def explain(
     from mvemo.fuse.errors import FuseError
     from mvemo.manifests.files import write_text
     from mvemo.pipeline.prediction import explain
-    from mvemo.pipeline.prediction.embedding import FeatureMaker
+    from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 
     occlusion = explain.ExplainSettings(step, width, output)
     if len(clips) != 1 or clips[0].problem:

@@ -20,7 +20,7 @@ from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction import page
-from mvemo.pipeline.prediction.embedding import FeatureMaker
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.formats import format_of
 from mvemo.pipeline.prediction.new_clips import NewClip, clip_seconds
 from mvemo.pipeline.prediction.passes import ClipPass, Sketch

@@ -27,12 +27,8 @@ from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.prediction import embedding, new_clips, passes
 from mvemo.pipeline.prediction.catalogue import Catalogue
-from mvemo.pipeline.prediction.embedding import (
-    BatchReader,
-    EmbeddedClip,
-    FeatureMaker,
-    PredictSettings,
-)
+from mvemo.pipeline.prediction.embedding import BatchReader, EmbeddedClip
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker, PredictSettings
 from mvemo.pipeline.prediction.predictions import Prediction, predictor_of, trust_notes
 from mvemo.pipeline.work_folder import size_text
 

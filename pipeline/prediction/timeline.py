@@ -18,7 +18,7 @@ from mvemo.manifests.files import replacing_together, write_text
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction import page, passes, streams
-from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker, PredictSettings
 from mvemo.pipeline.prediction.formats import Record, format_of
 from mvemo.pipeline.prediction.new_clips import NewClip, clip_seconds
 from mvemo.pipeline.prediction.predictions import (
@@ -119,7 +119,7 @@ def follow_clip(maker: FeatureMaker, clip: NewClip, settings: TimelineSettings) 
         if not clip_pass.late:
             return Timeline(clip.file, seconds, windows, tuple(predictions), clip_pass.sketch)
         modalities = tuple(m for m in modalities if m not in clip_pass.problems)
-        if not modalities or not maker.predictors(modalities):
+        if not modalities or not maker.features_of(modalities):
             raise BadMedia(f"{clip.path}: {reasons_text(clip_pass.problems)}")
         notes = (*notes, f"without {reasons_text(clip_pass.late)}")
 

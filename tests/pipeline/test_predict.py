@@ -22,11 +22,8 @@ from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.model_nets import plan_of
 from mvemo.pipeline.models.boxed import card_text
 from mvemo.pipeline.prediction import embedding
-from mvemo.pipeline.prediction.embedding import (
-    BatchReader,
-    FeatureMaker,
-    PredictSettings,
-)
+from mvemo.pipeline.prediction.embedding import BatchReader
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker, PredictSettings
 from mvemo.pipeline.prediction.new_clips import NewClip, find_clips, modalities_of
 from mvemo.pipeline.prediction.run import predict_files
 
