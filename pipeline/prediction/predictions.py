@@ -208,10 +208,8 @@ def records_csv(
     writer.writerow([*first, *written.csv_columns(), "notes", "error", *last])
     for record in rows:
         cells = written.csv_cells(defaultdict(lambda: None, record))
-        notes = "; ".join(record.get("notes", ()))
-        writer.writerow(
-            [*map(record.get, first), *cells, notes, *map(record.get, ("error", *last))]
-        )
+        cells.append("; ".join(record.get("notes", ())))
+        writer.writerow([*map(record.get, first), *cells, *map(record.get, ("error", *last))])
     return text.getvalue()
 
 

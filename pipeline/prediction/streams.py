@@ -54,6 +54,11 @@ class FeatureStream(ABC):
     # Samples that are not processed yet, or that a later window needs, float32 (n,).
     _sound: F32 = np.zeros(0, dtype=np.float32)
 
+    @property
+    def modality(self) -> str:
+        """``audio`` or ``video``."""
+        return "audio" if self.sr else "video"
+
     def add_sound(self, y: F32) -> None:
         """Add the next samples, float32 (n,)."""
         self._sound = np.concatenate([self._sound, y])
