@@ -311,7 +311,7 @@ def explain(
     maker.features()
     explanation = explain.explain_clip(maker, clips[0], occlusion)
     write_text(page, explain.explanation_html(maker.model, explanation), error=FuseError)
-    click.echo(explain.explanation_text(maker.model, explanation))
+    click.echo(explain.explanation_text(explanation))
     click.echo(f"page: {page}")
     return 0
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from itertools import compress
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from mvemo.fuse.numeric import F64
 Record = dict[str, Any]
 # Maximum number of further classes, and of tags, in a row of the terminal's table.
 N_OTHERS, N_TAGS = 2, 5
+# Fields of a predicted rating.
+ENDS = ("value", "low", "high")
 
 
 class Format(ABC):
@@ -35,8 +37,11 @@ class Format(ABC):
         """Return the JSON values of one clip; they are null if no predictor applies."""
         if predictor is None:
             return {"proba": None, "label": None, "confidence": None}
-        proba = {name: float(p) for name, p in zip(self.model.classes, outputs, strict=True)}
-        return {"proba": proba, "label": self.label(predictor, outputs), "confidence": None}
+        proba = dict(zip(self.model.classes, outputs.tolist(), strict=True))
+        label = self.label(predictor, outputs)
+        # Several tags have no confidence in common.
+        confidence = float(outputs.max()) if isinstance(label, str) else None
+        return {"proba": proba, "label": label, "confidence": confidence}
 
     def csv_columns(self) -> list[str]:
         """Return the columns of the CSV file between the model and the notes."""
@@ -90,14 +95,10 @@ class ClassFormat(Format):
     def label(self, predictor: Predictor, outputs: F64) -> str:
         return self.model.classes[int(np.argmax(outputs))]
 
-    def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
-        record = super().fields(predictor, outputs)
-        return record if predictor is None else record | {"confidence": float(outputs.max())}
-
     def cells(self, record: Record) -> list[str]:
-        others = _ranked(record["proba"], 1, N_OTHERS)
         confidence = record["confidence"]
-        return [record["label"], f"{confidence:.2f}" if confidence else "-", others]
+        shown = f"{confidence:.2f}" if confidence else "-"
+        return [record["label"], shown, _ranked(record["proba"], 1, N_OTHERS)]
 
     def summary(self, predictor: Predictor, outputs: F64) -> str:
         return f"{self.label(predictor, outputs)}, with a probability of {outputs.max():.2f}"
@@ -130,7 +131,7 @@ class TagFormat(Format):
 
     def label(self, predictor: Predictor, outputs: F64) -> list[str]:
         applies = outputs >= tag_thresholds(self.model, predictor)
-        return [name for name, tag in zip(self.model.classes, applies, strict=True) if tag]
+        return list(compress(self.model.classes, applies))
 
     def cells(self, record: Record) -> list[str]:
         return [", ".join(record["label"]) or "none", _ranked(record["proba"], 0, N_TAGS)]
@@ -149,26 +150,19 @@ class TagFormat(Format):
 class RatingFormat(Format):
     """Format of one or more ratings: a value, an interval and a scale for each."""
 
-    _ends: ClassVar[tuple[str, ...]] = ("value", "low", "high")
-
     def __init__(self, model: FinalModel) -> None:
         super().__init__(model)
         self.header = model.classes
 
     def label(self, predictor: Predictor, outputs: F64) -> dict[str, dict[str, float | None]]:
         """Return value, low and high of each target, clipped to the training clips' range."""
-        residuals: Sequence[tuple[float | None, float | None]] = predictor.residuals
-        residuals = residuals or [(None, None)] * len(self.model.classes)
         values = {}
-        for name, value, ends in zip(self.model.classes, outputs, residuals, strict=True):
+        ends = predictor.residuals or ((np.nan, np.nan),) * len(outputs)
+        for name, value, (low, high) in zip(self.model.classes, outputs, ends, strict=True):
             scale = self.model.scale[name]
-            numbers = (value, *(None if end is None else value + end for end in ends))
-            values[name] = {
-                end: None
-                if number is None
-                else float(np.clip(number, scale["minimum"], scale["maximum"]))
-                for end, number in zip(self._ends, numbers, strict=True)
-            }
+            found = np.clip([value, value + low, value + high], scale["minimum"], scale["maximum"])
+            numbers = [None if np.isnan(number) else number for number in found.tolist()]
+            values[name] = dict(zip(ENDS, numbers, strict=True))
         return values
 
     def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
@@ -181,7 +175,7 @@ class RatingFormat(Format):
 
     def csv_cells(self, record: Record) -> list[object]:
         values, names = record["values"] or {}, self.model.classes
-        return [values.get(name, {}).get(end) for name in names for end in self._ends]
+        return [values.get(name, {}).get(end) for name in names for end in ENDS]
 
     def cells(self, record: Record) -> list[str]:
         return list(map(_rating, record["values"].values()))
@@ -234,16 +228,11 @@ class RatingFormat(Format):
         }
 
 
-FORMATS: dict[str, type[Format]] = {
-    "multiclass": ClassFormat,
-    "multilabel": TagFormat,
-    "regression": RatingFormat,
-}
-
-
 def format_of(model: FinalModel) -> Format:
     """Return the format for a model's task."""
-    return FORMATS[model.task](model)
+    if model.task == "regression":
+        return RatingFormat(model)
+    return TagFormat(model) if model.task == "multilabel" else ClassFormat(model)
 
 
 def _rating(value: dict[str, float | None]) -> str:

@@ -18,7 +18,7 @@ from mvemo.pipeline.prediction.feature_maker import FeatureMaker, PredictSetting
 from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
 from mvemo.pipeline.prediction.new_clips import NewClip
 from mvemo.pipeline.prediction.run import predict_files
-from mvemo.pipeline.prediction.timeline import TimelineSettings, follow_clip, page_names, turns_of
+from mvemo.pipeline.prediction.timeline import TimelineSettings, follow_clip, page_names, changes_of
 
 SR = 8000
 # Sound and pictures of the two classes.
@@ -112,8 +112,9 @@ def test_a_timeline_turns_where_the_clip_does(made, maker):
         if abs(middle - 8.0) > 1.0:
             assert label == ("calm" if middle < 8.0 else "tense")
     # The windows at 7 to 9 s touch both halves, so that either label is right for them.
-    turn = turns_of(maker.model, timeline)[0]
-    assert (turn.time, turn.before, turn.after) == (pytest.approx(8.0, abs=1.5), "calm", "tense")
+    change = changes_of(maker.model, timeline)[0]
+    assert change["time"] == pytest.approx(8.0, abs=1.5)
+    assert (change["before"], change["after"]) == ("calm", "tense")
     assert len(timeline.sketch.thumbnails) == 16
 
 
