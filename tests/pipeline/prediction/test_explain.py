@@ -14,11 +14,11 @@ from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets import build_net
 from mvemo.manifests.files import write_text
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.prediction.feature_maker import FeatureMaker, PredictSettings
 from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker, PredictSettings
 from mvemo.pipeline.prediction.new_clips import NewClip
 from mvemo.pipeline.prediction.run import predict_files
-from mvemo.pipeline.prediction.timeline import TimelineSettings, follow_clip, page_names, changes_of
+from mvemo.pipeline.prediction.timeline import TimelineSettings, changes_of, follow_clip, page_names
 
 SR = 8000
 # Sound and pictures of the two classes.
