@@ -23,7 +23,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from mvemo.pipeline.commands.options import with_verbosity
+from mvemo.pipeline.commands.options import CONTEXT, with_verbosity
 from mvemo.pipeline.console.messages import Verbosity, guarded_streams
 from mvemo.pipeline.start import noted_signals, report_interrupt
 
@@ -98,7 +98,7 @@ class LazyGroup(click.Group):
         ]
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings=CONTEXT)
 @click.version_option(package_name="mvemo", prog_name="mvemo")
 def mvemo() -> None:
     """Recognise the emotion of music and music videos.

@@ -36,6 +36,7 @@ from mvemo.pipeline.commands.options import (
     choose_spelling,
     column_option,
     comma_separated,
+    flag,
     force_option,
     old_spelling,
     refuse_replacing,
@@ -61,8 +62,8 @@ def cache() -> None:
 
 @cache.command()
 @_features
-@click.option("--provenance", is_flag=True, help="Also print the whole provenance, as JSON.")
-@click.option("--failures", is_flag=True, help="Also print each failure, with time and version.")
+@flag("--provenance", "Also print the whole provenance, as JSON.")
+@flag("--failures", "Also print each failure, with time and version.")
 def info(features: Path, provenance: bool, failures: bool) -> None:
     """Print the clips, features, failures and origin of FEATURES.
 
@@ -206,12 +207,11 @@ def remove(features: Path, names: tuple[str, ...]) -> None:
 @cache.command()
 @_features
 @click.option("--manifest", type=PATH, help="Remove clips that this manifest does not list.")
-@click.option(
+@flag(
     "--unused",
-    is_flag=True,
-    help="Remove features that the last extraction's settings do not name; imported features stay.",
+    "Remove features that the last extraction's settings do not name; imported features stay.",
 )
-@click.option("--dry-run", is_flag=True, help="Print what would be removed, and change nothing.")
+@flag("--dry-run", "Print what would be removed, and change nothing.")
 def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> None:
     """Remove rows of FEATURES that are no longer used, and curves without a feature.
 
@@ -259,10 +259,8 @@ def _tell_removed(features: Path, removed: maintenance.Removed, dry_run: bool) -
 
 @cache.command(name="clean-work")
 @click.argument("work", type=FOLDER)
-@click.option(
-    "--nets", is_flag=True, help="Also remove the trained nets; a later run trains them again."
-)
-@click.option("--dry-run", is_flag=True, help="Print what would be removed, and change nothing.")
+@flag("--nets", "Also remove the trained nets; a later run trains them again.")
+@flag("--dry-run", "Print what would be removed, and change nothing.")
 def clean_work_(work: Path, nets: bool, dry_run: bool) -> None:
     """Remove the decoded media in WORK, the working folder of `mvemo extract`.
 
@@ -319,8 +317,8 @@ def diff(context: click.Context, first: Path, second: Path) -> None:
 @column_option
 @click.option("--columns", "numbers", help="Columns to import from a table, such as 'f*,tempo'.")
 @click.option("--skip-columns", help="Columns of a table to leave out.")
-@click.option("--skip-unknown", is_flag=True, help="Leave out rows of clips that are not listed.")
-@click.option("--force", is_flag=True, help="Replace an existing feature with this name.")
+@flag("--skip-unknown", "Leave out rows of clips that are not listed.")
+@flag("--force", "Replace an existing feature with this name.")
 def import_(
     features: Path, files: tuple[str, ...], name: str | None, old_name: str | None, **options: Any
 ) -> None:

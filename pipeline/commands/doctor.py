@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 from packaging.requirements import Requirement
 
-from mvemo.pipeline.commands.options import FOLDER
+from mvemo.pipeline.commands.options import COUNT, FOLDER, flag
 from mvemo.pipeline.console.messages import escaped, unguarded, verbosity
 
 if TYPE_CHECKING:
@@ -318,18 +318,15 @@ def _write_clip(path: Path, seconds: float) -> None:
 
 
 @click.command()
-@click.option(
-    "--work", type=FOLDER, default=Path("work"), show_default=True, help="Working folder to check."
-)
+@click.option("--work", type=FOLDER, default=Path("work"), help="Working folder to check.")
 @click.option(
     "--clips",
     "n_clips",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=100,
-    show_default=True,
     help="Number of clips to estimate the time for.",
 )
-@click.option("--no-speed", is_flag=True, help="Do not measure the speed, the slowest check.")
+@flag("--no-speed", "Do not measure the speed, the slowest check.")
 def doctor(work: Path, n_clips: int, no_speed: bool) -> int:
     """Check this installation and machine: print each finding with its remedy.
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mvemo.pipeline.commands.options import (
+    COUNT,
     OUT_FOLDER,
     PATH,
     OutputPath,
+    flag,
     folds_are_named,
     folds_option,
     root_option,
@@ -47,23 +49,18 @@ _OVERRIDES = {
 @click.option(
     "--out",
     type=OutputPath(makes_folders=True, dir_okay=False),
-    default=None,
     help="Feature cache to write.  [default: WORK/features.h5]",
 )
 @work_option
 @click.option(
     "--profile",
-    default=None,
     help="Settings: paper, best, demo, pretrained, or a TOML file.  "
     "[default: paper; demo without MANIFEST]",
 )
 @set_option
-@click.option(
-    "--protocol", default=None, help="How nets are trained: crossfit, frozen, shared or holdout."
-)
+@click.option("--protocol", help="How nets are trained: crossfit, frozen, shared or holdout.")
 @click.option(
     "--nets",
-    default=None,
     help="Comma-separated names from `mvemo nets`.  [default: the profile's]",
 )
 @folds_option("6")
@@ -77,13 +74,13 @@ _OVERRIDES = {
 )
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=COUNT,
     help="Number of processes that decode and describe clips.  [default: one per core]",
 )
 @root_option
-@click.option("--force", is_flag=True, help="Replace an existing cache that holds other clips.")
-@click.option("--fail-fast", is_flag=True, help="Stop at the first clip that fails.")
-@click.option("--retry-failed", is_flag=True, help="Try again to decode clips that failed before.")
+@flag("--force", "Replace an existing cache that holds other clips.")
+@flag("--fail-fast", "Stop at the first clip that fails.")
+@flag("--retry-failed", "Try again to decode clips that failed before.")
 @click.option(
     "--shard",
     metavar="i/n",
@@ -91,23 +88,20 @@ _OVERRIDES = {
 )
 @click.option(
     "--jobs",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=1,
-    show_default=True,
     help="Number of processes that share the clips, or the nets and folds; each has a share of "
     "the cores, or a GPU.",
 )
-@click.option(
+@flag(
     "--plan",
-    is_flag=True,
-    help="Print what would be done, and the time, memory and disk space that it needs. "
+    "Print what would be done, and the time, memory and disk space that it needs. "
     "A few clips are read to measure; nothing is written.",
 )
 @click.option(
     "--backend",
     type=click.Choice(["local", "dask"]),
     default="local",
-    show_default=True,
     help="Where the work is done: on this machine, or by the workers of a Dask scheduler.",
 )
 @click.option(

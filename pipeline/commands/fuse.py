@@ -9,10 +9,13 @@ from typing import Any
 import click
 
 from mvemo.pipeline.commands.options import (
+    CONTEXT,
+    COUNT,
     FOLDER,
     OUT_FOLDER,
     PATH,
     comma_separated,
+    flag,
     folds_option,
     paper_options,
     permute_option,
@@ -36,7 +39,6 @@ stage_two_options = together(
             "--out",
             type=OUT_FOLDER,
             default=Path("out"),
-            show_default=True,
             help="Folder of the report.",
         ),
         seed_option("Make new folds with this seed (not for crossfitted features)."),
@@ -53,32 +55,27 @@ stage_two_options = together(
         ),
         click.option(
             "--repeats",
-            type=click.IntRange(min=1),
+            type=COUNT,
             default=1,
-            show_default=True,
             help="Number of evaluations on different folds (not for crossfitted features).",
         ),
-        click.option(
+        flag(
             "--song-level",
-            is_flag=True,
-            help="Score whole songs, predicted from their segments (CLIP@START).",
+            "Score whole songs, predicted from their segments (CLIP@START).",
         ),
         click.option(
             "--song-rule",
             type=click.Choice(SONG_RULES),
             default="mean",
-            show_default=True,
             help="Combine segments by (geometric) mean of probabilities, or by majority vote.",
         ),
-        click.option("--learning-curve", is_flag=True, help="Also train heads on fewer clips."),
+        flag("--learning-curve", "Also train heads on fewer clips."),
         click.option(
             "--profile",
             help="paper, best, demo or pretrained, or a TOML file.  [default: the one that "
             "FEATURES were made with if it is one of these, otherwise paper]",
         ),
-        click.option(
-            "--final", is_flag=True, help="Also write a model for new clips (mvemo predict)."
-        ),
+        flag("--final", "Also write a model for new clips (mvemo predict)."),
         click.option(
             "--final-to",
             type=OUT_FOLDER,
@@ -114,7 +111,7 @@ def fuse(**options: Any) -> int:
     return _run(save=True, **options)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=CONTEXT)
 @click.version_option(package_name="mvemo", prog_name="mvemo-cv")
 @stage_two_options
 def cv(**options: Any) -> int:
@@ -181,16 +178,14 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
 @click.option(
     "--resamples",
     "n_resamples",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=2000,
-    show_default=True,
     help="Number of bootstrap resamples.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
-    show_default=True,
     help="Seed of the bootstrap.",
 )
 @paper_options

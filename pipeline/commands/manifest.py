@@ -38,6 +38,7 @@ from mvemo.pipeline.commands.options import (
     PATH,
     choose_spelling,
     column_option,
+    flag,
     force_option,
     old_spelling,
     refuse_replacing,
@@ -62,23 +63,18 @@ def _ravdess(field: str) -> click.Choice[str]:
 _scheme = click.option(
     "--scheme", type=click.Choice(list(SCHEMES)), help="Map labels to a paper's classes."
 )
-_drop = click.option(
-    "--drop-unmapped", is_flag=True, help="Leave out clips whose label the scheme does not map."
-)
-_infer = click.option(
-    "--infer-groups", is_flag=True, help="Group clips that are named X-k-of-n by their source X."
-)
+_drop = flag("--drop-unmapped", "Leave out clips whose label the scheme does not map.")
+_infer = flag("--infer-groups", "Group clips that are named X-k-of-n by their source X.")
 _pattern = click.option(
     "--group-pattern",
     metavar="PATTERN",
     default="",
+    show_default=False,
     help="Group clips by a regular expression on their paths without suffix; the part in "
     "parentheses is the group, for example '(.+)_part'.",
 )
 _name = click.option("--name", help="Name of the manifest, for reports.")
-_no_media = click.option(
-    "--no-media", is_flag=True, help="Do not check whether the media files exist."
-)
+_no_media = flag("--no-media", "Do not check whether the media files exist.")
 _out = click.option("--out", type=OUT_FILE, required=True, help="File to write.")
 
 
@@ -98,7 +94,7 @@ def manifest() -> None:
 @click.option("--out", type=OUT_FILE, help="File to write.  [default: FOLDER/manifest.csv]")
 @_infer
 @_pattern
-@click.option("--layout", type=click.Choice(LAYOUTS), default="auto", show_default=True)
+@click.option("--layout", type=click.Choice(LAYOUTS), default="auto")
 @click.option("--channel", type=_ravdess("channel"), help="RAVDESS: only this vocal channel.")
 @click.option(
     "--modality",
@@ -111,8 +107,8 @@ def manifest() -> None:
 @_scheme
 @_drop
 @_name
-@click.option("--no-labels", is_flag=True, help="List all media files, without labels.")
-@click.option("--follow-links", is_flag=True, help="Also follow links that lead out of FOLDER.")
+@flag("--no-labels", "List all media files, without labels.")
+@flag("--follow-links", "Also follow links that lead out of FOLDER.")
 @force_option
 def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     """Make a manifest of FOLDER, which has a folder of clips for each class.
@@ -151,10 +147,9 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
 @root_option
 @_infer
 @_no_media
-@click.option(
+@flag(
     "--duplicates",
-    is_flag=True,
-    help="Decode all clips, and list those in different groups that are nearly the same.",
+    "Decode all clips, and list those in different groups that are nearly the same.",
 )
 def check(
     file: Path, root: Path | None, infer_groups: bool, no_media: bool, duplicates: bool
@@ -250,7 +245,7 @@ def folds(
 @click.option(
     "--separator", metavar="MARK", help="Separator of the tags in a cell.  [default: detected]"
 )
-@click.option("--skip-unlabelled", is_flag=True, help="Leave out rows without a label.")
+@flag("--skip-unlabelled", "Leave out rows without a label.")
 @scale_option
 @_out
 @root_option
@@ -290,15 +285,12 @@ def import_(
 
 @manifest.command()
 @click.argument("file", type=PATH)
-@click.option("--seconds", type=float, default=10.0, show_default=True, help="Length of a segment.")
-@click.option(
-    "--overlap", type=float, default=0.0, show_default=True, help="Overlap of segments in seconds."
-)
+@click.option("--seconds", type=float, default=10.0, help="Length of a segment.")
+@click.option("--overlap", type=float, default=0.0, help="Overlap of segments in seconds.")
 @click.option(
     "--tail",
     type=click.Choice(TAILS),
     default="half",
-    show_default=True,
     help="Rest of a clip: a segment if at least half as long as the others, otherwise left out "
     "(half) or joined to the last segment (join); with drop, always left out.",
 )

@@ -248,7 +248,7 @@ def info(file: Path) -> None:
 @weights.command()
 @click.argument("net")
 @click.argument("file", type=PATH)
-@click.option("--width", default=1.0, show_default=True, help="Multiplier for the channel counts.")
+@click.option("--width", default=1.0, help="Multiplier for the channel counts.")
 @click.option(
     "--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the net."
 )

@@ -80,6 +80,12 @@ OUT_FILE = OutputPath(dir_okay=False)
 OUT_FOLDER = OutputPath(makes_folders=True, file_okay=False)
 
 
+# Settings of the outermost command, which its subcommands inherit.
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "show_default": True}
+# Number of processes, runs, clips or folds.
+COUNT = click.IntRange(min=1)
+
+
 class FoldsOption(click.ParamType):  # type: ignore[type-arg]
     """Number of folds, or a file with the fold of each clip."""
 
@@ -107,6 +113,11 @@ class FoldsOption(click.ParamType):  # type: ignore[type-arg]
         return number
 
 
+def flag(name: str, help_text: str) -> Decorator[Any]:
+    """Add an option without a value, False by default."""
+    return click.option(name, is_flag=True, help=help_text)
+
+
 def together(decorators: Sequence[Decorator[Any]]) -> Decorator[Any]:
     """Combine decorators into one; the first is the outermost."""
 
@@ -123,7 +134,6 @@ def folds_option(default: str) -> Decorator[Any]:
     return click.option(
         "--folds",
         type=FoldsOption(),
-        default=None,
         help="Number of folds, or a file from mvemo manifest folds (any CSV with the columns "
         f"clip_id and fold).  [default: {default}]",
     )
@@ -137,7 +147,7 @@ def folds_are_named(options: Mapping[str, Any]) -> bool:
 
 def old_spelling(old: str, name: str, **keywords: Any) -> Decorator[Any]:
     """Add an option's old name, hidden and kept for one release; see `choose_spelling`."""
-    return click.option(old, name, hidden=True, default=None, **keywords)
+    return click.option(old, name, hidden=True, **keywords)
 
 
 def choose_spelling(new: tuple[str, T], old: tuple[str, T]) -> T:
@@ -152,7 +162,7 @@ def choose_spelling(new: tuple[str, T], old: tuple[str, T]) -> T:
 
 def seed_option(help_text: str) -> Decorator[Any]:
     """Add ``--seed``, None by default."""
-    return click.option("--seed", type=click.IntRange(min=0), default=None, help=help_text)
+    return click.option("--seed", type=click.IntRange(min=0), help=help_text)
 
 
 def with_verbosity(command: click.Command) -> click.Command:
@@ -180,17 +190,16 @@ def _verbosity_option(short: str, level: Level, help_text: str) -> click.Option:
     )
 
 
-set_option: Decorator[Any] = click.option(
+set_option = click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
     help="Override a setting; docs/settings.md lists all settings.",
 )
-model_option: Decorator[Any] = click.option(
+model_option = click.option(
     "--model",
     "model_name",
-    default=None,
     metavar="NAME|FOLDER",
     help="Name from `mvemo models`, or a folder that mvemo fuse --final wrote.  "
     "[default: music-video]",
@@ -203,22 +212,20 @@ def _device(context: click.Context, parameter: click.Parameter, name: str) -> st
     return check_device(name, "--device")
 
 
-device_option: Decorator[Any] = click.option(
+device_option = click.option(
     "--device",
     default="auto",
-    show_default=True,
     metavar="auto|cpu|cuda|cuda:N|mps",
     callback=_device,
     help="Device on which the nets run.",
 )
-root_option: Decorator[Any] = click.option(
-    "--root", type=PATH, default=None, help="Folder to which the manifest's paths are relative."
+root_option = click.option(
+    "--root", type=PATH, help="Folder to which the manifest's paths are relative."
 )
-work_option: Decorator[Any] = click.option(
+work_option = click.option(
     "--work",
     type=OUT_FOLDER,
     default=Path("work"),
-    show_default=True,
     help="Folder for decoded media and trained nets, kept on this machine.",
 )
 
@@ -238,7 +245,7 @@ def _column_names(
     return columns
 
 
-column_option: Decorator[Any] = click.option(
+column_option = click.option(
     "--column",
     "columns",
     multiple=True,
@@ -246,9 +253,7 @@ column_option: Decorator[Any] = click.option(
     metavar="OURS=THEIRS",
     help="Name of a column in the table, such as clip_id=song. May be given several times.",
 )
-strict_option: Decorator[Any] = click.option(
-    "--strict", is_flag=True, help="Exit with code 1 if clips failed."
-)
+strict_option = flag("--strict", "Exit with code 1 if clips failed.")
 
 
 def _scale(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
@@ -260,29 +265,26 @@ def _scale(context: click.Context, parameter: click.Parameter, value: str | None
         raise BadOption(f"--{error}") from None
 
 
-scale_option: Decorator[Any] = click.option(
+scale_option = click.option(
     "--scale",
     callback=_scale,
     metavar="LOW..HIGH",
     help="Rating scale of valence and arousal, such as 1..9.  [default: the manifest's]",
 )
-permute_option: Decorator[Any] = click.option(
+permute_option = flag(
     "--permute-labels",
-    is_flag=True,
-    help="Shuffle the labels, to check that all scores are at chance.",
+    "Shuffle the labels, to check that all scores are at chance.",
 )
 
 
 # Output files of `mvemo.fuse.report.text.write_paper`.
-paper_options: Decorator[Any] = together(
+paper_options = together(
     [
         click.option("--latex", type=OUT_FILE, help="Also write the table for LaTeX (booktabs)."),
         click.option("--markdown", type=OUT_FILE, help="Also write the table as Markdown."),
     ]
 )
-force_option: Decorator[Any] = click.option(
-    "--force", is_flag=True, help="Replace an existing file."
-)
+force_option = flag("--force", "Replace an existing file.")
 
 
 def refuse_replacing(path: Path, force: bool) -> None:

@@ -15,6 +15,7 @@ from mvemo.pipeline.commands.options import (
     OUT_FOLDER,
     PATH,
     device_option,
+    flag,
     model_option,
     refuse_address,
     strict_option,
@@ -37,7 +38,6 @@ model_options = together(
             "--modality",
             type=click.Choice(["audio", "video", "both"]),
             default="both",
-            show_default=True,
             help="Read only sound, only pictures, or both.",
         ),
         click.option(
@@ -65,26 +65,21 @@ model_options = together(
     "--csv",
     "csv_file",
     type=OUT_FILE,
-    default=None,
     help="Also write the predictions to this file.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
-@click.option(
-    "--jsonl", is_flag=True, help="Print a line of JSON for each clip as soon as it is done."
-)
+@flag("--jsonl", "Print a line of JSON for each clip as soon as it is done.")
 @click.option(
     "--cache",
     "catalogue",
     type=OUT_FILE,
-    default=None,
     help="Keep the clips' features in this file (.h5); the next call reads only new clips.",
 )
 @strict_option
-@click.option("--plan", is_flag=True, help="Only print the time and the memory that it would need.")
-@click.option(
+@flag("--plan", "Only print the time and the memory that it would need.")
+@flag(
     "--timeline",
-    is_flag=True,
-    help="Follow the emotion over time; write a page and a CSV file for each clip.",
+    "Follow the emotion over time; write a page and a CSV file for each clip.",
 )
 @click.option(
     "--window", type=float, help="Length of the windows of --timeline in seconds.  [default: 20]"
@@ -273,15 +268,12 @@ def _net_and_file(entry: str) -> tuple[str, Path]:
 @click.command()
 @click.argument("file", type=PATH)
 @model_options
-@click.option(
-    "--of", "output", default=None, help="Class, tag or target to explain.  [default: predicted]"
-)
-@click.option("--step", default=1.0, show_default=True, help="Seconds from range to range.")
-@click.option("--width", default=3.0, show_default=True, help="Length of a time range in seconds.")
+@click.option("--of", "output", help="Class, tag or target to explain.  [default: predicted]")
+@click.option("--step", default=1.0, help="Seconds from range to range.")
+@click.option("--width", default=3.0, help="Length of a time range in seconds.")
 @click.option(
     "--to",
     type=OUT_FILE,
-    default=None,
     help="Page to write.  [default: NAME.explained.html]",
 )
 def explain(

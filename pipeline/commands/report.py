@@ -16,6 +16,7 @@ from mvemo.pipeline.commands.options import (
     OUT_FOLDER,
     PATH,
     column_option,
+    flag,
     paper_options,
     scale_option,
 )
@@ -49,13 +50,12 @@ from mvemo.pipeline.provenance import provenance
     "--out",
     type=OUT_FOLDER,
     default=Path("out"),
-    show_default=True,
     help="Folder of the report.",
 )
 @click.option("--name", help="Name of the data set.  [default: the first file's name]")
 @scale_option
 @paper_options
-@click.option("--synthetic", is_flag=True, help="State in the report that the clips are generated.")
+@flag("--synthetic", "State in the report that the clips are generated.")
 def report(
     files: tuple[Path, ...],
     columns: dict[str, str],

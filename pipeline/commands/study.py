@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mvemo.pipeline.commands.options import (
+    COUNT,
     FILE,
     OUT_FOLDER,
     PATH,
@@ -73,7 +74,6 @@ def study_options(
             click.option(
                 "--profile",
                 default=profile,
-                show_default=True,
                 help="Settings: paper, demo, best, or a TOML file."
                 + ("" if profile else "  [default: profile of FILE, or paper]"),
             ),
@@ -82,15 +82,14 @@ def study_options(
             seed_option("Seed of nets, models and folds."),
             click.option(
                 "--runs",
-                type=click.IntRange(min=1),
+                type=COUNT,
                 default=runs,
-                show_default=True,
                 help="Number of runs; each has different folds and seeds."
                 + ("" if runs else "  [default: runs of FILE, or 1]"),
             ),
             click.option(
                 "--jobs",
-                type=click.IntRange(min=1),
+                type=COUNT,
                 help="Number of nets to train at the same time, each in a process with a share of "
                 "the cores or with a GPU.  [default: 1; 2 with --profile demo and two cores]",
             ),
