@@ -39,7 +39,7 @@ COMMANDS = {
     "fuse": ("fuse:fuse", "Stage two: turn features into a report and saved heads."),
     "cv": ("fuse:cv", "Run stage two without saving heads, like mvemo-cv."),
     "predict": ("predict:predict", "Predict the emotion of your own songs, videos and folders."),
-    "models": ("predict:models", "List the models that come with mvemo, and show their cards."),
+    "models": ("nets:models", "List the models that come with mvemo, and show their cards."),
     "explain": (
         "predict:explain",
         "Show the seconds and frames of a clip that drove its prediction.",

@@ -21,6 +21,7 @@ from mvemo.pipeline.commands.options import (
     seed_option,
     set_option,
     strict_option,
+    weights_option,
     work_option,
 )
 from mvemo.pipeline.console.messages import collected_notes, tell, tell_note
@@ -65,13 +66,7 @@ _OVERRIDES = {
 )
 @folds_option("6")
 @seed_option("Seed of the nets' initial weights, batch order and dropout.")
-@click.option(
-    "--weights",
-    "weight_files",
-    multiple=True,
-    metavar="NET=FILE",
-    help="File with pretrained weights of a net.",
-)
+@weights_option("File with pretrained weights of a net.")
 @click.option(
     "--workers",
     type=COUNT,
@@ -217,7 +212,7 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
         if value not in (None, False) and not isinstance(value, Path):
             option = f"--{name.replace('_', '-')} {value}"
             overrides.append(Override(f"extract.{name}={form.format(value)}", option))
-    weights = dict(map(_net_and_file, options["weight_files"]))
+    weights = options["weights"]
     overrides += [
         Override(f"nets.{net}.weights='''{file}'''", f"--weights {net}={file}")
         for net, file in weights.items()
@@ -239,20 +234,6 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
         )
     named = options["profile"] is not None
     return replace(settings, profile_named=named, folds_named=folds_are_named(options))
-
-
-def _net_and_file(entry: str) -> tuple[str, str]:
-    """Split ``NET=FILE`` and check both parts."""
-    from mvemo.extract.nets import net_names
-
-    net, equals, file = entry.partition("=")
-    if not equals or net not in net_names():
-        raise BadOption(
-            f"--weights {entry!r}: write it as NET=FILE, with NET one of {', '.join(net_names())}"
-        )
-    if not Path(file).is_file():
-        raise BadOption(f"--weights {entry!r}: there is no file {file}")
-    return net, file
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""Commands ``mvemo nets`` and ``mvemo weights``: the nets and their pretrained weights."""
+"""Commands ``mvemo nets``, ``weights`` and ``models``: nets, their weights, trained models."""
 
 from __future__ import annotations
 
@@ -318,3 +318,36 @@ def _prediction(net: Net, video: Path) -> str:
     raw = torch.from_numpy(decoded.frames[sampling]).unsqueeze(0)
     with torch.inference_mode():
         return str(describe(raw))
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME|FOLDER]...")
+def models(names: tuple[str, ...]) -> None:
+    """List the models that come with mvemo, or print the cards of models, including your own.
+
+    A card states the training data of a model, its licence, how well it predicted clips that
+    were left out, and unsuitable uses.
+
+    \b
+    Examples:
+      mvemo models
+      mvemo models film-music
+      mvemo models out/model
+    """
+    from mvemo.pipeline.models.boxed import (
+        DEFAULT,
+        boxed_names,
+        card_text,
+        model_folder,
+        summary_lines,
+    )
+
+    if names:
+        click.echo("\n\n".join(card_text(name, model_folder(name)) for name in names))
+        return
+    for name in boxed_names():
+        click.echo("\n".join(summary_lines(name, model_folder(name))))
+    click.echo(
+        f"\n'mvemo predict FILE' uses {DEFAULT}; --model selects another NAME or a FOLDER."
+        "\n'mvemo models NAME' prints a model's card."
+    )

@@ -230,6 +230,27 @@ work_option = click.option(
 )
 
 
+def _weights(
+    context: click.Context, parameter: click.Parameter, entries: tuple[str, ...]
+) -> dict[str, Path]:
+    weights = {}
+    for entry in entries:
+        net, equals, file = entry.partition("=")
+        if not equals or not net:
+            raise BadOption(f"--weights {entry!r}: write it as NET=FILE, such as i3d=weights.npz")
+        weights[net] = Path(file)
+        if not weights[net].exists():
+            raise BadOption(f"--weights {entry!r}: there is no file {file}")
+    return weights
+
+
+def weights_option(help_text: str) -> Decorator[Any]:
+    """Add ``--weights``: a dict from names of nets to files."""
+    return click.option(
+        "--weights", multiple=True, metavar="NET=FILE", callback=_weights, help=help_text
+    )
+
+
 def _column_names(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:

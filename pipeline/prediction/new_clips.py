@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mvemo.extract.errors import BadMedia, ExtractError
-from mvemo.extract.media.isolated import probe_isolated
+from mvemo.extract.media.isolated import probe_isolated, start_readers
+from mvemo.extract.workers.process import imports_uncollected
 from mvemo.manifests.clip_rows import parse_stretch
 from mvemo.manifests.errors import Problems
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, find_media, left_out_notes
 from mvemo.manifests.tables import TABLES, collect_table
 from mvemo.pipeline.console.messages import tell_note
+
+if TYPE_CHECKING:
+    from mvemo.pipeline.prediction.feature_maker import PredictSettings
 
 # A clip longer than `LONG` times a net's input is read in at most `MOST_WINDOWS` windows.
 LONG = 1.5
@@ -32,6 +37,32 @@ class NewClip:
     start: float = 0.0  # in seconds
     duration: float | None = None  # in seconds; None for the rest of the file
     problem: str = ""  # reason why there is nothing to predict
+
+
+def clips_and_settings(
+    inputs: Sequence[str],
+    model_name: str | None,
+    modality: str,
+    weights: Mapping[str, Path],
+    device: str,
+) -> tuple[list[NewClip], Path, PredictSettings]:
+    """Return the clips, the model's folder and the settings; download missing weights."""
+    # The readers start while this process imports the modules below.
+    start_readers()
+
+    with imports_uncollected():
+        from mvemo.extract.training.devices import keep_freed_memory, pick_device
+        from mvemo.pipeline.model_nets import fetch_model_weights
+        from mvemo.pipeline.models.boxed import pick_model
+        from mvemo.pipeline.prediction.feature_maker import PredictSettings
+
+    keep_freed_memory()
+    # The device is checked before anything is downloaded or read.
+    pick_device(device)
+    folder, clips = pick_model(model_name), find_clips(inputs)
+    modalities = modalities_of(clips) if modality == "both" else (modality,)
+    fetch_model_weights(folder, modalities, but=weights)
+    return clips, folder, PredictSettings(modalities, weights, device)
 
 
 def find_clips(inputs: Sequence[str]) -> list[NewClip]:
