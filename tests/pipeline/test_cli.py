@@ -29,6 +29,7 @@ CALLS = (
     ("main", "extract", "--help"),
     ("main", "study", "losses", "--help"),
     ("main_cv", "--help"),
+    ("main_cv", "--version"),
 )
 
 

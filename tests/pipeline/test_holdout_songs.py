@@ -113,9 +113,8 @@ def test_segments_and_songs_are_scored_on_the_test_clips(features, tmp_path, cap
         (["--song-level", "--learning-curve"], "learning curves use segments"),
     ],
 )
-def test_what_one_split_cannot_give_is_one_line(features, tmp_path, capsys, options, said):
-    assert run("mvemo-cv", features, "--out", tmp_path, *options) == 2
-    error = capsys.readouterr().err.strip()
+def test_what_one_split_cannot_give_is_one_line(features, tmp_path, options, said, program):
+    error = program("mvemo-cv", features, "--out", tmp_path, *options, ends=2).err.strip()
     assert said in error
     assert len(error.splitlines()) == 1
 
@@ -128,8 +127,7 @@ def test_what_one_split_cannot_give_is_one_line(features, tmp_path, capsys, opti
         (["--set", "nets.music1d.iterations=-5"], "iterations is -5: it must be 0 or more"),
     ],
 )
-def test_wrong_settings_are_one_line(segmented, tmp_path, capsys, options, said):
+def test_wrong_settings_are_one_line(segmented, tmp_path, options, said, program):
     command = ["extract", segmented, "--work", tmp_path, "--protocol", "holdout"]
-    assert run("mvemo", *command, *SETTINGS, *options) == 2
-    error = capsys.readouterr().err.strip().splitlines()
+    error = program("mvemo", *command, *SETTINGS, *options, ends=2).err.strip().splitlines()
     assert said in error[-1]

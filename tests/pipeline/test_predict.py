@@ -365,32 +365,27 @@ def test_where_nothing_can_be_predicted_the_exit_code_is_2(made, tmp_path, capsy
     assert "is not a model (it has no model.json)" in capsys.readouterr().err
 
 
-def test_without_the_nets_one_line_says_how_to_get_them(made, tmp_path, capsys):
+def test_without_the_nets_one_line_says_how_to_get_them(made, tmp_path, capsys, program):
     carried = tmp_path / "carried.h5"
     shutil.copy(made / "work" / "features.h5", carried)
     fuse = ["fuse", carried, "--out", tmp_path / "out", "--models", "music1d"]
-    assert run("mvemo", *fuse, "--final") == 0
-    assert "run the same command again with --work WORK" in capsys.readouterr().out
+    assert "run the same command again with --work WORK" in program("mvemo", *fuse, "--final").out
     predict = ["predict", made / "song.wav", "--model", tmp_path / "out" / "model"]
     assert run("mvemo", *predict) == 2
     assert "the trained net nets/music1d-fold0.npz is missing: create" in capsys.readouterr().err
-    capsys.readouterr()
-    assert run("mvemo", *fuse) == 0
-    assert "out/model is from an earlier run, not from this" in capsys.readouterr().err
-    assert run("mvemo", *fuse, "--final-to", tmp_path / "m", "--work", made / "work") == 0
-    captured = capsys.readouterr()
+    assert "out/model is from an earlier run, not from this" in program("mvemo", *fuse).err
+    captured = program("mvemo", *fuse, "--final-to", tmp_path / "m", "--work", made / "work")
     assert "it predicts with music1d" in captured.out
     assert "out/model is from an earlier run" in captured.err
     assert run("mvemo", *predict[:2], "--model", tmp_path / "m") == 0
-    assert run("mvemo", *fuse, "--final", "--work", made / "work") == 0
-    assert "earlier run" not in capsys.readouterr().err
+    assert "earlier run" not in program("mvemo", *fuse, "--final", "--work", made / "work").err
     predictions = tmp_path / "theirs.csv"
     predictions.write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\n")
     assert run("mvemo", "report", "--predictions", predictions, "--out", tmp_path / "out") == 0
     assert "out/model is from an earlier run" in capsys.readouterr().err
 
 
-def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys):
+def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys, program):
     for name in ("mine", "other"):
         net = build_net("c3d", 6, width=0.05, size=32, n_frames=4, scale="unit")
         arrays = {key: value.numpy() for key, value in net.state_dict().items()}
@@ -404,9 +399,7 @@ def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys):
     assert run("mvemo", "cv", features, "--final", "--out", tmp_path / "out", *lld) == 0
     assert not (tmp_path / "out" / "heads.npz").exists()
     predict = ["predict", clip_of(made), made / "song.wav", "--model", tmp_path / "out" / "model"]
-    capsys.readouterr()
-    assert run("mvemo", *predict, *weights, "--json") == 0
-    video, song = json.loads(capsys.readouterr().out)
+    video, song = json.loads(program("mvemo", *predict, *weights, "--json").out)
     assert song["model"].endswith("/lld")
     assert video["label"]
     # A model whose nets cannot be had says which and how; the wrong file is told.

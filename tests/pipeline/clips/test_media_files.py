@@ -85,20 +85,19 @@ def test_no_note_where_every_clip_is_read_whole(plan, seconds):
     assert longer_clips_note(plan, seconds, SHARED) == ""
 
 
-def test_stage_one_tells_it_once_and_keeps_it_in_the_summary(tmp_path, capsys):
+def test_stage_one_tells_it_once_and_keeps_it_in_the_summary(tmp_path, program):
     rows = ["path,label,group"]
     for i in range(6):
         soundfile.write(tmp_path / f"{i}.wav", sine(2.0 if i < 4 else 1.0, 16000)[0], 16000)
         rows.append(f"{i}.wav,{'xy'[i % 2]},{i}")
     (tmp_path / "clips.csv").write_text("\n".join(rows) + "\n")
     arguments = ["extract", tmp_path / "clips.csv", "--work", tmp_path / "work"]
-    assert run("mvemo", *arguments, *tiny_settings("extract.nets=music1d")) == 0
-    shown = capsys.readouterr()
+    shown = program("mvemo", *arguments, *tiny_settings("extract.nets=music1d"))
     note = "note: 4 of 6 clips are longer than the 1 s that music1d reads (up to 2 s)"
     assert shown.err.count(note) == shown.out.count(note) == 1
 
 
-def test_features_need_no_labels_and_keep_when_they_come(tmp_path, capsys):
+def test_features_need_no_labels_and_keep_when_they_come(tmp_path, capsys, program):
     demo = tiny_demo(tmp_path / "demo")
     first = demo.media_path(demo.clips[0])
     shutil.copy(first, first.with_name(f"copy{first.suffix}"))
@@ -119,8 +118,7 @@ def test_features_need_no_labels_and_keep_when_they_come(tmp_path, capsys):
     assert verify_cache(features) == []
     assert run("mvemo", "fuse", features, "--out", tmp_path / "out") == 2
     assert "these clips have no labels" in capsys.readouterr().err
-    assert run("mvemo", "extract", labelled, *end) == 0
-    err = capsys.readouterr().err
+    err = program("mvemo", "extract", labelled, *end).err
     assert "c3d: 0 new, 13 kept" in err
     assert "identical files have different labels: " in err
     with open_cache(features) as cache:

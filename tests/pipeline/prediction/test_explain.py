@@ -127,7 +127,7 @@ def test_a_file_that_is_cut_off_is_found_out_at_its_end(maker, tmp_path):
         follow_clip(maker, NewClip("cut.wav", tmp_path / "cut.wav"), settings)
 
 
-def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys):
+def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys, program):
     monkeypatch.chdir(tmp_path)
     weights = ["--weights", f"effnet={made / 'effnet.npz'}"]
     model = ["--model", made / "out" / "model", *weights]
@@ -136,8 +136,7 @@ def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys):
     windows = ["--window", "4", "--hop", "2", "--timeline-to", tmp_path / "t"]
     capsys.readouterr()
     table = tmp_path / "windows.csv"
-    assert run("mvemo", "predict", *inputs, *model, "--timeline", *windows, "--csv", table) == 0
-    shown = capsys.readouterr().out
+    shown = program("mvemo", "predict", *inputs, *model, "--timeline", *windows, "--csv", table).out
     assert "0:16, calm from 0:00, tense from 0:" in shown
     assert "not predicted: " in shown
     with (tmp_path / "t" / "turn.csv").open(encoding="utf-8", newline="") as file:
@@ -156,8 +155,7 @@ def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys):
     assert (failed["path"], failed["label"]) == (str(inputs[1]), "")
     assert "cannot be read as media" in failed["error"]
     timeline = ["predict", *inputs, *model, "--timeline", *windows, "--strict"]
-    assert run("mvemo", *timeline, "--json") == 1
-    *records, last = json.loads(capsys.readouterr().out)
+    *records, last = json.loads(program("mvemo", *timeline, "--json", ends=1).out)
     assert [record["label"] for record in records] == [row["label"] for row in rows]
     assert last == {"path": failed["path"], "error": failed["error"]}
     assert run("mvemo", "explain", made / "burst.mkv", *model, "--of", "tense") == 0
@@ -188,15 +186,13 @@ def test_pages_of_one_name_are_numbered():
     assert [path.name for path in names] == ["x", "x-2", "y.tar", "song.mp3-30"]
 
 
-def test_notes_of_predict_are_repeated(made, tmp_path, monkeypatch, capsys):
+def test_notes_of_predict_are_repeated(made, tmp_path, monkeypatch, capsys, program):
     monkeypatch.chdir(tmp_path)
     model = ["--model", made / "out" / "model", "--weights", f"effnet={made / 'effnet.npz'}"]
     known, short = made / "calm0.mkv", tmp_path / "short.wav"
     soundfile.write(short, np.random.default_rng(0).uniform(-0.9, 0.9, SR // 2), SR)
     trained, brief = "the clip is part of the model's training data", "only 0.50 s long: too short"
-    capsys.readouterr()
-    assert run("mvemo", "predict", known, short, *model, "--timeline") == 0
-    shown = capsys.readouterr().out
+    shown = program("mvemo", "predict", known, short, *model, "--timeline").out
     assert f"note: {known}: 1 of 1 windows: {trained}" in shown
     assert f"note: {short}: 1 of 1 windows: {brief}" in shown
     assert trained in (tmp_path / "timelines" / "calm0.csv").read_text()
@@ -204,15 +200,13 @@ def test_notes_of_predict_are_repeated(made, tmp_path, monkeypatch, capsys):
         assert run("mvemo", "explain", clip, *model, "--to", tmp_path / "why.html") == 0
         assert f"note: {note}" in capsys.readouterr().out
         assert note.partition("'")[0] in (tmp_path / "why.html").read_text()
-    assert run("mvemo", "explain", known, *model, "-q") == 0
-    assert "note: " not in capsys.readouterr().out
+    assert "note: " not in program("mvemo", "explain", known, *model, "-q").out
 
 
-def test_without_a_nets_weights_the_others_predict(made, capsys):
+def test_without_a_nets_weights_the_others_predict(made, capsys, program):
     capsys.readouterr()
     predict = ["predict", made / "turn.mkv", "--model", made / "out" / "model", "--json"]
-    assert run("mvemo", *predict) == 0
-    (record,) = json.loads(capsys.readouterr().out)
+    (record,) = json.loads(program("mvemo", *predict).out)
     assert record["model"].endswith("/lld")
     (note,) = (note for note in record["notes"] if note.startswith("predicted without effnet: "))
     assert "effnet" in note.partition(": ")[2]
