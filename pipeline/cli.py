@@ -64,7 +64,7 @@ STAGE_ONE = ("torch", "torchvision", "av", "cv2", "soundfile", "soxr", "librosa"
 def load_command(name: str) -> click.Command:
     """Import one of `COMMANDS`."""
     module, _, attribute = COMMANDS[name][0].partition(":")
-    command: click.Command = getattr(import_module(f"mvemo.pipeline.commands.{module}"), attribute)
+    command = getattr(import_module(f"mvemo.pipeline.commands.{module}"), attribute)
     return with_verbosity(command)
 
 

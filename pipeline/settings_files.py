@@ -178,12 +178,12 @@ def _override(tree: dict[str, Any], override: str) -> None:
 
 def _table(tree: dict[str, Any], key: str) -> dict[str, Any]:
     """Return the table at a dotted key; empty if there is none."""
-    node: Any = tree
+    node = tree
     for part in key.split("."):
         node = node.get(part, {})
         if not isinstance(node, dict):
             raise BadOption(f"{key}: expected a table of settings, got {node!r}")
-    table: dict[str, Any] = node
+    table = node
     return table
 
 
@@ -203,7 +203,7 @@ def _filled(defaults: T, tree: dict[str, Any], key: str) -> T:
 
 def _replaced(settings: T, table: Mapping[str, Any], where: str) -> T:
     """Return a settings object with the values of a table, converted to the defaults' types."""
-    values: dict[str, Any] = {}
+    values = {}
     for each in fields(settings):  # type: ignore[arg-type]
         default = getattr(settings, each.name)
         if is_dataclass(default):

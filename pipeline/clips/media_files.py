@@ -82,7 +82,7 @@ def digest_media(
 ) -> MediaDigests:
     """Digest each media file once; call `on_file` after each, with True if it failed."""
     paths = media_files(manifest)
-    found: dict[str, tuple[str, Stamp | None, str]] = {}
+    found = {}
     with ThreadPoolExecutor(4) as pool:
         for path, result in zip(paths, pool.map(_digest_or_reason, paths.values()), strict=True):
             found[path] = result
@@ -115,7 +115,7 @@ def clip_lengths(
 ) -> dict[str, float | None]:
     """Return, by clip id, the seconds from the clip's start to its file's end; None if unknown."""
     lengths = _file_lengths(manifest, on_problem)
-    seconds: dict[str, float | None] = {}
+    seconds = {}
     for clip in manifest.clips:
         length = lengths[clip.path]
         if length is not None and length <= clip.start:
@@ -139,7 +139,7 @@ def starts_past_end(manifest: Manifest) -> list[str]:
 
 def fit_segments(manifest: Manifest) -> tuple[Manifest, tuple[str, ...]]:
     """Cut segments that end up to `SLACK` after their file; return the manifest and notes."""
-    notes: list[str] = []
+    notes = []
     lengths = _file_lengths(manifest, lambda problem: notes.append(f"unknown length: {problem}"))
     clips, beyond, n_cut = [], [], 0
     for clip in manifest.clips:
@@ -166,7 +166,7 @@ def _file_lengths(
     """Return, for each path in the manifest, the file's length in seconds, or None."""
     files = media_files(manifest)
     names = list(files)
-    lengths: dict[str, float | None] = dict.fromkeys(names)
+    lengths = dict.fromkeys(names)
     with Progress("measure media", len(files), "file") as bar:
         for i, found in read_each(PROBE, [(path, {}) for path in files.values()]):
             if isinstance(found, ExtractError):

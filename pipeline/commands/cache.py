@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click import argument, option
 
 from mvemo.cache import (
     MODALITIES,
@@ -45,7 +46,7 @@ from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance as facts_of
 
-_features = click.argument("features", type=PATH)
+_features = argument("features", type=PATH)
 
 
 @click.group()
@@ -81,7 +82,7 @@ def info(features: Path, provenance: bool, failures: bool) -> None:
 
 @cache.command()
 @_features
-@click.option(
+@option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
@@ -123,8 +124,8 @@ def repair(features: Path) -> None:
 
 
 @cache.command()
-@click.argument("features", nargs=-1, required=True, type=PATH)
-@click.option("--out", type=OUT_FILE, required=True, help="File to write.")
+@argument("features", nargs=-1, required=True, type=PATH)
+@option("--out", type=OUT_FILE, required=True, help="File to write.")
 @force_option
 def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
     """Merge several caches FEATURES, made from the same manifest, into one cache.
@@ -148,17 +149,15 @@ def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
 
 @cache.command()
 @_features
-@click.option(
+@option(
     "--feature",
     "names",
     multiple=True,
     required=True,
     help="Name of the feature. May be given several times.",
 )
-@click.option(
-    "--fold", type=click.IntRange(min=0), help="Fold of the net, for crossfitted features."
-)
-@click.option("--out", type=OUT_FILE, required=True, help="File to write: .npz, .csv or .h5.")
+@option("--fold", type=click.IntRange(min=0), help="Fold of the net, for crossfitted features.")
+@option("--out", type=OUT_FILE, required=True, help="File to write: .npz, .csv or .h5.")
 @force_option
 def export(
     features: Path, names: tuple[str, ...], fold: int | None, out: Path, force: bool
@@ -191,7 +190,7 @@ def export(
 
 @cache.command()
 @_features
-@click.argument("names", nargs=-1, required=True, metavar="FEATURE...")
+@argument("names", nargs=-1, required=True, metavar="FEATURE...")
 def remove(features: Path, names: tuple[str, ...]) -> None:
     """Remove each FEATURE, with its folds, curves and failures, from FEATURES.
 
@@ -204,7 +203,7 @@ def remove(features: Path, names: tuple[str, ...]) -> None:
 
 @cache.command()
 @_features
-@click.option("--manifest", type=PATH, help="Remove clips that this manifest does not list.")
+@option("--manifest", type=PATH, help="Remove clips that this manifest does not list.")
 @flag(
     "--unused",
     "Remove features that the last extraction's settings do not name; imported features stay.",
@@ -252,7 +251,7 @@ def _tell_removed(features: Path, removed: maintenance.Removed, dry_run: bool = 
 
 
 @cache.command(name="clean-work")
-@click.argument("work", type=FOLDER)
+@argument("work", type=FOLDER)
 @flag("--nets", "Also remove the trained nets; a later run trains them again.")
 @flag("--dry-run", "Print what would be removed, and change nothing.")
 def clean_work_(work: Path, nets: bool, dry_run: bool) -> None:
@@ -271,8 +270,8 @@ def clean_work_(work: Path, nets: bool, dry_run: bool) -> None:
 
 
 @cache.command()
-@click.argument("first", type=PATH)
-@click.argument("second", type=PATH)
+@argument("first", type=PATH)
+@argument("second", type=PATH)
 def diff(first: Path, second: Path) -> None:
     """List the differences between the caches FIRST and SECOND; exit code 1 if any.
 
@@ -289,26 +288,26 @@ def diff(first: Path, second: Path) -> None:
 
 @cache.command(name="import")
 @_features
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--manifest", type=PATH, help="Manifest of the clips; optional if FEATURES exists.")
-@click.option("--feature", "name", help="Name of the feature, such as vggish.  [required]")
+@argument("files", nargs=-1, required=True, metavar="FILE...")
+@option("--manifest", type=PATH, help="Manifest of the clips; optional if FEATURES exists.")
+@option("--feature", "name", help="Name of the feature, such as vggish.  [required]")
 @old_spelling("--name", "old_name")
-@click.option("--modality", required=True, help="audio, video, or another modality such as lyrics.")
-@click.option("--dataset", help="Array in an .npz or HDF5 FILE (or write FILE:NAME).")
-@click.option(
+@option("--modality", required=True, help="audio, video, or another modality such as lyrics.")
+@option("--dataset", help="Array in an .npz or HDF5 FILE (or write FILE:NAME).")
+@option(
     "--rows",
     type=PATH,
     multiple=True,
     help="CSV with the clip ids of a FILE's rows, in order. May be given once for each FILE.",
 )
-@click.option(
+@option(
     "--id-column",
     help="Column or data set of the clip ids; for a CSV without a header, the column number "
     "from 1.  [default: clip_id]",
 )
 @column_option
-@click.option("--columns", "numbers", help="Columns to import from a table, such as 'f*,tempo'.")
-@click.option("--skip-columns", help="Columns of a table to leave out.")
+@option("--columns", "numbers", help="Columns to import from a table, such as 'f*,tempo'.")
+@option("--skip-columns", help="Columns of a table to leave out.")
 @flag("--skip-unknown", "Leave out rows of clips that are not listed.")
 @flag("--force", "Replace an existing feature with this name.")
 def import_(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click import argument, option
 
 from mvemo.pipeline.commands.options import (
     COUNT,
@@ -45,28 +46,28 @@ _OVERRIDES = {
 
 
 @click.command()
-@click.argument("manifest", required=False, type=PATH)
-@click.option(
+@argument("manifest", required=False, type=PATH)
+@option(
     "--out",
     type=OutputPath(makes_folders=True, dir_okay=False),
     help="Feature cache to write.  [default: WORK/features.h5]",
 )
 @work_option
-@click.option(
+@option(
     "--profile",
     help="Settings: paper, best, demo, pretrained, or a TOML file.  "
     "[default: paper; demo without MANIFEST]",
 )
 @set_option
-@click.option("--protocol", help="How nets are trained: crossfit, frozen, shared or holdout.")
-@click.option(
+@option("--protocol", help="How nets are trained: crossfit, frozen, shared or holdout.")
+@option(
     "--nets",
     help="Comma-separated names from `mvemo nets`.  [default: the profile's]",
 )
 @folds_option("6")
 @seed_option("Seed of the nets' initial weights, batch order and dropout.")
 @weights_option("File with pretrained weights of a net.")
-@click.option(
+@option(
     "--workers",
     type=COUNT,
     help="Number of processes that decode and describe clips.  [default: one per core]",
@@ -75,12 +76,12 @@ _OVERRIDES = {
 @flag("--force", "Replace an existing cache that holds other clips.")
 @flag("--fail-fast", "Stop at the first clip that fails.")
 @flag("--retry-failed", "Try again to decode clips that failed before.")
-@click.option(
+@option(
     "--shard",
     metavar="i/n",
     help="Process only part i of n, for n separate jobs; see docs/scaling.md.",
 )
-@click.option(
+@option(
     "--jobs",
     type=COUNT,
     default=1,
@@ -92,15 +93,13 @@ _OVERRIDES = {
     "Print what would be done, and the time, memory and disk space that it needs. "
     "A few clips are read to measure; nothing is written.",
 )
-@click.option(
+@option(
     "--backend",
     type=click.Choice(["local", "dask"]),
     default="local",
     help="Where the work is done: on this machine, or by the workers of a Dask scheduler.",
 )
-@click.option(
-    "--scheduler", metavar="ADDRESS", help="Address of the Dask scheduler: tcp://HOST:8786."
-)
+@option("--scheduler", metavar="ADDRESS", help="Address of the Dask scheduler: tcp://HOST:8786.")
 @strict_option
 def extract(
     manifest: Path | None,
@@ -221,7 +220,7 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
 
 
 @click.command()
-@click.argument("folder", type=OUT_FOLDER, default=Path("mvemo-demo"))
+@argument("folder", type=OUT_FOLDER, default=Path("mvemo-demo"))
 def demo(folder: Path) -> None:
     """Make a small synthetic data set in FOLDER, train on it, and write a report.
 

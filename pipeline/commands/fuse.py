@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click import argument, option
 
 from mvemo.pipeline.commands.options import (
     CONTEXT,
@@ -33,27 +34,27 @@ SAME_NAMES = ("seed", "permute_labels", "scale", "repeats", "learning_curve")
 
 stage_two_options = together(
     [
-        click.argument("features", type=PATH),
+        argument("features", type=PATH),
         folds_option("the cache's folds, otherwise 6"),
-        click.option(
+        option(
             "--out",
             type=OUT_FOLDER,
             default=Path("out"),
             help="Folder of the report.",
         ),
         seed_option("Make new folds with this seed (not for crossfitted features)."),
-        click.option(
+        option(
             "--models",
             help="Comma-separated models; FEATURE+FEATURE fuses any features.  [default: all]",
         ),
         permute_option,
         scale_option,
-        click.option(
+        option(
             "--protocol",
             type=click.Choice(["crossfit", "frozen", "shared", "holdout"]),
             help="Protocol of FEATURES; 'shared' accepts nets trained on the clips they score.",
         ),
-        click.option(
+        option(
             "--repeats",
             type=COUNT,
             default=1,
@@ -63,30 +64,30 @@ stage_two_options = together(
             "--song-level",
             "Score whole songs, predicted from their segments (CLIP@START).",
         ),
-        click.option(
+        option(
             "--song-rule",
             type=click.Choice(SONG_RULES),
             default="mean",
             help="Combine segments by (geometric) mean of probabilities, or by majority vote.",
         ),
         flag("--learning-curve", "Also train heads on fewer clips."),
-        click.option(
+        option(
             "--profile",
             help="paper, best, demo or pretrained, or a TOML file.  [default: the one that "
             "FEATURES were made with if it is one of these, otherwise paper]",
         ),
         flag("--final", "Also write a model for new clips (mvemo predict)."),
-        click.option(
+        option(
             "--final-to",
             type=OUT_FOLDER,
             help="Write this model into a folder.  [default of --final: OUT/model]",
         ),
-        click.option(
+        option(
             "--about",
             type=PATH,
             help="TOML file with texts for the model's card, such as title, data and licence.",
         ),
-        click.option(
+        option(
             "--work",
             type=FOLDER,
             help="Working folder of mvemo extract with the trained nets for the model.  "
@@ -171,18 +172,18 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN[:MODEL]...")
-@click.option(
+@argument("runs", nargs=-1, required=True, metavar="RUN[:MODEL]...")
+@option(
     "--out", type=OUT_FOLDER, help="Also write comparison.json and comparison.txt into this folder."
 )
-@click.option(
+@option(
     "--resamples",
     "n_resamples",
     type=COUNT,
     default=2000,
     help="Number of bootstrap resamples.",
 )
-@click.option(
+@option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,

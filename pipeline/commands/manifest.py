@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+from click import argument, option
 
 from mvemo.manifests import (
     LAYOUTS,
@@ -59,12 +60,12 @@ def _ravdess(field: str) -> click.Choice[str]:
     return click.Choice(NAMED_FILES["ravdess"].fields[field])
 
 
-_scheme = click.option(
+_scheme = option(
     "--scheme", type=click.Choice(list(SCHEMES)), help="Map labels to a paper's classes."
 )
 _drop = flag("--drop-unmapped", "Leave out clips whose label the scheme does not map.")
 _infer = flag("--infer-groups", "Group clips that are named X-k-of-n by their source X.")
-_pattern = click.option(
+_pattern = option(
     "--group-pattern",
     metavar="PATTERN",
     default="",
@@ -72,9 +73,9 @@ _pattern = click.option(
     help="Group clips by a regular expression on their paths without suffix; the part in "
     "parentheses is the group, for example '(.+)_part'.",
 )
-_name = click.option("--name", help="Name of the manifest, for reports.")
+_name = option("--name", help="Name of the manifest, for reports.")
 _no_media = flag("--no-media", "Do not check whether the media files exist.")
-_out = click.option("--out", type=OUT_FILE, required=True, help="File to write.")
+_out = option("--out", type=OUT_FILE, required=True, help="File to write.")
 
 
 @click.group()
@@ -89,20 +90,20 @@ def manifest() -> None:
 
 
 @manifest.command()
-@click.argument("folder", type=PATH)
-@click.option("--out", type=OUT_FILE, help="File to write.  [default: FOLDER/manifest.csv]")
+@argument("folder", type=PATH)
+@option("--out", type=OUT_FILE, help="File to write.  [default: FOLDER/manifest.csv]")
 @_infer
 @_pattern
-@click.option("--layout", type=click.Choice(LAYOUTS), default="auto")
-@click.option("--channel", type=_ravdess("channel"), help="RAVDESS: only this vocal channel.")
-@click.option(
+@option("--layout", type=click.Choice(LAYOUTS), default="auto")
+@option("--channel", type=_ravdess("channel"), help="RAVDESS: only this vocal channel.")
+@option(
     "--modality",
     type=_ravdess("modality"),
     help="RAVDESS: only copies with this modality.  [default: one copy of each take, with pictures "
     "if possible]",
 )
-@click.option("--intensity", type=_ravdess("intensity"), help="RAVDESS: only this intensity.")
-@click.option("--tags", help="CAL500: emotion, all, or comma-separated names.  [default: emotion]")
+@option("--intensity", type=_ravdess("intensity"), help="RAVDESS: only this intensity.")
+@option("--tags", help="CAL500: emotion, all, or comma-separated names.  [default: emotion]")
 @_scheme
 @_drop
 @_name
@@ -142,7 +143,7 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
 
 
 @manifest.command()
-@click.argument("file", type=PATH)
+@argument("file", type=PATH)
 @root_option
 @_infer
 @_no_media
@@ -189,12 +190,12 @@ def check(
 
 
 @manifest.command()
-@click.argument("file", type=PATH)
-@click.option("--folds", "k", type=int, help="Number of folds.  [default: 6]")
+@argument("file", type=PATH)
+@option("--folds", "k", type=int, help="Number of folds.  [default: 6]")
 @old_spelling("--k", "old_k", type=int)
 @seed_option("Seed of the assignment.  [default: 0]")
-@click.option("--out", type=OUT_FILE, required=True, help="CSV to write: clip_id, fold.")
-@click.option(
+@option("--out", type=OUT_FILE, required=True, help="CSV to write: clip_id, fold.")
+@option(
     "--keep",
     type=PATH,
     help="Fold file of earlier clips; clips that are still in FILE keep their folds.",
@@ -240,16 +241,14 @@ def folds(
 
 
 @manifest.command(name="import")
-@click.argument("file", type=PATH)
+@argument("file", type=PATH)
 @column_option
-@click.option(
+@option(
     "--task",
     type=click.Choice((*TASKS, UNLABELLED)),
     help="Kind of labels.  [default: as FILE or its labels say, otherwise multiclass]",
 )
-@click.option(
-    "--separator", metavar="MARK", help="Separator of the tags in a cell.  [default: detected]"
-)
+@option("--separator", metavar="MARK", help="Separator of the tags in a cell.  [default: detected]")
 @flag("--skip-unlabelled", "Leave out rows without a label.")
 @scale_option
 @_out
@@ -289,17 +288,17 @@ def import_(
 
 
 @manifest.command()
-@click.argument("file", type=PATH)
-@click.option("--seconds", type=float, default=10.0, help="Length of a segment.")
-@click.option("--overlap", type=float, default=0.0, help="Overlap of segments in seconds.")
-@click.option(
+@argument("file", type=PATH)
+@option("--seconds", type=float, default=10.0, help="Length of a segment.")
+@option("--overlap", type=float, default=0.0, help="Overlap of segments in seconds.")
+@option(
     "--tail",
     type=click.Choice(TAILS),
     default="half",
     help="Rest of a clip: a segment if at least half as long as the others, otherwise left out "
     "(half) or joined to the last segment (join); with drop, always left out.",
 )
-@click.option("--first", type=float, help="Number of seconds to use of each clip.  [default: all]")
+@option("--first", type=float, help="Number of seconds to use of each clip.  [default: all]")
 @_out
 @root_option
 @force_option

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click import argument, option
 
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.text_table import align_columns
@@ -24,7 +25,7 @@ N_FRAMES = 32
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME...]")
+@argument("names", nargs=-1, metavar="[NAME...]")
 def nets(names: tuple[str, ...]) -> None:
     """List the nets with input, parameters, multiply-adds, embedding and public weights.
 
@@ -143,8 +144,8 @@ def weights() -> None:
 
 
 @weights.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...|all")
-@click.option(
+@argument("names", nargs=-1, required=True, metavar="NAME...|all")
+@option(
     "--from",
     "source",
     type=PATH,
@@ -226,7 +227,7 @@ def list_() -> None:
 
 
 @weights.command()
-@click.argument("file", type=PATH)
+@argument("file", type=PATH)
 def info(file: Path) -> None:
     """Show format, SHA-256, known origin and all tensors of FILE.
 
@@ -251,13 +252,11 @@ def info(file: Path) -> None:
 
 
 @weights.command()
-@click.argument("net")
-@click.argument("file", type=PATH)
-@click.option("--width", default=1.0, help="Multiplier for the channel counts.")
-@click.option(
-    "--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the net."
-)
-@click.option("--video", type=PATH, help="Clip to predict; only for nets with labels.")
+@argument("net")
+@argument("file", type=PATH)
+@option("--width", default=1.0, help="Multiplier for the channel counts.")
+@option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the net.")
+@option("--video", type=PATH, help="Clip to predict; only for nets with labels.")
 def check(
     net: str,
     file: Path,
@@ -291,7 +290,7 @@ def check(
 
 def _values(options: tuple[str, ...]) -> dict[str, Any]:
     """Parse ``key=value`` strings; a value is JSON if it parses as JSON, otherwise text."""
-    values: dict[str, Any] = {}
+    values = {}
     for option in options:
         key, equals, text = option.partition("=")
         if not equals or not key.strip():
@@ -325,7 +324,7 @@ def _prediction(net: Net, video: Path) -> str:
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME|FOLDER]...")
+@argument("names", nargs=-1, metavar="[NAME|FOLDER]...")
 def models(names: tuple[str, ...]) -> None:
     """List the models that come with mvemo, or print the cards of models, including your own.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click import option
 
 from mvemo.pipeline.console.messages import Level, Verbosity, tell_note
 from mvemo.pipeline.errors import BadOption
@@ -115,7 +116,7 @@ class FoldsOption(click.ParamType):  # type: ignore[type-arg]
 
 def flag(name: str, help_text: str) -> Decorator[Any]:
     """Add an option without a value, False by default."""
-    return click.option(name, is_flag=True, help=help_text)
+    return option(name, is_flag=True, help=help_text)
 
 
 def together(decorators: Sequence[Decorator[Any]]) -> Decorator[Any]:
@@ -131,7 +132,7 @@ def together(decorators: Sequence[Decorator[Any]]) -> Decorator[Any]:
 
 def folds_option(default: str) -> Decorator[Any]:
     """Add ``--folds``: an int, a `Path`, or None."""
-    return click.option(
+    return option(
         "--folds",
         type=FoldsOption(),
         help="Number of folds, or a file from mvemo manifest folds (any CSV with the columns "
@@ -147,7 +148,7 @@ def folds_are_named(options: Mapping[str, Any]) -> bool:
 
 def old_spelling(old: str, name: str, **keywords: Any) -> Decorator[Any]:
     """Add an option's old name, hidden and kept for one release; see `choose_spelling`."""
-    return click.option(old, name, hidden=True, **keywords)
+    return option(old, name, hidden=True, **keywords)
 
 
 def choose_spelling(new: tuple[str, T], old: tuple[str, T]) -> T:
@@ -162,7 +163,7 @@ def choose_spelling(new: tuple[str, T], old: tuple[str, T]) -> T:
 
 def seed_option(help_text: str) -> Decorator[Any]:
     """Add ``--seed``, None by default."""
-    return click.option("--seed", type=click.IntRange(min=0), help=help_text)
+    return option("--seed", type=click.IntRange(min=0), help=help_text)
 
 
 def with_verbosity(command: click.Command) -> click.Command:
@@ -190,14 +191,14 @@ def _verbosity_option(short: str, level: Level, help_text: str) -> click.Option:
     )
 
 
-set_option = click.option(
+set_option = option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
     help="Override a setting; docs/settings.md lists all settings.",
 )
-model_option = click.option(
+model_option = option(
     "--model",
     "model_name",
     metavar="NAME|FOLDER",
@@ -212,17 +213,15 @@ def _device(context: click.Context, parameter: click.Parameter, name: str) -> st
     return check_device(name, "--device")
 
 
-device_option = click.option(
+device_option = option(
     "--device",
     default="auto",
     metavar="auto|cpu|cuda|cuda:N|mps",
     callback=_device,
     help="Device on which the nets run.",
 )
-root_option = click.option(
-    "--root", type=PATH, help="Folder to which the manifest's paths are relative."
-)
-work_option = click.option(
+root_option = option("--root", type=PATH, help="Folder to which the manifest's paths are relative.")
+work_option = option(
     "--work",
     type=OUT_FOLDER,
     default=Path("work"),
@@ -246,16 +245,14 @@ def _weights(
 
 def weights_option(help_text: str) -> Decorator[Any]:
     """Add ``--weights``: a dict from names of nets to files."""
-    return click.option(
-        "--weights", multiple=True, metavar="NET=FILE", callback=_weights, help=help_text
-    )
+    return option("--weights", multiple=True, metavar="NET=FILE", callback=_weights, help=help_text)
 
 
 def _column_names(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
     """Parse ``OURS=THEIRS`` into a dict from mvemo's column names to the table's."""
-    columns: dict[str, str] = {}
+    columns = {}
     for text in values:
         ours, equals, theirs = (part.strip() for part in text.partition("="))
         if not (ours and equals and theirs):
@@ -266,7 +263,7 @@ def _column_names(
     return columns
 
 
-column_option = click.option(
+column_option = option(
     "--column",
     "columns",
     multiple=True,
@@ -286,7 +283,7 @@ def _scale(context: click.Context, parameter: click.Parameter, value: str | None
         raise BadOption(f"--{error}") from None
 
 
-scale_option = click.option(
+scale_option = option(
     "--scale",
     callback=_scale,
     metavar="LOW..HIGH",
@@ -301,8 +298,8 @@ permute_option = flag(
 # Output files of `mvemo.fuse.report.text.write_paper`.
 paper_options = together(
     [
-        click.option("--latex", type=OUT_FILE, help="Also write the table for LaTeX (booktabs)."),
-        click.option("--markdown", type=OUT_FILE, help="Also write the table as Markdown."),
+        option("--latex", type=OUT_FILE, help="Also write the table for LaTeX (booktabs)."),
+        option("--markdown", type=OUT_FILE, help="Also write the table as Markdown."),
     ]
 )
 force_option = flag("--force", "Replace an existing file.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click import argument, option
 
 from mvemo.pipeline.commands.options import (
     OUT_FILE,
@@ -34,7 +35,7 @@ MODALITIES = {"audio": ("audio",), "video": ("video",), "both": ("audio", "video
 model_options = together(
     [
         model_option,
-        click.option(
+        option(
             "--modality",
             type=click.Choice(list(MODALITIES)),
             default="both",
@@ -49,7 +50,7 @@ model_options = together(
 
 
 @click.command()
-@click.argument(
+@argument(
     "inputs",
     nargs=-1,
     required=True,
@@ -57,15 +58,15 @@ model_options = together(
     callback=lambda context, parameter, entries: tuple(map(refuse_address, entries)),
 )
 @model_options
-@click.option(
+@option(
     "--csv",
     "csv_file",
     type=OUT_FILE,
     help="Also write the predictions to this file.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @flag("--jsonl", "Print a line of JSON for each clip as soon as it is done.")
-@click.option(
+@option(
     "--cache",
     "catalogue",
     type=OUT_FILE,
@@ -77,11 +78,11 @@ model_options = together(
     "--timeline",
     "Follow the emotion over time; write a page and a CSV file for each clip.",
 )
-@click.option(
+@option(
     "--window", type=float, help="Length of the windows of --timeline in seconds.  [default: 20]"
 )
-@click.option("--hop", type=float, help="Seconds from one window to the next.  [default: 5]")
-@click.option("--timeline-to", type=OUT_FOLDER, help="Folder for the pages.  [default: timelines]")
+@option("--hop", type=float, help="Seconds from one window to the next.  [default: 5]")
+@option("--timeline-to", type=OUT_FOLDER, help="Folder for the pages.  [default: timelines]")
 def predict(
     inputs: tuple[str, ...],
     catalogue: Path | None,
@@ -180,8 +181,8 @@ def _show_timelines(
     """Print the timeline of each clip."""
     from mvemo.pipeline.prediction.timeline import windows_csv
 
-    windows: list[Record] = []
-    failed: list[bool] = []
+    windows = []
+    failed = []
     for model, line, records in followed:  # noqa: B007
         # If JSON is printed to stdout, the line goes to stderr.
         click.echo(line) if not (shown["as_json"] or shown["jsonl"]) else tell(line)
@@ -206,12 +207,12 @@ def _finish(shown: dict[str, Any], records: list[Record], csv: str, failed: list
 
 
 @click.command()
-@click.argument("file", type=PATH)
+@argument("file", type=PATH)
 @model_options
-@click.option("--of", "output", help="Class, tag or target to explain.  [default: predicted]")
-@click.option("--step", default=1.0, help="Seconds from range to range.")
-@click.option("--width", default=3.0, help="Length of a time range in seconds.")
-@click.option(
+@option("--of", "output", help="Class, tag or target to explain.  [default: predicted]")
+@option("--step", default=1.0, help="Seconds from range to range.")
+@option("--width", default=3.0, help="Length of a time range in seconds.")
+@option(
     "--to",
     type=OUT_FILE,
     help="Page to write.  [default: NAME.explained.html]",

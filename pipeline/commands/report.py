@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click import option
 
 from mvemo.manifests import read_manifest
 from mvemo.manifests.files import parse_json
@@ -25,7 +26,7 @@ from mvemo.pipeline.provenance import provenance
 
 
 @click.command()
-@click.option(
+@option(
     "--predictions",
     "files",
     type=PATH,
@@ -35,24 +36,24 @@ from mvemo.pipeline.provenance import provenance
     "class); optional group, fold, model. May be given several times.",
 )
 @column_option
-@click.option(
+@option(
     "--task",
     type=click.Choice(TASKS),
     help="Tags: labels separated by ';', a column of scores for each tag. Ratings: label_NAME and "
     "NAME.  [default: the manifest's, otherwise multiclass]",
 )
-@click.option(
+@option(
     "--manifest",
     type=FILE,
     help="Manifest with labels and groups of the clips; the files then need no label.",
 )
-@click.option(
+@option(
     "--out",
     type=OUT_FOLDER,
     default=Path("out"),
     help="Folder of the report.",
 )
-@click.option("--name", help="Name of the data set.  [default: the first file's name]")
+@option("--name", help="Name of the data set.  [default: the first file's name]")
 @scale_option
 @paper_options
 @flag("--synthetic", "State in the report that the clips are generated.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click import argument, option
 
 from mvemo.pipeline.commands.options import (
     COUNT,
@@ -63,15 +64,15 @@ def study_options(
     """Return a decorator that adds the argument and the options of every study."""
     return together(
         [
-            click.argument("manifest", type=PATH),
-            click.option(
+            argument("manifest", type=PATH),
+            option(
                 "--out",
                 type=OUT_FOLDER,
                 required=True,
                 help="Folder for the tables, plots and page.",
             ),
             work_option,
-            click.option(
+            option(
                 "--profile",
                 default=profile,
                 help="Settings: paper, demo, best, or a TOML file."
@@ -80,14 +81,14 @@ def study_options(
             set_option,
             folds_option("6"),
             seed_option("Seed of nets, models and folds."),
-            click.option(
+            option(
                 "--runs",
                 type=COUNT,
                 default=runs,
                 help="Number of runs; each has different folds and seeds."
                 + ("" if runs else "  [default: runs of FILE, or 1]"),
             ),
-            click.option(
+            option(
                 "--jobs",
                 type=COUNT,
                 help="Number of nets to train at the same time, each in a process with a share of "
@@ -102,7 +103,7 @@ def study_options(
 
 
 @study.command("run", short_help="Run your own study from FILE (see docs/studies.md).")
-@click.argument("file", type=FILE)
+@argument("file", type=FILE)
 @study_options(runs=None, profile=None)
 def run_file(file: Path, **options: Any) -> int:
     """Run your own study from a TOML file; docs/studies.md shows an example.
@@ -149,7 +150,7 @@ def _option(file: StudyFile, name: str, spec: OptionSpec) -> Callable[..., Any]:
         attributes["type"] = click.FloatRange(low, min_open=spec.min is None)
     else:
         attributes["type"] = float
-    return click.option("--" + name.replace("_", "-"), show_default=spec.shown, **attributes)
+    return option("--" + name.replace("_", "-"), show_default=spec.shown, **attributes)
 
 
 def _parse_nets(name: str, value: str) -> tuple[str, ...]:

@@ -106,7 +106,7 @@ class BatchReader:
 
     def embed(self, spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
         """Return the vector of each row if it is finite; all rows must have the spec's input."""
-        vectors: dict[int, F64] = {}
+        vectors = {}
         if not is_net(spec):
             statistics = statistics_of(spec)
             for row in rows:
@@ -133,7 +133,7 @@ class BatchReader:
     def _embed(self, clips: Sequence[EmbeddedClip], work: Path) -> list[EmbeddedClip]:
         """Decode the clips' windows, choose a predictor for each clip, and compute its vectors."""
         stretches: list[Clip] = []
-        rows: list[range] = []
+        rows = []
         for clip in clips:
             first, path = len(stretches), str(clip.clip.path.absolute())
             for number, window in enumerate(clip.windows.stretches, first):
@@ -154,7 +154,7 @@ class BatchReader:
             name: media.usable(self._plans[name]) if name in self._plans else media.described
             for name in self.features
         }
-        needed: list[tuple[str, ...]] = []
+        needed = []
         for of in rows:
             best = model.best_of({name for name in usable if usable[name][of].any()})
             needed.append(best.features if best else ())

@@ -12,12 +12,12 @@ from mvemo.extract.errors import BadWeights
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.extract.nets import Net
 from mvemo.extract.training.devices import pick_device, place
-from mvemo.fuse.final.model import FeatureKey, FinalModel, load_model
+from mvemo.fuse.final.model import FinalModel, load_model
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
 from mvemo.pipeline.prediction.new_clips import NewClip
 from mvemo.pipeline.prediction.passes import ClipPass
-from mvemo.pipeline.prediction.streams import Descriptors, FeatureStream, StreamPlan, net_stream
+from mvemo.pipeline.prediction.streams import Descriptors, StreamPlan, net_stream
 from mvemo.pipeline.settings_files import load_settings
 
 
@@ -96,7 +96,7 @@ class FeatureMaker:
 
     def open(self, clip: NewClip, modalities: tuple[str, ...], plan: StreamPlan) -> ClipPass:
         """Return a pass over a clip that computes the features of its windows."""
-        streams: dict[FeatureKey, FeatureStream] = {}
+        streams = {}
         descriptors = self.settings.descriptors
         for name in self.features_of(modalities):
             for spec in self.model.variants(name):

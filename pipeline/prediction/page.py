@@ -110,7 +110,7 @@ def sound_url(sketch: Sketch) -> str:
     """Return the sound as a data URL; empty if it was not kept."""
     if not sketch.sound:
         return ""
-    y: F64 = np.concatenate(sketch.sound).astype(np.float64)
+    y = np.concatenate(sketch.sound).astype(np.float64)
     buffer = io.BytesIO()
     # Low quality is enough to recognise a place in the clip.
     step = max(1, round(sketch.sr / 22050))

@@ -216,7 +216,7 @@ def records_csv(
 def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> str:
     """Return the text for the terminal: clips, notes without repeats, problems and a legend."""
     written, level = format_of(model), verbosity()
-    rows: list[list[str]] = []
+    rows = []
     # Files that a note applies to, by kind and text of the note.
     files = defaultdict[tuple[str, str], list[str]](list)
     for record in records(model, predictions):
@@ -233,7 +233,7 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
     ]
     if not rows:
         return "\n".join(notes)
-    lines: list[str] = []
+    lines = []
     if len(written.header) > MOST_COLUMNS:
         for file, *cells, predictor in rows:
             pairs = [(f"  {name}", cell) for name, cell in zip(written.header, cells, strict=True)]

@@ -34,7 +34,7 @@ def predict_files(
 ) -> tuple[FinalModel, list[Prediction]]:
     """Predict clips, also from a `catalogue`; call `on_clip` with each finished prediction."""
     maker = FeatureMaker(folder, settings)
-    predictions: dict[int, Prediction] = {}
+    predictions = {}
 
     def note(row: int, prediction: Prediction) -> None:
         predictions[row] = prediction
@@ -156,7 +156,7 @@ def plan_text(folder: Path, clips: Sequence[new_clips.NewClip], settings: Predic
     """Return an estimate of the time and the memory that predicting these clips needs."""
     reader = BatchReader(FeatureMaker(folder, settings))
     # Seconds of media to read from each clip.
-    lengths: dict[int, float] = {}
+    lengths = {}
     for i, clip in enumerate(clips):
         windows = new_clips.windows_of(clip, reader.window)
         if windows.stretches:

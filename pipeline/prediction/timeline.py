@@ -173,7 +173,7 @@ def windows_csv(model: FinalModel, windows: Sequence[Record]) -> str:
 
 def page_names(folder: Path, files: Sequence[str]) -> list[Path]:
     """Return a unique output path, without extension, for each file."""
-    names: list[Path] = []
+    names = []
     for file in files:
         # A segment is named 'song.mp3@30'.
         stem = Path(file).stem if "@" not in file else Path(file).name.replace("@", "-")
@@ -267,7 +267,7 @@ def write_timelines(
         except ExtractError as error:
             problem = str(error).removeprefix(f"{clip.path}: ")
         if problem:
-            record: Record = {"path": clip.file, "error": problem}
+            record = {"path": clip.file, "error": problem}
             yield model, f"not predicted: {clip.file}: {problem}", [record]
             continue
         html, table = Path(f"{name}.html"), Path(f"{name}.csv")

@@ -63,8 +63,7 @@ def test_one_net_is_trained_on_training_clips_alone(features, segmented):
         table, (spec,) = cache.table, cache.variants("music1d")
         assert (spec.protocol, spec.fold, table.k) == ("holdout", None, 0)
         assert table.splits is not None
-        counts = np.bincount(table.splits, minlength=3)
-        assert counts.tolist() == [42, 12, 6]
+        assert np.bincount(table.splits, minlength=3).tolist() == [42, 12, 6]
         seen = {c for c, s in zip(table.clip_ids, table.splits, strict=True) if s < 2}
         assert set(spec.trained_on) == seen
         songs: dict[str, set[int]] = {}

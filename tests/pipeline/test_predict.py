@@ -175,8 +175,7 @@ def test_what_a_folder_has_beside_media_is_named(tmp_path, capsys):
 
 def test_names_tell_the_modalities():
     song, video, lost = (NewClip(name, Path(name)) for name in ("a.mp3", "b.mp4", "c.mp4"))
-    lost = replace(lost, problem="no such file")
-    assert modalities_of([song, lost]) == ("audio",)
+    assert modalities_of([song, replace(lost, problem="no such file")]) == ("audio",)
     assert modalities_of([song, video]) == ("audio", "video")
 
 

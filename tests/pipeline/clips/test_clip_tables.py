@@ -166,5 +166,4 @@ def test_a_link_is_no_address_of_its_own(tmp_path):
     manifest = Manifest("m", "multiclass", ("a",), (clip,), tmp_path)
     assert links_of_manifest(manifest, tmp_path) == {"c": "javascript%3Aalert%281%29"}
     whole = replace(clip, path="s.mp3", start=1.5)
-    manifest = replace(manifest, clips=(whole,))
-    assert links_of_manifest(manifest, tmp_path) == {"c": "s.mp3#t=1.5"}
+    assert links_of_manifest(replace(manifest, clips=(whole,)), tmp_path) == {"c": "s.mp3#t=1.5"}

@@ -101,8 +101,7 @@ def test_verify_and_repair(path):
     path.write_bytes(data)
     message = f"{path}: mel of clip 'b': the values do not match their checksum\n"
     assert run("verify", path, ends=1).stderr == message
-    done = run("repair", path)
-    assert "mel of clip 'b' is corrupt" in done.stdout
+    assert "mel of clip 'b' is corrupt" in run("repair", path).stdout
     run("verify", path)
     assert "1 x cache:mel: " in run("info", path).stdout
 
@@ -110,8 +109,7 @@ def test_verify_and_repair(path):
 def test_merge(path, tmp_path):
     write(tmp_path / "other.h5", clips="bd")
     out = tmp_path / "merged.h5"
-    done = run("merge", path, tmp_path / "other.h5", "--out", out)
-    assert "4 of 4" in done.stdout
+    assert "4 of 4" in run("merge", path, tmp_path / "other.h5", "--out", out).stdout
     assert open_cache(out).present("c3d", 1).all()
     assert "--force" in refused("merge", path, "--out", out)
     run("merge", path, "--out", out, "--force")
@@ -182,8 +180,7 @@ def test_upkeep(path, tmp_path):
     with CacheWriter(path, CLIPS, provenance={"settings": settings}) as writer:
         writer.fail("d", "decode:audio", "no stream")
     before = path.read_bytes()
-    done = run("gc", path, "--unused", "--dry-run")
-    assert done.stdout.splitlines()[0] == "1 feature: c3d"
+    assert run("gc", path, "--unused", "--dry-run").stdout.splitlines()[0] == "1 feature: c3d"
     assert path.read_bytes() == before
     run("gc", path, "--unused")
     assert run("gc", path, "--unused").stdout == f"{path}: nothing to remove\n"

@@ -189,8 +189,7 @@ def test_folds_are_kept_when_clips_go(tmp_path):
     old, new = tmp_path / "old.csv", tmp_path / "new.csv"
     run("folds", tmp_path / "all.csv", "--folds", 3, "--out", old)
     fewer = ["folds", tmp_path / "fewer.csv", "--folds", 3, "--out", new]
-    done = run(*fewer, "--keep", old)
-    assert "21 of 21 groups keep their earlier folds" in done.output
+    assert "21 of 21 groups keep their earlier folds" in run(*fewer, "--keep", old).output
     before, after = read_folds(old), read_folds(new)
     assert np.array_equal(after.assignment, before.assignment[3:])
     assert "has 3 folds of seed 0: use the same, with --folds 3 --seed 0" in refused(

@@ -77,8 +77,7 @@ def test_get_all_from_a_folder_then_list(catalogue):
     done = run("get", "all", "--from", catalogue)
     assert "musicnn: saved as" in done.output
     assert "licence MIT; please cite Nobody (2026): Nothing." in done.output
-    again = run("get", "all")
-    assert "i3d: already downloaded:" in again.output
+    assert "i3d: already downloaded:" in run("get", "all").output
     listed = run("list")
     for net in ("musicnn", "i3d"):
         stored = find_weights(net)

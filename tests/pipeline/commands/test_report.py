@@ -85,5 +85,4 @@ def test_predictions_with_other_columns_and_of_mvemo_itself(tmp_path):
     done = CliRunner().invoke(mvemo, [*map(str, command), str(theirs)])
     assert "--column clip_id=NAME" in str(done.exception)
     alone = ["report", "--predictions", ours, "--column", "clip_id=path", "--out", out]
-    done = CliRunner().invoke(mvemo, [*map(str, alone)])
-    assert "no column 'label'" in str(done.exception)
+    assert "no column 'label'" in str(CliRunner().invoke(mvemo, [*map(str, alone)]).exception)

@@ -95,8 +95,7 @@ def test_the_seconds_that_speak_for_a_class_are_found(made, maker):
     _, (whole,) = predict_files(maker.folder, [clip], maker.options)
     assert explanation.prediction.outputs == pytest.approx(whole.outputs, abs=0.01)
     for modality in ("audio", "video"):
-        strongest = explanation.times[explanation.strongest(modality)[0]]
-        assert 6.0 <= strongest <= 8.0
+        assert 6.0 <= explanation.times[explanation.strongest(modality)[0]] <= 8.0
         effect = explanation.effects[modality]
         assert effect[np.abs(explanation.times - 7.0) < 0.8].min() > 0
         assert effect[np.abs(explanation.times - 7.0) > 2.0].max() < 0
