@@ -291,10 +291,10 @@ def check(
 def _values(options: tuple[str, ...]) -> dict[str, Any]:
     """Parse ``key=value`` strings; a value is JSON if it parses as JSON, otherwise text."""
     values = {}
-    for option in options:
-        key, equals, text = option.partition("=")
+    for entry in options:
+        key, equals, text = entry.partition("=")
         if not equals or not key.strip():
-            raise BadOption(f"--option {option!r}: write it as key=value")
+            raise BadOption(f"--option {entry!r}: write it as key=value")
         try:
             values[key.strip()] = parse_json(text)
         except ValueError:

@@ -112,9 +112,9 @@ def predict(
     shown = {name: options.pop(name) for name in ("csv_file", "as_json", "jsonl", "strict")}
     if shown["jsonl"] and shown["as_json"]:
         raise BadOption("--json, --jsonl: expected one of them, got both")
-    for option, value in {**windows, "timeline-to": timeline_to}.items():
+    for name, value in {**windows, "timeline-to": timeline_to}.items():
         if value is not None and not timeline:
-            raise BadOption(f"--{option} {value} needs a timeline: add --timeline")
+            raise BadOption(f"--{name} {value} needs a timeline: add --timeline")
     if timeline and catalogue is not None:
         raise BadOption("--cache does not keep windows: leave out --cache or --timeline")
     features = [Path(entry) for entry in inputs if entry.lower().endswith(".h5")]

@@ -116,17 +116,3 @@ def test_what_one_split_cannot_give_is_one_line(features, tmp_path, options, sai
     error = program("mvemo-cv", features, "--out", tmp_path, *options, ends=2).err.strip()
     assert said in error
     assert len(error.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--set", 'extract.split="9:1"'], "split '9:1': expected three numbers"),
-        (["--set", "nets.music1d.patience=-1"], "patience is -1: it must be 0 or more"),
-        (["--set", "nets.music1d.iterations=-5"], "iterations is -5: it must be 0 or more"),
-    ],
-)
-def test_wrong_settings_are_one_line(segmented, tmp_path, options, said, program):
-    command = ["extract", segmented, "--work", tmp_path, "--protocol", "holdout"]
-    error = program("mvemo", *command, *SETTINGS, *options, ends=2).err.strip().splitlines()
-    assert said in error[-1]

@@ -12,18 +12,16 @@ import pytest
 import soundfile
 from stage_samples import run, tiny_demo, tiny_settings
 
-from mvemo.cache import CacheWriter, open_cache
+from mvemo.cache import CacheWriter
 from mvemo.cache.shards import WriterLock
 from mvemo.cache.spec import content_digest
 from mvemo.extract.nets import build_net
 from mvemo.fuse import FuseError
 from mvemo.manifests import read_manifest
-from mvemo.pipeline.clips.clip_media import ClipMedia
-from mvemo.pipeline.model_nets import plan_of
 from mvemo.pipeline.models.boxed import card_text
 from mvemo.pipeline.prediction import embedding
 from mvemo.pipeline.prediction.embedding import BatchReader
-from mvemo.pipeline.prediction.feature_maker import FeatureMaker, PredictSettings
+from mvemo.pipeline.prediction.feature_maker import PredictSettings
 from mvemo.pipeline.prediction.new_clips import NewClip, find_clips, modalities_of
 from mvemo.pipeline.prediction.run import predict_files
 
@@ -79,21 +77,6 @@ def test_the_model_has_the_nets_of_all_folds_and_no_pickle(made):
     for name in nets:
         with np.load(made / "out" / "model" / name, allow_pickle=False) as arrays:
             assert all(arrays[key].dtype.kind in "fi" for key in arrays.files)
-
-
-def test_prediction_reads_the_windows_that_the_features_were_made_of(made):
-    with open_cache(made / "work" / "features.h5") as cache:
-        spec = cache.variants("c3d")[0]
-        view = {"views": 2, "layout": "spread", "rate": 8.0, "pooling": "mean+std"}
-        assert spec.params["view"] == view
-        assert spec.dim == 2 * build_net("c3d", 2, width=0.05, n_frames=4, size=32).embedding_dim
-        stored, _ = cache.vectors("c3d", fold=spec.fold)
-    folder = made / "out" / "model"
-    maker = FeatureMaker(folder, PredictSettings())
-    manifest = read_manifest(made / "demo" / "manifest.csv")
-    media = ClipMedia(manifest, maker.settings, made / "work", plans=[plan_of(spec)])
-    found = BatchReader(maker).embed(spec, media, [0])
-    np.testing.assert_allclose(found[0], stored[0], rtol=1e-5, atol=1e-6)
 
 
 def test_sound_alone_is_predicted_by_a_model_of_sound(made, capsys):
