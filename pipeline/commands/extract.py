@@ -33,16 +33,8 @@ if TYPE_CHECKING:
     from mvemo.pipeline.stage_one.backends import Execution
 
 
-# Options that set a key of ``[extract]``, with the format of the value in TOML.
-_OVERRIDES = {
-    "protocol": '"{}"',
-    "nets": '"{}"',
-    "retry_failed": "true",
-    "folds": "{}",
-    "fail_fast": "true",
-    "seed": "{}",
-    "workers": "{}",
-}
+# Options that set a key of ``[extract]``.
+_OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", "workers")
 
 
 @click.command()
@@ -190,12 +182,13 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
     from mvemo.pipeline.settings_files import Override, load_settings
 
     overrides = list(options["overrides"])
-    for name, form in _OVERRIDES.items():
+    for name in _OVERRIDES:
         value = options[name]
         # A file of folds is not a setting.
-        if value not in (None, False) and not isinstance(value, Path):
-            option = f"--{name.replace('_', '-')} {value}"
-            overrides.append(Override(f"extract.{name}={form.format(value)}", option))
+        if value is not None and value is not False and not isinstance(value, Path):
+            given = f"--{name.replace('_', '-')} {value}"
+            setting = "true" if value is True else value
+            overrides.append(Override(f"extract.{name}={setting}", given))
     overrides += [
         Override(f"nets.{net}.weights='''{file}'''", f"--weights {net}={file}")
         for net, file in options["weights"].items()

@@ -7,17 +7,15 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click import option
 
-from mvemo.pipeline.console.messages import Level, Verbosity, tell_note
+from mvemo.pipeline.console.messages import Verbosity, tell_note
 from mvemo.pipeline.errors import BadOption
 
-T = TypeVar("T")
-Function = TypeVar("Function", bound=Callable[..., Any])
-Decorator = Callable[[Function], Function]
+Decorator = Callable[[Any], Any]
 
 
 def refuse_address(entry: str) -> str:
@@ -114,15 +112,15 @@ class FoldsOption(click.ParamType):  # type: ignore[type-arg]
         return number
 
 
-def flag(name: str, help_text: str) -> Decorator[Any]:
+def flag(name: str, help_text: str) -> Decorator:
     """Add an option without a value, False by default."""
     return option(name, is_flag=True, help=help_text)
 
 
-def together(decorators: Sequence[Decorator[Any]]) -> Decorator[Any]:
+def together(decorators: Sequence[Decorator]) -> Decorator:
     """Combine decorators into one; the first is the outermost."""
 
-    def decorate(function: Function) -> Function:
+    def decorate(function: Any) -> Any:
         for decorator in reversed(decorators):
             function = decorator(function)
         return function
@@ -130,7 +128,7 @@ def together(decorators: Sequence[Decorator[Any]]) -> Decorator[Any]:
     return decorate
 
 
-def folds_option(default: str) -> Decorator[Any]:
+def folds_option(default: str) -> Decorator:
     """Add ``--folds``: an int, a `Path`, or None."""
     return option(
         "--folds",
@@ -146,12 +144,12 @@ def folds_are_named(options: Mapping[str, Any]) -> bool:
     return options["folds"] is not None or "extract.folds" in keys
 
 
-def old_spelling(old: str, name: str, **keywords: Any) -> Decorator[Any]:
+def old_spelling(old: str, name: str, **keywords: Any) -> Decorator:
     """Add an option's old name, hidden and kept for one release; see `choose_spelling`."""
     return option(old, name, hidden=True, **keywords)
 
 
-def choose_spelling(new: tuple[str, T], old: tuple[str, T]) -> T:
+def choose_spelling(new: tuple[str, Any], old: tuple[str, Any]) -> Any:
     """Return the value of a renamed option; note an old name, and refuse both names."""
     if old[1] is None:
         return new[1]
@@ -161,7 +159,7 @@ def choose_spelling(new: tuple[str, T], old: tuple[str, T]) -> T:
     return old[1]
 
 
-def seed_option(help_text: str) -> Decorator[Any]:
+def seed_option(help_text: str) -> Decorator:
     """Add ``--seed``, None by default."""
     return option("--seed", type=click.IntRange(min=0), help=help_text)
 
@@ -172,23 +170,22 @@ def with_verbosity(command: click.Command) -> click.Command:
         for child in command.commands.values():
             with_verbosity(child)
     if not any(parameter.name == "verbose" for parameter in command.params):
+        texts = {
+            "verbose": "Print more messages, and the traceback of an error.",
+            "quiet": "Print only results and errors.",
+        }
+        attributes: dict[str, Any] = {"is_flag": True, "expose_value": False, "callback": _remember}
         command.params += [
-            _verbosity_option(
-                "-v", "verbose", "Print more messages, and the traceback of an error."
-            ),
-            _verbosity_option("-q", "quiet", "Print only results and errors."),
+            click.Option([f"-{level[0]}", f"--{level}"], help=text, **attributes)
+            for level, text in texts.items()
         ]
     return command
 
 
-def _verbosity_option(short: str, level: Level, help_text: str) -> click.Option:
-    def remember(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-        if value:
-            context.find_root().ensure_object(Verbosity).level = level
-
-    return click.Option(
-        [short, f"--{level}"], is_flag=True, expose_value=False, callback=remember, help=help_text
-    )
+def _remember(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    if given:
+        level: Any = parameter.name
+        context.find_root().ensure_object(Verbosity).level = level
 
 
 set_option = option(
@@ -243,7 +240,7 @@ def _weights(
     return weights
 
 
-def weights_option(help_text: str) -> Decorator[Any]:
+def weights_option(help_text: str) -> Decorator:
     """Add ``--weights``: a dict from names of nets to files."""
     return option("--weights", multiple=True, metavar="NET=FILE", callback=_weights, help=help_text)
 
