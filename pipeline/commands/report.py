@@ -84,28 +84,27 @@ def report(
     from mvemo.pipeline.stage_two import tell_stale_model
 
     require_other_folder(out, files)
-    marks = {file: _marks_beside(file) for file in files}
+    marks = [_marks_beside(file) for file in files]
+    leaky_files = [file.name for file, mark in zip(files, marks, strict=True) if mark.get("leaky")]
+    synthetic, permuted = (any(m.get(k) is True for m in marks) for k in ("synthetic", "permuted"))
     clips = None if manifest is None else read_manifest(manifest, media=False)
     predictions = read_predictions(*files, task=task, manifest=clips, columns=columns)
     for note in predictions.notes:
         tell_note(note)
-    leaky_files = [file.name for file, mark in marks.items() if mark.get("leaky")]
+    name, scale = files[0].stem, ""
+    if clips is not None:
+        name, scale, synthetic = clips.name, clips.scale, synthetic or clips.synthetic
     results = results_of_predictions(
         predictions,
-        name=options["name"] or (files[0].stem if clips is None else clips.name),
-        synthetic=options["synthetic"]
-        or (clips is not None and clips.synthetic)
-        or any(mark.get("synthetic") is True for mark in marks.values()),
-        scale=options["scale"] or (clips.scale if clips is not None else ""),
+        name=options["name"] or name,
+        synthetic=options["synthetic"] or synthetic,
+        scale=options["scale"] or scale,
         provenance={**provenance(), "leaky_files": leaky_files},
     )
-    results = replace(
-        results,
-        media={} if clips is None else links_of_manifest(clips, out),
-        predicted_by="" if clips is None else clips.predicted_by,
-        permuted=any(mark.get("permuted") is True for mark in marks.values()),
-        leaky=results.leaky or bool(leaky_files),
-    )
+    results = replace(results, permuted=permuted, leaky=results.leaky or bool(leaky_files))
+    if clips is not None:
+        media = links_of_manifest(clips, out)
+        results = replace(results, media=media, predicted_by=clips.predicted_by)
     results = with_uncertainty(results)
     # The table is printed first, so that an error in writing the report does not lose it.
     click.echo(format_table(results))

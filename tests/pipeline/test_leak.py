@@ -22,13 +22,9 @@ ERROR = (CHANCE * (1 - CHANCE) / N) ** 0.5
 SETTINGS = [
     part
     for value in (
-        'extract.nets="music1d"',
-        "extract.workers=1",
-        "extract.descriptors=[]",
-        "extract.folds=3",
-        "nets.music1d.options={seconds=0.05, dropout=0.0}",
-        "nets.music1d.batch_size=24",
-        "nets.music1d.lr=0.01",
+        *('extract.nets="music1d"', "extract.workers=1", "extract.descriptors=[]"),
+        *("extract.folds=3", "nets.music1d.options={seconds=0.05, dropout=0.0}"),
+        *("nets.music1d.batch_size=24", "nets.music1d.lr=0.01"),
         # To the end, on all clips given: nothing is held out that could stop it.
         "nets.music1d.patience=0",
     )

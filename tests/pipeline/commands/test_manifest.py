@@ -104,9 +104,6 @@ def test_check_names_the_root_once_where_every_path_leaves_it(tmp_path):
         f"(the first is '{media}/0.mp4' in line 2): give their folder with --root\n"
         f"{path}: 136 problems\n"
     )
-    with pytest.raises(BadManifest, match="none of the 136 paths") as caught:
-        read_manifest(path)
-    assert len(str(caught.value).splitlines()) == 1
     media.mkdir()
     for i in range(136):
         (media / f"{i}.mp4").write_bytes(b"x")

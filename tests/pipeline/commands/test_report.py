@@ -46,10 +46,8 @@ def test_a_report_reads_what_it_writes_but_never_overwrites_it(tmp_path, monkeyp
     assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
     other = ["report", "--predictions", "out/predictions.csv", "--out", "other"]
     assert CliRunner().invoke(mvemo, other).exit_code == 0
-    models = [
-        json.loads(Path(out, "metrics.json").read_text())["models"] for out in ("out", "other")
-    ]
-    assert models[0] == models[1]
+    first, second = (json.loads(Path(out, "metrics.json").read_text()) for out in ("out", "other"))
+    assert first["models"] == second["models"]
 
 
 def test_bad_input_is_one_line(tmp_path):

@@ -59,14 +59,9 @@ def made(tmp_path_factory):
     arrays = {key: value.numpy() for key, value in net.state_dict().items()}
     np.savez(folder / "effnet.npz", **arrays)
     settings = [
-        "extract.folds=2",
-        "extract.workers=1",
-        'extract.descriptors=["mfcc"]',
-        "descriptors.sr=8000",
-        "descriptors.n_fft=512",
-        "descriptors.hop_length=256",
-        "nets.effnet.width=0.05",
-        "nets.effnet.options={size=32, n_frames=4}",
+        *("extract.folds=2", "extract.workers=1", 'extract.descriptors=["mfcc"]'),
+        *("descriptors.sr=8000", "descriptors.n_fft=512", "descriptors.hop_length=256"),
+        *("nets.effnet.width=0.05", "nets.effnet.options={size=32, n_frames=4}"),
     ]
     options = [part for value in settings for part in ("--set", value)]
     weights = ["--weights", f"effnet={folder / 'effnet.npz'}"]
