@@ -23,10 +23,9 @@ def test_profiles_that_come_with_mvemo_are_complete(profile):
     assert set(settings.nets) == set(net_names())
     assert settings.extract.folds == 6
     if profile in ("paper", "demo"):
-        assert settings.extract.run.protocol == "crossfit"
-        assert settings.extract.nets == DEFAULT_NETS
-        assert not settings.extract.fetch
-        assert settings.fuse.lld == ()
+        extract = settings.extract
+        found = extract.run.protocol, extract.nets, extract.fetch, settings.fuse.lld
+        assert found == ("crossfit", DEFAULT_NETS, False, ())
 
 
 def test_the_pretrained_profile_trains_nothing_and_has_weights_to_fetch():
@@ -211,8 +210,8 @@ def test_options_of_the_nets(profile):
 
 @pytest.mark.parametrize("override", ["nets.i3d.options.size=32", "nets.i3d.options={size=32}"])
 def test_options_keep_those_that_are_not_named(override):
-    nets = load_settings("demo", [override]).nets
-    assert nets["i3d"].options == {"size": 32, "dropout": 0.2, "norm_momentum": 0.1, "n_frames": 8}
+    options = load_settings("demo", [override]).nets["i3d"].options
+    assert options == RESOLVED["demo"]["i3d"] | {"size": 32}
 
 
 def test_stage_twos_settings_are_those_of_both_stages():

@@ -16,13 +16,10 @@ def cache(tmp_path_factory):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 5))
     y = np.tanh(x[:, :2] + 0.5 * rng.normal(size=(60, 2)))
-    clips = tuple(
-        Clip(f"clip {i}", f"{i}.mp3", (float(a), float(v)), group=f"song {i // 2}")
-        for i, (a, v) in enumerate(y)
-    )
+    pairs = enumerate(y.tolist())
+    clips = tuple(Clip(f"clip {i}", f"{i}.mp3", (*p,), group=f"song {i // 2}") for i, p in pairs)
     manifest = folder / "clips.csv"
-    held = Manifest("made", "regression", ("arousal", "valence"), clips, folder)
-    write_manifest(held, manifest)
+    write_manifest(Manifest("made", "regression", ("arousal", "valence"), clips, folder), manifest)
     path = folder / "features.h5"
     arguments = ["cache", "import", path, "--manifest", manifest, "--feature", "made"]
     np.save(folder / "x.npy", x)
