@@ -143,11 +143,9 @@ def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
         sys.exit(2)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(report_interrupt(signals, shared.resumable))
-    except Exception as error:
-        if signals:
-            # An interrupt during an import may surface as another error.
+    except (Exception, KeyboardInterrupt) as error:
+        # An interrupt during an import may surface as another error.
+        if signals or isinstance(error, (click.Abort, KeyboardInterrupt)):
             sys.exit(report_interrupt(signals, shared.resumable))
         line = bad_input(error)
         if line is None:
@@ -159,7 +157,7 @@ def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def bad_input(error: Exception) -> str | None:
+def bad_input(error: BaseException) -> str | None:
     """Return the one-line message for an error that the user can fix; None for a bug."""
     if any(kind.__module__ in ERROR_MODULES for kind in type(error).__mro__):
         return str(error)

@@ -12,6 +12,7 @@ from click import argument, option
 
 from mvemo.cache import (
     MODALITIES,
+    Imported,
     ImportSettings,
     check_modality,
     diff_caches,
@@ -182,7 +183,7 @@ def export(
             )
         select_features(features, names, out)
     elif len(names) > 1:
-        raise BadOption(f"--out {out}: holds only one feature; give a .h5 file for several")
+        raise BadOption(f"--out {out}: expected one feature: give a .h5 file for several")
     else:
         export_cache(features, names[0], out, fold=fold)
     click.echo(f"{', '.join(names)}: {out}")
@@ -371,6 +372,11 @@ def import_(
     )
     if arrays[0].columns and not options["rows"]:
         tell_note(_columns_read(arrays[0], how))
+    _tell_imported(features, name, imported)
+
+
+def _tell_imported(features: Path, name: str, imported: Imported) -> None:
+    modality = imported.spec.modality
     if modality not in MODALITIES:
         tell_note(
             f"{modality} is a modality in addition to {' and '.join(MODALITIES)}: fusions use "

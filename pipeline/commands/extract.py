@@ -31,6 +31,7 @@ from mvemo.pipeline.errors import BadOption
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
     from mvemo.pipeline.stage_one.backends import Execution
+    from mvemo.pipeline.stage_one.summary import RepeatableRun
 
 
 # Options that set a key of ``[extract]``.
@@ -119,20 +120,15 @@ def extract(
       mvemo extract clips.csv --plan
     """
     out = out or work / "features.h5"
-    run = None
-    # These runs do not have the same result if they are repeated.
-    changing = [options[name] for name in ("plan", "retry_failed", "shard", "scheduler")]
-    if not any([force, "WORLD_SIZE" in os.environ, *changing]):
-        from mvemo.pipeline.stage_one.summary import RepeatableRun
-
-        run = RepeatableRun(options, manifest, root=root, work=work, out=out)
-        if finished := run.recall():
-            summary, told = finished
-            for note in told:
-                tell_note(note)
-            tell(f"nothing to do: {out} was made with these clips, settings and weights")
-            click.echo(summary.text())
-            return int(strict and bool(summary.failures))
+    run = None if force else _repeatable_run(options, manifest, root, work, out)
+    finished = run and run.recall()
+    if finished:
+        summary, told = finished
+        for note in told:
+            tell_note(note)
+        tell(f"nothing to do: {out} was made with these clips, settings and weights")
+        click.echo(summary.text())
+        return int(strict and bool(summary.failures))
     from mvemo.pipeline.stage_one.backends import Execution, early_processes
 
     # A plan does not need processes, and a scheduler uses its workers instead.
@@ -158,6 +154,17 @@ def extract(
     if not assists():
         click.echo(summary.text())
     return int(strict and bool(summary.failures))
+
+
+def _repeatable_run(options: dict[str, Any], *places: Any) -> RepeatableRun | None:
+    """Return the run if its result can be recalled later; otherwise None."""
+    if any(options[name] for name in ("plan", "retry_failed", "shard", "scheduler")):
+        return None
+    if "WORLD_SIZE" in os.environ:
+        return None
+    from mvemo.pipeline.stage_one.summary import RepeatableRun
+
+    return RepeatableRun(options, *places)
 
 
 def _execution(options: dict[str, Any], force: bool) -> Execution:

@@ -124,14 +124,7 @@ def predict(
             "--timeline or --cache"
         )
     if features:
-        from mvemo.pipeline.models.boxed import pick_model
-        from mvemo.pipeline.prediction.predictions import predict_features
-
-        modalities = MODALITIES[options["modality"]]
-        model, found = predict_features(pick_model(options["model_name"]), features[0], modalities)
-        for prediction in found if shown["jsonl"] else ():
-            _echo_line(model, prediction)
-        return _show(model, found, shown, facts=False)
+        return _predict_features(features[0], options, shown)
 
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
@@ -151,8 +144,19 @@ def predict(
     from mvemo.pipeline.prediction.run import predict_files
 
     on_clip = _echo_line if shown["jsonl"] else lambda model, prediction: None
-    model, found = predict_files(folder, clips, settings, catalogue, on_clip)
-    return _show(model, found, shown, facts=catalogue is not None)
+    found = predict_files(folder, clips, settings, catalogue, on_clip)
+    return _show(*found, shown, facts=catalogue is not None)
+
+
+def _predict_features(file: Path, options: dict[str, Any], shown: dict[str, Any]) -> int:
+    from mvemo.pipeline.models.boxed import pick_model
+    from mvemo.pipeline.prediction.predictions import predict_features
+
+    modalities = MODALITIES[options["modality"]]
+    model, found = predict_features(pick_model(options["model_name"]), file, modalities)
+    for prediction in found if shown["jsonl"] else ():
+        _echo_line(model, prediction)
+    return _show(model, found, shown, facts=False)
 
 
 def _echo_line(model: FinalModel, prediction: Prediction) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from itertools import compress
 from typing import Any
 
@@ -18,20 +17,23 @@ N_OTHERS, N_TAGS = 2, 5
 ENDS = ("value", "low", "high")
 
 
-class Format(ABC):
-    """Format of a model's predictions; by default, probabilities by class name."""
+class Format:
+    """Format of one class among several: probabilities, the label and its confidence.
+
+    The formats of other tasks override what differs.
+    """
 
     # Columns of the terminal's table between the file and the predictor.
-    header: tuple[str, ...]
+    header: tuple[str, ...] = ("label", "confidence", "others")
     # Indices of the text columns in `header`, which are aligned on the left side.
-    text_columns: frozenset[int] = frozenset()
+    text_columns = frozenset({0, 2})
 
     def __init__(self, model: FinalModel) -> None:
         self.model = model
 
-    @abstractmethod
     def label(self, predictor: Predictor, outputs: F64) -> Any:
         """Return the JSON value of the label."""
+        return self.model.classes[int(np.argmax(outputs))]
 
     def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
         """Return the JSON values of one clip; they are null if no predictor applies."""
@@ -53,73 +55,42 @@ class Format(ABC):
         text = ";".join(label) if isinstance(label, list) else label
         return [text, record["confidence"], *map(proba.get, self.model.classes)]
 
-    @abstractmethod
     def cells(self, record: Record) -> list[str]:
         """Return the cells of `header` for a record with a prediction."""
-
-    @abstractmethod
-    def summary(self, predictor: Predictor, outputs: F64) -> str:
-        """Return the prediction in a few words."""
-
-    def brief(self, predictor: Predictor, outputs: F64) -> str:
-        """Return the prediction in one or two words."""
-        return self.summary(predictor, outputs)
-
-    @abstractmethod
-    def distance(self, first: F64, second: F64) -> float:
-        """Return the distance between two predictions; a value of 1 is large."""
-
-    def evidence(self, outputs: F64, output: int) -> float:
-        """Return the strength of one output on an unbounded scale; log-odds by default."""
-        return _log_odds(float(outputs[output]), 1.0 - float(outputs[output]))
-
-    def legend(self, brief: bool = False) -> list[str]:
-        """Return lines that explain the values; if `brief`, without statistics."""
-        return []
-
-    def output_range(self) -> tuple[float, float]:
-        """Return the smallest and the largest value of an output."""
-        return 0.0, 1.0
-
-    @abstractmethod
-    def target_output(self, predictor: Predictor, outputs: F64) -> int:
-        """Return the index of the output to explain by default."""
-
-
-class ClassFormat(Format):
-    """Format of one class among several: probabilities, the label and its confidence."""
-
-    header = ("label", "confidence", "others")
-    text_columns = frozenset({0, 2})
-
-    def label(self, predictor: Predictor, outputs: F64) -> str:
-        return self.model.classes[int(np.argmax(outputs))]
-
-    def cells(self, record: Record) -> list[str]:
         confidence = record["confidence"]
         shown = f"{confidence:.2f}" if confidence else "-"
         return [record["label"], shown, _ranked(record["proba"], 1, N_OTHERS)]
 
     def summary(self, predictor: Predictor, outputs: F64) -> str:
+        """Return the prediction in a few words."""
         return f"{self.label(predictor, outputs)}, with a probability of {outputs.max():.2f}"
 
     def brief(self, predictor: Predictor, outputs: F64) -> str:
-        return self.label(predictor, outputs)
+        """Return the prediction in one or two words."""
+        return str(self.label(predictor, outputs))
 
     def distance(self, first: F64, second: F64) -> float:
+        """Return the distance between two predictions; a value of 1 is large."""
         # Total variation distance: the probability that moves to other classes.
         return float(np.abs(first - second).sum() / 2)
 
     def evidence(self, outputs: F64, output: int) -> float:
+        """Return the strength of one output on an unbounded scale, such as log-odds."""
         # The sum of the other probabilities is more exact than 1 - p if p is near 1.
         return _log_odds(float(outputs[output]), float(np.delete(outputs, output).sum()))
 
     def legend(self, brief: bool = False) -> list[str]:
+        """Return lines that explain the values; if `brief`, without statistics."""
         if brief:
             return ["confidence: of 100 clips with 0.70, about 70 have that label"]
         return ["confidence: calibrated probability of the label, among the model's classes"]
 
+    def output_range(self) -> tuple[float, float]:
+        """Return the smallest and the largest value of an output."""
+        return 0.0, 1.0
+
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
+        """Return the index of the output to explain by default."""
         return int(np.argmax(outputs))
 
 
@@ -139,8 +110,16 @@ class TagFormat(Format):
     def summary(self, predictor: Predictor, outputs: F64) -> str:
         return ", ".join(self.label(predictor, outputs)) or "none of the tags"
 
+    brief = summary
+
     def distance(self, first: F64, second: F64) -> float:
         return float(np.abs(first - second).max())
+
+    def evidence(self, outputs: F64, output: int) -> float:
+        return _log_odds(float(outputs[output]), 1.0 - float(outputs[output]))
+
+    def legend(self, brief: bool = False) -> list[str]:
+        return []
 
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
         # Choose the tag that is furthest above its threshold.
@@ -232,7 +211,7 @@ def format_of(model: FinalModel) -> Format:
     """Return the format for a model's task."""
     if model.task == "regression":
         return RatingFormat(model)
-    return TagFormat(model) if model.task == "multilabel" else ClassFormat(model)
+    return TagFormat(model) if model.task == "multilabel" else Format(model)
 
 
 def _rating(value: dict[str, float | None]) -> str:

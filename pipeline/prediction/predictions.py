@@ -8,14 +8,14 @@ from __future__ import annotations
 import io
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mvemo.cache import Cache, FeatureSpec, open_cache
+from mvemo.cache import Cache, open_cache
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import DescriptorStatistics, statistics_of
 from mvemo.fuse.final.model import (
@@ -108,9 +108,21 @@ def predict_features(
 ) -> tuple[FinalModel, list[Prediction]]:
     """Predict the clips of a feature file, in its order, from features of these modalities."""
     model = load_model(folder)
+    specs = [spec for spec in model.specs if spec.modality in modalities]
     with open_cache(features) as cache:
-        specs = [spec for spec in model.specs if spec.modality in modalities]
-        vectors = {(s.name, s.fold): v for s in specs for v in _vectors(cache, s)}
+        stored = {spec.digest for spec in cache.specs}
+        # float64 (clips, dim), NaN if missing.
+        vectors: dict[FeatureKey, F64] = {}
+        for spec in specs:
+            sequences = spec.params.get("descriptors", {})
+            if spec.digest in stored:
+                values = cache.vectors(spec.name, spec.fold)[0]
+            elif sequences and stored.issuperset(sequences.values()):
+                order, statistics = spec.params["order"], statistics_of(spec)
+                values = DescriptorStatistics(cache, order, statistics).vectors()[0]
+            else:
+                continue
+            vectors[spec.name, spec.fold] = values.astype(np.float64)
         if model.best_of(complete_features(model, vectors)) is None:
             needed = dict.fromkeys(spec.name for spec in specs)
             raise BadFeatures(
@@ -119,16 +131,6 @@ def predict_features(
                 "settings: extract with the model's settings, or predict from the media files"
             )
         return model, _predict(model, cache, vectors)
-
-
-def _vectors(cache: Cache, spec: FeatureSpec) -> Iterator[F64]:
-    """Yield the vectors of a feature if the cache has it: float64 (clips, dim), NaN if missing."""
-    stored = {s.digest: s for s in cache.specs}
-    if spec.digest in stored:
-        yield cache.vectors(spec.name, spec.fold)[0].astype(np.float64)
-    elif set(spec.params.get("descriptors", {"": ""}).values()) <= set(stored):
-        statistics = DescriptorStatistics(cache, spec.params["order"], statistics_of(spec))
-        yield statistics.vectors()[0].astype(np.float64)
 
 
 def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[Prediction]:
