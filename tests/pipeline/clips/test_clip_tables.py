@@ -55,12 +55,6 @@ def test_imported_features_are_scored_on_the_test_clips(tmp_path, capsys):
     assert np.sum(metrics["models"]["x"]["confusion"]) == 30
 
 
-def test_validation_clips_are_tested_where_there_are_no_test_clips():
-    evaluation = imported_clips(split_manifest(*["train"] * 6, *["Validation"] * 4))
-    assert evaluation.table.splits.tolist() == [0] * 6 + [2] * 4
-    assert "its 4 validation clips are used for the test" in evaluation.notes[0]
-
-
 def test_each_protocol_keeps_or_names_the_split():
     manifest = split_manifest(*["train"] * 20, *["test"] * 6)
     frozen = extracted_clips(manifest, ExtractSettings(RunSettings(protocol="frozen")))

@@ -129,11 +129,6 @@ def test_info_tells_when_a_clip_failed(path):
     assert "  ".join(cells) in run("info", path, "--failures").stdout
 
 
-@pytest.mark.parametrize("command", ["info", "verify", "repair"])
-def test_a_missing_file_reaches_the_one_place_of_errors(tmp_path, command):
-    assert "none.h5" in refused(command, tmp_path / "none.h5")
-
-
 def test_import_without_media(tmp_path):
     listed = tmp_path / "clips.csv"
     listed.write_text("clip_id,path,label,group\na,a.mp4,x,g\nb,b.mp4,y,g\nc,c.mp4,x,h\n")
@@ -189,6 +184,7 @@ def test_upkeep(path, tmp_path):
     assert "2 clips: c, d" in run("gc", path, "--manifest", clips).stdout
     refused("remove", path, "c3d")
     refused("gc", slim, "--unused")
+    assert "none.h5" in refused("info", tmp_path / "none.h5")
 
 
 def test_export_of_several_features_needs_a_cache(path, tmp_path):

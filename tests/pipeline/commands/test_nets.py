@@ -46,12 +46,6 @@ def test_check(file):
     assert "incomplete" in done.stderr
 
 
-def test_released_file(shared_data):
-    done = run("check", "music2d", shared_data / "choi2017" / "msd_compact_cnn_theano.hdf5")
-    assert "known as C17" in done.output
-    assert "22 of the net's 24 tensors were loaded" in done.output
-
-
 # --- fetched weights
 
 

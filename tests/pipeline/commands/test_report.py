@@ -50,14 +50,6 @@ def test_a_report_reads_what_it_writes_but_never_overwrites_it(tmp_path, monkeyp
     assert first["models"] == second["models"]
 
 
-def test_bad_input_is_one_line(tmp_path):
-    file = tmp_path / "x.csv"
-    file.write_text("clip_id,label,x,y\na,x,0.9,0.9\n")
-    done = CliRunner().invoke(mvemo, ["report", "--predictions", str(file)])
-    assert isinstance(done.exception, BadFeatures)
-    assert str(done.exception) == f"{file}:2: the probabilities sum to 1.8, not 1"
-
-
 def test_predictions_with_other_columns_and_of_mvemo_itself(tmp_path):
     clips, theirs, ours = tmp_path / "clips.csv", tmp_path / "theirs.csv", tmp_path / "ours.csv"
     clips.write_text("path,label\nx/a.mp3,sad\nx/b.mp3,calm\nx/c.mp3,calm\n")

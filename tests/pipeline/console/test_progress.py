@@ -38,12 +38,6 @@ def test_a_log_gets_lines_while_a_step_takes_long(monkeypatch):
         assert not bar._in_lines
 
 
-def test_short_work_is_told_once(capsys):
-    with Progress("decode", 4) as bar:
-        bar.step(4)
-    assert capsys.readouterr().err == "decode: 4 done\n"
-
-
 def test_parts_of_a_work_move_its_bar(monkeypatch, capsys):
     minutes = itertools.count(step=60.0)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=minutes.__next__))

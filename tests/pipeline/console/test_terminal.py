@@ -50,8 +50,7 @@ def test_results_and_errors_are_escaped_while_a_command_runs(capsys):
 
 
 @pytest.mark.parametrize(
-    "error",
-    [MemoryError(), ImportError("libtorch.so: failed to map segment from shared object")],
+    "error", [MemoryError(), ImportError("libtorch.so: failed to map segment from shared object")]
 )
 def test_too_little_memory_is_one_line(error):
     assert "too little memory" in (cli.bad_input(error) or "")
