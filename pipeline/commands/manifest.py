@@ -52,6 +52,8 @@ from mvemo.pipeline.errors import BadOption
 if TYPE_CHECKING:
     from mvemo.extract.duplicates import Duplicate, Search
 
+# Maximum number of pairs of similar groups that are listed.
+MOST_SIMILAR = 10
 # Modality that could not be compared -> words for what was compared instead.
 _COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only pictures"}
 
@@ -184,7 +186,14 @@ def check(
                 click.echo(f"{file}: {line}", err=True)
             raise click.exceptions.Exit(2)
     _summarise(clips)
-    _note(similar_group_lines(clips))
+    similar = similar_groups(clips)
+    for first, second in similar[:MOST_SIMILAR]:
+        tell_note(
+            f"groups {first!r} and {second!r} are probably the same: pieces of one song in "
+            "training and test make scores too high; give both the same name"
+        )
+    if len(similar) > MOST_SIMILAR:
+        tell_note(f"{len(similar) - MOST_SIMILAR} more such pairs of groups")
     if duplicates and _n_duplicates(clips):
         raise click.exceptions.Exit(1)
 
@@ -354,8 +363,21 @@ def _save(clips: Manifest, out: Path, options: dict[str, Any]) -> None:
 
 
 def _summarise(clips: Manifest) -> None:
+    """Print clips, groups, labels, splits, folds and digest."""
     _note(clips.notes)
-    click.echo("\n".join(summary_lines(clips)))
+    click.echo(f"{clips.name}: {len(clips)} clips, {len(set(clips.groups))} groups, {clips.task}")
+    if clips.synthetic:
+        click.echo("synthetic data")
+    width = max(map(len, clips.classes), default=0)
+    counts = label_kind(clips.task).counts(clips.labels, clips.classes)
+    for name, count in zip(clips.classes, counts, strict=True):
+        click.echo(f"  {name:<{width}}  {count}")
+    splits = Counter(clip.split for clip in clips.clips if clip.split)
+    if splits:
+        click.echo("splits: " + ", ".join(f"{name} {n}" for name, n in sorted(splits.items())))
+    if clips.clips[0].fold is not None:
+        click.echo(f"folds: {len({clip.fold for clip in clips.clips})}, prescribed")
+    click.echo(f"digest {clips.digest}")
     placed = Counter(group for group, _ in {(clip.group, clip.split) for clip in clips.clips})
     if n_straddling := sum(n > 1 for n in placed.values()):
         tell_note(f"{n_straddling} group(s) are in several splits: their clips leak")
@@ -364,36 +386,6 @@ def _summarise(clips: Manifest) -> None:
 def _note(notes: Iterable[str]) -> None:
     for text in notes:
         tell_note(text)
-
-
-def summary_lines(manifest: Manifest) -> list[str]:
-    """Return lines on clips, groups, labels, splits, folds and digest."""
-    n_groups = len(set(manifest.groups))
-    lines = [f"{manifest.name}: {len(manifest)} clips, {n_groups} groups, {manifest.task}"]
-    if manifest.synthetic:
-        lines.append("synthetic data")
-    width = max(map(len, manifest.classes), default=0)
-    counts = label_kind(manifest.task).counts(manifest.labels, manifest.classes)
-    lines += [
-        f"  {name:<{width}}  {count}" for name, count in zip(manifest.classes, counts, strict=True)
-    ]
-    splits = Counter(clip.split for clip in manifest.clips if clip.split)
-    if splits:
-        lines.append("splits: " + ", ".join(f"{name} {n}" for name, n in sorted(splits.items())))
-    if manifest.clips[0].fold is not None:
-        lines.append(f"folds: {len({clip.fold for clip in manifest.clips})}, prescribed")
-    return [*lines, f"digest {manifest.digest}"]
-
-
-def similar_group_lines(manifest: Manifest, most: int = 10) -> list[str]:
-    """Return a line for each pair of groups that are probably the same."""
-    pairs = similar_groups(manifest)
-    lines = [
-        f"groups {first!r} and {second!r} are probably the same: pieces of one song in training "
-        "and test make scores too high; give both the same name"
-        for first, second in pairs[:most]
-    ]
-    return [*lines, f"{len(pairs) - most} more such pairs of groups"][: len(pairs)]
 
 
 def not_compared_lines(manifest: Manifest, search: Search) -> list[str]:

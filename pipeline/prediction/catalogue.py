@@ -203,6 +203,5 @@ def _digest(clips: Mapping[int, NewClip]) -> dict[int, str]:
 
 
 def _clip_id(content: str, clip: NewClip) -> str:
-    if not clip.start and clip.duration is None:
-        return content
-    return f"{content}@{clip.start:g}+{'' if clip.duration is None else f'{clip.duration:g}'}"
+    duration = "" if clip.duration is None else f"{clip.duration:g}"
+    return f"{content}@{clip.start:g}+{duration}" if clip.start or duration else content

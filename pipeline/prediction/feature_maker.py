@@ -64,7 +64,16 @@ class FeatureMaker:
         while missing:
             best = [self.model.best(s, self.unavailable) for s in sets]
             names = tuple(dict.fromkeys(name for p in best if p is not None for name in p.features))
-            missing = not all([self._load(name) for name in names])  # noqa: C419 (loads all)
+            missing = False
+            for spec in (spec for name in names for spec in self.model.variants(name)):
+                try:
+                    if is_net(spec):
+                        self.net(spec)
+                except (BadOption, BadWeights) as error:
+                    if spec.name in self.options.weights:
+                        raise
+                    self.unavailable.setdefault(spec.name, str(error))
+                    missing = True
         if not names and self.unavailable:
             raise BadOption(next(iter(self.unavailable.values())))
         return names
@@ -80,19 +89,6 @@ class FeatureMaker:
                 f"{' and '.join(needed)}"
             )
         return names
-
-    def _load(self, feature: str) -> bool:
-        """Load the nets of a feature; return False if the feature cannot be computed here."""
-        try:
-            for spec in self.model.variants(feature):
-                if is_net(spec):
-                    self.net(spec)
-        except (BadOption, BadWeights) as error:
-            if feature in self.options.weights:
-                raise
-            self.unavailable[feature] = str(error)
-            return False
-        return True
 
     def open(self, clip: NewClip, modalities: tuple[str, ...], plan: StreamPlan) -> ClipPass:
         """Return a pass over a clip that computes the features of its windows."""
