@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,16 +65,10 @@ def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> Work
 
 def _bytes_in(folder: Path) -> int:
     """Return the total size of all files below a folder; links are not followed."""
-    total, folders = 0, [str(folder)]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
-        except OSError:
-            # The folder does not exist, or another process is removing it.
-            continue
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            # Another process may be removing the file.
+            with suppress(OSError):
+                total += os.lstat(Path(place, name)).st_size
     return total

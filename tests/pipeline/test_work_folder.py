@@ -16,10 +16,7 @@ from mvemo.pipeline.work_folder import WorkSize, clean_work, measure_work
 def work(tmp_path):
     """3 MiB of decoded media, 2 MiB of nets, and what stays."""
     folder = tmp_path / "work"
-    for name, size in (
-        ("decoded/ab/cd/16000.npy", 3 << 20),
-        ("nets/c3d-fold0/weights.pt", 2 << 20),
-    ):
+    for name, size in (("decoded/ab/cd/16000.npy", 3 << 20), ("nets/c3d-fold0/w.pt", 2 << 20)):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_bytes(bytes(size))
     (folder / "features.h5").write_bytes(b"kept")
