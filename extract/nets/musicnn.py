@@ -15,7 +15,6 @@ from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import WaveformNet
 from mvemo.extract.nets.parts.cards import (
     DEMO_TRAINING,
-    MEGABYTE,
     AudioInput,
     NetCard,
     NetOptions,
@@ -117,7 +116,6 @@ class MusicnnOptions(NetOptions):
             "musicnn/MSD_musicnn/.index",
             "musicnn/MSD_musicnn/.data-00000-of-00001",
         ),
-        most_bytes=12 * MEGABYTE,
         licence="ISC",
         licence_member="musicnn-0.1.0.dist-info/LICENSE.md",
         citation=(

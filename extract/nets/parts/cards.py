@@ -16,7 +16,6 @@ from mvemo.manifests.declared import check_settings, setting
 if TYPE_CHECKING:
     from mvemo.extract.descriptors import DescriptorSettings
 
-MEGABYTE = 1_000_000
 # Training of most nets in the profile demo.
 DEMO_TRAINING = TrainSettings(lr=3e-3, epochs=20, patience=6)
 
@@ -138,8 +137,6 @@ class PretrainedPackage:
     members
         Paths inside the file: index and data of a TensorFlow checkpoint, in this order; one
         path for the other layouts.
-    most_bytes
-        Maximum decompressed size of a member, in bytes.
     licence, licence_member
         Short name of the licence, and path of its text inside the file.
     citation
@@ -155,7 +152,6 @@ class PretrainedPackage:
     sha256: str
     layout: Literal["tensorflow", "torch", "pickle"]
     members: tuple[str, ...]
-    most_bytes: int
     licence: str
     licence_member: str
     citation: str
@@ -164,7 +160,7 @@ class PretrainedPackage:
 
     def text(self) -> str:
         """Return the package for messages, for example ``musicnn 0.1.0 (29 MB)``."""
-        return f"{self.project} {self.version} ({self.size / MEGABYTE:.0f} MB)"
+        return f"{self.project} {self.version} ({self.size / 1e6:.0f} MB)"
 
 
 def profile(
