@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +56,6 @@ _ENDS = {
     "_conv_head": "head.convolution",
     "_bn1": "head.norm",
 }
-_BLOCK = re.compile(r"^_blocks\.(\d+)\.(\w+)\.(\w+)$")
-_END = re.compile(r"^(\w+)\.(\w+)$")
 
 
 @dataclass(frozen=True)
@@ -141,8 +138,7 @@ class EffNet(FrameNet, VideoNet):
         for block in self.blocks:
             x = block(x)
         # (n, 1280, size / 32, size / 32)
-        features: Tensor = self.head(x)
-        return features.mean(dim=(2, 3))
+        return self.head(x).mean(dim=(2, 3))  # type: ignore[no-any-return]
 
     def pool_frames(self, values: Tensor) -> Tensor:
         return mean_and_deviation(values)
@@ -152,18 +148,14 @@ class EffNet(FrameNet, VideoNet):
 
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
         """Map the layout of lukemelas/EfficientNet-PyTorch."""
-        names = {published: _net_name(published) for published in tensors}
-        return {old: (new, tensors[old]) for old, new in names.items() if new is not None}
-
-
-def _net_name(published: str) -> str | None:
-    """Return this net's name for a published tensor, or None for one of the classifier."""
-    block, end = _BLOCK.match(published), _END.match(published)
-    if block and block[2] in _LAYERS:
-        return f"blocks.{block[1]}.{_LAYERS[block[2]]}.{block[3]}"
-    if end and end[1] in _ENDS:
-        return f"{_ENDS[end[1]]}.{end[2]}"
-    return None
+        mapped: dict[str, tuple[str, Tensor]] = {}
+        for published, value in tensors.items():
+            place, _, kind = published.rpartition(".")
+            block, dot, layer = place.rpartition(".")
+            name = (_LAYERS if block else _ENDS).get(layer)
+            if name:
+                mapped[published] = (f"{block.removeprefix('_')}{dot}{name}.{kind}", value)
+        return mapped
 
 
 class _Layer(NormedConvolution):

@@ -280,7 +280,7 @@ def kernels(sign=1.0):
 def test_kernels_give_window_and_bank(sign):
     front = MelSpectrogram(C17)
     real, imag, bank = kernels(sign)
-    assert front.load_kernels(real[:, None, None], imag[:, None, None], bank) < 1e-7
+    front.load_kernels(real[:, None, None], imag[:, None, None], bank)
     torch.testing.assert_close(front.window.flip(0), real[:, 0])
     torch.testing.assert_close(front.filterbank, bank)
 
@@ -299,6 +299,6 @@ def test_kernels_that_are_no_windowed_dft():
 def test_released_kernels_are_a_hann_windowed_dft(shared_data):
     tensors, _ = read_weight_file(shared_data / "choi2017" / "msd_compact_cnn_theano.hdf5")
     computed, released = MelSpectrogram(C17), MelSpectrogram(C17)
-    assert released.load_kernels(*(tensors[f"melgram/param_{i}"] for i in range(3))) < 1e-7
+    released.load_kernels(*(tensors[f"melgram/param_{i}"] for i in range(3)))
     torch.testing.assert_close(released.window, computed.window, rtol=0, atol=1e-7)
     torch.testing.assert_close(released.filterbank, computed.filterbank, rtol=0, atol=1e-8)
