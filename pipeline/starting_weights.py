@@ -1,7 +1,5 @@
 """Initial weights of the nets of a run: files, downloaded weights, and weights to download now."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

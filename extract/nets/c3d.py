@@ -1,7 +1,5 @@
 """C3D (Tran et al. 2015) with its last layers replaced as in PL20 3.3 and Z22 1.2."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """EfficientNet-lite2 on single frames (Tan & Le 2019), pooled over the frames."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -138,7 +136,7 @@ class EffNet(FrameNet, VideoNet):
         for block in self.blocks:
             x = block(x)
         # (n, 1280, size / 32, size / 32)
-        return self.head(x).mean(dim=(2, 3))  # type: ignore[no-any-return]
+        return self.head(x).mean(dim=(2, 3))
 
     def pool_frames(self, values: Tensor) -> Tensor:
         return mean_and_deviation(values)
@@ -212,6 +210,6 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, inputs, height, width) to (n, outputs, height / stride, width / stride)."""
-        y: Tensor = self.expand(x) if self.expands else x
+        y = self.expand(x) if self.expands else x
         y = self.project(self.depthwise(y))
         return x + y if self.residual else y

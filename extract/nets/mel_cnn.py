@@ -1,7 +1,5 @@
 """CNNs on a spectrogram: J22's classical and lightweight CNN, and the CNN of L17."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -58,8 +56,7 @@ class MelCNN(DescriptorNet):
     @property
     def n_bands(self) -> int:
         """Return the number of bands of the first layer's input."""
-        n_mels: int = self.options.n_mels
-        return n_mels
+        return self.options.n_mels
 
     def make_convolution(self, layer: int, inputs: int, outputs: int) -> nn.Module:
         """Return the convolution of a layer; it keeps the size of its input and has no bias."""
@@ -80,8 +77,7 @@ class MelCNN(DescriptorNet):
             # -> (batch, channels, bands / 2, frames / 2), rounded up
             x, lengths = pool(x, lengths, POOL)
         # -> (batch, channels) -> (batch, embedding_dim)
-        embedding: Tensor = self.hidden(masked_mean(x, lengths))
-        return embedding
+        return self.hidden(masked_mean(x, lengths))
 
 
 @dataclass(frozen=True)

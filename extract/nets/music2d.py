@@ -1,7 +1,5 @@
 """2D Music CNN on the mel spectrogram (C17, and as modified by PL20 3.2)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -131,8 +129,7 @@ class Music2D(WaveformNet):
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Map float32 (batch, samples) in [-1, 1] to decibels (batch, 1, 96, frames)."""
-        mel: Tensor = self.front_end(fit_waveform(raw, self.input.samples))
-        return mel.unsqueeze(1)
+        return self.front_end(fit_waveform(raw, self.input.samples)).unsqueeze(1)
 
     def embed(self, x: Tensor) -> Tensor:
         """Map float32 (batch, 1, 96, frames) to (batch, embedding_dim)."""

@@ -1,7 +1,5 @@
 """Recurrent nets on descriptors: the CRNN of J22 (2.3, Fig. 3-5) and its baseline on MFCC."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -10,8 +10,6 @@ LevelDB, whose values are small protocol buffers
 (``tensorflow/core/protobuf/tensor_bundle.proto``).
 """
 
-from __future__ import annotations
-
 import io
 import math
 import pickle

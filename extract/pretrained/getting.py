@@ -14,8 +14,6 @@ would mean reading all of pip's settings.
 Members of an archive are read into memory. Nothing is unpacked to disk.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import io

@@ -5,8 +5,6 @@
 the folder of an interrupted run is recognised as incomplete.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

@@ -1,7 +1,5 @@
 """Base classes of nets, and the digest of their weights."""
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -112,13 +110,11 @@ class Net(nn.Module, ABC):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the embedding after `classifier_dropout`, float32 (batch, embedding_dim)."""
-        features: Tensor = self.classifier_dropout(self.embed(x))
-        return features
+        return self.classifier_dropout(self.embed(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of a prepared batch, float32 (batch, outputs)."""
-        logits: Tensor = self.classifier(self.features(x))
-        return logits
+        return self.classifier(self.features(x))
 
     def piece_input(self) -> PieceInput | None:
         """Return the input of one piece, if windows of a clip can share embedded pieces.

@@ -1,7 +1,5 @@
 """Nets from local folders of encoders: HuBERT and similar models, CLAP, picture transformers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,16 +82,13 @@ class EncoderNet(BuiltNet):
 
     def state_dim(self, config: Any) -> int:
         """Return the size of a hidden state vector."""
-        return int(config.hidden_size)
+        return config.hidden_size
 
     def states(self, **inputs: Tensor) -> Tensor:
         """Return the hidden states of the layer that the option `layer` names."""
         layer = self.options.layer
         outputs = self.encoder(**inputs, output_hidden_states=layer != OUTPUT)
-        states: Tensor = (
-            outputs.last_hidden_state if layer == OUTPUT else outputs.hidden_states[layer]
-        )
-        return states
+        return outputs.last_hidden_state if layer == OUTPUT else outputs.hidden_states[layer]
 
     def preprocessing(self) -> dict[str, Any]:
         return {
@@ -131,7 +126,7 @@ class WaveformEncoder(SoundEncoder):
     @property
     def normalises(self) -> bool:
         """Return True if windows are scaled to mean 0 and variance 1."""
-        return bool(self.preprocessor.get("do_normalize", True))
+        return self.preprocessor.get("do_normalize", True)
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Normalise each clip by its own samples: float32 (batch, samples), NaN after its end."""
@@ -164,7 +159,7 @@ class WaveformEncoder(SoundEncoder):
             reversed(config.conv_kernel), reversed(config.conv_stride), strict=True
         ):
             samples = (samples - 1) * stride + kernel
-        return int(samples)
+        return samples
 
 
 class SpectrogramEncoder(SoundEncoder):
@@ -185,7 +180,7 @@ class SpectrogramEncoder(SoundEncoder):
         n_stages = len(config.depths)
         stage = n_stages if self.options.layer == OUTPUT else self.options.layer
         # Each stage except the last halves the picture and doubles the channels.
-        return int(config.patch_embeds_hidden_size * 2 ** min(stage, n_stages - 1))
+        return config.patch_embeds_hidden_size * 2 ** min(stage, n_stages - 1)
 
     def preparation(self) -> dict[str, Any]:
         names = (

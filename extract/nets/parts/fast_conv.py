@@ -8,8 +8,6 @@ over channels. The inverse transform gives 4 x 4 outputs. For kernels of 3 x 3 p
 neighbouring frames are summed.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator
 from itertools import product

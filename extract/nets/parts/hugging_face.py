@@ -6,8 +6,6 @@ safetensors only, which hold numbers and no code. The classes are named here bec
 transformers' ``AutoModel`` would load both towers of CLIP.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import json

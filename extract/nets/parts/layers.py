@@ -1,7 +1,5 @@
 """Functions and layers that several nets share: padding, activation, pooling."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,8 +24,7 @@ class Elu(nn.Module):
         exact = x.dtype in (torch.float32, torch.float64)
         if x.device.type != "cpu" or not exact or torch.compiler.is_compiling():
             return functional.elu(x)
-        y: Tensor = _Elu.apply(x)  # type: ignore[no-untyped-call]
-        return y
+        return _Elu.apply(x)  # type: ignore[no-untyped-call]
 
 
 class _Elu(torch.autograd.Function):
@@ -46,8 +43,7 @@ class _Elu(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         # The argument True means that y is the output, not the input.
-        product: Tensor = torch.ops.aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, y)
-        return product
+        return torch.ops.aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, y)
 
 
 def same_sides(

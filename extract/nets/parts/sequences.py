@@ -4,8 +4,6 @@ Shorter clips of a batch are padded with NaN rows. The padding affects no layer 
 embedding of a clip is the same in any batch and with any padding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -125,8 +123,7 @@ def band_edges(bins: int, bands: int) -> I64:
     )
     a = np.exp(log_a)
     edges = a * np.expm1(np.arange(bands + 1) / bands * np.log1p(bins / a))
-    rounded: I64 = np.floor(edges + 0.5).astype(np.int64)
-    return rounded
+    return np.floor(edges + 0.5).astype(np.int64)
 
 
 def band_means(x: Tensor, widths: Sequence[int]) -> Tensor:
@@ -165,8 +162,7 @@ class FrameNorm(nn.Module):
             return functional.batch_norm(
                 x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False
             )
-        normed: Tensor = self.norm(x)
-        return normed
+        return self.norm(x)
 
 
 def masked_mean(x: Tensor, lengths: Tensor) -> Tensor:

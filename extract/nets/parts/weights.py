@@ -9,8 +9,6 @@ contain themselves, or tensors that repeat one number billions of times. This mo
 files.
 """
 
-from __future__ import annotations
-
 import pickletools
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping

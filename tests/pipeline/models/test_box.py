@@ -46,7 +46,7 @@ def test_a_model_has_a_card(name):
     card = card_text(name, model_folder(name))
     alarms = model.false_alarms(model.predictors[0])
     assert 0 < alarms <= 0.01 * len(model.predictors[0].features)
-    assert f"at most {alarms:.1%} of clips like these" in " ".join(card.split())
+    assert f"At most {alarms:.1%} of clips like these" in " ".join(card.split())
     assert f"Expect {nested['mean']:.3f}" in card
     # One figure everywhere: that of the table, without the cost of choosing, is promised nowhere.
     first = model.predictors[0]
