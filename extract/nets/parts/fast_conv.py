@@ -195,8 +195,8 @@ class HalvingConvolution(WinogradConvolution):
 
     @staticmethod
     def _kernel(weight: Tensor) -> Tensor:
-        kernel = nn.functional.pad(weight, (0, 1) * 3).unflatten(4, (4, 2))
-        kernel = kernel.unflatten(3, (4, 2)).unflatten(2, (4, 2))
+        kernel = nn.functional.pad(weight, (0, 1) * 3)
+        kernel = kernel.view(*kernel.shape[:2], *(4, 2) * 3)
         # (out, in, t, dt, h, dh, w, dw) -> (out, (dt, dh, dw, in), t, h, w)
         return kernel.permute(0, 3, 5, 7, 1, 2, 4, 6).flatten(1, 4)
 
