@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,12 +16,13 @@ from mvemo.extract.nets.parts.cards import (
     scaled,
 )
 from mvemo.extract.nets.parts.sequences import (
+    BANDS,
     BANDS_MEANING,
     FRAMES_MEANING,
     DescriptorNet,
     FrameNorm,
-    band_edges,
     band_means,
+    band_widths,
     masked_mean,
     pool,
     split_frames,
@@ -159,18 +159,16 @@ class SpecCNN(MelCNN):
     columns_option = "spectrogram_dim"
 
     def build(self, width: float) -> int:
-        edges = band_edges(self.options.spectrogram_dim, self.options.bands)
-        self._widths = np.diff(edges).tolist()
+        self._widths = band_widths(self.options.spectrogram_dim, self.options.bands)
         return super().build(width)
 
     @property
     def n_bands(self) -> int:
-        return int(min(self.options.spectrogram_dim, self.options.bands))
+        return len(self._widths)
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Average bins to bands: (batch, n_frames, spectrogram_dim) -> (batch, n_frames, bands)."""
         return band_means(super().prepare(raw), self._widths)
 
     def preparation(self) -> dict[str, Any]:
-        bands = "means of bins, widths growing geometrically from one bin"
-        return {**super().preparation(), "bands": bands}
+        return {**super().preparation(), "bands": BANDS}

@@ -156,7 +156,7 @@ class BuiltNet(Net):
         self.embedding_dim = self.build(width)
         if hasattr(self.options, "norm_momentum"):
             for module in self.modules():
-                if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+                if hasattr(module, "momentum"):
                     module.momentum = self.options.norm_momentum
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
