@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, ClassVar, Literal
 
@@ -139,12 +139,6 @@ class Net(nn.Module, ABC):
         """
         return {}
 
-    def embedding_state(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the parameters and buffers that `embed` uses: all except the classifier's."""
-        for name, value in sorted(self.state_dict().items()):
-            if not name.startswith("classifier."):
-                yield name, value
-
 
 class BuiltNet(Net):
     """Base of nets that define only layers; applies the options `dropout` and `norm_momentum`."""
@@ -268,8 +262,8 @@ def weights_digest(net: Net) -> str:
     True
     """
     state = hashlib.sha256()
-    for name, value in net.embedding_state():
-        tensor = value.detach().cpu().contiguous()
-        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        state.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    for name, value in sorted(net.state_dict().items()):
+        if not name.startswith("classifier."):
+            state.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            state.update(value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return state.hexdigest()

@@ -243,11 +243,12 @@ class NetCard:
         """Set the fields as attributes of a net's class."""
         for each in fields(self):
             setattr(kind, each.name, getattr(self, each.name))
-        kind.profiles = {  # type: ignore[attr-defined]
+        card: Any = kind
+        card.profiles = {
             key: replace(settings, name=self.name) for key, settings in self.profiles.items()
         }
         if self.package is not None:
-            kind.package = replace(self.package, net=self.name)  # type: ignore[attr-defined]
+            card.package = replace(self.package, net=self.name)
         return kind
 
 
