@@ -157,22 +157,3 @@ def test_published_layouts(tmp_path, layout):
 def test_mean_is_that_of_the_published_clip(shared_data):
     clip = np.load(shared_data / "c3d" / "c3d_crop_mean_16x112x112x3.npy")
     np.testing.assert_allclose(SPORTS1M_MEAN, clip.mean((0, 1, 2), dtype=np.float64), atol=5e-4)
-
-
-def test_prepare_is_blue_green_red():
-    raw = torch.zeros(1, 8, 32, 32, 3, dtype=torch.uint8)
-    raw[..., 0] = 200
-    x = made_net(8, 32).prepare(raw)
-    assert x.shape == (1, 3, 8, 32, 32)
-    assert x.is_contiguous(memory_format=torch.channels_last_3d)
-    expected = torch.tensor([0.0, 0.0, 200.0]) - torch.tensor(SPORTS1M_MEAN)
-    torch.testing.assert_close(x.mean((0, 2, 3, 4)), expected, rtol=1e-5, atol=1e-4)
-    unit = made_net(8, 32, scale="unit")
-    torch.testing.assert_close(unit.prepare(raw), x / 64)
-    assert unit.preprocessing()["divisor"] == 64
-    assert unit.preprocessing() != made_net(8, 32).preprocessing()
-
-
-def test_the_published_vector_has_16_frames():
-    # The published net's feature vector at its 16 frames.
-    assert build_net("c3d", 6, n_frames=16, width=1 / 64).fc6.in_features == 8 * 1 * 4 * 4

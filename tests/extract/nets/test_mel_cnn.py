@@ -21,21 +21,6 @@ def make(name="speccnn", **options):
     return build_net(name, 3, width=0.125, **{**sizes, **options})
 
 
-def test_convolutions_are_depthwise_then_pointwise():
-    x = sequences([30, 12], 12, 30)
-    net = settle(build_net("lightcnn", 3, width=0.25, n_frames=30, n_mels=12), x)
-    depthwise, pointwise = net.convolutions[1]
-    maps = torch.randn(1, 8, 6, 9)
-    with torch.no_grad():
-        got = net.convolutions[1](maps)
-        each = [
-            torch.nn.functional.conv2d(maps[:, i : i + 1], depthwise.weight[i : i + 1], padding=1)
-            for i in range(8)
-        ]
-        expected = torch.einsum("oc,bcft->boft", pointwise.weight[:, :, 0, 0], torch.cat(each, 1))
-    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
-
-
 def test_a_number_that_is_missing_within_a_frame_shows():
     x = sequences([40, 40], 12, 40)
     net = settle(make("cnn"), x)
@@ -50,13 +35,6 @@ def test_sizes_follow_the_spectrogram_s_own_frames():
     assert make().input == SequenceInput(("spectrogram",), 40)
     settings = with_length(with_shared_options(NetSettings("speccnn"), shared), 16.0, shared)
     assert dict(settings.options) == {"spectrogram_dim": 513, "n_frames": 1378}
-
-
-def test_a_clip_of_one_frame_has_an_embedding():
-    x = sequences([40, 1], BINS, 40)
-    net = settle(make(), x)
-    with torch.no_grad():
-        assert net.embed(net.prepare(x)).isfinite().all()
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -4,11 +4,10 @@ import json
 
 import numpy as np
 import torch
-from sequence_samples import made_problem, pad, sequences, settle, train
+from sequence_samples import made_problem, sequences, settle, train
 
 from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.nets import build_net
-from mvemo.extract.training.data import RawBatches
 
 BINS, LLD = 20, 6
 
@@ -58,19 +57,6 @@ def test_first_kernels_lie_along_time_and_along_frequency():
     assert net.conv1_frequency.weight.shape[2:] == (9, 1)
 
 
-def test_embedding_is_both_branches_last_states():
-    x = sequences([40, 23], BINS + LLD, 40)
-    net = settle(make(), x)
-    with torch.no_grad():
-        whole = net.embed(net.prepare(x))
-        other = x.clone()
-        other[:, :, BINS:] = sequences([40, 23], LLD, 40, seed=1)
-        changed = net.embed(net.prepare(other))
-    half = net.embedding_dim // 2
-    torch.testing.assert_close(changed[:, :half], whole[:, :half])
-    assert (changed[:, half:] - whole[:, half:]).abs().max() > 1e-3
-
-
 def test_branches_have_frames_of_their_own():
     x = sequences([40, 40], BINS + LLD, 40)
     net = settle(make(spectrogram_frames=36, n_frames=18), x)
@@ -90,19 +76,6 @@ def test_branches_have_frames_of_their_own():
             assert changed[own].max() > 1e-4
             changed[own] = 0
             assert changed.max() == 0
-
-
-def test_embeddings_read_from_batches_of_uneven_clips():
-    clips, _ = made_problem(4, BINS + LLD, 30)
-    net = make(n_frames=30)
-    reader = RawBatches(lambda row: clips[row], net.input)
-    x = reader.load([0, 1, 2, 3])
-    net = settle(net, x)
-    with torch.no_grad():
-        whole = net.embed(net.prepare(x))
-        torch.testing.assert_close(
-            net.embed(net.prepare(pad(reader.load([2]), 9))), whole[2:3], atol=1e-5, rtol=1e-5
-        )
 
 
 def test_learns_a_made_problem(tmp_path):
