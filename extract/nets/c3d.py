@@ -95,7 +95,7 @@ class C3D(VideoNet):
         frames, side = self.options.n_frames, self.options.size
         for name in POOLED:
             frames = frames if name == "conv1a" else max(frames // 2, 1)
-            side = (side + 2) // 2 if name == "conv5b" else max(side // 2, 1)
+            side = side // 2 + (name == "conv5b")
         self.fc6 = nn.Linear(last * frames * side * side, scaled(1024, width))
         self.fc7 = nn.Linear(self.fc6.out_features, scaled(512, width))
         layers: Any = (*self.convolutions.values(), self.fc6, self.fc7)
@@ -152,10 +152,7 @@ class C3D(VideoNet):
 
 def _pool(x: Tensor, name: str) -> Tensor:
     """Apply the pooling after a convolution: 2 x 2 x 2, but the first pooling keeps the frames."""
-    frames, height, width = x.shape[2:]
-    if name == "conv5b":
-        # The published net pads by one pixel here: 7 x 7 becomes 4 x 4.
-        kernel = (min(2, frames), 2, 2)
-        return functional.max_pool3d(x, kernel, kernel, padding=(0, 1, 1))
-    kernel = (1 if name == "conv1a" else min(2, frames), min(2, height), min(2, width))
-    return functional.max_pool3d(x, kernel, kernel)
+    kernel = (1 if name == "conv1a" else min(2, x.shape[2]), 2, 2)
+    # The published net pads by one pixel after conv5b: 7 x 7 becomes 4 x 4.
+    padding = int(name == "conv5b")
+    return functional.max_pool3d(x, kernel, kernel, padding=(0, padding, padding))

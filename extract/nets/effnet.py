@@ -14,6 +14,7 @@ from mvemo.extract.nets.parts.cards import (
     NetOptions,
     PretrainedPackage,
     dropout,
+    norm_momentum,
     profile,
     scaled,
 )
@@ -64,9 +65,7 @@ class EffNetOptions(NetOptions):
     n_frames: int = setting(8, "Number of frames of a window.", ge=1)
     size: int = setting(260, "Height and width in pixels; 260 in the published net.", ge=32)
     dropout: float = dropout(0.3)
-    norm_momentum: float = setting(
-        0.01, "Weight of one training batch in the running means of batch norm.", gt=0, le=1
-    )
+    norm_momentum: float = norm_momentum()
 
 
 @NetCard(

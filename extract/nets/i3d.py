@@ -20,6 +20,7 @@ from mvemo.extract.nets.parts.cards import (
     NetOptions,
     PretrainedPackage,
     dropout,
+    norm_momentum,
     profile,
     scaled,
 )
@@ -78,7 +79,7 @@ def maximum_of_neighbours(x: Tensor) -> Tensor:
 class Unit(NormedConvolution):
     """Convolution without bias, batch normalisation without scale, and ReLU; kernels are cubes."""
 
-    folded_names = ("conv", "norm")
+    convolution_name = "conv"
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
@@ -130,13 +131,7 @@ class I3DOptions(NetOptions):
     size: int = setting(224, "Height and width of the input in pixels; 224 in the papers.", ge=32)
     dropout: float = dropout(0.5)
     # With the original value, 0.001, the statistics hardly change in a few hundred batches.
-    norm_momentum: float = setting(
-        0.01,
-        "Weight of one training batch in the running means of batch norm. A short training from "
-        "random weights needs about 0.1.",
-        gt=0,
-        le=1,
-    )
+    norm_momentum: float = norm_momentum()
 
 
 @NetCard(

@@ -19,6 +19,7 @@ from mvemo.extract.nets.parts.cards import (
     PieceInput,
     PretrainedPackage,
     dropout,
+    norm_momentum,
     profile,
     scaled,
 )
@@ -39,16 +40,8 @@ CONTEXT = 7
 UNITS = 200
 # Names of the parts that an embedding may have.
 OUTPUTS = ("units", "deviation", "front", "tags")
-# Outputs of the weights trained on the Million Song Dataset: the most frequent tags of Last.fm.
-TAGS = (
-    *("rock", "pop", "alternative", "indie", "electronic", "female vocalists", "dance", "00s"),
-    *("alternative rock", "jazz", "beautiful", "metal", "chillout", "male vocalists"),
-    *("classic rock", "soul", "indie rock", "Mellow", "electronica", "80s", "folk", "90s"),
-    *("chill", "instrumental", "punk", "oldies", "blues", "hard rock", "ambient", "acoustic"),
-    *("experimental", "female vocalist", "guitar", "Hip-Hop", "70s", "party", "country"),
-    *("easy listening", "sexy", "catchy", "funk", "electro", "heavy metal"),
-    *("Progressive rock", "60s", "rnb", "indie pop", "sad", "House", "happy"),
-)
+# Number of outputs of the published weights: the most frequent tags of Last.fm.
+N_TAGS = 50
 # Tensors of a batch normalisation, with their published names.
 _NORM_PARTS = {
     "weight": "gamma",
@@ -74,9 +67,7 @@ class MusicnnOptions(NetOptions):
         "inputs. `tags`: mean probabilities of the 50 tags.",
     )
     dropout: float = dropout(0.5, "before the 200 units and before the classifier")
-    norm_momentum: float = setting(
-        0.01, "Weight of one training batch in the running means of batch norm.", gt=0, le=1
-    )
+    norm_momentum: float = norm_momentum()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -166,9 +157,9 @@ class Musicnn(WaveformNet):
         self.pooled_norm = nn.BatchNorm1d(pooled, eps=EPSILON)
         self.dense = nn.Linear(pooled, units)
         self.dense_norm = nn.BatchNorm1d(units, eps=EPSILON)
-        self.tags = nn.Linear(units, len(TAGS))
+        self.tags = nn.Linear(units, N_TAGS)
         self.dropout = self.classifier_dropout
-        dims = {"units": units, "deviation": units, "front": pooled, "tags": len(TAGS)}
+        dims = {"units": units, "deviation": units, "front": pooled, "tags": N_TAGS}
         self.part_dims = [dims[name] for name in self.options.output_names]
         return sum(self.part_dims)
 
@@ -216,9 +207,8 @@ class Musicnn(WaveformNet):
 
     def piece_input(self) -> PieceInput:
         """Return the input of a patch, which begins half a frame early: frames are centred."""
-        samples = (PATCH - 1) * MEL.hop_length + MEL.n_fft
         return PieceInput(
-            AudioInput(MEL.sr, samples / MEL.sr),
+            AudioInput(MEL.sr, ((PATCH - 1) * MEL.hop_length + MEL.n_fft) / MEL.sr),
             step=PATCH * MEL.hop_length / MEL.sr,
             before=MEL.n_fft / 2 / MEL.sr,
         )

@@ -183,6 +183,17 @@ def dropout(default: float, place: str = "before the classifier") -> Any:
     return setting(default, f"Probability of dropout {place} during training.", ge=0, lt=1)
 
 
+def norm_momentum() -> Any:
+    """Declare the option `norm_momentum`."""
+    return setting(
+        0.01,
+        "Weight of one training batch in the running means of batch norm. A short training from "
+        "random weights needs about 0.1.",
+        gt=0,
+        le=1,
+    )
+
+
 AnyClass = TypeVar("AnyClass", bound=type)
 
 

@@ -248,13 +248,14 @@ AnyNet = TypeVar("AnyNet", bound=Net)
 
 
 class NormedConvolution(nn.Module):
-    """Layer with a convolution and then a normalisation; `folded_names` has their names."""
+    """Layer with a convolution and then the normalisation `norm`."""
 
-    folded_names: ClassVar[tuple[str, str]] = ("convolution", "norm")
+    convolution_name: ClassVar[str] = "convolution"
+    norm: Any
 
     def fold(self) -> None:
         """Fold the normalisation by running statistics into the weights of the convolution."""
-        convolution, norm = (getattr(self, name) for name in self.folded_names)
+        convolution, norm = getattr(self, self.convolution_name), self.norm
         convolution.weight, convolution.bias = fuse_conv_bn_weights(
             convolution.weight,
             convolution.bias,
@@ -264,12 +265,7 @@ class NormedConvolution(nn.Module):
             norm.weight,
             norm.bias,
         )
-        setattr(self, self.folded_names[1], nn.Identity())
-
-    @property
-    def folded(self) -> bool:
-        """Return True if the normalisation is folded."""
-        return isinstance(getattr(self, self.folded_names[1]), nn.Identity)
+        self.norm = nn.Identity()
 
 
 @torch.no_grad()
@@ -291,7 +287,8 @@ def optimized(net: AnyNet, precision: str = "float32") -> AnyNet:
 
 
 def _unfolded(net: nn.Module) -> list[NormedConvolution]:
-    return [m for m in net.modules() if isinstance(m, NormedConvolution) and not m.folded]
+    layers = [module for module in net.modules() if isinstance(module, NormedConvolution)]
+    return [layer for layer in layers if not isinstance(layer.norm, nn.Identity)]
 
 
 def _replacements(net: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[[Any], nn.Module]]]:

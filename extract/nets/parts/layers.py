@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from mvemo.extract.errors import BadSetting
-
 # Minimum variance over frames, so that the deviation of equal frames has a gradient.
 LEAST_VARIANCE = 1e-12
 
@@ -65,12 +63,7 @@ def mean_and_deviation(values: Tensor) -> Tensor:
 
 def fit_waveform(waveform: Tensor, samples: int) -> Tensor:
     """Zero-pad a waveform (..., length) at the end, or shorten it, to (..., samples)."""
-    if samples < 1:
-        raise BadSetting(f"samples is {samples}: it must be above 0")
-    length = waveform.shape[-1]
-    if length >= samples:
-        return waveform[..., :samples]
-    return functional.pad(waveform, (0, samples - length))
+    return functional.pad(waveform[..., :samples], (0, max(0, samples - waveform.shape[-1])))
 
 
 def power_spectrum(

@@ -216,8 +216,6 @@ def file_layout(path: Path) -> str:
     except OSError as error:
         raise BadWeights(f"{path}: cannot be read: {error.strerror}") from error
     accepted = "expected a torch checkpoint, NumPy .npz or .npy, or HDF5"
-    if not head:
-        raise BadWeights(f"{path}: is empty: {accepted}")
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return "HDF5"
     if head.startswith(b"\x93NUMPY"):
@@ -236,9 +234,10 @@ def file_layout(path: Path) -> str:
     # Checkpoints of torch before 1.6 are pickles, and those before 0.2 tar archives.
     if head.startswith(b"\x80") or head[257:262] == b"ustar":
         return "torch checkpoint"
-    if all(byte in b"\t\n\r\f" or byte >= 32 for byte in head) and b"\x7f" not in head:
-        raise BadWeights(f"{path}: is text, not weights: {accepted}")
-    raise BadWeights(f"{path}: unknown format: {accepted}")
+    what = "unknown format" if head else "is empty"
+    if head and all(byte in b"\t\n\r\f" or byte >= 32 for byte in head) and b"\x7f" not in head:
+        what = "is text, not weights"
+    raise BadWeights(f"{path}: {what}: {accepted}")
 
 
 def _read_hdf5(path: Path) -> Tensors:

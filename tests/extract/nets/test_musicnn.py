@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mvemo.extract.nets import build_net
-from mvemo.extract.nets.musicnn import PATCH, TAGS
+from mvemo.extract.nets.musicnn import PATCH
 from mvemo.extract.nets.parts.weights import load_tensors
 
 SR = 16000
@@ -175,10 +175,8 @@ def test_outputs_stand_in_the_order_asked_for(net, published):
         torch.testing.assert_close(deviation[i], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_front_end_is_not_saved_and_tags_have_their_places(net):
+def test_the_front_end_is_not_saved(net):
     assert not {"window", "filterbank"} & set(net.state_dict())
-    assert len(TAGS) == 50
-    assert [TAGS[i] for i in (17, 22, 35, 47, 49)] == ["Mellow", "chill", "party", "sad", "happy"]
 
 
 @torch.inference_mode()
