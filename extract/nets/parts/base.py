@@ -169,7 +169,7 @@ class BuiltNet(Net):
 class VideoNet(BuiltNet):
     """Base of nets that read `n_frames` square pictures of `size` pixels."""
 
-    modality: ClassVar[Literal["audio", "video"]] = "video"
+    modality = "video"
     colour: ClassVar[str] = "RGB"  # order of the colours in the net's input
     # True if the default of `n_frames` is the run's number of frames.
     follows_run: ClassVar[bool] = False
@@ -229,7 +229,7 @@ class FrameNet(BuiltNet):
 class WaveformNet(BuiltNet):
     """Base of nets that read a waveform of `seconds`."""
 
-    modality: ClassVar[Literal["audio", "video"]] = "audio"
+    modality = "audio"
 
     input: AudioInput
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -100,7 +100,7 @@ class EncoderNet(BuiltNet):
 class SoundEncoder(EncoderNet):
     """Base of the encoders of sound."""
 
-    modality: ClassVar[Literal["audio", "video"]] = "audio"
+    modality = "audio"
     Options = SoundEncoderOptions
     options: SoundEncoderOptions
     input: AudioInput
@@ -202,7 +202,7 @@ class SpectrogramEncoder(SoundEncoder):
 class PictureEncoder(EncoderNet, FrameNet):
     """Transformer on single pictures: the encoders of CLIP and SigLIP, ViT, DINOv2."""
 
-    modality: ClassVar[Literal["audio", "video"]] = "video"
+    modality = "video"
     Options = PictureEncoderOptions
     options: PictureEncoderOptions
     input: VideoInput

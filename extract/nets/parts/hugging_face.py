@@ -7,7 +7,6 @@ transformers' ``AutoModel`` would load both towers of CLIP.
 """
 
 import hashlib
-import importlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -159,13 +158,14 @@ def load_encoder(folder: Path, family: Family, layer: int) -> Any:
 def transformers(folder: Path) -> Any:
     """Import the transformers library, or raise an error that says how to install it."""
     try:
-        importlib.import_module("safetensors")
-        return importlib.import_module("transformers")
+        import safetensors  # noqa: F401
+        import transformers
     except ImportError as error:
         raise BadSetting(
             f"hf:{folder}: needs the packages transformers and safetensors: run pip install "
             "'.[hf]' in mvemo's folder"
         ) from error
+    return transformers
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Shorter clips of a batch are padded with NaN rows. The padding affects no layer 
 embedding of a clip is the same in any batch and with any padding.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy
@@ -39,7 +39,7 @@ BANDS_MEANING = (
 class DescriptorNet(BuiltNet):
     """Base of nets that read `n_frames` frames of one descriptor."""
 
-    modality: ClassVar[Literal["audio", "video"]] = "audio"
+    modality = "audio"
     descriptor: ClassVar[str]  # name of the descriptor
     columns_option: ClassVar[str]  # name of the option for its number of columns
 
