@@ -107,8 +107,3 @@ def test_the_published_weights_fill_the_net(fetched_weights):
     report = load_weights(net, fetched_weights("effnet"))
     assert report.complete
     assert "EfficientNet-lite2" in report.known_as
-    raw = torch.zeros(1, 2, 260, 260, 3, dtype=torch.uint8)
-    embedded = net.eval().embed(net.prepare(raw))[0]
-    # ReLU6 bounds the features; equal frames do not deviate.
-    assert 0 <= float(embedded[:1280].min()) <= float(embedded[:1280].max()) <= 6
-    assert float(embedded[1280:].max()) < 1e-5

@@ -70,13 +70,6 @@ def test_halving_is_the_direct_convolution(places, batch, monkeypatch):
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance)
 
 
-@torch.inference_mode()
-def test_a_convolution_may_lack_a_bias():
-    direct = convolution(3, bias=False)
-    x = torch.randn(1, CHANNELS, 2, 6, 6)
-    torch.testing.assert_close(WinogradConvolution(direct)(x), direct(x), rtol=0, atol=2e-5)
-
-
 @pytest.mark.parametrize(
     ("kind", "changed", "suits"),
     [
