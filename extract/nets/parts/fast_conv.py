@@ -73,15 +73,7 @@ class WinogradConvolution(nn.Module):
 
     def __init__(self, convolution: nn.Conv3d) -> None:
         super().__init__()
-        self._set(self._kernel(convolution.weight.detach()), convolution.bias)
-
-    @staticmethod
-    def _kernel(weight: Tensor) -> Tensor:
-        """Return the kernel (out, in, taps, side, side) of the convolution that is computed."""
-        return weight
-
-    def _set(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Store the transformed kernel (out, in, taps, side, side), the bias and the transforms."""
+        weight, bias = self._kernel(convolution.weight.detach()), convolution.bias
         self.outputs, self.inputs, self.taps, _, side = weight.shape
         of_inputs, of_kernel, of_outputs = transforms(side)
         self.tile = len(of_inputs)
@@ -98,6 +90,11 @@ class WinogradConvolution(nn.Module):
         self.register_buffer("_of_outputs", of_outputs.to(weight.dtype))
         bias = weight.new_zeros(self.outputs) if bias is None else bias.detach()
         self.register_buffer("bias", bias)
+
+    @staticmethod
+    def _kernel(weight: Tensor) -> Tensor:
+        """Return the kernel (out, in, taps, side, side) of the convolution that is computed."""
+        return weight
 
     @staticmethod
     def supports(layer: Any) -> bool:
