@@ -53,11 +53,9 @@ def fetched(home):
 
 
 @pytest.mark.parametrize("protocol", ["crossfit", "shared", "holdout"])
-def test_nets_that_are_trained_start_at_random_unless_told(fetched, protocol):
-    run = RunSettings(protocol=protocol)
-    assert with_fetched_weights(NetSettings("musicnn"), run).weights == ""
-    told = NetSettings("musicnn", weights=FETCHED)
-    assert with_fetched_weights(told, run).weights == FETCHED
+def test_nets_that_are_trained_start_at_random(fetched, protocol):
+    settings = NetSettings("musicnn")
+    assert with_fetched_weights(settings, RunSettings(protocol=protocol)) == settings
 
 
 def test_fetched_weights_are_used_where_frozen_and_no_file_is_named(fetched):

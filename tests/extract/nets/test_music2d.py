@@ -1,5 +1,7 @@
 """The 2D music net against a forward pass in NumPy and SciPy, with made and released weights."""
 
+import functools
+
 import h5py
 import librosa
 import numpy as np
@@ -31,12 +33,8 @@ def plain_features(tensors, wave):
     for i, (bands, steps) in enumerate(POOLS, start=1):
         kernel = get[f"ConvBNEluDr/convolution2d_{i}_W"]
         bias = get[f"ConvBNEluDr/convolution2d_{i}_b"]
-        y = np.stack(
-            [
-                sum(convolve2d(x[c], kernel[o, c], mode="same") for c in range(len(x))) + bias[o]
-                for o in range(len(kernel))
-            ]
-        )
+        maps = [sum(map(functools.partial(convolve2d, mode="same"), x, each)) for each in kernel]
+        y = np.stack(maps) + bias[:, None, None]
         y -= y.mean((1, 2), keepdims=True)
         y /= np.sqrt(y.var((1, 2), keepdims=True) + 1e-3)
         gamma, beta = (get[f"ConvBNEluDr/batchnormalization_{i}_{k}"] for k in ("gamma", "beta"))
