@@ -138,7 +138,7 @@ def test_models_without_digests_of_their_clips_are_read(made, tmp_path, predicte
     (video,) = predicted(tmp_path, clip_of(made))
     assert video["confidence"] == max(video["proba"].values())
     assert "unlike the clips" in video["notes"][0]
-    assert "marked as unlike" not in card_text("old", folder)
+    assert "reported as unlike" not in card_text("old", folder)
 
 
 def test_noise_is_said_to_be_unlike_the_training_clips(made, predicted):
