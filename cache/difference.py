@@ -1,7 +1,5 @@
 """Comparison of two caches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

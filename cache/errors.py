@@ -1,7 +1,5 @@
 """Errors of caches."""
 
-from __future__ import annotations
-
 
 class CacheError(Exception):
     """Base class of errors about a cache file."""

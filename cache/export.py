@@ -1,7 +1,5 @@
 """Export of features to ``.npz`` and ``.csv``, with clip ids."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

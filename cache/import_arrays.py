@@ -3,8 +3,6 @@
 The formats are ``.npy``, ``.npz``, HDF5, CSV and Parquet. Nothing is unpickled.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase

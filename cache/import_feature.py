@@ -1,7 +1,5 @@
 """Import of an array into a cache as a feature."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Maintenance of caches: merging, slim copies, removal, and repair; all rewrite the file."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Collection, Sequence
 from contextlib import closing, suppress

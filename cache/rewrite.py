@@ -4,8 +4,6 @@ Commits of the writer (memory to a shard), its `close` (file and shards to a new
 slim copies, removals and repairs all create a `Plan` and write it with `rewrite`.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Writers that buffer rows and commit them to shards in ``<cache>.parts/``."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from abc import ABC, abstractmethod

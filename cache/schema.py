@@ -31,8 +31,6 @@ flipped bit that matters. There are no pickles and no compression filters: every
 from version 1.10 on can read the file.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence

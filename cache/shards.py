@@ -1,7 +1,5 @@
 """Lock of a cache, which allows only one writer at a time, and shards of an unfinished run."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -1,7 +1,5 @@
 """Clips of a cache, copied from the manifest, their failures, and types of arrays."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence

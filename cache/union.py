@@ -3,8 +3,6 @@
 Rewriting stores the union in a file; reading a folder of shards uses it directly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any

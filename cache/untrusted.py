@@ -9,8 +9,6 @@ size 0. A data set of texts holds a reference for each text: its length, and the
 collection with the number of an object in it (HDF5 File Format Specification, III.E and VIII).
 """
 
-from __future__ import annotations
-
 import math
 import os
 import struct

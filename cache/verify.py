@@ -1,7 +1,5 @@
 """Verification of caches: damage and contradictions, in this process or a limited subprocess."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

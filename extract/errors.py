@@ -1,7 +1,5 @@
 """Errors of this package: a base class, and a class for each kind of problem."""
 
-from __future__ import annotations
-
 
 class ExtractError(Exception):
     """Base class of all errors that media, weights or settings cause in stage one."""

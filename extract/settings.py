@@ -233,6 +233,5 @@ def window_starts(length: float, window: float, settings: ViewSettings) -> F64:
         covering = 1 + math.ceil(2 * room / window - LEAST_REST)
     count = min(settings.views, max(covering, 1))
     if settings.layout == "start":
-        starts: F64 = np.minimum(np.arange(count) * window, room)
-        return starts
+        return np.minimum(np.arange(count) * window, room)
     return np.linspace(0.0, room, count)

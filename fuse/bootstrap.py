@@ -90,8 +90,7 @@ def percentile_interval(values: F64, level: float = LEVEL) -> F64:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
         ends = percentile(values, [50 * (1 - level), 50 * (1 + level)], axis=-1)
-    result: F64 = np.moveaxis(ends, 0, -1)
-    return result
+    return np.moveaxis(ends, 0, -1)
 
 
 def bootstrap_multiclass(

@@ -166,7 +166,7 @@ def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
         names = {"run": run.name, "model": model}
         names |= {"reference_run": other.name, "reference_model": reference}
         differences.append({**names, **comparison_facts(c), "same": c.same})
-    result: dict[str, Any] = to_json_values(
+    return to_json_values(
         {
             "score": first.task.primary_metric,
             "runs": [
@@ -182,7 +182,6 @@ def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
         },
         "comparison",
     )
-    return result
 
 
 def _read_choices(texts: Sequence[str]) -> list[_Choice]:

@@ -4,8 +4,6 @@ The feature ``lld`` has statistics of low-level descriptors. They are computed f
 in the cache when they are needed, so other descriptors can be chosen without the media files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial

@@ -1,7 +1,5 @@
 """Array types of stage two, and links: functions from the scores of a linear layer to outputs."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import numpy as np
@@ -46,5 +44,4 @@ def decision_inputs(outputs: F64, link: Link) -> F64:
 def softmax(scores: F64) -> F64:
     """Convert scores to probabilities that sum to 1 over the last axis (J22 eq. 6)."""
     shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    result: F64 = shifted / shifted.sum(axis=-1, keepdims=True)
-    return result
+    return shifted / shifted.sum(axis=-1, keepdims=True)

@@ -1,7 +1,5 @@
 """Reader of prediction files, CSV or Parquet, of mvemo and of other programs."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence

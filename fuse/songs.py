@@ -1,7 +1,5 @@
 """Decisions for whole songs from their segments (J22: 30 s in segments of 10 s)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal

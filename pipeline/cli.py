@@ -8,8 +8,6 @@ A subcommand is imported when it is called: help needs no numeric library, and s
 without the packages of stage one.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

@@ -1,7 +1,5 @@
 """Stage two as a function: evaluation of a feature cache, report, heads and final model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Size and cleaning of the working folder."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from contextlib import ExitStack, suppress

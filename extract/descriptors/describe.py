@@ -65,8 +65,7 @@ class _Block:
     @property
     def mfcc_rp(self) -> F32:
         weight = np.float32(self.settings.alpha)
-        combined: F32 = (1 - weight) * self.mfcc + weight * self.rp
-        return combined
+        return (1 - weight) * self.mfcc + weight * self.rp
 
 
 @dataclass(frozen=True)

@@ -236,5 +236,4 @@ def _views(y: F32, start: I64, length: int) -> F32:
     if len(part) < high - low:
         # Only blocks at the clip's ends are copied: a long clip must not be in memory twice.
         part = np.pad(part, (max(-low, 0), max(high - len(y), 0)))
-    views: F32 = sliding_window_view(part, length)[start - low]
-    return views
+    return sliding_window_view(part, length)[start - low]

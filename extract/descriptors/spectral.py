@@ -1,7 +1,5 @@
 """Descriptors of the spectrum: mel bands, cepstrum, octave-based contrast, chroma."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -158,8 +156,7 @@ def _chroma_bank(settings: DescriptorSettings) -> F64:
 
 def decibel(power: F32) -> F32:
     """Return 10 log10 of a power, which is raised to at least `POWER_FLOOR`."""
-    level: F32 = np.log10(np.maximum(power, POWER_FLOOR)) * np.float32(10.0)
-    return level
+    return np.log10(np.maximum(power, POWER_FLOOR)) * np.float32(10.0)
 
 
 def power_spectrum(values: F32, settings: DescriptorSettings) -> F32:
@@ -167,8 +164,7 @@ def power_spectrum(values: F32, settings: DescriptorSettings) -> F32:
     # Use float64, because low-passed music has bands 140 dB below its loudest band, where rounding
     # errors of a float32 transform would be visible.
     spectrum = scipy.fft.rfft(values * window_of(settings), axis=1)
-    power: F32 = (np.square(spectrum.real) + np.square(spectrum.imag)).astype(np.float32)
-    return power
+    return (np.square(spectrum.real) + np.square(spectrum.imag)).astype(np.float32)
 
 
 def cepstrum(level: F32, n_coefficients: int) -> F32:
@@ -212,5 +208,4 @@ def chroma(power: F32, bank: F32) -> F32:
     """Return each frame's energy by pitch class, (frames, 12), with maximum 1 or all 0."""
     raw = power @ bank
     top = raw.max(axis=1, keepdims=True)
-    normalised: F32 = np.divide(raw, top, out=np.zeros_like(raw), where=top > 1e-20)
-    return normalised
+    return np.divide(raw, top, out=np.zeros_like(raw), where=top > 1e-20)

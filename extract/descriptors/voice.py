@@ -78,8 +78,7 @@ def _pick(normalised: F64) -> I64:
     dips[:, 1:-1] &= normalised[:, 1:-1] <= normalised[:, 2:]
     dips[:, 0] &= normalised[:, 0] < normalised[:, 1]
     dips[:, -1] = False
-    lag: I64 = np.where(dips.any(axis=1), dips.argmax(axis=1), normalised.argmin(axis=1))
-    return lag
+    return np.where(dips.any(axis=1), dips.argmax(axis=1), normalised.argmin(axis=1))
 
 
 def _parabola(normalised: F64, lag: I64) -> F64:

@@ -1,7 +1,5 @@
 """Sound of a clip: audio files read by libsndfile, and waveforms resampled block by block."""
 
-from __future__ import annotations
-
 import io
 import re
 import tempfile

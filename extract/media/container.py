@@ -1,7 +1,5 @@
 """Decoding of one clip by PyAV: square frames and sound, in one pass over the container."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor

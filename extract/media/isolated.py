@@ -3,8 +3,6 @@
 `BadMedia` is raised for a file that crashes its decoder, hangs, or needs too much memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ presentation times, because the frame rates, frame counts and durations in heade
 too many files.
 """
 
-from __future__ import annotations
-
 import errno
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Requests for the decoding of a clip, and its result with the problems of the media file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,8 +110,7 @@ class FrameSampling:
             return start + (np.arange(n_frames, dtype=np.float64) + 0.5) * (length / n_frames)
         begins = window_starts(length, window, ViewSettings(self.views, self.layout))
         steps = (np.arange(self.n_frames) + 0.5) / self.rate
-        times: F64 = (start + begins[:, None] + steps).ravel()
-        return times
+        return (start + begins[:, None] + steps).ravel()
 
 
 @dataclass(frozen=True)

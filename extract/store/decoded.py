@@ -5,8 +5,6 @@ the media file and by the kind of decoding, so that other runs can reuse them, o
 them. Arrays are mapped into memory when they are read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -147,8 +145,7 @@ def _problems_of(
     """Return the problems of a decoded clip, or of a clip that crashed its worker."""
     error, passing = outcome.error, True
     if error is None:
-        problems: dict[str, Problem] = outcome.value
-        return problems
+        return outcome.value
     if isinstance(error, WorkerDied):
         reason, passing = str(error), error.passing
     elif isinstance(error, OutOfMemory):

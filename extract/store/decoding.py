@@ -1,7 +1,5 @@
 """Decoding job of a worker: decode one clip and write its arrays to the working cache."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2

@@ -1,7 +1,5 @@
 """Training data: clips and their folds or splits, and batches of decoded media."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -196,14 +194,12 @@ class TrainingSplit:
     @property
     def train_rows(self) -> list[int]:
         """Return the manifest rows for the gradients."""
-        rows: list[int] = self.rows[~self.validation].tolist()
-        return rows
+        return self.rows[~self.validation].tolist()
 
     @property
     def val_rows(self) -> list[int]:
         """Return the manifest rows for early stopping."""
-        rows: list[int] = self.rows[self.validation].tolist()
-        return rows
+        return self.rows[self.validation].tolist()
 
 
 def training_splits(

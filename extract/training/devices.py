@@ -1,7 +1,5 @@
 """Device, precision, memory and time of the nets' computations."""
 
-from __future__ import annotations
-
 import ctypes
 import re
 import sys

@@ -1,7 +1,5 @@
 """Penultimate-layer embeddings of all clips, batch by batch, and the outputs of nets."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -136,8 +134,7 @@ def outputs_of(net: Net, embeddings: F32) -> F32:
     """Return the outputs of a net's last layer, float32 (rows, outputs), for pooled embeddings."""
     # Copied, because torch must not share memory with an array that may have other views.
     x = torch.from_numpy(embeddings[:, : net.embedding_dim].copy())
-    values: F32 = net.classifier(x.to(net.classifier.weight.device)).float().cpu().numpy()
-    return values
+    return net.classifier(x.to(net.classifier.weight.device)).float().cpu().numpy()
 
 
 class FrozenNets:

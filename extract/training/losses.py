@@ -5,8 +5,6 @@ target. Equations 10 to 12 print sums over the mini-batch. Here every term is th
 learning rate and tau keep their meaning when the batch size changes.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

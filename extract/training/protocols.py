@@ -3,8 +3,6 @@
 docs/protocols.md explains ``crossfit``, ``frozen``, ``shared`` and ``holdout``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

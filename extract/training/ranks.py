@@ -6,8 +6,6 @@ The net equals that of a single process, except for the order of sums and for ra
 (dropout, augmentation, mixup).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ Augmentation acts on decoded media, on the device, before the preparation of a n
 the same for all nets. Each clip of a batch is changed differently; descriptors are not changed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Training job, and its optimizer steps, in parts if the device's memory is too small."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -213,5 +211,4 @@ def set_determinism(deterministic: bool) -> None:
 
 def to_floats(values: Sequence[Tensor]) -> list[float]:
     """Return scalars on a device as numbers, waiting for the device only once."""
-    numbers: list[float] = torch.stack(list(values)).tolist() if values else []
-    return numbers
+    return torch.stack(list(values)).tolist() if values else []

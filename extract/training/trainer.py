@@ -8,8 +8,6 @@ the run in progress, ``weights.pt`` the finished net, ``settings.json`` its sett
 ``curve.json`` its losses.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import time

@@ -3,8 +3,6 @@
 It ends when its input ends, so that it does not outlive the process that started it.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 import pickle

@@ -1,7 +1,5 @@
 """The evaluation of a cache: every clip is scored once, by a head that never saw it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any

@@ -13,8 +13,6 @@ after looking at nested scores of the 100 music videos of the `music-video` mode
 of RAVDESS.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -5,8 +5,6 @@ features differ for every fold. Whatever is chosen or fitted in addition to the 
 the penalty, stacking, temperatures, thresholds) uses only inner folds of the training clips.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

@@ -3,8 +3,6 @@
 The leak guard refuses to score a clip with a net that was trained on it, or on its group.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast

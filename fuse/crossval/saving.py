@@ -1,7 +1,5 @@
 """Saved heads: one ``.npz`` file with everything that a prediction needs."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 from collections.abc import Mapping

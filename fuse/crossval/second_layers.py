@@ -11,8 +11,6 @@ or per feature and target, is fitted. Unlike a stack, it needs no training clip 
 features, and it works with any subset of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar

@@ -5,8 +5,6 @@ last and has the digest of every other file, so that an incomplete folder, or on
 two models, is refused.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -342,8 +340,7 @@ def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
     layer = second_layer(model, predictor)
     heads = model.heads.select_features(predictor.features) if layer is None else (layer,)
     fitted = [head.thresholds for head in heads if head.thresholds is not None]
-    thresholds: F64 = np.mean(fitted or [np.full(len(model.classes), 0.5)], axis=0)
-    return thresholds
+    return np.mean(fitted or [np.full(len(model.classes), 0.5)], axis=0)
 
 
 def _concatenated(model: FinalModel, features: tuple[str, ...], vectors: Vectors) -> F64:
@@ -356,8 +353,7 @@ def _concatenated(model: FinalModel, features: tuple[str, ...], vectors: Vectors
         keys = [(name, head.net_fold) for name in features]
         x = [vectors[key] if key in vectors else vectors[key[0], None] for key in keys]
         outputs.append(head.predict(np.concatenate(x, axis=1, dtype=np.float64)))
-    mean: F64 = np.mean(outputs, axis=0)
-    return mean
+    return np.mean(outputs, axis=0)
 
 
 def late_part(head: Head, names: Sequence[str]) -> Head:

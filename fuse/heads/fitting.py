@@ -1,7 +1,5 @@
 """Joint fitting of the heads of all models and folds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

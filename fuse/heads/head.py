@@ -1,7 +1,5 @@
 """The head, a linear layer with its standardisation, and the settings of heads."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

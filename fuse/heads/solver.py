@@ -21,8 +21,6 @@ whose rows sum to 1: the loss of a problem is the weighted mean over clips. Resu
 given arrays where possible, because arrays as large as the scores take most of the memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -118,8 +116,7 @@ class _Problems:
         result = np.zeros(self.penalty.shape)
         for block, x, y in zip(self.blocks, a[:-1], b[:-1], strict=True):
             result[block.slots] += np.einsum("pkd,pkd->pk", x, y)
-        total: F64 = (self.penalty * result).sum(axis=1)
-        return total
+        return (self.penalty * result).sum(axis=1)
 
     def _broadcast(self, factors: F64) -> list[F32]:
         """Shape factors (problems,) for each array of a vector."""
@@ -330,8 +327,7 @@ def curvature(scores: F32, direction: F32, weights: F32, link: Link) -> F64:
         each = np.einsum("pkn,pkn,pkn->pn", p * (1.0 - p), direction, direction)
     else:
         each = np.einsum("pkn,pkn->pn", direction, direction)
-    result: F64 = np.einsum("pn,pn->p", weights[:, 0], each, dtype=float)
-    return result
+    return np.einsum("pn,pn->p", weights[:, 0], each, dtype=float)
 
 
 def _softmax(scores: F32) -> tuple[F32, F32]:

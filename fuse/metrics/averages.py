@@ -1,7 +1,5 @@
 """Means and ratios that allow for undefined values, and the scores of one set of clips."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

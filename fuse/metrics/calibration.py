@@ -5,8 +5,6 @@ tags, and `proba` is float64 (clips, classes or tags). Rows of `proba` with NaN 
 for clips without a prediction and are left out.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

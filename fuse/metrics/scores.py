@@ -5,8 +5,6 @@ input and rank one column at a time, which took longer than fitting the heads. T
 the results with those of scikit-learn.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

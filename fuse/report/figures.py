@@ -4,8 +4,6 @@
 (loss by epoch, learning curves) do not depend on the task.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

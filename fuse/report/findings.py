@@ -1,7 +1,5 @@
 """Warnings about an evaluation, and sentences on the weaknesses of a model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial

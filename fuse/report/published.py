@@ -1,7 +1,5 @@
 """Published scores of the papers, shown next to the user's scores; see published.toml."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 A folder holds one run: the files of an older run are replaced or removed.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -238,8 +236,7 @@ def metrics_dict(results: Results) -> dict[str, Any]:
         "failures": len(results.failures),
         "provenance": results.provenance,
     }
-    result: dict[str, Any] = to_json_values(values, "metrics")
-    return result
+    return to_json_values(values, "metrics")
 
 
 def comparison_facts(c: Comparison) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 The templates of the page call these functions; they leave out a table without rows.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace

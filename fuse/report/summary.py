@@ -1,7 +1,5 @@
 """The terminal's table, and sentences for table and page: verdict, comparison, notes."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mvemo.fuse.crossval.comparisons import Comparison

@@ -1,7 +1,5 @@
 """Columns of truth and predictions in prediction files, by task."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Tasks whose outputs are probabilities: one class per clip, or any number of tags."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

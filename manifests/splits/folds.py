@@ -113,8 +113,7 @@ def inner_split(labels: ArrayLike, groups: Names, fraction: float, seed: int, ta
     counts, member = _group_counts(labels, groups, task)
     if len(counts) < 2:
         raise BadManifest("there is only one group, but an inner split needs at least 2")
-    held_out: Bools = _split_groups(counts, [1.0 - fraction, fraction], seed)[member] == 1
-    return held_out
+    return _split_groups(counts, [1.0 - fraction, fraction], seed)[member] == 1
 
 
 def holdout_split(

@@ -1,7 +1,5 @@
 """Decoded sound, pictures and descriptors of a manifest's clips."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path

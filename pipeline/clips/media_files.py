@@ -1,7 +1,5 @@
 """Checks of a manifest's media files: existence, digests, lengths, and what the nets read."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Commands ``mvemo cache``: show, check, repair, merge, export and import feature caches."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Text for the terminal about a feature cache."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Commands of stage two: ``mvemo fuse``, ``cv`` (also the script ``mvemo-cv``) and ``compare``."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Options that several commands share. No numeric package is imported for ``--help``."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

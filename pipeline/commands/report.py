@@ -1,7 +1,5 @@
 """Command ``mvemo report``: a report made from predictions only."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Cache of the features of predicted clips, by the digests of their files."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Features of new clips in batches, as in stage one."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence

@@ -6,8 +6,6 @@ are left out and nothing is embedded again. For other nets, the sound in the ran
 and its frames become the mean of the other frames.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

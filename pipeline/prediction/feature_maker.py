@@ -1,7 +1,5 @@
 """Features that a model reads, computed for new clips by its nets and descriptors."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Formats of predictions: one for each task, chosen by `format_of`."""
 
-from __future__ import annotations
-
 from itertools import compress
 from typing import Any
 

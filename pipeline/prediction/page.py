@@ -4,8 +4,6 @@ A page is one file that loads nothing, and all text is escaped. Drawings contain
 scaled to the page's width, so that labels outside them stay readable on a phone.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

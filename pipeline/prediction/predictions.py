@@ -3,8 +3,6 @@
 This module does not need media packages.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Predictions of new clips, which are read in batches."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing

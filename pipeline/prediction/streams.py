@@ -6,8 +6,6 @@ pooled over the pieces whose middle lies in the window. Nets that read a clip as
 window separately.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Timeline of a long clip: a prediction for each of many overlapping windows."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence

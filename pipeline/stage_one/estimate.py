@@ -3,8 +3,6 @@
 The time is measured on a few clips and on one pass of each net, and extrapolated.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

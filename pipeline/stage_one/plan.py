@@ -1,7 +1,5 @@
 """Plan of a run of stage one: all checks, downloads and choices that come before the work."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from contextlib import suppress

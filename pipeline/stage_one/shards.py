@@ -5,8 +5,6 @@ decide the result), and for each shard ``1-of-4.h5`` and, when it is done, ``1-o
 folder can be read as one cache, because no two files hold the same row.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path

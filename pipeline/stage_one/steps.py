@@ -1,7 +1,5 @@
 """Steps of stage one that write to the cache: failures, descriptors and embeddings."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

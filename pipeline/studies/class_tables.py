@@ -1,7 +1,5 @@
 """Tables by class and by tag: confusion matrices (J22 Table 4) and scores of each tag (L17)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

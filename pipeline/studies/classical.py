@@ -1,7 +1,5 @@
 """Classical models on descriptors for the study of baselines (J22 3.6, Fig. 8)."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -172,8 +170,7 @@ def _predict_quadrants(
     signs = np.where(np.asarray(model.predict(test)) >= 0, 1, -1)
     # (rows, classes): True if both signs are those of the class
     same = (signs[:, None, :] == quadrants[None]).all(axis=2)
-    outputs: F64 = np.eye(len(quadrants))[same.argmax(axis=1)]
-    return outputs
+    return np.eye(len(quadrants))[same.argmax(axis=1)]
 
 
 def quadrants_of(classes: Sequence[str]) -> Ints | None:

@@ -1,7 +1,5 @@
 """Comparison of a study's rows: predictions on the same folds, scores, table and plot."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any

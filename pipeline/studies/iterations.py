@@ -1,7 +1,5 @@
 """Loss of one training over its iterations (J22 3.3, Fig. 7)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -142,8 +140,7 @@ def smoothed(losses: Sequence[float], count: int = SMOOTH) -> list[float]:
     sums = np.cumsum([0.0, *losses])
     ends = np.arange(1, len(sums))
     counts = np.minimum(ends, count)
-    means: list[float] = ((sums[ends] - sums[ends - counts]) / counts).tolist()
-    return means
+    return ((sums[ends] - sums[ends - counts]) / counts).tolist()
 
 
 def stable_from(iterations: list[float], losses: list[float], share: float = 0.05) -> int:

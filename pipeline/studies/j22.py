@@ -7,8 +7,6 @@ whole, nor whether its accuracies are of segments or songs. Here the split keeps
 both accuracies are reported.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Out-of-fold predictions of nets, and of heads on the embeddings of nets."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any

@@ -3,8 +3,6 @@
 PL20 fine-tunes its nets on the clips on which its heads are then tested (sections 3.3 and 3.4).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce

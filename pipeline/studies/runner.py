@@ -1,7 +1,5 @@
 """Runner of study files: the rows of a grid, scored on the same folds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -39,8 +37,7 @@ def run_study(study: Study, file: StudyFile, options: Mapping[str, Any]) -> Stud
     draft = Draft(study, file, options)
     whole, extra = file.function("run"), file.function("extra")
     if whole is not None:
-        result: StudyResult = whole(draft)
-        return result
+        return whole(draft)
     measured(draft)  # an unknown metric is refused before anything is trained
     _compare_all(draft)
     draft.tables.append(main_table(draft))

@@ -101,7 +101,10 @@ def test_segments_and_songs_are_scored_on_the_test_clips(features, tmp_path, cap
         (["--folds", "3"], "trained for one split of the clips (holdout), not for folds"),
         (["--protocol", "crossfit"], "expected features of protocol crossfit, got holdout"),
         (["--repeats", "2"], "its clips have one fixed split"),
-        (["--song-level", "--learning-curve"], "--learning-curve scores segments, --song-level songs"),
+        (
+            ["--song-level", "--learning-curve"],
+            "--learning-curve scores segments, --song-level songs",
+        ),
     ],
 )
 def test_what_one_split_cannot_give_is_one_line(features, tmp_path, options, said, program):
