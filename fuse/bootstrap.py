@@ -22,9 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from mvemo.fuse.metrics.averages import complete, mean_finite, ratio
 from mvemo.fuse.metrics.scores import decision_scores, kappa_of_counts
-from mvemo.fuse.numeric import F32, F64, Bools, Ints
+from mvemo.fuse.numeric import F32, F64, Bools, Ints, complete, mean_finite, ratio
 
 N_RESAMPLES = 2000
 LEVEL = 0.95

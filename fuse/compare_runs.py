@@ -13,8 +13,7 @@ import numpy as np
 from mvemo.fuse.bootstrap import N_RESAMPLES, resample_groups
 from mvemo.fuse.crossval.comparisons import Comparison, FoldedOutputs, compare_models
 from mvemo.fuse.errors import BadFeatures, FuseError
-from mvemo.fuse.metrics.averages import mean_of_finite
-from mvemo.fuse.numeric import Ints
+from mvemo.fuse.numeric import Ints, mean_of_finite
 from mvemo.fuse.prediction_files import read_predictions
 from mvemo.fuse.report.report_files import comparison_facts
 from mvemo.fuse.report.text import (

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from mvemo.cache import Cache, FeatureSpec
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.metrics.averages import complete
-from mvemo.fuse.numeric import F32, F64, Bools, Ints, Link
+from mvemo.fuse.numeric import F32, F64, Bools, Ints, Link, complete
 from mvemo.fuse.scaling import Rows, standardise_within
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import labels as manifest_labels

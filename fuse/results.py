@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.metrics.averages import complete, mean_of_finite, spread
 from mvemo.fuse.models import INTEGRATED, Model
-from mvemo.fuse.numeric import F64, Bools, Ints
+from mvemo.fuse.numeric import F64, Bools, Ints, complete, mean_of_finite, spread
 from mvemo.fuse.tasks.base import Column, Task
 from mvemo.manifests.text_table import html_table
 

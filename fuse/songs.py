@@ -7,9 +7,8 @@ from typing import Literal
 import numpy as np
 
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import Model
-from mvemo.fuse.numeric import F64, Ints, softmax
+from mvemo.fuse.numeric import F64, Ints, complete, softmax
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.manifests import song_of
 

@@ -13,8 +13,7 @@ import numpy as np
 from scipy.special import ndtri, stdtr
 
 from mvemo.fuse.bootstrap import LEVEL, Resamples, percentile_interval, resample_groups
-from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
-from mvemo.fuse.numeric import F64, Bools, Ints, Labels
+from mvemo.fuse.numeric import F64, Bools, Ints, Labels, complete, mean_finite, mean_of_finite
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.tasks.base import Outcome, Task
 

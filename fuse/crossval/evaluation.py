@@ -13,9 +13,8 @@ from mvemo.fuse.crossval.prediction import predict_all
 from mvemo.fuse.crossval.preparation import Preparation, prepare, provenance_of
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
-from mvemo.fuse.metrics.averages import mean_finite
 from mvemo.fuse.models import SECOND_LAYERS, Model
-from mvemo.fuse.numeric import F64, Bools, Ints, apply_link
+from mvemo.fuse.numeric import F64, Bools, Ints, apply_link, mean_finite
 from mvemo.fuse.results import Choice, CurvePoint, ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.songs import song_level
 from mvemo.fuse.tasks import task_of

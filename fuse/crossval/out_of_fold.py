@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.features import Clips
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.models import LATE, SECOND_LAYERS, Key, Missing, Model, missing_of, modality_order
-from mvemo.fuse.numeric import F64, Bools, Ints
+from mvemo.fuse.numeric import F64, Bools, Ints, complete, mean_of_finite
 from mvemo.fuse.results import Choice, ModelResult, score_model
 from mvemo.fuse.tasks.base import Task
 

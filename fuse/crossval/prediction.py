@@ -17,9 +17,8 @@ from mvemo.fuse.crossval.second_layers import Product, Stack
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Clips, Matrix, leave_each_out
 from mvemo.fuse.heads.fitting import TOLERANCE, Fit, Fitted, HeadFitter, Position
-from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import Key, Model, Parts, parts_of
-from mvemo.fuse.numeric import Ints
+from mvemo.fuse.numeric import Ints, complete
 from mvemo.fuse.scaling import fit_scaling
 
 # Inner predictions need less precision than scored predictions.

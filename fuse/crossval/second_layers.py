@@ -21,10 +21,17 @@ from mvemo.fuse.crossval.out_of_fold import OutOfFold, best_model
 from mvemo.fuse.features import Clips, leave_each_out, matrix_of
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.heads.head import Head, HeadSettings
-from mvemo.fuse.metrics.averages import complete, ratio
 from mvemo.fuse.metrics.calibration import fit_temperature
 from mvemo.fuse.models import INTEGRATED, LATE, STACKED, Key, Missing, Model, Parts, modalities_of
-from mvemo.fuse.numeric import DECISION_INPUTS, F64, Ints, apply_link, decision_inputs
+from mvemo.fuse.numeric import (
+    DECISION_INPUTS,
+    F64,
+    Ints,
+    apply_link,
+    complete,
+    decision_inputs,
+    ratio,
+)
 
 # The stack has few inputs, which are predictions, so its penalty is weaker than that of features.
 STACK_C = 0.1

@@ -25,9 +25,9 @@ from mvemo.fuse.final.model import (
     short_keys,
     stored_as,
 )
-from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.metrics.calibration import fit_temperature, log_probabilities
 from mvemo.fuse.models import LATE, SECOND_LAYERS, Model, modalities_of, parts_of
+from mvemo.fuse.numeric import complete
 from mvemo.fuse.results import ModelResult, Results, score_model
 from mvemo.fuse.scaling import fit_scaling, rows_of
 

@@ -19,10 +19,9 @@ from mvemo.cache.spec import content_digest, row_key
 from mvemo.fuse.crossval.saving import DAMAGED, SavedHeads, load_heads, write_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.metrics.averages import complete, mean_finite
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import LATE, SECOND_LAYERS
-from mvemo.fuse.numeric import F64, decision_inputs
+from mvemo.fuse.numeric import F64, complete, decision_inputs, mean_finite
 from mvemo.fuse.scaling import CONSTANT, Scaling, standardise_within
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_files import NpzFile

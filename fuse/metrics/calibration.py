@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
-from mvemo.fuse.metrics.averages import complete
-from mvemo.fuse.numeric import F64, Bools, Ints, softmax
+from mvemo.fuse.numeric import F64, Bools, Ints, complete, softmax
 
 N_BINS = 15
 # Edges of the bins of probabilities; a bin includes its upper edge.

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.metrics.averages import Measures, complete, mean_of_finite, ratio
-from mvemo.fuse.numeric import F64, Bools, Ints
+from mvemo.fuse.numeric import F64, Bools, Ints, Measures, complete, mean_of_finite, ratio
 
 # Threshold of a tag that no training clip has.
 DEFAULT_THRESHOLD = 0.5

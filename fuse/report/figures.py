@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.metrics.calibration import EDGES, reliability
 from mvemo.fuse.metrics.scores import rank_columns, roc_auc
-from mvemo.fuse.numeric import F64, Bools
+from mvemo.fuse.numeric import F64, Bools, complete, mean_of_finite
 from mvemo.fuse.report.drawing import (
     COLOURS,
     DASHES,

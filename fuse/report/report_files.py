@@ -12,7 +12,7 @@ from typing import Any
 from mvemo.fuse.crossval.comparisons import Comparison
 from mvemo.fuse.crossval.saving import save_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
-from mvemo.fuse.metrics.averages import mean_of_finite, spread
+from mvemo.fuse.numeric import mean_of_finite, spread
 from mvemo.fuse.report import findings, published, score_tables, summary
 from mvemo.fuse.report.figures import draw_figures, learning_curve_figure, loss_figures
 from mvemo.fuse.report.text import count, page_templates

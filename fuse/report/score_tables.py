@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.metrics.averages import mean_of_finite, spread
 from mvemo.fuse.models import modality_order
+from mvemo.fuse.numeric import mean_of_finite, spread
 from mvemo.fuse.report.findings import banners
 from mvemo.fuse.report.published import (
     LABEL,

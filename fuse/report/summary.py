@@ -3,8 +3,8 @@
 import numpy as np
 
 from mvemo.fuse.crossval.comparisons import Comparison
-from mvemo.fuse.metrics.averages import spread
 from mvemo.fuse.models import INTEGRATED, STACKED
+from mvemo.fuse.numeric import spread
 from mvemo.fuse.report.findings import banners, findings
 from mvemo.fuse.report.published import LABEL, Published, published_beside, sentence_beside
 from mvemo.fuse.report.text import (

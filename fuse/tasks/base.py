@@ -15,8 +15,18 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.bootstrap import Resamples
-from mvemo.fuse.metrics.averages import Measures, complete, mean_finite, mean_of_finite
-from mvemo.fuse.numeric import F32, F64, Bools, Ints, Labels, Link
+from mvemo.fuse.numeric import (
+    F32,
+    F64,
+    Bools,
+    Ints,
+    Labels,
+    Link,
+    Measures,
+    complete,
+    mean_finite,
+    mean_of_finite,
+)
 
 
 @dataclass(frozen=True)

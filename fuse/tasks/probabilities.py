@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from mvemo.fuse.bootstrap import Resamples, areas, bootstrap_multiclass, bootstrap_multilabel
-from mvemo.fuse.metrics.averages import Measures, complete, mean_finite, mean_of_finite
 from mvemo.fuse.metrics.calibration import (
     apply_temperature,
     brier_score,
@@ -25,7 +24,17 @@ from mvemo.fuse.metrics.scores import (
     multilabel_scores,
     roc_auc,
 )
-from mvemo.fuse.numeric import F32, F64, Bools, Ints, Labels
+from mvemo.fuse.numeric import (
+    F32,
+    F64,
+    Bools,
+    Ints,
+    Labels,
+    Measures,
+    complete,
+    mean_finite,
+    mean_of_finite,
+)
 from mvemo.fuse.tasks.base import Column, LabelColumns, Outcome, Task
 
 

@@ -10,9 +10,18 @@ import numpy as np
 
 from mvemo.fuse.bootstrap import Resamples, bootstrap_regression
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.metrics.averages import Measures, complete, mean_finite, mean_of_finite, ratio
 from mvemo.fuse.metrics.scores import confusion_matrix, regression_scores
-from mvemo.fuse.numeric import F64, Bools, Ints, Labels
+from mvemo.fuse.numeric import (
+    F64,
+    Bools,
+    Ints,
+    Labels,
+    Measures,
+    complete,
+    mean_finite,
+    mean_of_finite,
+    ratio,
+)
 from mvemo.fuse.tasks.base import Column, LabelColumns, Outcome, Task
 from mvemo.manifests.labels import PLANE, parse_scale
 

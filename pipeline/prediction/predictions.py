@@ -27,8 +27,7 @@ from mvemo.fuse.final.model import (
     standardise_folders,
     stored_as,
 )
-from mvemo.fuse.metrics.averages import complete
-from mvemo.fuse.numeric import F64
+from mvemo.fuse.numeric import F64, complete
 from mvemo.manifests.tables import CsvWriter
 from mvemo.manifests.text_table import align_columns, shown_name
 from mvemo.pipeline.console.messages import verbosity

@@ -12,7 +12,7 @@ from mvemo.cache.schema import code_version
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.extract.workers import pool, process
 from mvemo.fuse.final.model import FinalModel, Predictor, Vectors, standardise_folders
-from mvemo.fuse.metrics.averages import complete
+from mvemo.fuse.numeric import complete
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.prediction import embedding, new_clips, passes

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.extract import NetSettings, TrainingDiverged
-from mvemo.fuse.metrics.averages import mean_of_finite
-from mvemo.fuse.numeric import F64, Ints
+from mvemo.fuse.numeric import F64, Ints, mean_of_finite
 from mvemo.fuse.report import published as papers
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from mvemo.fuse import Model, ModelResult, Task, score_baseline, score_model, task_of
 from mvemo.fuse.bootstrap import percentile_interval, resample_groups
-from mvemo.fuse.metrics.averages import mean_finite, mean_of_finite
-from mvemo.fuse.numeric import F64, Ints
+from mvemo.fuse.numeric import F64, Ints, mean_finite, mean_of_finite
 from mvemo.manifests import Manifest
 
 
